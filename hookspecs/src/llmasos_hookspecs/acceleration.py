@@ -1,0 +1,46 @@
+"""What an accelerator plans and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from llmasos_hookspecs.decoder import DecoderConfig
+
+
+@attrs.frozen(kw_only=True)
+class StagePlan:
+    """What a stage would do to a decoder of a given description, found without reading a weight.
+
+    ``Component.plan`` is called as ``plan(decoder, options, state)``; ``state`` is what the stages before it leave, with the
+    keys ``quantized`` and ``masked`` (bool).
+
+    Attributes:
+        problems: one sentence each for all that makes the stage impossible; empty where it can run.
+        decoder: the description after the stage; None where it stays as it was.
+        leaves: keys of ``state`` that the stage sets.
+    """
+
+    problems: tuple[str, ...] = ()
+    decoder: DecoderConfig | None = None
+    leaves: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class AccelerationResult:
+    """What one accelerator stage wrote.
+
+    Attributes:
+        path: folder of the new checkpoint.
+        touched: names of tensors that differ from the input's, are new, or are gone.
+        skipped: name -> reason, for tensors that the stage could have changed and did not.
+        report: plain data the stage wants kept (losses, layers dropped).
+    """
+
+    path: Path
+    touched: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = attrs.field(factory=dict)
+    report: Mapping[str, Any] = attrs.field(factory=dict)

@@ -1,0 +1,116 @@
+"""The neutral form of a model: what every accelerator writes and every loader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from llmasos_hookspecs.acceleration import AccelerationResult
+from llmasos_hookspecs.decoder import DecoderConfig
+from llmasos_hookspecs.tensors import Tensor
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token ids and back; exact, stateless and safe to share between threads."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of ``text``. ``special``: add what the model's template adds around a plain text (a BOS, say)."""
+        ...
+
+    def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of ``tokens``; bytes that are no UTF-8 become U+FFFD."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that ``token`` stands for in the output; special tokens give their text."""
+        ...
+
+    def is_special(self, token: int) -> bool:
+        """Whether ``token`` is a control token that ``decode`` skips."""
+        ...
+
+
+@runtime_checkable
+class Checkpoint(Protocol):
+    """A model on disk. Opening one reads headers only; a tensor is read when it is asked for.
+
+    Tensor names are Hugging Face's (``model.layers.0.self_attn.q_proj.weight``), whatever the file calls them; linear
+    weights are [out_features, in_features].
+
+    Attributes:
+        path: the folder or file.
+        format: ``huggingface`` or ``gguf`` (neutral), else ``onnx``, ``onnx_genai``, ``saved_model``, ``keras``, ``torch_export``.
+        config: the contents of ``config.json``, or its equivalent built from the file's own metadata.
+        digest: hexadecimal SHA-256 of all that determines the model's output.
+        manifest: the contents of ``llmasos.json``; empty where no accelerator wrote the checkpoint.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+    @property
+    def decoder(self) -> DecoderConfig:
+        """``config`` read as a Llama-family decoder. Raises ``UnsupportedModel`` for other architectures."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Names of all tensors. A tied output head is not listed."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header alone."""
+        ...
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor as stored: a numpy array (float32, float16, ml_dtypes bfloat16; read-only, maybe memory-mapped) or a
+        ``QuantizedTensor``. Raises ``CheckpointError`` where the name is unknown or the data is damaged."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. Raises ``CheckpointError`` where the files hold none."""
+        ...
+
+
+class CheckpointWriter(Protocol):
+    """Writes a neutral checkpoint into a temporary folder that becomes ``output`` when the ``with`` block ends well.
+
+    Copies tokenizer, chat template and manifest of the checkpoint it starts from, and its config unless ``config`` is set.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def set_config(self, changes: Mapping[str, Any]) -> None:
+        """Change keys of ``config.json``: a new ``num_hidden_layers``, say."""
+        ...
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor; a ``QuantizedTensor`` is stored in the compressed-tensors pack-quantized layout. Whether it counts
+        as touched is found by comparing it with the input."""
+        ...
+
+    def skip(self, name: str, reason: str) -> None:
+        """Say why a tensor that the stage could have changed was left as it was; it must still be ``add``-ed."""
+        ...
+
+    def result(self, **report: Any) -> AccelerationResult:
+        """What was written, for ``llmasos_accelerate`` to return, once the block has ended. ``report``: plain data to keep in the
+        manifest (losses, layers dropped)."""
+        ...

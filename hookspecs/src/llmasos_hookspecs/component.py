@@ -1,0 +1,70 @@
+"""What a plugin module says of itself, before any framework is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from llmasos_hookspecs.acceleration import StagePlan
+from llmasos_hookspecs.decoder import DecoderConfig
+
+#: The version of the contract. A plugin built for another major version is refused.
+API_VERSION: Final = 1
+
+#: Kind of component -> entry point group.
+GROUPS: Final[Mapping[str, str]] = {
+    "source": "llmasos.sources",
+    "loader": "llmasos.loaders",
+    "accelerator": "llmasos.accelerators",
+    "scheduler": "llmasos.schedulers",
+    "task": "llmasos.tasks",
+    "observer": "llmasos.observers",
+}
+
+#: Checkpoint formats that core reads into named tensors itself; every loader takes them unless it says otherwise.
+NEUTRAL_FORMATS: Final = ("huggingface", "gguf")
+
+
+@attrs.frozen
+class NoOptions:
+    """The options of a component that has none."""
+
+
+@attrs.frozen(kw_only=True)
+class Component:
+    """What ``llmasos_component`` returns: one component, described without importing its framework.
+
+    ``options`` is an attrs class; its fields are the keys that config may set, its defaults their defaults. Field
+    metadata may hold ``help`` (one sentence) and ``choices`` (a tuple of the values allowed).
+
+    For every kind:
+        api: major version of the contract that the plugin was written for.
+        frameworks: import names that the implementation needs, checked without importing them, each mapped to the
+            distribution that brings it; ``{"onnxruntime": "onnxruntime"}``.
+        examples: command lines or calls worth showing in help.
+    Sources:
+        schemes: prefixes of references that this source answers for, without the colon: ``("hf",)``.
+    Loaders:
+        formats: the checkpoint formats it takes.
+        architectures: the ``model_type`` values it takes; ``("*",)`` for any.
+        preference: ``use = "auto"`` takes the installed loader with the highest number that takes the checkpoint.
+    Accelerators:
+        stage: ``structure``, ``distil``, ``mask`` or ``quant``; stages of a plan must come in that order. None: any place.
+        calibration: whether it calls ``context.calibration``.
+        plan: called before any weight is read; see ``StagePlan``.
+    """
+
+    summary: str
+    options: type = NoOptions
+    api: int = API_VERSION
+    frameworks: Mapping[str, str] = attrs.field(factory=dict)
+    examples: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = NEUTRAL_FORMATS
+    architectures: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
+    preference: int = 0
+    stage: str | None = attrs.field(default=None, validator=attrs.validators.in_((None, "structure", "distil", "mask", "quant")))
+    calibration: bool = False
+    plan: Callable[[DecoderConfig, Any, Mapping[str, Any]], StagePlan] | None = None

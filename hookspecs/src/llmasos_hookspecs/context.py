@@ -1,0 +1,104 @@
+"""What core lends a plugin while one of its hooks runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
+
+
+class Progress(Protocol):
+    """A progress display that is running."""
+
+    def advance(self, amount: float = 1) -> None:
+        """Move on by ``amount`` of the total's unit."""
+        ...
+
+
+class ModelStore(Protocol):
+    """The user's folder of fetched models. Entries are immutable and appear whole or not at all, under a lock between processes."""
+
+    def find(self, key: str) -> Path | None:
+        """The folder stored under ``key``, if it is there."""
+        ...
+
+    def add(self, key: str, fill: Callable[[Path], None], *, source: str, license_id: str = "") -> Path:
+        """Fill a temporary folder and make it the entry ``key``. Of two processes at once one fills, the other waits and finds it.
+        The temporary folder is the same after a crash, so that ``fill`` can resume what it finds there."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class EngineLimits:
+    """What an engine may use.
+
+    Attributes:
+        threads: compute threads; None: the loader's own choice.
+        max_sequences: slots that core will open at once.
+        context_length: tokens a slot must hold; None: the model's own, as far as memory allows.
+        memory: bytes for weights and KV together; None: no bound.
+    """
+
+    threads: int | None = None
+    max_sequences: int = 8
+    context_length: int | None = None
+    memory: int | None = None
+
+
+class Context(Protocol):
+    """Lent to every hook; plugins do not keep it.
+
+    Attributes:
+        name: the component's name in config.
+        cache: a folder of this plugin's own for derived data; may be deleted between runs.
+        seed: the pipeline's seed, for all that is random.
+        limits: for loaders.
+        store: for sources.
+        offline: no network may be used.
+        allow_pickle: the user allowed pickle files (still ``weights_only``).
+        base: for accelerators, the checkpoint that the first stage started from (a teacher for distillation).
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cache(self) -> Path: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def limits(self) -> EngineLimits: ...
+    @property
+    def store(self) -> ModelStore: ...
+    @property
+    def offline(self) -> bool: ...
+    @property
+    def allow_pickle(self) -> bool: ...
+    @property
+    def base(self) -> Checkpoint | None: ...
+
+    def progress(self, label: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Progress]:
+        """Show that something takes time; ``unit`` is ``B`` for bytes."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Tell the user something worth knowing, one sentence."""
+        ...
+
+    def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:
+        """For accelerators: writes the new checkpoint; atomic."""
+        ...
+
+    def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
+        """For accelerators: token windows [windows, length] of calibration text, which never overlaps the evaluation text."""
+        ...
+
+    def load_checkpoint(self, path: Path) -> Checkpoint:
+        """Open a checkpoint that the plugin wrote or was given."""
+        ...

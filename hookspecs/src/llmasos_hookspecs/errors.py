@@ -1,0 +1,88 @@
+"""Every error that LLMasOS raises on purpose.
+
+Each message is one sentence that says what was wrong, where, and how to mend it. A plugin raises these too; core
+never shows a traceback for them.
+"""
+
+from __future__ import annotations
+
+
+class LLMasOSError(Exception):
+    """The base of every error that LLMasOS or one of its plugins raises on purpose."""
+
+
+class ConfigError(LLMasOSError, ValueError):
+    """A config value is unknown, of the wrong type, or out of range.
+
+    ``path`` is the dotted place of the value, such as ``accelerate[1].bits``; empty where the whole file is meant.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class PluginError(LLMasOSError):
+    """A plugin is missing, doubled, broken, or breaks the contract."""
+
+
+class SourceError(LLMasOSError):
+    """A model reference leads nowhere, or what it leads to could not be fetched or did not have its digest."""
+
+
+class CheckpointError(LLMasOSError):
+    """A model file is missing, truncated, corrupt, unsafe, or of a form that is not supported."""
+
+
+class UnsupportedModel(CheckpointError):
+    """The file is sound, but its format or architecture is one that the component asked does not take."""
+
+
+class RequestError(LLMasOSError, ValueError):
+    """A request cannot be served as asked: bad sampling values, an empty prompt, unknown task inputs."""
+
+
+class ContextLengthExceeded(RequestError):
+    """The prompt, or the prompt with the new tokens asked for, is longer than the model's context."""
+
+
+class Rejected(LLMasOSError):
+    """The scheduler refused the request at admission.
+
+    ``retry_after`` is in seconds; None where trying again cannot help.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cancelled(LLMasOSError):
+    """The request was cancelled before it finished."""
+
+
+class ModelClosed(LLMasOSError):
+    """The model was used after ``close()``."""
+
+
+class CapacityExceeded(LLMasOSError):
+    """The engine has no room for this step or slot; a smaller step can succeed, and no slot has changed."""
+
+
+class EngineFailed(LLMasOSError):
+    """The engine is broken and must be rebuilt; its slots are lost."""
+
+
+class AccelerationError(LLMasOSError):
+    """An acceleration plan cannot work, or a stage of it failed.
+
+    ``problems`` holds every problem found, one sentence each.
+    """
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
+
+
+class ResourceError(LLMasOSError):
+    """A memory budget is too small for what was asked, and waiting would not help."""

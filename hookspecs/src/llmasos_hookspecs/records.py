@@ -1,0 +1,35 @@
+"""What observers are told of a finished request."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class RequestRecord:
+    """One request, when it is over. Times are seconds of ``time.monotonic``.
+
+    Attributes:
+        id, model, tenant: as in the request.
+        queued, started, first_token, finished: when; None for what never happened.
+        prompt_tokens, cached_tokens, generated_tokens: counts.
+        preemptions: how often it lost its slot.
+        finish_reason: ``stop``, ``length``, ``cancelled``, ``rejected`` or ``error``.
+        error: the error's sentence; None where there was none.
+        cost: token steps that were really computed for it, recomputation included.
+    """
+
+    id: str
+    model: str
+    tenant: str
+    queued: float
+    started: float | None = None
+    first_token: float | None = None
+    finished: float
+    prompt_tokens: int
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    finish_reason: str
+    error: str | None = None
+    cost: int = 0

@@ -1,0 +1,89 @@
+"""How the next token is chosen, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from llmasos_hookspecs.errors import RequestError
+
+ConstraintKind = Literal["json_schema", "regex", "choices", "grammar"]
+
+
+@attrs.frozen
+class Constraint:
+    """A form that the generated text must have: a JSON Schema (a dict), a regular expression, a list of choices, or a Lark grammar."""
+
+    kind: ConstraintKind
+    value: Any
+
+
+def _between(low: float, high: float, sentence: str) -> Any:
+    def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be {sentence}.")
+
+    return check
+
+
+def _whole(low: int, optional: bool = False) -> Any:
+    def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be a whole number of at least {low}.")
+
+    return check
+
+
+def _stops(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def _check_stops(instance: SamplingParams, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    for stop in value:
+        if not isinstance(stop, str) or not stop:
+            raise RequestError(f"stop holds {stop!r}, and every stop must be a non-empty string.")
+
+
+@attrs.frozen(kw_only=True)
+class SamplingParams:
+    """How tokens are drawn. The defaults are greedy: the most likely token, always the same.
+
+    Penalties and bias change the logits first, then temperature divides them, then top-k, top-p and min-p cut them, in the order of
+    transformers' logits processors.
+
+    Attributes:
+        temperature: 0 is greedy; above 0 divides the logits.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of most likely tokens whose probability reaches this (Holtzman et al., 2020).
+        min_p: keep tokens at least this fraction as likely as the most likely one.
+        repetition_penalty: divides positive logits of tokens already seen, prompt included, and multiplies negative ones
+            (CTRL, Keskar et al., 2019).
+        presence_penalty: subtracted from the logit of each token generated already.
+        frequency_penalty: subtracted once for each time a token was generated.
+        logit_bias: token id -> number added to its logit.
+        seed: makes a request reproducible; None draws a fresh one.
+        stop: strings that end the text; they are not part of it.
+        ignore_eos: go on past the model's end-of-sequence tokens.
+        logprobs: return the log probability of each token, and this many alternatives; None returns none.
+        constraint: a form the text must have.
+        prompt_lookup: draft this many tokens a step from earlier text (prompt lookup decoding); 0 is off.
+    """
+
+    temperature: float = attrs.field(default=0.0, validator=_between(0.0, 1e6, "a number of at least 0"))
+    top_k: int = attrs.field(default=0, validator=_whole(0))
+    top_p: float = attrs.field(default=1.0, validator=_between(1e-9, 1.0, "a number above 0 and at most 1"))
+    min_p: float = attrs.field(default=0.0, validator=_between(0.0, 1.0, "a number from 0 to 1"))
+    repetition_penalty: float = attrs.field(default=1.0, validator=_between(1e-6, 1e6, "a number above 0"))
+    presence_penalty: float = attrs.field(default=0.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
+    frequency_penalty: float = attrs.field(default=0.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
+    logit_bias: Mapping[int, float] = attrs.field(factory=dict)
+    seed: int | None = attrs.field(default=None, validator=_whole(0, optional=True))
+    stop: tuple[str, ...] = attrs.field(default=(), converter=_stops, validator=_check_stops)
+    ignore_eos: bool = False
+    logprobs: int | None = attrs.field(default=None, validator=_whole(0, optional=True))
+    constraint: Constraint | None = None
+    prompt_lookup: int = attrs.field(default=0, validator=_whole(0))

@@ -1,0 +1,153 @@
+"""The scheduling contract: a policy ranks, core does the rest.
+
+A policy cannot break anything: core alone owns slots, the KV ledger, cancellation, deadlines and sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+
+from llmasos_hookspecs.sampling import SamplingParams
+
+State = Literal["waiting", "running", "preempted", "finished"]
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One generation, as a policy sees it. Times are seconds of ``time.monotonic``.
+
+    Attributes:
+        id: unique among the pipeline's requests.
+        model: name of the model in the pipeline.
+        tokens: the prompt's token ids.
+        max_new_tokens: tokens to generate at most.
+        arrival: when it was submitted.
+        tenant: who pays; no KV is shared between tenants.
+        priority: higher is more urgent.
+        weight: share of a tenant under fair policies.
+        deadline: when the answer is worth nothing any more; None: never.
+        sampling: how tokens are drawn.
+    """
+
+    id: str
+    model: str
+    tokens: Sequence[int]
+    max_new_tokens: int
+    arrival: float
+    tenant: str = "default"
+    priority: int = 0
+    weight: float = 1.0
+    deadline: float | None = None
+    sampling: SamplingParams = attrs.field(factory=SamplingParams)
+
+
+class SequenceView(Protocol):
+    """A request on its way, read-only. Counts are tokens.
+
+    Attributes:
+        state: ``waiting`` (not begun), ``running`` (holds a slot), ``preempted`` (gave its slot back, begins again), ``finished``.
+        computed: tokens whose keys and values are in the slot.
+        remaining: tokens yet to compute at most: the prompt's rest and the new tokens not yet generated.
+        generated: new tokens so far.
+        cached: prompt tokens that came from the prefix cache.
+        preemptions: how often it lost its slot.
+        waited: seconds spent without a slot.
+    """
+
+    @property
+    def request(self) -> Request: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def computed(self) -> int: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def generated(self) -> int: ...
+    @property
+    def cached(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
+    @property
+    def waited(self) -> float: ...
+
+
+@attrs.frozen(kw_only=True)
+class Stats:
+    """The state of a model's queue at one moment.
+
+    Attributes:
+        now: ``time.monotonic`` seconds.
+        waiting, running: sequences.
+        waiting_tokens: tokens yet to compute of all that wait.
+        kv_used, kv_capacity: tokens in the KV ledger; capacity 0 is unknown.
+        prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
+    """
+
+    now: float
+    waiting: int = 0
+    running: int = 0
+    waiting_tokens: int = 0
+    running_tokens: int = 0
+    kv_used: int = 0
+    kv_capacity: int = 0
+    prefill_rate: float = 0.0
+    decode_rate: float = 0.0
+
+
+@attrs.frozen
+class Admit:
+    """The request may queue."""
+
+
+@attrs.frozen
+class Reject:
+    """The request is refused. ``retry_after`` in seconds; None where trying again cannot help."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Charge:
+    """What one sequence used in one step. ``finished`` is set with its last charge."""
+
+    id: str
+    tenant: str
+    weight: float
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    finished: bool = False
+
+
+@runtime_checkable
+class SchedulingPolicy(Protocol):
+    """Who runs first, who gives way, and how much prompt one step takes.
+
+    An ``Options`` class may have the fields ``max_sequences`` (sequences that hold a slot at once) and ``step_tokens`` (tokens that
+    one step computes at most); core reads and keeps both. All methods are called from one thread; none may block.
+    """
+
+    def admit(self, request: Request, stats: Stats) -> Admit | Reject:
+        """Whether the request may queue at all."""
+        ...
+
+    def rank(self, sequence: SequenceView, now: float) -> Any:
+        """A sortable key; the smaller runs first."""
+        ...
+
+    def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
+        """Id of the running sequence that should give its slot to ``needy``; None for nobody. Name one only where ``needy`` is
+        strictly better, with some hysteresis, or the two will take turns at losing their work."""
+        ...
+
+    def quantum(self, sequence: SequenceView, budget: int) -> int:
+        """How many prompt tokens of ``sequence`` to compute in this step, of ``budget`` left; core clips it to 1 .. budget."""
+        ...
+
+    def on_commit(self, charges: Sequence[Charge]) -> None:
+        """Once a step, after it succeeded: what each sequence used."""
+        ...

@@ -1,0 +1,61 @@
+"""The hook specifications. pluggy is for set-up and lifecycle; no hook is called once a token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmasos_hookspecs.acceleration import AccelerationResult
+from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.component import Component
+from llmasos_hookspecs.context import Context
+from llmasos_hookspecs.engine import Engine
+from llmasos_hookspecs.markers import hookspec
+from llmasos_hookspecs.records import RequestRecord
+from llmasos_hookspecs.scheduling import SchedulingPolicy
+from llmasos_hookspecs.tasks import Task
+
+
+@hookspec(firstresult=True)
+def llmasos_component() -> Component | None:
+    """Every plugin module: what this component is. Must not import a framework."""
+
+
+@hookspec(firstresult=True)
+def llmasos_fetch(ref: str, context: Context) -> Path | None:
+    """Source: bring the model that ``ref`` names and return its folder or file; None where the reference is another source's."""
+
+
+@hookspec(firstresult=True)
+def llmasos_load(checkpoint: Checkpoint, options: Any, context: Context) -> Engine | None:
+    """Loader: make an engine of a checkpoint. Raises ``UnsupportedModel`` where it cannot take it."""
+
+
+@hookspec(firstresult=True)
+def llmasos_accelerate(checkpoint: Checkpoint, output: Path, options: Any, context: Context) -> AccelerationResult | None:
+    """Accelerator: write a changed checkpoint to ``output`` through ``context.writer``; the input is never changed."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_scheduler(options: Any, context: Context) -> SchedulingPolicy | None:
+    """Scheduler: a policy for one model's queue."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_task(options: Any, context: Context) -> Task | None:
+    """App task: an object with ``inputs``, ``output`` and ``run``."""
+
+
+@hookspec
+def llmasos_pipeline_ready(pipeline: Any) -> None:
+    """Observer: the pipeline is composed and can take requests."""
+
+
+@hookspec
+def llmasos_request_finished(record: RequestRecord) -> None:
+    """Observer: a request is over, well or not. Must return quickly; errors are logged and ignored."""
+
+
+@hookspec
+def llmasos_pipeline_closed(pipeline: Any) -> None:
+    """Observer: the pipeline has been closed."""

@@ -1,0 +1,120 @@
+"""The task contract: a small object over a neutral model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+
+from llmasos_hookspecs.checkpoint import Tokenizer
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+#: A prompt is plain text, or chat messages with ``role`` and ``content``.
+Prompt = str | Sequence[Mapping[str, str]]
+
+
+@attrs.frozen(kw_only=True)
+class TokenLogprob:
+    """Natural log probability of one generated token, and of the likeliest alternatives in its place."""
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """One finished continuation.
+
+    ``finish_reason`` is ``stop`` (end-of-sequence token, stop string, or a constraint that is complete), ``length`` (the token limit
+    cut it) or ``cancelled``. ``cached_tokens`` of the prompt came from the prefix cache.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    stop: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Score:
+    """Natural log probability of a continuation after a prompt: the sum over its ``tokens`` tokens."""
+
+    logprob: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Log probability a token."""
+        return self.logprob / max(1, self.tokens)
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """The likeliest of several continuations; ``probabilities`` sum to 1, in the order of the choices."""
+
+    index: int
+    text: str
+    probabilities: tuple[float, ...]
+
+
+class TaskModel(Protocol):
+    """The model that a task sees: text in, text out, whatever the backend.
+
+    Keyword arguments ``sampling`` of generate, stream and batch are the fields of ``SamplingParams`` and ``max_new_tokens``; further,
+    ``schema``, ``regex``, ``choices`` and ``grammar`` constrain the output. Chat messages go through the model's own chat template.
+    """
+
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def has_chat_template(self) -> bool: ...
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript."""
+        ...
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens that the prompt takes in the context."""
+        ...
+
+    def generate(self, prompt: Prompt, **sampling: Any) -> Generation: ...
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+        """Pieces of text as they come; joined they are the text of ``generate``."""
+        ...
+
+    def batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
+        """Many generations through continuous batching, in the order of the prompts."""
+        ...
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
+        """How likely each continuation is after the prompt, whose prefill they share."""
+        ...
+
+    def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
+        """Softmax over the scores of the choices; ``normalize`` compares log probabilities a token."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A task: typed inputs, typed output. ``inputs`` and ``output`` are attrs classes.
+
+    A task that can answer piece by piece has ``stream(model, inputs) -> Iterator[str]`` as well.
+    """
+
+    inputs: type
+    output: type
+
+    def run(self, model: TaskModel, inputs: Any) -> Any:
+        """Answer; returns an ``output``."""
+        ...
