@@ -1,4 +1,61 @@
-# Each target sets up what it needs in .venv.
+# Each target sets up what it needs in .venv; nothing else has to be installed but Python 3.11 or newer, with pip.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml plugins/*/pyproject.toml)
+
+DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/app_text
+ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+PROMPT ?= 今天天气很好
+
+.PHONY: demo test lint bench simulate soak wheels clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/python tools/installed_size.py llmasos llmasos-backend-onnx llmasos-sched-fifo llmasos-app-text
+	$(BIN)/llmasos models pull smollm2
+	$(BIN)/llmasos run "$(PROMPT)" --max-new-tokens 64
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks $(ARGS)
+
+simulate: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/simulate.py $(ARGS)
+
+soak: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+wheels: $(VENV)/test.stamp
+	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done
+
+clean:
+	rm -rf dist $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt pip
+
+$(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
+	$(PIP) install -q -c constraints.txt $(addprefix -e ./,$(DEMO_PACKAGES))
+	@touch $@
+
+$(VENV)/lint.stamp: $(VENV)/demo.stamp
+	$(PIP) install -q -c constraints.txt --group lint
+	@touch $@
+
+$(VENV)/test.stamp: $(SETUP) | $(BIN)/python
+	$(PIP) install -q -c constraints.txt --group test --group lint $(addprefix -e ./,$(ALL_PACKAGES))
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group bench
+	@touch $@

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:  # numpy takes 50 ms to import, more than a plugin's module may cost; it is imported where arrays are touched
+    import numpy as np
+    import numpy.typing as npt
+
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -69,6 +71,8 @@ class QuantizedTensor:
 
     def dequantize(self) -> npt.NDArray[np.float32]:
         """The matrix as float32 [rows, columns]."""
+        import numpy as np
+
         scales = self._spread(self.scales)
         out = self.codes.astype(np.float32)
         if self.minimums is not None:
@@ -93,15 +97,19 @@ class QuantizedTensor:
         )
 
     def _spread(self, groups: Array) -> Array:
+        import numpy as np
+
         columns = self.codes.shape[1]
         return np.repeat(groups, self.group, axis=1)[:, :columns]
 
 
-Tensor = Array | QuantizedTensor
+Tensor: TypeAlias = "Array | QuantizedTensor"
 
 
 def as_float32(tensor: Tensor) -> npt.NDArray[np.float32]:
     """Any stored weight as a float32 array of the same shape."""
+    import numpy as np
+
     if isinstance(tensor, QuantizedTensor):
         return tensor.dequantize()
     return np.asarray(tensor).astype(np.float32, copy=False)
