@@ -1,0 +1,135 @@
+"""Conversations on disk: one JSON file each, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from llmasos_app_text.prompting import Message
+from llmasos_hookspecs import LLMasOSError, RequestError
+
+# Letters of any script; nothing that a file system reads as a path, a hidden file or a device.
+_NAME = re.compile(r"[\w][\w .\-]{0,99}(?<![ .])", re.UNICODE)
+
+
+@attrs.frozen(kw_only=True)
+class Conversation:
+    """One dialogue. ``messages`` are user and assistant turns in turn; times are ISO 8601 in UTC."""
+
+    name: str
+    system: str = ""
+    created: str = ""
+    updated: str = ""
+    messages: tuple[Message, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ConversationSummary:
+    """A kept conversation as a list shows it."""
+
+    name: str
+    turns: int
+    updated: str
+    first: str
+
+
+class ConversationFolder:
+    """A folder of kept conversations, safe to share between threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all kept conversations, in order."""
+        return tuple(sorted(file.stem for file in self._path.glob("*.json") if _NAME.fullmatch(file.stem)))
+
+    def summaries(self) -> tuple[ConversationSummary, ...]:
+        """All kept conversations, the one used last first."""
+        found = [self.load(name) for name in self.names()]
+        found.sort(key=lambda conversation: conversation.updated, reverse=True)
+        return tuple(
+            ConversationSummary(
+                name=item.name,
+                turns=len(item.messages) // 2,
+                updated=item.updated,
+                first=item.messages[0]["content"][:80] if item.messages else "",
+            )
+            for item in found
+        )
+
+    def load(self, name: str) -> Conversation:
+        """The conversation called ``name``; an empty one where none is kept. Raises ``LLMasOSError`` where its file is damaged."""
+        file = self._file(name)
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            messages = tuple({"role": str(item["role"]), "content": str(item["content"])} for item in data["messages"])
+            return Conversation(name=name, system=data["system"], created=data["created"], updated=data["updated"], messages=messages)
+        except FileNotFoundError:
+            return Conversation(name=name)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to begin anew.") from error
+
+    def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
+        """Add messages to the end of a conversation, which is made where it is not there, and return it as it is now.
+
+        The file is read again under a lock, so that turns that another process added meanwhile are kept.
+        """
+        from filelock import FileLock
+
+        file = self._file(name)
+        self._path.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._path / f".{name}.lock"):
+            before = self.load(name)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            after = attrs.evolve(
+                before,
+                system=system or before.system,
+                created=before.created or now,
+                updated=now,
+                messages=(*before.messages, *messages),
+            )
+            _write_whole(file, json.dumps(attrs.asdict(after), ensure_ascii=False, indent=1))
+        return after
+
+    def delete(self, name: str) -> None:
+        """Remove a conversation; raises ``RequestError`` where none of that name is kept."""
+        try:
+            self._file(name).unlink()
+        except FileNotFoundError:
+            kept = ", ".join(self.names()) or "none"
+            raise RequestError(f"There is no conversation called {name!r} in {self._path}; kept: {kept}.") from None
+
+    def _file(self, name: str) -> Path:
+        if not _NAME.fullmatch(name) or len(name.encode()) > 200:
+            raise RequestError(
+                f"{name!r} cannot name a conversation: take 1 to 100 letters, digits, spaces, dots, hyphens or underscores, "
+                "beginning with a letter or digit."
+            )
+        return self._path / f"{name}.json"
+
+
+def _write_whole(file: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def default_folder() -> Path:
+    """Where conversations are kept unless an option says otherwise: the user's data folder."""
+    from platformdirs import user_data_path
+
+    return user_data_path("llmasos") / "conversations"

@@ -1,0 +1,99 @@
+"""Prompts that keep their form whatever text a user puts into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmasos_hookspecs import RequestError, TaskModel, Tokenizer
+
+#: A message of a chat: ``role`` and ``content``.
+Message = dict[str, str]
+
+
+def without_control_tokens(text: str, tokenizer: Tokenizer) -> str:
+    """``text`` with every control token's spelling broken by a space, so that it cannot end or open a turn in a chat prompt.
+
+    A user's text that says ``<|im_end|>`` would otherwise be read as the end of the user's turn.
+    """
+    seen: set[str] = set()
+    while True:
+        spellings = {
+            tokenizer.token_bytes(token).decode("utf-8", "replace")
+            for token in set(tokenizer.encode(text, special=False))
+            if tokenizer.is_special(token)
+        } - seen
+        found = [spelling for spelling in sorted(spellings, key=len, reverse=True) if len(spelling) > 1 and spelling in text]
+        if not found:
+            return text
+        for spelling in found:
+            text = text.replace(spelling, f"{spelling[0]} {spelling[1:]}")
+        seen.update(found)
+
+
+def user_prompt(text: str, *, system: str = "") -> list[Message]:
+    """Chat messages with one user turn."""
+    messages = [{"role": "system", "content": system}] if system else []
+    return [*messages, {"role": "user", "content": text}]
+
+
+def turn_stops(model: TaskModel) -> tuple[str, ...]:
+    """Strings that end a reply of a model without a chat template, which would go on to write the user's next turn."""
+    return () if model.has_chat_template else ("\nuser:", "\nsystem:", "\nassistant:")
+
+
+def reply_room(model: TaskModel, max_new_tokens: int) -> int:
+    """Tokens kept free for the reply: what was asked for, but at most half of the context.
+
+    Raises ``RequestError`` where ``max_new_tokens`` is below 1.
+    """
+    if max_new_tokens < 1:
+        raise RequestError(f"max_new_tokens is {max_new_tokens!r}, and it must be a whole number of at least 1.")
+    return min(max_new_tokens, max(1, model.context_length // 2))
+
+
+def head(text: str, tokens: int, tokenizer: Tokenizer) -> str:
+    """The longest beginning of ``text`` found to take at most ``tokens`` tokens."""
+    return _cut(text, tokens, tokenizer, from_end=False)
+
+
+def tail(text: str, tokens: int, tokenizer: Tokenizer) -> str:
+    """The longest end of ``text`` found to take at most ``tokens`` tokens."""
+    return _cut(text, tokens, tokenizer, from_end=True)
+
+
+def _cut(text: str, tokens: int, tokenizer: Tokenizer, *, from_end: bool) -> str:
+    # Characters are cut, not tokens: tokens may split a character, and not every tokenizer gives back the text it was given.
+    while text:
+        count = len(tokenizer.encode(text, special=False))
+        if count <= tokens:
+            break
+        keep = min(len(text) - 1, len(text) * max(0, tokens) // count)
+        text = text[len(text) - keep :] if from_end else text[:keep]
+    return text
+
+
+def shorten_last(model: TaskModel, messages: Sequence[Message], room: int) -> tuple[list[Message], int]:
+    """``messages`` whose last one is cut in its middle where the prompt takes more than ``room`` tokens.
+
+    Returns the messages and how many tokens were left out; raises ``RequestError`` where the others alone leave no room.
+    """
+    messages = list(messages)
+    total = model.count_tokens(messages)
+    if total <= room:
+        return messages, 0
+    last = messages[-1]
+    frame = model.count_tokens([*messages[:-1], {**last, "content": "…\n…"}])
+    keep = room - frame
+    if keep < 1:
+        raise RequestError(
+            f"The system message and the chat template take {frame} tokens, and the context has room for {room}: "
+            "shorten the system message."
+        )
+    while True:
+        begin = head(last["content"], keep // 2, model.tokenizer)
+        end = tail(last["content"], keep - keep // 2, model.tokenizer)
+        messages[-1] = {**last, "content": f"{begin}…\n…{end}"}
+        now = model.count_tokens(messages)
+        if now <= room or keep == 0:
+            return messages, total - now
+        keep = max(0, keep - (now - room))  # tokens merge differently at the seams
