@@ -1,0 +1,199 @@
+"""A task model without weights: it says what a script tells it, or random text of whatever form is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from llmasos_hookspecs.errors import ContextLengthExceeded, RequestError
+from llmasos_hookspecs.sampling import SamplingParams
+from llmasos_hookspecs.tasks import Choice, FinishReason, Generation, Prompt, Score
+from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
+
+_FORMS: Final = ("schema", "regex", "choices", "grammar")
+
+#: What random text is made of: words, markup that parsers trip over, other scripts, control tokens.
+_PIECES: Final = (
+    *("the ", "cat. ", "Yes", "no, ", "42 ", "\n", "\n\n", " ", "```", "```python\n", "x = 1\n", "{", '"', "}", "[1] ", "\\", "<|im_end|>"),
+    *("天气", "。", "🙂", "👩‍👩‍👧", "é", "\u200b", "- ", "1. ", "Score: ", "user: ", "def f(:\n", "\t"),
+)
+
+
+@attrs.frozen
+class Call:
+    """One call that the model was sent: ``method`` is generate, stream or score; ``text`` the rendered prompt."""
+
+    method: str
+    prompt: Prompt
+    text: str
+    sampling: Mapping[str, Any]
+
+
+class ScriptedTaskModel:
+    """A ``TaskModel`` over bytes for tests of tasks; it keeps every rule that core keeps, and needs no weights.
+
+    ``reply`` is called with the rendered prompt and the sampling arguments and returns the text; with ``None`` the text is random,
+    and satisfies the constraint where one is given (which needs the package ``llguidance``). Stop strings and token limits cut
+    either. ``likelihood`` is called with the rendered prompt and a continuation and returns a log probability; with ``None`` it is
+    a number that looks random and is always the same for the same two.
+
+    Attributes:
+        calls: every generate, stream and score, in order.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[[str, Mapping[str, Any]], str] | Sequence[str] | None = None,
+        *,
+        likelihood: Callable[[str, str], float] | None = None,
+        context_length: int = 2048,
+        has_chat_template: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if reply is not None and not callable(reply):
+            lines = iter(list(reply))
+            self._reply: Callable[[str, Mapping[str, Any]], str] | None = lambda _text, _sampling: next(lines)
+        else:
+            self._reply = reply
+        self._likelihood = likelihood
+        self._context_length = context_length
+        self._has_chat_template = has_chat_template
+        self._random = random.Random(seed)  # noqa: S311 - text for tests, no secret
+        self.calls: list[Call] = []
+        self.tokenizer = ByteTokenizer()
+
+    @property
+    def context_length(self) -> int:
+        return self._context_length
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._has_chat_template
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        if self._has_chat_template:
+            text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+            return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+        return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + ("assistant:" if add_generation_prompt else "")
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        return len(self.tokenizer.encode(self._text(prompt)))
+
+    def generate(self, prompt: Prompt, **sampling: Any) -> Generation:
+        return self._generate("generate", prompt, sampling)
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+        text = self._generate("stream", prompt, sampling).text
+        for start in range(0, len(text), 3):
+            yield text[start : start + 3]
+
+    def batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
+        return [self._generate("generate", prompt, sampling) for prompt in prompts]
+
+    def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
+        text = self._text(prompt)
+        self.calls.append(Call("score", prompt, text, {"continuations": tuple(continuations)}))
+        if not continuations or not all(continuations):
+            raise RequestError("score needs at least one continuation, and none may be empty.")
+        longest = max(len(self.tokenizer.encode(item)) for item in continuations)
+        self._check_length(len(self.tokenizer.encode(text)), longest)
+        likelihood = self._likelihood or _hashed_likelihood
+        return [Score(logprob=likelihood(text, item), tokens=len(self.tokenizer.encode(item))) for item in continuations]
+
+    def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
+        scores = np.array([score.mean if normalize else score.logprob for score in self.score(prompt, choices)])
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        best = int(weights.argmax())
+        return Choice(index=best, text=choices[best], probabilities=tuple(float(weight) for weight in weights))
+
+    def _text(self, prompt: Prompt) -> str:
+        return prompt if isinstance(prompt, str) else self.render(prompt)
+
+    def _check_length(self, prompt_tokens: int, new: int) -> None:
+        if not prompt_tokens:
+            raise RequestError("The prompt is empty.")
+        if prompt_tokens + new > self._context_length:
+            raise ContextLengthExceeded(
+                f"The prompt of {prompt_tokens} tokens and {new} new ones do not fit the context of {self._context_length}."
+            )
+
+    def _generate(self, method: str, prompt: Prompt, sampling: Mapping[str, Any]) -> Generation:
+        text = self._text(prompt)
+        self.calls.append(Call(method, prompt, text, dict(sampling)))
+        rest = dict(sampling)
+        limit = rest.pop("max_new_tokens", None)
+        form = {name: rest.pop(name) for name in _FORMS if name in rest}
+        params = SamplingParams(**rest)  # raises where an argument is unknown or out of range
+        if len(form) > 1:
+            raise RequestError(f"Only one form can be asked for, not {' and '.join(form)}.")
+        prompt_tokens = len(self.tokenizer.encode(text))
+        if limit is None:
+            limit = self._context_length - prompt_tokens
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise RequestError(f"max_new_tokens is {limit!r}, and it must be a whole number of at least 1.")
+        self._check_length(prompt_tokens, limit)
+        if self._reply is not None:
+            raw = self._reply(text, sampling).encode()
+        elif form:
+            raw = self._constrained(*next(iter(form.items())), limit)
+        else:
+            raw = "".join(self._random.choices(_PIECES, k=self._random.randrange(0, max(2, limit // 2)))).encode()
+        return self._finish(raw, limit, params, prompt_tokens)
+
+    def _finish(self, raw: bytes, limit: int, params: SamplingParams, prompt_tokens: int) -> Generation:
+        reason: FinishReason = "length" if len(raw) > limit else "stop"
+        written = raw[:limit].decode("utf-8", "ignore")
+        stop = min((s for s in params.stop if s in written), key=written.index, default=None)
+        if stop is not None:
+            written, reason = written[: written.index(stop)], "stop"
+        return Generation(
+            text=written, tokens=tuple(written.encode()), finish_reason=reason, prompt_tokens=prompt_tokens, logprobs=None, stop=stop
+        )
+
+    def _constrained(self, kind: str, value: Any, limit: int) -> bytes:
+        """A random walk through all that the constraint allows, until it is complete or ``limit`` bytes are written."""
+        import llguidance
+
+        vocabulary = llguidance.LLTokenizer("byte")
+        matcher = llguidance.LLMatcher(vocabulary, _grammar(kind, value))
+        written = bytearray()
+        while len(written) <= limit and not matcher.is_stopped():
+            mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+            allowed = np.flatnonzero(mask[: vocabulary.vocab_size])
+            if matcher.is_error() or not len(allowed):
+                raise RequestError(f"The constraint cannot be satisfied: {matcher.get_error()}")
+            if vocabulary.eos_token in allowed and (len(allowed) == 1 or self._random.random() < 0.3):
+                break
+            token = int(self._random.choice([t for t in allowed.tolist() if t != vocabulary.eos_token]))
+            matcher.consume_token(token)
+            written.append(token)
+        return bytes(written)
+
+
+def _grammar(kind: str, value: Any) -> str:
+    from llguidance import LLMatcher
+
+    if kind == "schema":
+        grammar = LLMatcher.grammar_from_json_schema(value)
+    elif kind == "regex":
+        grammar = LLMatcher.grammar_from_regex(value)
+    elif kind == "choices":
+        grammar = LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in value))
+    else:
+        grammar = LLMatcher.grammar_from_lark(value)
+    problem = LLMatcher.validate_grammar(grammar)
+    if problem:
+        raise RequestError(f"The {kind} cannot be used as a constraint: {problem}")
+    return str(grammar)
+
+
+def _hashed_likelihood(prompt: str, continuation: str) -> float:
+    digest = hashlib.sha256(f"{prompt}\0{continuation}".encode()).digest()
+    return -0.01 - int.from_bytes(digest[:4], "big") / 2**32 * 8
