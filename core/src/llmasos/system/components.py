@@ -1,0 +1,214 @@
+"""Importing the plugins that config names, checking what they offer, and calling their hooks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, Final
+
+import attrs
+from pluggy import PluginManager, PluginValidationError
+
+from llmasos.system.discovery import Entry
+from llmasos.system.nearest import did_you_mean, listed, nearest
+from llmasos.system.requirements import unmet_requirements
+from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, specs
+
+_log = logging.getLogger(__name__)
+
+_OBSERVER_HOOKS: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
+
+#: kind -> hooks of which a component of that kind implements at least one.
+HOOKS: Final[Mapping[str, tuple[str, ...]]] = {
+    "source": ("llmasos_fetch",),
+    "loader": ("llmasos_load",),
+    "accelerator": ("llmasos_accelerate",),
+    "scheduler": ("llmasos_create_scheduler",),
+    "task": ("llmasos_create_task",),
+    "observer": _OBSERVER_HOOKS,
+}
+
+_SPECIFIED: Final = frozenset(name for name in vars(specs) if name.startswith("llmasos_"))
+
+#: Hooks that may answer None: a source to which the reference does not belong, and observers, who answer nothing.
+_MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", *_OBSERVER_HOOKS})
+
+
+@attrs.frozen(eq=False)
+class LoadedComponent:
+    """A plugin module that was imported and found in order."""
+
+    entry: Entry
+    module: ModuleType
+    component: Component
+
+
+def load_component(entry: Entry) -> LoadedComponent:
+    """Import an entry's module (which imports no framework) and check what it offers.
+
+    Raises:
+        PluginError: a requirement of the distribution is unmet, the module cannot be imported, a hook is misspelt, takes
+            unknown parameters or parameters with a default value, or the component is for another version of the contract.
+    """
+    unmet = unmet_requirements(entry)
+    if unmet:
+        raise PluginError(
+            f"The {entry.label} requires {'; '.join(unmet)}; pip install --upgrade {entry.distribution}, or install what it requires."
+        )
+    module = _import(entry)
+    _check_hooks(entry, module)
+    return LoadedComponent(entry, module, _describe(entry, module))
+
+
+def missing_frameworks(component: Component) -> tuple[str, ...]:
+    """Distributions that bring the frameworks that the component needs and that cannot be found; nothing is imported."""
+    return tuple(distribution for name, distribution in component.frameworks.items() if not _importable(name))
+
+
+class PluginSet:
+    """The plugins of one pipeline: one ``PluginManager`` that holds what config names, and the observers."""
+
+    def __init__(self, loaded: Iterable[LoadedComponent]) -> None:
+        self.loaded = tuple(loaded)
+        self._manager = PluginManager(PROJECT)
+        self._manager.add_hookspecs(specs)
+        for each in self.loaded:
+            # One module may stand behind several names, and one name may be used twice in a pipeline.
+            if not self._manager.is_registered(each.module):
+                self._manager.register(each.module, f"{each.entry.kind} {each.entry.qualified}")
+        self._manager.check_pending()
+
+    def call(self, loaded: LoadedComponent, hook: str, **arguments: Any) -> Any:
+        """Call one component's hook, and no other's.
+
+        Raises:
+            PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
+                mean, or it returned nothing where its kind must.
+            LLMasOSError: whatever the plugin raised on purpose.
+        """
+        missing = missing_frameworks(loaded.component)
+        if missing:
+            raise PluginError(
+                f"The {loaded.entry.label} needs {' and '.join(missing)}, not installed here; pip install {' '.join(missing)}."
+            )
+        others = [plugin for plugin in self._manager.get_plugins() if plugin is not loaded.module]
+        caller = self._manager.subset_hook_caller(hook, others)
+        try:
+            result = caller(**arguments)
+        except LLMasOSError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"The {loaded.entry.label} failed in {hook}: {_in_words(error)}; this is a fault of the plugin, "
+                f"so try another version of {loaded.entry.distribution} or tell its author."
+            ) from error
+        if result is None and hook not in _MAY_RETURN_NONE:
+            raise PluginError(f"The {loaded.entry.label} returned None from {hook}; this is a fault of the plugin.")
+        return result
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Tell every observer; one that fails is logged and harms nothing."""
+        for each in self.loaded:
+            if each.entry.kind != "observer":
+                continue
+            try:
+                self.call(each, hook, **arguments)
+            except LLMasOSError as error:
+                _log.warning("%s", error)
+
+
+def _import(entry: Entry) -> ModuleType:
+    if not all(part.isidentifier() for part in entry.module.split(".")):
+        raise PluginError(
+            f'The {entry.label} has the entry point "{entry.module}", and it must be the import name of a module with hooks; '
+            f"this is a fault of {entry.distribution}."
+        )
+    try:
+        return importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        missing = error.name or "a module"
+        if missing == entry.module or entry.module.startswith(f"{missing}."):
+            cure = f"pip install --force-reinstall {entry.distribution}"
+        else:
+            cure = f"pip install the package that brings {missing.partition('.')[0]}"
+        raise PluginError(f"The {entry.label} cannot be imported, because the module {missing} is missing; {cure}.") from error
+    # A module that calls sys.exit() would end the program without a word.
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"The {entry.label} cannot be imported, because it raises {_in_words(error)}; try another version of "
+            f"{entry.distribution}, or pip uninstall {entry.distribution} and take it out of the config."
+        ) from error
+
+
+def _check_hooks(entry: Entry, module: ModuleType) -> None:
+    marked = {name: value for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")}
+    for name, function in marked.items():
+        if name not in _SPECIFIED:
+            raise PluginError(
+                f"The {entry.label} implements an unknown hook, {_definition(name, function)}{did_you_mean(name, _SPECIFIED)}"
+            )
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.default is not parameter.empty:
+                raise PluginError(
+                    f'The {entry.label} gives the parameter "{parameter.name}" of {_definition(name, function)} a default value, '
+                    "which would always win, because hooks are filled by name; remove the default."
+                )
+    try:
+        manager = PluginManager(PROJECT)
+        manager.add_hookspecs(specs)
+        manager.register(module, entry.qualified)
+        manager.check_pending()
+    except PluginValidationError as error:
+        raise PluginError(f"The {entry.label} has a hook that does not fit its specification: {' '.join(str(error).split())}.") from error
+    for needed in (("llmasos_component",), HOOKS[entry.kind]):
+        if not any(name in marked for name in needed):
+            raise PluginError(f"The {entry.label} does not implement {' or '.join(needed)}{_why_not(module, needed)}")
+
+
+def _why_not(module: ModuleType, needed: tuple[str, ...]) -> str:
+    unmarked = [name for name in needed if callable(getattr(module, name, None))]
+    if unmarked:
+        return f"; {unmarked[0]} is there and lacks @hookimpl."
+    functions = [name for name in vars(module) if name.startswith("llmasos")]
+    close = nearest(needed[0], functions)
+    return f'; it has "{close}", which may be misspelt.' if close else f"; {module.__name__} has the hooks {listed(functions)}."
+
+
+def _describe(entry: Entry, module: ModuleType) -> Component:
+    try:
+        component = module.llmasos_component()
+    except Exception as error:
+        raise PluginError(
+            f"The {entry.label} fails in llmasos_component: {_in_words(error)}; try another version of {entry.distribution}."
+        ) from error
+    if not isinstance(component, Component):
+        raise PluginError(f"The {entry.label} returns {component!r} from llmasos_component, and it must be a Component.")
+    if component.api != API_VERSION:
+        cure = "llmasos" if component.api > API_VERSION else entry.distribution
+        raise PluginError(
+            f"The {entry.label} is written for version {component.api} of the plugin contract, and this LLMasOS has version "
+            f"{API_VERSION}; pip install --upgrade {cure}."
+        )
+    if not isinstance(component.options, type) or not attrs.has(component.options):
+        raise PluginError(f"The {entry.label} has the options {component.options!r}, and they must be an attrs class.")
+    return component
+
+
+def _definition(name: str, function: Any) -> str:
+    return f"{name}{inspect.signature(function)}"
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _in_words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
