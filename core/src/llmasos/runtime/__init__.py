@@ -1,0 +1,1 @@
+"""The runtime layer: checkpoints, tokenizers, the engine loop, acceleration and evaluation."""

@@ -1,0 +1,97 @@
+"""A Hugging Face folder whose weights are pickle files: only where the user allows them, and then without running code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from llmasos.runtime.checkpoint.digest import combined_digest
+from llmasos.runtime.checkpoint.folder import inside, read_json
+from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
+
+
+class PickledCheckpoint:
+    """Implements ``Checkpoint`` for config.json and ``pytorch_model*.bin``, through ``torch.load(weights_only=True)``.
+
+    Raises:
+        CheckpointError: torch is not installed, or a file holds more than tensors.
+    """
+
+    format = "huggingface"
+    manifest: Mapping[str, Any] = {}
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: Mapping[str, Any] = read_json(inside(path, "config.json"))
+        self._files = [file.name for file in sorted(path.glob("pytorch_model*.bin"))]
+        self._weights = self._load()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the names and digests of config and weights, and of the tokenizer's files."""
+        from llmasos.runtime.checkpoint.huggingface import TEXT_FILES
+
+        return combined_digest(self.path, {"config.json", *self._files, *(n for n in TEXT_FILES if inside(self.path, n).is_file())})
+
+    @cached_property
+    def decoder(self) -> DecoderConfig:
+        return DecoderConfig.from_dict(self.config)
+
+    def names(self) -> Sequence[str]:
+        tied = bool(self.config.get("tie_word_embeddings", False))
+        return [name for name in self._weights if not (name == "lm_head.weight" and tied)]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._find(name).shape)
+
+    def tensor(self, name: str) -> Tensor:
+        import torch
+
+        tensor = self._find(name)
+        if tensor.dtype == torch.bfloat16:
+            array: Tensor = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        elif tensor.dtype in (torch.float32, torch.float16):
+            array = tensor.numpy()
+        else:
+            array = tensor.to(torch.float32).numpy()
+        assert isinstance(array, np.ndarray)
+        array = array.view()
+        array.flags.writeable = False
+        return array
+
+    def tokenizer(self) -> Tokenizer:
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from llmasos.runtime.tokenizer import tokenizer_from_folder
+
+        return tokenizer_from_folder(self.path)
+
+    def _find(self, name: str) -> Any:
+        try:
+            return self._weights[name]
+        except KeyError:
+            raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().") from None
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            import torch
+        except ImportError as error:
+            raise CheckpointError(f"{self.path} holds pickle files, which torch reads; install llmasos-backend-torch.") from error
+        weights: dict[str, Any] = {}
+        for name in self._files:
+            path = inside(self.path, name)
+            try:
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except Exception as error:  # torch raises whatever its unpickler met
+                raise CheckpointError(f"{path} is damaged or holds more than tensors; get the model as safetensors.") from error
+            if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+                raise CheckpointError(f"{path} does not hold a table of tensors; get the model as safetensors.")
+            weights |= loaded
+        return weights
