@@ -43,14 +43,15 @@ def structure_options(cls: type[T], mapping: Mapping[str, Any], path: str = "") 
     return typing.cast(T, instance)
 
 
-def find_problems(cls: type, mapping: Mapping[str, Any], path: str = "") -> list[ConfigError]:
-    """Every problem that ``structure_options`` would raise for, in the order of the keys."""
+def find_problems(cls: type, mapping: Mapping[str, Any], path: str = "", also: tuple[str, ...] = ()) -> list[ConfigError]:
+    """Every problem that ``structure_options`` would raise for, in the order of the keys. ``also`` are further keys that may stand
+    there, and that somebody else reads."""
     problems: list[ConfigError] = []
-    _read_attrs(cls, mapping, path, problems)
+    _read_attrs(cls, mapping, path, problems, also)
     return problems
 
 
-def _read_attrs(cls: type, value: Any, path: str, problems: list[ConfigError]) -> Any:
+def _read_attrs(cls: type, value: Any, path: str, problems: list[ConfigError], also: tuple[str, ...] = ()) -> Any:
     if isinstance(value, cls):
         return value
     if not isinstance(value, Mapping):
@@ -58,10 +59,10 @@ def _read_attrs(cls: type, value: Any, path: str, problems: list[ConfigError]) -
     before = len(problems)
     fields = {field.key: field for field in fields_of(cls)}
     for key in value:
-        if key not in fields:
-            close = nearest(str(key), fields)
+        if key not in fields and key not in also:
+            close = nearest(str(key), (*fields, *also))
             hint = f' did you mean "{close}"?' if close else ""
-            known = f"known here: {listed(fields)}"
+            known = f"known here: {listed((*fields, *also))}"
             place = _join(path, key)
             _refuse(place, f"{place} is unknown;{hint} {known[0].upper() if hint else 'k'}{known[1:]}.", problems)
     arguments = {}
@@ -80,25 +81,23 @@ def _build(cls: type, arguments: dict[str, Any], path: str, problems: list[Confi
     try:
         return cls(**arguments)
     except Exception as error:  # validators and converters are the plugin's code, and can raise anything
-        attribute = _attribute_refused(cls, error.__traceback__)
+        field = _refused_field(cls, error.__traceback__)
         sentence = str(error.args[0] if error.args else error).rstrip(".")
-        if attribute is None:
+        if field is None:
             return _refuse(path, f"{path or 'The config'} is not accepted: {sentence}.", problems)
-        field = next(field for field in fields_of(cls) if field.attribute is attribute)
         place, value = _join(path, field.key), value_in_words(arguments.get(field.key, field.default))
         if field.bounds:
             return _refuse(place, f"{place} is {value}, and it must be {field.allowed}.", problems)
         return _refuse(place, f"{place} is {value}, which is not accepted: {sentence}.", problems)
 
 
-def _attribute_refused(cls: type, trace: TracebackType | None) -> attrs.Attribute[Any] | None:
-    """The attribute whose validator raised. A validator is given its attribute, under whatever name, so its frame has it."""
-    known = attrs.fields(cls)
+def _refused_field(cls: type, trace: TracebackType | None) -> Field | None:
+    """The field whose validator raised. A validator is given its attribute, under whatever name, so its frame has it."""
+    fields = {id(field.attribute): field for field in fields_of(cls)}
     while trace is not None:
         for local in trace.tb_frame.f_locals.values():
-            for attribute in known:
-                if local is attribute:
-                    return attribute
+            if id(local) in fields:
+                return fields[id(local)]
         trace = trace.tb_next
     return None
 

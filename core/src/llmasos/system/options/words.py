@@ -76,6 +76,8 @@ def value_in_words(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, enum.Enum):
         return value_in_words(value.value)
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
     if isinstance(value, str):
         text = '"' + value.replace("\n", "\\n") + '"'
     elif isinstance(value, Mapping):

@@ -1,0 +1,63 @@
+"""Checking a config against the plugins that are installed: every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
+from llmasos.system.config.sections import DEFAULT_LOADER, ComponentConfig, Config
+from llmasos.system.discovery import Entry, Registry
+from llmasos.system.options import find_problems
+from llmasos_hookspecs import LLMasOSError, PluginError
+
+
+def check_config(
+    config: Config, registry: Registry, *, load: Callable[[Entry], LoadedComponent] = load_component
+) -> tuple[LLMasOSError, ...]:
+    """Every problem of the components that a config names: what is not installed or broken, and every option that is refused.
+
+    Imports the plugins that config names, and no framework. Nothing is raised; an empty tuple means that the config is sound.
+    """
+    problems: list[LLMasOSError] = []
+    for kind, component in config.components():
+        if kind == "loader" and component.use == DEFAULT_LOADER:
+            problems.extend(_check_automatic(component, registry, load))
+            continue
+        try:
+            loaded = load(registry.find(kind, component.use))
+        except PluginError as error:
+            problems.append(_placed(error, component))
+            continue
+        problems.extend(_check_component(loaded, component))
+    return tuple(problems)
+
+
+def _check_component(loaded: LoadedComponent, component: ComponentConfig) -> Iterator[LLMasOSError]:
+    missing = missing_frameworks(loaded.component)
+    if missing:
+        sentence = f"{component.path}.use: the {loaded.entry.label} needs {' and '.join(missing)}; pip install {' '.join(missing)}."
+        yield PluginError(sentence)
+    yield from find_problems(loaded.component.options, component.options, component.path)
+
+
+def _check_automatic(component: ComponentConfig, registry: Registry, load: Callable[[Entry], LoadedComponent]) -> list[LLMasOSError]:
+    """Some installed loader must be in order and take the options; which one it will be depends on the checkpoint."""
+    refused: list[tuple[int, list[LLMasOSError]]] = []
+    for entry in registry.entries("loader"):
+        try:
+            loaded = load(entry)
+        except PluginError as error:
+            refused.append((-1, [error]))
+            continue
+        found = list(_check_component(loaded, component))
+        if not found:
+            return []
+        refused.append((loaded.component.preference, found))
+    if not refused:
+        return [PluginError(f"{component.path}.use: no loader is installed; pip install llmasos-backend-onnx.")]
+    return max(refused, key=lambda each: each[0])[1]
+
+
+def _placed(error: PluginError, component: ComponentConfig) -> PluginError:
+    sentence = str(error)
+    return PluginError(f"{component.path}.use: {sentence[0].lower()}{sentence[1:]}")

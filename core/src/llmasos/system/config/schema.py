@@ -1,0 +1,60 @@
+"""The JSON Schema of a config file, with the options of the plugins that are installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmasos.system.components import load_component
+from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
+from llmasos.system.discovery import Registry
+from llmasos.system.options import json_schema
+from llmasos_hookspecs import PluginError
+
+
+def config_schema(registry: Registry) -> dict[str, Any]:
+    """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out."""
+    kinds = {kind: _component(registry, kind) for kind in ("loader", "accelerator", "scheduler", "task", "observer")}
+    composed = {
+        "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
+        "accelerate": {"type": "array", "items": {"$ref": "#/$defs/accelerator"}},
+        "scheduler": {"$ref": "#/$defs/scheduler", "default": {"use": DEFAULT_SCHEDULER}},
+    }
+    model = json_schema(ModelTable)
+    named = {**model, "properties": {**model["properties"], **composed}, "required": ["source"]}
+    resources = json_schema(ResourcesConfig)
+    # A size may be a text with a unit, which the annotation (what the converter makes) does not say.
+    resources["properties"]["memory"] |= {"type": ["integer", "string"]}
+    own = json_schema(GlobalTable)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "LLMasOS config",
+        **own,
+        "properties": {
+            **own["properties"],
+            "model": model,
+            **composed,
+            "resources": resources,
+            "tasks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/task"}},
+            "observers": {"type": "array", "items": {"$ref": "#/$defs/observer"}},
+            "models": {"type": "object", "additionalProperties": named},
+        },
+        "$defs": kinds,
+    }
+
+
+def _component(registry: Registry, kind: str) -> dict[str, Any]:
+    variants = []
+    for entry in registry.entries(kind):
+        try:
+            loaded = load_component(entry)
+            schema = json_schema(loaded.component.options)
+        except PluginError:
+            continue
+        use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": loaded.component.summary}
+        # A task's table is named for it, so only there may ``use`` be left out.
+        required = [*schema.get("required", ()), *(() if kind in ("task", "loader", "scheduler") else ("use",))]
+        variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})
+    if kind == "loader":
+        variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}}})
+    # A bare name stands for a table with nothing but ``use``.
+    return {"anyOf": [{"type": "string"}, *variants]} if variants else {"type": ["object", "string"]}

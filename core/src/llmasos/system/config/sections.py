@@ -1,0 +1,300 @@
+"""The sections of config as plain data. The options of plugins stay as they were written until their plugin is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from llmasos.system.nearest import nearest
+from llmasos.system.options import find_problems, structure_options, unstructure
+from llmasos.system.options.words import found_in_words
+from llmasos.system.sizes import parse_size
+from llmasos_hookspecs import ConfigError
+
+T = TypeVar("T")
+
+#: The name of the model that the ``[model]`` table describes.
+DEFAULT_MODEL: Final = "default"
+
+#: What stands where config says nothing.
+DEFAULT_SOURCE: Final = "smollm2"
+DEFAULT_LOADER: Final = "auto"
+DEFAULT_SCHEDULER: Final = "fifo"
+
+_at_least_one = attrs.validators.optional(attrs.validators.ge(1))
+
+
+@attrs.frozen
+class ComponentConfig:
+    """One component as config names it.
+
+    Attributes:
+        use: a name, ``dist:name``, or ``auto`` for loaders.
+        options: the other keys of its table, not yet checked against the plugin's own options.
+        path: where it stands, such as ``accelerate[1]``; not compared.
+    """
+
+    use: str
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    path: str = attrs.field(default="", eq=False)
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {"use": self.use, **unstructure(self.options)}
+
+
+@attrs.frozen(kw_only=True)
+class ModelTable:
+    """The keys of ``[model]`` that are core's own."""
+
+    source: str = attrs.field(
+        default=DEFAULT_SOURCE,
+        validator=attrs.validators.min_len(1),
+        metadata={"help": "The model: an alias, a folder, a file, hf:org/name or pypi:dist==version."},
+    )
+    context_length: int | None = attrs.field(
+        default=None,
+        validator=_at_least_one,
+        metadata={"help": "Tokens that one sequence can hold; left out: the model's own, as far as memory allows."},
+    )
+    allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
+
+
+@attrs.frozen(kw_only=True)
+class ModelConfig:
+    """One model with all that composes it."""
+
+    name: str
+    source: str
+    context_length: int | None
+    allow_pickle: bool
+    loader: ComponentConfig
+    accelerate: tuple[ComponentConfig, ...]
+    scheduler: ComponentConfig
+
+    def components(self) -> Iterator[tuple[str, ComponentConfig]]:
+        """Kind and config of each component that the model is composed of."""
+        yield "loader", self.loader
+        for stage in self.accelerate:
+            yield "accelerator", stage
+        yield "scheduler", self.scheduler
+
+
+@attrs.frozen(kw_only=True)
+class ResourcesConfig:
+    """What the pipeline may use."""
+
+    memory: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(parse_size),
+        metadata={"help": 'Bytes for weights and KV of all models together, or a text such as "6GiB"; left out: no bound.'},
+    )
+    threads: int | None = attrs.field(
+        default=None,
+        validator=_at_least_one,
+        metadata={"help": "Compute threads; left out: as many as the process may use cores."},
+    )
+
+
+@attrs.frozen(kw_only=True)
+class GlobalTable:
+    """The keys of config that stand outside of any table."""
+
+    seed: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata={"help": "Seed of all that is random."})
+    offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
+
+
+_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "models")
+_COMPOSED: Final = ("loader", "accelerate", "scheduler")
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """A whole pipeline.
+
+    Attributes:
+        models: by name; the ``[model]`` table is the model ``default``. A ``[models.NAME]`` table takes its loader, accelerators
+            and scheduler from the top level where it has none of its own.
+        tasks: options for tasks, by the name under which the pipeline offers them.
+        observers: in the order in which they are told.
+        resources: for all models together.
+        seed, offline: for all components.
+        origins: dotted path of each value that was set -> where; what is not listed is a default.
+    """
+
+    models: Mapping[str, ModelConfig]
+    tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
+    observers: tuple[ComponentConfig, ...] = ()
+    resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
+    seed: int = 0
+    offline: bool = False
+    origins: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Config:
+        """Read config as TOML gives it. What needs a plugin's own options is checked by ``check_config``.
+
+        Raises:
+            ConfigError: with the path of the first problem, and a sentence for each problem.
+        """
+        reader = _Reader(mapping)
+        config = reader.read(origins or {})
+        if reader.problems:
+            raise ConfigError(" ".join(str(problem) for problem in reader.problems), reader.problems[0].path)
+        return config
+
+    @property
+    def default_model(self) -> str:
+        """The name of the model that is meant where none is named."""
+        return DEFAULT_MODEL if DEFAULT_MODEL in self.models else next(iter(self.models))
+
+    def components(self) -> Iterator[tuple[str, ComponentConfig]]:
+        """Kind and config of every component that config names. What several models share is given once."""
+        seen: set[str] = set()
+        for model in self.models.values():
+            for kind, component in model.components():
+                if component.path not in seen:
+                    seen.add(component.path)
+                    yield kind, component
+        yield from (("task", task) for task in self.tasks.values())
+        yield from (("observer", observer) for observer in self.observers)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """All values, defaults too, in the form that ``from_mapping`` reads."""
+        found: dict[str, Any] = {"seed": self.seed, "offline": self.offline}
+        resources = {key: value for key, value in unstructure(self.resources).items() if value is not None}
+        if resources:
+            found["resources"] = resources
+        for name, model in self.models.items():
+            table = {"source": model.source, "allow_pickle": model.allow_pickle}
+            if model.context_length is not None:
+                table["context_length"] = model.context_length
+            composed = {
+                "loader": model.loader.to_mapping(),
+                "accelerate": [stage.to_mapping() for stage in model.accelerate],
+                "scheduler": model.scheduler.to_mapping(),
+            }
+            if name == DEFAULT_MODEL:
+                found |= {"model": table, **composed}
+            else:
+                found.setdefault("models", {})[name] = {**table, **composed}
+        if self.tasks:
+            found["tasks"] = {name: task.to_mapping() for name, task in self.tasks.items()}
+        if self.observers:
+            found["observers"] = [observer.to_mapping() for observer in self.observers]
+        return found
+
+    def origin(self, path: str) -> str:
+        """Where the value at a dotted path was set; ``default`` where it was not."""
+        return self.origins.get(path, "default")
+
+
+class _Reader:
+    """Reads a mapping and collects every problem on the way."""
+
+    def __init__(self, mapping: Mapping[str, Any]) -> None:
+        self.mapping = mapping
+        self.problems: list[ConfigError] = []
+
+    def read(self, origins: Mapping[str, str]) -> Config:
+        plain = {key: value for key, value in self.mapping.items() if key not in _TABLES}
+        own = self._section(GlobalTable, plain, "", also=_TABLES)
+        resources = self._section(ResourcesConfig, self._table("resources"), "resources")
+        tasks = {name: self._component(value, f"tasks.{name}", name) for name, value in self._table("tasks").items()}
+        return Config(
+            models=self._models(),
+            tasks=tasks,
+            observers=self._components(self.mapping.get("observers", ()), "observers"),
+            resources=resources,
+            seed=own.seed,
+            offline=own.offline,
+            origins=dict(origins),
+        )
+
+    def _models(self) -> dict[str, ModelConfig]:
+        named, model = self._table("models"), self._table("model")
+        loader = self._component(self.mapping.get("loader", {}), "loader", DEFAULT_LOADER)
+        scheduler = self._component(self.mapping.get("scheduler", {}), "scheduler", DEFAULT_SCHEDULER)
+        stages = self._components(self.mapping.get("accelerate", ()), "accelerate")
+        found = {}
+        table = self._section(ModelTable, model, "model")
+        if not named or "source" in model:
+            found[DEFAULT_MODEL] = _model(DEFAULT_MODEL, table, loader, stages, scheduler)
+        for name, value in named.items():
+            path = f"models.{name}"
+            if not isinstance(value, Mapping):
+                self._refuse(path, f"{path} is {found_in_words(value)}, and it must be a table.")
+                continue
+            if name in found:
+                self._refuse(path, f'{path} is the name of the [model] table\'s own model; give it another name than "{name}".')
+                continue
+            own = {key: item for key, item in value.items() if key not in _COMPOSED}
+            if "source" not in own:
+                self._refuse(f"{path}.source", f"{path}.source must be set, to a model: an alias, a path, hf:... or pypi:....")
+            # Whatever a model's own table leaves out is what [model] says, its source excepted.
+            inherited = {key: item for key, item in model.items() if key != "source"}
+            table = self._section(ModelTable, {**inherited, **own}, path, also=_COMPOSED)
+            found[name] = _model(
+                name,
+                table,
+                self._component(value["loader"], f"{path}.loader", DEFAULT_LOADER) if "loader" in value else loader,
+                self._components(value["accelerate"], f"{path}.accelerate") if "accelerate" in value else stages,
+                self._component(value["scheduler"], f"{path}.scheduler", DEFAULT_SCHEDULER) if "scheduler" in value else scheduler,
+            )
+        return found
+
+    def _section(self, cls: type[T], value: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> T:
+        found = find_problems(cls, value, path, also=also)
+        self.problems.extend(found)
+        own = {key: item for key, item in value.items() if key not in also}
+        return structure_options(cls, {} if found else own, path)
+
+    def _table(self, key: str) -> Mapping[str, Any]:
+        value = self.mapping.get(key, {})
+        if isinstance(value, Mapping):
+            return value
+        self._refuse(key, f"{key} is {found_in_words(value)}, and it must be a table.")
+        return {}
+
+    def _components(self, value: Any, path: str) -> tuple[ComponentConfig, ...]:
+        if not isinstance(value, list | tuple):
+            self._refuse(path, f"{path} is {found_in_words(value)}, and it must be an array of tables, each begun with [[{path}]].")
+            return ()
+        return tuple(self._component(each, f"{path}[{i}]", None) for i, each in enumerate(value))
+
+    def _component(self, value: Any, path: str, default: str | None) -> ComponentConfig:
+        if isinstance(value, ComponentConfig):
+            return attrs.evolve(value, path=path)
+        if isinstance(value, str):
+            value = {"use": value}
+        if not isinstance(value, Mapping):
+            self._refuse(path, f"{path} is {found_in_words(value)}, and it must be a name, or a table with the key use.")
+            return ComponentConfig(default or "", {}, path)
+        use = value.get("use", default)
+        if not isinstance(use, str) or not use:
+            close = None if "use" in value else nearest("use", map(str, value))
+            hint = f'; did you mean it by "{close}"?' if close else "."
+            known = (
+                "must be set, to the name of an installed component" if use is None else f"is {found_in_words(use)}, and it must be a name"
+            )
+            self._refuse(f"{path}.use", f"{path}.use {known}{hint}")
+            use = default or ""
+        return ComponentConfig(use, {str(key): item for key, item in value.items() if key != "use"}, path)
+
+    def _refuse(self, path: str, sentence: str) -> None:
+        self.problems.append(ConfigError(sentence, path))
+
+
+def _model(
+    name: str, table: ModelTable, loader: ComponentConfig, accelerate: tuple[ComponentConfig, ...], scheduler: ComponentConfig
+) -> ModelConfig:
+    return ModelConfig(
+        name=name,
+        source=table.source,
+        context_length=table.context_length,
+        allow_pickle=table.allow_pickle,
+        loader=loader,
+        accelerate=accelerate,
+        scheduler=scheduler,
+    )

@@ -1,0 +1,93 @@
+"""What core lends a plugin while one of its hooks runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_hookspecs import Checkpoint, CheckpointWriter, EngineLimits, ModelStore, PluginError, Progress
+
+_log = logging.getLogger("llmasos")
+
+
+class ProgressSink(Protocol):
+    """Who shows progress and notes to the user: rich at the command line, nobody in the library."""
+
+    def progress(self, label: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
+        """A display that is shown while the ``with`` block runs."""
+        ...
+
+    def note(self, message: str) -> None:
+        """One sentence that the user should know."""
+        ...
+
+
+class _SilentProgress:
+    def advance(self, amount: float = 1) -> None:
+        pass
+
+
+class SilentSink:
+    """The library's own sink: progress is not shown, notes go to the log ``llmasos``."""
+
+    def progress(self, label: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
+        return nullcontext(_SilentProgress())
+
+    def note(self, message: str) -> None:
+        _log.info("%s", message)
+
+
+def _not_lent(what: str) -> Callable[..., Any]:
+    def refuse(*arguments: Any) -> NoReturn:
+        raise PluginError(
+            f"The plugin asked its context for {what}, which is not lent to this kind of hook; this is a fault of the plugin."
+        )
+
+    return refuse
+
+
+@attrs.frozen(kw_only=True)
+class HookContext:
+    """The ``llmasos_hookspecs.Context`` of one hook call.
+
+    What a context does for accelerators is given as functions, because the system layer knows nothing of the runtime:
+
+        open_checkpoint(path) -> Checkpoint
+        open_writer(checkpoint, output) -> CheckpointWriter
+        calibration_windows(windows, length) -> int32 [windows, length]
+    """
+
+    name: str
+    cache: Path
+    store: ModelStore
+    seed: int = 0
+    limits: EngineLimits = attrs.field(factory=EngineLimits)
+    offline: bool = False
+    allow_pickle: bool = False
+    base: Checkpoint | None = None
+    sink: ProgressSink = attrs.field(factory=SilentSink)
+    open_checkpoint: Callable[[Path], Checkpoint] = _not_lent("a checkpoint")
+    open_writer: Callable[[Checkpoint, Path], CheckpointWriter] = _not_lent("a writer")
+    calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] = _not_lent("calibration text")
+
+    def progress(self, label: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Progress]:
+        return self.sink.progress(label, total, unit)
+
+    def note(self, message: str) -> None:
+        self.sink.note(message)
+
+    def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:
+        return self.open_writer(checkpoint, output)
+
+    def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
+        return self.calibration_windows(windows, length)
+
+    def load_checkpoint(self, path: Path) -> Checkpoint:
+        return self.open_checkpoint(path)
