@@ -63,6 +63,33 @@ class DecoderConfig:
         """Elements that one token adds to the keys (and as many to the values) of one layer."""
         return self.num_kv_heads * self.head_dim
 
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor that a checkpoint of this decoder holds, in Hugging Face's names; no head where it is tied."""
+        hidden, inner, width = self.hidden_size, self.intermediate_size, self.num_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocab_size, hidden)}
+        for layer in range(self.num_layers):
+            linears = {
+                "self_attn.q_proj": (width, hidden, self.attention_bias),
+                "self_attn.k_proj": (self.kv_width, hidden, self.attention_bias),
+                "self_attn.v_proj": (self.kv_width, hidden, self.attention_bias),
+                "self_attn.o_proj": (hidden, width, self.output_bias),
+                "mlp.gate_proj": (inner, hidden, self.mlp_bias),
+                "mlp.up_proj": (inner, hidden, self.mlp_bias),
+                "mlp.down_proj": (hidden, inner, self.mlp_bias),
+            }
+            at = f"model.layers.{layer}"
+            shapes[f"{at}.input_layernorm.weight"] = shapes[f"{at}.post_attention_layernorm.weight"] = (hidden,)
+            if self.qk_norm:
+                shapes[f"{at}.self_attn.q_norm.weight"] = shapes[f"{at}.self_attn.k_norm.weight"] = (self.head_dim,)
+            for name, (rows, columns, bias) in linears.items():
+                shapes[f"{at}.{name}.weight"] = (rows, columns)
+                if bias:
+                    shapes[f"{at}.{name}.bias"] = (rows,)
+        shapes["model.norm.weight"] = (hidden,)
+        if not self.tie_embeddings:
+            shapes["lm_head.weight"] = (self.vocab_size, hidden)
+        return shapes
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """Read the contents of a Hugging Face ``config.json``.

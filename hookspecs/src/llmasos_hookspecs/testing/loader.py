@@ -1,0 +1,483 @@
+"""The contract of loaders and engines, as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.context import EngineLimits
+from llmasos_hookspecs.engine import Engine, Row
+from llmasos_hookspecs.errors import CapacityExceeded, CheckpointError, ResourceError, UnsupportedModel
+from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.testing.plugin import PluginConformance
+from llmasos_hookspecs.testing.reference import ReferenceDecoder
+from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
+
+Logits = npt.NDArray[np.float32]
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Largest relative error |a - b| / |b| of a row of logits against the float reference, by ``EngineInfo.dtype``. The tiny random models
+#: magnify rounding: 8 bits cost them 0.03, 4 bits 0.35, where a rotary frequency 2 % off costs 0.07 to 0.37.
+TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.1, "int4": 0.6}
+
+#: Largest relative error between two ways through the same engine.
+CONSISTENCY: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.08, "int4": 0.1}
+
+_EVERY_PATH = "__every_path__"
+
+
+def every_path(test: F) -> F:
+    """Mark a test that runs for ``path_cases`` only, since what it proves does not hang on the architecture's switches."""
+    setattr(test, _EVERY_PATH, True)
+    return test
+
+
+_LIMITS = EngineLimits(threads=2, max_sequences=4, context_length=96)
+
+
+class EngineUnderTest:
+    """An engine, its checkpoint's reference, and the slots a test opened."""
+
+    def __init__(self, engine: Engine, checkpoint: TinyCheckpoint, tolerance: float | None, consistency: float | None) -> None:
+        self.engine = engine
+        self.checkpoint = checkpoint
+        self.reference = ReferenceDecoder(checkpoint)
+        dtype = engine.info.dtype
+        exact = checkpoint.format == "gguf" and dtype in ("int8", "int4")  # codes as they are stored: no second rounding is due
+        self.tolerance = (0.1 if exact else TOLERANCES.get(dtype, 0.1)) if tolerance is None else tolerance
+        self.consistency = CONSISTENCY.get(dtype, 0.1) if consistency is None else consistency
+        self._slots: list[int] = []
+        self._expected: dict[tuple[int, ...], Logits] = {}
+
+    def prompt(self, length: int, seed: int) -> list[int]:
+        """Random tokens, the same for the same arguments."""
+        return [int(t) for t in np.random.default_rng(seed).integers(0, 256, length)]
+
+    def open(self) -> int:
+        slot = self.engine.open()
+        self._slots.append(slot)
+        return slot
+
+    def fork(self, slot: int) -> int:
+        copy = self.engine.fork(slot)
+        self._slots.append(copy)
+        return copy
+
+    def close(self, slot: int) -> None:
+        self._slots.remove(slot)
+        self.engine.close(slot)
+
+    def close_all(self) -> None:
+        while self._slots:
+            self.engine.close(self._slots.pop())
+
+    def step(self, *rows: Row) -> list[Logits]:
+        """One step, its results checked for form and copied."""
+        results = self.engine.step(rows)
+        assert len(results) == len(rows), f"step returned {len(results)} arrays for {len(rows)} rows."
+        for row, result in zip(rows, results, strict=True):
+            count = {"all": len(row.tokens), "last": 1, "none": 0}[row.want]
+            expected = (count, self.engine.info.vocab_size)
+            assert isinstance(result, np.ndarray), f"step returned {type(result).__name__}, and it must return numpy arrays."
+            assert result.dtype == np.float32, f"Logits are {result.dtype}, and they must be float32."
+            assert result.shape == expected, f"want={row.want!r} for {len(row.tokens)} tokens gave {result.shape}; it must give {expected}."
+            assert np.isfinite(result).all(), "Logits are not finite."
+        return [np.array(result) for result in results]
+
+    def prefill(self, slot: int, tokens: Sequence[int]) -> Logits:
+        return self.step(Row(slot, tokens, 0, "all"))[0]
+
+    def expected(self, tokens: Sequence[int]) -> Logits:
+        """Logits [n, vocab] of a sequence computed in one piece: the reference's where the dtype follows it closely, else the engine's
+        own, which ``test_prefill`` compares with the reference."""
+        if self.tolerance <= 0.02:
+            return self.reference.logits(tokens)
+        key = tuple(tokens)
+        if key not in self._expected:
+            slot = self.engine.open()
+            self._expected[key] = np.array(self.engine.step([Row(slot, tokens, 0, "all")])[0])
+            self.engine.close(slot)
+        return self._expected[key]
+
+    def learn(self, *sequences: Sequence[int]) -> None:
+        """Compute what ``expected`` will give while a slot is free for it."""
+        for tokens in sequences:
+            self.expected(tokens)
+
+    def agree(self, got: Logits, expected: Logits, what: str, limit: float | None = None) -> None:
+        """Fail where a row of ``got`` is further from ``expected`` than rounding explains."""
+        limit = self.consistency if limit is None else limit
+        errors = np.linalg.norm(got - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+        worst = int(errors.argmax())
+        assert errors[worst] <= limit, (
+            f"{what}: token {worst} of {len(errors)} has a relative error of {errors[worst]:.3g}, over {limit:g}."
+        )
+
+
+class LoaderConformance(PluginConformance, standard=True):
+    """Subclass it, name the plugin, and pytest proves its loader::
+
+        class TestConformance(LoaderConformance):
+            module = "llmasos_backend_mine"
+
+    Attributes:
+        cases: names of ``CASES`` and ``QUANTIZED_CASES`` to load; None: all that the component's formats and architectures cover.
+        path_cases: of these, the ones that go through every path (batches, truncate, fork, capacity).
+        tolerance: largest relative error against the reference; None: what the engine's dtype allows.
+        consistency: largest relative error between two ways through the engine; None: what the engine's dtype allows.
+    """
+
+    kind = "loader"
+    cases: ClassVar[Sequence[str] | None] = None
+    path_cases: ClassVar[Sequence[str]] = ("llama", "mistral", "llama-q4-minimums")
+    tolerance: ClassVar[float | None] = None
+    consistency: ClassVar[float | None] = None
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run engine tests once a case."""
+        if "case" in metafunc.fixturenames:
+            # Path cases come first, so that a case has the same index for every test and pytest loads its engine once.
+            cases = sorted(self.covered_cases(), key=lambda case: case not in self.path_cases)
+            if getattr(metafunc.function, _EVERY_PATH, False):
+                cases = [case for case in cases if case in self.path_cases] or cases[:1]
+            metafunc.parametrize("case", cases, scope="class")
+
+    @classmethod
+    def covered_cases(cls) -> list[str]:
+        """The cases that the loader says it takes."""
+        if cls.cases is not None:
+            return list(cls.cases)
+        component = cls.load_plugin().component
+        takes = component.architectures
+        plain = [case for case, config in CASES.items() if "*" in takes or config["model_type"] in takes]
+        llama = "*" in takes or "llama" in takes
+        return (plain if "huggingface" in component.formats else []) + (
+            list(QUANTIZED_CASES) if "gguf" in component.formats and llama else []
+        )
+
+    @classmethod
+    def make_checkpoint(cls, case: str, folder: Path) -> TinyCheckpoint:
+        """The checkpoint of a case; override it to hand the loader the same model in a format of its own (``attrs.evolve`` of its path
+        and format)."""
+        return tiny_checkpoint(case, folder=None if case in QUANTIZED_CASES else folder)
+
+    @classmethod
+    def load(cls, sandbox: PluginSandbox, checkpoint: Checkpoint, root: Path, limits: EngineLimits = _LIMITS) -> Engine:
+        """The engine that the loader makes of a checkpoint."""
+        context = SandboxContext(root=root, limits=limits)
+        engine: Engine = sandbox.call("llmasos_load", checkpoint=checkpoint, options=cls.plugin_options(sandbox), context=context)
+        return engine
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def loaded(cls, sandbox: PluginSandbox, case: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineUnderTest]:
+        """One engine a case, shared by the tests."""
+        root = tmp_path_factory.mktemp("loader")
+        checkpoint = cls.make_checkpoint(case, root / "model")
+        engine = cls.load(sandbox, checkpoint, root)
+        yield EngineUnderTest(engine, checkpoint, cls.tolerance, cls.consistency)
+        engine.shutdown()
+
+    @pytest.fixture
+    def engine(self, loaded: EngineUnderTest) -> Iterator[EngineUnderTest]:
+        """The engine with every slot closed again afterwards."""
+        yield loaded
+        loaded.close_all()
+
+    # The maths, for every case.
+
+    def test_info_is_true(self, engine: EngineUnderTest, case: str) -> None:
+        """``EngineInfo`` agrees with the checkpoint and the limits."""
+        info, decoder = engine.engine.info, engine.checkpoint.decoder
+        assert isinstance(engine.engine, Engine), "The engine lacks a method of the Engine protocol."
+        assert info.vocab_size == decoder.vocab_size
+        assert _LIMITS.context_length is not None
+        assert _LIMITS.context_length <= info.context_length <= decoder.context_length
+        assert info.max_sequences >= 1
+        assert info.weight_bytes > 0
+        assert (info.kv_bytes_per_token > 0) == ("kv_cache" in info.features)
+        assert info.features <= {"fork", "batch", "kv_cache"}
+        assert all(isinstance(note, str) and note for note in info.notes)
+
+    def test_prefill(self, engine: EngineUnderTest, case: str) -> None:
+        """A prompt computed in one piece gives the reference's logits at every token."""
+        tokens = engine.prompt(41, seed=1)
+        got = engine.prefill(engine.open(), tokens)
+        engine.agree(got, engine.reference.logits(tokens), "prefill against the reference", engine.tolerance)
+
+    def test_decode(self, engine: EngineUnderTest, case: str) -> None:
+        """Tokens fed one at a time after a prompt give the same logits as in one piece."""
+        tokens = engine.prompt(30, seed=2)
+        engine.learn(tokens)
+        slot = engine.open()
+        got = [engine.prefill(slot, tokens[:17])]
+        got += [engine.step(Row(slot, [tokens[i]], i))[0] for i in range(17, 30)]
+        engine.agree(np.concatenate(got), engine.expected(tokens), "decode")
+
+    # The paths, for the path cases.
+
+    @every_path
+    def test_chunked_prefill(self, engine: EngineUnderTest, case: str) -> None:
+        """A prompt in chunks of any length gives the same logits as in one piece."""
+        tokens = engine.prompt(60, seed=3)
+        engine.learn(tokens)
+        slot, got, at = engine.open(), [], 0
+        for size in (1, 7, 16, 3, 33):
+            got += engine.step(Row(slot, tokens[at : at + size], at, "all"))
+            at += size
+        engine.agree(np.concatenate(got), engine.expected(tokens), "chunked prefill")
+
+    @every_path
+    def test_want(self, engine: EngineUnderTest, case: str) -> None:
+        """``last`` is the last row of ``all``; ``none`` gives no row and still keeps the tokens."""
+        tokens = engine.prompt(20, seed=4)
+        engine.learn(tokens)
+        slot = engine.open()
+        engine.step(Row(slot, tokens[:12], 0, "none"))
+        got = engine.step(Row(slot, tokens[12:19], 12, "last"))[0]
+        engine.agree(got, engine.expected(tokens)[18:19], "want='last'")
+        got = engine.step(Row(slot, tokens[19:], 19, "all"))[0]
+        engine.agree(got, engine.expected(tokens)[19:], "want='all'")
+
+    @every_path
+    def test_unequal_batch(self, engine: EngineUnderTest, case: str) -> None:
+        """One step takes prefill chunks and decode rows of sequences of different lengths, and no row depends on another."""
+        lengths = (5, 29, 14)[: engine.engine.info.max_sequences]
+        prompts = [engine.prompt(n + 10, seed=50 + n) for n in lengths]
+        engine.learn(*prompts)
+        slots = [engine.open() for _ in lengths]
+        first = engine.step(*(Row(s, p[:n], 0, "all") for s, p, n in zip(slots, prompts, lengths, strict=True)))
+        for got, prompt, n in zip(first, prompts, lengths, strict=True):
+            engine.agree(got, engine.expected(prompt)[:n], f"batched prefill of {lengths} tokens, the row of {n}")
+        for i in range(4):
+            order = list(range(len(slots)))[:: 1 if i % 2 else -1]  # the order of rows is core's choice
+            got_rows = engine.step(*(Row(slots[k], [prompts[k][lengths[k] + i]], lengths[k] + i) for k in order))
+            for k, got in zip(order, got_rows, strict=True):
+                at = lengths[k] + i
+                engine.agree(got, engine.expected(prompts[k])[at : at + 1], f"batched decode, the row at position {at}")
+        mixed = [Row(slots[k], prompts[k][n + 4 : n + (5 if k else 10)], n + 4, "all") for k, n in enumerate(lengths)]
+        for k, got in enumerate(engine.step(*mixed)):
+            at = lengths[k] + 4
+            engine.agree(got, engine.expected(prompts[k])[at : at + len(got)], "a step that mixes a prefill chunk with decode rows")
+
+    @every_path
+    def test_rows_join_and_leave(self, engine: EngineUnderTest, case: str) -> None:
+        """Closing a sequence between two others and opening a new one changes nothing for those that go on."""
+        if engine.engine.info.max_sequences < 3:
+            pytest.skip("The engine holds fewer than three sequences.")
+        prompts = [engine.prompt(24, seed=60 + i) for i in range(4)]
+        engine.learn(*prompts)
+        slots = [engine.open() for _ in range(3)]
+        lengths = [9, 12, 15]
+        engine.step(*(Row(slots[i], prompts[i][: lengths[i]], 0) for i in range(3)))
+        engine.close(slots[0])
+        for _ in range(3):
+            rows = [Row(slots[i], [prompts[i][lengths[i]]], lengths[i]) for i in (1, 2)]
+            for i, got in zip((1, 2), engine.step(*rows), strict=True):
+                engine.agree(got, engine.expected(prompts[i])[lengths[i] : lengths[i] + 1], "decode after a neighbour was closed")
+                lengths[i] += 1
+        fresh = engine.open()
+        engine.agree(engine.prefill(fresh, prompts[3][:20]), engine.expected(prompts[3])[:20], "prefill in a slot that was used before")
+        rows = [Row(slots[2], [prompts[2][lengths[2]]], lengths[2]), Row(fresh, [prompts[3][20]], 20)]
+        late, new = engine.step(*rows)
+        engine.agree(late, engine.expected(prompts[2])[lengths[2] : lengths[2] + 1], "decode after a neighbour joined")
+        engine.agree(new, engine.expected(prompts[3])[20:21], "decode of the sequence that joined")
+
+    @every_path
+    def test_truncate(self, engine: EngineUnderTest, case: str) -> None:
+        """After ``truncate`` a slot goes on from there as if the rest had never been."""
+        old, new = engine.prompt(40, seed=5), engine.prompt(40, seed=6)
+        engine.learn(*(old[:length] + new[: 37 - length] for length in (25, 13, 0)))
+        slot = engine.open()
+        engine.prefill(slot, old)
+        for length in (25, 13, 0):
+            engine.engine.truncate(slot, length)
+            tokens = old[:length] + new[: 37 - length]
+            got = engine.step(Row(slot, tokens[length:], length, "all"))[0]
+            engine.agree(got, engine.expected(tokens)[length:], f"prefill after truncate to {length}")
+            engine.engine.truncate(slot, 37 - 1)
+            got = engine.step(Row(slot, tokens[-1:], 36))[0]
+            engine.agree(got, engine.expected(tokens)[-1:], "decode after truncate by one")
+            engine.engine.truncate(slot, 0)
+            engine.prefill(slot, old)
+
+    @every_path
+    def test_fork(self, engine: EngineUnderTest, case: str) -> None:
+        """A fork holds the same tokens, and from then on neither slot sees what the other does."""
+        if "fork" not in engine.engine.info.features:
+            pytest.skip("The engine says that it cannot fork.")
+        tokens, other = engine.prompt(30, seed=7), engine.prompt(30, seed=8)
+        branch = tokens[:18] + other[18:]
+        engine.learn(tokens, branch)
+        slot = engine.open()
+        engine.prefill(slot, tokens[:18])
+        copy = engine.fork(slot)
+        engine.agree(engine.step(Row(copy, branch[18:24], 18, "all"))[0], engine.expected(branch)[18:24], "the fork")
+        engine.agree(engine.step(Row(slot, tokens[18:24], 18, "all"))[0], engine.expected(tokens)[18:24], "the slot that was forked")
+        both = engine.step(Row(slot, [tokens[24]], 24), Row(copy, [branch[24]], 24))
+        engine.agree(both[0], engine.expected(tokens)[24:25], "the slot that was forked, beside its fork")
+        engine.agree(both[1], engine.expected(branch)[24:25], "the fork, beside its origin")
+        engine.close(slot)
+        engine.agree(engine.step(Row(copy, [branch[25]], 25))[0], engine.expected(branch)[25:26], "the fork after its origin was closed")
+
+    @every_path
+    def test_the_context_is_a_limit(self, engine: EngineUnderTest, case: str) -> None:
+        """A slot takes ``context_length`` tokens; one more is ``CapacityExceeded``, and every slot stays as it stood."""
+        limit = engine.engine.info.context_length
+        tokens, neighbour = engine.prompt(limit + 1, seed=9), engine.prompt(12, seed=10)
+        engine.learn(tokens[:limit], neighbour)
+        full, beside = engine.open(), engine.open() if engine.engine.info.max_sequences > 1 else None
+        engine.step(Row(full, tokens[: limit - 1], 0, "none"))
+        rows = [Row(full, tokens[limit - 1 :], limit - 1)]
+        if beside is not None:
+            engine.step(Row(beside, neighbour[:8], 0, "none"))
+            rows.insert(0, Row(beside, neighbour[8:10], 8))
+        with pytest.raises(CapacityExceeded):
+            engine.engine.step(rows)
+        engine.engine.truncate(full, limit - 1)
+        got = engine.step(Row(full, [tokens[limit - 1]], limit - 1))[0]
+        engine.agree(got, engine.expected(tokens[:limit])[-1:], "the last token of the context, after a step that failed")
+        if beside is not None:
+            engine.engine.truncate(beside, 8)
+            got = engine.step(Row(beside, neighbour[8:], 8, "all"))[0]
+            engine.agree(got, engine.expected(neighbour)[8:], "the neighbour of a slot that was full")
+
+    @every_path
+    def test_slots_are_a_limit(self, engine: EngineUnderTest, case: str) -> None:
+        """``open`` and ``fork`` past ``max_sequences`` are ``CapacityExceeded`` and harm no slot; a closed slot can be had again."""
+        count = engine.engine.info.max_sequences
+        tokens = engine.prompt(9, seed=11)
+        engine.learn(tokens)
+        slots = [engine.open() for _ in range(count)]
+        assert len(set(slots)) == count, "open gave the same slot twice."
+        engine.step(Row(slots[0], tokens[:6], 0))
+        with pytest.raises(CapacityExceeded):
+            engine.open()
+        if "fork" in engine.engine.info.features:
+            with pytest.raises(CapacityExceeded):
+                engine.fork(slots[0])
+        engine.agree(engine.step(Row(slots[0], tokens[6:], 6, "all"))[0], engine.expected(tokens)[6:], "a slot after open was refused")
+        engine.close(slots[-1])
+        engine.open()
+
+    @every_path
+    def test_wrong_rows_are_refused(self, engine: EngineUnderTest, case: str) -> None:
+        """Unknown slots, wrong positions, doubled slots and tokens outside the vocabulary are ``ValueError`` and change nothing."""
+        tokens = engine.prompt(12, seed=12)
+        engine.learn(tokens)
+        slot = engine.open()
+        engine.prefill(slot, tokens[:8])
+        closed = engine.open()
+        engine.close(closed)
+        wrong: dict[str, list[Row]] = {
+            "a closed slot": [Row(closed, [1], 0)],
+            "a position ahead": [Row(slot, [1], 9)],
+            "a position behind": [Row(slot, [1], 7)],
+            "the same slot twice": [Row(slot, [1], 8), Row(slot, [1], 8)],
+            "a token past the vocabulary": [Row(slot, [1, engine.engine.info.vocab_size], 8)],
+            "a negative token": [Row(slot, [-1], 8)],
+            "no token": [Row(slot, [], 8)],
+        }
+        for what, rows in wrong.items():
+            with pytest.raises(ValueError):  # noqa: PT012
+                engine.engine.step(rows)
+                pytest.fail(f"step took {what}.")
+            engine.engine.truncate(slot, 8)
+        got = engine.step(Row(slot, tokens[8:], 8, "all"))[0]
+        engine.agree(got, engine.expected(tokens)[8:], "a slot after wrong rows were refused")
+
+    @every_path
+    def test_a_thousand_sequences_leave_nothing(self, engine: EngineUnderTest, case: str) -> None:
+        """Opening and closing 1,000 slots, some of them used, keeps no memory and no slot."""
+        tokens = engine.prompt(6, seed=13)
+        engine.learn(tokens)
+
+        def cycle(count: int) -> None:
+            for i in range(count):
+                slot = engine.open()
+                if i % 20 == 0:
+                    engine.step(Row(slot, tokens[: 1 + i % 5], 0))
+                engine.close(slot)
+
+        cycle(200)
+        before = _resident_bytes()
+        cycle(1000)
+        grown = _resident_bytes() - before
+        # A leaked slot of this model holds kv_bytes_per_token * context_length bytes, 24 KiB and more: a thousand are over 24 MB.
+        assert grown < 16 * 2**20, f"1,000 sequences left {grown / 2**20:.1f} MiB behind."
+        slots = [engine.open() for _ in range(engine.engine.info.max_sequences)]
+        engine.agree(engine.prefill(slots[-1], tokens), engine.expected(tokens), "a slot after a thousand others")
+
+    # Loading and refusing.
+
+    def test_shutdown_twice(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """``shutdown`` with open slots works, and again does nothing."""
+        engine = self.load(sandbox, self.make_checkpoint(self.covered_cases()[0], tmp_path / "model"), tmp_path)
+        engine.step([Row(engine.open(), [1, 2, 3], 0)])
+        engine.shutdown()
+        engine.shutdown()
+
+    def test_two_engines_of_one_checkpoint(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """Two engines live side by side, give the same logits, and share no slot."""
+        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        one, two = self.load(sandbox, checkpoint, tmp_path), self.load(sandbox, checkpoint, tmp_path)
+        a, b = one.open(), two.open()
+        first = np.array(one.step([Row(a, [1, 2, 3], 0)])[0])
+        second = np.array(two.step([Row(b, [1, 2, 3], 0)])[0])
+        one.shutdown()
+        error = np.linalg.norm(first - second) / np.linalg.norm(second)
+        assert error < 1e-4, f"The same tokens gave different logits in two engines of one checkpoint: {error:.3g} apart."
+        two.step([Row(b, [4], 3)])
+        two.shutdown()
+
+    def test_memory_is_a_limit(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """Within a memory budget the engine fits, weights and KV together; where it cannot, ``ResourceError`` says so."""
+        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        for memory in (8 * 2**10, 2 * 2**20, 64 * 2**20):
+            try:
+                engine = self.load(sandbox, checkpoint, tmp_path, EngineLimits(threads=1, max_sequences=4, memory=memory))
+            except ResourceError:
+                assert memory < 64 * 2**20, "64 MiB are enough for the tiny checkpoint, and the loader refused them."
+                continue
+            info = engine.info
+            engine.shutdown()
+            used = info.weight_bytes + info.kv_bytes_per_token * info.context_length * info.max_sequences
+            assert used <= memory, f"Of a budget of {memory} bytes the engine takes {used}; raise ResourceError, or take a shorter context."
+
+    def test_an_unknown_architecture_is_refused(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """A checkpoint of an architecture that the loader does not take is ``UnsupportedModel``."""
+        checkpoint = attrs.evolve(tiny_checkpoint("llama"), path=tmp_path)
+        checkpoint = attrs.evolve(checkpoint, config={**checkpoint.config, "model_type": "abacus", "architectures": ["AbacusForCausalLM"]})
+        with pytest.raises(UnsupportedModel):
+            self.load(sandbox, checkpoint, tmp_path)
+
+    @pytest.mark.parametrize("damage", ["missing", "shape"])
+    def test_a_damaged_checkpoint_is_refused(self, sandbox: PluginSandbox, tmp_path: Path, damage: str) -> None:
+        """A tensor that is missing or has the wrong shape is an ``LLMasOSError`` that names it, never a wrong model."""
+        if "huggingface" not in sandbox.component.formats or self.covered_cases()[0] not in CASES:
+            pytest.skip("The loader takes no named tensors.")
+        whole = tiny_checkpoint(self.covered_cases()[0])
+        name = "model.layers.1.self_attn.k_proj.weight"
+        tensors: dict[str, Any] = dict(whole.tensors)
+        bad = tensors.pop(name)
+        if damage == "shape":
+            tensors[name] = bad[:, :-2]
+        broken = attrs.evolve(whole, tensors=tensors).write(tmp_path / "model")
+        with pytest.raises(CheckpointError) as caught:
+            self.load(sandbox, broken, tmp_path)
+        assert "k_proj" in str(caught.value), f"The error does not name the tensor {name}: {caught.value}"
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux: the slots themselves are still counted
+        return 0
+    return pages * 4096
