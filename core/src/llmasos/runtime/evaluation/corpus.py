@@ -9,6 +9,7 @@ from typing import Final, Self
 import attrs
 import numpy as np
 import numpy.typing as npt
+
 from llmasos_hookspecs import ConfigError, Tokenizer
 
 #: The share of a corpus that calibration gets; evaluation gets the rest.
@@ -90,7 +91,8 @@ class Corpus:
                 "corpus",
             )
         starts = np.linspace(0, len(tokens) - length, windows).astype(np.intp)
-        return tokens[starts[:, None] + np.arange(length)]
+        spread: npt.NDArray[np.int32] = tokens[starts[:, None] + np.arange(length)]
+        return spread
 
     def evaluation_windows(self, tokenizer: Tokenizer, windows: int, length: int) -> npt.NDArray[np.int32]:
         """Token ids [windows, length] from the start of the evaluation part, one after the other.
