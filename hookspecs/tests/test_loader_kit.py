@@ -1,0 +1,377 @@
+"""``LoaderConformance`` passes a right loader and catches wrong ones, each by the test that is meant to."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+PLUGIN = """
+import attrs
+from llmasos_hookspecs import Component, hookimpl
+{head}
+
+@attrs.frozen
+class Options:
+    threads: int = 1
+
+@hookimpl
+def llmasos_component():
+    return Component(summary="An engine in numpy.", options=Options{component})
+
+@hookimpl
+def llmasos_load(checkpoint, options, context):
+    import attrs
+    import numpy as np
+    from llmasos_hookspecs import CapacityExceeded, Row
+    from llmasos_hookspecs.testing.engine import ReferenceEngine
+    from llmasos_hookspecs.testing.reference import ReferenceDecoder
+
+{load}
+"""
+
+RIGHT = "return ReferenceEngine(checkpoint, context.limits)"
+
+
+def plugin(load: str = RIGHT, head: str = "", component: str = "") -> str:
+    return PLUGIN.format(head=head, component=component, load=textwrap.indent(textwrap.dedent(load).strip(), "    "))
+
+
+def engine(body: str) -> str:
+    """A loader whose engine is the right one but for ``body``."""
+    return plugin(
+        "class Wrong(ReferenceEngine):\n"
+        + textwrap.indent(textwrap.dedent(body).strip(), "    ")
+        + "\nreturn Wrong(checkpoint, context.limits)"
+    )
+
+
+def decoder(body: str) -> str:
+    """A loader whose decoder is the right one but for ``body``."""
+    inner = "class Decoder(ReferenceDecoder):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    return plugin(f"{inner}\nengine = ReferenceEngine(checkpoint, context.limits)\nengine.decoder = Decoder(checkpoint)\nreturn engine")
+
+
+def config(**changes: Any) -> str:
+    """A loader that overlooks a switch of the architecture."""
+    return plugin(
+        f"engine = ReferenceEngine(checkpoint, context.limits)\n"
+        f"engine.decoder.config = attrs.evolve(engine.decoder.config, **{changes!r})\nreturn engine"
+    )
+
+
+@attrs.frozen
+class Wrong:
+    """A defective plugin, and the standard tests that must fail for it."""
+
+    source: str
+    caught_by: tuple[str, ...]
+    cases: tuple[str, ...] = ("llama",)
+
+
+WRONG = {
+    "decodes one position too far": Wrong(
+        decoder("""
+            def _rotate(self, x, positions):
+                return super()._rotate(x, positions + (len(positions) == 1))
+        """),
+        ("test_decode", "test_unequal_batch"),
+    ),
+    "restarts positions in every chunk": Wrong(
+        decoder("""
+            def _rotate(self, x, positions):
+                return super()._rotate(x, positions - positions[0] if len(positions) > 1 else positions)
+        """),
+        ("test_chunked_prefill",),
+    ),
+    "a chunk sees its own future": Wrong(
+        decoder("""
+            def _attention(self, at, layer, x, positions, cache):
+                last = np.full_like(positions, positions[-1]) if cache.length > len(positions) else positions
+                rotate, self._rotate = self._rotate, lambda y, _: ReferenceDecoder._rotate(self, y, positions)
+                out = super()._attention(at, layer, x, last, cache)
+                self._rotate = rotate
+                return out
+        """),
+        ("test_chunked_prefill",),
+    ),
+    "shorter rows of a batch read the padding": Wrong(
+        engine("""
+            def step(self, rows):
+                longest = max((len(row.tokens) for row in rows), default=0)
+                self._check(rows)
+                out = []
+                for row in rows:
+                    length = row.position + len(row.tokens)
+                    padded = [*row.tokens, *[0] * (longest - len(row.tokens))]
+                    logits = self.decoder.logits(padded, self._slots[row.slot])
+                    self._slots[row.slot].truncate(length)
+                    n = {"all": len(row.tokens), "last": 1, "none": 0}[row.want]
+                    out.append(logits[len(logits) - n :])
+                return out
+        """),
+        ("test_unequal_batch",),
+    ),
+    "rows of a batch leak into each other": Wrong(
+        engine("""
+            def step(self, rows):
+                out = super().step(rows)
+                return [o + 0.01 * out[0].mean(0, keepdims=True) if i and len(out[0]) else o for i, o in enumerate(out)]
+        """),
+        ("test_unequal_batch",),
+    ),
+    "gives results in slot order": Wrong(
+        engine("""
+            def step(self, rows):
+                order = sorted(range(len(rows)), key=lambda i: rows[i].slot)
+                return super().step([rows[i] for i in order])
+        """),
+        ("test_unequal_batch",),
+    ),
+    "closing moves a row and forgets which": Wrong(
+        engine("""
+            def close(self, slot):
+                super().close(slot)
+                if len(self._slots) == 2:
+                    a, b = self._slots
+                    self._slots[a].keys, self._slots[b].keys = (
+                        [k[:, : self._slots[a].length] if k.shape[1] >= self._slots[a].length else self._slots[a].keys[i]
+                         for i, k in enumerate(self._slots[b].keys)],
+                        self._slots[b].keys,
+                    )
+        """),
+        ("test_rows_join_and_leave",),
+    ),
+    "keeps what was truncated": Wrong(
+        engine("""
+            def truncate(self, slot, length):
+                cache = self._slots[slot]
+                old = [v.copy() for v in cache.values]
+                cache.truncate(length)
+                # One value of the forgotten part comes back in place of the last that was kept.
+                if 0 < length < old[0].shape[1]:
+                    cache.values = [np.concatenate([v[:, :-1], o[:, length : length + 1]], 1) for v, o in zip(cache.values, old)]
+        """),
+        ("test_truncate",),
+    ),
+    "truncate does nothing": Wrong(
+        engine("""
+            def truncate(self, slot, length):
+                pass
+
+            def _check(self, rows):
+                pass
+        """),
+        ("test_truncate",),
+    ),
+    "a fork shares its origin's cache": Wrong(
+        engine("""
+            def fork(self, slot):
+                return self._hold(self._slots[slot])
+        """),
+        ("test_fork",),
+    ),
+    "a fork is empty": Wrong(
+        engine("""
+            def fork(self, slot):
+                return self.open()
+
+            def _check(self, rows):
+                pass
+        """),
+        ("test_fork",),
+    ),
+    "has no capacity": Wrong(
+        engine("""
+            def _check(self, rows):
+                pass
+
+            def _hold(self, cache):
+                self._next += 1
+                self._slots[self._next] = cache
+                return self._next
+        """),
+        ("test_the_context_is_a_limit", "test_slots_are_a_limit", "test_wrong_rows_are_refused"),
+    ),
+    "a step that fails empties the slots": Wrong(
+        engine("""
+            def step(self, rows):
+                try:
+                    return super().step(rows)
+                except (CapacityExceeded, ValueError):
+                    for row in rows:
+                        if row.slot in self._slots:
+                            self._slots[row.slot] = self.decoder.cache()
+                    raise
+        """),
+        ("test_the_context_is_a_limit",),
+    ),
+    "close gives no slot back": Wrong(
+        engine("""
+            def close(self, slot):
+                pass
+        """),
+        ("test_slots_are_a_limit", "test_a_thousand_sequences_leave_nothing"),
+    ),
+    "every slot leaves memory behind": Wrong(
+        engine("""
+            def open(self):
+                self.__dict__.setdefault("kept", []).append(np.ones(8192))
+                return super().open()
+        """),
+        ("test_a_thousand_sequences_leave_nothing",),
+    ),
+    "returns float64": Wrong(
+        engine("""
+            def step(self, rows):
+                return [o.astype(np.float64) for o in super().step(rows)]
+        """),
+        ("test_prefill",),
+    ),
+    "returns a row for want='none'": Wrong(
+        engine("""
+            def step(self, rows):
+                return super().step([attrs.evolve(row, want="last") if row.want == "none" else row for row in rows])
+        """),
+        ("test_want",),
+    ),
+    "shuts down once only": Wrong(
+        engine("""
+            def shutdown(self):
+                del self._slots
+        """),
+        ("test_shutdown_twice",),
+    ),
+    "overlooks the sliding window": Wrong(config(sliding_window=None), ("test_prefill", "test_truncate"), ("mistral",)),
+    "overlooks rope scaling": Wrong(
+        decoder("""
+            def __init__(self, checkpoint):
+                super().__init__(checkpoint)
+                self._frequencies = 10000.0 ** (-np.arange(0, 16, 2) / 16)
+        """),
+        ("test_prefill",),
+        ("llama-rope3-tied",),
+    ),
+    "overlooks q and k norms": Wrong(config(qk_norm=False), ("test_prefill",), ("qwen3",)),
+    "overlooks biases": Wrong(
+        decoder("""
+            def _linear(self, x, name):
+                return x @ self._weights[f"{name}.weight"].T
+        """),
+        ("test_prefill",),
+        ("qwen2",),
+    ),
+    "overlooks the minimums of a quantised tensor": Wrong(
+        plugin("""
+            tensors = {n: attrs.evolve(t, minimums=None) if hasattr(t, "minimums") else t for n, t in checkpoint.tensors.items()}
+            return ReferenceEngine(attrs.evolve(checkpoint, tensors=tensors), context.limits)
+        """),
+        ("test_prefill",),
+        ("llama-q4-minimums",),
+    ),
+    "ignores the limits": Wrong(
+        plugin("return ReferenceEngine(checkpoint, attrs.evolve(context.limits, memory=None, context_length=32))"),
+        ("test_info_is_true", "test_memory_is_a_limit"),
+    ),
+    "takes any architecture and any shape": Wrong(
+        plugin("""
+            from llmasos_hookspecs.testing import tiny_checkpoint
+            return ReferenceEngine(tiny_checkpoint("llama"), context.limits)
+        """),
+        ("test_an_unknown_architecture_is_refused", "test_a_damaged_checkpoint_is_refused"),
+    ),
+    "keeps slots for all engines together": Wrong(
+        plugin("""
+            engine = ReferenceEngine(checkpoint, context.limits)
+            engine._slots = Options.__dict__["shared"] if "shared" in Options.__dict__ else {}
+            type.__setattr__(Options, "shared", engine._slots)
+            return engine
+        """),
+        ("test_two_engines_of_one_checkpoint",),
+    ),
+    "imports a framework at the top": Wrong(plugin(head="import tokenizers"), ("test_import_is_light",)),
+    "imports its own framework at the top": Wrong(
+        plugin(head="import colorsys", component=', frameworks={"colorsys": "colorsys"}'), ("test_import_is_light",)
+    ),
+    "gives a hook parameter a default": Wrong(
+        plugin().replace("llmasos_load(checkpoint, options, context)", "llmasos_load(checkpoint, options=None, context=None)"),
+        ("test_hooks_name_their_parameters_as_specified",),
+    ),
+    "misspells a hook": Wrong(plugin().replace("def llmasos_load", "def llmasos_laod"), ("test_the_kind_has_its_hook",)),
+    "has an option without a default": Wrong(
+        plugin().replace("threads: int = 1", "threads: int"), ("test_options_have_defaults_types_and_round_trip",)
+    ),
+    "has an option that its own choices exclude": Wrong(
+        plugin().replace("threads: int = 1", 'threads: int = attrs.field(default=3, metadata={"choices": (1, 2)})'),
+        ("test_options_have_defaults_types_and_round_trip",),
+    ),
+    "has no summary": Wrong(plugin().replace("An engine in numpy.", ""), ("test_component_describes_itself",)),
+}
+
+
+def test_a_right_loader_passes(run_conformance: Callable[..., Any]) -> None:
+    """The numpy engine passes every standard test on every case."""
+    outcomes = run_conformance("LoaderConformance", plugin())
+    assert not outcomes.collection_errors
+    assert not outcomes.failed, outcomes.messages
+    assert len(outcomes.passed) >= 20
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
+    """A loader with one defect fails the tests that are meant to find it."""
+    wrong = WRONG[defect]
+    outcomes = run_conformance("LoaderConformance", wrong.source, f"cases = {wrong.cases!r}\npath_cases = cases", wrong.caught_by)
+    assert not outcomes.collection_errors
+    assert set(wrong.caught_by) <= outcomes.failed, f"caught only by {sorted(outcomes.failed)}, passed {sorted(outcomes.passed)}"
+
+
+def test_a_defect_fails_few_tests(run_conformance: Callable[..., Any]) -> None:
+    """A failure says where the defect is: a fork that shares its cache fails the fork test alone."""
+    wrong = WRONG["a fork shares its origin's cache"]
+    assert run_conformance("LoaderConformance", wrong.source, 'cases = ("llama",)').failed == {"test_fork"}
+
+
+def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., Any]) -> None:
+    """The fork test is skipped for an engine whose features lack ``fork``."""
+    source = engine("""
+        @property
+        def info(self):
+            return attrs.evolve(super().info, features=frozenset({"batch", "kv_cache"}))
+
+        def fork(self, slot):
+            raise NotImplementedError
+    """)
+    outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)')
+    assert not outcomes.failed, outcomes.messages
+    assert outcomes.skipped == {"test_fork"}
+
+
+def test_an_engine_of_one_slot_passes(run_conformance: Callable[..., Any]) -> None:
+    """An engine that holds one sequence only is held to what it says."""
+    source = plugin("return ReferenceEngine(checkpoint, attrs.evolve(context.limits, max_sequences=1))")
+    outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)')
+    assert not outcomes.failed, outcomes.messages
+
+
+def test_a_loader_may_round_within_its_dtype(run_conformance: Callable[..., Any]) -> None:
+    """An engine that computes from 8-bit codes passes where it says so, and fails where it claims float32."""
+    load = """
+        from llmasos_hookspecs.testing import quantize
+        from llmasos_hookspecs.testing.engine import check_tensors
+        check_tensors(checkpoint)
+
+        class Rounded(ReferenceEngine):
+            @property
+            def info(self):
+                return attrs.evolve(super().info, dtype={dtype!r})
+
+        tensors = {{n: quantize(t, 8) if getattr(t, "ndim", 2) == 2 and hasattr(t, "ndim") else t for n, t in checkpoint.tensors.items()}}
+        return Rounded(attrs.evolve(checkpoint, tensors=tensors), context.limits)
+    """
+    honest = run_conformance("LoaderConformance", plugin(load.format(dtype="int8")), 'cases = ("llama", "qwen2")')
+    assert not honest.failed, honest.messages
+    assert "test_prefill" in run_conformance("LoaderConformance", plugin(load.format(dtype="float32")), 'cases = ("llama",)').failed
