@@ -65,7 +65,7 @@ class GGUFCheckpoint:
         if stored.kind in FLOATS:
             return self._floats(name, stored, raw)
         if len(stored.shape) == 1:
-            return unpack_blocks(raw, stored.kind, 1, stored.shape[0]).dequantize()[0]
+            return unpack_blocks(raw, stored.kind, 1, stored.shape[0]).dequantize().reshape(-1)
         return unpack_blocks(raw, stored.kind, stored.shape[0], stored.shape[1])
 
     def tokenizer(self) -> Tokenizer:

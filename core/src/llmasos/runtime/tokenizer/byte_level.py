@@ -1,0 +1,35 @@
+"""Byte-level BPE from a vocabulary and its merges, as GGUF holds them."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders
+from tokenizers.models import BPE
+
+from llmasos.runtime.tokenizer.pieces import BYTE_OF, spell
+from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos_hookspecs import UnsupportedModel
+
+
+def byte_level_backend(tokens: list[str], merges: list[str], pre: str, control: frozenset[int], where: str) -> Backend:
+    """A byte-level tokenizer.
+
+    ``pre`` names the cut before merging. Tokens in ``control`` are spelt in plain text, and so may be others that some converters
+    failed to spell in the byte alphabet; the latter are put right.
+
+    Raises:
+        UnsupportedModel: ``pre`` is not known; cutting in another way would give other tokens without a sign of it.
+    """
+    try:
+        cut = PRE_TOKENIZERS[pre]
+    except KeyError:
+        raise UnsupportedModel(f"{where} cuts text as {pre[:40]!r}, and the ways known are {', '.join(sorted(PRE_TOKENIZERS))}.") from None
+    vocab = {
+        token if index in control or all(character in BYTE_OF for character in token) else spell(token): index
+        for index, token in enumerate(tokens)
+    }
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    backend = Backend(BPE(vocab=vocab, merges=pairs, fuse_unk=False, ignore_merges=cut.ignore_merges))
+    backend.pre_tokenizer = cut.build()
+    backend.decoder = decoders.ByteLevel()
+    return backend

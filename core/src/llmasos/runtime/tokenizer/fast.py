@@ -1,0 +1,71 @@
+"""A tokenizer over the ``tokenizers`` library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from tokenizers import Tokenizer as Backend
+
+from llmasos.runtime.tokenizer.pieces import reader_of
+from llmasos_hookspecs import RequestError
+
+
+class FastTokenizer:
+    """Implements ``Tokenizer``. The backend neither cuts nor pads, whatever its file says; nothing changes after the start, so that
+    threads may share it.
+
+    Attributes:
+        backend: the ``tokenizers.Tokenizer``; not to be changed.
+        named: what the model calls its special tokens: ``bos_token`` -> its text, and so on.
+    """
+
+    def __init__(self, backend: Backend, *, named: dict[str, str], eos_token_ids: frozenset[int], size: int = 0) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.named = named
+        self._eos = eos_token_ids
+        self._size = size
+        self._added = {token: (entry.content, entry.special) for token, entry in backend.get_added_tokens_decoder().items()}
+        self._bytes_of = reader_of(backend)
+        bos = named.get("bos_token")
+        self._bos: int | None = None if bos is None else backend.token_to_id(bos)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the highest token id."""
+        return max(self._size, 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1))
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._bos
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self._eos
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+        except UnicodeEncodeError as error:
+            raise RequestError("The text holds half a surrogate pair and is no Unicode text; give it as UTF-8.") from error
+        return ids
+
+    def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
+        text: str = self.backend.decode(list(tokens), skip_special_tokens=skip_special)
+        return text
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of ``token``; none for an id that only pads the vocabulary."""
+        if (added := self._added.get(token)) is not None:
+            return added[0].encode()
+        piece = self.backend.id_to_token(token)
+        return b"" if piece is None else self._bytes_of(piece)
+
+    def is_special(self, token: int) -> bool:
+        added = self._added.get(token)
+        return added is not None and added[1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab_size={self.vocab_size}, bos={self._bos}, eos={sorted(self._eos)})"

@@ -1,0 +1,78 @@
+"""The tokenizer of a Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+
+from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
+from llmasos.runtime.checkpoint.huggingface import end_tokens
+from llmasos.runtime.tokenizer.ends import add_ends
+from llmasos.runtime.tokenizer.fast import FastTokenizer
+from llmasos.runtime.tokenizer.panics import guarded
+from llmasos_hookspecs import CheckpointError
+
+#: Gemma's tokenizer.json, the largest in use, has 33 MB.
+MAX_TOKENIZER_BYTES: Final = 256 << 20
+
+NAMED: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+def tokenizer_from_folder(folder: Path) -> FastTokenizer:
+    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens.
+
+    Raises:
+        CheckpointError: there is no tokenizer.json, or it is damaged.
+    """
+    path = inside(folder, "tokenizer.json")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no tokenizer.json; save the model's fast tokenizer into it.")
+    data = read_small(path, MAX_TOKENIZER_BYTES)
+    config = read_json_if_there(folder, "tokenizer_config.json")
+    try:
+        with guarded():
+            backend = Backend.from_buffer(data)
+            named = {name: text for name, text in named_tokens(folder, config).items() if backend.token_to_id(text) is not None}
+            _add_special(backend, config, named)
+            if "add_bos_token" in config or "add_eos_token" in config:
+                ends = [named.get(f"{end}_token") if config.get(f"add_{end}_token") else None for end in ("bos", "eos")]
+                add_ends(backend, *ends)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise CheckpointError(f"{path} is damaged, or newer than the tokenizers library ({str(error)[:120]}).") from error
+    return FastTokenizer(backend, named=named, eos_token_ids=_end_ids(folder, backend, named))
+
+
+def named_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """``bos_token`` and the like -> text, from tokenizer_config.json before special_tokens_map.json."""
+    found = {}
+    for source in (read_json_if_there(folder, "special_tokens_map.json"), config):
+        for name in NAMED:
+            entry = source.get(name)
+            text = entry.get("content") if isinstance(entry, dict) else entry
+            if isinstance(text, str) and text:
+                found[name] = text
+    return found
+
+
+def _add_special(backend: Backend, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    """Mark as special what the config calls so; tokenizer.json does not always."""
+    added = config.get("added_tokens_decoder")
+    entries = [entry for entry in added.values() if isinstance(entry, dict)] if isinstance(added, dict) else []
+    marked = [text for entry in entries if entry.get("special") and isinstance(text := entry.get("content"), str)]
+    texts = [*named.values(), *marked]
+    known = {entry.content for entry in backend.get_added_tokens_decoder().values() if entry.special}
+    missing = [text for text in dict.fromkeys(texts) if text not in known and backend.token_to_id(text) is not None]
+    backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in missing])
+
+
+def _end_ids(folder: Path, backend: Backend, named: Mapping[str, str]) -> frozenset[int]:
+    files = ("config.json", "generation_config.json")
+    ids = {token for name in files for token in end_tokens(read_json_if_there(folder, name))}
+    eos = backend.token_to_id(named.get("eos_token", ""))
+    return frozenset(ids if eos is None else {*ids, eos})
