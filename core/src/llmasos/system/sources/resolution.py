@@ -1,0 +1,122 @@
+"""From a model reference to a file or folder: aliases first, then the source that the reference belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from llmasos.system import discovery
+from llmasos.system.aliases import Aliases
+from llmasos.system.components import LoadedComponent, PluginSet, load_component
+from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos.system.folders import cache_folder
+from llmasos.system.nearest import did_you_mean, listed, nearest
+from llmasos.system.store import Store
+from llmasos_hookspecs import PluginError, SourceError
+
+#: A single letter before a colon is a drive.
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+
+
+@attrs.frozen(kw_only=True)
+class ResolvedModel:
+    """Where a model is.
+
+    Attributes:
+        reference: what was asked for.
+        canonical: what it stands for once aliases are replaced; the key under which the store may hold it.
+        path: the local folder or file.
+        source: name of the source component that brought it.
+        warnings: sentences that the user must be told.
+    """
+
+    reference: str
+    canonical: str
+    path: Path
+    source: str
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(
+    reference: str,
+    *,
+    registry: discovery.Registry | None = None,
+    store: Store | None = None,
+    aliases: Aliases | None = None,
+    offline: bool = False,
+    allow_pickle: bool = False,
+    sink: ProgressSink | None = None,
+) -> ResolvedModel:
+    """Bring the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or whatever an installed
+    source answers for. An alias goes before a file of the same name; ``./name`` means the file.
+
+    Raises:
+        SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched.
+        PluginError: the source that it belongs to is broken.
+    """
+    registry, aliases = registry or discovery.registry(), aliases or Aliases()
+    if not reference.strip():
+        raise SourceError('The model reference is empty; name an alias such as "smollm2", a path, hf:org/name or pypi:dist==version.')
+    expansion = aliases.expand(reference.strip())
+    canonical = expansion.reference
+    for source in _sources(registry, canonical):
+        context = HookContext(
+            name=source.entry.name,
+            cache=cache_folder() / "sources" / source.entry.name,
+            store=store or Store(),
+            offline=offline,
+            allow_pickle=allow_pickle,
+            sink=sink or SilentSink(),
+        )
+        path = PluginSet([source]).call(source, "llmasos_fetch", ref=canonical, context=context)
+        if path is None:
+            continue
+        if not isinstance(path, Path) or not path.exists():
+            raise PluginError(f"The {source.entry.label} answered {path!r} for {canonical}, which is no path there; this is its fault.")
+        return ResolvedModel(reference=reference, canonical=canonical, path=path, source=source.entry.name, warnings=expansion.warnings)
+    raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
+
+
+def _sources(registry: discovery.Registry, reference: str) -> Iterator[LoadedComponent]:
+    """The sources that may answer, likeliest first. No other is imported."""
+    scheme = _scheme(reference)
+    names = [entry.name for entry in registry.entries("source")]
+    if scheme in names:
+        yield load_component(registry.find("source", scheme))
+    # Which schemes a source answers for is known only once it is imported; the path source answers for what has none.
+    for name in sorted(set(names) - {scheme}, key=lambda name: (name != "path", name)):
+        try:
+            loaded = load_component(registry.find("source", name))
+        except PluginError:
+            continue  # a broken source that nobody named harms nothing
+        schemes = loaded.component.schemes
+        if not schemes or name == "path" or scheme in schemes:
+            yield loaded
+        if not scheme and name == "path" and Path(reference).expanduser().exists():
+            return
+
+
+def _scheme(reference: str) -> str:
+    match = _SCHEME.match(reference)
+    return match[1].lower() if match else ""
+
+
+def _unknown(reference: str, used: tuple[str, ...], aliases: Aliases, registry: discovery.Registry) -> str:
+    through = f" (through the alias {used[-1]})" if used else ""
+    scheme = _scheme(reference)
+    if scheme:
+        names = [entry.name for entry in registry.entries("source")]
+        return f'No installed source takes "{reference}"{through}; the sources are {listed(names)}{did_you_mean(scheme, names)}'
+    close = nearest(reference, aliases.all())
+    if close:
+        return f'"{reference}"{through} is no alias and no file or folder here; did you mean "{close}"?'
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
+        return f'"{reference}"{through} is no file or folder here; for a model of the Hugging Face Hub write hf:{reference}.'
+    return (
+        f'"{reference}"{through} is no alias and no file or folder here; name an alias ({listed(sorted(aliases.all()))}), a path, '
+        "hf:org/name or pypi:dist==version."
+    )
