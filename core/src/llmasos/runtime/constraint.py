@@ -1,0 +1,130 @@
+"""Constrained decoding: which tokens may come next, by llguidance (https://github.com/guidance-ai/llguidance)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_hookspecs import Constraint, RequestError, Tokenizer
+
+#: Longest reason of llguidance's that is worth repeating.
+_REASON: Final = 300
+
+
+class ConstraintState:
+    """Where one text stands in its grammar."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text is whole and nothing may follow."""
+        return bool(self._matcher.is_stopped())
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text is whole as it stands."""
+        return bool(self._matcher.is_accepting())
+
+    def allowed(self, vocab_size: int) -> npt.NDArray[np.bool_]:
+        """[vocab] True where the token may come next; an end-of-sequence token may where the text is whole."""
+        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        mask = np.zeros(vocab_size, dtype=np.bool_)  # logits padded beyond the vocabulary stay forbidden
+        known = min(vocab_size, len(bits))
+        mask[:known] = bits[:known]
+        return mask
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, if the grammar leaves no choice."""
+        return list(self._matcher.compute_ff_tokens())
+
+    def accept(self, token: int) -> None:
+        """``token``, one of the allowed, was chosen."""
+        self._matcher.consume_token(token)
+
+
+class ConstraintCompiler:
+    """Makes grammars of constraints for one tokenizer, whose bytes it reads once, when the first constraint comes.
+
+    Safe to call from several threads: compiling happens on the caller's, so that no other request waits for it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary: Any = None
+        self._lock = threading.Lock()
+
+    def compile(self, constraint: Constraint) -> ConstraintState:
+        """Raises ``RequestError`` where the schema, expression or grammar is none, or uses what llguidance does not know."""
+        from llguidance import LLMatcher  # slow to import, and seldom needed
+
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = self._read_vocabulary()
+        try:
+            grammar = _grammar(constraint)
+        except (ValueError, TypeError) as error:
+            raise RequestError(_sentence(constraint, str(error))) from error
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
+        if matcher.is_error():
+            raise RequestError(_sentence(constraint, matcher.get_error()))
+        return ConstraintState(matcher)
+
+    def _read_vocabulary(self) -> Any:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
+        tokenizer = self._tokenizer
+        ends = sorted(tokenizer.eos_token_ids)
+        if not ends:
+            raise RequestError("Constrained decoding needs a tokenizer with an end-of-sequence token, and this model's has none.")
+        return LLTokenizer(TokenizerWrapper(_Bridge(tokenizer, ends[0])), eos_token=ends)
+
+
+class _Bridge:
+    """A tokenizer as llguidance wants to see it."""
+
+    def __init__(self, tokenizer: Tokenizer, end: int) -> None:
+        self.eos_token_id = end
+        self.bos_token_id = tokenizer.bos_token_id
+        self.tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+        self.special_token_ids = [token for token in range(tokenizer.vocab_size) if tokenizer.is_special(token)]
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        return self._encode(text, special=False)
+
+
+def _grammar(constraint: Constraint) -> str:
+    from llguidance import LLMatcher
+
+    value = constraint.value
+    match constraint.kind:
+        case "json_schema":
+            return str(LLMatcher.grammar_from_json_schema(value if isinstance(value, str) else json.dumps(value)))
+        case "regex":
+            return str(LLMatcher.grammar_from_regex(_text(value)))
+        case "choices":
+            choices = [_text(choice) for choice in value]
+            if not choices:
+                raise ValueError("it lists no choice")
+            return str(LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)))
+        case "grammar":
+            return str(LLMatcher.grammar_from_lark(_text(value)))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _sentence(constraint: Constraint, reason: str) -> str:
+    reason = " ".join(reason.split())[:_REASON].rstrip(".")
+    return f"The {constraint.kind.replace('_', ' ')} cannot be used to constrain the text: {reason}."

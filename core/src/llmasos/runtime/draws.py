@@ -1,0 +1,30 @@
+"""Random numbers that depend on the request alone."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+_MASK: Final = (1 << 64) - 1
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+
+
+def _mix(value: int) -> int:
+    """The output function of SplitMix64 (Steele, Lea and Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def uniform(seed: int, index: int) -> float:
+    """The ``index``-th number in [0, 1) of the stream of ``seed``, with 53 random bits.
+
+    Counted rather than drawn one after the other: neither the batch a sequence shares, nor a preemption, nor a rejected draft can
+    shift the stream, and no generator object is kept for each sequence.
+    """
+    return (_mix((_mix(seed & _MASK) + (index + 1) * _GOLDEN) & _MASK) >> 11) * 2.0**-53
+
+
+def fresh_seed() -> int:
+    """A seed nobody has asked for, from the operating system."""
+    return secrets.randbits(64)

@@ -1,0 +1,97 @@
+"""Work of a sequence that generates text."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.runtime.constraint import ConstraintState
+from llmasos.runtime.detokenizer import Detokenizer
+from llmasos.runtime.sampler import SamplingState, log_probability
+from llmasos.runtime.sequence import Sequence
+from llmasos.runtime.stops import StopScanner
+from llmasos.runtime.ticket import Ticket
+from llmasos_hookspecs import Generation, LLMasOSError, Request, Tokenizer, TokenLogprob
+from llmasos_hookspecs.tasks import FinishReason
+
+
+class GenerationWork:
+    """From sampled tokens to text: detokenises, finds stops, counts, and hands pieces to the ticket.
+
+    Attributes:
+        sampling: what the sampler knows of the sequence's past.
+    """
+
+    def __init__(
+        self, request: Request, tokenizer: Tokenizer, ticket: Ticket[Generation], constraint: ConstraintState | None = None
+    ) -> None:
+        self.ticket = ticket
+        self.sampling = SamplingState(request.sampling, request.tokens, constraint)
+        self._constraint = constraint
+        self._params = request.sampling
+        self._max_new_tokens = request.max_new_tokens
+        self._tokenizer = tokenizer
+        self._end_tokens = frozenset() if request.sampling.ignore_eos else tokenizer.eos_token_ids
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stops = StopScanner(request.sampling.stop)
+        self._stop: str | None = None
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
+
+    def begin(self, sequence: Sequence) -> None:
+        """The prompt is computed whole, and only its last logits are wanted."""
+
+    def drafted(self, drafted: int, right: int) -> None:
+        """Of ``drafted`` tokens that were guessed the first ``right`` were sampled too."""
+
+    def push(self, sequence: Sequence, token: int, logits: npt.NDArray[np.float32]) -> FinishReason | None:
+        """``token`` was sampled from logits [vocab]: why the text ends with it, or None."""
+        self.sampling.accept(token)
+        sequence.append(token)
+        if self._logprobs is not None:
+            self._logprobs.append(self._logprob(token, logits))
+        if token in self._end_tokens:
+            return "stop"
+        if self._constraint is not None:
+            self._constraint.accept(token)
+        text, self._stop = self._stops.push(self._detokenizer.push(token))
+        self._emit(text)
+        if self._stop is not None or (self._constraint is not None and self._constraint.complete):
+            return "stop"
+        return "length" if sequence.generated >= self._max_new_tokens else None
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if self._stop is None:
+            text, self._stop = self._stops.push(self._detokenizer.flush())
+            self._emit(text if self._stop is not None else text + self._stops.flush())
+        self.ticket.finish(
+            Generation(
+                text="".join(self._text),
+                tokens=tuple(sequence.tokens[sequence.prompt_length :]),
+                finish_reason=reason,
+                prompt_tokens=sequence.prompt_length,
+                cached_tokens=sequence.cached,
+                logprobs=None if self._logprobs is None else tuple(self._logprobs),
+                stop=self._stop,
+            )
+        )
+
+    def fail(self, error: LLMasOSError) -> None:
+        self.ticket.fail(error)
+
+    def _emit(self, text: str) -> None:
+        if text:
+            self._text.append(text)
+            self.ticket.emit(text)
+
+    def _logprob(self, token: int, logits: npt.NDArray[np.float32]) -> TokenLogprob:
+        logprob, alternatives = log_probability(logits, token, self._params.logprobs or 0)
+        return TokenLogprob(
+            token=token,
+            text=self._text_of(token),
+            logprob=logprob,
+            top=tuple((other, self._text_of(other), value) for other, value in alternatives),
+        )
+
+    def _text_of(self, token: int) -> str:
+        return self._tokenizer.token_bytes(token).decode("utf-8", "replace")

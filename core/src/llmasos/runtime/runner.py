@@ -1,0 +1,307 @@
+"""The step of a model: schedule, compute, sample, hand on. No thread of its own, no time but its clock's."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.runtime.execute import execute
+from llmasos.runtime.generation import GenerationWork
+from llmasos.runtime.sampler import sample
+from llmasos.runtime.scheduler import Planned, Scheduler
+from llmasos.runtime.sequence import Sequence
+from llmasos.runtime.work import Reading, Work
+from llmasos_hookspecs import (
+    Cancelled,
+    CapacityExceeded,
+    Engine,
+    EngineFailed,
+    LLMasOSError,
+    Rejected,
+    Request,
+    RequestError,
+    RequestRecord,
+    ResourceError,
+)
+from llmasos_hookspecs.tasks import FinishReason
+
+_log = logging.getLogger("llmasos.runtime")
+
+#: Steps in a row in which an engine may refuse a single token of a single sequence before that sequence is given up.
+_PATIENCE: Final = 8
+
+Logits = npt.NDArray[np.float32]
+
+
+@attrs.define(eq=False)
+class _Cursor:
+    """A sequence that is being sampled: its logits [n, vocab], the draft they check, and how far that was right."""
+
+    sequence: Sequence
+    work: GenerationWork
+    logits: Logits
+    draft: tuple[int, ...]
+    place: int = 0
+
+
+class Runner:
+    """Takes requests in, and moves all of them on by one step at a time.
+
+    Attributes:
+        finished: requests that are over.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        scheduler: Scheduler,
+        *,
+        clock: Callable[[], float],
+        on_finished: Callable[[RequestRecord], None] | None = None,
+    ) -> None:
+        self.scheduler: Final = scheduler
+        self.finished = 0
+        self._engine = engine
+        self._clock = clock
+        self._on_finished = on_finished
+        self._live: dict[str, Sequence] = {}
+        self._deadlines: list[tuple[float, int, Sequence]] = []
+        self._numbered = 0
+        self._stalled = 0
+
+    # Requests
+
+    def add(self, request: Request, work: Work, leader: Sequence | None = None) -> Sequence | None:
+        """Queue a request; None where it was refused, which its work has been told."""
+        sequence = Sequence(request, work, self._clock)
+        work.begin(sequence)
+        try:
+            if request.id in self._live:
+                raise RequestError(f"A request with the id {request.id} is on its way already; give each request an id of its own.")
+            self.scheduler.admit(request)
+        except LLMasOSError as error:
+            self._record(sequence, "rejected" if isinstance(error, Rejected) else "error", error)
+            work.fail(error)
+            return None
+        self._live[request.id] = sequence
+        if request.deadline is not None:
+            self._numbered += 1
+            heapq.heappush(self._deadlines, (request.deadline, self._numbered, sequence))
+        self.scheduler.add(sequence, leader)
+        return sequence
+
+    def cancel(self, request_id: str) -> None:
+        """End a request early, with the text it has; does nothing where it is over."""
+        if (sequence := self._live.get(request_id)) is not None:
+            self._finish(sequence, "cancelled")
+
+    def fail_all(self, error: LLMasOSError) -> None:
+        """End everything with ``error``."""
+        for sequence in list(self._live.values()):
+            self._fail(sequence, error)
+
+    def replace_engine(self, engine: Engine | None, error: LLMasOSError) -> None:
+        """The engine is lost: whoever has begun fails with ``error``, the others go on with ``engine``; all fail where it is None."""
+        self.scheduler.drop_slots()
+        for sequence in list(self._live.values()):
+            if engine is None or sequence.started is not None:
+                self._fail(sequence, error)
+        if engine is not None:
+            self._engine = engine
+            self.scheduler.cache.replace_engine(engine)
+        self.scheduler.settle()
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the first deadline passes."""
+        while self._deadlines and self._deadlines[0][2].state == "finished":
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._live
+
+    # The step
+
+    def step(self) -> bool:
+        """Move everything on that can be; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
+        self._expire()
+        planned = self.scheduler.plan()
+        if planned:
+            began = self._clock()
+            outcomes = execute(self._engine, [part.row for part in planned])
+            computed = self._sort_out(planned, outcomes)
+            self._count(computed, self._clock() - began)
+            self.scheduler.commit(part for part, _ in computed)
+            self._advance(computed)
+        else:
+            self._give_up_stuck()
+        self.scheduler.settle()
+        return bool(planned) or not self.idle
+
+    def _sort_out(self, planned: list[Planned], outcomes: list[Logits | Exception]) -> list[tuple[Planned, Logits]]:
+        """The rows that were computed. What failed is taken back: for good where the engine failed on it, until it is smaller or has
+        more room where there was none."""
+        computed: list[tuple[Planned, Logits]] = []
+        short: list[Planned] = []
+        for part, outcome in zip(planned, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                self.scheduler.release([part])
+                if isinstance(outcome, CapacityExceeded):
+                    short.append(part)
+                else:
+                    self._fail(part.sequence, _broken(part.sequence, outcome))
+            else:
+                computed.append((part, outcome))
+        if computed:
+            self._stalled = 0
+            self.scheduler.moved()
+        elif short:
+            self._relieve(short[0])
+        return computed
+
+    def _relieve(self, part: Planned) -> None:
+        """The engine has less room than the ledger thought: make the step smaller, then the company, then give up."""
+        if len(part.row.tokens) > 1:
+            self.scheduler.row_tokens = len(part.row.tokens) // 2
+        elif self.scheduler.cache.evict():
+            pass
+        elif len(self.scheduler.running) > 1:
+            self.scheduler.make_room(hold=True)
+        elif self._stalled < _PATIENCE:
+            self._stalled += 1
+        else:
+            self._stalled = 0
+            self._fail(
+                part.sequence,
+                CapacityExceeded(
+                    f"The engine has no memory for request {part.sequence.request.id} at token {part.row.position}, though it runs alone; "
+                    f"give it a smaller context or more memory."
+                ),
+            )
+
+    def _advance(self, computed: list[tuple[Planned, Logits]]) -> None:
+        """Sample where there are logits to sample from, all sequences together; hand the others theirs."""
+        cursors: list[_Cursor] = []
+        for part, logits in computed:
+            if len(logits) == 0:
+                continue
+            sequence, work = part.sequence, part.sequence.work
+            if isinstance(work, GenerationWork):
+                cursors.append(_Cursor(sequence, work, logits, sequence.draft))
+                sequence.draft = ()
+            else:
+                self._read(sequence, work, part.row.position, logits)
+        while cursors:
+            tokens = sample([cursor.logits[cursor.place] for cursor in cursors], [cursor.work.sampling for cursor in cursors])
+            cursors = [cursor for cursor, token in zip(cursors, tokens, strict=True) if self._push(cursor, token)]
+
+    def _push(self, cursor: _Cursor, token: int | None) -> bool:
+        """Take the sampled token; True where the draft foresaw it, so that the next one can be sampled too."""
+        sequence, place = cursor.sequence, cursor.place
+        if token is None:
+            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN, or nothing that may be chosen")))
+            return False
+        reason = cursor.work.push(sequence, token, cursor.logits[place])
+        if reason is None and place < len(cursor.draft) and cursor.draft[place] == token:
+            cursor.place += 1
+            return True
+        if cursor.draft:
+            cursor.work.drafted(len(cursor.draft), place)
+            self.scheduler.rewind(sequence, len(sequence.tokens) - 1)
+        if reason is not None:
+            self._finish(sequence, reason)
+        return False
+
+    def _read(self, sequence: Sequence, work: Work, position: int, logits: Logits) -> None:
+        reading: Reading = work  # type: ignore[assignment]
+        if reading.accept(sequence, position, logits, partial(self.scheduler.rewind, sequence)):
+            self._finish(sequence, "length")
+
+    def _expire(self) -> None:
+        """Fail what is past its deadline."""
+        while (deadline := self.next_deadline) is not None and deadline <= self._clock():
+            _, _, sequence = heapq.heappop(self._deadlines)
+            request = sequence.request
+            self._fail(
+                sequence,
+                Cancelled(
+                    f"Request {request.id} passed its deadline, {deadline - request.arrival:.3g} seconds after it came, with "
+                    f"{sequence.generated} of {request.max_new_tokens} tokens generated."
+                ),
+                "cancelled",
+            )
+
+    def _give_up_stuck(self) -> None:
+        """Nothing was planned: whoever could have moved, had there been room for it alone, never can."""
+        scheduler = self.scheduler
+        stuck = scheduler.running[0] if scheduler.running else scheduler.waiting.best(self._clock())
+        if stuck is not None:
+            ledger = scheduler.cache.ledger
+            self._fail(
+                stuck,
+                ResourceError(
+                    f"Request {stuck.request.id} cannot go on at {len(stuck.tokens)} tokens: the KV cache holds {ledger.capacity} tokens, "
+                    f"and the engine has no slot or room left; raise resources.memory."
+                ),
+            )
+
+    # Endings
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        del self._live[sequence.request.id]
+        self.scheduler.finish(sequence)
+        self.finished += 1
+        self._record(sequence, reason, None)
+        sequence.work.finish(sequence, reason)
+
+    def _fail(self, sequence: Sequence, error: LLMasOSError, reason: str = "error") -> None:
+        del self._live[sequence.request.id]
+        self.scheduler.finish(sequence, keep=False)
+        self.finished += 1
+        self._record(sequence, reason, error)
+        sequence.work.fail(error)
+
+    def _record(self, sequence: Sequence, reason: str, error: LLMasOSError | None) -> None:
+        if self._on_finished is None:
+            return
+        request = sequence.request
+        record = RequestRecord(
+            id=request.id,
+            model=request.model,
+            tenant=request.tenant,
+            queued=sequence.queued,
+            started=sequence.started,
+            first_token=sequence.first_token,
+            finished=self._clock(),
+            prompt_tokens=sequence.prompt_length,
+            cached_tokens=sequence.cached,
+            generated_tokens=sequence.generated,
+            preemptions=sequence.preemptions,
+            finish_reason=reason,
+            error=None if error is None else str(error),
+            cost=sequence.cost,
+        )
+        try:
+            self._on_finished(record)
+        except Exception:
+            _log.warning("Whoever is told of finished requests failed on %s.", request.id, exc_info=True)
+
+    def _count(self, computed: list[tuple[Planned, Logits]], seconds: float) -> None:
+        decode = sum(1 for part, _ in computed if part.sequence.decoding)
+        self.scheduler.rates.add(sum(len(part.row.tokens) for part, _ in computed if not part.sequence.decoding), decode, seconds)
+
+
+def _broken(sequence: Sequence, error: Exception) -> EngineFailed:
+    failure = EngineFailed(f"The engine failed on request {sequence.request.id} at token {sequence.computed}: {error}.")
+    failure.__cause__ = error
+    return failure

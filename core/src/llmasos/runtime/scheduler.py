@@ -1,0 +1,286 @@
+"""The scheduling mechanism: plan, reserve, execute, commit or release.
+
+Decisions about order are the policy's; that nothing is lost, over-committed or starved is this class's. It does no input or output and
+knows no time but that of the clock it is given, so that a simulation runs this very code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Many
+from typing import Final
+
+import attrs
+
+from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.policy import GuardedPolicy
+from llmasos.runtime.rates import Rates
+from llmasos.runtime.sequence import Sequence
+from llmasos.runtime.waiting import WaitingQueue
+from llmasos_hookspecs import Charge, Reject, Rejected, Request, Row, SchedulingPolicy, Stats
+
+#: Tokens kept free for each running sequence to grow before another one may start: less would start it only to preempt it.
+_HEADROOM: Final = 8
+
+
+@attrs.define(eq=False)
+class Planned:
+    """A sequence's part of the step that is planned: its row, and room for it reserved."""
+
+    sequence: Sequence
+    row: Row
+
+
+class Scheduler:
+    """Who computes what in the next step.
+
+    Attributes:
+        running: sequences that hold a slot, in the order they got it.
+        waiting: sequences that hold none.
+        max_sequences: sequences that may run at once.
+        step_tokens: tokens that one step may compute.
+        row_tokens: tokens that one row may have; less than ``step_tokens`` while the engine is short of memory.
+        rates: tokens a second, for the policy.
+    """
+
+    def __init__(
+        self,
+        policy: SchedulingPolicy,
+        cache: KVCache,
+        *,
+        clock: Callable[[], float],
+        max_sequences: int = 8,
+        step_tokens: int = 512,
+    ) -> None:
+        self.policy = GuardedPolicy(policy)
+        self.cache: Final = cache
+        self.waiting: Final = WaitingQueue(self.policy)
+        self.running: list[Sequence] = []
+        self.rates: Final = Rates()
+        self.max_sequences = max_sequences
+        self.step_tokens = step_tokens
+        self.row_tokens = step_tokens
+        self._clock = clock
+        self._followers: dict[Sequence, list[Sequence]] = {}
+        self._charges: dict[Sequence, tuple[int, int]] = {}
+        self._hold = False
+
+    # Coming and going
+
+    def admit(self, request: Request) -> None:
+        """Ask the policy. Raises ``Rejected``, with the reason it gave."""
+        answer = self.policy.admit(request, self.stats())
+        if isinstance(answer, Reject):
+            raise Rejected(f"Request {request.id} was refused by the scheduler: {answer.reason}", answer.retry_after)
+
+    def add(self, sequence: Sequence, leader: Sequence | None = None) -> None:
+        """Queue a sequence. With a ``leader``, which has the same prompt, it waits until that prompt is computed, to fork it."""
+        if leader is not None and leader.state != "finished" and leader.computed < leader.prompt_length:
+            self._followers.setdefault(leader, []).append(sequence)
+        else:
+            self.waiting.push(sequence, self._clock())
+
+    def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """It is over: its slot is free, and its keys and values are kept while there is room unless they are doubtful."""
+        if sequence.state == "running":
+            self.running.remove(sequence)
+            self.cache.leave(sequence, keep=keep)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence, self._clock())
+        else:
+            for followers in self._followers.values():
+                if sequence in followers:
+                    followers.remove(sequence)
+        sequence.leave_slot("finished")
+        self._charges.setdefault(sequence, (0, 0))
+        self._release_followers(sequence)
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Take its slot; it queues again and computes anew what the prefix cache does not keep for it."""
+        sequence.high_water = max(sequence.high_water, sequence.computed)
+        self.running.remove(sequence)
+        self.cache.leave(sequence)
+        sequence.leave_slot("preempted")
+        self.waiting.push(sequence, self._clock())
+        self._release_followers(sequence)
+
+    def drop_slots(self) -> None:
+        """The engine and all its slots are gone."""
+        for sequence in self.running:
+            sequence.leave_slot("preempted")
+            self.waiting.push(sequence, self._clock())
+        self.running = []
+        self.cache.clear()
+
+    def sequences(self) -> list[Sequence]:
+        """All that are not finished."""
+        followers = (sequence for group in self._followers.values() for sequence in group)
+        return [*self.running, *self.waiting.sequences(), *followers]
+
+    def use_policy(self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None) -> None:
+        """Go on under another policy; who runs goes on running, who waits is ranked anew."""
+        self.policy = GuardedPolicy(policy)
+        self.max_sequences = max_sequences or self.max_sequences
+        self.step_tokens = self.row_tokens = step_tokens or self.step_tokens
+        self.waiting.use_policy(self.policy, self._clock())
+
+    # One step
+
+    def plan(self) -> list[Planned]:
+        """The rows of the next step, with room reserved for each; empty where there is nothing to do, or where the only running
+        sequence cannot move."""
+        now = self._clock()
+        if len(self.waiting) and not (self._hold and self.running):
+            self._start_waiting(now)
+        while True:
+            planned = self._rows(now)
+            if planned or len(self.running) < 2:
+                return planned
+            self.make_room()
+
+    def commit(self, planned: Iterable[Planned]) -> None:
+        """These rows are computed."""
+        for part in planned:
+            sequence, tokens = part.sequence, len(part.row.tokens)
+            prefill, decode = self._charges.get(sequence, (0, 0))
+            if sequence.decoding:
+                decode += tokens
+            else:
+                prefill += tokens
+            self._charges[sequence] = (prefill, decode)
+            self.cache.ledger.commit(sequence.slot)
+            sequence.computed += tokens
+            sequence.cost += tokens
+            if self._followers and sequence.computed >= sequence.prompt_length:
+                self._release_followers(sequence)
+
+    def release(self, planned: Iterable[Planned]) -> None:
+        """These rows did not succeed."""
+        for part in planned:
+            self.cache.ledger.release(part.sequence.slot)
+
+    def rewind(self, sequence: Sequence, length: int) -> None:
+        """Forget all but the first ``length`` computed tokens."""
+        if length < sequence.computed:
+            self.cache.truncate(sequence.slot, length)
+            sequence.computed = length
+
+    def moved(self) -> None:
+        """Something was computed: rows may grow again, and others start."""
+        self._hold = False
+        self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
+
+    def make_room(self, *, hold: bool = False) -> None:
+        """Nothing can move: take the slot of the policy's victim, or of the worst-ranked sequence; never of the best. ``hold``: start
+        nobody until something has moved."""
+        self._hold = hold
+        best, *others = self.policy.order(self.running, self._clock())
+        victim = self.policy.victim(others, best, self._clock())
+        self.preempt(victim or others[-1])
+
+    def settle(self) -> None:
+        """End a step: tell the policy what each sequence used, and which ones are over."""
+        if not self._charges:
+            return
+        charges = []
+        for sequence, (prefill, decode) in self._charges.items():
+            request, over = sequence.request, sequence.state == "finished"
+            charges.append(
+                Charge(
+                    id=request.id,
+                    tenant=request.tenant,
+                    weight=request.weight,
+                    prefill_tokens=prefill,
+                    decode_tokens=decode,
+                    finished=over,
+                )
+            )
+        self._charges = {}
+        self.policy.on_commit(charges)
+
+    def stats(self) -> Stats:
+        ledger = self.cache.ledger
+        followers = [sequence for group in self._followers.values() for sequence in group]
+        return Stats(
+            now=self._clock(),
+            waiting=len(self.waiting) + len(followers),
+            running=len(self.running),
+            waiting_tokens=self.waiting.tokens + sum(sequence.remaining for sequence in followers),
+            running_tokens=sum(sequence.remaining for sequence in self.running),
+            kv_used=ledger.used - self.cache.prefixes.tokens,
+            kv_capacity=ledger.capacity,
+            prefill_rate=self.rates.prefill,
+            decode_rate=self.rates.decode,
+        )
+
+    # Decisions
+
+    def _start_waiting(self, now: float) -> None:
+        """Give slots to the best that wait, while the next step has tokens left for their prompts."""
+        self.waiting.refresh(now)
+        backlog = sum(sequence.pending for sequence in self.running if not sequence.decoding)
+        while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
+            if not self._fits(sequence):
+                victim = self._victim(sequence, now)
+                if victim is None:
+                    break
+                self.preempt(victim)
+                continue
+            self.waiting.remove(sequence, now)
+            if not self.cache.start(sequence, self.running):
+                self.waiting.push(sequence, now)
+                break
+            self.running.append(sequence)
+            backlog += sequence.pending
+
+    def _fits(self, sequence: Sequence) -> bool:
+        if len(self.running) >= self.max_sequences:
+            return False
+        need = min(len(sequence.tokens) + 1, sequence.limit)
+        return need + _HEADROOM * len(self.running) <= self.cache.room or (not self.running and need <= self.cache.room)
+
+    def _victim(self, needy: Sequence, now: float) -> Sequence | None:
+        """The policy's choice among those that gained something since they got their slot: so each preemption is paid for by a token
+        somebody advanced, and no policy can keep all of them from ever finishing."""
+        candidates = [sequence for sequence in self.running if sequence.computed > sequence.high_water]
+        return self.policy.victim(candidates, needy, now) if candidates else None
+
+    def _rows(self, now: float) -> list[Planned]:
+        """One token for whoever decodes, then prompts in rank order while the budget lasts."""
+        decoding: list[Sequence] = []
+        prefilling: list[Sequence] = []
+        for sequence in self.running:
+            (decoding if sequence.decoding else prefilling).append(sequence)
+        budget = self.step_tokens
+        if len(decoding) > min(budget, self.cache.ledger.free):  # else all of them fit, in whatever order
+            decoding = self.policy.order(decoding, now)
+        planned: list[Planned] = []
+        spare = budget - len(decoding)
+        for sequence in decoding[:budget]:
+            draft = sequence.drafter(sequence, min(spare, self.row_tokens - 1)) if sequence.drafter and spare > 0 else ()
+            spare -= len(draft)
+            self._add_row(planned, sequence, 1, draft)
+        budget -= sum(len(part.row.tokens) for part in planned)
+        for sequence in self.policy.order(prefilling, now):
+            if budget <= 0:
+                break
+            tokens = min(self.policy.quantum(sequence, budget), sequence.pending, self.row_tokens)
+            budget -= self._add_row(planned, sequence, tokens, ())
+        return planned
+
+    def _add_row(self, planned: list[Planned], sequence: Sequence, tokens: int, draft: Many[int]) -> int:
+        """Reserve room and add the row; how many tokens it has, 0 where no room was left."""
+        tokens, want = sequence.chunk(tokens)
+        granted = self.cache.reserve(sequence.slot, tokens + len(draft))
+        sequence.draft = tuple(draft[: max(0, granted - tokens)])
+        if granted < tokens and want == "last":
+            want = "none"
+        if granted:
+            position = sequence.computed
+            new = sequence.tokens[position : position + min(tokens, granted)]
+            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, "all" if sequence.draft else want)))
+        return granted
+
+    def _release_followers(self, leader: Sequence) -> None:
+        for follower in self._followers.pop(leader, ()):
+            self.waiting.push(follower, self._clock())

@@ -1,0 +1,98 @@
+"""Work of sequences whose tokens are known: log probabilities of continuations, and raw logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.runtime.sequence import Sequence
+from llmasos.runtime.ticket import Ticket
+from llmasos_hookspecs import Cancelled, LLMasOSError, Score
+from llmasos_hookspecs.tasks import FinishReason
+
+Logits = npt.NDArray[np.float32]
+
+
+class ScoreWork:
+    """Log probabilities of several continuations, one after the other in one slot: the prompt is computed once and kept by truncating."""
+
+    def __init__(self, continuations: Many[Many[int]], ticket: Ticket[list[Score]]) -> None:
+        self.ticket = ticket
+        self._continuations = [list(continuation) for continuation in continuations]
+        self._sums = [0.0] * len(self._continuations)
+        self._at = 0
+        self._after_prompt: Logits | None = None
+
+    def begin(self, sequence: Sequence) -> None:
+        sequence.limit = sequence.prompt_length + max(len(continuation) for continuation in self._continuations) - 1
+        self._continue_with(sequence, 0)
+        sequence.logits_from = sequence.prompt_length - 1
+
+    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[int], Any]) -> bool:
+        prompt = sequence.prompt_length
+        if self._after_prompt is None:  # this step began with the prompt's last token
+            self._after_prompt = logits[0].copy()
+            self._add(self._after_prompt, 0)
+        for row, logit in enumerate(logits, start=position - prompt + 1):
+            if row > 0:
+                self._add(logit, row)
+        sequence.logits_from = position + len(logits)
+        while sequence.logits_from == len(sequence.tokens):
+            self._at += 1
+            if self._at == len(self._continuations):
+                return True
+            self._continue_with(sequence, self._at)
+            self._add(self._after_prompt, 0)
+            sequence.logits_from = prompt
+        if sequence.computed > sequence.logits_from:
+            rewind(sequence.logits_from)
+        return False
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if reason == "cancelled":
+            self.ticket.fail(Cancelled(f"Request {sequence.request.id} was cancelled before its scores were complete."))
+            return
+        pairs = zip(self._sums, self._continuations, strict=True)
+        self.ticket.finish([Score(logprob=total, tokens=len(continuation)) for total, continuation in pairs])
+
+    def fail(self, error: LLMasOSError) -> None:
+        self.ticket.fail(error)
+
+    def _continue_with(self, sequence: Sequence, index: int) -> None:
+        sequence.tokens[sequence.prompt_length :] = self._continuations[index][:-1]
+
+    def _add(self, logits: Logits, place: int) -> None:
+        """The continuation's token at ``place`` is predicted by these logits [vocab]."""
+        top = float(logits.max())
+        normaliser = top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
+        self._sums[self._at] += float(logits[self._continuations[self._at][place]]) - normaliser
+
+
+class LogitsWork:
+    """The logits of every position of a prompt."""
+
+    def __init__(self, ticket: Ticket[Logits]) -> None:
+        self.ticket = ticket
+        self._parts: list[Logits] = []
+
+    def begin(self, sequence: Sequence) -> None:
+        sequence.limit = sequence.prompt_length
+        sequence.logits_from = 0
+
+    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[int], Any]) -> bool:
+        self._parts.append(logits.copy())
+        sequence.logits_from = position + len(logits)
+        return sequence.logits_from == sequence.prompt_length
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if reason == "cancelled":
+            self.ticket.fail(Cancelled(f"Request {sequence.request.id} was cancelled before its logits were complete."))
+            return
+        self.ticket.finish(np.concatenate(self._parts))
+
+    def fail(self, error: LLMasOSError) -> None:
+        self.ticket.fail(error)

@@ -1,0 +1,156 @@
+"""One request on its way through the engine: all of its state, none of the decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from llmasos_hookspecs import Request
+from llmasos_hookspecs.engine import Want
+from llmasos_hookspecs.scheduling import State
+
+if TYPE_CHECKING:
+    from llmasos.runtime.work import Work
+
+#: The slot of a sequence that holds none.
+NO_SLOT: Final = -1
+#: Positions of one row whose logits are all asked for: at a vocabulary of 150,000 these take 38 MB.
+_ALL_LOGITS: Final = 64
+
+
+class Sequence:
+    """Tokens, how many of them the engine has computed, and where; a ``SequenceView`` for the policy.
+
+    Attributes:
+        request: as submitted.
+        work: what is done with the logits: text, scores.
+        tokens: the prompt, then what was generated.
+        prompt_length: tokens of the prompt.
+        computed: tokens whose keys and values are in ``slot``.
+        draft: tokens guessed to follow, to be checked in the step that is planned.
+        drafter: guesses at most so many tokens that follow, where the request wants that.
+        logits_from: first position whose logits are all wanted; None where only the last position's are.
+        limit: tokens its slot will hold at most.
+        high_water: most tokens it ever had computed; a preemption must not come before a gain over it.
+        cost: tokens the engine computed for it.
+        queued, started, first_token: seconds of the clock.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_waited",
+        "_without_slot_since",
+        "cached",
+        "computed",
+        "cost",
+        "draft",
+        "drafter",
+        "first_token",
+        "generated",
+        "high_water",
+        "limit",
+        "logits_from",
+        "preemptions",
+        "prompt_length",
+        "queued",
+        "request",
+        "slot",
+        "started",
+        "state",
+        "tokens",
+        "work",
+    )
+
+    def __init__(self, request: Request, work: Work, clock: Callable[[], float]) -> None:
+        self.request: Final = request
+        self.work: Final = work
+        self.tokens: list[int] = list(request.tokens)
+        self.prompt_length = len(self.tokens)
+        self.computed = 0
+        self.generated = 0
+        self.draft: tuple[int, ...] = ()
+        self.drafter: Callable[[Sequence, int], tuple[int, ...]] | None = None
+        self.logits_from: int | None = None
+        self.slot = NO_SLOT
+        self.state: State = "waiting"
+        self.cached = 0
+        self.preemptions = 0
+        self.high_water = 0
+        self.cost = 0
+        self.limit = self.prompt_length + request.max_new_tokens
+        self.queued = clock()
+        self.started: float | None = None
+        self.first_token: float | None = None
+        self._clock = clock
+        self._waited = 0.0
+        self._without_slot_since: float | None = self.queued
+
+    def __repr__(self) -> str:
+        return f"<Sequence {self.request.id} {self.state}: {self.computed} of {len(self.tokens)} tokens computed>"
+
+    @property
+    def pending(self) -> int:
+        """Tokens known but not computed: a prompt's rest, or the one token generated last."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def remaining(self) -> int:
+        rest = len(self.tokens) - self.computed - (1 if self.generated else 0)
+        return max(0, rest) + self.request.max_new_tokens - self.generated
+
+    @property
+    def waited(self) -> float:
+        since = self._without_slot_since
+        return self._waited if since is None else self._waited + self._clock() - since
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its next step is one token of its own."""
+        return self.generated > 0 and len(self.tokens) - self.computed == 1
+
+    @property
+    def reusable(self) -> int:
+        """How long a prefix it may take over computed: the logits it still wants must come from its own step."""
+        most = len(self.tokens) - 1
+        return most if self.logits_from is None else min(most, self.logits_from)
+
+    def chunk(self, tokens: int) -> tuple[int, Want]:
+        """How many of the next ``tokens`` to compute in one row, and which logits to ask for."""
+        if self.logits_from is None:
+            return tokens, "last" if tokens == self.pending else "none"
+        if self.computed < self.logits_from:
+            return min(tokens, self.logits_from - self.computed), "none"
+        return min(tokens, _ALL_LOGITS), "all"
+
+    def append(self, token: int) -> None:
+        """One token was generated."""
+        if self.first_token is None:
+            self.first_token = self._clock()
+        self.tokens.append(token)
+        self.generated += 1
+
+    def start(self, slot: int, computed: int) -> None:
+        """It got a slot that holds its first ``computed`` tokens already."""
+        now = self._clock()
+        if self.started is None:
+            self.started = now
+            self.cached = computed
+        if self._without_slot_since is not None:
+            self._waited += now - self._without_slot_since
+            self._without_slot_since = None
+        self.slot = slot
+        self.computed = computed
+        self.state = "running"
+
+    def leave_slot(self, state: State) -> None:
+        """It has no slot any more: preempted, to begin again, or finished."""
+        if state == "preempted":
+            self.preemptions += 1
+            self._without_slot_since = self._clock()
+        elif self._without_slot_since is not None:
+            self._waited += self._clock() - self._without_slot_since
+            self._without_slot_since = None
+        self.slot = NO_SLOT
+        self.computed = 0
+        self.draft = ()
+        self.state = state

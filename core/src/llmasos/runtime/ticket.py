@@ -1,0 +1,166 @@
+"""What a caller holds of a request that is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Generic, TypeVar
+
+from llmasos_hookspecs import LLMasOSError
+
+R = TypeVar("R")
+
+
+class ResultTimeout(LLMasOSError, TimeoutError):
+    """The result did not come in the time the caller gave it; the request goes on."""
+
+
+class Ticket(Generic[R]):
+    """A request's answer, piece by piece or whole; safe to use from any thread and any event loop.
+
+    Iterating gives pieces of text as they come, from the first one, however often; ``async for`` too. A caller who leaves the iteration
+    early cancels the request. A result that is waited for whole wakes its waiter once, not once a token.
+
+    Attributes:
+        id: of the request.
+    """
+
+    def __init__(self, request_id: str, cancel: Callable[[], None]) -> None:
+        self.id = request_id
+        self._cancel = cancel
+        self._pieces: list[str] = []
+        self._result: R | None = None
+        self._error: LLMasOSError | None = None
+        self._done = False
+        self._changed = threading.Condition(threading.Lock())
+        self._readers = 0
+        self._async_readers: list[Callable[[], object]] = []
+        self._when_done: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        state = "running" if not self._done else "failed" if self._error else "done"
+        return f"<Ticket {self.id}: {state}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether the request is over, well or not."""
+        return self._done
+
+    def cancel(self) -> None:
+        """Stop the request; its slot is free within a step. Does nothing once it is over."""
+        if not self._done:
+            self._cancel()
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the whole answer. Raises the request's error, or ``ResultTimeout`` after ``timeout`` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._done, timeout):
+                raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
+        return self._outcome()
+
+    def __iter__(self) -> Iterator[str]:
+        place = 0
+        try:
+            while True:
+                with self._changed:
+                    self._readers += 1
+                    while place == len(self._pieces) and not self._done:
+                        self._changed.wait()
+                    self._readers -= 1
+                    fresh = self._pieces[place:]
+                    over = self._done
+                yield from fresh
+                place += len(fresh)
+                if over:
+                    break
+        finally:
+            self.cancel()
+        self._outcome()
+
+    async def aresult(self) -> R:
+        """``result`` for an event loop. Cancelling the awaiting task cancels the request."""
+        try:
+            await self._wait_async(self._when_done)
+        finally:
+            self.cancel()
+        return self._outcome()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        place = 0
+        try:
+            while True:
+                await self._wait_async(self._async_readers, beyond=place)
+                over = self._done
+                fresh = self._pieces[place:]
+                for piece in fresh:
+                    yield piece
+                place += len(fresh)
+                if over and place == len(self._pieces):
+                    break
+        finally:
+            self.cancel()
+        self._outcome()
+
+    async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
+        """Until the request is over, or has more pieces than ``beyond``."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # the caller's event loop has been closed meanwhile
+                return
+
+        with self._changed:
+            if self._done or (beyond is not None and len(self._pieces) > beyond):
+                return
+            callbacks.append(wake)
+        await event.wait()
+
+    def _outcome(self) -> R:
+        if self._error is not None:
+            raise self._error.with_traceback(None)  # else it grows with every caller who asks
+        return self._result  # type: ignore[return-value]
+
+    # The other side: called by the loop's thread.
+
+    def emit(self, piece: str) -> None:
+        """A piece of text has come."""
+        if not piece:
+            return
+        with self._changed:
+            self._pieces.append(piece)
+            if self._readers:
+                self._changed.notify_all()
+            callbacks, self._async_readers = self._async_readers, []
+        for wake in callbacks:
+            wake()
+
+    def finish(self, result: R) -> None:
+        """The request is over, and this is its answer."""
+        self._end(result, None)
+
+    def fail(self, error: LLMasOSError) -> None:
+        """The request is over, and this is why."""
+        self._end(None, error)
+
+    def after_fork(self, error: LLMasOSError) -> None:
+        """In a child process nobody will ever answer: fail, with a lock that no lost thread can hold."""
+        self._changed = threading.Condition(threading.Lock())
+        if not self._done:
+            self._readers = 0
+            self._error = error
+            self._done = True
+
+    def _end(self, result: R | None, error: LLMasOSError | None) -> None:
+        with self._changed:
+            if self._done:
+                return
+            self._result, self._error, self._done = result, error, True
+            self._changed.notify_all()
+            callbacks = self._async_readers + self._when_done
+            self._async_readers, self._when_done = [], []
+        for wake in callbacks:
+            wake()

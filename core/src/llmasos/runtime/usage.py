@@ -1,0 +1,41 @@
+"""What one model's runtime is doing, as plain data."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """A model's queue and KV cache at one moment. Counts are tokens unless said otherwise.
+
+    Attributes:
+        model: name of the model.
+        waiting, running: sequences.
+        waiting_tokens, running_tokens: yet to compute at most.
+        finished: requests that are over since the model was loaded.
+        kv_used: held and reserved by running sequences.
+        kv_cached: kept for their prefix.
+        kv_capacity: of the KV cache.
+        kv_bytes_per_token: bytes that a token takes.
+        cached_prefixes: finished sequences that are kept.
+        cache_hits: prompt tokens found computed since the model was loaded.
+        prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
+        scheduler: the policy's class.
+    """
+
+    model: str
+    waiting: int
+    running: int
+    waiting_tokens: int
+    running_tokens: int
+    finished: int
+    kv_used: int
+    kv_cached: int
+    kv_capacity: int
+    kv_bytes_per_token: int
+    cached_prefixes: int
+    cache_hits: int
+    prefill_rate: float
+    decode_rate: float
+    scheduler: str
