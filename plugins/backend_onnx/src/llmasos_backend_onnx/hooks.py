@@ -1,0 +1,31 @@
+"""The two hooks of this plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmasos_backend_onnx.options import Options
+from llmasos_hookspecs import Component, hookimpl
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint, Context, Engine
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="ONNX Runtime: builds an ONNX decoder from any Llama-family checkpoint; the fastest on CPUs.",
+        options=Options,
+        frameworks={"onnxruntime": "onnxruntime", "onnx": "onnx"},
+        examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run smollm2 'Hello' --set loader.use=onnx"),
+        formats=("huggingface", "gguf"),
+        architectures=("llama", "mistral", "qwen2", "qwen3"),
+        preference=100,
+    )
+
+
+@hookimpl
+def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+    from llmasos_backend_onnx.loading import load
+
+    return load(checkpoint, options, context)

@@ -1,0 +1,69 @@
+"""Keys and values of every layer in memory that the graph reads and writes in place."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+import numpy as np
+
+_PAGE: Final = mmap.PAGESIZE
+
+
+class KVCache:
+    """Two arrays a layer, float32 [rows, kv_heads, length, head_dim]; a sequence has one row in all of them.
+
+    Address space for full-length rows is reserved, and the system gives memory page by page as tokens come; ``forget`` gives it
+    back. A token takes ``bytes_per_token``.
+    """
+
+    def __init__(self, *, layers: int, rows: int, kv_heads: int, length: int, head_dim: int) -> None:
+        self.rows = rows
+        self.length = length
+        self.shape = (kv_heads, length, head_dim)
+        self.row_bytes = kv_heads * length * head_dim * 4
+        self.bytes_per_token = 2 * layers * kv_heads * head_dim * 4
+        self._maps = [_reserve(rows * self.row_bytes) for _ in range(2 * layers)]
+        self._arrays = [np.frombuffer(area, dtype=np.float32).reshape(rows, *self.shape) for area in self._maps]
+
+    def pointers(self, row: int) -> list[int]:
+        """Where ``row`` begins in each array: key and value of layer 0, of layer 1, and so on."""
+        return [array.ctypes.data + row * self.row_bytes for array in self._arrays]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Make ``target`` hold the first ``length`` tokens of ``source``."""
+        for array in self._arrays:
+            array[target, :, :length] = array[source, :, :length]
+
+    def swap(self, first: int, first_length: int, second: int, second_length: int) -> None:
+        """Exchange two rows, of so many tokens."""
+        for array in self._arrays:
+            kept = array[first, :, :first_length].copy()
+            array[first, :, :second_length] = array[second, :, :second_length]
+            array[second, :, :first_length] = kept
+
+    def forget(self, row: int) -> None:
+        """Give the memory of a row back to the system."""
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start, end = -(-row * self.row_bytes // _PAGE) * _PAGE, (row + 1) * self.row_bytes // _PAGE * _PAGE
+        if end > start:
+            for area in self._maps:
+                area.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def close(self) -> None:
+        """Free all of it; pointers are dead afterwards."""
+        self._arrays.clear()
+        for area in self._maps:
+            area.close()
+        self._maps.clear()
+
+
+def _reserve(size: int) -> mmap.mmap:
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return mmap.mmap(-1, size)
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # A huge page would commit thousands of tokens with the first.
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+    return area

@@ -1,0 +1,45 @@
+"""What config may set for this loader."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+Precision = Literal["auto", "fp32", "int8", "int4"]
+Provider = Literal["cpu", "cuda"]
+
+
+def _positive(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{attribute.name} must be 1 or more, not {value}.")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of the ``onnx`` loader."""
+
+    precision: Precision = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(("auto", "fp32", "int8", "int4")),
+        metadata={
+            "help": "What the linear layers are computed from; auto keeps each tensor at the precision it is stored in.",
+            "choices": ("auto", "fp32", "int8", "int4"),
+        },
+    )
+    provider: Provider = attrs.field(
+        default="cpu",
+        validator=attrs.validators.in_(("cpu", "cuda")),
+        metadata={"help": "The ONNX Runtime execution provider; cuda needs onnxruntime-gpu.", "choices": ("cpu", "cuda")},
+    )
+    threads: int | None = attrs.field(
+        default=None, validator=_positive, metadata={"help": "Compute threads; by default the limit that the runtime sets, else all cores."}
+    )
+    spin: bool = attrs.field(
+        default=True, metadata={"help": "Let idle compute threads spin between operators: faster steps, busier cores while a step runs."}
+    )
+    prefill_chunk: int = attrs.field(
+        default=512,
+        validator=_positive,
+        metadata={"help": "Prompt tokens computed in one run of the graph; bounds the memory of a prefill."},
+    )

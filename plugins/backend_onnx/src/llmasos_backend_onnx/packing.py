@@ -1,0 +1,206 @@
+"""Quantised matrices in the layout of ONNX Runtime's MatMulNBits and GatherBlockQuantized operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_hookspecs import QuantizedTensor
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+#: Block of columns that share a scale where this plugin quantises a matrix itself.
+DEFAULT_BLOCK: Final = 32
+#: Blocks that the operators take.
+BLOCKS: Final = (16, 32, 64, 128, 256)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class BlockMatrix:
+    """A matrix whose weights are ``scale * (code - zero_point) + offset``, with one of each for every block of a row.
+
+    Attributes:
+        columns: the input dimension; the last block is padded where ``block`` does not divide it.
+        bits: 4 or 8.
+        block: columns that share a scale, one of ``BLOCKS``.
+        codes: uint8 [rows, blocks, block * bits / 8]; of two 4-bit codes in a byte the first is in the low half.
+        scales: float32 [rows, blocks].
+        zero_points: uint8 [rows, blocks], unpacked; None where all are ``2 ** (bits - 1)``.
+        offsets: float32 [rows, blocks]; None where all are 0. The operators do not know these; see ``linear``.
+    """
+
+    columns: int
+    bits: int
+    block: int
+    codes: Bytes
+    scales: Floats
+    zero_points: Bytes | None = None
+    offsets: Floats | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.codes.shape[0]
+
+    def packed_zero_points(self) -> Bytes | None:
+        """The zero points as the operators store them: [rows, ceil(blocks * bits / 8)]."""
+        if self.zero_points is None or self.bits == 8:
+            return self.zero_points
+        return _pack_nibbles(_pad(self.zero_points, self.zero_points.shape[1] % 2, 0))
+
+    def dequantize(self) -> Floats:
+        """The matrix that it stands for, float32 [rows, columns]."""
+        codes = self.codes
+        if self.bits == 4:
+            codes = np.stack((codes & 15, codes >> 4), axis=-1).reshape(*codes.shape[:2], self.block)
+        zeros = np.float32(1 << (self.bits - 1)) if self.zero_points is None else self.zero_points[..., None].astype(np.float32)
+        weights = self.scales[..., None] * (codes.astype(np.float32) - zeros)
+        if self.offsets is not None:
+            weights += self.offsets[..., None]
+        return weights.reshape(self.rows, -1)[:, : self.columns]
+
+
+def block_of(tensor: QuantizedTensor) -> int | None:
+    """The largest block that keeps each of the tensor's groups whole; None where the operators have none so small."""
+    columns = tensor.shape[1]
+    if tensor.group >= columns:
+        return DEFAULT_BLOCK
+    fitting = [block for block in BLOCKS if tensor.group % block == 0]
+    return fitting[-1] if fitting else None
+
+
+def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
+    """The tensor with the same weights in ``bits`` bits, at least as many as it has.
+
+    ``block`` must divide the tensor's group. Float minimums become offsets, which is exact, in 4 bits; in 8 bits they become zero
+    points by ``absorb_minimums``.
+    """
+    columns = tensor.shape[1]
+    blocks = -(-columns // block)
+    repeat = max(1, tensor.group // block)
+
+    def spread(groups: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        repeated = np.repeat(groups, blocks if groups.shape[1] == 1 else repeat, axis=1)
+        return np.ascontiguousarray(repeated[:, :blocks])
+
+    scales: Floats = spread(tensor.scales).astype(np.float32)
+    codes = tensor.codes
+    middle = 1 << (bits - 1)
+    zero_points: Bytes | None = None
+    offsets: Floats | None = None
+    if tensor.minimums is not None:
+        minimums = spread(tensor.minimums).astype(np.float32)
+        if bits == 8:
+            codes, scales, zero_points = absorb_minimums(_blocked(codes, block, 0), scales, minimums, tensor.bits)
+        else:
+            offsets = minimums + np.float32(middle) * scales
+    elif tensor.zeros is not None:
+        zero_points = spread(tensor.zeros).astype(np.uint8)
+    else:
+        codes = codes + np.uint8(middle - (1 << (tensor.bits - 1)))
+    if codes.ndim == 2:
+        codes = _blocked(codes, block, middle)
+    packed = codes if bits == 8 else _pack_nibbles(codes)
+    return BlockMatrix(columns=columns, bits=bits, block=block, codes=packed, scales=scales, zero_points=zero_points, offsets=offsets)
+
+
+def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -> tuple[Bytes, Floats, Bytes]:
+    """``scale * code + minimum`` as ``scale' * (code' - zero')`` with 8-bit codes and integer zeros.
+
+    Codes of a few bits leave room in a byte: with ``code' = k * code + c`` and ``scale' = scale / k`` any whole k is exact but for
+    the rounding of ``minimum / scale'``, which differs with k. The k that rounds best is taken, block by block; for 4-bit codes
+    the error left is about 0.2 % of the distance between two codes.
+
+    Args:
+        codes: [rows, blocks, block], each below ``2 ** bits``.
+        scales, minimums: [rows, blocks].
+    """
+    top = (1 << bits) - 1
+    flat = scales == 0
+    safe = np.where(flat, np.float32(1), scales)
+    exact = -minimums.astype(np.float64) / safe
+    best_error = np.full(scales.shape, np.inf)
+    best_factor = np.zeros(scales.shape, dtype=np.int32)
+    for factor in range(1, 255 // top + 1):
+        zero = np.rint(exact * factor)
+        fits = np.maximum(zero, factor * top) - np.minimum(zero, 0) <= 255
+        error = np.where(fits, np.abs(exact * factor - zero) / factor, np.inf)
+        better = error < best_error
+        best_error = np.where(better, error, best_error)
+        best_factor = np.where(better, factor, best_factor)
+    # Where even k = 1 does not fit, the codes span less than the minimum's distance from zero: the block is rounded anew.
+    factors = np.maximum(best_factor, 1)
+    zero = np.rint(exact * factors)
+    shift = np.maximum(-zero, 0)
+    new_codes = codes.astype(np.int32) * factors[..., None] + shift[..., None].astype(np.int64)
+    new_scales = (safe.astype(np.float64) / factors).astype(np.float32)
+    new_zeros = zero + shift
+    lost = flat | (best_factor == 0)
+    if lost.any():
+        rows = scales[lost][:, None] * codes[lost] + minimums[lost][:, None]
+        extreme = np.abs(rows).max(axis=1)
+        step = np.where(extreme == 0, 1, extreme / 127).astype(np.float32)
+        new_codes[lost] = np.rint(rows / step[:, None]).astype(np.int64) + 128
+        new_scales[lost] = step
+        new_zeros[lost] = 128
+    return new_codes.astype(np.uint8), new_scales, new_zeros.astype(np.uint8)
+
+
+def stack(parts: Sequence[BlockMatrix]) -> BlockMatrix:
+    """Matrices of the same columns, bits and block, one below the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    zero_points = offsets = None
+    if any(part.zero_points is not None for part in parts):
+        default = np.uint8(1 << (first.bits - 1))
+        zero_points = np.concatenate(
+            [np.full(part.scales.shape, default, dtype=np.uint8) if part.zero_points is None else part.zero_points for part in parts]
+        )
+    if any(part.offsets is not None for part in parts):
+        offsets = np.concatenate([np.zeros_like(part.scales) if part.offsets is None else part.offsets for part in parts])
+    return attrs.evolve(
+        first,
+        codes=np.concatenate([part.codes for part in parts]),
+        scales=np.concatenate([part.scales for part in parts]),
+        zero_points=zero_points,
+        offsets=offsets,
+    )
+
+
+def quantize(weights: Floats, bits: int, block: int = DEFAULT_BLOCK) -> QuantizedTensor:
+    """Round a float matrix to the nearest codes: 8 bits symmetric, fewer bits between each block's least and greatest weight."""
+    rows, columns = weights.shape
+    blocked = _pad(weights, -columns % block, 0).reshape(rows, -1, block)
+    top = (1 << bits) - 1
+    if bits == 8:
+        scales = np.abs(blocked).max(axis=2) / np.float32(127)
+        zeros = None
+        middle = np.float32(128)
+    else:
+        low, high = np.minimum(blocked.min(axis=2), 0), np.maximum(blocked.max(axis=2), 0)
+        scales = (high - low) / np.float32(top)
+    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
+    if bits == 8:
+        codes = np.rint(blocked / scales[..., None]) + middle
+    else:
+        zeros = np.clip(np.rint(-low / scales), 0, top).astype(np.uint8)
+        codes = np.rint(blocked / scales[..., None]) + zeros[..., None]
+    flat = np.clip(codes, 0, top).astype(np.uint8).reshape(rows, -1)[:, :columns]
+    return QuantizedTensor(codes=np.ascontiguousarray(flat), scales=scales, bits=bits, group=block, zeros=zeros)
+
+
+def _blocked(codes: Bytes, block: int, filler: int) -> Bytes:
+    return _pad(codes, -codes.shape[1] % block, filler).reshape(codes.shape[0], -1, block)
+
+
+def _pad(array: npt.NDArray[np.generic], columns: int, filler: int) -> npt.NDArray[np.generic]:
+    return np.pad(array, ((0, 0), (0, columns)), constant_values=filler) if columns else array
+
+
+def _pack_nibbles(codes: Bytes) -> Bytes:
+    return np.ascontiguousarray(codes[..., 0::2] | (codes[..., 1::2] << 4))
