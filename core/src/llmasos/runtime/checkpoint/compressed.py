@@ -80,18 +80,24 @@ def pack(name: str, tensor: QuantizedTensor) -> dict[str, Array]:
     return stored
 
 
-def quantization_config(schemes: Mapping[str, Scheme], ignore: Iterable[str]) -> dict[str, Any]:
-    """The ``quantization_config`` of config.json. ``schemes``: module name -> its scheme; ``ignore``: modules left as they are."""
+def quantization_config(schemes: Mapping[str, Scheme], dense: Iterable[str]) -> dict[str, Any]:
+    """The ``quantization_config`` of config.json.
+
+    ``schemes``: module name -> its scheme; ``dense``: linear modules that stay as they are. One scheme for most modules is written
+    as other tools write it, for every ``Linear`` but those; otherwise the groups name their modules.
+    """
     groups: dict[Scheme, list[str]] = {}
     for module, scheme in schemes.items():
         groups.setdefault(scheme, []).append(module)
     ordered = sorted(groups, key=lambda scheme: (-len(groups[scheme]), scheme.bits, scheme.group or 0, scheme.symmetric))
+    ignore = sorted(set(dense))
+    targets = [["Linear"]] if len(ordered) == 1 and len(ignore) <= len(schemes) else [groups[scheme] for scheme in ordered]
     return {
         "quant_method": "compressed-tensors",
         "format": FORMAT,
         "quantization_status": "compressed",
-        "config_groups": {f"group_{index}": scheme.config(groups[scheme]) for index, scheme in enumerate(ordered)},
-        "ignore": sorted(ignore),
+        "config_groups": {f"group_{i}": scheme.config(names) for i, (scheme, names) in enumerate(zip(ordered, targets, strict=True))},
+        "ignore": ignore if targets == [["Linear"]] else [],
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }

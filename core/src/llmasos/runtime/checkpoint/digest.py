@@ -10,8 +10,8 @@ from threading import Lock
 
 from llmasos_hookspecs import CheckpointError
 
-# The change time as well as the modification time: the latter can be set back by whoever copies a file.
-_known: dict[tuple[str, int, int, int], str] = {}
+# By inode, so that a folder may be renamed; with the change time, because whoever copies a file can set the modification time.
+_known: dict[tuple[int, ...], str] = {}
 _lock = Lock()
 
 
@@ -49,6 +49,6 @@ def combined_digest(folder: Path, names: Iterable[str]) -> str:
     return whole.hexdigest()
 
 
-def _key(path: Path) -> tuple[str, int, int, int]:
+def _key(path: Path) -> tuple[int, ...]:
     state = os.stat(path)
-    return str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

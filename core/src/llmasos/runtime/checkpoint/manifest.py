@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import attrs
 
 from llmasos.runtime.checkpoint.digest import file_digest
 from llmasos.runtime.checkpoint.folder import inside, read_json
+from llmasos.runtime.checkpoint.writing import write_json
 from llmasos_hookspecs import CheckpointError
 
 NAME: Final = "llmasos.json"
@@ -95,4 +95,4 @@ def write_manifest(folder: Path, *, base: str, stages: Iterable[Mapping[str, Any
         "stages": list(stages),
         "files": {name: {"sha256": file_digest(folder / name), "size": (folder / name).stat().st_size} for name in sorted(files)},
     }
-    (folder / NAME).write_text(json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=False) + "\n", encoding="utf-8")
+    write_json(folder / NAME, manifest)

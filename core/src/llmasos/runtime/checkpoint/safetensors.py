@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import attrs
 import ml_dtypes
@@ -123,33 +123,55 @@ def _counts(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
 
 
-def tensor_bytes(tensors: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Bytes that the data of these tensors take."""
-    return sum(array.nbytes for array in tensors.values())
+class SafetensorsStream:
+    """Writes one safetensors file tensor by tensor, so that no more than one is in memory.
 
+    The header comes first in the file and is known last: ``reserve`` bytes are kept free for it, and the format lets it be padded
+    with spaces. ``fits`` says whether a tensor may still go into this file.
+    """
 
-def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write one file and flush it to the disk. Large types first, so that every tensor is aligned, as the format's own
-    writer does."""
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name in order:
-        array = tensors[name]
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        _write_arrays(file, (tensors[name] for name in order))
-        file.flush()
-        os.fsync(file.fileno())
+    def __init__(self, path: Path, reserve: int) -> None:
+        self.path = path
+        self.nbytes = 0
+        self._entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        self._reserve = -(-reserve // 8) * 8
+        self._used = 64
+        self._file = path.open("wb")
+        self._file.seek(8 + self._reserve)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the tensors written."""
+        return [name for name in self._entries if name != "__metadata__"]
 
-def _write_arrays(file: BinaryIO, arrays: Iterable[npt.NDArray[Any]]) -> None:
-    for array in arrays:
-        # bfloat16 has no buffer protocol of its own; as bytes every type has.
+    def fits(self, name: str, array: npt.NDArray[Any]) -> bool:
+        """Whether there is room in the header, and the tensor would be aligned: readers map it, and the format allows no gaps."""
+        return self._used + _entry_bytes(name, array) <= self._reserve and self.nbytes % array.dtype.itemsize == 0
+
+    def append(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Write one tensor that ``fits``."""
+        stop = self.nbytes + array.nbytes
+        self._entries[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [self.nbytes, stop]}
+        self._used += _entry_bytes(name, array)
         if array.nbytes:
-            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            # bfloat16 has no buffer protocol of its own; as bytes every type has.
+            self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self.nbytes = stop
+
+    def close(self) -> None:
+        """Write the header and flush the file to the disk."""
+        text = json.dumps(self._entries, separators=(",", ":")).encode()
+        self._file.seek(0)
+        self._file.write(self._reserve.to_bytes(8, "little") + text.ljust(self._reserve))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._file.close()
+
+
+def _entry_bytes(name: str, array: npt.NDArray[Any]) -> int:
+    """Bytes that an entry of the header takes at most: two offsets of 20 digits, and the punctuation."""
+    return len(json.dumps(name)) + 21 * array.ndim + 110

@@ -1,0 +1,138 @@
+"""Chat messages as the text that a model was trained on: the model's own jinja2 template, run in a sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import jinja2
+
+from llmasos.runtime import template_sandbox
+from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
+from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached
+from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
+
+#: The longest templates in use have 20 KB.
+MAX_TEMPLATE_BYTES: Final = 1 << 20
+
+#: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
+_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+
+
+class ChatTemplate:
+    """A compiled template, with the special tokens that it may name. Safe to share between threads.
+
+    Args:
+        source: the jinja2 text.
+        tokens: ``bos_token`` and the like -> text.
+        where: the file it is from, for errors.
+
+    Raises:
+        CheckpointError: the template is too long or no jinja2.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
+        self.source = source
+        self._tokens = dict(tokens)
+        self._where = where
+        if len(source) > MAX_TEMPLATE_BYTES:
+            raise CheckpointError(f"{where} has a chat template of {len(source)} characters, more than any real one; get the model again.")
+        try:
+            self._template = ChatEnvironment().from_string(source)
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
+            raise CheckpointError(
+                f"{where} has a chat template that is not valid jinja2 ({_short(error)}); get the model again."
+            ) from error
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        """The chat template of a checkpoint: chat_template.jinja, tokenizer_config.json, or GGUF's metadata. None where it has none.
+
+        Raises:
+            CheckpointError: the template is damaged.
+        """
+        if checkpoint.format == "gguf":
+            from llmasos.runtime.checkpoint import gguf_metadata as meta
+            from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
+
+            source = meta.text(checkpoint.header, "tokenizer.chat_template") if isinstance(checkpoint, GGUFCheckpoint) else None
+            where = str(checkpoint.path)
+        else:
+            folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+            source, where = _in_folder(folder)
+        if source is None:
+            return None
+        return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+        """The messages as one text, with the beginning of the assistant's turn where ``add_generation_prompt`` is set.
+
+        Raises:
+            RequestError: there are no messages, or the template refuses them.
+            CheckpointError: the template breaks out of its bounds of time or memory.
+        """
+        if not messages:
+            raise RequestError("A chat needs at least one message; give messages with role and content.")
+        values = {"messages": [_plain(_message(message)) for message in messages], "tools": None, "documents": None}
+        try:
+            with template_sandbox.budget():
+                pieces = self._template.generate(**values, **self._tokens, add_generation_prompt=add_generation_prompt)
+                return _joined(pieces)
+        except (LimitReached, RecursionError, MemoryError, jinja2.exceptions.SecurityError) as error:
+            raise CheckpointError(f"{self._where} has a chat template that was stopped: {_short(error)}; do not use this model.") from error
+        except Exception as error:  # whatever the template's expressions do with these messages
+            raise RequestError(f"The chat template of {self._where} refuses these messages: {_short(error)}.") from error
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    found, size = [], 0
+    for piece in pieces:
+        size += len(piece)
+        if size > template_sandbox.MAX_CHARACTERS:
+            raise LimitReached("it makes too long a text")
+        found.append(piece)
+    return "".join(found)
+
+
+def _in_folder(folder: Path) -> tuple[str | None, str]:
+    """The template of a folder and the file that holds it; newer models have it in a file of its own."""
+    path = inside(folder, "chat_template.jinja")
+    if path.is_file():
+        return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found = read_json_if_there(folder, name).get("chat_template")
+        if isinstance(found, list):
+            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+            found = named.get("default")
+        if isinstance(found, str):
+            return found, str(folder / name)
+    return None, str(folder)
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as transformers hands it to templates: no keys without a value, reasoning under the names that they read."""
+    if not isinstance(message, Mapping):
+        raise RequestError(f"A chat message is {type(message).__name__!r}, and a mapping with role and content is needed.")
+    kept = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((kept[name] for name in _REASONING if name in kept), None)
+    return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's types only: an object of another type may have methods that the sandbox takes for harmless."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 160 else f"{text[:157]}...").rstrip(".")

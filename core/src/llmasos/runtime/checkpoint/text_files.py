@@ -1,0 +1,48 @@
+"""Tokenizer, chat template and generation config of a checkpoint, copied or written out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmasos.runtime.checkpoint import gguf_metadata as meta
+from llmasos.runtime.checkpoint.folder import inside, read_small
+from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
+from llmasos.runtime.checkpoint.huggingface import TEXT_FILES
+from llmasos.runtime.checkpoint.writing import write_bytes, write_json
+from llmasos_hookspecs import Checkpoint
+
+_LARGEST = 256 << 20
+
+
+def write_text_files(base: Checkpoint, folder: Path) -> None:
+    """Put into ``folder`` what a tokenizer needs: the files of a Hugging Face folder, or those that a GGUF file's metadata is."""
+    if isinstance(base, GGUFCheckpoint):
+        _write_out(base, folder)
+        return
+    for name in TEXT_FILES:
+        path = inside(base.path, name)
+        if path.is_file():
+            write_bytes(folder / name, read_small(path, _LARGEST))
+
+
+def _write_out(base: GGUFCheckpoint, folder: Path) -> None:
+    config = base.config
+    ends = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
+    write_json(folder / "generation_config.json", ends)
+    if "tokenizer.ggml.model" not in base.header.metadata:
+        return
+    from llmasos.runtime.tokenizer import tokenizer_from_gguf
+
+    tokenizer = tokenizer_from_gguf(base.header)
+    write_bytes(folder / "tokenizer.json", tokenizer.backend.to_str(pretty=False).encode())
+    described: dict[str, Any] = {
+        # The class that takes tokenizer.json as it is.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config["max_position_embeddings"],
+        **tokenizer.named,
+    }
+    if (template := meta.text(base.header, "tokenizer.chat_template")) is not None:
+        described["chat_template"] = template
+    write_json(folder / "tokenizer_config.json", described)
