@@ -1,0 +1,102 @@
+"""Task ``answer``: a question about given documents."""
+
+from __future__ import annotations
+
+import attrs
+
+from llmasos_app_text.passages import Passage, best_passages, split_passages
+from llmasos_app_text.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
+from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How documents are cut."""
+
+    passage_tokens: int = attrs.field(default=160, metadata={"help": "Documents are cut into passages of at most this many tokens."})
+
+
+@attrs.frozen(kw_only=True)
+class Inputs:
+    """A question and the documents that hold the answer."""
+
+    question: str = attrs.field(metadata={"help": "The question."})
+    documents: tuple[str, ...] = attrs.field(
+        default=(), metadata={"help": "Texts to find the answer in; without any, the model answers by itself."}
+    )
+    passages: int = attrs.field(default=3, metadata={"help": "Passages to show the model at most."})
+    max_new_tokens: int = attrs.field(default=128, metadata={"help": "Tokens of the answer at most."})
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    """The answer, and the passages that it was given, the best first."""
+
+    text: str
+    passages: tuple[Passage, ...]
+    finish_reason: str
+
+    def __str__(self) -> str:
+        sources = "".join(f"\n[{n}] document {p.document}, character {p.start}: {p.text}" for n, p in enumerate(self.passages, 1))
+        return f"{self.text}\n{sources}" if sources else self.text
+
+
+class Answer:
+    """Answer a question from the passages of the documents that fit it best."""
+
+    inputs = Inputs
+    output = Output
+
+    def __init__(self, options: Options) -> None:
+        if options.passage_tokens < 16:
+            raise RequestError(f"passage_tokens is {options.passage_tokens!r}, and it must be a whole number of at least 16.")
+        self._passage_tokens = options.passage_tokens
+
+    def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        if inputs.passages < 1:
+            raise RequestError(f"passages is {inputs.passages!r}, and it must be a whole number of at least 1.")
+        new = reply_room(model, inputs.max_new_tokens)
+        room = model.context_length - new
+        # At least half of the prompt's room stays for passages, however long the question is.
+        question, _ = shorten_last(model, user_prompt(without_control_tokens(inputs.question, model.tokenizer)), max(1, room // 2))
+        asked = question[-1]["content"]
+        size = max(1, min(self._passage_tokens, room // 4))
+        candidates = split_passages(inputs.documents, size, model.tokenizer)
+        used: list[Passage] = []
+        prompt = _prompt(asked, used, model)
+        for passage in best_passages(candidates, inputs.question, inputs.passages) if candidates else []:
+            longer = _prompt(asked, [*used, passage], model)
+            if model.count_tokens(longer) > room:
+                break
+            used.append(passage)
+            prompt = longer
+        prompt, _ = shorten_last(model, prompt, room)
+        generation = model.generate(prompt, max_new_tokens=new, stop=turn_stops(model))
+        return Output(text=generation.text.strip(), passages=tuple(used), finish_reason=generation.finish_reason)
+
+
+def _prompt(question: str, passages: list[Passage], model: TaskModel) -> list[Message]:
+    if not passages:
+        return user_prompt(question)
+    shown = "\n\n".join(f"[{n}] {without_control_tokens(p.text, model.tokenizer)}" for n, p in enumerate(passages, 1))
+    return user_prompt(
+        "Answer the question from the passages, in one or two sentences. If they do not hold the answer, say that you do not know.\n\n"
+        f"{shown}\n\nQuestion: {question}"
+    )
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="Answer a question from given documents, with the passages used.",
+        options=Options,
+        examples=(
+            'llmasos task answer --question "When was it built?" --documents @history.txt',
+            'model.run("answer", question="Who wrote it?", documents=[text]).passages',
+        ),
+    )
+
+
+@hookimpl
+def llmasos_create_task(options: Options, context: Context) -> Task:
+    return Answer(options)

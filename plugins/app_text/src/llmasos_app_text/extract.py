@@ -1,0 +1,76 @@
+"""Task ``extract``: what a text says, in the form of a JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+
+from llmasos_app_text.json_completion import compact, complete_json, parse_json
+from llmasos_app_text.prompting import reply_room, shorten_last, user_prompt, without_control_tokens
+from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+
+
+@attrs.frozen(kw_only=True)
+class Inputs:
+    """A text, and the form in which its facts are wanted."""
+
+    text: str = attrs.field(metadata={"help": "The text to read."})
+    schema: dict[str, Any] = attrs.field(metadata={"help": "JSON Schema of the answer."})
+    instruction: str = attrs.field(default="", metadata={"help": "What to look for, in a sentence."})
+    max_new_tokens: int = attrs.field(default=512, metadata={"help": "Tokens of the answer at most."})
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    """``data`` satisfies the schema. It is ``complete`` unless the token limit cut it: then it was closed with as little as the schema
+    allows. ``cut_tokens`` in the middle of the text did not fit the context."""
+
+    data: Any
+    complete: bool
+    cut_tokens: int = 0
+
+    def __str__(self) -> str:
+        return json.dumps(self.data, ensure_ascii=False, indent=2)
+
+
+class Extract:
+    """Read facts out of a text, in the form of a JSON Schema, by constrained decoding."""
+
+    inputs = Inputs
+    output = Output
+
+    def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        new = reply_room(model, inputs.max_new_tokens)
+        text = without_control_tokens(inputs.text, model.tokenizer)
+        task = inputs.instruction.strip() or "Extract the facts from the text."
+        frame = f"{task}\nReply in JSON with this schema:\n{json.dumps(inputs.schema, ensure_ascii=False)}"
+        messages = user_prompt(text, system=without_control_tokens(frame, model.tokenizer))
+        messages, cut = shorten_last(model, messages, model.context_length - new)
+        generation = model.generate(messages, max_new_tokens=new, schema=compact(inputs.schema))
+        complete = generation.finish_reason != "length"
+        try:
+            data = parse_json(generation.text)
+        except ValueError as error:
+            if complete:
+                raise RequestError(f"The model's answer is no JSON ({error}): it does not honour the schema.") from error
+            data = parse_json(complete_json(generation.text, inputs.schema))
+        return Output(data=data, complete=complete, cut_tokens=cut)
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="Read facts out of a text, in the form of a JSON Schema.",
+        options=NoOptions,
+        examples=(
+            "llmasos task extract --text @mail.txt --schema @person.json",
+            'model.run("extract", text=mail, schema={"type": "array", "items": {"type": "string"}}, instruction="List the names.").data',
+        ),
+    )
+
+
+@hookimpl
+def llmasos_create_task(options: NoOptions, context: Context) -> Task:
+    return Extract()

@@ -1,0 +1,81 @@
+"""Labels scored by likelihood, with the model's bias for some of them taken out."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from llmasos_app_text.sentences import chunks
+from llmasos_hookspecs import RequestError, TaskModel
+
+#: Inputs without content, to measure how likely the model finds each label when there is nothing to judge
+#: (contextual calibration: Zhao et al., "Calibrate Before Use", 2021).
+CONTENT_FREE = ("N/A", "...", "Text.")
+
+
+@attrs.frozen(kw_only=True)
+class LabelProbabilities:
+    """The likeliest label, and the probability of each; they sum to 1."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class LabelScorer:
+    """Scores labels behind a prompt; a model's label bias is measured once for each prompt and set of labels.
+
+    Args:
+        calibrate: subtract from each label its mean log probability behind inputs without content.
+        chunk_tokens: a longer text is scored in parts of this many tokens, and their scores averaged by length.
+    """
+
+    def __init__(self, *, calibrate: bool = True, chunk_tokens: int = 512) -> None:
+        if chunk_tokens < 16:
+            raise RequestError(f"chunk_tokens is {chunk_tokens!r}, and it must be a whole number of at least 16.")
+        self._calibrate = calibrate
+        self._chunk_tokens = chunk_tokens
+        self._biases: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], list[float]]] = weakref.WeakKeyDictionary()
+
+    def score(self, model: TaskModel, prompt_of: Callable[[str], str], text: str, labels: Sequence[str]) -> LabelProbabilities:
+        """How likely each of ``labels`` is behind ``prompt_of(text)``, compared by log probability a token.
+
+        Raises ``RequestError`` where there are fewer than two labels, two of them are equal, or the prompt leaves no room for a text.
+        """
+        if len(labels) < 2 or len({label.strip() for label in labels}) < len(labels) or not all(label.strip() for label in labels):
+            raise RequestError(f"labels are {list(labels)!r}; give at least two, all different and none empty.")
+        words = [f" {label.strip()}" for label in labels]
+        # One token more for each seam where the text meets the prompt, and some for texts that encode differently in a prompt.
+        room = model.context_length - model.count_tokens(prompt_of("")) - max(model.count_tokens(word) for word in words) - 8
+        if room < 1:
+            raise RequestError(f"The labels and the instruction leave no room for a text in a context of {model.context_length} tokens.")
+        parts = chunks(text.strip(), min(room, self._chunk_tokens), model.tokenizer) or [""]
+        weights = [len(model.tokenizer.encode(part, special=False)) + 1 for part in parts]
+        rows = [_log_probabilities(model, prompt_of(part.strip()), words) for part in parts]
+        bias = self._bias(model, prompt_of, words) if self._calibrate else [0.0] * len(words)
+        total = sum(weights)
+        means = [sum(w * row[i] for w, row in zip(weights, rows, strict=True)) / total - bias[i] for i in range(len(words))]
+        probabilities = dict(zip(labels, _softmax(means), strict=True))
+        return LabelProbabilities(label=max(probabilities, key=probabilities.__getitem__), probabilities=probabilities)
+
+    def _bias(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str]) -> list[float]:
+        known = self._biases.setdefault(model, {})
+        key = (prompt_of(""), *words)
+        if key not in known:
+            rows = [_log_probabilities(model, prompt_of(text), words) for text in CONTENT_FREE]
+            known[key] = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        return known[key]
+
+
+def _log_probabilities(model: TaskModel, prompt: str, words: Sequence[str]) -> list[float]:
+    return [score.mean for score in model.score(prompt, words)]
+
+
+def _softmax(scores: Sequence[float]) -> list[float]:
+    top = max(scores)
+    weights = [math.exp(score - top) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]

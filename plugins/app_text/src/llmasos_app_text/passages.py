@@ -1,0 +1,74 @@
+"""Passages of documents, and those that fit a question best (BM25)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from llmasos_app_text.sentences import chunks
+from llmasos_hookspecs import Tokenizer
+
+# Scripts without spaces between words: Chinese, Japanese kana, Thai, Lao, Khmer, Burmese.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORDS = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
+_STOP_WORDS = """
+    a an and are as at be been but by did do does for from had has have how i if in into is it its me my no not of on or our she he so
+    that the their them then there these they this to us was we were what when where which who whom why will with you your
+"""
+_ENGLISH_STOP_WORDS = frozenset(_STOP_WORDS.split())
+
+
+@attrs.frozen(kw_only=True)
+class Passage:
+    """A part of a document: ``document`` counts from 0, ``start`` is its first character there, ``score`` its BM25 score."""
+
+    document: int
+    start: int
+    text: str
+    score: float = 0.0
+
+
+def split_passages(documents: Sequence[str], tokens: int, tokenizer: Tokenizer) -> list[Passage]:
+    """Passages of at most ``tokens`` tokens that end where sentences end; those without a word are left out."""
+    found: list[Passage] = []
+    for index, document in enumerate(documents):
+        start = 0
+        for chunk in chunks(document, tokens, tokenizer):
+            body = chunk.strip()
+            if body:
+                found.append(Passage(document=index, start=start + chunk.index(body), text=body))
+            start += len(chunk)
+    return found
+
+
+def words(text: str) -> list[str]:
+    """Words in lower case without English stop words; scripts that put no spaces between words as pairs of characters."""
+    found: list[str] = []
+    for run in _WORDS.findall(text.lower()):
+        if re.match(f"[{_UNSPACED}]", run):
+            found.extend(run[i : i + 2] for i in range(len(run) - 1)) if len(run) > 1 else found.append(run)
+        elif run not in _ENGLISH_STOP_WORDS:
+            found.append(run)
+    return found
+
+
+def best_passages(passages: Sequence[Passage], question: str, count: int) -> list[Passage]:
+    """The ``count`` passages with the highest BM25 score for ``question`` (Robertson & Zaragoza, 2009), best first.
+
+    Passages that share no word with the question are left out, unless none shares one: then the first ones are taken.
+    """
+    from bm25s import BM25
+
+    query = words(question)
+    corpus = [words(passage.text) for passage in passages]
+    vocabulary = {word for passage in corpus for word in passage}
+    query = [word for word in query if word in vocabulary]
+    if not query:
+        return list(passages[:count])
+    ranking = BM25(method="lucene")
+    ranking.index(corpus, show_progress=False)
+    scores = ranking.get_scores(query)
+    order = sorted(range(len(passages)), key=lambda index: (-float(scores[index]), index))
+    return [attrs.evolve(passages[index], score=float(scores[index])) for index in order[:count] if scores[index] > 0]
