@@ -1,6 +1,7 @@
 """The contract between LLMasOS and its plugins: all that a plugin may import."""
 
 from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
+from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
 from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
@@ -65,6 +66,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "QuantizedTensor",
+    "QueueBounds",
     "Reject",
     "Rejected",
     "Request",
@@ -87,6 +89,7 @@ __all__ = [
     "Tokenizer",
     "UnsupportedModel",
     "as_float32",
+    "expected_seconds",
     "hookimpl",
     "hookspec",
 ]

@@ -82,7 +82,8 @@ class Stats:
     Attributes:
         now: ``time.monotonic`` seconds.
         waiting, running: sequences.
-        waiting_tokens: tokens yet to compute of all that wait.
+        waiting_tokens: tokens yet to compute at most, of all that wait.
+        waiting_prompt_tokens: those of them that are their prompts'.
         kv_used, kv_capacity: tokens in the KV ledger; capacity 0 is unknown.
         prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
     """
@@ -91,6 +92,7 @@ class Stats:
     waiting: int = 0
     running: int = 0
     waiting_tokens: int = 0
+    waiting_prompt_tokens: int = 0
     running_tokens: int = 0
     kv_used: int = 0
     kv_capacity: int = 0

@@ -206,6 +206,7 @@ class Scheduler:
             waiting=len(self.waiting) + len(followers),
             running=len(self.running),
             waiting_tokens=self.waiting.tokens + sum(sequence.remaining for sequence in followers),
+            waiting_prompt_tokens=self.waiting.prompt_tokens + sum(sequence.prompt_length for sequence in followers),
             running_tokens=sum(sequence.remaining for sequence in self.running),
             kv_used=ledger.used - self.cache.prefixes.tokens,
             kv_capacity=ledger.capacity,

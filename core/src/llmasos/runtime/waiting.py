@@ -38,11 +38,13 @@ class WaitingQueue:
     thousand, and a tenant who floods the queue takes one place at its head.
 
     Attributes:
-        tokens: tokens yet to compute of all that wait.
+        tokens: tokens yet to compute at most of all that wait.
+        prompt_tokens: of their prompts.
     """
 
     def __init__(self, policy: GuardedPolicy) -> None:
         self.tokens = 0
+        self.prompt_tokens = 0
         self._policy = policy
         self._entries: dict[str, _Entry] = {}
         self._turn: deque[_Entry] = deque()
@@ -67,6 +69,7 @@ class WaitingQueue:
         self._entries[sequence.request.id] = entry
         self._turn.append(entry)
         self.tokens += sequence.remaining
+        self.prompt_tokens += sequence.prompt_length
         try:
             self._place(entry, self._policy.rank(sequence, now))
         except Exception as error:  # ranks that cannot be compared with one another
@@ -78,6 +81,7 @@ class WaitingQueue:
         entry = self._entries.pop(sequence.request.id)
         entry.key = None
         self.tokens -= sequence.remaining
+        self.prompt_tokens -= sequence.prompt_length
         try:
             self._drop_stale(sequence.request.tenant)
         except Exception as error:

@@ -1,0 +1,9 @@
+"""The contract of scheduling policies, for deadline."""
+
+from __future__ import annotations
+
+from llmasos_hookspecs.testing import SchedulerConformance
+
+
+class TestConformance(SchedulerConformance):
+    module = "llmasos_sched_deadline"
