@@ -53,10 +53,10 @@ FAIR = policy("""
         self.used[request.id] = 0.0
         return Admit()
     def rank(self, sequence, now):
-        return (self.used.get(sequence.request.id, 0.0) + sequence.request.arrival - now, sequence.request.id)
+        return (self.used.get(sequence.request.id, 0.0) / 8 + sequence.request.arrival - now, sequence.request.id)
     def victim(self, running, needy, now):
         worst = max(running, key=lambda s: self.rank(s, now))
-        return worst.request.id if self.rank(worst, now)[0] > self.rank(needy, now)[0] + 200 else None
+        return worst.request.id if self.rank(worst, now)[0] > self.rank(needy, now)[0] + 50 else None
     def quantum(self, sequence, budget): return max(1, budget // 2)
     def on_commit(self, charges):
         for c in charges:

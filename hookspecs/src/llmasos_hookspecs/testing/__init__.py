@@ -3,6 +3,7 @@
 Needs pytest: install ``llmasos-hookspecs[testing]``.
 """
 
+from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.loader import LoaderConformance
@@ -11,12 +12,16 @@ from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, SandboxStore, SandboxWriter, read_folder
 from llmasos_hookspecs.testing.scheduler import SchedulerConformance
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
+from llmasos_hookspecs.testing.source import SourceConformance
 from llmasos_hookspecs.testing.standard import StandardTests, overrides_standard
+from llmasos_hookspecs.testing.task import TaskConformance
+from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 
 __all__ = [
     "CASES",
     "QUANTIZED_CASES",
+    "AcceleratorConformance",
     "ByteTokenizer",
     "KeyValues",
     "LoaderConformance",
@@ -28,9 +33,12 @@ __all__ = [
     "SandboxStore",
     "SandboxWriter",
     "SchedulerConformance",
+    "ScriptedTaskModel",
     "SimulatedSequence",
     "Simulation",
+    "SourceConformance",
     "StandardTests",
+    "TaskConformance",
     "TinyCheckpoint",
     "overrides_standard",
     "quantize",

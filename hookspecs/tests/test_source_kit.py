@@ -1,0 +1,95 @@
+"""``SourceConformance`` passes a right source and catches wrong ones, each by the test that is meant to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+PLUGIN = """
+import shutil
+from pathlib import Path
+from llmasos_hookspecs import Component, SourceError, hookimpl
+
+@hookimpl
+def llmasos_component(): return Component(summary="Copy a folder into the store.", schemes=("copy",))
+
+@hookimpl
+def llmasos_fetch(ref, context):
+    scheme, _, rest = ref.partition(":")
+    if scheme != "copy":
+        return None
+    if not rest or not Path(rest).is_absolute() or not Path(rest).is_dir():
+        raise SourceError(f"{ref!r} names no folder; give an absolute path.")
+    found = context.store.find(rest)
+    if found is not None:
+        return found
+    return context.store.add(rest, lambda folder: shutil.copytree(rest, folder, dirs_exist_ok=True), source=ref)
+"""
+
+BODY = """
+def make_reference(self, folder):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return f"copy:{folder}"
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in PLUGIN
+    return PLUGIN.replace(old, new)
+
+
+@attrs.frozen
+class Wrong:
+    """A defective plugin, and the standard tests that must fail for it."""
+
+    source: str
+    caught_by: tuple[str, ...]
+
+
+FAILS = "test_unknown_references_are_refused"
+WRONG = {
+    "refuses what is not its own": Wrong(
+        changed("return None\n", 'raise SourceError("not mine")\n'), ("test_leaves_foreign_references_alone",)
+    ),
+    "answers what is not its own": Wrong(
+        changed('    if scheme != "copy":\n        return None\n', ""), ("test_leaves_foreign_references_alone",)
+    ),
+    "invents a folder": Wrong(
+        changed('raise SourceError(f"{ref!r} names no folder; give an absolute path.")', "return Path.cwd()"), (FAILS,)
+    ),
+    "raises what is no SourceError": Wrong(changed("raise SourceError(", "raise OSError("), (FAILS,)),
+    "goes to the network offline": Wrong(
+        changed("    if not rest", "    import socket\n    socket.create_connection(('127.0.0.1', 9))\n    if not rest"), (FAILS,)
+    ),
+    "fetches every time to another place": Wrong(
+        changed("found = context.store.find(rest)", "found = None").replace("add(rest,", "add(rest + str(context.store.fills),"),
+        ("test_fetching_twice_gives_the_same",),
+    ),
+    "returns text": Wrong(changed("return context.store.add(", "return str(context.store.add)("), ("test_fetching_twice_gives_the_same",)),
+    "returns what is not there": Wrong(
+        changed("return context.store.add(rest, lambda", 'return Path("/nowhere") or (rest, lambda'),
+        ("test_fetching_twice_gives_the_same",),
+    ),
+    "has a scheme with a colon": Wrong(changed('("copy",)', '("copy:",)'), ("test_schemes_are_plain",)),
+}
+
+
+def test_a_right_source_passes(run_conformance: Callable[..., Any]) -> None:
+    """A source that copies into the store passes every standard test."""
+    outcomes = run_conformance("SourceConformance", PLUGIN, BODY)
+    assert not outcomes.collection_errors
+    assert not outcomes.failed, outcomes.messages
+    assert not outcomes.skipped
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_source_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
+    """A source with one defect fails the tests that are meant to find it."""
+    wrong = WRONG[defect]
+    outcomes = run_conformance("SourceConformance", wrong.source, BODY, wrong.caught_by)
+    assert not outcomes.collection_errors
+    assert set(wrong.caught_by) <= outcomes.failed, f"passed {sorted(outcomes.passed)}"
