@@ -160,7 +160,9 @@ SCHEMA = {
     "required": ["name", "born", "likes", "code"],
     "additionalProperties": False,
 }
-WHOLE = json.dumps({"name": 'A "b" \\ é', "born": 1999, "likes": ["tea", "coffee"], "code": "ABC-12"}, separators=(",", ":"))
+WHOLE = json.dumps(
+    {"name": 'A "b" \\ é', "born": 1999, "likes": ["tea", "coffee"], "code": "ABC-12"}, separators=(",", ":"), ensure_ascii=False
+)
 
 
 @pytest.mark.parametrize("cut", range(len(WHOLE) + 1))

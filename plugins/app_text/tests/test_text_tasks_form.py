@@ -41,7 +41,10 @@ SCHEMAS = (
 
 tokens = st.integers(min_value=1, max_value=200)
 CASES: dict[str, tuple[Any, Any]] = {
-    "generate": (generate, st.builds(generate.Inputs, prompt=texts(), system=texts(), chat=st.booleans(), max_new_tokens=tokens)),
+    "generate": (
+        generate,
+        st.builds(generate.Inputs, prompt=texts(), system=names() | st.just(""), chat=st.booleans(), max_new_tokens=tokens),
+    ),
     "translate": (translate, st.builds(translate.Inputs, text=texts(), target=names(), source=names() | st.just(""))),
     "summarize": (
         summarize,

@@ -18,8 +18,7 @@ def fit_history(model: TaskModel, messages: Sequence[Message], room: int) -> tup
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
     rest = list(messages[len(system) :])
-    starts = [index for index, message in enumerate(rest) if message["role"] == "user"] or [0]
-    starts[0] = 0
+    starts = [index for index, message in enumerate(rest) if message["role"] == "user" or index == 0]
     low, high = 0, len(starts) - 1
     while low < high:  # the fewest turns to drop; the length falls with every turn dropped
         middle = (low + high) // 2

@@ -22,8 +22,10 @@ def sentences(text: str) -> Iterator[str]:
     """Sentences of ``text`` with the white space that follows them; joined they are ``text``."""
     begin = 0
     for match in _END.finditer(text):
-        if "\n" not in match.group() and _ABBREVIATIONS.search(text, max(begin, match.end() - 12), match.end()):
-            continue
+        if match.group()[0] == "." and "\n" not in match.group():
+            goes_on = text[match.end() : match.end() + 1].islower()
+            if goes_on or _ABBREVIATIONS.search(text, max(begin, match.end() - 12), match.end()):
+                continue
         if match.end() > begin:
             yield text[begin : match.end()]
             begin = match.end()
