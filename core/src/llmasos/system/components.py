@@ -72,15 +72,30 @@ def missing_frameworks(component: Component) -> tuple[str, ...]:
 class PluginSet:
     """The plugins of one pipeline: one ``PluginManager`` that holds what config names, and the observers."""
 
-    def __init__(self, loaded: Iterable[LoadedComponent]) -> None:
-        self.loaded = tuple(loaded)
+    def __init__(self, loaded: Iterable[LoadedComponent] = ()) -> None:
+        self._loaded: dict[Entry, LoadedComponent] = {}
         self._manager = PluginManager(PROJECT)
         self._manager.add_hookspecs(specs)
-        for each in self.loaded:
-            # One module may stand behind several names, and one name may be used twice in a pipeline.
-            if not self._manager.is_registered(each.module):
-                self._manager.register(each.module, f"{each.entry.kind} {each.entry.qualified}")
-        self._manager.check_pending()
+        for each in loaded:
+            self._register(each)
+
+    @property
+    def loaded(self) -> tuple[LoadedComponent, ...]:
+        """What the set holds, in the order it came in."""
+        return tuple(self._loaded.values())
+
+    def add(self, entry: Entry) -> LoadedComponent:
+        """Import a component and take it in, unless it is in already. Raises ``PluginError`` like ``load_component``."""
+        if entry not in self._loaded:
+            self._register(load_component(entry))
+        return self._loaded[entry]
+
+    def _register(self, loaded: LoadedComponent) -> None:
+        self._loaded[loaded.entry] = loaded
+        # One module may stand behind several names, and one name may be used twice in a pipeline.
+        if not self._manager.is_registered(loaded.module):
+            self._manager.register(loaded.module, f"{loaded.entry.kind} {loaded.entry.qualified}")
+            self._manager.check_pending()
 
     def call(self, loaded: LoadedComponent, hook: str, **arguments: Any) -> Any:
         """Call one component's hook, and no other's.

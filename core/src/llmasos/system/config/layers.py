@@ -13,6 +13,7 @@ import attrs
 
 from llmasos.system.config.sections import Config
 from llmasos.system.folders import config_folder
+from llmasos.system.options.words import dotted
 from llmasos_hookspecs import ConfigError
 
 #: A config is written by hand; a file beyond this is something else.
@@ -88,7 +89,7 @@ def read_layer(path: Path) -> Layer:
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any], path: str, origin: str, origins: dict[str, str]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
-        place = f"{path}.{key}" if path else key
+        place = dotted(path, key)
         if isinstance(value, Mapping):
             under = merged.get(key)
             merged[key] = _merge(under if isinstance(under, Mapping) else {}, value, place, origin, origins)
@@ -104,7 +105,7 @@ def _mark(value: Any, path: str, origin: str, origins: dict[str, str]) -> None:
         del origins[place]
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _mark(item, f"{path}.{key}", origin, origins)
+            _mark(item, dotted(path, key), origin, origins)
     elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         for i, item in enumerate(value):
             _mark(item, f"{path}[{i}]", origin, origins)
@@ -186,4 +187,4 @@ def _value(text: str) -> Any:
 def _place(path: str, step: str | int) -> str:
     if isinstance(step, int):
         return f"{path}[{step}]"
-    return f"{path}.{step}" if path else step
+    return dotted(path, step)

@@ -9,7 +9,7 @@ import attrs
 
 from llmasos.system.nearest import nearest
 from llmasos.system.options import find_problems, structure_options, unstructure
-from llmasos.system.options.words import found_in_words
+from llmasos.system.options.words import dotted, found_in_words, value_in_words
 from llmasos.system.sizes import parse_size
 from llmasos_hookspecs import ConfigError
 
@@ -201,7 +201,7 @@ class _Reader:
         plain = {key: value for key, value in self.mapping.items() if key not in _TABLES}
         own = self._section(GlobalTable, plain, "", also=_TABLES)
         resources = self._section(ResourcesConfig, self._table("resources"), "resources")
-        tasks = {name: self._component(value, f"tasks.{name}", name) for name, value in self._table("tasks").items()}
+        tasks = {name: self._component(value, dotted("tasks", name), name) for name, value in self._table("tasks").items()}
         return Config(
             models=self._models(),
             tasks=tasks,
@@ -222,7 +222,7 @@ class _Reader:
         if not named or "source" in model:
             found[DEFAULT_MODEL] = _model(DEFAULT_MODEL, table, loader, stages, scheduler)
         for name, value in named.items():
-            path = f"models.{name}"
+            path = dotted("models", name)
             if not isinstance(value, Mapping):
                 self._refuse(path, f"{path} is {found_in_words(value)}, and it must be a table.")
                 continue
@@ -274,7 +274,7 @@ class _Reader:
         use = value.get("use", default)
         if not isinstance(use, str) or not use:
             close = None if "use" in value else nearest("use", map(str, value))
-            hint = f'; did you mean it by "{close}"?' if close else "."
+            hint = f"; did you mean it by {value_in_words(close)}?" if close else "."
             known = (
                 "must be set, to the name of an installed component" if use is None else f"is {found_in_words(use)}, and it must be a name"
             )

@@ -17,7 +17,7 @@ import attrs
 
 from llmasos.system.nearest import listed, nearest
 from llmasos.system.options.fields import Field, fields_of
-from llmasos.system.options.words import found_in_words, is_union, one_of, type_in_words, unwrapped, value_in_words
+from llmasos.system.options.words import dotted, found_in_words, is_union, one_of, type_in_words, unwrapped, value_in_words
 from llmasos_hookspecs import ConfigError
 
 T = TypeVar("T")
@@ -63,11 +63,11 @@ def _read_attrs(cls: type, value: Any, path: str, problems: list[ConfigError], a
             close = nearest(str(key), (*fields, *also))
             hint = f' did you mean "{close}"?' if close else ""
             known = f"known here: {listed((*fields, *also))}"
-            place = _join(path, key)
+            place = dotted(path, key)
             _refuse(place, f"{place} is unknown;{hint} {known[0].upper() if hint else 'k'}{known[1:]}.", problems)
     arguments = {}
     for key, field in fields.items():
-        place = _join(path, key)
+        place = dotted(path, key)
         if key in value:
             arguments[key] = _read_field(field, value[key], place, problems)
         elif field.required:
@@ -85,7 +85,7 @@ def _build(cls: type, arguments: dict[str, Any], path: str, problems: list[Confi
         sentence = str(error.args[0] if error.args else error).rstrip(".")
         if field is None:
             return _refuse(path, f"{path or 'The config'} is not accepted: {sentence}.", problems)
-        place, value = _join(path, field.key), value_in_words(arguments.get(field.key, field.default))
+        place, value = dotted(path, field.key), value_in_words(arguments.get(field.key, field.default))
         if field.bounds:
             return _refuse(place, f"{place} is {value}, and it must be {field.allowed}.", problems)
         return _refuse(place, f"{place} is {value}, which is not accepted: {sentence}.", problems)
@@ -223,7 +223,7 @@ def _read_mapping(kind: Any, base: type, value: Any, path: str, problems: list[C
         return _wrong(kind, value, path, problems)
     arguments = typing.get_args(kind)
     key_kind, value_kind = arguments if len(arguments) == 2 else (Any, Any)
-    return {_read_key(key_kind, key, path, problems): _read(value_kind, item, _join(path, key), problems) for key, item in value.items()}
+    return {_read_key(key_kind, key, path, problems): _read(value_kind, item, dotted(path, key), problems) for key, item in value.items()}
 
 
 def _read_key(kind: Any, key: Any, path: str, problems: list[ConfigError]) -> Any:
@@ -232,8 +232,8 @@ def _read_key(kind: Any, key: Any, path: str, problems: list[ConfigError]) -> An
         try:
             return int(key)
         except ValueError:
-            return _refuse(path, f'{path} has the key "{key}", and its keys must be whole numbers.', problems)
-    return _read(kind, key, _join(path, key), problems)
+            return _refuse(path, f"{path} has the key {value_in_words(key)}, and its keys must be whole numbers.", problems)
+    return _read(kind, key, dotted(path, key), problems)
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -259,7 +259,3 @@ def _meant(value: Any, allowed: Sequence[Any]) -> str:
 def _refuse(path: str, sentence: str, problems: list[ConfigError]) -> Any:
     problems.append(ConfigError(sentence, path))
     return _REFUSED
-
-
-def _join(path: str, key: Any) -> str:
-    return f"{path}.{key}" if path else str(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,15 @@ _PLAIN = {
     type(None): "nothing",
     Any: "anything",
 }
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def dotted(path: str, key: Any) -> str:
+    """The path of a key inside a table, as ``--set`` takes it: ``accelerate[1].bits``, ``models."a b"``."""
+    step = str(key) if _BARE.fullmatch(str(key)) else json.dumps(str(key), ensure_ascii=False)
+    return f"{path}.{step}" if path else step
 
 
 def unwrapped(kind: Any) -> Any:
@@ -79,7 +90,7 @@ def value_in_words(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, str):
-        text = '"' + value.replace("\n", "\\n") + '"'
+        text = json.dumps(value, ensure_ascii=False)
     elif isinstance(value, Mapping):
         text = "a table"
     elif isinstance(value, list | tuple):

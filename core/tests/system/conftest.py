@@ -1,0 +1,102 @@
+"""A home of its own for each test, and a folder on ``sys.path`` into which distributions can be put without installing them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmasos.system.discovery import Registry
+from llmasos.system.store import Store
+from llmasos_hookspecs import GROUPS
+
+SCHEDULER = """
+    import attrs
+    from llmasos_hookspecs import Admit, Component, hookimpl
+
+    @attrs.frozen
+    class Options:
+        max_sequences: int = attrs.field(default=8, validator=attrs.validators.ge(1), metadata={"help": "Sequences at once."})
+        order: str = attrs.field(default="new", metadata={"choices": ("new", "old")})
+
+    @hookimpl
+    def llmasos_component():
+        return Component(summary="A scheduler of the tests.", options=Options)
+
+    @hookimpl
+    def llmasos_create_scheduler(options, context):
+        return (options, context.name)
+"""
+
+
+class Site:
+    """A folder on ``sys.path`` that stands for site-packages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.registry = Registry()
+
+    def add(
+        self,
+        distribution: str,
+        kind: str,
+        name: str,
+        code: str = SCHEDULER,
+        *,
+        version: str = "1.0",
+        module: str | None = None,
+        requires: tuple[str, ...] = (),
+        requires_python: str = "",
+    ) -> str:
+        """Install a distribution with one component; returns the name of its module. Without code there is no module."""
+        module = module or distribution.replace("-", "_")
+        if code:
+            (self.path / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        folder = self.path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+        lines += [f"Requires-Python: {requires_python}"] if requires_python else []
+        (folder / "METADATA").write_text("\n".join(lines) + "\n\nA readme.\nVersion: 9.9\n", encoding="utf-8")
+        (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
+        self.registry.rescan()
+        return module
+
+
+@pytest.fixture
+def scheduler_code() -> str:
+    """The module of a scheduler whose hook answers with its options and its name."""
+    return textwrap.dedent(SCHEDULER)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``LLMASOS_HOME``, and a working folder that is not the user's."""
+    folder, work = tmp_path / "home", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("LLMASOS_HOME", str(folder))
+    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+    monkeypatch.chdir(work)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    path = tmp_path / "site"
+    path.mkdir()
+    monkeypatch.syspath_prepend(str(path))
+    before = set(sys.modules)
+    yield Site(path)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(path)):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store(home / "data")
