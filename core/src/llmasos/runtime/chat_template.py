@@ -42,7 +42,7 @@ class ChatTemplate:
             self._template = ChatEnvironment().from_string(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
             raise CheckpointError(
-                f"{where} has a chat template that is not valid jinja2 ({_short(error)}); get the model again."
+                f"{where} has a chat template that is no valid jinja2 ({_short(error)}); get it again."
             ) from error
 
     @classmethod

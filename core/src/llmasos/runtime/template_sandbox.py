@@ -93,13 +93,8 @@ class _Metered(NodeTransformer):
     def _with_step(self, node: Any) -> nodes.Node:
         self.generic_visit(node)
         node.body.insert(0, nodes.ExprStmt(_call("spend", [], node.lineno), lineno=node.lineno))
-        return nodes_of(node)
-
-
-def nodes_of(node: Any) -> nodes.Node:
-    """The node, typed."""
-    assert isinstance(node, nodes.Node)
-    return node
+        assert isinstance(node, nodes.Node)
+        return node
 
 
 def _call(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
@@ -169,7 +164,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 args = (_bounded_parts(owner, args[0]), *args[1:])
             elif name in ("format", "format_map"):
                 _bounded_format(owner, (*args, *kwargs.values()))
-        return super().call(context, called, *args, **kwargs)  # type: ignore[misc]
+        return super().call(context, called, *args, **kwargs)
 
 
 def _bits(value: Any) -> int:
@@ -185,14 +180,10 @@ def _bounded_format(template: str | bytes, values: Any) -> None:
     text = template.decode("latin-1") if isinstance(template, bytes) else template
     if _WIDE.search(text):
         raise LimitReached("it formats too wide a text")
-    _bounded(len(text) + (text.count("{") + text.count("%")) * len(values if isinstance(values, str) else repr_length(values)))
-
-
-def repr_length(values: Any) -> str:
-    """The values as text, where they are small enough to look at."""
-    sizes = [len(value) for value in (values if isinstance(values, tuple) else (values,)) if hasattr(value, "__len__")]
-    _bounded(sum(sizes))
-    return str(values)
+    listed = values if isinstance(values, tuple) else (values,)
+    # What is no text is shown with what it holds; 64 characters an element is a guess that real templates do not come near.
+    largest = sum(len(value) if isinstance(value, str) else 64 * (1 + (len(value) if hasattr(value, "__len__") else 0)) for value in listed)
+    _bounded(len(text) + (text.count("{") + text.count("%")) * largest)
 
 
 def _bounded_replace(text: str, old: str, new: str) -> None:

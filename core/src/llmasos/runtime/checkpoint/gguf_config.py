@@ -177,9 +177,9 @@ def llama3_scaling(divisors: npt.NDArray[np.float32], theta: float, where: str) 
         UnsupportedModel: the divisors are not of this form.
     """
     wavelengths = 2 * np.pi * theta ** (np.arange(len(divisors)) / len(divisors))
-    factor = float(divisors.max())
+    factor = float(f"{divisors.max():.5g}")  # without the noise of the float32 division that made it
     candidates = [(4.0, 8192)]
-    between = (divisors > 1) & (divisors < factor)
+    between = (divisors > 1.001) & (divisors < 0.999 * factor)
     if factor > 1 and between.sum() >= 2:
         smooth = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)
         slope, offset = np.polyfit(1 / wavelengths[between], smooth, 1)
