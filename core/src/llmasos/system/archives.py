@@ -131,6 +131,6 @@ def _in_words(archive: Path) -> Iterator[None]:
             raise
         raise SourceError(f"The archive {archive.name} is damaged: {error}; fetch it again.") from error
     except Exception as error:  # the archive modules raise a dozen kinds for damaged input
-        raise SourceError(
-            f"The archive {archive.name} is damaged or encrypted: {error or type(error).__name__}; fetch it again."
-        ) from error
+        # tarfile says in several lines why it is none of the kinds that it knows.
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise SourceError(f"The archive {archive.name} is damaged or encrypted: {reason}; fetch it again.") from error

@@ -1,0 +1,167 @@
+"""An archive made by a stranger is unpacked inside its folder or refused in one sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmasos.system.archives import is_archive, safe_path, unpack
+from llmasos_hookspecs import SourceError
+
+
+def make_tar(path: Path, members: list[tuple[str, bytes | tarfile.TarInfo]], mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as tape:
+        for name, content in members:
+            if isinstance(content, tarfile.TarInfo):
+                tape.addfile(content)
+            else:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tape.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def make_zip(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        for name, content in members:
+            bundle.writestr(name, content)
+    return path
+
+
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "out" / "inner"
+    path.mkdir(parents=True)
+    return path
+
+
+def outside(folder: Path) -> list[str]:
+    return [path.name for path in folder.parent.iterdir() if path != folder]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.xz", "a.tar.bz2"])
+def test_each_kind_is_unpacked(tmp_path, folder, name):
+    members = [("m/config.json", b"{}"), ("m/weights.safetensors", bytes(3000))]
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}.get(Path(name).suffix, "w")
+    path = make_zip(tmp_path / name, members) if name.endswith("zip") else make_tar(tmp_path / name, members, mode)
+    told: list[int] = []
+    assert is_archive(path)
+    assert [str(each) for each in unpack(path, folder, advance=told.append)] == ["m/config.json", "m/weights.safetensors"]
+    assert (folder / "m" / "weights.safetensors").read_bytes() == bytes(3000)
+    assert sum(told) == 3002
+
+
+def test_only_what_is_wanted_is_unpacked(tmp_path, folder):
+    path = make_zip(tmp_path / "a.zip", [("a.gguf", b"1"), ("b.py", b"2")])
+    unpack(path, folder, wanted=lambda name: name.endswith(".gguf"))
+    assert [each.name for each in folder.iterdir()] == ["a.gguf"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "a\\..\\..\\x", "C:\\x", "c:x", "..", "a\nb"])
+def test_a_name_that_leads_outside_is_refused(tmp_path, folder, name):
+    with pytest.raises(SourceError, match="outside"):
+        unpack(make_tar(tmp_path / "a.tar", [("fine", b"1"), (name, b"2")], "w"), folder)
+    assert not outside(folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, folder, kind):
+    members = [("l", link("l", "..", kind)), ("l/x", b"escaped")]
+    with pytest.raises(SourceError, match="a link or device"):
+        unpack(make_tar(tmp_path / "a.tar", members, "w"), folder)
+    assert not outside(folder)
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path, folder):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+        entry = zipfile.ZipInfo("l")
+        entry.external_attr = 0o120777 << 16
+        bundle.writestr(entry, "..")
+    with pytest.raises(SourceError, match="a link or device"):
+        unpack(tmp_path / "a.zip", folder)
+
+
+def test_a_bomb_is_refused_before_it_is_written(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("llmasos.system.archives._ALWAYS_ALLOWED", 1 << 20)
+    path = make_zip(tmp_path / "a.zip", [("a.bin", bytes(64 << 20))])
+    with pytest.raises(SourceError, match="far more than its own size"):
+        unpack(path, folder)
+    assert not list(folder.iterdir())
+
+
+def test_too_many_files_are_refused(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("llmasos.system.archives._MAX_FILES", 3)
+    with pytest.raises(SourceError, match="far more"):
+        unpack(make_tar(tmp_path / "a.tar", [(str(i), b"") for i in range(4)], "w"), folder)
+
+
+def test_more_than_the_disk_has_is_refused(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(SourceError, match="make room"):
+        unpack(make_tar(tmp_path / "a.tar", [("a", bytes(11))], "w"), folder)
+
+
+def test_a_file_that_comes_twice_is_refused(tmp_path, folder):
+    with pytest.raises(SourceError, match="twice"):
+        unpack(make_tar(tmp_path / "a.tar", [("a", b"1"), ("a", b"2")], "w"), folder)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar", "a.tar.xz"])
+def test_a_truncated_archive_is_one_sentence(tmp_path, folder, name):
+    members = [("a", os.urandom(30_000))]
+    mode = {"a.tar.gz": "w:gz", "a.tar.xz": "w:xz"}.get(name, "w")
+    path = make_zip(tmp_path / name, members) if name == "a.zip" else make_tar(tmp_path / name, members, mode)
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(SourceError, match="damaged"):
+        unpack(path, folder)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(st.data())
+def test_a_damaged_archive_is_unpacked_or_one_source_error_and_nothing_leaves_the_folder(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("fuzz")
+    folder = root / "out"
+    folder.mkdir()
+    zipped = data.draw(st.booleans())
+    members = [("m/a", bytes(range(200))), ("m/b", b"b" * 50)]
+    path = make_zip(root / "a.zip", members) if zipped else make_tar(root / "a.tar", members, "w")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        unpack(path, folder)
+    except SourceError as error:
+        if "\n" in str(error):
+            raise AssertionError("not one line") from error
+    assert {each.name for each in root.iterdir()} == {"out", path.name}
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "/", "./..", "a/..", "con:", "\\\\host\\share"])
+def test_a_name_that_no_file_should_have_is_refused(name):
+    with pytest.raises(SourceError, match="outside"):
+        safe_path(name, "It")
+
+
+@given(st.text(max_size=20))
+def test_a_name_is_safe_or_refused(name):
+    try:
+        path = safe_path(name, "It")
+    except SourceError:
+        return
+    base = Path("/base")
+    assert os.path.normpath(base / path).startswith("/base/")
