@@ -103,7 +103,7 @@ def test_every_answer_has_the_promised_form(name: str) -> None:
 
 def test_every_reply_of_chat_has_the_promised_form(tmp_path: Path) -> None:
     task = chat.Chat(ConversationFolder(tmp_path))
-    message = st.fixed_dictionaries({"role": st.sampled_from(("user", "assistant", "system")), "content": texts()})
+    message = st.fixed_dictionaries({"role": st.sampled_from(("user", "assistant")), "content": texts()})
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
