@@ -1,0 +1,139 @@
+"""Task ``tutor``: a Socratic dialogue that is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, default_folder
+from llmasos_app_text.history import fit_history
+from llmasos_app_text.prompting import Message, reply_room, turn_stops, without_control_tokens
+from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+
+_ACTIONS = ("send", "list", "show", "delete")
+_LEVELS = ("beginner", "intermediate", "advanced")
+
+#: One line that ends with a question mark, for a turn that asked nothing by itself.
+QUESTION = r"[\p{L}\p{N}][^?？\n]*[?？]"
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Where dialogues are kept."""
+
+    folder: str = attrs.field(default="", metadata={"help": "Folder of the kept dialogues; empty: the user's data folder."})
+
+
+@attrs.frozen(kw_only=True)
+class Inputs:
+    """What a student says."""
+
+    message: str = attrs.field(default="", metadata={"help": "What the student says."})
+    topic: str = attrs.field(default="", metadata={"help": "What the lesson is about; kept with the dialogue."})
+    level: str = attrs.field(
+        default="beginner",
+        validator=attrs.validators.in_(_LEVELS),
+        metadata={"help": "How much the student knows.", "choices": _LEVELS},
+    )
+    conversation: str = attrs.field(default="", metadata={"help": "Name under which the dialogue is kept; empty: not kept."})
+    max_new_tokens: int = attrs.field(default=160, metadata={"help": "Tokens of the tutor's turn at most."})
+    action: str = attrs.field(
+        default="send",
+        validator=attrs.validators.in_(_ACTIONS),
+        metadata={"help": "Send a message, or list, show or delete kept dialogues.", "choices": _ACTIONS},
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    """The tutor's turn, which ends with the one ``question`` to the student, or what was asked about the kept dialogues."""
+
+    text: str = ""
+    question: str = ""
+    conversation: str = ""
+    dropped_turns: int = 0
+    messages: tuple[dict[str, str], ...] = ()
+    conversations: tuple[ConversationSummary, ...] = ()
+
+    def __str__(self) -> str:
+        if self.conversations:
+            return "\n".join(f"{item.name}  ({item.turns} turns, {item.updated})  {item.first}" for item in self.conversations)
+        return self.text or "\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
+
+
+class Tutor:
+    """Lead a student to the answer by hints and questions."""
+
+    inputs = Inputs
+    output = Output
+
+    def __init__(self, folder: ConversationFolder) -> None:
+        self._folder = folder
+
+    def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        if inputs.action == "list":
+            return Output(conversations=self._folder.summaries())
+        if inputs.action != "send" and not inputs.conversation:
+            raise RequestError(f"tutor with action {inputs.action!r} needs the name of a dialogue.")
+        if inputs.action == "show":
+            return Output(conversation=inputs.conversation, messages=self._folder.load(inputs.conversation).messages)
+        if inputs.action == "delete":
+            self._folder.delete(inputs.conversation)
+            return Output(conversation=inputs.conversation)
+        kept = self._folder.load(inputs.conversation) if inputs.conversation else None
+        system = kept.system if kept and kept.system and not inputs.topic else _instructions(inputs)
+        said = [{"role": "user", "content": inputs.message}]
+        messages = [{"role": "system", "content": system}, *(kept.messages if kept else ()), *said]
+        safe = [{**message, "content": without_control_tokens(message["content"], model.tokenizer)} for message in messages]
+        text, question, dropped = self._turn(model, safe, reply_room(model, inputs.max_new_tokens))
+        if inputs.conversation:
+            self._folder.append(inputs.conversation, [*said, {"role": "assistant", "content": text}], system=system)
+        return Output(text=text, question=question, conversation=inputs.conversation, dropped_turns=dropped)
+
+    def _turn(self, model: TaskModel, messages: list[Message], new: int) -> tuple[str, str, int]:
+        """The tutor's turn, its question, and the turns of history that did not fit. A turn ends at its first question, so that there is
+        one; where it has none, one is asked for in a form that can be nothing else."""
+        prompt, dropped, _ = fit_history(model, messages, model.context_length - new)
+        generation = model.generate(prompt, max_new_tokens=new, stop=("?", "？", *turn_stops(model)))
+        text = generation.text.strip()
+        if generation.stop in ("?", "？") and text:
+            text += generation.stop
+            return text, _last_sentence(text), dropped
+        ask = f"{messages[-1]['content']}\n\n(Ask one short question that helps with this.)"
+        prompt, dropped, _ = fit_history(model, [*messages[:-1], {"role": "user", "content": ask}], model.context_length - new)
+        question = model.generate(prompt, max_new_tokens=new, regex=QUESTION).text.strip()
+        if not question.endswith(("?", "？")):
+            question += "?"  # the token limit cut it
+        return f"{text} {question}".strip(), question, dropped
+
+
+def _last_sentence(text: str) -> str:
+    """What stands behind the last end of a sentence or line before the final question mark."""
+    start = max(text.rfind(mark, 0, len(text) - 1) for mark in (". ", "! ", "? ", "\n", "。", "！", "？"))
+    return text[start + 1 :].strip()
+
+
+def _instructions(inputs: Inputs) -> str:
+    topic = f" about {inputs.topic.strip()}" if inputs.topic.strip() else ""
+    return (
+        f"You are a patient tutor{topic} for a {inputs.level} student. Never give the answer. "
+        "Give one short hint, then ask one question that leads the student to the next step."
+    )
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="Lead a student to the answer by hints and questions, in a dialogue that is kept.",
+        options=Options,
+        examples=(
+            'llmasos task tutor --topic fractions --message "Why is 1/2 the same as 2/4?" --conversation ann',
+            'model.run("tutor", message="Because both are halves?", conversation="ann").text',
+        ),
+    )
+
+
+@hookimpl
+def llmasos_create_task(options: Options, context: Context) -> Task:
+    return Tutor(ConversationFolder(Path(options.folder).expanduser() if options.folder else default_folder().with_name("lessons")))
