@@ -22,11 +22,15 @@ class StagePlan:
         problems: one sentence each for all that makes the stage impossible; empty where it can run.
         decoder: the description after the stage; None where it stays as it was.
         leaves: keys of ``state`` that the stage sets.
+        stage: as ``Component.stage``, for an accelerator whose stage depends on its options; None: as the component says.
+        calibration: whether the stage, with these options, will call ``context.calibration``; None: as ``Component.calibration`` says.
     """
 
     problems: tuple[str, ...] = ()
     decoder: DecoderConfig | None = None
     leaves: Mapping[str, Any] = attrs.field(factory=dict)
+    stage: str | None = None
+    calibration: bool | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,136 @@
+"""GPTQ and AWQ over a whole model: layer after layer, each seeing what the quantised layers before it give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from llmasos_accel_quant.awq import column_scales
+from llmasos_accel_quant.gptq import gptq
+from llmasos_accel_quant.grid import Floats, Grid
+from llmasos_accel_quant.groups import fitting_group
+from llmasos_accel_quant.options import Options
+from llmasos_hookspecs import Checkpoint, Context, QuantizedTensor, Tensor
+from llmasos_torch_decoder import POINTS, Decoder, LayerStep, load_decoder, walk_layers
+
+#: Point -> the module before it that can divide the point's inputs: by its rows, or by its weight.
+_BEFORE: Final[Mapping[str, str]] = {
+    "attention": "input_layernorm",
+    "output": "self_attn.v_proj",
+    "mlp": "post_attention_layernorm",
+    "down": "mlp.up_proj",
+}
+
+
+def quantize_calibrated(
+    checkpoint: Checkpoint, options: Options, context: Context, tokens: npt.NDArray[np.int32]
+) -> tuple[dict[str, QuantizedTensor], dict[str, Tensor]]:
+    """The layers' linear weights quantised, and the float tensors that AWQ changed, by name."""
+    decoder = load_decoder(checkpoint)
+    quantized: dict[str, QuantizedTensor] = {}
+    scaled: dict[str, Tensor] = {}
+    with context.progress(f"{options.rounding} on {len(tokens)} windows", total=len(decoder.layers), unit="layers") as progress:
+        for step in walk_layers(decoder, torch.from_numpy(tokens.astype(np.int64))):
+            if options.rounding == "gptq":
+                _gptq_layer(step, options, quantized)
+            else:
+                _awq_layer(decoder, step, options, quantized, scaled)
+            progress.advance()
+    return quantized, scaled
+
+
+def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor]) -> None:
+    for point, names in POINTS.items():
+        hessian, _ = _moments(step, point)
+        for name in names:
+            weight = step.linear(name).weight.detach().numpy()
+            group = _group(weight, options)
+            tensor = gptq(weight, hessian, bits=options.bits, group=group, symmetric=options.symmetric, damping=options.damping)
+            _put(step, name, tensor, quantized)
+
+
+def _awq_layer(
+    decoder: Decoder, step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor], scaled: dict[str, Tensor]
+) -> None:
+    # All scales are found and folded in while the layer is still in float, where folding changes nothing that it computes.
+    hessians = {}
+    for point, names in POINTS.items():
+        hessian, magnitudes = _moments(step, point)
+        weights = [step.linear(name).weight.detach().numpy() for name in names]
+        repeats = decoder.config.num_heads // decoder.config.num_kv_heads if point == "output" else 1
+        factors = column_scales(
+            weights,
+            hessian,
+            _shared(magnitudes, decoder.config.head_dim, repeats),
+            bits=options.bits,
+            groups=[_group(weight, options) for weight in weights],
+            symmetric=options.symmetric,
+        )
+        _fold(step, point, factors, decoder.config.head_dim, repeats)
+        hessians[point] = hessian / np.outer(factors, factors)
+    for module in ("input_layernorm", "post_attention_layernorm"):
+        norm = step.layer.get_parameter(f"{module}.weight")
+        scaled[f"model.layers.{step.index}.{module}.weight"] = norm.detach().numpy().copy()
+    for name in ("self_attn.v_proj", "mlp.up_proj"):
+        bias = step.linear(name).bias
+        if bias is not None:
+            scaled[f"model.layers.{step.index}.{name}.bias"] = bias.detach().numpy().copy()
+    for point, names in POINTS.items():
+        for name in names:
+            weight = step.linear(name).weight.detach().numpy()
+            moments = np.diagonal(hessians[point])
+            group = _group(weight, options)
+            grid = Grid.spanning(weight, bits=options.bits, group=group, symmetric=options.symmetric, importance=moments)
+            _put(step, name, grid.nearest(weight), quantized)
+    step.restart()
+
+
+def _moments(step: LayerStep, point: str) -> tuple[Floats, Floats]:
+    """The mean over tokens of ``x x^T``, float32 [columns, columns], and of ``|x|``, float32 [columns]."""
+    hessian, magnitudes, count = torch.zeros(()), torch.zeros(()), 0
+    for inputs in step.inputs(point):
+        hessian = hessian + inputs.T @ inputs
+        magnitudes = magnitudes + inputs.abs().sum(dim=0)
+        count += len(inputs)
+    return (hessian / count).numpy(), (magnitudes / count).numpy()
+
+
+def _group(weight: Floats, options: Options) -> int:
+    group = fitting_group(weight.shape[1], options.columns_per_scale)
+    assert group is not None, "the plan refuses sizes that no group fits"
+    return group
+
+
+def _put(step: LayerStep, name: str, tensor: QuantizedTensor, quantized: dict[str, QuantizedTensor]) -> None:
+    step.linear(name).weight.data = torch.from_numpy(tensor.dequantize())
+    quantized[f"model.layers.{step.index}.{name}.weight"] = tensor
+
+
+def _shared(magnitudes: Floats, head_dim: int, repeats: int) -> Floats:
+    """Magnitudes averaged over the query heads that read the same value head, and so must share its factor."""
+    if repeats == 1:
+        return magnitudes
+    heads = magnitudes.reshape(-1, repeats, head_dim)
+    shared: Floats = np.broadcast_to(heads.mean(axis=1, keepdims=True), heads.shape).reshape(-1)
+    return shared
+
+
+def _fold(step: LayerStep, point: str, factors: Floats, head_dim: int, repeats: int) -> None:
+    """Multiply the columns of the point's weights by ``factors`` and divide what feeds them."""
+    scale = torch.from_numpy(factors)
+    for name in POINTS[point]:
+        step.linear(name).weight.data = step.linear(name).weight.data * scale
+    if point == "output":
+        scale = scale.view(-1, repeats, head_dim)[:, 0].reshape(-1)
+    before = step.layer.get_parameter(f"{_BEFORE[point]}.weight")
+    if before.dim() == 1:
+        before.data = before.data / scale
+        return
+    before.data = before.data / scale[:, None]
+    bias = step.linear(_BEFORE[point]).bias
+    if bias is not None:
+        bias.data = bias.data / scale

@@ -1,0 +1,96 @@
+"""A forward pass one layer at a time, whose weights may be changed on the way.
+
+Calibrated methods (GPTQ, SparseGPT, Wanda, AWQ) look at what a linear layer is given *after* all before it have been
+changed, so that later layers make up for the errors of earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from llmasos_torch_decoder.decoder import Decoder, DecoderLayer
+
+#: The four inputs of a layer's linears, in the order of computation, and which linears each one feeds.
+POINTS: Final[dict[str, tuple[str, ...]]] = {
+    "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "output": ("self_attn.o_proj",),
+    "mlp": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+
+
+class LayerStep:
+    """One layer of a walk: ask for the inputs of a point, change the linears it feeds, go on to the next point.
+
+    Points are asked for in the order of ``POINTS``; each is computed with the weights as they are at that time.
+    """
+
+    def __init__(self, index: int, layer: DecoderLayer, hidden: list[Tensor]) -> None:
+        self.index = index
+        self.layer = layer
+        self._hidden = hidden  # a batch each, [batch, length, hidden]
+        self._mixed: list[Tensor] | None = None
+
+    def linear(self, name: str) -> nn.Linear:
+        """A linear of this layer by its name in ``POINTS``."""
+        linear = self.layer.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        return linear
+
+    @torch.no_grad()
+    def inputs(self, point: str) -> Iterator[Tensor]:
+        """What the linears of ``point`` are given, a batch at a time: [tokens, features]."""
+        layer = self.layer
+        for batch, hidden in enumerate(self._hidden):
+            if point == "attention":
+                states = layer.input_layernorm(hidden)
+            elif point == "output":
+                states = self._mix(batch)
+            else:
+                states = layer.post_attention_layernorm(self._residual(batch))
+                if point == "down":
+                    states = layer.mlp.gate(states)
+            yield states.flatten(0, 1)
+
+    def restart(self) -> None:
+        """Forget what was computed so far, for a caller that changed weights behind a point it had asked for."""
+        self._mixed = None
+
+    def outputs(self) -> list[Tensor]:
+        """What leaves the layer with the weights as they are now, a batch each."""
+        layer = self.layer
+        out = []
+        for batch in range(len(self._hidden)):
+            residual = self._residual(batch)
+            out.append(residual + layer.mlp(layer.post_attention_layernorm(residual)))
+        return out
+
+    def _mix(self, batch: int) -> Tensor:
+        # Attention is kept once asked for: q, k and v no longer change after that.
+        if self._mixed is None:
+            layer = self.layer
+            self._mixed = [layer.self_attn.mix(layer.input_layernorm(hidden)) for hidden in self._hidden]
+        return self._mixed[batch]
+
+    def _residual(self, batch: int) -> Tensor:
+        residual: Tensor = self._hidden[batch] + self.layer.self_attn.o_proj(self._mix(batch))
+        return residual
+
+
+def walk_layers(decoder: Decoder, tokens: Tensor, *, batch: int = 4) -> Iterator[LayerStep]:
+    """Walk token windows [windows, length] through the layers, ``batch`` windows at a time, without gradients.
+
+    Between two steps the caller may change the weights of the layer it holds.
+    """
+    with torch.no_grad():
+        hidden = [decoder.embed(part) for part in torch.split(tokens, batch)]
+    for index, layer in enumerate(decoder.layers):
+        step = LayerStep(index, layer, hidden)
+        # The caller's own code runs between the steps, so no_grad must not be left open over a yield.
+        yield step
+        with torch.no_grad():
+            hidden = step.outputs()
