@@ -202,13 +202,9 @@ def _failure(log: str, wanted: _Distribution) -> Exception:
     versions = re.search(r"\(from versions: ([^)]*)\)", log)
     if versions and versions[1] not in ("none", ""):
         known = versions[1].split(", ")
-        return SourceError(
-            f"The package index has no {wanted.requirement} as a wheel for this Python; its versions: {', '.join(known[-8:])}."
-        )
+        return SourceError(f"The package index has no wheel {wanted.requirement} for this Python; it has {', '.join(known[-8:])}.")
     if re.search(r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout", log):
-        return SourceError(
-            f"The package index could not be reached, so {wanted.key} was not fetched; check the network and pip's settings."
-        )
+        return SourceError(f"The package index cannot be reached, so {wanted.key} was not fetched; check the network and pip's settings.")
     if "No matching distribution found" in log or versions:
         return SourceError(f"The package index has no distribution {wanted.requirement}; check the name.")
     errors = [line.partition("ERROR:")[2].strip() for line in log.splitlines() if "ERROR:" in line]

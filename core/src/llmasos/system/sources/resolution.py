@@ -96,8 +96,6 @@ def _sources(registry: discovery.Registry, reference: str) -> Iterator[LoadedCom
         schemes = loaded.component.schemes
         if not schemes or name == "path" or scheme in schemes:
             yield loaded
-        if not scheme and name == "path" and Path(reference).expanduser().exists():
-            return
 
 
 def _scheme(reference: str) -> str:

@@ -1,0 +1,20 @@
+"""What uses a stored model."""
+
+from __future__ import annotations
+
+from llmasos.system.aliases import Aliases
+from llmasos.system.config import Config
+from llmasos.system.config.sections import DEFAULT_MODEL
+from llmasos.system.options.words import dotted
+from llmasos.system.store import StoredModel
+
+
+def used_by(model: StoredModel, aliases: Aliases, config: Config) -> tuple[str, ...]:
+    """The aliases and the models of a config that lead to an entry of the store: ``alias smollm2``, ``config models.big``."""
+    named = tuple(f"alias {name}" for name in aliases.names_for(model.key))
+    tables = tuple(
+        f"config {'model' if name == DEFAULT_MODEL else dotted('models', name)}"
+        for name, configured in config.models.items()
+        if aliases.expand(configured.source).reference == model.key
+    )
+    return named + tables
