@@ -235,7 +235,7 @@ def serving(path: Path, kill_after: list[int | None], pids: list[int]) -> Iterat
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/simple"

@@ -26,7 +26,8 @@ from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimp
 _REFERENCE: Final = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+|[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?",
 )
-_CHUNK: Final = 1 << 20
+#: What arrived is kept chunk by chunk, so a kill loses one at most.
+_CHUNK: Final = 1 << 17
 #: Seconds without a byte after which a connection counts as broken.
 _TIMEOUT: Final = 30.0
 #: Broken connections in a row, without a byte between them, before giving up.
