@@ -1,0 +1,27 @@
+"""Tasks over many inputs: batches that resume, and evaluation on a user's own examples."""
+
+from llmasos.runtime.tasks.batch import BatchReport, run_batch
+from llmasos.runtime.tasks.concurrency import Progress
+from llmasos.runtime.tasks.evaluation import EvaluationRow, TaskEvaluation, evaluate_task
+from llmasos.runtime.tasks.inputs import make_inputs
+from llmasos.runtime.tasks.metrics import ClassificationMetrics, area_under_curve, classification_metrics, text_metrics, translation_metrics
+from llmasos.runtime.tasks.results import ResultFile
+from llmasos.runtime.tasks.rows import Row, read_rows
+
+__all__ = [
+    "BatchReport",
+    "ClassificationMetrics",
+    "EvaluationRow",
+    "Progress",
+    "ResultFile",
+    "Row",
+    "TaskEvaluation",
+    "area_under_curve",
+    "classification_metrics",
+    "evaluate_task",
+    "make_inputs",
+    "read_rows",
+    "run_batch",
+    "text_metrics",
+    "translation_metrics",
+]

@@ -1,0 +1,135 @@
+"""A task over many rows, through continuous batching, with results on disk as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from llmasos.runtime.tasks.concurrency import Finished, Progress, finished_in_turn
+from llmasos.runtime.tasks.inputs import make_inputs
+from llmasos.runtime.tasks.results import ResultFile
+from llmasos.runtime.tasks.rows import Row, read_rows
+from llmasos.system.options import unstructure
+from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
+
+#: Rows on their way at once. More than a scheduler runs at once, so that it always has a next one to choose.
+DEFAULT_WORKERS = 16
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """What a batch did. ``progress`` counts this run; ``path`` holds the results of all runs, ``errors`` refused rows among them."""
+
+    path: Path
+    progress: Progress
+    rows: int
+    errors: int
+
+
+def run_batch(
+    task: Task,
+    model: TaskModel,
+    rows: Path | str | Iterable[Mapping[str, Any]],
+    output: Path | str,
+    *,
+    common: Mapping[str, Any] | None = None,
+    ignore: Collection[str] = (),
+    workers: int = DEFAULT_WORKERS,
+    total: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> BatchReport:
+    """Run a task on every row and write the answers to a ``.jsonl`` file.
+
+    Each line has ``index`` (the row's number from 0), ``key`` (a digest of its inputs) and ``output``, or ``error`` with a sentence where
+    the row was refused. Lines are on disk before the next ones begin to be written; a run that was killed goes on where it stopped, and
+    repeats no row whose line is there. At the end the lines are in the order of the rows.
+
+    Args:
+        rows: a ``.jsonl`` or ``.csv`` file, or mappings; keys are the task's inputs.
+        common: inputs that are the same for all rows; a row's own value wins.
+        ignore: keys of the rows that are no inputs.
+        workers: rows on their way at once.
+        total: how many rows there are, if known, for ``progress``, which is called after every write.
+
+    Raises:
+        RequestError: the first row does not fit the task's inputs; the file was made from other rows, or is in use.
+        LLMasOSError: whatever stops the model; what is finished by then is kept.
+    """
+    output = Path(output)
+    began = time.monotonic()
+    now = Progress(total=total)
+    seen = 0
+
+    def prepared(results: ResultFile) -> Iterator[_Prepared]:
+        nonlocal seen, now
+        for row in read_rows(rows):
+            item = _prepare(task, row, common or {}, ignore)
+            if item.error is not None and row.index == 0:
+                raise item.error  # most likely all rows are like it
+            seen += 1
+            known = results.keys.get(row.index)
+            if known is None:
+                yield item
+            elif known == item.key:
+                now = attrs.evolve(now, skipped=now.skipped + 1)
+            else:
+                raise RequestError(f"{output} holds an answer for another row {row.index}; choose another output file for these rows.")
+
+    def answer(item: _Prepared) -> Any:
+        if item.error is not None:
+            raise item.error
+        return run_task(task, model, item.inputs, item.place)
+
+    with ResultFile(output) as results:
+        for batch in finished_in_turn(answer, prepared(results), workers):
+            results.append(_line(finished) for finished in batch)
+            refused = sum(finished.error is not None for finished in batch)
+            now = attrs.evolve(now, done=now.done + len(batch), errors=now.errors + refused, seconds=time.monotonic() - began)
+            if progress is not None:
+                progress(now)
+        results.sort()
+        return BatchReport(path=output, progress=attrs.evolve(now, seconds=time.monotonic() - began), rows=seen, errors=results.errors)
+
+
+def run_task(task: Task, model: TaskModel, inputs: Any, place: str) -> Any:
+    """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
+    try:
+        return task.run(model, inputs)
+    except LLMasOSError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{type(task).__name__} failed at {place}: {type(error).__name__}: {error}") from error
+
+
+@attrs.frozen
+class _Prepared:
+    index: int
+    place: str
+    key: str
+    inputs: Any = None
+    error: RequestError | None = None
+
+
+def _prepare(task: Task, row: Row, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+    try:
+        inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
+    except RequestError as error:
+        return _Prepared(row.index, row.place, _digest(dict(row.values)), error=error)
+    return _Prepared(row.index, row.place, _digest(unstructure(inputs)), inputs)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+
+
+def _line(finished: Finished[_Prepared, Any]) -> dict[str, Any]:
+    head = {"index": finished.item.index, "key": finished.item.key}
+    if finished.error is not None:
+        return {**head, "error": str(finished.error)}
+    return {**head, "output": unstructure(finished.result)}

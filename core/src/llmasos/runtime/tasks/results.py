@@ -1,0 +1,116 @@
+"""A file of results that survives being killed: one JSON line a row, appended and synced, never changed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from filelock import FileLock, Timeout
+
+from llmasos_hookspecs import LLMasOSError, RequestError
+
+
+class ResultFile:
+    """Results by row number in a ``.jsonl`` file, each line with ``index`` and ``key``, a digest of the row's input.
+
+    Opening one repairs a last line that was cut in the middle of writing, by dropping it. One process at a time may have it open.
+
+    Attributes:
+        keys: row number -> key, for all rows that are there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        self._stream: BinaryIO | None = None
+        self.keys: dict[int, str] = {}
+        self.errors = 0
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise RequestError(f"{self._path} is being written by another process; wait for it, or choose another output file.") from None
+        try:
+            self._stream = self._path.open("a+b")
+            self._read()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self._lock.release()
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines and wait until the disk has them."""
+        assert self._stream is not None
+        lines = list(lines)
+        self._stream.write(b"".join(_encoded(line) for line in lines))
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        for line in lines:
+            self.keys[line["index"]] = line["key"]
+            self.errors += "error" in line
+
+    def sort(self) -> None:
+        """Put the lines in the order of the rows, whatever order they finished in; the file is replaced whole."""
+        assert self._stream is not None
+        self._stream.seek(0)
+        lines = [(json.loads(line)["index"], line) for line in self._stream]
+        if all(left[0] < right[0] for left, right in itertools.pairwise(lines)):
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.writelines(line for _, line in sorted(lines))
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._stream.close()
+            os.replace(temporary, self._path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        finally:
+            self._stream = self._path.open("a+b")
+
+    def _read(self) -> None:
+        assert self._stream is not None
+        self._stream.seek(0)
+        whole = 0
+        for number, line in enumerate(self._stream, start=1):
+            if self._torn(line, number):
+                # Appending goes on behind what was dropped, so it must be gone from the file.
+                self._stream.truncate(whole)
+                break
+            whole += len(line)
+
+    def _torn(self, line: bytes, number: int) -> bool:
+        assert self._stream is not None
+        try:
+            if not line.endswith(b"\n"):
+                return True
+            values = json.loads(line)
+            self.keys[int(values["index"])] = str(values["key"])
+            self.errors += "error" in values
+        except (ValueError, KeyError, TypeError) as error:
+            if not self._stream.read(1):  # the last line: a crash of the machine can leave it whole in length and empty in content
+                return True
+            raise LLMasOSError(
+                f"{self._path}, line {number} is no result of a batch; choose another output file, or mend or remove this one."
+            ) from error
+        return False
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"

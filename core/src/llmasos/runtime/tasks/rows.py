@@ -1,0 +1,81 @@
+"""Rows of JSONL and CSV files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from llmasos_hookspecs import RequestError
+
+#: Longest field of a CSV file, in characters; the csv module's own bound is 128 KiB, less than an essay with its sources.
+_FIELD_LIMIT = 64 * 2**20
+
+
+@attrs.frozen
+class Row:
+    """One row: its number from 0, what it holds, and where it stands, for messages. ``text`` marks values that are all text (CSV)."""
+
+    index: int
+    values: Mapping[str, Any]
+    place: str
+    text: bool = False
+
+
+def read_rows(source: Path | str | Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    """Rows of a ``.jsonl`` or ``.csv`` file (UTF-8; CSV with a header line), or of mappings; read as they are asked for.
+
+    Raises ``RequestError`` where the file cannot be read, or for the row that is no object, with its line.
+    """
+    if not isinstance(source, Path | str):
+        return (Row(index, values, f"row {index}") for index, values in enumerate(source))
+    path = Path(source)
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return _read_jsonl(path)
+    raise RequestError(f"{path} is neither .jsonl nor .csv, the kinds of file that a batch can be read from.")
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    index = 0
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise RequestError(f"{path}, line {number} is no JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise RequestError(f"{path}, line {number} is {type(values).__name__}, and it must be a JSON object.")
+        yield Row(index, values, f"{path}, line {number}")
+        index += 1
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, _FIELD_LIMIT))
+    reader = csv.DictReader(_lines(path), strict=True)
+    try:
+        for index, values in enumerate(reader):
+            place = f"{path}, line {reader.line_num}"
+            if None in values or None in values.values():
+                raise RequestError(f"{place} has {'more' if None in values else 'fewer'} fields than the header line.")
+            yield Row(index, values, place, text=True)
+    except csv.Error as error:
+        raise RequestError(f"{path}, line {reader.line_num} is no CSV: {error}.") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        # newline="" leaves line ends within quoted CSV fields as they are; utf-8-sig drops the mark that spreadsheets write.
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield from stream
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not in UTF-8 ({error.reason} at byte {error.start}); convert it first.") from error
