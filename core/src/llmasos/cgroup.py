@@ -100,7 +100,7 @@ def _cpu_share(folder: Path, version: int) -> float | None:
 def _memory_bound(folder: Path, version: int) -> tuple[int, int] | None:
     names = ("memory.max", "memory.current", "inactive_file") if version == 2 else _V1_MEMORY
     bound = _number(_text(folder / names[0]))
-    if bound is None or bound >= _UNLIMITED:
+    if bound is None or not 0 <= bound < _UNLIMITED:
         return None
     used = _number(_text(folder / names[1])) or 0
     for line in _lines(folder / "memory.stat"):
