@@ -51,6 +51,8 @@ class Pipeline:
         )
         on_finished = self._request_finished if config.observers else None
         self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
+        # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
+        self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
         self._tasks: dict[str, Task] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -73,7 +75,7 @@ class Pipeline:
     @property
     def models(self) -> Mapping[str, LanguageModel]:
         """All models by name."""
-        return MappingProxyType({name: LanguageModel(self, host) for name, host in self._hosts.items()})
+        return MappingProxyType(self._models)
 
     @property
     def model(self) -> LanguageModel:
@@ -82,7 +84,7 @@ class Pipeline:
 
     def load(self, model: str | None = None) -> LanguageModel:
         """Fetch and load a model now rather than at its first request."""
-        found = LanguageModel(self, self._host(model))
+        found = self._model(model)
         with found._host.lease():
             return found
 
@@ -94,7 +96,7 @@ class Pipeline:
             RequestError: an input is missing, unknown or refused.
         """
         found = self.task(task)
-        return found.run(LanguageModel(self, self._host(model)), self._inputs(task, found, inputs))
+        return found.run(self._model(model), self._inputs(task, found, inputs))
 
     def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
         """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
@@ -102,7 +104,7 @@ class Pipeline:
         stream = getattr(found, "stream", None)
         if stream is None:
             raise RequestError(f'The task "{task}" answers as a whole; use run.')
-        pieces: Iterator[str] = stream(LanguageModel(self, self._host(model)), self._inputs(task, found, inputs))
+        pieces: Iterator[str] = stream(self._model(model), self._inputs(task, found, inputs))
         return pieces
 
     def task(self, name: str) -> Task:
@@ -149,6 +151,10 @@ class Pipeline:
         if name not in self._hosts:
             raise RequestError(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
         return self._hosts[name]
+
+    def _model(self, name: str | None) -> LanguageModel:
+        self._host(name)  # raises where there is none
+        return self._models[name or self.config.default_model]
 
     def _inputs(self, name: str, task: Task, inputs: Mapping[str, Any]) -> Any:
         problems = find_problems(task.inputs, inputs, name)
