@@ -70,7 +70,14 @@ class ConversationFolder:
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             messages = tuple({"role": str(item["role"]), "content": str(item["content"])} for item in data["messages"])
-            return Conversation(name=name, system=data["system"], created=data["created"], updated=data["updated"], messages=messages)
+            system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+            return Conversation(
+                name=name,
+                system=system,
+                created=str(data.get("created", "")),
+                updated=str(data.get("updated", "")),
+                messages=tuple(message for message in messages if message["role"] != "system"),
+            )
         except FileNotFoundError:
             return Conversation(name=name)
         except (ValueError, KeyError, TypeError) as error:
@@ -95,7 +102,7 @@ class ConversationFolder:
                 updated=now,
                 messages=(*before.messages, *messages),
             )
-            _write_whole(file, json.dumps(attrs.asdict(after), ensure_ascii=False, indent=1))
+            _write_whole(file, _as_json(after))
         return after
 
     def delete(self, name: str) -> None:
@@ -115,6 +122,17 @@ class ConversationFolder:
         return self._path / f"{name}.json"
 
 
+def _as_json(conversation: Conversation) -> str:
+    # The system message stands among the others, as everywhere else where conversations are files.
+    instructions = [{"role": "system", "content": conversation.system}] if conversation.system else []
+    values = {
+        "created": conversation.created,
+        "updated": conversation.updated,
+        "messages": [*instructions, *conversation.messages],
+    }
+    return json.dumps(values, ensure_ascii=False, indent=1)
+
+
 def _write_whole(file: Path, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
     try:
@@ -129,7 +147,10 @@ def _write_whole(file: Path, text: str) -> None:
 
 
 def default_folder() -> Path:
-    """Where conversations are kept unless an option says otherwise: the user's data folder."""
+    """Where conversations are kept unless an option says otherwise: with the user's data, where ``llmasos chat`` keeps its own."""
+    home = os.environ.get("LLMASOS_HOME")
+    if home:
+        return Path(home).expanduser() / "data" / "conversations"
     from platformdirs import user_data_path
 
-    return user_data_path("llmasos") / "conversations"
+    return user_data_path("llmasos", appauthor=False) / "conversations"
