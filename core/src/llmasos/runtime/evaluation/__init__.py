@@ -1,5 +1,22 @@
-"""Text, perplexity and divergence: how good a model still is."""
+"""Text, perplexity, divergence, speed and size: what a model is worth and what it costs."""
 
 from llmasos.runtime.evaluation.corpus import Corpus
+from llmasos.runtime.evaluation.measure import Backend, Measurement, measure
+from llmasos.runtime.evaluation.quality import Quality, measure_quality
+from llmasos.runtime.evaluation.reference import DequantizedCheckpoint
+from llmasos.runtime.evaluation.size import Size, measure_size
+from llmasos.runtime.evaluation.speed import Speed, measure_speed
 
-__all__ = ["Corpus"]
+__all__ = [
+    "Backend",
+    "Corpus",
+    "DequantizedCheckpoint",
+    "Measurement",
+    "Quality",
+    "Size",
+    "Speed",
+    "measure",
+    "measure_quality",
+    "measure_size",
+    "measure_speed",
+]

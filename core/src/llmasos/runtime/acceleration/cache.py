@@ -1,0 +1,111 @@
+"""Finished stages on disk, found again by the content of all that went into them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import attrs
+from filelock import FileLock
+
+from llmasos_hookspecs import AccelerationError, AccelerationResult
+
+#: Raised when the same inputs would no longer give the same output through a change of core.
+_VERSION: Final = 1
+_MODEL, _RESULT = "model", "stage.json"
+
+
+def content_key(**parts: Any) -> str:
+    """Hexadecimal SHA-256 of plain data, whatever the order of its keys."""
+    text = json.dumps({**parts, "cache": _VERSION}, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class CachedStage:
+    """A finished stage. ``seconds`` is how long it took when it ran."""
+
+    path: Path
+    result: AccelerationResult
+    seconds: float
+
+
+class StageCache:
+    """A folder of finished stages. An entry is a folder that appears, whole, by a rename; one process at a time makes it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def find(self, key: str) -> CachedStage | None:
+        """The finished stage under ``key``; None where there is none, or what is there cannot be read."""
+        folder = self._root / key
+        try:
+            found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+            result = AccelerationResult(
+                path=folder / _MODEL, touched=tuple(found["touched"]), skipped=dict(found["skipped"]), report=found["report"]
+            )
+            return CachedStage(path=folder / _MODEL, result=result, seconds=float(found["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Held while an entry is made; another process that wants the same one waits, and then finds it."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._root / f".{key}.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def workplace(self, key: str) -> Iterator[Path]:
+        """A new, empty folder in which to make the entry ``key``, gone at the end unless it was kept. What a killed process left is
+        removed first. Hold the lock."""
+        for stale in self._root.glob(f".{key}.making-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        folder = self._root / f".{key}.making-{os.getpid()}-{uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, key: str, workplace: Path, result: AccelerationResult, seconds: float) -> CachedStage:
+        """Make the workplace, whose folder ``model`` is finished, the entry ``key``. Hold the lock."""
+        record: Mapping[str, Any] = {
+            "touched": list(result.touched),
+            "skipped": dict(result.skipped),
+            "report": dict(result.report),
+            "seconds": seconds,
+        }
+        try:
+            with (workplace / _RESULT).open("w", encoding="utf-8") as file:
+                json.dump(record, file, indent=1, default=_plain)
+                file.flush()
+                os.fsync(file.fileno())
+            entry = self._root / key
+            if entry.exists():
+                shutil.rmtree(entry)  # unreadable, or it would have been found
+            workplace.rename(entry)
+        except OSError as error:
+            raise AccelerationError(f"The stage's result could not be kept in {self._root} ({error.strerror or error}).") from error
+        found = self.find(key)
+        assert found is not None
+        return found
+
+
+def model_folder(workplace: Path) -> Path:
+    """Where in a workplace the stage writes its checkpoint."""
+    return workplace / _MODEL
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars and arrays in a plugin's report, as JSON has them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no plain data")

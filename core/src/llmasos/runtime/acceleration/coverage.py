@@ -1,0 +1,21 @@
+"""How much of what a stage could change it did change."""
+
+from __future__ import annotations
+
+import math
+
+from llmasos_hookspecs import AccelerationResult, Checkpoint
+
+
+def coverage(before: Checkpoint, after: Checkpoint, result: AccelerationResult) -> float:
+    """Share of elements touched, of those touched or skipped; 1 where there is neither."""
+    touched = sum(_elements(name, after, before) for name in set(result.touched))
+    skipped = sum(_elements(name, before, after) for name in result.skipped if name not in result.touched)
+    return touched / (touched + skipped) if touched + skipped else 1.0
+
+
+def _elements(name: str, *checkpoints: Checkpoint) -> int:
+    for checkpoint in checkpoints:
+        if name in checkpoint.names():
+            return math.prod(checkpoint.shape(name))
+    return 0

@@ -1,0 +1,56 @@
+"""The result as the user's own folder: checkpoint, manifest with figures, report as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from llmasos.runtime.acceleration.page import render_page
+from llmasos.runtime.acceleration.report import AccelerationReport
+from llmasos.runtime.checkpoint.manifest import read_manifest, write_manifest
+from llmasos_hookspecs import AccelerationError
+
+REPORT: Final = "report.json"
+PAGE: Final = "report.html"
+
+
+def check_output(output: Path | None) -> list[str]:
+    """Why nothing can be written there, found before any work is done."""
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        return [f"{output} exists already; name another folder for the output, or remove it."]
+    return []
+
+
+def export(model: Path, output: Path, report: AccelerationReport) -> None:
+    """Copy a finished checkpoint to ``output``, which appears by a rename, whole."""
+    partial = output.parent / f".{output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(model, partial)
+        manifest = read_manifest(partial)
+        write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
+        text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, default=str)
+        (partial / REPORT).write_text(text + "\n", encoding="utf-8")
+        (partial / PAGE).write_text(render_page(report), encoding="utf-8")
+        if output.is_dir():
+            output.rmdir()
+        partial.rename(output)
+    except OSError as error:
+        raise AccelerationError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _with_figures(stages: list[dict[str, Any]], report: AccelerationReport) -> list[dict[str, Any]]:
+    """The manifest's stages, those of this run with their figures."""
+    before = stages[: len(stages) - len(report.stages)]
+    figures = report.to_dict()["stages"]
+    own = [
+        {**stage, "seconds": found["seconds"], "coverage": found["coverage"], "measured": found["measurement"]}
+        for stage, found in zip(stages[len(before) :], figures, strict=True)
+    ]
+    return [*before, *own]

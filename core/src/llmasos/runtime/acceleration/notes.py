@@ -1,0 +1,38 @@
+"""Sentences that the figures of a report need beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from llmasos.runtime.acceleration.report import StageReport
+from llmasos_hookspecs import Checkpoint, QuantizedTensor
+
+_OWN_GRID: Final = (
+    "The base comes from a file of {bits}-bit blocks (groups of {group}{offset}). A grid of just that form would hold it without "
+    "any loss, by construction; that is no method's merit, and every other grid of as few bits rounds weights that were rounded before."
+)
+
+
+def base_notes(checkpoint: Checkpoint) -> Iterator[str]:
+    """What the base's own storage means for the figures."""
+    for name in checkpoint.names():
+        if not name.endswith("_proj.weight"):
+            continue
+        tensor = checkpoint.tensor(name)
+        if isinstance(tensor, QuantizedTensor):
+            offset = " with a float minimum" if tensor.minimums is not None else ""
+            yield _OWN_GRID.format(bits=tensor.bits, group=tensor.group, offset=offset)
+        return
+
+
+def stage_notes(stage: StageReport) -> Iterator[str]:
+    """What the accelerator noted, what it skipped, and figures that should worry the reader."""
+    notes = stage.report.get("notes", ())
+    yield from (f"{stage.name}: {note}" for note in ([notes] if isinstance(notes, str) else notes))
+    if stage.skipped:
+        name, reason = next(iter(stage.skipped.items()))
+        yield f"{stage.name}: skipped {len(stage.skipped)} tensors, such as {name}: {reason}"
+    quality = stage.measurement.quality if stage.measurement else None
+    if quality is not None and quality.mean_kl is not None and quality.mean_kl > 0.1:
+        yield f"{stage.name}: the predictions now diverge from the base's by {quality.mean_kl:.2f} nats a token, which readers will notice."

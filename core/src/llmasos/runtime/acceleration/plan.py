@@ -1,0 +1,154 @@
+"""Planning: every reason why the stages cannot run, found before a weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from llmasos.system.components import LoadedComponent, missing_frameworks
+from llmasos.system.config import ComponentConfig
+from llmasos.system.options import find_problems, structure_options, unstructure
+from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, StagePlan
+
+#: The order of stages: structure is recovered by distillation, which would undo masks, and nothing changes codes.
+ORDER: Final = ("structure", "distil", "mask", "quant")
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class PlannedStage:
+    """One stage that can run.
+
+    Attributes:
+        loaded: the accelerator.
+        options: its options, as its own class.
+        calibration: whether it reads calibration text.
+        leaves: what it leaves for the stages after it, such as ``quantized``.
+    """
+
+    loaded: LoadedComponent
+    options: Any
+    calibration: bool
+    leaves: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The accelerator's name in config."""
+        return self.loaded.entry.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """What determines the stage's work, as plain data for the manifest and the cache key."""
+        entry = self.loaded.entry
+        return {"use": entry.qualified, "version": entry.version, "options": unstructure(self.options), "leaves": dict(self.leaves)}
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Plan:
+    """Stages that can run one after the other."""
+
+    stages: tuple[PlannedStage, ...]
+
+
+def plan_stages(
+    checkpoint: Checkpoint, stages: Sequence[ComponentConfig], find: Callable[[str], LoadedComponent], *, also: Sequence[str] = ()
+) -> Plan:
+    """Check the stages against each other and against the model, by its description alone.
+
+    ``find`` imports the accelerator that a ``use`` names, or raises ``PluginError``. ``also``: problems that are known already.
+
+    Raises:
+        AccelerationError: with every problem that was found, one sentence each.
+    """
+    problems = list(also)
+    planned: list[PlannedStage] = []
+    decoder, state, reached = _decoder(checkpoint), initial_state(checkpoint), -1
+    if not stages:
+        problems.append("No stage is named; name at least one accelerator.")
+    for index, config in enumerate(stages):
+        where = config.path or f"accelerate[{index}]"
+        try:
+            loaded = find(config.use)
+        except LLMasOSError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        component = loaded.component
+        found = _component_problems(loaded, checkpoint)
+        refused = find_problems(component.options, config.options, where)
+        problems += [f"{where}: {sentence}" for sentence in found] + [str(problem) for problem in refused]
+        plan = StagePlan()
+        options: Any = None
+        if not refused:
+            options = structure_options(component.options, config.options, where)
+            if component.plan is not None and decoder is not None and not found:
+                plan = component.plan(decoder, options, state)
+                problems += [f"{where}: {sentence}" for sentence in plan.problems]
+        stage = plan.stage or component.stage
+        if stage is not None:
+            rank = ORDER.index(stage)
+            if rank < reached:
+                problems.append(
+                    f'{where}: "{loaded.entry.name}" is a {stage} stage and comes after a {ORDER[reached]} stage; '
+                    f"the order is {', '.join(ORDER)}."
+                )
+            reached = max(reached, rank)
+        calibration = component.calibration if plan.calibration is None else plan.calibration
+        if calibration and (reason := _no_text(checkpoint)):
+            problems.append(f'{where}: "{loaded.entry.name}" calibrates on text, and {reason}')
+        decoder = plan.decoder or decoder
+        leaves = dict(plan.leaves) or _implied(component, refused=bool(refused))
+        state = {**state, **leaves}
+        planned.append(PlannedStage(loaded=loaded, options=options, calibration=calibration, leaves=leaves))
+    if problems:
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        raise AccelerationError(f"The acceleration plan has {count}. {' '.join(problems)}", tuple(problems))
+    return Plan(stages=tuple(planned))
+
+
+def initial_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What earlier stages left, by the checkpoint's manifest; a foreign quantised folder counts as quantised.
+
+    A GGUF file does not: its blocks are dequantised without loss, and the stages start from those floats.
+    """
+    state: dict[str, Any] = {"quantized": False, "masked": False}
+    if not checkpoint.manifest:
+        state["quantized"] = bool(checkpoint.config.get("quantization_config")) and checkpoint.format == "huggingface"
+    for stage in checkpoint.manifest.get("stages", ()):
+        state |= stage.get("leaves", {})
+    return state
+
+
+def _implied(component: Component, *, refused: bool) -> dict[str, Any]:
+    """What a stage leaves whose options were refused, or that has no plan: enough to judge the stages after it."""
+    kinds = {"quant": {"quantized": True}, "mask": {"masked": True}}
+    return dict(kinds.get(component.stage or "", {})) if refused or component.plan is None else {}
+
+
+def _component_problems(loaded: LoadedComponent, checkpoint: Checkpoint) -> list[str]:
+    component, problems = loaded.component, []
+    missing = missing_frameworks(component)
+    if missing:
+        problems.append(f"The {loaded.entry.label} needs {' and '.join(missing)}; pip install {' '.join(missing)}.")
+    if checkpoint.format not in component.formats:
+        problems.append(
+            f"The {loaded.entry.label} takes {', '.join(component.formats)}, and the model is of the format {checkpoint.format}."
+        )
+    kind = checkpoint.config.get("model_type")
+    if "*" not in component.architectures and kind not in component.architectures:
+        problems.append(f"The {loaded.entry.label} takes the architectures {', '.join(component.architectures)}, and the model is {kind}.")
+    return problems
+
+
+def _decoder(checkpoint: Checkpoint) -> DecoderConfig | None:
+    try:
+        return checkpoint.decoder
+    except CheckpointError:
+        return None
+
+
+def _no_text(checkpoint: Checkpoint) -> str:
+    try:
+        checkpoint.tokenizer()
+    except LLMasOSError as error:
+        return f"the model has no tokenizer to read text with ({error})"
+    return ""

@@ -1,0 +1,229 @@
+"""Running a plan: from checkpoint to checkpoint, each stage found in the cache or made, and measured."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.runtime.acceleration.cache import CachedStage, StageCache, content_key, model_folder
+from llmasos.runtime.acceleration.coverage import coverage
+from llmasos.runtime.acceleration.export import check_output, export
+from llmasos.runtime.acceleration.notes import base_notes, stage_notes
+from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
+from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
+from llmasos.runtime.evaluation import Backend, Corpus, Measurement, Quality, measure
+from llmasos.runtime.evaluation.measure import LENGTH, WINDOWS
+from llmasos.system.components import LoadedComponent
+from llmasos.system.config import ComponentConfig
+from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint
+
+#: Below this share of the weights that a stage could change, it is refused unless allowed.
+LEAST_COVERAGE: Final = 0.9
+
+
+@attrs.frozen(kw_only=True)
+class Accelerators:
+    """How accelerators are found and their hooks called.
+
+    Attributes:
+        find: the component that a ``use`` names; raises ``PluginError``.
+        call: calls one component's hook: ``call(loaded, hook, **arguments)``.
+        context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
+    """
+
+    find: Callable[[str], LoadedComponent]
+    call: Callable[..., Any]
+    context: Callable[..., HookContext]
+
+
+def run_acceleration(
+    checkpoint: Checkpoint,
+    stages: Sequence[ComponentConfig],
+    accelerators: Accelerators,
+    *,
+    cache: Path,
+    output: Path | None = None,
+    backend: Backend | None = None,
+    corpus: Corpus | None = None,
+    windows: int = WINDOWS,
+    length: int = LENGTH,
+    seed: int = 0,
+    allow_low_coverage: bool = False,
+    sink: ProgressSink | None = None,
+) -> AccelerationReport:
+    """Plan the stages, run them one after the other, and measure what each left.
+
+    Every finished stage is kept under ``cache`` by the content of all that went into it, so that a run that was killed goes on
+    after the last one. Nothing half-written is ever visible, neither there nor at ``output``.
+
+    Args:
+        output: a new folder for the result, with ``report.json`` and ``report.html``; None leaves it in the cache.
+        backend: what to measure on; None measures nothing.
+        corpus: text to calibrate and evaluate on; None: ``Corpus.default()``.
+        windows, length: evaluation windows, and tokens of each.
+        allow_low_coverage: accept a stage that changed less than 90 % of what it could.
+
+    Raises:
+        AccelerationError: the plan cannot work (with every problem found), or a stage failed.
+    """
+    sink = sink or SilentSink()
+    plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output))
+    corpus = corpus or Corpus.default()
+    measurer = _Measurer(checkpoint, backend, corpus, windows, length, cache / "quality", sink)
+    base = measurer.measure(checkpoint, checkpoint.digest, "base")
+    runner = _StageRunner(
+        cache=StageCache(cache / "stages"),
+        accelerators=accelerators,
+        base=checkpoint,
+        corpus=corpus,
+        seed=seed,
+        allow_low_coverage=allow_low_coverage,
+    )
+    notes, reports = list(base_notes(checkpoint)), []
+    current, key = checkpoint, checkpoint.digest
+    for number, stage in enumerate(plan.stages, 1):
+        key = runner.key(key, stage)
+        sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
+        found, cached = runner.run(key, stage, current)
+        previous, current = current, open_checkpoint(found.path)
+        reports.append(
+            StageReport(
+                name=stage.name,
+                use=stage.loaded.entry.qualified,
+                version=stage.loaded.entry.version,
+                options=stage.to_dict()["options"],
+                seconds=found.seconds,
+                cached=cached,
+                coverage=coverage(previous, current, found.result),
+                touched=len(found.result.touched),
+                skipped=found.result.skipped,
+                report=found.result.report,
+                measurement=measurer.measure(current, key, stage.name),
+            )
+        )
+        notes += stage_notes(reports[-1])
+    report = AccelerationReport(
+        path=current.path if output is None else output,
+        model=str(checkpoint.path),
+        base_digest=checkpoint.digest,
+        base=base,
+        stages=tuple(reports),
+        corpus=corpus.name,
+        windows=measurer.count,
+        length=length,
+        backend=None if backend is None else backend.label,
+        seed=seed,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    if output is not None:
+        export(current.path, output, report)
+    return report
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class _StageRunner:
+    """Finds or makes the stages of one run."""
+
+    cache: StageCache
+    accelerators: Accelerators
+    base: Checkpoint
+    corpus: Corpus
+    seed: int
+    allow_low_coverage: bool
+
+    def key(self, before: str, stage: PlannedStage) -> str:
+        """The key of a stage whose input has the key ``before``."""
+        calibration = self.corpus.digest if stage.calibration else None
+        return content_key(input=before, stage=stage.to_dict(), seed=self.seed, calibration=calibration, base=self.base.digest)
+
+    def run(self, key: str, stage: PlannedStage, current: Checkpoint) -> tuple[CachedStage, bool]:
+        """The stage's result, and whether it was there already."""
+        with self.cache.lock(key):
+            found = self.cache.find(key)
+            if found is not None:
+                self._check_coverage(stage, current, found.result)
+                return found, True
+            with self.cache.workplace(key) as workplace:
+                began = time.perf_counter()
+                result = self._make(stage, current, model_folder(workplace))
+                self._check_coverage(stage, current, result)
+                return self.cache.keep(key, workplace, result, time.perf_counter() - began), False
+
+    def _make(self, stage: PlannedStage, current: Checkpoint, output: Path) -> AccelerationResult:
+        loaded = stage.loaded
+        context = self.accelerators.context(
+            loaded,
+            seed=self.seed,
+            base=self.base,
+            open_checkpoint=open_checkpoint,
+            open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}),
+            calibration_windows=lambda windows, length: self.corpus.calibration_windows(current.tokenizer(), windows, length),
+        )
+        result = self.accelerators.call(
+            loaded, "llmasos_accelerate", checkpoint=current, output=output, options=stage.options, context=context
+        )
+        if not isinstance(result, AccelerationResult) or result.path != output or not output.is_dir():
+            raise AccelerationError(
+                f"The {loaded.entry.label} did not write its checkpoint to the output it was given; this is a fault of the plugin."
+            )
+        return result
+
+    def _check_coverage(self, stage: PlannedStage, current: Checkpoint, result: AccelerationResult) -> None:
+        share = coverage(current, open_checkpoint(result.path), result)
+        if share >= LEAST_COVERAGE or self.allow_low_coverage:
+            return
+        name, reason = next(iter(result.skipped.items()))
+        raise AccelerationError(
+            f'"{stage.name}" changed only {share:.0%} of the weights that it could, and {LEAST_COVERAGE:.0%} is the least '
+            f"({len(result.skipped)} skipped, such as {name}: {reason}); allow a low coverage if that is meant."
+        )
+
+
+class _Measurer:
+    """Measures checkpoints of one run; quality, which is slow and the same on every machine, is kept."""
+
+    def __init__(
+        self, base: Checkpoint, backend: Backend | None, corpus: Corpus, windows: int, length: int, cache: Path, sink: ProgressSink
+    ) -> None:
+        self._base, self._backend, self._corpus, self._cache, self._sink = base, backend, corpus, cache, sink
+        self._windows: npt.NDArray[np.int32] | None = None
+        if backend is not None:
+            self._windows = corpus.evaluation_windows(base.tokenizer(), windows, length)
+
+    @property
+    def count(self) -> int:
+        """Windows that quality is measured on; 0 where nothing is measured."""
+        return 0 if self._windows is None else len(self._windows)
+
+    def measure(self, checkpoint: Checkpoint, key: str, label: str) -> Measurement | None:
+        """The figures of a checkpoint; ``key`` stands for its content."""
+        if self._backend is None or self._windows is None:
+            return None
+        parts = {"model": key, "base": self._base.digest, "corpus": self._corpus.digest, "backend": self._backend.label}
+        place = self._cache / f"{content_key(**parts, windows=self._windows.shape)}.json"
+        known = _read_quality(place)
+        found = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
+        if known is None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = place.with_suffix(".partial")
+            temporary.write_text(json.dumps(attrs.asdict(found.quality)), encoding="utf-8")
+            temporary.replace(place)
+        return found
+
+
+def _read_quality(place: Path) -> Quality | None:
+    try:
+        return Quality(**json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

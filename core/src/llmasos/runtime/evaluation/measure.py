@@ -1,0 +1,91 @@
+"""All figures of one checkpoint on one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.runtime.evaluation.quality import Quality, measure_quality
+from llmasos.runtime.evaluation.reference import DequantizedCheckpoint
+from llmasos.runtime.evaluation.size import Size, measure_size
+from llmasos.runtime.evaluation.speed import Speed, measure_speed
+from llmasos.system.context import ProgressSink
+from llmasos_hookspecs import Checkpoint, Engine
+
+#: The protocol whose figures the documentation quotes.
+WINDOWS: Final = 40
+LENGTH: Final = 512
+
+
+@attrs.frozen(kw_only=True)
+class Backend:
+    """What figures are measured on.
+
+    Attributes:
+        label: the loader with its distribution and version, for reports and cache keys.
+        load: makes an engine of a checkpoint.
+    """
+
+    label: str
+    load: Callable[[Checkpoint], Engine]
+
+
+@attrs.frozen(kw_only=True)
+class Measurement:
+    """The figures of one checkpoint; ``dtype`` is what the engine computed from."""
+
+    size: Size
+    quality: Quality
+    speed: Speed | None
+    dtype: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return attrs.asdict(self)
+
+
+def measure(
+    checkpoint: Checkpoint,
+    windows: npt.NDArray[np.int32],
+    backend: Backend,
+    sink: ProgressSink,
+    *,
+    base: Checkpoint | None = None,
+    label: str = "model",
+    quality: Quality | None = None,
+    speed: bool = True,
+) -> Measurement:
+    """Load a checkpoint and measure its size, its quality over ``windows`` [windows, length], and its speed.
+
+    Args:
+        base: what its predictions are compared with, computed in float32.
+        quality: known already, and not measured again.
+    """
+    engine = backend.load(checkpoint)
+    try:
+        if quality is None:
+            quality = _quality(engine, windows, backend, sink, base, label)
+        return Measurement(
+            size=measure_size(checkpoint, engine.info.weight_bytes),
+            quality=quality,
+            speed=measure_speed(engine, windows[0]) if speed else None,
+            dtype=engine.info.dtype,
+        )
+    finally:
+        engine.shutdown()
+
+
+def _quality(
+    engine: Engine, windows: npt.NDArray[np.int32], backend: Backend, sink: ProgressSink, base: Checkpoint | None, label: str
+) -> Quality:
+    reference = None if base is None else backend.load(DequantizedCheckpoint(base))
+    try:
+        with sink.progress(f"evaluate {label}", len(windows), "windows") as progress:
+            return measure_quality(engine, windows, reference=reference, progress=progress)
+    finally:
+        if reference is not None:
+            reference.shutdown()

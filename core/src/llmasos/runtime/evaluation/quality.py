@@ -1,0 +1,131 @@
+"""How good an engine's predictions are: perplexity, and divergence from a reference."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_hookspecs import AccelerationError, CapacityExceeded, Engine, Progress, Row
+
+#: Tokens a step: all logits of a step are in memory at once, float32 [tokens, vocab].
+STEP: Final = 128
+
+Floats = npt.NDArray[np.float32]
+
+
+@attrs.frozen(kw_only=True)
+class Quality:
+    """What was measured over windows of evaluation text. Divergences are Kullback-Leibler, reference to model, in nats a token.
+
+    Attributes:
+        perplexity: exp of the mean negative log likelihood of each window's tokens but the first.
+        perplexity_error: its standard error, from the spread between windows (delta method); 0 for one window.
+        mean_kl, p99_kl: mean and 99th percentile over tokens; None where there was no reference.
+        mean_kl_error: standard error of the mean, from the spread between windows.
+        top1: share of tokens whose likeliest successor is the reference's as well.
+        tokens: how many predictions were compared.
+    """
+
+    perplexity: float
+    perplexity_error: float
+    mean_kl: float | None
+    mean_kl_error: float | None
+    p99_kl: float | None
+    top1: float | None
+    tokens: int
+
+
+def measure_quality(
+    engine: Engine, windows: npt.NDArray[np.int32], *, reference: Engine | None = None, progress: Progress | None = None
+) -> Quality:
+    """Run token windows [windows, length] through an engine, and through the reference beside it.
+
+    Raises:
+        AccelerationError: engine and reference have different vocabularies, or a window does not fit an engine's context.
+    """
+    if reference is not None and reference.info.vocab_size != engine.info.vocab_size:
+        raise AccelerationError(
+            f"The model has a vocabulary of {engine.info.vocab_size} tokens and the one to compare it with has "
+            f"{reference.info.vocab_size}; compare models with the same tokenizer."
+        )
+    losses, means, divergences, agreements = [], [], [], []
+    for window in windows:
+        loss, kl, agree = _measure_window(engine, reference, window)
+        losses.append(loss)
+        if reference is not None:
+            means.append(float(kl.mean()))
+            divergences.append(kl)
+            agreements.append(agree)
+        if progress is not None:
+            progress.advance()
+    perplexity = float(np.exp(np.mean(losses)))
+    compared = np.concatenate(divergences) if divergences else None
+    return Quality(
+        perplexity=perplexity,
+        perplexity_error=perplexity * _standard_error(losses),
+        mean_kl=None if compared is None else float(compared.mean()),
+        mean_kl_error=None if compared is None else _standard_error(means),
+        p99_kl=None if compared is None else float(np.quantile(compared, 0.99)),
+        top1=None if compared is None else float(np.concatenate(agreements).mean()),
+        tokens=int(windows.size),
+    )
+
+
+def _measure_window(engine: Engine, reference: Engine | None, window: npt.NDArray[np.int32]) -> tuple[float, Floats, npt.NDArray[np.bool_]]:
+    """Mean negative log likelihood; divergence and agreement of each token."""
+    slots = [(engine, engine.open())]
+    if reference is not None:
+        slots.append((reference, reference.open()))
+    nll: list[Floats] = []
+    kl: list[Floats] = []
+    agree: list[npt.NDArray[np.bool_]] = []
+    try:
+        for start in range(0, len(window), STEP):
+            tokens = window[start : start + STEP]
+            found = _log_softmax(_logits(*slots[0], tokens, start))
+            # What each position predicts is the token after it; the last of the window predicts nothing that is known.
+            following = window[start + 1 : start + 1 + len(tokens)]
+            nll.append(-found[np.arange(len(following)), following])
+            if reference is not None:
+                expected = _log_softmax(_logits(*slots[1], tokens, start))
+                kl.append((np.exp(expected) * (expected - found)).sum(axis=1))
+                agree.append(found.argmax(axis=1) == expected.argmax(axis=1))
+    finally:
+        for each, slot in slots:
+            each.close(slot)
+    empty = np.empty(0, np.float32)
+    return (
+        float(np.concatenate(nll).mean(dtype=np.float64)),
+        np.concatenate(kl) if kl else empty,
+        np.concatenate(agree) if agree else empty.astype(bool),
+    )
+
+
+def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: int) -> Floats:
+    size = len(tokens)
+    while True:
+        try:
+            parts = []
+            for start in range(0, len(tokens), size):
+                row = Row(slot, tokens[start : start + size].tolist(), position + start, "all")
+                # A copy where there are several steps: an engine's arrays are the caller's until the next step only.
+                parts.append(engine.step([row])[0].copy() if size < len(tokens) else engine.step([row])[0])
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        except CapacityExceeded as error:
+            engine.truncate(slot, position)
+            if size == 1:
+                raise AccelerationError(f"The evaluation window does not fit the engine ({error}); ask for shorter windows.") from error
+            size //= 2
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted: Floats = logits - logits.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def _standard_error(values: list[float]) -> float:
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
