@@ -42,6 +42,11 @@ def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
     return entry
 
 
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "out" / "inner"
@@ -116,8 +121,9 @@ def test_more_than_the_disk_has_is_refused(tmp_path, folder, monkeypatch):
 
 
 def test_a_file_that_comes_twice_is_refused(tmp_path, folder):
-    with pytest.raises(SourceError, match="twice"):
-        unpack(make_tar(tmp_path / "a.tar", [("a", b"1"), ("a", b"2")], "w"), folder)
+    for i, names in enumerate((("a", "a"), ("a", "a/b"), ("a/b", "a"))):
+        with pytest.raises(SourceError, match="twice"):
+            unpack(make_tar(tmp_path / f"{i}.tar", [(name, b"1") for name in names], "w"), make(folder / str(i)))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar", "a.tar.xz"])

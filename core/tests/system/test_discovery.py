@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -99,9 +100,17 @@ def test_a_damaged_entry_point_file_hides_no_other_plugin(site):
     assert any("bad 1.0 cannot be read" in problem for problem in site.registry.problems())
 
 
+def test_a_distribution_that_lacks_what_it_requires_is_listed_with_what_it_lacks(site):
+    site.add("old", "scheduler", "old", "raise RuntimeError('imported')", requires=("llmasos-hookspecs==99", "attrs>=1"))
+    assert [problem for problem in site.registry.problems() if "old" in problem] == [
+        f"old 1.0 requires llmasos-hookspecs==99 (installed: {version('llmasos-hookspecs')}); pip install --upgrade old."
+    ]
+    assert site.registry.find("scheduler", "old").version == "1.0"
+
+
 def test_a_hundred_plugins_are_listed_without_importing_one_of_them_or_a_framework(site):
     for i in range(100):
-        site.add(f"fake-{i}", "accelerator", f"fake{i}", "raise RuntimeError('imported')")
+        site.add(f"fake-{i}", "accelerator", f"fake{i}", "raise RuntimeError('imported')", requires=("attrs>=24", "llmasos-hookspecs"))
     code = (
         "import sys; from llmasos.system.discovery import registry;"
         "names = [entry.name for entry in registry().entries('accelerator') if entry.name.startswith('fake')];"

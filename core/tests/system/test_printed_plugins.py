@@ -95,7 +95,7 @@ def test_the_printed_accelerator_writes_what_it_rounds(site, home, store):
     site.add("accel-round", "accelerator", "round", ROUND)
     loaded = load_component(site.registry.find("accelerator", "round"))
     checkpoint, writer = Tensors(), Tensors()
-    context = HookContext(name="round", cache=home, store=store, open_writer=lambda given, output: writer)
+    context = HookContext(name="round", cache=home, store=store, open_writer=lambda *_: writer)
     result = PluginSet([loaded]).call(loaded, "llmasos_accelerate", checkpoint=checkpoint, output=home, options=None, context=context)
     assert result.touched == ("model.norm.weight", "lm_head.weight")
     assert writer.written["model.norm.weight"].tolist() == [1.0, 1.0, 1.0]

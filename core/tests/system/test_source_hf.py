@@ -138,6 +138,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     }
     monkeypatch.setenv("HF_ENDPOINT", served.url)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     yield served
     served.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import zipfile
@@ -123,11 +124,11 @@ def _in_words(archive: Path) -> Iterator[None]:
         yield
     except LLMasOSError:
         raise
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise SourceError(f"The archive {archive.name} holds the file {error.filename} twice, so it was not unpacked.") from error
     except OSError as error:
-        # What the disk says has a number; what a damaged archive makes gzip and its like say has none.
-        if error.errno is not None:
+        # What the disk says has a number; what a damaged archive makes gzip and its like say has none, or is a seek to nowhere.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise SourceError(f"The archive {archive.name} is damaged: {error}; fetch it again.") from error
     except Exception as error:  # the archive modules raise a dozen kinds for damaged input

@@ -54,7 +54,7 @@ def load_component(entry: Entry) -> LoadedComponent:
         PluginError: a requirement of the distribution is unmet, the module cannot be imported, a hook is misspelt, takes
             unknown parameters or parameters with a default value, or the component is for another version of the contract.
     """
-    unmet = unmet_requirements(entry)
+    unmet = unmet_requirements(entry.requires, entry.requires_python)
     if unmet:
         raise PluginError(
             f"The {entry.label} requires {'; '.join(unmet)}; pip install --upgrade {entry.distribution}, or install what it requires."

@@ -17,7 +17,11 @@ import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED, distribution_for
 from llmasos.system.nearest import listed, nearest
+from llmasos.system.requirements import unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
+
+#: The distribution that this module belongs to: what it requires is there, or nobody would be here to ask.
+_CORE = "llmasos"
 
 _KIND_OF_GROUP: Mapping[str, str] = {group: kind for kind, group in GROUPS.items()}
 
@@ -105,12 +109,15 @@ class Registry:
         return found[0]
 
     def problems(self) -> tuple[str, ...]:
-        """One sentence for each distribution that cannot be read and each name that several offer; they harm nothing until config
-        names one."""
+        """One sentence for each distribution that cannot be read or lacks what it requires, and for each name that several offer.
+        They harm nothing until config names them."""
         same: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for entry in self.entries():
             same[entry.kind, entry.name].append(entry)
-        return (*self._scanned().unreadable, *(_doubled(found) for found in same.values() if len(found) > 1))
+        doubled = (_doubled(found) for found in same.values() if len(found) > 1)
+        first = {entry.distribution: entry for entry in self.entries()}
+        unmet = (_unmet(entry) for entry in first.values() if entry.distribution != _CORE)
+        return (*self._scanned().unreadable, *doubled, *(sentence for sentence in unmet if sentence))
 
     def _scanned(self) -> _Scan:
         with self._lock:
@@ -140,6 +147,11 @@ class Registry:
 def registry() -> Registry:
     """The registry of this process."""
     return Registry()
+
+
+def _unmet(entry: Entry) -> str:
+    clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python))
+    return f"{entry.distribution} {entry.version} requires {clauses}; pip install --upgrade {entry.distribution}." if clauses else ""
 
 
 def _doubled(found: list[Entry]) -> str:
