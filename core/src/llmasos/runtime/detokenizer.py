@@ -11,7 +11,8 @@ class Detokenizer:
     """Joins the bytes of tokens and lets only whole characters out.
 
     Byte-level tokens may split a character: 天 is three bytes, an emoji four. Bytes that can still become a character are
-    held back; bytes that cannot become one any more come out as U+FFFD, as in ``Tokenizer.decode``.
+    held back; bytes that cannot become one any more come out as U+FFFD, as in ``Tokenizer.decode``. Where a text is cut inside a
+    character, its bytes never come out.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
@@ -24,7 +25,3 @@ class Detokenizer:
         if self._skip_special and self._tokenizer.is_special(token):
             return ""
         return self._decode(self._tokenizer.token_bytes(token))
-
-    def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that never came whole."""
-        return self._decode(b"", True)

@@ -62,8 +62,7 @@ class GenerationWork:
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         if self._stop is None:
-            text, self._stop = self._stops.push(self._detokenizer.flush())
-            self._emit(text if self._stop is not None else text + self._stops.flush())
+            self._emit(self._stops.flush())
         self.ticket.finish(
             Generation(
                 text="".join(self._text),

@@ -263,7 +263,7 @@ class Scheduler:
             self._add_row(planned, sequence, 1, draft)
         budget -= sum(len(part.row.tokens) for part in planned)
         for sequence in self.policy.order(prefilling, now):
-            if budget <= 0:
+            if budget <= 0 or (budget == 1 and planned and sequence.pending > 1):  # one token of a prompt would round differently
                 break
             tokens = min(self.policy.quantum(sequence, budget), sequence.pending, self.row_tokens)
             budget -= self._add_row(planned, sequence, tokens, ())

@@ -110,13 +110,20 @@ class Sequence:
 
     @property
     def reusable(self) -> int:
-        """How long a prefix it may take over computed: the logits it still wants must come from its own step."""
-        most = len(self.tokens) - 1
-        return most if self.logits_from is None else min(most, self.logits_from)
+        """How long a prefix it may take over computed: the logits it still wants must come from its own step.
+
+        Two tokens are left, not one: kernels for one token round differently from those for several, and a prompt that was found must
+        give the very logits of one that was computed.
+        """
+        most = len(self.tokens) - 2
+        return max(0, most if self.logits_from is None else min(most, self.logits_from))
 
     def chunk(self, tokens: int) -> tuple[int, Want]:
-        """How many of the next ``tokens`` to compute in one row, and which logits to ask for."""
+        """How many of the next ``tokens`` to compute in one row, and which logits to ask for; a prompt never ends in a row of one token
+        (see ``reusable``)."""
         if self.logits_from is None:
+            if tokens > 1 and tokens == self.pending - 1:
+                tokens -= 1
             return tokens, "last" if tokens == self.pending else "none"
         if self.computed < self.logits_from:
             return min(tokens, self.logits_from - self.computed), "none"
