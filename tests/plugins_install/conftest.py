@@ -1,0 +1,164 @@
+"""Wheels of this repository and of made-up plugins, and an environment that has nothing but core."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import textwrap
+import venv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from llmasos_hookspecs import GROUPS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@attrs.frozen
+class Environment:
+    """A virtual environment with core alone."""
+
+    python: Path
+    home: Path
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run its Python; whether that went well is for the caller to say."""
+        # Nothing of the tests' own environment may be found.
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LLMASOS", "VIRTUAL_ENV"))}
+        env["LLMASOS_HOME"] = str(self.home)
+        return subprocess.run(
+            [str(self.python), *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=self.home,
+            env=env,
+            timeout=600,
+            check=False,
+        )
+
+    def pip(self, *arguments: str) -> None:
+        done = self.run("-m", "pip", *arguments, "--quiet", "--disable-pip-version-check")
+        assert done.returncode == 0, done.stderr
+
+    def llmasos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The installed command."""
+        return self.run(str(self.python.with_name("llmasos")), *arguments)
+
+    def listed(self) -> dict[str, Any]:
+        """What ``llmasos plugins list --json`` says."""
+        done = self.llmasos("plugins", "list", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Wheels of hookspecs, core and the two examples, by distribution."""
+    folder = tmp_path_factory.mktemp("wheels")
+    sources = {
+        "llmasos-hookspecs": "hookspecs",
+        "llmasos": "core",
+        "sched-lifo": "examples/sched_lifo",
+        "accel-round": "examples/accel_round",
+    }
+    built = {}
+    for name, source in sources.items():
+        before = set(folder.iterdir())
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+        subprocess.run([*command, f"--wheel-dir={folder}", str(ROOT / source)], check=True, timeout=300)
+        (built[name],) = set(folder.iterdir()) - before
+    return built
+
+
+@pytest.fixture(scope="session")
+def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder / "venv", with_pip=True)
+    home = folder / "home"
+    home.mkdir()
+    made = Environment(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python", home)
+    made.pip("install", str(wheels["llmasos-hookspecs"]), str(wheels["llmasos"]))
+    return made
+
+
+@pytest.fixture
+def make_wheel(tmp_path: Path):
+    """Builds the wheel of a plugin with one module."""
+
+    def make(
+        distribution: str, kind: str, name: str, code: str, *, version: str = "1.0", requires: tuple[str, ...] = ("llmasos-hookspecs",)
+    ) -> Path:
+        module = distribution.replace("-", "_")
+        path = tmp_path / f"{module}-{version}-py3-none-any.whl"
+        info = f"{module}-{version}.dist-info"
+        needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        with zipfile.ZipFile(path, "w") as bundle:
+            bundle.writestr(f"{module}.py", textwrap.dedent(code))
+            bundle.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}\n")
+            bundle.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            bundle.writestr(f"{info}/entry_points.txt", f"[{GROUPS[kind]}]\n{name} = {module}\n")
+            bundle.writestr(f"{info}/RECORD", "")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of one tiny random layer, with a tokenizer of single bytes."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 256,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    layer = "model.layers.0"
+    shapes = {
+        "model.embed_tokens.weight": (256, 8),
+        "model.norm.weight": (8,),
+        f"{layer}.input_layernorm.weight": (8,),
+        f"{layer}.post_attention_layernorm.weight": (8,),
+        f"{layer}.self_attn.q_proj.weight": (8, 8),
+        f"{layer}.self_attn.k_proj.weight": (4, 8),
+        f"{layer}.self_attn.v_proj.weight": (4, 8),
+        f"{layer}.self_attn.o_proj.weight": (8, 8),
+        f"{layer}.mlp.gate_proj.weight": (16, 8),
+        f"{layer}.mlp.up_proj.weight": (16, 8),
+        f"{layer}.mlp.down_proj.weight": (8, 16),
+    }
+    write_safetensors(folder / "model.safetensors", shapes)
+    return folder
+
+
+def write_safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Random float32 tensors of the given shapes."""
+    random, header, body = np.random.default_rng(0), {}, b""
+    for name, shape in shapes.items():
+        content = random.standard_normal(shape).astype("<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(body), len(body) + len(content)]}
+        body += content
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)

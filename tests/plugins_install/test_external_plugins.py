@@ -1,0 +1,176 @@
+"""A plugin from its own wheel is there after pip installs it, works by being named, and is gone after it is uninstalled."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.wheels
+
+# A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.
+COUNTING_LOADER = """
+    import numpy
+    from llmasos_hookspecs import Component, EngineInfo, hookimpl
+
+    class Engine:
+        def __init__(self, limits):
+            self.free = list(range(limits.max_sequences))
+            self.info = EngineInfo(
+                vocab_size=256, context_length=64, max_sequences=limits.max_sequences, weight_bytes=1, kv_bytes_per_token=0
+            )
+
+        def open(self): return self.free.pop()
+        def close(self, slot): self.free.append(slot)
+        def truncate(self, slot, length): pass
+        def fork(self, slot): return self.free.pop()
+        def shutdown(self): pass
+
+        def step(self, rows):
+            answers = []
+            for row in rows:
+                tokens = {"last": row.tokens[-1:], "all": row.tokens, "none": []}[row.want]
+                logits = numpy.zeros((len(tokens), 256), dtype=numpy.float32)
+                for i, token in enumerate(tokens):
+                    logits[i, (token + 1) % 256] = 100
+                answers.append(logits)
+            return answers
+
+    @hookimpl
+    def llmasos_component():
+        return Component(summary="Counts.", formats=("huggingface",), architectures=("*",))
+
+    @hookimpl
+    def llmasos_load(checkpoint, options, context):
+        return Engine(context.limits)
+"""
+
+
+@pytest.fixture
+def counting(environment, make_wheel):
+    environment.pip("install", "--no-deps", str(make_wheel("counting", "loader", "counting", COUNTING_LOADER)))
+    yield
+    environment.pip("uninstall", "--yes", "counting")
+
+
+def names(environment, kind):
+    return {component["name"] for component in environment.listed()["components"] if component["kind"] == kind}
+
+
+def test_core_alone_lists_its_own_sources(environment):
+    assert {(each["kind"], each["name"]) for each in environment.listed()["components"]} == {
+        ("source", "hf"),
+        ("source", "path"),
+        ("source", "pypi"),
+    }
+
+
+def test_an_external_scheduler_comes_works_by_name_and_goes(environment, wheels, checkpoint, counting):
+    run = ("run", "abc", "--model", str(checkpoint), "--loader", "counting", "--set", "scheduler.use=lifo", "--max-new-tokens", "4")
+    before = environment.llmasos(*run)
+    assert before.returncode == 1
+    assert 'no scheduler "lifo" is installed' in before.stderr
+    environment.pip("install", "--no-deps", str(wheels["sched-lifo"]))
+    assert "lifo" in names(environment, "scheduler")
+    done = environment.llmasos(*run)
+    assert (done.returncode, done.stdout) == (0, "defg\n"), done.stderr
+    shown = environment.llmasos("plugins", "show", "lifo")
+    assert "Newest first." in shown.stdout
+    assert "max_sequences" in shown.stdout
+    environment.pip("uninstall", "--yes", "sched-lifo")
+    assert "lifo" not in names(environment, "scheduler")
+    assert environment.llmasos(*run).stderr == before.stderr
+
+
+def test_an_external_accelerator_comes_works_by_name_and_goes(environment, wheels, checkpoint, counting):
+    environment.pip("install", "--no-deps", str(wheels["accel-round"]), str(wheels["sched-lifo"]))
+    assert "round" in names(environment, "accelerator")
+    run = ("run", "abc", "--model", str(checkpoint), "--loader", "counting", "--scheduler", "lifo", "--max-new-tokens", "4")
+    done = environment.llmasos(*run, "--set", "accelerate[0].use=round", "--set", "accelerate[0].decimals=1")
+    assert (done.returncode, done.stdout) == (0, "defg\n"), done.stderr
+    environment.pip("uninstall", "--yes", "accel-round", "sched-lifo")
+    assert "round" not in names(environment, "accelerator")
+
+
+SCHEDULER = """
+    from llmasos_hookspecs import Component, hookimpl
+
+    @hookimpl
+    def llmasos_component():
+        return Component(summary="Made up.")
+
+    @hookimpl
+    def llmasos_create_scheduler(options, context):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "requires", "said"),
+    [
+        ("raise RuntimeError('half finished')", (), "cannot be imported, because it raises RuntimeError: half finished"),
+        (SCHEDULER + "\n    import no_such_module", (), "the module no_such_module is missing"),
+        (SCHEDULER.replace("create_scheduler", "create_schedular"), (), 'did you mean "llmasos_create_scheduler"?'),
+        (SCHEDULER.replace("options, context", "options, context=None"), (), 'the parameter "context" of llmasos_create_scheduler'),
+        (SCHEDULER, ("llmasos-hookspecs==7.0",), "requires llmasos-hookspecs==7.0 (installed: 0.1.0)"),
+        (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "version 9 of the plugin contract"),
+    ],
+)
+def test_a_plugin_at_fault_harms_nobody_until_config_names_it(environment, make_wheel, checkpoint, code, requires, said):
+    environment.pip("install", "--no-deps", str(make_wheel("made-up", "scheduler", "made", code, version="4.2", requires=requires)))
+    try:
+        assert "made" in names(environment, "scheduler")
+        fine = environment.llmasos("models", "list")
+        assert fine.returncode == 0, fine.stderr
+        checked = environment.llmasos("config", "check", "--set", "scheduler.use=made", "--set", f"model.source={checkpoint}")
+        assert checked.returncode != 0
+        assert said in " ".join((checked.stdout + checked.stderr).split())
+        assert "made-up 4.2" in " ".join((checked.stdout + checked.stderr).split())
+        assert "Traceback" not in checked.stderr
+    finally:
+        environment.pip("uninstall", "--yes", "made-up")
+
+
+def test_two_distributions_of_one_name_are_listed_as_a_problem_and_told_apart_by_use(environment, make_wheel, checkpoint):
+    wheels = [make_wheel(name, "scheduler", "same", SCHEDULER) for name in ("first-one", "second-one")]
+    environment.pip("install", "--no-deps", *map(str, wheels))
+    try:
+        assert any("offered by first-one 1.0 and second-one 1.0" in problem for problem in environment.listed()["problems"])
+        doubled = environment.llmasos("config", "check", "--set", "scheduler.use=same")
+        assert doubled.returncode != 0
+        assert 'use = "first-one:same"' in " ".join((doubled.stdout + doubled.stderr).split())
+        told = environment.llmasos("config", "check", "--set", "scheduler.use=second-one:same", "--json")
+        assert "offered by" not in told.stdout + told.stderr
+    finally:
+        environment.pip("uninstall", "--yes", "first-one", "second-one")
+
+
+def test_a_hundred_plugins_are_listed_without_importing_one(environment):
+    site = environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()
+    code = f"""
+import json, pathlib, shutil, sys
+site, made = pathlib.Path({site!r}), []
+for i in range(100):
+    (site / f"fake_{{i}}.py").write_text("raise RuntimeError('imported')")
+    info = site / f"fake_{{i}}-1.0.dist-info"
+    info.mkdir()
+    made += [site / f"fake_{{i}}.py", info]
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: fake-{{i}}\\nVersion: 1.0\\nRequires-Dist: llmasos-hookspecs\\n\\n")
+    (info / "entry_points.txt").write_text(f"[llmasos.tasks]\\nfake{{i}} = fake_{{i}}\\n")
+try:
+    from llmasos.cli import main
+    sys.argv = ["llmasos", "plugins", "list"]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, stop.code
+finally:
+    for path in made:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+heavy = {{"torch", "tensorflow", "onnxruntime", "transformers", "tokenizers", "huggingface_hub", "cattrs", "gguf"}}
+print(json.dumps([name for name in sys.modules if name.startswith("fake_") or name in heavy]), file=sys.stderr)
+"""
+    done = environment.run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert sum("fake-" in line for line in done.stdout.splitlines()) == 100
+    assert json.loads(done.stderr.splitlines()[-1]) == []
