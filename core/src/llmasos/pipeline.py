@@ -6,19 +6,25 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
 
 from llmasos.model import LanguageModel
 from llmasos.runtime.composition import Composer, problems_as_one
 from llmasos.runtime.host import ModelHost
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
-from llmasos.system.config import ComponentConfig, Config, check_config, load_config
+from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
 from llmasos.system.store import Store
 from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
+
+if TYPE_CHECKING:
+    from llmasos.runtime.acceleration import AccelerationReport
+    from llmasos.runtime.evaluation import Corpus, Measurement
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]
@@ -46,9 +52,8 @@ class Pipeline:
         problem = problems_as_one(check_config(config, self._registry))
         if problem is not None:
             raise problem
-        self._composer = Composer(
-            config, registry=self._registry, store=store or Store(), aliases=aliases or Aliases(), sink=sink or SilentSink()
-        )
+        self._sink = sink or SilentSink()
+        self._composer = Composer(config, registry=self._registry, store=store or Store(), aliases=aliases or Aliases(), sink=self._sink)
         on_finished = self._request_finished if config.observers else None
         self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
@@ -121,6 +126,50 @@ class Pipeline:
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, self._composer.policy(config))
 
+    def accelerate(
+        self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any
+    ) -> AccelerationReport:
+        """Run accelerator stages over a model's fetched checkpoint, and measure each on the model's own loader.
+
+        ``stages`` are by default the config's. ``how`` are further keyword arguments of ``run_acceleration``: ``output``, ``corpus``,
+        ``windows``, ``length``, ``allow_low_coverage``.
+        """
+        config = self._config_of(model)
+        checkpoint = self._composer.fetch(config)[1]
+        backend = self._composer.backend(config, checkpoint) if measure else None
+        return self._composer.accelerate_and_report(checkpoint, config.accelerate if stages is None else stages, backend=backend, **how)
+
+    def measure(
+        self,
+        *,
+        model: str | None = None,
+        base: str | None = None,
+        corpus: Corpus | None = None,
+        windows: int | None = None,
+        length: int | None = None,
+        speed: bool = True,
+    ) -> Measurement:
+        """Size, quality over ``windows`` windows of ``length`` tokens, and speed of a model on its loader.
+
+        ``base`` is a reference whose predictions are compared with, in float32; None: the model's own weights, dequantised.
+        """
+        from llmasos.runtime.evaluation import Corpus, measure
+        from llmasos.runtime.evaluation.measure import LENGTH, WINDOWS
+
+        config = self._config_of(model)
+        checkpoint = self._composer.open(config).checkpoint
+        compared = checkpoint if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1]
+        text = corpus or Corpus.default()
+        return measure(
+            checkpoint,
+            text.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, length or LENGTH),
+            self._composer.backend(config, checkpoint),
+            self._sink,
+            base=compared,
+            label=config.source,
+            speed=speed,
+        )
+
     def usage(self) -> dict[str, Any]:
         """What every model is doing, as plain data."""
         return {name: host.usage() for name, host in self._hosts.items()}
@@ -144,6 +193,9 @@ class Pipeline:
     def __repr__(self) -> str:
         models = ", ".join(f"{name} ({host.state})" for name, host in self._hosts.items())
         return f"<Pipeline: {models}>"
+
+    def _config_of(self, name: str | None) -> ModelConfig:
+        return self.config.models[self._host(name).name]
 
     def _host(self, name: str | None) -> ModelHost:
         self._check_open()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import chat, config, doctor, models, plugins, run, task
+from llmasos.cli import accelerate, chat, config, doctor, models, plugins, run, task
 
 app = typer.Typer(
     name="llmasos",
@@ -36,6 +36,8 @@ app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(task.task)
 app.command("tasks")(task.tasks)
+app.command("accelerate")(accelerate.accelerate)
+app.command("evaluate")(accelerate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(plugins.app, name="plugins")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
@@ -32,6 +32,10 @@ from llmasos_hookspecs import (
     Task,
     UnsupportedModel,
 )
+
+if TYPE_CHECKING:
+    from llmasos.runtime.acceleration import AccelerationReport
+    from llmasos.runtime.evaluation import Backend
 
 #: Where a scheduler's options say nothing.
 _MAX_SEQUENCES: Final = 8
@@ -67,6 +71,12 @@ class Composer:
 
     def open(self, model: ModelConfig) -> OpenedModel:
         """Fetch the checkpoint, run the accelerator stages (or find their result), and read tokenizer and template."""
+        canonical, checkpoint = self.fetch(model)
+        checkpoint = self.accelerate(checkpoint, model.accelerate)
+        return OpenedModel(reference=model.source, source=canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+
+    def fetch(self, model: ModelConfig) -> tuple[str, Checkpoint]:
+        """The canonical reference of a model, and its checkpoint as it was published."""
         found = resolve(
             model.source,
             registry=self._registry,
@@ -78,8 +88,23 @@ class Composer:
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
-        checkpoint = open_checkpoint(found.path, allow_pickle=model.allow_pickle)
-        return OpenedModel(reference=model.source, source=found.canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+        return found.canonical, open_checkpoint(found.path, allow_pickle=model.allow_pickle)
+
+    def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
+        """What the accelerator stages make of a checkpoint; stages that ran before are found in the cache."""
+        if not stages:
+            return checkpoint
+        return open_checkpoint(self.accelerate_and_report(checkpoint, stages).path)
+
+    def accelerate_and_report(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig], **how: Any) -> AccelerationReport:
+        """Run accelerator stages; ``how`` are the keyword arguments of ``run_acceleration``."""
+        from llmasos.runtime.acceleration import run_acceleration
+        from llmasos.runtime.acceleration.run import Accelerators
+
+        accelerators = Accelerators(find=functools.partial(self.component, "accelerator"), call=self.plugins.call, context=self._context)
+        return run_acceleration(
+            checkpoint, stages, accelerators, cache=cache_folder() / "acceleration", seed=self.config.seed, sink=self._sink, **how
+        )
 
     def load(
         self,
@@ -90,23 +115,7 @@ class Composer:
     ) -> RunningModel:
         """Make the engine and the policy, and start the loop."""
         policy = self.policy(scheduler)
-        loader = self.loader(model, opened.checkpoint)
-        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
-        context = self._context(
-            loader,
-            limits=EngineLimits(
-                threads=self.config.resources.threads,
-                max_sequences=policy.max_sequences,
-                context_length=model.context_length,
-                memory=self.config.resources.memory,
-            ),
-            allow_pickle=model.allow_pickle,
-        )
-
-        def load() -> Engine:
-            engine: Engine = self.plugins.call(loader, "llmasos_load", checkpoint=opened.checkpoint, options=options, context=context)
-            return engine
-
+        loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
         engine = load()
         loop = EngineLoop(
             engine,
@@ -127,6 +136,32 @@ class Composer:
             prompts=opened.prompts,
             loader=loader.entry.label,
         )
+
+    def engine_maker(
+        self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = _MAX_SEQUENCES
+    ) -> tuple[LoadedComponent, Callable[[], Engine]]:
+        """The loader for a checkpoint, and a function that makes an engine with it."""
+        loader = self.loader(model, checkpoint)
+        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
+        limits = EngineLimits(
+            threads=self.config.resources.threads,
+            max_sequences=max_sequences,
+            context_length=model.context_length,
+            memory=self.config.resources.memory,
+        )
+        context = self._context(loader, limits=limits, allow_pickle=model.allow_pickle)
+
+        def load() -> Engine:
+            engine: Engine = self.plugins.call(loader, "llmasos_load", checkpoint=checkpoint, options=options, context=context)
+            return engine
+
+        return loader, load
+
+    def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
+        """What figures are measured on: the loader that the model would run on."""
+        from llmasos.runtime.evaluation import Backend
+
+        return Backend(label=self.loader(model, checkpoint).entry.label, load=lambda checkpoint: self.engine_maker(model, checkpoint)[1]())
 
     def policy(self, config: ComponentConfig) -> Policy:
         """A new policy of the kind that config names."""
@@ -193,16 +228,16 @@ class Composer:
         return f"the {loader.entry.label} refuses its options ({problems[0]})" if problems else ""
 
     def _context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
-        return HookContext(
-            name=loaded.entry.name,
-            cache=_own_cache(loaded),
-            store=self._store,
-            seed=self.config.seed,
-            offline=self.config.offline,
-            sink=self._sink,
-            open_checkpoint=open_checkpoint,
-            **more,
-        )
+        common = {
+            "name": loaded.entry.name,
+            "cache": _own_cache(loaded),
+            "store": self._store,
+            "seed": self.config.seed,
+            "offline": self.config.offline,
+            "sink": self._sink,
+            "open_checkpoint": open_checkpoint,
+        }
+        return HookContext(**{**common, **more})
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:

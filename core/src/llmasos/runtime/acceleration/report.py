@@ -79,10 +79,10 @@ class AccelerationReport:
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of text for the base and for each stage; figures come with their standard errors."""
-        rows = [("base", *_figures(self.base), "", "")]
+        rows = [("base", *figures(self.base), "", "")]
         for stage in self.stages:
             took = f"{stage.seconds:.1f} s" + (" (cached)" if stage.cached else "")
-            rows.append((stage.name, *_figures(stage.measurement), f"{stage.coverage:.1%}", took))
+            rows.append((stage.name, *figures(stage.measurement), f"{stage.coverage:.1%}", took))
         return rows
 
     def __str__(self) -> str:
@@ -97,7 +97,8 @@ def megabytes(count: float | None) -> str:
     return "" if count is None else f"{count / 1e6:.1f} MB"
 
 
-def _figures(found: Measurement | None) -> tuple[str, ...]:
+def figures(found: Measurement | None) -> tuple[str, ...]:
+    """Size, quality and speed as cells of a table; empty where nothing was measured."""
     if found is None:
         return ("",) * 8
     quality, speed = found.quality, found.speed

@@ -1,0 +1,174 @@
+"""``llmasos accelerate`` and ``llmasos evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import attrs
+import typer
+
+from llmasos.cli import options as o
+from llmasos.cli.console import TerminalSink, print_json, print_note, print_result, print_table
+from llmasos_hookspecs import RequestError
+
+CorpusOption = Annotated[Path | None, typer.Option("--corpus", help="A text file to calibrate and evaluate on.")]
+WindowsOption = Annotated[int | None, typer.Option("--windows", min=1, help="Evaluation windows; 40 by default.")]
+#: No model named: the config's own.
+_CONFIGURED: Final[list[Any]] = [None]
+LengthOption = Annotated[int | None, typer.Option("--length", min=2, help="Tokens of each window; 512 by default.")]
+
+
+def accelerate(
+    model: Annotated[str | None, typer.Argument(help="The model; left out: the config's.")] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stage", "-s", help="A stage, its options behind it: quant:bits=4,group=32. In order; left out: the config's."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder for the result and its report.")] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure size, quality and speed of every stage.")] = True,
+    corpus: CorpusOption = None,
+    windows: WindowsOption = None,
+    length: #: No model named: the config's own.
+_CONFIGURED: Final[list[Any]] = [None]
+LengthOption = None,
+    allow_low_coverage: Annotated[
+        bool, typer.Option("--allow-low-coverage", help="Accept a stage that changed less than 90 % of the weights that it could.")
+    ] = False,
+    loader: o.LoaderOption = None,
+    config: o.ConfigOption = None,
+    overrides: o.SetOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Run accelerator stages over a model, and show what each cost and brought."""
+    from llmasos.runtime.evaluation import Corpus
+
+    pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, quiet=quiet)
+    with pipeline:
+        found = [_stage(text, place) for place, text in enumerate(stages)] if stages else None
+        if not found and not pipeline.config.models[chosen.name].accelerate:
+            raise RequestError("There is no stage to run; give --stage quant:bits=8, say, or [[accelerate]] tables in the config.")
+        report = pipeline.accelerate(
+            found,
+            model=chosen.name,
+            output=output,
+            measure=measure,
+            corpus=None if corpus is None else Corpus.from_file(corpus),
+            allow_low_coverage=allow_low_coverage,
+            **o.given(windows=windows, length=length),
+        )
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print_table(report.columns(), report.rows())
+    for note in report.notes:
+        print_note(note)
+    print_result(str(report.path))
+
+
+def evaluate(
+    models: Annotated[list[str] | None, typer.Argument(help="Models; with --task the last argument is the examples' file.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Evaluate on a task with examples of your own.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="A model whose predictions are compared with; left out: its own, in float32.")
+    ] = None,
+    corpus: CorpusOption = None,
+    windows: WindowsOption = None,
+    length: #: No model named: the config's own.
+_CONFIGURED: Final[list[Any]] = [None]
+LengthOption = None,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure prefill and decode too.")] = True,
+    loader: o.LoaderOption = None,
+    config: o.ConfigOption = None,
+    overrides: o.SetOption = None,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Measure models: perplexity, divergence, size and speed, or with --task how well they do a task."""
+    named = list(models or [])
+    if task is not None:
+        if not named:
+            raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task sentiment data.jsonl.")
+        _evaluate_task(task, named[:-1], Path(named[-1]), loader, config, overrides, as_json, quiet)
+        return
+    from llmasos.runtime.evaluation import Corpus
+
+    rows, facts = [], {}
+    for name in named or _CONFIGURED:
+        pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
+        with pipeline:
+            label = name or pipeline.config.models[chosen.name].source
+            measured = pipeline.measure(
+                model=chosen.name,
+                base=base,
+                corpus=None if corpus is None else Corpus.from_file(corpus),
+                windows=windows,
+                length=length,
+                speed=speed,
+            )
+        from llmasos.runtime.acceleration.report import figures
+
+        facts[label] = measured.to_dict()
+        rows.append((label, *figures(measured)))
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(("model", "disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s"), rows)
+
+
+def _evaluate_task(
+    task: str,
+    models: list[str],
+    examples: Path,
+    loader: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from llmasos.runtime.tasks import TaskEvaluation, evaluate_task
+
+    rows: list[Any] = []
+    sink = TerminalSink(quiet=quiet)
+    for name in models or _CONFIGURED:
+        pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
+        with pipeline, sink.progress(f"{task} by {name or chosen.name}", None, "") as progress:
+            label = name or pipeline.config.models[chosen.name].source
+            done = 0
+
+            def advance(_: str, now: Any) -> None:
+                nonlocal done
+                progress.advance(now.done - done)
+                done = now.done
+
+            rows.extend(evaluate_task(task, pipeline.task(task), {label: chosen}, examples, progress=advance).rows)
+    evaluation = TaskEvaluation(task=task, rows=tuple(rows))
+    if as_json:
+        print_json({"task": task, "rows": [attrs.asdict(row) for row in evaluation.rows]})
+        return
+    print_table(*evaluation.table())
+    for row in evaluation.rows:
+        if row.classification is not None:
+            print_result(f"\n{row.model}:\n{row.classification}")
+
+
+def _stage(text: str, place: int) -> Any:
+    """``quant:bits=4,group=32`` as config; values are JSON, or text."""
+    from llmasos.system.config import ComponentConfig
+
+    use, colon, rest = text.partition(":")
+    if colon and "=" not in rest.partition(",")[0]:
+        distribution, (use, _, rest) = use, rest.partition(":")
+        use = f"{distribution}:{use}"
+    options = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise RequestError(f'The stage "{text}" has "{part}", and options have the form name=value, as in quant:bits=4,group=32.')
+        try:
+            options[key.strip()] = json.loads(value)
+        except ValueError:
+            options[key.strip()] = value
+    return ComponentConfig(use, options, f"accelerate[{place}]")
