@@ -1,0 +1,150 @@
+"""The engine contract over the decoder graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from llmasos_backend_tf.decoder import Batch, Decoder, Want
+from llmasos_backend_tf.kv_pool import BLOCK, KVPool
+from llmasos_backend_tf.slots import SlotTable
+from llmasos_hookspecs import CapacityExceeded, EngineInfo, Row
+
+Logits = npt.NDArray[np.float32]
+
+#: Tokens of a padded row, the prefill chunk aside; with them the kernels meet few shapes.
+_LENGTHS: Final = (1, 8, 32, 128)
+
+
+class TensorFlowEngine:
+    """Llama-family decoder with a KV cache. Rows that fall into the same length bucket and want the same are computed together."""
+
+    def __init__(self, decoder: Decoder, pool: KVPool, info: EngineInfo, prefill_chunk: int) -> None:
+        self._decoder = decoder
+        self._pool = pool
+        self._info = info
+        self._chunk = prefill_chunk
+        self._slots: SlotTable[int] = SlotTable(info)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def open(self) -> int:
+        return self._slots.open()
+
+    def step(self, rows: Sequence[Row]) -> list[Logits]:
+        self._slots.check(rows)
+        self._reserve(rows)
+        results: list[list[Logits]] = [[] for _ in rows]
+        offsets = [0] * len(rows)
+        try:
+            while True:
+                pending = [i for i, row in enumerate(rows) if offsets[i] < len(row.tokens)]
+                if not pending:
+                    break
+                for (length, want), members in self._groups(rows, offsets, pending).items():
+                    self._run([rows[i] for i in members], [offsets[i] for i in members], length, want, [results[i] for i in members])
+                    for i in members:
+                        offsets[i] = min(len(rows[i].tokens), offsets[i] + length)
+        except tf.errors.ResourceExhaustedError as error:
+            raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
+        for row in rows:
+            self._slots[row.slot].length = row.position + len(row.tokens)
+        empty = np.zeros((0, self._info.vocab_size), np.float32)
+        return [np.concatenate(parts) if parts else empty for parts in results]
+
+    def truncate(self, slot: int, length: int) -> None:
+        held = self._slots[slot]
+        if not 0 <= length <= held.length:
+            raise ValueError(f"Slot {slot} holds {held.length} tokens and cannot be cut to {length}.")
+        held.length = length
+        keep = -(-length // BLOCK)
+        self._pool.give_back(held.held[keep:])
+        del held.held[keep:]
+
+    def fork(self, slot: int) -> int:
+        source = self._slots[slot]
+        copy = self._slots.open()
+        blocks = source.held[: -(-source.length // BLOCK)]
+        if blocks:
+            self._slots[copy].held = self._take(len(blocks))
+            self._pool.copy(blocks, self._slots[copy].held)
+        self._slots[copy].length = source.length
+        return copy
+
+    def close(self, slot: int) -> None:
+        self._pool.give_back(self._slots.close(slot).held)
+
+    def shutdown(self) -> None:
+        self._slots.clear()
+        self._pool.free()
+
+    def _take(self, count: int) -> list[int]:
+        try:
+            return self._pool.take(count)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise CapacityExceeded(f"There is no memory for {count} more blocks of {BLOCK} tokens; close a slot.") from error
+
+    def _reserve(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            held = self._slots[row.slot].held
+            missing = -(-(row.position + len(row.tokens)) // BLOCK) - len(held)
+            if missing > 0:
+                held.extend(self._take(missing))
+
+    def _groups(self, rows: Sequence[Row], offsets: list[int], pending: list[int]) -> dict[tuple[int, Want], list[int]]:
+        """Rows by length bucket and by what they want of this chunk."""
+        groups: dict[tuple[int, Want], list[int]] = {}
+        for i in pending:
+            left = len(rows[i].tokens) - offsets[i]
+            length = next((size for size in _LENGTHS if left <= size <= self._chunk), self._chunk)
+            want: Want = rows[i].want
+            if want == "last" and left > length:
+                want = "none"
+            groups.setdefault((length, want), []).append(i)
+        return groups
+
+    def _run(self, rows: list[Row], offsets: list[int], length: int, want: Want, results: list[list[Logits]]) -> None:
+        most = max(1, self._chunk // length)  # bounds the tokens of one run
+        for start in range(0, len(rows), most):
+            part = slice(start, start + most)
+            batch, counts = self._batch(rows[part], offsets[part], length)
+            out: Any = self._decoder.run(batch, want).numpy()
+            for i, (result, count) in enumerate(zip(results[part], counts, strict=True)):
+                if want != "none":
+                    result.append(out[i : i + 1] if want == "last" else out[i, :count])
+
+    def _batch(self, rows: list[Row], offsets: list[int], length: int) -> tuple[Batch, list[int]]:
+        """The rows' next ``length`` tokens, padded to a power of two of rows and of blocks read."""
+        counts = [min(length, len(row.tokens) - offset) for row, offset in zip(rows, offsets, strict=True)]
+        size = _power_of_two(len(rows))
+        ends = [row.position + offset + count for row, offset, count in zip(rows, offsets, counts, strict=True)]
+        blocks = _power_of_two(-(-max(ends) // BLOCK))
+        tokens = np.zeros((size, length), np.int32)
+        positions = np.zeros((size, length), np.int32)
+        table = np.zeros((size, blocks), np.int64)
+        block = np.zeros((size, length), np.int64)
+        offset_in_block = np.zeros((size, length), np.int64)
+        for i, (row, offset, count) in enumerate(zip(rows, offsets, counts, strict=True)):
+            held = np.asarray(self._slots[row.slot].held, np.int64)
+            at = np.arange(row.position + offset, row.position + offset + count)
+            tokens[i, :count] = row.tokens[offset : offset + count]
+            positions[i, :count] = at
+            table[i, : min(blocks, len(held))] = held[:blocks]
+            block[i, :count] = held[at // BLOCK]
+            offset_in_block[i, :count] = at % BLOCK
+        heads = self._pool.head_rows(block)  # [B, heads, T]
+        writes = np.stack([heads.transpose(0, 2, 1), np.broadcast_to(offset_in_block[:, :, None], heads.transpose(0, 2, 1).shape)], -1)
+        last = np.zeros(size, np.int32)
+        last[: len(rows)] = np.array(counts) - 1
+        batch = Batch(tokens=tokens, positions=positions, reads=self._pool.head_rows(table), writes=writes.astype(np.int32), last=last)
+        return batch, counts
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()

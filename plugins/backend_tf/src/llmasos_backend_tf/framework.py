@@ -1,0 +1,58 @@
+"""Importing TensorFlow without its noise, and giving it its threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+
+def import_tensorflow(threads: int | None = None) -> tuple[ModuleType, str | None]:
+    """TensorFlow, and a note where it already runs with another number of threads.
+
+    TensorFlow's thread pools are made once a process, so the first engine decides.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tensorflow
+    note = None
+    threading = tensorflow.config.threading
+    if threads is not None and threading.get_intra_op_parallelism_threads() != threads:
+        try:
+            threading.set_intra_op_parallelism_threads(threads)
+            # One layer follows the other: a second operator pool would only take time from the first.
+            threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError:
+            running = threading.get_intra_op_parallelism_threads() or "all"
+            note = f"TensorFlow already runs on {running} threads in this process, so {threads} could not be set."
+    return tensorflow, note
+
+
+def import_keras_hub() -> ModuleType:
+    """KerasHub, on the TensorFlow backend of Keras."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with _quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras_hub
+    return keras_hub
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from standard error what TensorFlow's C++ side says while it is imported, before its log level holds."""
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)

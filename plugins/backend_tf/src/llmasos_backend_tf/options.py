@@ -1,0 +1,33 @@
+"""What config may set for this loader."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+Precision = Literal["auto", "fp32", "int8"]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of the ``tf`` loader."""
+
+    precision: Precision = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(("auto", "fp32", "int8")),
+        metadata={
+            "help": "What the linear layers are computed from; auto is int8 for checkpoints stored in codes, else fp32.",
+            "choices": ("auto", "fp32", "int8"),
+        },
+    )
+    threads: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.ge(1)),
+        metadata={"help": "Compute threads; by default the limit that the runtime sets, else all cores. One setting a process."},
+    )
+    prefill_chunk: int = attrs.field(
+        default=256,
+        validator=attrs.validators.ge(8),
+        metadata={"help": "Prompt tokens computed in one run of the graph; bounds the memory of a prefill."},
+    )

@@ -1,0 +1,68 @@
+"""Open slots, what they hold, and whether a step fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from llmasos_hookspecs import CapacityExceeded, EngineInfo, Row
+
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Slot(Generic[T]):
+    """``length`` tokens, and what the engine keeps of them: blocks of the KV pool, or the tokens themselves."""
+
+    held: list[T] = attrs.field(factory=list)
+    length: int = 0
+
+
+class SlotTable(Generic[T]):
+    """Slots by number; numbers are never used twice."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._info = info
+        self._slots: dict[int, Slot[T]] = {}
+        self._next = 0
+
+    def __getitem__(self, slot: int) -> Slot[T]:
+        try:
+            return self._slots[slot]
+        except KeyError:
+            raise ValueError(f"Slot {slot} is not open; open slots are {sorted(self._slots) or 'none'}.") from None
+
+    def open(self) -> int:
+        if len(self._slots) >= self._info.max_sequences:
+            raise CapacityExceeded(
+                f"All {self._info.max_sequences} slots of the engine are open; close one, or load with a larger max_sequences."
+            )
+        self._next += 1
+        self._slots[self._next] = Slot()
+        return self._next
+
+    def close(self, slot: int) -> Slot[T]:
+        """Forget the slot; returns what it held."""
+        self[slot]
+        return self._slots.pop(slot)
+
+    def clear(self) -> None:
+        self._slots.clear()
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise before anything is computed where a row does not fit its slot."""
+        if len({row.slot for row in rows}) < len(rows):
+            raise ValueError("A step holds the same slot twice; give each slot one row.")
+        for row in rows:
+            length = self[row.slot].length
+            if row.position != length:
+                raise ValueError(f"Slot {row.slot} holds {length} tokens, and the row starts at position {row.position}.")
+            if not len(row.tokens):
+                raise ValueError(f"The row of slot {row.slot} has no token.")
+            if min(row.tokens) < 0 or max(row.tokens) >= self._info.vocab_size:
+                raise ValueError(f"The row of slot {row.slot} has a token outside 0 .. {self._info.vocab_size - 1}.")
+        for row in rows:
+            if row.position + len(row.tokens) > self._info.context_length:
+                raise CapacityExceeded(f"Slot {row.slot} would pass the engine's context of {self._info.context_length} tokens.")
