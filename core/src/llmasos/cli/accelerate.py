@@ -30,9 +30,7 @@ def accelerate(
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure size, quality and speed of every stage.")] = True,
     corpus: CorpusOption = None,
     windows: WindowsOption = None,
-    length: #: No model named: the config's own.
-_CONFIGURED: Final[list[Any]] = [None]
-LengthOption = None,
+    length: LengthOption = None,
     allow_low_coverage: Annotated[
         bool, typer.Option("--allow-low-coverage", help="Accept a stage that changed less than 90 % of the weights that it could.")
     ] = False,
@@ -76,9 +74,7 @@ def evaluate(
     ] = None,
     corpus: CorpusOption = None,
     windows: WindowsOption = None,
-    length: #: No model named: the config's own.
-_CONFIGURED: Final[list[Any]] = [None]
-LengthOption = None,
+    length: LengthOption = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure prefill and decode too.")] = True,
     loader: o.LoaderOption = None,
     config: o.ConfigOption = None,
