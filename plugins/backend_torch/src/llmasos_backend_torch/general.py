@@ -1,0 +1,136 @@
+"""Loading any decoder of transformers: over our slots where that computes the same as transformers alone, else without a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from llmasos_backend_torch.engine import TorchEngine
+from llmasos_backend_torch.interface import UnknownAttention
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.loading import engine_info, reading
+from llmasos_backend_torch.plan import plan_step
+from llmasos_backend_torch.precision import Precision
+from llmasos_backend_torch.recompute import RecomputeEngine
+from llmasos_backend_torch.transformers_model import TransformersDecoder, load_model, use_kernels, use_slots
+from llmasos_hookspecs import Checkpoint, Context, Engine, Row
+
+_DEFAULT_CONTEXT: Final = 2048
+_PROBE: Final = 12
+
+#: Relative error of the probe's logits up to which slots compute what transformers does.
+_TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+def load_general(checkpoint: Checkpoint, precision: Precision, context: Context) -> Engine:
+    """See ``loading.load``."""
+    with reading(context, checkpoint) as advance:
+        model = load_model(checkpoint, precision, advance)
+    notes: list[str] = []
+    reason = _against_slots(model, precision)
+    if reason is not None:
+        notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
+    decoder = TransformersDecoder(model)
+    undo = use_kernels(model, checkpoint, precision)
+    try:
+        bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
+    except AttributeError:  # the model reads the weight of a layer instead of calling it
+        undo()
+        if precision.dtype in ("int8", "int4"):
+            notes.append(f"The weights are not {precision.dtype}, since this model's code reads them itself.")
+        precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."))
+        bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
+    info = engine_info(
+        precision,
+        context.limits,
+        vocab_size=model.config.get_text_config().vocab_size,
+        context_length=_context_length(model),
+        weight_bytes=decoder.nbytes,
+        kv_bytes_per_token=bytes_per_token,
+    )
+    info = attrs.evolve(info, notes=tuple(notes))
+    if reason is not None:
+        info = attrs.evolve(info, features=frozenset({"fork"}))
+        return RecomputeEngine(_whole_sequence(model), info)
+    if decoder.separate_rows:
+        info = attrs.evolve(info, features=info.features - {"batch"})
+    return TorchEngine(decoder, KVCache(info.max_sequences, info.context_length), info)
+
+
+def _whole_sequence(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
+    """Logits [n, vocab_size] of token ids [n]."""
+
+    def logits(tokens: Tensor) -> Tensor:
+        found: Tensor = model(input_ids=tokens[None], use_cache=False).logits[0]
+        return found
+
+    return logits
+
+
+def _context_length(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
+        found = getattr(config, name, None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return _DEFAULT_CONTEXT
+
+
+def _against_slots(model: PreTrainedModel, precision: Precision) -> str | None:
+    """Why the model cannot be computed over slots; None where it can.
+
+    Two sequences, in chunks and side by side, must give the logits that transformers' own attention gives for each in one piece. The
+    model is left with the attention that it is to be computed with.
+    """
+    vocab = model.config.get_text_config().vocab_size
+    first = torch.arange(1, _PROBE + 1, device=precision.device) * 7919 % vocab
+    second = first.flip(0)
+    with torch.inference_mode():
+        expected = torch.cat([_whole_sequence(model)(tokens).float() for tokens in (first, second)])
+        own = model.config._attn_implementation
+        try:
+            use_slots(model)
+            got = torch.cat(_in_pieces(TransformersDecoder(model), first, second, precision))
+        except UnknownAttention as error:
+            reason = str(error)
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
+            reason = f"its attention is of another form ({type(error).__name__})"
+        else:
+            difference = float((got - expected).norm() / expected.norm())
+            if difference <= _TOLERANCE[precision.compute]:
+                return None
+            reason = f"its layers keep more than keys and values (the logits differ by {difference:.2g})"
+    model.set_attn_implementation(own)
+    return reason
+
+
+def _in_pieces(decoder: TransformersDecoder, first: Tensor, second: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
+    """Logits of two sequences that are computed in chunks of one batch."""
+    cache = KVCache(2, _PROBE)
+    cache.reserve(2, _PROBE)
+    one, two = first.tolist(), second.tolist()
+    got: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for a, b in (((0, 6), (0, 3)), ((6, 7), (3, 11)), ((7, 12), (11, 12))):
+        rows = [Row(0, one[slice(*a)], a[0], "all"), Row(1, two[slice(*b)], b[0], "all")]
+        for row in [[rows[0]], [rows[1]]] if decoder.separate_rows else [rows]:
+            plan = plan_step(row, [part.slot for part in row], precision.device)
+            logits = decoder.forward(plan, cache).float()
+            for part, (begin, count) in zip(row, plan.results, strict=True):
+                got[part.slot].append(logits[begin : begin + count])
+    return torch.cat(got[0]), torch.cat(got[1])
+
+
+def _kv_bytes_per_token(decoder: TransformersDecoder, precision: Precision, *, cached: bool) -> int:
+    """Found by computing one token, which also shows whether the kernels work in this model."""
+    cache = KVCache(1, 1)
+    with torch.inference_mode():
+        if cached:
+            decoder.forward(plan_step([Row(0, [0], 0)], [0], precision.device), cache)
+        else:
+            _whole_sequence(decoder.model)(torch.zeros(1, dtype=torch.int64, device=precision.device))
+    return cache.bytes_per_token

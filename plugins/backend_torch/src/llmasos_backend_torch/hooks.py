@@ -1,0 +1,36 @@
+"""The two hooks of this plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmasos_backend_torch.options import Options
+from llmasos_hookspecs import Component, hookimpl
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint, Context, Engine
+
+
+@hookimpl
+def llmasos_component() -> Component:
+    return Component(
+        summary="PyTorch: any decoder-only model of transformers, on CPU or GPU, with its own KV cache and batching.",
+        options=Options,
+        frameworks={"torch": "torch", "transformers": "transformers"},
+        examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run smollm2 'Hello' --set loader.use=torch"),
+        formats=("huggingface", "gguf", "torch_export"),
+        architectures=("*",),
+        preference=50,
+    )
+
+
+@hookimpl
+def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+    try:
+        from llmasos_backend_torch.loading import load
+    except ModuleNotFoundError as error:
+        from llmasos_hookspecs import PluginError
+
+        missing = error.name or "torch"
+        raise PluginError(f"The torch loader needs {missing}, which is not installed; install it with: pip install {missing}") from error
+    return load(checkpoint, options, context)

@@ -1,0 +1,193 @@
+"""Linear layers: one class a kernel, each over weights packed for it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from llmasos_backend_torch import quantized
+
+#: From this many tokens on, the layouts made for many of them are faster. Measured per step of SmolLM2 on two cores (Sapphire Rapids):
+#: float32 as stored 14 ms at 1 token, 27 at 4, 33 at 8; packed 18, 20 and 23. int4 3 ms at 1 token, 10 at 8, 38 at 32; bfloat16
+#: packed 10, 10 and 11.
+MANY_FLOAT32: Final = 3
+MANY_INT4: Final = 8
+
+
+class Linear(Protocol):
+    """``x @ weight.T + bias`` for x [tokens, in_features]; float in, float out."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights in memory."""
+        ...
+
+
+class PlainLinear:
+    """Weights as they are, [out, in]: for GPUs, and for a CPU's single tokens."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight, bias
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class PackedLinear:
+    """Weights in oneDNN's blocked layout, so that no call reorders them: for a CPU. bfloat16 gains at any number of tokens."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._bytes = weight.nbytes
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 8)
+        self.bias = bias
+
+    @staticmethod
+    def available() -> bool:
+        """Whether this build of PyTorch has oneDNN's linear."""
+        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")
+        return out
+
+
+class BySize:
+    """One matrix in two layouts: ``few`` below ``many_from`` tokens, ``many`` from there on."""
+
+    def __init__(self, few: Linear, many: Linear, many_from: int) -> None:
+        self._few, self._many, self._many_from = few, many, many_from
+
+    @property
+    def nbytes(self) -> int:
+        return self._few.nbytes + self._many.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._few(x) if x.shape[0] < self._many_from else self._many(x)
+
+
+class Int8Linear:
+    """int8 weights with one scale a row; activations in 16 bits as two int8 halves, so that integer kernels lose nothing.
+
+    x is ``scale * (high + low / 254)`` with int8 ``high`` and ``low`` and one scale a token: an error of at most 1/64,516 of the token's
+    largest element, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product.
+
+    Args:
+        codes: int8 [out, in].
+        scales: float32 [out].
+    """
+
+    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
+        self.bias = bias
+        self._bytes = codes.nbytes + scales.nbytes
+        self._weight = torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
+        self._scales = scales / 127.0
+        self._zeros = torch.zeros(codes.shape[0], dtype=torch.int64)
+
+    @staticmethod
+    def available() -> bool:
+        """Whether this build of PyTorch has oneDNN's int8 linear."""
+        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack")
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        tokens = x.shape[0]
+        largest = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True, dtype=torch.float32).clamp_min_(1e-30)
+        scaled = x * (127.0 / largest)
+        high = scaled.round()
+        halves = torch.empty((2, *x.shape), dtype=torch.int8)
+        halves[0].copy_(high)
+        halves[1].copy_(scaled.sub_(high).mul_(254.0).round_())
+        product = torch.ops.onednn.qlinear_pointwise(
+            halves.view(2 * tokens, -1), 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        out = torch.add(product[:tokens], product[tokens:], alpha=1 / 254.0).mul_(largest)
+        if self.bias is not None:
+            out += self.bias
+        return out.to(x.dtype)
+
+
+class Int4Linear:
+    """4-bit codes in groups of columns, each group with a scale and a float offset: ``scale * (code - 8) + offset``.
+
+    PyTorch's CPU kernel computes it in bfloat16. Its float offset holds GGUF's Q4_1 minimums, which integer zero points cannot.
+
+    Args:
+        codes: uint8 [out, in] below 16.
+        scales, offsets: float32 [out, groups].
+    """
+
+    def __init__(self, codes: Tensor, scales: Tensor, offsets: Tensor, group: int, bias: Tensor | None = None) -> None:
+        self._rows, self._group, self.bias = codes.shape[0], group, bias
+        self._padding = -codes.shape[0] % 64  # the kernel takes whole blocks of rows
+        if self._padding:
+            codes, scales, offsets = (pad(part, (0, 0, 0, self._padding)) for part in (codes, scales, offsets))
+        self._weight = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 2)
+        self._scales = torch.stack((scales.t(), offsets.t()), -1).to(torch.bfloat16).contiguous()
+
+    @property
+    def nbytes(self) -> int:
+        return self._weight.nbytes + self._scales.nbytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x.contiguous(), self._weight, self._group, self._scales)
+        if self._padding:
+            out = out[:, : self._rows]
+        return out if self.bias is None else out + self.bias
+
+
+class Stacked:
+    """Several matrices over the same input, their outputs side by side: for parts that no one kernel can hold together."""
+
+    def __init__(self, parts: list[Linear]) -> None:
+        self._parts = parts
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self._parts], -1)
+
+
+def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> Linear:
+    """The fastest layout for float weights on their device."""
+    if weight.device.type != "cpu" or not PackedLinear.available():
+        return PlainLinear(weight, bias)
+    if weight.dtype == torch.bfloat16:
+        return PackedLinear(weight, bias)
+    if not packed_copy:
+        return PlainLinear(weight, bias)
+    return BySize(PlainLinear(weight, bias), PackedLinear(weight, bias), MANY_FLOAT32)
+
+
+def int8_linear(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
+    """int8 codes with a scale a row."""
+    return Int8Linear(codes, scales, bias)
+
+
+def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy: bool) -> Linear:
+    """4-bit groups, with a bfloat16 copy of what they stand for to compute many tokens where ``packed_copy``."""
+    few = Int4Linear(grouped.codes, grouped.scales, grouped.offsets, grouped.group, bias)
+    if not packed_copy or not PackedLinear.available():
+        return few
+    return BySize(few, PackedLinear(grouped.dequantize().to(torch.bfloat16), bias), MANY_INT4)
+
+
+def _bytes(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.nbytes

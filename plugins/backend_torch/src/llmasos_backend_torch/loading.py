@@ -1,0 +1,111 @@
+"""From a checkpoint to the engine that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import torch
+
+from llmasos_backend_torch.engine import TorchEngine
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.options import Options
+from llmasos_backend_torch.precision import Precision, choose_precision
+from llmasos_hookspecs import Checkpoint, ConfigError, Context, Engine, EngineInfo, EngineLimits, ResourceError, UnsupportedModel
+
+
+def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+    """The fastest engine that computes the checkpoint exactly: the fused forward, else transformers over our slots, else a model that
+    computes each sequence again and again.
+
+    Raises:
+        UnsupportedModel: nothing here computes this model.
+        CheckpointError: the checkpoint is damaged.
+        ConfigError: the options cannot be met.
+        ResourceError: the limits leave no room.
+    """
+    threads = options.threads or context.limits.threads
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if checkpoint.format == "torch_export":
+        from llmasos_backend_torch.exported import load_exported
+
+        return load_exported(checkpoint, options, context)
+    precision = choose_precision(checkpoint, options, memory=context.limits.memory)
+    if options.implementation != "transformers":
+        try:
+            _check_fused(checkpoint)
+        except UnsupportedModel as error:
+            if options.implementation == "fused":
+                message = f"loader.implementation is 'fused', which does not compute this model: {error}"
+                raise ConfigError(message, "loader.implementation") from error
+        else:
+            return _load_fused(checkpoint, options, precision, context)
+    from llmasos_backend_torch.general import load_general
+
+    return load_general(checkpoint, precision, context)
+
+
+def _check_fused(checkpoint: Checkpoint) -> None:
+    """Raises ``UnsupportedModel`` where the fused forward does not compute what the config asks for."""
+    config = checkpoint.config
+    _ = checkpoint.decoder
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if 1.0 not in (config.get("partial_rotary_factor", 1.0), rope.get("partial_rotary_factor", 1.0)):
+        raise UnsupportedModel(f"{checkpoint.path} rotates only a part of each head.")
+    kinds = set(config.get("layer_types") or ())
+    if len(kinds) > 1 or not kinds <= {"full_attention", "sliding_attention"}:
+        raise UnsupportedModel(f"{checkpoint.path} mixes layers of different attention.")
+
+
+def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> Engine:
+    from llmasos_backend_torch.llama import load_llama
+
+    decoder = checkpoint.decoder
+    positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
+    with context.progress("Loading weights", decoder.num_layers, "layers") as progress:
+        model = load_llama(checkpoint, precision, positions, progress.advance)
+    if options.compile:
+        model.compile()
+    info = engine_info(
+        precision,
+        context.limits,
+        vocab_size=decoder.vocab_size,
+        context_length=decoder.context_length,
+        weight_bytes=model.nbytes,
+        kv_bytes_per_token=model.kv_bytes_per_token(),
+    )
+    return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
+
+
+def engine_info(
+    precision: Precision, limits: EngineLimits, *, vocab_size: int, context_length: int, weight_bytes: int, kv_bytes_per_token: int
+) -> EngineInfo:
+    """What the limits leave of the model's own sizes. Raises ``ResourceError`` where they leave nothing."""
+    info = EngineInfo(
+        vocab_size=vocab_size,
+        context_length=min(context_length, limits.context_length or context_length),
+        max_sequences=limits.max_sequences,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=kv_bytes_per_token,
+        device=str(precision.device),
+        dtype=precision.dtype,
+    )
+    if limits.memory is None:
+        return info
+    room = limits.memory - weight_bytes
+    fits = room // (kv_bytes_per_token * limits.max_sequences) if kv_bytes_per_token else (info.context_length if room >= 0 else 0)
+    if fits < 1:
+        raise ResourceError(
+            f"The weights take {weight_bytes} bytes and one token of each of {limits.max_sequences} sequences "
+            f"{kv_bytes_per_token * limits.max_sequences}, and the limit is {limits.memory}; allow more memory, or load int8 or int4."
+        )
+    return attrs.evolve(info, context_length=min(info.context_length, fits))
+
+
+@contextmanager
+def reading(context: Context, checkpoint: Checkpoint) -> Iterator[Callable[[], None]]:
+    """A progress display over the checkpoint's tensors."""
+    with context.progress("Loading weights", len(checkpoint.names()), "tensors") as progress:
+        yield progress.advance

@@ -1,0 +1,65 @@
+"""What config may set for this loader."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import attrs
+
+DType = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+Implementation = Literal["auto", "fused", "transformers"]
+
+_DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
+_IMPLEMENTATIONS = ("auto", "fused", "transformers")
+
+
+def _positive(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{attribute.name} must be 1 or more, not {value}.")
+
+
+def _device(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {value!r}.")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of the ``torch`` loader."""
+
+    device: str = attrs.field(
+        default="auto", validator=_device, metadata={"help": "auto (a CUDA GPU if there is one, else the CPU), cpu, cuda or cuda:N."}
+    )
+    dtype: DType = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(_DTYPES),
+        metadata={
+            "help": "What the linear layers are computed from; auto keeps each tensor near the precision it is stored in.",
+            "choices": _DTYPES,
+        },
+    )
+    threads: int | None = attrs.field(
+        default=None,
+        validator=_positive,
+        metadata={"help": "Compute threads of this process; by default the limit that the runtime sets, else PyTorch's own choice."},
+    )
+    compile: bool = attrs.field(
+        default=False, metadata={"help": "Compile the layers with torch.compile; the first steps take minutes, later ones are faster."}
+    )
+    implementation: Implementation = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(_IMPLEMENTATIONS),
+        metadata={
+            "help": "Who computes the layers: fused is this plugin's own forward for the Llama family, transformers the model's own code; "
+            "auto takes fused where it can.",
+            "choices": _IMPLEMENTATIONS,
+        },
+    )
+    packed_copy: bool = attrs.field(
+        default=True,
+        metadata={
+            "help": "On a CPU, keep a second copy of float32 and int4 weights in the layout that is fast for many tokens at once, "
+            "where memory is ample."
+        },
+    )

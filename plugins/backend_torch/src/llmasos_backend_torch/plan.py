@@ -1,0 +1,136 @@
+"""How the rows of one step lie in one packed batch, and what attention each part of it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+import torch
+from torch import Tensor
+
+from llmasos_hookspecs import Row
+
+#: Padded positions that one more attention call is worth: reading a position of one row costs about 0.08 us on two cores, a call 12 us.
+_PADDING_FOR_A_CALL: Final = 160
+
+
+@attrs.frozen
+class DecodeRun:
+    """Sequences with one new token each whose cache rows are neighbours, computed in one attention call.
+
+    Attributes:
+        start: index of the first one's token in the packed batch.
+        row: cache row of the first one.
+        lengths: tokens that each holds, its new one included.
+    """
+
+    start: int
+    row: int
+    lengths: tuple[int, ...]
+
+
+@attrs.frozen
+class PrefillChunk:
+    """Several new tokens of one sequence: packed tokens ``start`` to ``start + count``, at ``position`` of cache row ``row``."""
+
+    start: int
+    row: int
+    position: int
+    count: int
+
+
+@attrs.define(eq=False)
+class StepPlan:
+    """One step as a packed batch: first the decode rows in the order of their cache rows, then the prefill chunks.
+
+    Attributes:
+        tokens: int64 [total], the packed token ids.
+        positions: int64 [total], the position of each token in its sequence.
+        decode_rows: int64 [decodes], cache rows of the decode tokens, which are the first of the batch.
+        runs, chunks: the parts of the batch.
+        wanted: int64 [n], packed tokens whose logits are asked for.
+        results: for each row of the step, where its logits begin in ``wanted`` and how many they are.
+        span: the longest sequence, new tokens included.
+        rows_used: cache rows that the step touches lie below this.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    decode_rows: Tensor
+    runs: tuple[DecodeRun, ...]
+    chunks: tuple[PrefillChunk, ...]
+    wanted: Tensor
+    results: tuple[tuple[int, int], ...]
+    span: int
+    rows_used: int
+    _masks: dict[tuple[int, int, torch.dtype], Tensor | None] = attrs.field(factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Tokens in the batch."""
+        return self.tokens.shape[0]
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether the logits of every token are asked for, in the order of the batch."""
+        return self.wanted.shape[0] == self.total
+
+    def mask(self, start: int, window: int, dtype: torch.dtype, build: Callable[[], Tensor | None]) -> Tensor | None:
+        """The mask of the part that begins at ``start``, built for the first layer that asks and shared by the others."""
+        key = (start, window, dtype)
+        if key not in self._masks:
+            self._masks[key] = build()
+        return self._masks[key]
+
+
+def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.device) -> StepPlan:
+    """Pack the rows of a step; ``cache_rows[i]`` is where the keys and values of ``rows[i]`` lie."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, cache_rows[i]))
+    tokens: list[int] = []
+    positions: list[int] = []
+    decodes: list[tuple[int, int]] = []
+    chunks: list[PrefillChunk] = []
+    wanted: list[int] = []
+    results: list[tuple[int, int]] = [(0, 0)] * len(rows)
+    for i in order:
+        row, start = rows[i], len(tokens)
+        count = len(row.tokens)
+        tokens.extend(row.tokens)
+        positions.extend(range(row.position, row.position + count))
+        if count == 1:
+            decodes.append((cache_rows[i], row.position + 1))
+        else:
+            chunks.append(PrefillChunk(start, cache_rows[i], row.position, count))
+        if row.want != "none":
+            begin = start if row.want == "all" else start + count - 1
+            results[i] = (len(wanted), start + count - begin)
+            wanted.extend(range(begin, start + count))
+    return StepPlan(
+        tokens=torch.tensor(tokens, dtype=torch.int64, device=device),
+        positions=torch.tensor(positions, dtype=torch.int64, device=device),
+        decode_rows=torch.tensor([row for row, _ in decodes], dtype=torch.int64, device=device),
+        runs=tuple(_runs(decodes)),
+        chunks=tuple(chunks),
+        wanted=torch.tensor(wanted, dtype=torch.int64, device=device),
+        results=tuple(results),
+        span=max(row.position + len(row.tokens) for row in rows),
+        rows_used=max(cache_rows) + 1,
+    )
+
+
+def _runs(decodes: Sequence[tuple[int, int]]) -> list[DecodeRun]:
+    """Split (cache row, length), sorted by row, into runs of neighbours whose lengths are near enough to pad."""
+    runs: list[DecodeRun] = []
+    start = 0
+    for end in range(1, len(decodes) + 1):
+        if end < len(decodes) and decodes[end][0] == decodes[end - 1][0] + 1 and _padding(decodes[start : end + 1]) <= _PADDING_FOR_A_CALL:
+            continue
+        runs.append(DecodeRun(start, decodes[start][0], tuple(length for _, length in decodes[start:end])))
+        start = end
+    return runs
+
+
+def _padding(decodes: Sequence[tuple[int, int]]) -> int:
+    lengths = [length for _, length in decodes]
+    return max(lengths) * len(lengths) - sum(lengths)

@@ -1,0 +1,160 @@
+"""On which device and in which precision a model is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+import torch
+from torch import Tensor
+
+from llmasos_backend_torch import quantized
+from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, int8_linear
+from llmasos_backend_torch.options import Options
+from llmasos_backend_torch.tensors import as_torch
+from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor
+from llmasos_hookspecs import Tensor as StoredTensor
+
+#: A second copy of the weights is kept where it takes at most this part of the memory that is free.
+_COPY_SHARE: Final = 0.25
+
+
+@attrs.frozen
+class Precision:
+    """How matrices are kept and what is computed with them.
+
+    Attributes:
+        dtype: ``float32``, ``bfloat16``, ``int8`` or ``int4``, as ``EngineInfo`` names it.
+        device: where.
+        packed_copy: keep float32 and int4 matrices in a second layout for many tokens.
+    """
+
+    dtype: str
+    device: torch.device
+    packed_copy: bool = False
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Of activations, norms and the KV cache. int8 keeps float32, which its kernel takes whole; int4's kernel takes bfloat16."""
+        return torch.float32 if self.dtype in ("float32", "int8") else torch.bfloat16
+
+    def matrix(self, parts: list[StoredTensor], bias: Tensor | None = None, *, head: bool = False) -> Linear:
+        """One linear layer of matrices [out, in] over the same input, stacked along ``out``.
+
+        ``head``: the output head, whose rounding no later layer averages; it stays at 8 bits where int4 would have to round it.
+        """
+        if self.dtype == "int8":
+            return _int8(parts, bias)
+        if self.dtype == "int4":
+            return self._int4(parts, bias, head)
+        weight = torch.cat([as_torch(part, self.compute) for part in parts])
+        return float_linear(weight.to(self.device), bias, packed_copy=self.packed_copy)
+
+    def _int4(self, parts: list[StoredTensor], bias: Tensor | None, head: bool) -> Linear:
+        found = [_groups(part, head) for part in parts]
+        whole = [grouped for grouped in found if grouped is not None]
+        if len(whole) == len(parts) and len({grouped.group for grouped in whole}) == 1:
+            joined = quantized.Grouped(
+                torch.cat([grouped.codes for grouped in whole]),
+                torch.cat([grouped.scales for grouped in whole]),
+                torch.cat([grouped.offsets for grouped in whole]),
+                whole[0].group,
+            )
+            return int4_linear(joined, bias, packed_copy=self.packed_copy)
+        if len(parts) == 1:
+            return _int8(parts, bias)
+        biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
+        return Stacked([self._int4([part], own, head) for part, own in zip(parts, biases, strict=True)])
+
+
+def _groups(part: StoredTensor, head: bool) -> quantized.Grouped | None:
+    """4-bit groups of a matrix; None where it is better kept at 8 bits."""
+    if isinstance(part, QuantizedTensor):
+        return quantized.stored_groups(part)
+    return None if head else quantized.round_to_groups(as_torch(part, torch.float32))
+
+
+def _int8(parts: list[StoredTensor], bias: Tensor | None) -> Linear:
+    rows = [_rows(part) for part in parts]
+    return int8_linear(torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows]), bias)
+
+
+def _rows(part: StoredTensor) -> tuple[Tensor, Tensor]:
+    stored = quantized.stored_rows(part) if isinstance(part, QuantizedTensor) else None
+    return quantized.round_to_rows(as_torch(part, torch.float32)) if stored is None else stored
+
+
+def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | None) -> Precision:
+    """What the options ask for, ``auto`` resolved by what the checkpoint holds and the machine has.
+
+    Raises ``ConfigError`` where the machine cannot do it.
+    """
+    device = _device(options.device)
+    dtype = options.dtype
+    if dtype in ("int8", "int4") and device.type != "cpu":
+        raise ConfigError(f"{dtype} runs on the CPU only, and the device is {device}; use bfloat16, or device = 'cpu'.", "loader.dtype")
+    if dtype in ("int8", "int4") and not Int8Linear.available():
+        raise ConfigError(f"{dtype} needs PyTorch with oneDNN, which this build lacks; use float32 or bfloat16.", "loader.dtype")
+    if dtype == "auto":
+        dtype = _stored_dtype(checkpoint) if device.type == "cpu" else "bfloat16"
+    return Precision(dtype, device, options.packed_copy and device.type == "cpu" and _copy_fits(checkpoint, dtype, memory))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"The device is {name!r}, and PyTorch finds no CUDA GPU; use 'cpu', or install PyTorch for CUDA.", "loader.device"
+        )
+    index = int(name.partition(":")[2] or torch.cuda.current_device())
+    if index >= torch.cuda.device_count():
+        raise ConfigError(f"The device is {name!r}, and this machine has {torch.cuda.device_count()} CUDA GPUs.", "loader.device")
+    return torch.device("cuda", index)
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> str:
+    """The precision of a CPU that loses nothing, or nearly: codes stay codes, bfloat16 stays, else float32."""
+    names = [name for name in checkpoint.names() if len(checkpoint.shape(name)) == 2]
+    # A matrix of some layer says more than the embedding, which is often kept wider.
+    name = next((name for name in names if "layers.0." in name or ".h.0." in name), names[0] if names else None)
+    if name is None:
+        return "float32"
+    tensor = checkpoint.tensor(name)
+    if isinstance(tensor, QuantizedTensor):
+        exact = quantized.stored_groups(tensor) is not None
+        return ("int4" if exact else "int8") if Int8Linear.available() else "float32"
+    return "bfloat16" if tensor.dtype.name == "bfloat16" and _fast_bfloat16() else "float32"
+
+
+def _fast_bfloat16() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _copy_fits(checkpoint: Checkpoint, dtype: str, memory: int | None) -> bool:
+    if dtype not in ("float32", "int4"):
+        return False
+    weights = sum(_product(checkpoint.shape(name)) for name in checkpoint.names())
+    first, second = (4, 4) if dtype == "float32" else (1, 2)
+    if memory is not None and weights * (first + second) > memory / 2:
+        return False
+    return weights * second <= _available_memory() * _COPY_SHARE
+
+
+def _available_memory() -> int:
+    """Bytes that can be had without swapping; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

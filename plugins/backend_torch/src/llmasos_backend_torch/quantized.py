@@ -1,0 +1,89 @@
+"""From stored or float weights to the codes that the integer kernels take."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmasos_hookspecs import QuantizedTensor
+
+#: Group sizes that the int4 kernel takes.
+INT4_GROUPS: Final = (32, 64, 128, 256)
+_NEW_GROUP: Final = 32
+
+
+@attrs.frozen(eq=False)
+class Grouped:
+    """A matrix as ``scale * (code - 8) + offset``: codes uint8 [rows, columns] below 16; scales, offsets float32 [rows, groups]."""
+
+    codes: Tensor
+    scales: Tensor
+    offsets: Tensor
+    group: int
+
+    def dequantize(self) -> Tensor:
+        """float32 [rows, columns]; scales and offsets rounded to bfloat16 as in the kernel."""
+        rows, columns = self.codes.shape
+        codes = self.codes.view(rows, -1, self.group).float() - 8
+        scales, offsets = (part.to(torch.bfloat16).float()[..., None] for part in (self.scales, self.offsets))
+        return (codes * scales + offsets).view(rows, columns)
+
+
+def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
+    """The stored codes as the int4 kernel takes them, nothing rounded but the scales; None where it cannot hold them."""
+    if tensor.bits > 4 or tensor.group not in INT4_GROUPS or tensor.shape[1] % tensor.group:
+        return None
+    if tensor.minimums is not None:
+        offsets = tensor.minimums + 8 * tensor.scales
+    else:
+        zeros = 2 ** (tensor.bits - 1) if tensor.zeros is None else tensor.zeros.astype(np.float32)
+        offsets = tensor.scales * (8 - zeros)
+    return Grouped(
+        torch.from_numpy(np.array(tensor.codes)),
+        torch.from_numpy(np.array(tensor.scales)),
+        torch.from_numpy(np.array(offsets, dtype=np.float32)),
+        tensor.group,
+    )
+
+
+def stored_rows(tensor: QuantizedTensor) -> tuple[Tensor, Tensor] | None:
+    """The stored codes as int8 [rows, columns] with float32 scales [rows], nothing rounded; None where the int8 kernel cannot hold them."""
+    if tensor.group < tensor.shape[1] or not tensor.symmetric:
+        return None
+    codes = tensor.codes.astype(np.int16) - 2 ** (tensor.bits - 1)
+    return torch.from_numpy(codes.astype(np.int8)), torch.from_numpy(np.array(tensor.scales[:, 0]))
+
+
+def round_to_groups(weight: Tensor) -> Grouped | None:
+    """float32 weights rounded to 4 bits in groups of 32; None where 32 does not divide the columns.
+
+    Of a few widths around each group's range the one with the least squared error is kept.
+    """
+    rows, columns = weight.shape
+    if columns % _NEW_GROUP:
+        return None
+    groups = weight.view(rows, -1, _NEW_GROUP)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    middle, width = (low + high) / 2, (high - low).clamp_min(1e-12)
+    best = torch.full_like(low, float("inf"))
+    scale, offset = torch.empty_like(low), torch.empty_like(low)
+    for factor in (1.0, 0.95, 0.9, 0.85, 0.8):
+        tried = (width * factor / 15).to(torch.bfloat16).float()
+        centre = (middle - width * factor / 2 + 8 * tried).to(torch.bfloat16).float()
+        codes = ((groups - centre) / tried + 8).round_().clamp_(0, 15)
+        error = ((codes - 8) * tried + centre - groups).square().sum(-1, keepdim=True)
+        better = error < best
+        best = torch.where(better, error, best)
+        scale, offset = torch.where(better, tried, scale), torch.where(better, centre, offset)
+    codes = ((groups - offset) / scale + 8).round_().clamp_(0, 15)
+    return Grouped(codes.view(rows, columns).to(torch.uint8), scale[..., 0], offset[..., 0], _NEW_GROUP)
+
+
+def round_to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 weights rounded to int8 [rows, columns] with float32 scales [rows]."""
+    scales = weight.abs().amax(-1).clamp_min(1e-12) / 127
+    return (weight / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales

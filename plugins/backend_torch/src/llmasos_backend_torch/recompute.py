@@ -1,0 +1,77 @@
+"""The engine contract over a model without a KV cache: every step computes the whole sequence again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from llmasos_backend_torch.slots import SlotTable
+from llmasos_backend_torch.stepping import check_rows, typed_errors
+from llmasos_hookspecs import EngineInfo, ModelClosed, Row
+
+
+class RecomputeEngine:
+    """Implements ``Engine`` with a function from token ids [n] to logits [n, vocab_size]; slots are lists of tokens."""
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], info: EngineInfo) -> None:
+        self.info = info
+        self._logits: Callable[[Tensor], Tensor] | None = logits
+        self._device = torch.device(info.device)
+        self._slots = SlotTable(info.max_sequences)
+        self._tokens: dict[int, list[int]] = {}
+
+    def open(self) -> int:
+        self._running()
+        slot = self._slots.open()
+        self._tokens[slot] = []
+        return slot
+
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+        compute = self._running()
+        rows = list(rows)
+        check_rows(rows, self._slots, self.info)
+        with torch.inference_mode(), typed_errors():
+            results = [self._row(compute, row) for row in rows]
+        for row in rows:
+            self._tokens[row.slot][row.position :] = row.tokens
+            self._slots.get(row.slot).length = row.position + len(row.tokens)
+        return results
+
+    def _row(self, compute: Callable[[Tensor], Tensor], row: Row) -> npt.NDArray[np.float32]:
+        if row.want == "none":
+            return np.empty((0, self.info.vocab_size), np.float32)
+        tokens = torch.tensor([*self._tokens[row.slot][: row.position], *row.tokens], device=self._device)
+        first = -1 if row.want == "last" else row.position
+        result: npt.NDArray[np.float32] = compute(tokens)[first:].float().cpu().numpy()
+        return result
+
+    def truncate(self, slot: int, length: int) -> None:
+        self._running()
+        self._slots.truncate(slot, length)
+        del self._tokens[slot][length:]
+
+    def fork(self, slot: int) -> int:
+        self._running()
+        source = self._slots.get(slot)
+        copy = self._slots.open()
+        self._slots.get(copy).length = source.length
+        self._tokens[copy] = self._tokens[slot][:]
+        return copy
+
+    def close(self, slot: int) -> None:
+        self._running()
+        self._slots.close(slot)
+        del self._tokens[slot]
+
+    def shutdown(self) -> None:
+        self._logits = None
+        self._tokens.clear()
+
+    def _running(self) -> Callable[[Tensor], Tensor]:
+        if self._logits is None:
+            raise ModelClosed("The engine was shut down; load the model again.")
+        return self._logits

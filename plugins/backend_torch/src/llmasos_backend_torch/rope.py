@@ -1,0 +1,49 @@
+"""Rotary position embeddings as one complex product."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from llmasos_hookspecs import DecoderConfig, RopeScaling
+
+
+def rotation_table(decoder: DecoderConfig, positions: int, device: torch.device) -> Tensor:
+    """``exp(i * position * frequency)`` as complex64 [positions, 1, head_dim / 2] (RoFormer, arXiv:2104.09864)."""
+    exponents = torch.arange(0, decoder.head_dim, 2, dtype=torch.float32) / decoder.head_dim
+    frequencies = 1.0 / decoder.rope_theta**exponents
+    if decoder.rope_scaling is not None:
+        frequencies = _scaled(frequencies, decoder.rope_scaling)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
+    return torch.polar(torch.ones_like(angles), angles)[:, None].to(device)
+
+
+def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    # llama3: wavelengths up to the original context over high_freq_factor stay, those past it over low_freq_factor are
+    # stretched by the factor, and those between are blended.
+    turns = scaling.original_max_position * frequencies / (2 * math.pi)
+    kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+
+
+def interleaved(heads: int, head_dim: int) -> Tensor:
+    """Order of a projection's rows that puts the two elements of each rotated pair side by side.
+
+    Checkpoints pair element ``i`` of a head with ``i + head_dim / 2``. Queries and keys reordered alike have the same products, and a
+    pair of neighbours can be read as one complex number.
+    """
+    within = torch.arange(head_dim).view(2, -1).t().reshape(-1)
+    return (torch.arange(heads)[:, None] * head_dim + within).reshape(-1)
+
+
+def rotate_(x: Tensor, rotations: Tensor) -> None:
+    """Rotate x [total, heads, head_dim], pairs interleaved, in place; ``rotations`` complex64 [total, 1, head_dim / 2]."""
+    pairs = x.unflatten(-1, (-1, 2))
+    if x.dtype == torch.float32:
+        torch.view_as_complex(pairs).mul_(rotations)
+    else:
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(rotations)))

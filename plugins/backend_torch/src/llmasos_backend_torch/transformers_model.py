@@ -1,0 +1,192 @@
+"""A checkpoint as a model of transformers, computed over our slots."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
+
+from llmasos_backend_torch.interface import SLOTS, computing
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.linear import Linear
+from llmasos_backend_torch.plan import StepPlan
+from llmasos_backend_torch.precision import Precision
+from llmasos_backend_torch.tensors import as_torch
+from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel
+from llmasos_hookspecs import Tensor as StoredTensor
+
+#: Rotary embeddings whose frequencies follow the longest sequence of the batch.
+_LENGTH_DEPENDENT = ("dynamic", "longrope")
+
+
+class TransformersDecoder:
+    """A model of transformers; see ``engine.Decoder``."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.separate_rows = _rope_types(model.config) & set(_LENGTH_DEPENDENT) != set()
+        self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights in memory."""
+        return _parameter_bytes(self.model)
+
+    def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
+        # Where nobody wants logits one row is computed all the same: models do not take an empty choice.
+        wanted = plan.wanted if plan.wanted.shape[0] else plan.wanted.new_tensor([plan.total - 1])
+        more = {"logits_to_keep": wanted} if self._picks_logits else {}
+        with computing(plan, cache):
+            logits: Tensor = self.model(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, **more).logits[0]
+        if not self._picks_logits:
+            logits = logits[wanted]
+        return logits[: plan.wanted.shape[0]]
+
+
+class KernelLinear(nn.Module):
+    """A ``Linear`` kernel in the place of a model's own linear layer."""
+
+    def __init__(self, kernel: Linear, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernel(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+
+
+def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[], None]) -> PreTrainedModel:
+    """Build the model that config.json describes and give it the checkpoint's weights; ``advance`` is called once a tensor.
+
+    Raises:
+        UnsupportedModel: transformers has no decoder of this architecture.
+        CheckpointError: tensors are missing or of another shape than the config says.
+    """
+    config = _config(checkpoint)
+    weights = {}
+    for name in checkpoint.names():
+        weights[name] = as_torch(checkpoint.tensor(name), precision.compute)
+        advance()
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with _quiet():
+        try:
+            model, found = architecture.from_pretrained(
+                None, config=config, state_dict=weights, dtype=precision.compute, attn_implementation="eager", output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )  # fmt: skip
+        except (RuntimeError, ValueError, KeyError, ImportError, NotImplementedError) as error:
+            message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_first_line(error)}"
+            raise UnsupportedModel(message) from error
+    _check_complete(checkpoint, found)
+    return model.eval().requires_grad_(False).to(precision.device)
+
+
+def use_slots(model: PreTrainedModel) -> None:
+    """Let the model attend over slots from now on."""
+    model.set_attn_implementation(SLOTS)
+
+
+def use_kernels(model: PreTrainedModel, checkpoint: Checkpoint, precision: Precision) -> Callable[[], None]:
+    """Put our kernels in the place of the model's linear layers; codes that a kernel can hold go to it as they are stored.
+
+    Returns what puts the layers back, for models that turn out to read a layer's weight themselves.
+    """
+    names = set(checkpoint.names())
+    head = model.get_output_embeddings()
+    replaced: list[tuple[str, nn.Module]] = []
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, nn.Linear | Conv1D) or type(module).forward not in (nn.Linear.forward, Conv1D.forward):
+            continue
+        weight = module.weight.data if isinstance(module, nn.Linear) else module.weight.data.t()
+        kernel = precision.matrix(
+            [_stored(checkpoint, names, f"{name}.weight", weight)],
+            None if module.bias is None else module.bias.data,
+            head=module is head,
+        )
+        _replace(model, name, KernelLinear(kernel, weight.shape[1], weight.shape[0]))
+        replaced.append((name, module))
+
+    def undo() -> None:
+        for name, module in replaced:
+            _replace(model, name, module)
+
+    return undo
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _stored(checkpoint: Checkpoint, names: set[str], name: str, weight: Tensor) -> StoredTensor:
+    if name in names:
+        stored = checkpoint.tensor(name)
+        if isinstance(stored, QuantizedTensor) and stored.shape == tuple(weight.shape):
+            return stored
+    return weight.float().cpu().contiguous().numpy()
+
+
+def _config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """The checkpoint's config as transformers', free of what would make it dequantise weights itself or run foreign code."""
+    kept = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "auto_map", "model_type")}
+    kind = checkpoint.config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise UnsupportedModel(
+            f"{checkpoint.path} has model_type {kind!r}, which transformers {transformers.__version__} does not know; a newer version may."
+        )
+    try:
+        config = AutoConfig.for_model(kind, **kept)
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_first_line(error)}") from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is no decoder-only language model.")
+    return config
+
+
+def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
+    wrong = [entry[0] if isinstance(entry, tuple) else entry for entry in found.get("mismatched_keys", ())]
+    if wrong:
+        raise CheckpointError(f"{checkpoint.path} holds {wrong[0]} in another shape than its config says; get the model again.")
+    missing = sorted(found.get("missing_keys", ()))
+    if missing:
+        raise CheckpointError(f"{checkpoint.path} lacks the tensor {missing[0]} ({len(missing)} are missing); get the model again.")
+
+
+def _rope_types(config: PretrainedConfig) -> set[str]:
+    found = getattr(config, "rope_parameters", None) or {}
+    each = [found, *(value for value in found.values() if isinstance(value, Mapping))]
+    return {str(part["rope_type"]) for part in each if "rope_type" in part}
+
+
+def _parameter_bytes(model: nn.Module) -> int:
+    seen = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    return sum(seen.values()) + sum(module.kernel.nbytes for module in model.modules() if isinstance(module, KernelLinear))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports a load in progress bars and tables on stderr; what matters of that is an error here."""
+    log = logging.getLogger("transformers")
+    level, bars = log.level, transformers.utils.logging.is_progress_bar_enabled()
+    log.setLevel(logging.CRITICAL)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
