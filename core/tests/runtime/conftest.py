@@ -19,7 +19,10 @@ EOS = 96
 
 
 class HashEngine:
-    """Logits that depend on every token before them and on nothing else; holds the contract against whoever calls it."""
+    """Logits that depend on every token before them and on nothing else; holds the contract against whoever calls it.
+
+    ``fault`` looks at each step and may give the error it fails with, half done. ``memory`` is how many tokens really fit.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class HashEngine:
         kv_bytes_per_token: int = 10,
         features: frozenset[str] = frozenset({"fork", "batch", "kv_cache"}),
         fault: Callable[[Sequence[Row]], Exception | None] | None = None,
+        memory: int | None = None,
     ) -> None:
         self.info = EngineInfo(
             vocab_size=vocab_size,
@@ -44,6 +48,8 @@ class HashEngine:
         self.peak = 0
         self.shut_down = False
         self.fault = fault
+        self.memory = memory
+        self._lent: list[npt.NDArray[np.float32]] = []
         self._numbers = itertools.count()
         rng = np.random.default_rng(7)
         self._first = rng.standard_normal((251, vocab_size)).astype(np.float32) * 2
@@ -96,11 +102,16 @@ class HashEngine:
             if len(held) + len(row.tokens) > self.info.context_length:
                 raise CapacityExceeded("the slot is full")
             held.extend(row.tokens)
+            if self.memory is not None and sum(map(len, self.slots.values())) > self.memory:
+                raise CapacityExceeded("the machine's memory is full")
             if error is not None and place == len(rows) // 2:  # half of the step is done already
                 raise error
         self.steps.append(list(rows))
         self.peak = max(self.peak, sum(map(len, self.slots.values())))
-        return [self._wanted(row) for row in rows]
+        for logits in self._lent:  # lent until this step only
+            logits.fill(np.nan)
+        self._lent = [self._wanted(row) for row in rows]
+        return self._lent
 
     def _wanted(self, row: Row) -> npt.NDArray[np.float32]:
         held = self.slots[row.slot]
@@ -189,17 +200,17 @@ def request_of() -> Requests:
     return Requests()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hash_engine() -> type[HashEngine]:
     return HashEngine
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def expected() -> Callable[..., list[int]]:
     return alone
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer() -> ByteTokenizer:
     return ByteTokenizer()
 
