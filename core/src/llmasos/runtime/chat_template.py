@@ -41,9 +41,7 @@ class ChatTemplate:
         try:
             self._template = ChatEnvironment().from_string(source)
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
-            raise CheckpointError(
-                f"{where} has a chat template that is no valid jinja2 ({_short(error)}); get it again."
-            ) from error
+            raise CheckpointError(f"{where} has a chat template that is no valid jinja2 ({_short(error)}); get it again.") from error
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self | None:

@@ -25,9 +25,9 @@ from jinja2.visitor import NodeTransformer
 
 #: Characters that a rendered chat, or any value on its way, may have. The longest contexts in use hold some 8 million.
 MAX_CHARACTERS: Final = 16 << 20
-#: Turns of loops and calls of macros; a chat of 1,000 messages takes a few thousand.
-MAX_STEPS: Final = 1_000_000
-MAX_SECONDS: Final = 10.0
+#: Turns of loops, calls and filters; a chat of 1,000 messages takes some ten thousand.
+MAX_STEPS: Final = 300_000
+MAX_SECONDS: Final = 5.0
 #: The largest number that a filter or a padding method takes; a width of text, in practice.
 MAX_ARGUMENT: Final = 100_000
 _MAX_BITS: Final = 4096
@@ -162,9 +162,19 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 _bounded_replace(owner, args[0], args[1])
             elif name == "join" and args:
                 args = (_bounded_parts(owner, args[0]), *args[1:])
-            elif name in ("format", "format_map"):
-                _bounded_format(owner, (*args, *kwargs.values()))
         return super().call(context, called, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """``str.format``, which jinja2 replaces by its own, with a check of widths."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def guarded(*args: Any, **kwargs: Any) -> str:
+            _bounded_format(value.__self__, (*args, *kwargs.values()))
+            return str(wrapped(*args, **kwargs))
+
+        return guarded
 
 
 def _bits(value: Any) -> int:
@@ -204,25 +214,30 @@ def _concatenate(*parts: Any) -> str:
 
 
 def _guarded_filter(name: str, function: Callable[..., _T]) -> Callable[..., _T]:
-    """The filter, which refuses numbers that would make a huge value."""
+    """The filter, which refuses what would make a huge value, and costs a step."""
+    # Whether jinja2 hands it the environment or the context before its own arguments.
+    wanted = getattr(function, "jinja_pass_arg", None)
+    first = 0 if wanted is None else 1
 
     def guarded(*args: Any, **kwargs: Any) -> _T:
-        for value in (*args[1:], *kwargs.values()):
-            if isinstance(value, int) and abs(value) > MAX_ARGUMENT:
-                raise LimitReached(f"it gives the filter {name} too large a number")
-        texts = [value for value in args if isinstance(value, str)]
-        if name == "format" and texts:
-            _bounded_format(texts[0], tuple(args[1:]))
-        elif name == "replace" and len(texts) >= 3:
-            _bounded_replace(texts[-3], texts[-2], texts[-1])
-        elif name == "indent" and texts:
-            width = next((value for value in (*args[1:], *kwargs.values()) if isinstance(value, int)), 4)
-            _bounded(len(texts[0]) + texts[0].count("\n") * width)
         _spend()
+        subject, rest = args[first], [*args[first + 1 :], *kwargs.values()]
+        if any(isinstance(value, int) and abs(value) > MAX_ARGUMENT for value in rest):
+            raise LimitReached(f"it gives the filter {name} too large a number")
+        texts = [value for value in rest if isinstance(value, str)]
+        if name == "join":
+            args = (*args[:first], _bounded_parts(texts[0] if texts else "", subject), *args[first + 1 :])
+        elif isinstance(subject, str):
+            if name == "format":
+                _bounded_format(subject, tuple(rest))
+            elif name == "replace" and len(texts) >= 2:
+                _bounded_replace(subject, texts[0], texts[1])
+            elif name == "indent":
+                width = next((len(value) if isinstance(value, str) else value for value in rest if isinstance(value, (int, str))), 4)
+                _bounded(len(subject) + subject.count("\n") * width)
         return function(*args, **kwargs)
 
-    # How jinja2 knows which filters want the environment or the context as their first argument.
-    if (wanted := getattr(function, "jinja_pass_arg", None)) is not None:
+    if wanted is not None:
         guarded.jinja_pass_arg = wanted  # type: ignore[attr-defined]
     return guarded
 

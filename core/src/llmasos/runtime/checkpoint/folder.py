@@ -27,7 +27,7 @@ def inside(folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
         raise CheckpointError(f"{folder} names a file {_shown(name)}, which is no plain file name; do not use this checkpoint.")
     parts = Path(name).parts
-    if Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
+    if not parts or Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
         raise CheckpointError(f"{folder} names the file {_shown(name)}, which leads outside its folder; do not use this checkpoint.")
     path = folder / name
     try:
@@ -64,7 +64,7 @@ def read_small(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
         if size > limit:
             raise CheckpointError(f"{path} has {size} bytes, and at most {limit} are read of such a file; get the checkpoint again.")
         with path.open("rb") as file:
-            return file.read(limit)
+            return file.read(size)  # not `limit`, which would be allocated before a byte is read
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest, file_digest
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
@@ -65,7 +66,7 @@ class ForeignCheckpoint:
     def decoder(self) -> DecoderConfig:
         if "model_type" not in self.config:
             raise UnsupportedModel(f"{self.path} has no config.json that describes a decoder; put the original model's beside it.")
-        return DecoderConfig.from_dict(self.config)
+        return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
         return ()

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.checkpoint import gguf_metadata as meta
+from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import file_digest
 from llmasos.runtime.checkpoint.gguf_blocks import BLOCK_TYPES, FLOATS, unpack_blocks
 from llmasos.runtime.checkpoint.gguf_config import config_of
@@ -48,7 +49,7 @@ class GGUFCheckpoint:
 
     @cached_property
     def decoder(self) -> DecoderConfig:
-        return DecoderConfig.from_dict(self.config)
+        return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
         return list(self._tensors)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.checkpoint import compressed, manifest
+from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_json, read_json_if_there
 from llmasos.runtime.checkpoint.safetensors import SafetensorsFile
@@ -73,7 +74,7 @@ class HuggingFaceCheckpoint:
 
     @cached_property
     def decoder(self) -> DecoderConfig:
-        found = DecoderConfig.from_dict(self.config)
+        found = read_decoder(self.config, str(self.path / "config.json"))
         self._verify("generation_config.json")
         # A chat model's generation config often names more ends than its config does.
         more = end_tokens(read_json_if_there(self.path, "generation_config.json"))

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_json
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
@@ -40,7 +41,7 @@ class PickledCheckpoint:
 
     @cached_property
     def decoder(self) -> DecoderConfig:
-        return DecoderConfig.from_dict(self.config)
+        return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
         tied = bool(self.config.get("tie_word_embeddings", False))

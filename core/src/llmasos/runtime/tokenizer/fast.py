@@ -48,8 +48,8 @@ class FastTokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         try:
             ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
-        except UnicodeEncodeError as error:
-            raise RequestError("The text holds half a surrogate pair and is no Unicode text; give it as UTF-8.") from error
+        except TypeError as error:  # how the library refuses a str that has no UTF-8 form
+            raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
         return ids
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer as Backend
 
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.checkpoint.huggingface import end_tokens
-from llmasos.runtime.tokenizer.ends import add_ends
 from llmasos.runtime.tokenizer.fast import FastTokenizer
 from llmasos.runtime.tokenizer.panics import guarded
 from llmasos_hookspecs import CheckpointError
@@ -23,7 +22,8 @@ NAMED: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
 
 
 def tokenizer_from_folder(folder: Path) -> FastTokenizer:
-    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens.
+    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens. What goes around a text
+    is tokenizer.json's to say: like transformers, this does not follow ``add_bos_token`` of the config against it.
 
     Raises:
         CheckpointError: there is no tokenizer.json, or it is damaged.
@@ -38,9 +38,6 @@ def tokenizer_from_folder(folder: Path) -> FastTokenizer:
             backend = Backend.from_buffer(data)
             named = {name: text for name, text in named_tokens(folder, config).items() if backend.token_to_id(text) is not None}
             _add_special(backend, config, named)
-            if "add_bos_token" in config or "add_eos_token" in config:
-                ends = [named.get(f"{end}_token") if config.get(f"add_{end}_token") else None for end in ("bos", "eos")]
-                add_ends(backend, *ends)
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exceptions

@@ -1,0 +1,98 @@
+"""Tokenizers of Hugging Face folders against transformers', on 2,000 strings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken
+
+from llmasos.runtime.tokenizer import tokenizer_from_folder
+from llmasos.runtime.tokenizer.ends import add_ends
+from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos_hookspecs import CheckpointError, RequestError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, train_byte_level: Any) -> Path:
+    from transformers import PreTrainedTokenizerFast
+
+    trained = train_byte_level(PRE_TOKENIZERS["llama-bpe"].build())
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=trained.backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
+    fast.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("bos", [False, True], ids=["plain", "bos"])
+def test_a_folder_gives_transformers_tokens(bos: bool, folder: Path, strings: list[str]) -> None:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    change(folder / "tokenizer_config.json", add_bos_token=not bos)  # which tokenizer.json overrules
+    if bos:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        add_ends(backend, "<s>", None)
+        backend.save(str(folder / "tokenizer.json"))
+    tokenizer, reference = tokenizer_from_folder(folder), AutoTokenizer.from_pretrained(folder)
+
+    expected = reference(strings).input_ids
+    whole, plain = reference.batch_decode(expected), reference.batch_decode(expected, skip_special_tokens=True)
+    for text, ids, decoded, without in zip(strings, expected, whole, plain, strict=True):
+        assert tokenizer.encode(text) == ids
+        assert tokenizer.decode(ids, skip_special=False) == decoded
+        assert tokenizer.decode(ids) == without
+    assert (tokenizer.encode("x")[0] == 1) == bos
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_text_is_never_cut_or_padded_whatever_the_file_says(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.enable_truncation(5)
+    backend.enable_padding(length=9)
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = tokenizer_from_folder(folder)
+    assert len(tokenizer.encode("hello " * 50)) > 40
+    assert len(tokenizer.encode("a")) == 1
+
+
+def test_ends_come_from_tokenizer_config_and_generation_config(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": [4, 2]}')
+    (folder / "config.json").write_text('{"eos_token_id": 3}')
+    assert tokenizer_from_folder(folder).eos_token_ids == frozenset({2, 3, 4})
+
+
+def test_a_token_that_only_the_config_calls_special_is_special(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.add_tokens([AddedToken("<tool>", special=False)])
+    backend.save(str(folder / "tokenizer.json"))
+    token = backend.token_to_id("<tool>")
+    assert not tokenizer_from_folder(folder).is_special(token)
+    change(folder / "tokenizer_config.json", added_tokens_decoder={str(token): {"content": "<tool>", "special": True}})
+    assert tokenizer_from_folder(folder).is_special(token)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, r"holds no tokenizer\.json"), ("{", "damaged"), ("{}", "damaged"), ('{"model": {"type": "BPE", "vocab": 5}}', "damaged")],
+)
+def test_a_missing_or_damaged_file_is_one_clear_sentence(text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words):
+        tokenizer_from_folder(tmp_path)
+
+
+def test_half_a_surrogate_pair_is_refused_in_one_clear_sentence(folder: Path) -> None:
+    with pytest.raises(RequestError, match="surrogate"):
+        tokenizer_from_folder(folder).encode("a\ud83d")
