@@ -87,7 +87,11 @@ class HuggingFaceCheckpoint:
         module = self._module(name)
         if module is None:
             return self._file(name).tensors[name].shape
-        return self.tensor(name).shape
+        stored = f"{module}.weight_shape"
+        if stored not in self._place:
+            return self.tensor(name).shape
+        # Sixteen bytes, read without the check of the whole file that reading the weight itself brings.
+        return tuple(int(size) for size in self._file(stored).tensor(stored).reshape(-1)[:2])
 
     def tensor(self, name: str) -> Tensor:
         module = self._module(name)
