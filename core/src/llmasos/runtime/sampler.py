@@ -23,7 +23,7 @@ Probabilities = npt.NDArray[np.float64]
 
 #: Rows of the grid that finds a row's largest values: each column's maximum stands for 64 values.
 _GRID: Final = 64
-#: Candidates that top-p looks at first; eight times as many at each further try.
+#: Candidates that top-p looks at before it looks at the whole row.
 _FIRST_NUCLEUS: Final = 256
 
 
@@ -160,40 +160,43 @@ def _draw_from_all(logits: Logits, temperature: float, u: float) -> int:
 
 
 def candidates(logits: Logits, params: SamplingParams) -> tuple[Ids, Probabilities]:
-    """What temperature, top-k, top-p and min-p leave of logits [vocab]: token ids, likeliest first, and their probabilities.
+    """What temperature, top-k, top-p and min-p leave of logits [vocab]: token ids in order, and their probabilities.
 
-    Exact, ties included: of equal logits at the border of top-k all stay, as in transformers. Sources: top-k (Fan et al., 2018), top-p
-    (Holtzman et al., 2020), min-p (Nguyen et al., 2024).
+    Exact. Of equal logits at the border of top-k all stay, as in transformers; at that of top-p the lowest ids do. Sources: top-k (Fan et
+    al., 2018), top-p (Holtzman et al., 2020), min-p (Nguyen et al., 2024).
     """
-    vocab_size = len(logits)
-    if 0 < params.top_k < vocab_size:
+    top = logits.max()
+    if 0 < params.top_k < len(logits):
         ids = largest(logits, params.top_k)
-        weights = _weights(logits[ids], params.temperature)
-        total = weights.sum()
+        weights = _weights(logits[ids], top, params.temperature)
+        kept = _nucleus(weights, float(weights.sum()), params.top_p) if params.top_p < 1.0 else None
     elif params.top_p < 1.0:
-        ids, weights, total = _nucleus(logits, params)
-    else:
-        if params.min_p > 0:
-            # A rough cut, one part in a million too generous; the exact one follows in float64.
-            least = np.float32(logits.max() + params.temperature * np.log(params.min_p * (1 - 1e-6)))
-            ids = _sorted(logits, np.flatnonzero(logits >= np.nextafter(least, np.float32(-np.inf))))
+        all_weights = np.exp((logits - top) / np.float32(params.temperature))
+        total = float(all_weights.sum(dtype=np.float64))
+        ids = largest(logits, _FIRST_NUCLEUS)
+        weights = _weights(logits[ids], top, params.temperature)
+        if weights.sum() < params.top_p * total:  # too flat for that: the whole row
+            ids = _nucleus(all_weights, total, params.top_p)
+            weights, kept = _weights(logits[ids], top, params.temperature), None
         else:
-            ids = _sorted(logits, np.arange(vocab_size))
-        weights = _weights(logits[ids], params.temperature)
-        total = weights.sum()
-    if params.top_p < 1.0:
-        before = np.cumsum(weights) - weights
-        keep = max(1, int(np.searchsorted(before, params.top_p * total, side="left")))
-        ids, weights = ids[:keep], weights[:keep]
+            kept = _nucleus(weights, total, params.top_p)
+    else:
+        # A rough cut, one part in a million too generous; the exact one follows in float64.
+        least = top + params.temperature * np.log(max(params.min_p * (1 - 1e-6), 1e-300))
+        ids = np.flatnonzero(logits >= np.nextafter(np.float32(least), np.float32(-np.inf)))
+        weights = _weights(logits[ids], top, params.temperature)
+        kept = None
+    if kept is not None:
+        ids, weights = ids[kept], weights[kept]
     if params.min_p > 0:
-        keep = max(1, int(np.count_nonzero(weights >= params.min_p * weights[0])))
-        ids, weights = ids[:keep], weights[:keep]
+        kept = np.flatnonzero(weights >= params.min_p * weights.max())
+        ids, weights = ids[kept], weights[kept]
     return ids, weights / weights.sum()
 
 
 def largest(values: Logits, k: int) -> Ids:
-    """Indices of the k largest of ``values`` [vocab], largest first, equal ones by index; more than k where the last ones are equal.
-    Values of minus infinity are left out as long as one other is there."""
+    """Indices, in order, of the k largest of ``values`` [vocab]; more than k where the last ones are equal. Values of minus infinity are
+    left out as long as one other is there."""
     width = len(values) // _GRID
     if k < width:
         # k columns hold a value of at least the k-th largest column maximum, so the k largest values all are at least that.
@@ -207,29 +210,23 @@ def largest(values: Logits, k: int) -> Ids:
     if len(ids) > k:
         found = values[ids]
         ids = ids[found >= np.partition(found, len(found) - k)[len(found) - k]]
-    return _sorted(values, ids)
+    return ids
 
 
-def _nucleus(logits: Logits, params: SamplingParams) -> tuple[Ids, Probabilities, float]:
-    """Enough of the largest logits to hold the top-p set, their weights, and the weight of the whole row."""
-    total = float(np.exp((logits - logits.max()) / np.float32(params.temperature)).sum(dtype=np.float64))
-    size = _FIRST_NUCLEUS
-    while True:
-        ids = largest(logits, size)
-        weights = _weights(logits[ids], params.temperature)
-        if weights.sum() >= params.top_p * total or size >= len(logits):
-            return ids, weights, total
-        size *= 8
+def _nucleus(weights: Probabilities | Logits, total: float, top_p: float) -> Ids:
+    """Places, in order, of the largest weights that together reach ``top_p`` of ``total``. Sorts weights without their places: 50 x as
+    fast as sorting places by them."""
+    descending = np.sort(weights)[::-1]
+    before = np.cumsum(descending, dtype=np.float64) - descending
+    keep = max(1, int(np.searchsorted(before, top_p * total, side="left")))
+    border = descending[keep - 1]
+    more = np.count_nonzero(descending[:keep] > border)
+    return np.sort(np.concatenate([np.flatnonzero(weights > border), np.flatnonzero(weights == border)[: keep - more]]))
 
 
-def _sorted(values: Logits, ids: Ids) -> Ids:
-    return ids[np.argsort(-values[ids], kind="stable")]
-
-
-def _weights(logits: Logits, temperature: float) -> Probabilities:
-    """Unnormalised probabilities of logits that are sorted, largest first."""
-    wide = logits.astype(np.float64)
-    return np.exp((wide - wide[0]) / temperature)
+def _weights(logits: Logits, top: np.float32, temperature: float) -> Probabilities:
+    """Unnormalised probabilities; the likeliest token's is 1."""
+    return np.exp((logits.astype(np.float64) - float(top)) / temperature)
 
 
 def log_probability(logits: Logits, token: int, alternatives: int) -> tuple[float, list[tuple[int, float]]]:
@@ -237,5 +234,6 @@ def log_probability(logits: Logits, token: int, alternatives: int) -> tuple[floa
     ``alternatives`` likeliest tokens with theirs."""
     top = float(logits.max())
     normaliser = top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
-    likeliest = largest(logits, alternatives)[:alternatives] if alternatives else ()
+    ids = largest(logits, alternatives) if alternatives else np.zeros(0, np.int64)
+    likeliest = ids[np.argsort(-logits[ids], kind="stable")][:alternatives]
     return float(logits[token]) - normaliser, [(int(other), float(logits[other]) - normaliser) for other in likeliest]
