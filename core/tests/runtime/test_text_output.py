@@ -43,7 +43,7 @@ def test_pieces_join_to_the_text_and_are_whole(text: str, cuts: list[int]) -> No
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 200), max_size=30))
 def test_broken_bytes_come_out_as_one_decode_would_have_them(data: bytes, cuts: list[int]) -> None:
-    """Bytes that are no UTF-8 give the U+FFFD that decoding all of them at once gives."""
+    """Bytes that are no UTF-8 give the U+FFFD that decoding all of them at once gives, but for a character that is cut off at the end."""
     pieces = split(data, cuts)
     detokenizer = Detokenizer(PieceTokenizer([*pieces, b"<end>"]))  # type: ignore[arg-type]
     out = "".join(detokenizer.push(token) for token in range(len(pieces)))

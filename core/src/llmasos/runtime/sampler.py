@@ -9,7 +9,7 @@ A row's result depends on that row and its own state alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -213,7 +213,7 @@ def largest(values: Logits, k: int) -> Ids:
     return ids
 
 
-def _nucleus(weights: Probabilities | Logits, total: float, top_p: float) -> Ids:
+def _nucleus(weights: npt.NDArray[Any], total: float, top_p: float) -> Ids:
     """Places, in order, of the largest weights that together reach ``top_p`` of ``total``. Sorts weights without their places: 50 x as
     fast as sorting places by them."""
     descending = np.sort(weights)[::-1]
