@@ -10,14 +10,14 @@ import importlib
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED, distribution_for
 from llmasos.system.nearest import listed, nearest
-from llmasos.system.requirements import unmet_requirements
+from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
 
 #: The distribution that this module belongs to: what it requires is there, or nobody would be here to ask.
@@ -116,7 +116,8 @@ class Registry:
             same[entry.kind, entry.name].append(entry)
         doubled = (_doubled(found) for found in same.values() if len(found) > 1)
         first = {entry.distribution: entry for entry in self.entries()}
-        unmet = (_unmet(entry) for entry in first.values() if entry.distribution != _CORE)
+        version_of = functools.cache(installed_version)
+        unmet = (_unmet(entry, version_of) for entry in first.values() if entry.distribution != _CORE)
         return (*self._scanned().unreadable, *doubled, *(sentence for sentence in unmet if sentence))
 
     def _scanned(self) -> _Scan:
@@ -149,8 +150,8 @@ def registry() -> Registry:
     return Registry()
 
 
-def _unmet(entry: Entry) -> str:
-    clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python))
+def _unmet(entry: Entry, version_of: Callable[[str], str | None]) -> str:
+    clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python, version_of=version_of))
     return f"{entry.distribution} {entry.version} requires {clauses}; pip install --upgrade {entry.distribution}." if clauses else ""
 
 

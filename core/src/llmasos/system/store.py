@@ -118,7 +118,7 @@ class Store:
             files.mkdir(parents=True, exist_ok=True)
             try:
                 source, license_id = fill(files)
-                _sweep(files)
+                self._sweep(files)
                 self._seal(key, staging, source, license_id)
             except OSError as error:
                 # A full disk is of no use to anybody; whatever else went wrong, the next try resumes.
@@ -163,14 +163,9 @@ class Store:
             raise self._unknown(key)
         freed = _bytes_below(folder) + _bytes_below(staging)
         with _in_words(self.root, key), self._locked(name, None):
-            trash = self.root / _TRASH
-            trash.mkdir(parents=True, exist_ok=True)
             for doomed in (folder, staging):
-                # Renamed first: a half-removed entry must not be found.
                 if doomed.exists():
-                    target = trash / f"{name}-{os.getpid()}-{doomed.parent.name}"
-                    doomed.rename(target)
-                    shutil.rmtree(target, ignore_errors=True)
+                    self._discard(doomed)
         return freed
 
     def verify(self, key: str | None = None) -> Iterator[str]:
@@ -256,6 +251,23 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def _sweep(self, files: Path) -> None:
+        """Take away a fill's working state."""
+        for path in sorted(files.rglob(f"{WORKING}*"), reverse=True):
+            self._discard(path)
+
+    def _discard(self, path: Path) -> None:
+        """Remove a file or folder from its place at once, and from the disk as far as that goes."""
+        trash = self.root / _TRASH
+        trash.mkdir(parents=True, exist_ok=True)
+        # Renamed first: a half-removed entry must not be found, and a downloader that outlived its killed parent may still write here.
+        target = trash / f"{path.name}-{os.getpid()}-{os.urandom(4).hex()}"
+        path.rename(target)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
 
     def _seal(self, key: str, staging: Path, source: str, license_id: str) -> None:
         files = staging / "files"
@@ -348,15 +360,6 @@ def _read_entry(folder: Path) -> StoredModel:
         ) from error
 
 
-def _sweep(files: Path) -> None:
-    """Take away a fill's working state."""
-    for path in sorted(files.rglob(f"{WORKING}*")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def _flush(path: Path) -> None:
     """Write a file, or a folder's list of names, through to the disk."""
     if path.is_dir() and os.name == "nt":
@@ -376,7 +379,14 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _bytes_below(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+    """Bytes of all files below a folder in which another process may be at work."""
+    total = 0
+    # os.walk passes over folders that are gone; pathlib's globs raise for them.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -185,12 +186,14 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, progress: Progress) -
 
 
 def _size(folder: Path) -> int:
+    """Bytes of the wheels below a folder in which pip makes, moves and removes while we look."""
     total = 0
-    for path in folder.rglob("*.whl*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue  # pip moves and removes while we look
+    # os.walk passes over folders that are gone; pathlib's globs raise for them.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if ".whl" in name:
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.stat(os.path.join(place, name)).st_size
     return total
 
 
