@@ -166,3 +166,29 @@ def test_a_closed_slot_gives_its_memory_back(tmp_path: Path, checkpoints, start:
     assert held > tokens * engine.info.kv_bytes_per_token * 0.9
     engine.close(other)
     assert process.memory_info().rss - before < held / 2
+
+
+def test_rows_that_move_in_a_step_keep_what_that_step_prefills(checkpoints, start: Start) -> None:
+    """Decoding rows are moved together past rows that are prefilled in the same step, whose tokens must come along."""
+    checkpoint = checkpoints["llama"]
+    engine = start(checkpoint, max_sequences=6, context_length=64)
+    random = np.random.default_rng(3)
+    texts: dict[int, list[int]] = {}
+    for _ in range(50):
+        for slot in [slot for slot, text in texts.items() if len(text) > 48 or random.random() < 0.1]:
+            engine.close(slot)
+            del texts[slot]
+        while len(texts) < 6:
+            texts[engine.open()] = []
+        rows = []
+        for slot, text in texts.items():
+            if random.random() < 0.3:
+                continue
+            new = random.integers(0, 101, int(random.integers(2, 9)) if not text or random.random() < 0.3 else 1).tolist()
+            rows.append(Row(slot, new, len(text)))
+            text.extend(new)
+        if not rows:
+            continue
+        chosen = int(random.integers(len(rows)))
+        logits = engine.step(rows)[chosen][-1]
+        np.testing.assert_allclose(logits, checkpoint.reference(texts[rows[chosen].slot])[-1], rtol=1e-3, atol=1e-3)

@@ -44,13 +44,14 @@ class OnnxEngine:
         session = self._running()
         tokens = self._checked(rows)
         results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
-        single: dict[int, int] = {}
+        single = {row.slot: index for index, row in enumerate(rows) if len(tokens[index]) == 1}
+        # Rows move before anything is computed: a move copies as many tokens as a slot is known to hold, and what is prefilled in this
+        # step counts only at its end.
+        runs = self._slots.neighbours(list(single)) if single else ()
         for index, row in enumerate(rows):
-            if len(tokens[index]) == 1:
-                single[row.slot] = index
-            else:
+            if row.slot not in single:
                 results[index] = self._prefill(session, row, tokens[index])
-        for run in self._slots.neighbours(list(single)) if single else ():
+        for run in runs:
             indices = [single[slot] for slot in run]
             lengths = np.array([rows[index].position for index in indices], dtype=np.int32)
             logits = session.decode(self._slots.row(run[0]), np.array([tokens[index][0] for index in indices]), lengths)
