@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -59,6 +60,23 @@ def show(
     print_result(f"\nOptions:\n{text}" if text else "\nIt has no options.")
     for example in component.examples:
         print_result(f"Example: {example}")
+
+
+@app.command("new")
+def new(
+    kind: Annotated[str, typer.Argument(help="source, loader, accelerator, scheduler, task or observer.")],
+    name: Annotated[str, typer.Argument(help="Name of the component and its package, such as my-accel.")],
+    folder: Annotated[Path, typer.Option("--in", help="Folder to make the package's folder in.")] = Path(),
+    as_json: o.JsonOption = False,
+) -> None:
+    """Write a whole plugin package that passes its own tests, to start from."""
+    from llmasos.system.scaffold import new_plugin
+
+    path = new_plugin(kind, name, folder.resolve())
+    if as_json:
+        print_json({"path": str(path), "kind": kind, "name": name})
+        return
+    print_result(f"{path} is written; next: cd {path.name} && pip install -e '.[testing]' && python -m pytest")
 
 
 def _singular(kind: str | None) -> str | None:

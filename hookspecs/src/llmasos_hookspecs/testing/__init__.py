@@ -7,6 +7,7 @@ from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.loader import LoaderConformance
+from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, SandboxStore, SandboxWriter, read_folder
@@ -25,6 +26,7 @@ __all__ = [
     "ByteTokenizer",
     "KeyValues",
     "LoaderConformance",
+    "ObserverConformance",
     "PluginConformance",
     "PluginSandbox",
     "ReferenceDecoder",

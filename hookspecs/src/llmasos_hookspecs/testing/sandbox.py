@@ -38,6 +38,9 @@ KIND_HOOKS = {
     "task": "llmasos_create_task",
 }
 
+#: An observer has one of these at least.
+OBSERVER_HOOKS = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
+
 
 class PluginSandbox:
     """One component's module, registered alone against the hook specifications.

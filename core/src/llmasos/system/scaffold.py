@@ -1,0 +1,81 @@
+"""New plugin packages, whole from the first minute: what ``llmasos plugins new`` writes."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from llmasos.system.nearest import did_you_mean
+from llmasos_hookspecs import GROUPS, PluginError
+
+_SUFFIX: Final = ".template"
+_NAME: Final = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9]))*")
+
+#: Kind -> the package's one-sentence description, and how it is used once it is installed.
+_KINDS: Final[Mapping[str, tuple[str, str]]] = {
+    "source": ("Models from a folder that several machines share.", "    llmasos models pull @entry@:/mnt/models/smollm2"),
+    "loader": ("The Llama family in numpy.", '    [loader]\n    use = "@entry@"'),
+    "accelerator": (
+        "The smallest weights of each linear layer become zero.",
+        '    [[accelerate]]\n    use = "@entry@"\n    fraction = 0.2',
+    ),
+    "scheduler": ("The shortest request first, but nobody waits for ever.", '    [scheduler]\n    use = "@entry@"'),
+    "task": ("A headline for a text.", "    llmasos task @entry@ --text 'It rained all day.'"),
+    "observer": ("One line in the log for each request.", '    [[observers]]\n    use = "@entry@"'),
+}
+
+
+def new_plugin(kind: str, name: str, parent: Path) -> Path:
+    """Write a package for a component ``name`` of ``kind`` into ``parent / name`` and return that folder.
+
+    The name becomes the distribution's and the entry point's; with underscores it is the module's. The folder appears whole or not
+    at all.
+
+    Raises:
+        PluginError: the kind is none, the name cannot be a module's, or the folder is there already.
+    """
+    if kind not in _KINDS:
+        raise PluginError(f'"{kind}" is no kind of plugin{did_you_mean(kind, _KINDS)} The kinds are {", ".join(_KINDS)}.')
+    module = name.replace("-", "_")
+    if not _NAME.fullmatch(name) or keyword.iskeyword(module):
+        raise PluginError(f'"{name}" cannot name a plugin; use lower-case letters, digits and single hyphens, such as my-{kind}.')
+    folder = parent / name
+    if folder.exists():
+        raise PluginError(f"{folder} is there already; choose another name, or remove it first.")
+    summary, usage = _KINDS[kind]
+    words = {"distribution": name, "entry": name, "module": module, "kind": kind, "group": GROUPS[kind], "summary": summary}
+    words["usage"] = _filled(usage, words)
+    partial = parent / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    templates = resources.files("llmasos") / "templates"
+    try:
+        for part in ("common", kind):
+            _write(templates / part, partial, words)
+        partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise PluginError(f"{folder} could not be written ({error.strerror}); choose a folder that you may write to.") from error
+    return folder
+
+
+def _write(template: Traversable, target: Path, words: Mapping[str, str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for item in template.iterdir():
+        name = _filled(item.name, words)
+        if item.is_dir():
+            _write(item, target / name, words)
+        elif name.endswith(_SUFFIX):
+            (target / name.removesuffix(_SUFFIX)).write_text(_filled(item.read_text(encoding="utf-8"), words), encoding="utf-8")
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    # Words between @ signs: neither Python, TOML nor YAML of the templates uses them, and $ and {} all do.
+    for word, value in words.items():
+        text = text.replace(f"@{word}@", value)
+    return text

@@ -1,0 +1,64 @@
+"""The contract of observers, as tests."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from llmasos_hookspecs.records import RequestRecord
+from llmasos_hookspecs.testing.plugin import PluginConformance
+from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox
+from llmasos_hookspecs.testing.standard import overrides_standard
+
+#: Ends of a request, with what never happened left out.
+RECORDS: Final = {
+    "served": RequestRecord(
+        id="r1", model="m", tenant="t", queued=1.0, started=1.1, first_token=1.5, finished=3.0, prompt_tokens=7, generated_tokens=9,
+        finish_reason="stop", cost=16,
+    ),
+    "cut": RequestRecord(
+        id="r2", model="m", tenant="t", queued=1.0, started=1.0, first_token=1.0, finished=1.0, prompt_tokens=1, generated_tokens=1,
+        finish_reason="length",
+    ),
+    "cancelled while it waited": RequestRecord(
+        id="r3", model="m", tenant="t", queued=1.0, finished=1.0, prompt_tokens=7, finish_reason="cancelled"
+    ),
+    "rejected": RequestRecord(
+        id="r4", model="m", tenant="", queued=1.0, finished=1.0, prompt_tokens=7, finish_reason="rejected", error="The queue is full."
+    ),
+    "failed": RequestRecord(
+        id="请求 🙂", model="模型", tenant="租户", queued=1.0, started=2.0, finished=9.0, prompt_tokens=7, finish_reason="error",
+        error="The engine failed: 100% {of} it.", preemptions=3,
+    ),
+}  # fmt: skip
+
+
+class ObserverConformance(PluginConformance, standard=True):
+    """Subclass it, name the plugin, and pytest proves its observer::
+
+    class TestConformance(ObserverConformance):
+        module = "llmasos_mine"
+    """
+
+    kind = "observer"
+
+    @overrides_standard("an observer may implement any one of three hooks")
+    def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
+        """The module implements one of the observers' hooks at least."""
+        assert any(sandbox.has(hook) for hook in OBSERVER_HOOKS), f"Implement one of {', '.join(OBSERVER_HOOKS)}."
+
+    @pytest.mark.parametrize("record", RECORDS)
+    def test_takes_every_record(self, sandbox: PluginSandbox, record: str) -> None:
+        """However a request ended, the observer takes its record."""
+        if not sandbox.has("llmasos_request_finished"):
+            pytest.skip("The observer does not look at requests.")
+        sandbox.call("llmasos_request_finished", record=RECORDS[record])
+
+    def test_outlives_pipelines(self, sandbox: PluginSandbox) -> None:
+        """Pipelines may come and go, and several be open at once."""
+        one, two = object(), object()
+        events = [("ready", one), ("ready", two), ("closed", one), ("closed", two), ("ready", one), ("closed", one)]
+        for event, pipeline in events:
+            if sandbox.has(f"llmasos_pipeline_{event}"):
+                sandbox.call(f"llmasos_pipeline_{event}", pipeline=pipeline)
