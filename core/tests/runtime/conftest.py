@@ -215,6 +215,11 @@ def tokenizer() -> ByteTokenizer:
     return ByteTokenizer()
 
 
+@pytest.fixture(scope="session")
+def fifo_policy() -> type[Fifo]:
+    return Fifo
+
+
 @pytest.fixture
 def fifo() -> Fifo:
     return Fifo()

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from llmasos.runtime.constraint import ConstraintState
 from llmasos.runtime.detokenizer import Detokenizer
+from llmasos.runtime.prompt_lookup import PromptLookup
 from llmasos.runtime.sampler import SamplingState, log_probability
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.stops import StopScanner
@@ -36,13 +37,18 @@ class GenerationWork:
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []
+        self._lookup = PromptLookup(request.sampling.prompt_lookup) if request.sampling.prompt_lookup else None
         self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
 
     def begin(self, sequence: Sequence) -> None:
         """The prompt is computed whole, and only its last logits are wanted."""
+        if self._lookup is not None:
+            sequence.drafter = self._draft
 
     def drafted(self, drafted: int, right: int) -> None:
         """Of ``drafted`` tokens that were guessed the first ``right`` were sampled too."""
+        if self._lookup is not None:
+            self._lookup.checked(drafted, right)
 
     def push(self, sequence: Sequence, token: int, logits: npt.NDArray[np.float32]) -> FinishReason | None:
         """``token`` was sampled from logits [vocab]: why the text ends with it, or None."""
@@ -77,6 +83,13 @@ class GenerationWork:
 
     def fail(self, error: LLMasOSError) -> None:
         self.ticket.fail(error)
+
+    def _draft(self, sequence: Sequence, most: int) -> tuple[int, ...]:
+        most = min(most, self._max_new_tokens - sequence.generated - 1)
+        if most <= 0 or self._lookup is None:
+            return ()
+        forced = () if self._constraint is None else tuple(self._constraint.forced()[:most])
+        return forced or self._lookup.draft(sequence.tokens, most)
 
     def _emit(self, text: str) -> None:
         if text:
