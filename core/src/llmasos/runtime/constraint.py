@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,27 +17,26 @@ _REASON: Final = 300
 
 
 class ConstraintState:
-    """Where one text stands in its grammar."""
+    """Where one text stands in its grammar; ``ends`` are the end-of-sequence tokens."""
 
-    def __init__(self, matcher: Any) -> None:
+    def __init__(self, matcher: Any, ends: Sequence[int]) -> None:
         self._matcher = matcher
+        self._ends = list(ends)
 
     @property
     def complete(self) -> bool:
         """Whether the text is whole and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
-    @property
-    def accepting(self) -> bool:
-        """Whether the text is whole as it stands."""
-        return bool(self._matcher.is_accepting())
-
     def allowed(self, vocab_size: int) -> npt.NDArray[np.bool_]:
-        """[vocab] True where the token may come next; an end-of-sequence token may where the text is whole."""
+        """[vocab] True where the token may come next; an end-of-sequence token may where the text is whole, and only there: a vocabulary
+        that lacks the bytes to go on must not pass a part for the whole."""
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         mask = np.zeros(vocab_size, dtype=np.bool_)  # logits padded beyond the vocabulary stay forbidden
         known = min(vocab_size, len(bits))
         mask[:known] = bits[:known]
+        if not self._matcher.is_accepting():
+            mask[self._ends] = False
         return mask
 
     def forced(self) -> list[int]:
@@ -73,7 +73,7 @@ class ConstraintCompiler:
         matcher = LLMatcher(self._vocabulary, grammar, log_level=0)
         if matcher.is_error():
             raise RequestError(_sentence(constraint, matcher.get_error()))
-        return ConstraintState(matcher)
+        return ConstraintState(matcher, sorted(self._tokenizer.eos_token_ids))
 
     def _read_vocabulary(self) -> Any:
         from llguidance import LLTokenizer, TokenizerWrapper
