@@ -1,0 +1,101 @@
+"""What the benchmark asks of an engine, and the process in which each engine lives.
+
+Engines do not share a process: their thread pools, their allocators and their peak memory would be one another's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.workload import NEW_TOKENS, Workload
+
+Logits = npt.NDArray[np.float32]
+
+
+class Driver(Protocol):
+    """One engine, ready to be timed. Token ids in, times out; greedy throughout, no engine stops at an end token."""
+
+    def prefill(self, prompt: list[int]) -> float:
+        """Seconds until the logits of the prompt's last token are there."""
+        ...
+
+    def decode(self, prompts: list[list[int]], new_tokens: int) -> float:
+        """Seconds for ``new_tokens`` greedy tokens of every prompt, all prompts together, after their prefill."""
+        ...
+
+    def logits(self, tokens: list[int]) -> Logits | None:
+        """Logits [tokens, vocab] of a text; None where the engine does not give them out."""
+        ...
+
+
+class EngineProcess:
+    """A driver in a process of its own."""
+
+    def __init__(self, module: str, options: dict[str, Any], workload: Workload) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "benchmarks.driver", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.loaded = self._ask("load", options=options, workload=attrs.asdict(workload))
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """Call a method of the driver, or ``memory``."""
+        return self._ask(what, **arguments)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"what": what, **arguments}), file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            if line.startswith("answer "):
+                return json.loads(line.removeprefix("answer "))
+        raise RuntimeError(f"The engine's process ended with {self._process.wait()} while it was asked for {what}.")
+
+
+def _serve(module: str) -> None:
+    driver: Any = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        what = request.pop("what")
+        if what == "load":
+            began = time.perf_counter()
+            driver = importlib.import_module(module).Driver(Workload(**request["workload"]), **request["options"])
+            driver.prefill(request["workload"]["prompts"][0])
+            answer: Any = time.perf_counter() - began
+        elif what == "memory":
+            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        elif what == "logits":
+            found = driver.logits(request["tokens"])
+            if found is not None:
+                np.save(request["path"], found)
+            answer = found is not None
+        elif what == "decode":
+            answer = driver.decode(request["prompts"], NEW_TOKENS)
+        else:
+            answer = getattr(driver, what)(**request)
+        print("answer", json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

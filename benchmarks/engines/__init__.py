@@ -1,0 +1,1 @@
+"""One module an engine, each with a class ``Driver``; see ``benchmarks.driver.Driver`` for what it does."""

@@ -1,0 +1,127 @@
+"""LLMasOS, the whole way: the model's own loop, scheduler and sampler around the loader's engine."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import llmasos
+from benchmarks.workload import Workload
+from llmasos_hookspecs import Engine, EngineInfo, Request, Row, SamplingParams
+
+
+class TimedEngine:
+    """An engine that adds up how long its steps take, so that what the runtime adds can be told."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.seconds = 0.0
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    def step(self, rows: list[Row]) -> list[npt.NDArray[np.float32]]:
+        began = time.perf_counter()
+        found = self._engine.step(rows)
+        self.seconds += time.perf_counter() - began
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+class Driver:
+    """Times what a caller of the model waits for."""
+
+    def __init__(self, workload: Workload, loader: dict[str, Any], source: str = "gguf", sequences: int = 32) -> None:
+        from llmasos.runtime.composition import Composer
+
+        timed: list[TimedEngine] = []
+        make = Composer.engine_maker
+
+        def engine_maker(composer: Composer, *arguments: Any, **options: Any) -> Any:
+            loader, load = make(composer, *arguments, **options)
+
+            def load_timed() -> Any:
+                timed.append(TimedEngine(load()))
+                return timed[-1]
+
+            return loader, load_timed
+
+        Composer.engine_maker = engine_maker  # type: ignore[method-assign]
+        self._model = llmasos.load_model(
+            getattr(workload, source),
+            loader=loader,
+            scheduler={"use": "fifo", "max_sequences": sequences, "step_tokens": 4096},
+            threads=2,
+            context_length=512,
+        )
+        self._engine = timed[0]
+        with self._model._host.lease() as running:
+            self._loop = running.loop
+        self._number = 0
+
+    def prefill(self, prompt: list[int]) -> float:
+        self._loop.forget_prefixes()
+        began = time.perf_counter()
+        self._loop.submit(self._request(prompt, 1)).result()
+        return time.perf_counter() - began
+
+    def decode(self, prompts: list[list[int]], new_tokens: int) -> float:
+        """The clock starts when the last prompt has its first token, and stops when the last answer is whole."""
+        self._loop.forget_prefixes()
+        tickets = [self._loop.submit(self._request(prompt, new_tokens + 1)) for prompt in prompts]
+        if len(tickets) == 1:
+            next(iter(_Pieces(tickets[0])))
+            began = time.perf_counter()
+            tickets[0].result()
+            return time.perf_counter() - began
+        while self._loop.usage().running < len(tickets):
+            time.sleep(0.001)
+        for ticket in tickets:
+            next(iter(_Pieces(ticket)))
+        began = time.perf_counter()
+        for ticket in tickets:
+            ticket.result()
+        return time.perf_counter() - began
+
+    def overhead(self, prompt: list[int]) -> float:
+        """What the runtime adds to the engine's own time in a decode at batch 1, as a share of it."""
+        self._loop.forget_prefixes()
+        self._loop.submit(self._request(prompt, 2)).result()
+        ticket = self._loop.submit(self._request(prompt, 129))
+        next(iter(_Pieces(ticket)))
+        before, began = self._engine.seconds, time.perf_counter()
+        ticket.result()
+        whole, engine = time.perf_counter() - began, self._engine.seconds - before
+        return whole / engine - 1
+
+    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        return self._model.logits(tokens)
+
+    def _request(self, prompt: list[int], new_tokens: int) -> Request:
+        self._number += 1
+        return Request(
+            id=f"bench-{self._number}",
+            model="bench",
+            tokens=prompt,
+            max_new_tokens=new_tokens,
+            arrival=time.monotonic(),
+            sampling=SamplingParams(ignore_eos=True),
+        )
+
+
+class _Pieces:
+    """A ticket's pieces, without ending the request when the reading ends."""
+
+    def __init__(self, ticket: Any) -> None:
+        self._ticket = ticket
+
+    def __iter__(self) -> Any:
+        while not self._ticket._pieces and not self._ticket.done:
+            time.sleep(0.0002)
+        yield from self._ticket._pieces[:1]

@@ -1,0 +1,60 @@
+"""onnxruntime-genai on an int8 model that its own builder makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime_genai as og
+
+from benchmarks.workload import Workload
+
+
+class Driver:
+    """A generator a measurement, as its users make one a request."""
+
+    def __init__(self, workload: Workload) -> None:
+        if not (Path(workload.genai) / "genai_config.json").is_file():
+            build(workload)
+        self._model = og.Model(workload.genai)
+
+    def prefill(self, prompt: list[int]) -> float:
+        generator = self._generator(1)
+        began = time.perf_counter()
+        generator.append_tokens(np.array([prompt], dtype=np.int32))
+        generator.get_logits()
+        return time.perf_counter() - began
+
+    def decode(self, prompts: list[list[int]], new_tokens: int) -> float:
+        generator = self._generator(len(prompts))
+        generator.append_tokens(np.array(prompts, dtype=np.int32))
+        generator.generate_next_token()
+        began = time.perf_counter()
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+        return time.perf_counter() - began
+
+    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        """One token a step: the model was built to give the last position's logits only, which is what prefill is fastest with."""
+        generator = self._generator(1)
+        rows = []
+        for token in tokens:
+            generator.append_tokens(np.array([[token]], dtype=np.int32))
+            rows.append(np.array(generator.get_logits()).reshape(-1).copy())
+        return np.stack(rows)
+
+    def _generator(self, batch: int) -> og.Generator:
+        params = og.GeneratorParams(self._model)
+        params.set_search_options(max_length=512, batch_size=batch, do_sample=False, min_length=512)
+        return og.Generator(self._model, params)
+
+
+def build(workload: Workload) -> None:
+    """Run the builder: int8, blocks of 32, logits of the last position only."""
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", workload.dequantised, "-o", workload.genai]
+    options = ["-p", "int8", "-e", "cpu", "-c", f"{workload.genai}-cache", "--extra_options", "prune_lm_head=true"]
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
