@@ -40,12 +40,13 @@ wheels: $(VENV)/test.stamp
 clean:
 	rm -rf dist $(VENV)
 
+# One build backend for all packages, rather than an environment of its own for each build.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt pip
+	$(PIP) install -q -c constraints.txt pip editables hatchling
 
 $(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
-	$(PIP) install -q -c constraints.txt $(addprefix -e ./,$(DEMO_PACKAGES))
+	$(PIP) install -q -c constraints.txt --no-build-isolation $(addprefix -e ./,$(DEMO_PACKAGES))
 	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/demo.stamp
@@ -53,7 +54,7 @@ $(VENV)/lint.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
-	$(PIP) install -q -c constraints.txt --group test --group lint $(addprefix -e ./,$(ALL_PACKAGES))
+	$(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint $(addprefix -e ./,$(ALL_PACKAGES))
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

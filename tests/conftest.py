@@ -1,0 +1,44 @@
+"""What the end-to-end tests share: the real model, loaded once, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import llmasos
+from llmasos.model import LanguageModel
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf: Path) -> Iterator[LanguageModel]:
+    """SmolLM2 on onnxruntime in fp32, so that what it says is exact and depends on no kernel's rounding."""
+    with llmasos.load_model("smollm2", loader={"use": "onnx", "precision": "fp32"}) as model:
+        yield model
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def llmasos_cli(tmp_path: Path) -> Run:
+    """Runs ``llmasos`` with its output piped, as a script would."""
+
+    def run(*arguments: str, stdin: str = "", cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from llmasos.cli import main; main()", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=cwd,
+            timeout=300,
+            env={**os.environ, **env},
+            check=False,
+        )
+
+    return run

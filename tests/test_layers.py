@@ -1,0 +1,76 @@
+"""The walls of the house: who may import whom, and what an import may cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").is_file())
+FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "onnx", "transformers", "keras", "jax")
+
+
+def imported(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each file below a folder with the top-level name of each module that it imports."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name.partition(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield path, node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_never_imports_core(plugin: str) -> None:
+    """A plugin knows the contract, and not the system that calls it."""
+    assert [str(path) for path, name in imported(ROOT / "plugins" / plugin / "src") if name == "llmasos"] == []
+
+
+def test_core_never_imports_a_plugin() -> None:
+    """Core reaches plugins through their entry points only."""
+    own = {"llmasos", "llmasos_hookspecs"}
+    assert [(str(path), name) for path, name in imported(ROOT / "core" / "src") if name.startswith("llmasos") and name not in own] == []
+
+
+def test_hookspecs_imports_neither() -> None:
+    """The contract needs only pluggy, attrs and numpy; the conformance kit pytest besides."""
+    allowed = {"pluggy", "attrs", "numpy", "pytest", "_pytest", "llmasos_hookspecs", *sys.stdlib_module_names}
+    assert [(str(path), name) for path, name in imported(ROOT / "hookspecs" / "src") if name not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import llmasos",
+        "import llmasos; llmasos.load_model; llmasos.Pipeline; llmasos.resources",
+        "from llmasos.cli import invoke; invoke(['plugins', 'list'])",
+        "from llmasos.cli import invoke; invoke(['config', 'show'])",
+    ],
+)
+def test_no_framework_is_imported_before_it_is_needed(code: str) -> None:
+    """Importing, listing and configuring cost no framework."""
+    check = f"import sys; {code}; found = [n for n in {FRAMEWORKS!r} if n in sys.modules]; sys.exit(', '.join(found))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_llmasos_imports_next_to_nothing() -> None:
+    """``import llmasos`` alone brings no third-party module at all."""
+    code = "import sys; before = set(sys.modules); import llmasos; print(*sorted({n.partition('.')[0] for n in set(sys.modules) - before}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(done.stdout.split()) - set(sys.stdlib_module_names) == {"llmasos"}
+
+
+@pytest.mark.parametrize("package", ["hookspecs", "core", *(f"plugins/{plugin}" for plugin in PLUGINS)])
+def test_every_package_has_what_a_package_needs(package: str) -> None:
+    """pyproject, README, typed source and tests of its own."""
+    folder = ROOT / package
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("# ")
+    assert list(folder.glob("src/*/py.typed"))
+    assert list(folder.glob("tests/**/test_*.py"))
+    assert (folder / "pyproject.toml").is_file()
