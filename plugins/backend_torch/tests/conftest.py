@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,9 +86,3 @@ def load_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     yield make
     for engine in engines:
         engine.shutdown()
-
-
-def write_config(folder: Path, **changes: Any) -> None:
-    """Change keys of a folder's config.json."""
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

@@ -10,10 +10,11 @@ from torch.nn.functional import linear, pad
 
 from llmasos_backend_torch import quantized
 
-#: From this many tokens on, the layouts made for many of them are faster. Measured per step of SmolLM2 on two cores (Sapphire Rapids):
-#: float32 as stored 14 ms at 1 token, 27 at 4, 33 at 8; packed 18, 20 and 23. int4 3 ms at 1 token, 10 at 8, 38 at 32; bfloat16
-#: packed 10, 10 and 11.
+#: From this many tokens on, the layouts made for many of them are faster. Measured per step of SmolLM2's layers on two cores (Sapphire
+#: Rapids): float32 as stored 14 ms at 1 token, 16 at 2, 33 at 8; packed 18, 20, 23. int4 3 ms at 1 token, 10 at 8, 38 at 32; bfloat16
+#: packed 10, 10, 11. int8 with bfloat16 activations 7 ms at 1 token, 15 at 8; with two integer halves 5, 6 and 4 to halve them.
 MANY_FLOAT32: Final = 3
+MANY_INT8: Final = 2
 MANY_INT4: Final = 8
 
 
@@ -81,8 +82,8 @@ class BySize:
 class Int8Linear:
     """int8 weights with one scale a row; activations in 16 bits as two int8 halves, so that integer kernels lose nothing.
 
-    x is ``scale * (high + low / 254)`` with int8 ``high`` and ``low`` and one scale a token: an error of at most 1/64,516 of the token's
-    largest element, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product.
+    x is ``largest / 127 * (high + low / 254)`` with int8 ``high`` and ``low`` and the largest element of each token: an error of at most
+    1/32,258 of it, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product.
 
     Args:
         codes: int8 [out, in].
@@ -95,6 +96,7 @@ class Int8Linear:
         self._weight = torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
         self._scales = scales / 127.0
         self._zeros = torch.zeros(codes.shape[0], dtype=torch.int64)
+        self._most = torch.tensor(127.0)
 
     @staticmethod
     def available() -> bool:
@@ -107,19 +109,35 @@ class Int8Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         tokens = x.shape[0]
-        largest = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True, dtype=torch.float32).clamp_min_(1e-30)
-        scaled = x * (127.0 / largest)
-        high = scaled.round()
-        halves = torch.empty((2, *x.shape), dtype=torch.int8)
-        halves[0].copy_(high)
-        halves[1].copy_(scaled.sub_(high).mul_(254.0).round_())
+        largest = torch.linalg.vector_norm(x, float("inf"), -1, True, dtype=torch.float32).clamp_min_(1e-30)
+        scaled = x * (self._most / largest)
+        halves = scaled.new_empty((2, *x.shape))
+        high, low = halves.unbind(0)
+        torch.round(scaled, out=high)
+        torch.sub(scaled, high, out=low).mul_(254.0)
+        codes = halves.view(2 * tokens, -1).to(torch.int8)
         product = torch.ops.onednn.qlinear_pointwise(
-            halves.view(2 * tokens, -1), 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            codes, 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         out = torch.add(product[:tokens], product[tokens:], alpha=1 / 254.0).mul_(largest)
         if self.bias is not None:
             out += self.bias
         return out.to(x.dtype)
+
+
+class Int8Single:
+    """The same weights for a single token: PyTorch's weight-only kernel, which computes in bfloat16."""
+
+    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
+        self._codes, self._scales, self.bias = codes.contiguous(), scales.to(torch.bfloat16), bias
+
+    @property
+    def nbytes(self) -> int:
+        return self._codes.nbytes + self._scales.nbytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._codes, self._scales).to(x.dtype)
+        return out if self.bias is None else out + self.bias
 
 
 class Int4Linear:
@@ -176,9 +194,10 @@ def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> L
     return BySize(PlainLinear(weight, bias), PackedLinear(weight, bias), MANY_FLOAT32)
 
 
-def int8_linear(codes: Tensor, scales: Tensor, bias: Tensor | None) -> Linear:
-    """int8 codes with a scale a row."""
-    return Int8Linear(codes, scales, bias)
+def int8_linear(codes: Tensor, scales: Tensor, bias: Tensor | None, *, packed_copy: bool) -> Linear:
+    """int8 codes with a scale a row; a second copy serves single tokens where ``packed_copy``."""
+    many = Int8Linear(codes, scales, bias)
+    return BySize(Int8Single(codes, scales, bias), many, MANY_INT8) if packed_copy else many
 
 
 def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy: bool) -> Linear:

@@ -59,7 +59,7 @@ class Options:
     packed_copy: bool = attrs.field(
         default=True,
         metadata={
-            "help": "On a CPU, keep a second copy of float32 and int4 weights in the layout that is fast for many tokens at once, "
+            "help": "On a CPU, keep float32, int8 and int4 weights in two layouts, one fast for single tokens and one for many, "
             "where memory is ample."
         },
     )

@@ -27,7 +27,7 @@ class Precision:
     Attributes:
         dtype: ``float32``, ``bfloat16``, ``int8`` or ``int4``, as ``EngineInfo`` names it.
         device: where.
-        packed_copy: keep float32 and int4 matrices in a second layout for many tokens.
+        packed_copy: keep float32, int8 and int4 matrices in two layouts, for few tokens and for many.
     """
 
     dtype: str
@@ -45,7 +45,7 @@ class Precision:
         ``head``: the output head, whose rounding no later layer averages; it stays at 8 bits where int4 would have to round it.
         """
         if self.dtype == "int8":
-            return _int8(parts, bias)
+            return _int8(parts, bias, self.packed_copy)
         if self.dtype == "int4":
             return self._int4(parts, bias, head)
         weight = torch.cat([as_torch(part, self.compute) for part in parts])
@@ -63,7 +63,7 @@ class Precision:
             )
             return int4_linear(joined, bias, packed_copy=self.packed_copy)
         if len(parts) == 1:
-            return _int8(parts, bias)
+            return _int8(parts, bias, self.packed_copy)
         biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
         return Stacked([self._int4([part], own, head) for part, own in zip(parts, biases, strict=True)])
 
@@ -75,9 +75,9 @@ def _groups(part: StoredTensor, head: bool) -> quantized.Grouped | None:
     return None if head else quantized.round_to_groups(as_torch(part, torch.float32))
 
 
-def _int8(parts: list[StoredTensor], bias: Tensor | None) -> Linear:
+def _int8(parts: list[StoredTensor], bias: Tensor | None, packed_copy: bool) -> Linear:
     rows = [_rows(part) for part in parts]
-    return int8_linear(torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows]), bias)
+    return int8_linear(torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows]), bias, packed_copy=packed_copy)
 
 
 def _rows(part: StoredTensor) -> tuple[Tensor, Tensor]:
@@ -135,10 +135,10 @@ def _fast_bfloat16() -> bool:
 
 
 def _copy_fits(checkpoint: Checkpoint, dtype: str, memory: int | None) -> bool:
-    if dtype not in ("float32", "int4"):
+    if dtype == "bfloat16":
         return False
     weights = sum(_product(checkpoint.shape(name)) for name in checkpoint.names())
-    first, second = (4, 4) if dtype == "float32" else (1, 2)
+    first, second = {"float32": (4, 4), "int8": (1, 1), "int4": (1, 2)}[dtype]  # bytes a weight
     if memory is not None and weights * (first + second) > memory / 2:
         return False
     return weights * second <= _available_memory() * _COPY_SHARE

@@ -83,8 +83,8 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
                 None, config=config, state_dict=weights, dtype=precision.compute, attn_implementation="eager", output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )  # fmt: skip
-        except (RuntimeError, ValueError, KeyError, ImportError, NotImplementedError) as error:
-            message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_first_line(error)}"
+        except Exception as error:  # each architecture fails in its own way over sizes that do not fit
+            message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_in_one_line(error)}"
             raise UnsupportedModel(message) from error
     _check_complete(checkpoint, found)
     return model.eval().requires_grad_(False).to(precision.device)
@@ -145,8 +145,8 @@ def _config(checkpoint: Checkpoint) -> PretrainedConfig:
         )
     try:
         config = AutoConfig.for_model(kind, **kept)
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_first_line(error)}") from error
+    except Exception as error:  # each config class checks its fields in its own way
+        raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_in_one_line(error)}") from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is no decoder-only language model.")
     return config
@@ -172,9 +172,8 @@ def _parameter_bytes(model: nn.Module) -> int:
     return sum(seen.values()) + sum(module.kernel.nbytes for module in model.modules() if isinstance(module, KernelLinear))
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
