@@ -1,0 +1,71 @@
+"""All packages build as wheels, and an environment with the demo's wheels alone does the main job."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ["hookspecs", "core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml"))]
+DEMO = ("llmasos_hookspecs", "llmasos", "llmasos_backend_onnx", "llmasos_sched_fifo", "llmasos_app_text")
+
+pytestmark = pytest.mark.wheels
+
+
+@pytest.fixture(scope="session")
+def all_wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every package of the workspace as a wheel, by distribution name as files spell it."""
+    folder = tmp_path_factory.mktemp("all-wheels")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([*command, f"--wheel-dir={folder}", *(str(ROOT / package) for package in PACKAGES)], check=True, timeout=300)
+    return {path.name.partition("-")[0]: path for path in folder.iterdir()}
+
+
+def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: dict[str, Path]) -> None:
+    """One wheel a package, with ``py.typed``, and no tests inside."""
+    assert len(all_wheels) == len(PACKAGES)
+    for path in all_wheels.values():
+        with zipfile.ZipFile(path) as wheel:
+            names = wheel.namelist()
+            (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+            assert "License-Expression: Apache-2.0" in wheel.read(metadata).decode()
+        assert any(name.endswith("/py.typed") for name in names), path.name
+        assert not any(name.startswith("tests/") for name in names), path.name
+
+
+@pytest.mark.model
+def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp_path: Path) -> None:
+    """A clean environment with five wheels fetches the model and continues 今天天气很好, the same in JSON and streamed."""
+    python = tmp_path / "venv" / "bin" / "python"
+    venv.create(tmp_path / "venv", with_pip=True)
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(python), *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=home,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(home), "LLMASOS_HOME": str(home)},
+            timeout=600,
+            check=False,
+        )
+
+    constraints = ROOT / "constraints.txt"
+    installed = run("-m", "pip", "install", "--quiet", "-c", str(constraints), *(str(all_wheels[name]) for name in DEMO))
+    assert installed.returncode == 0, installed.stderr
+    command = str(python.with_name("llmasos"))
+    streamed = run(command, "run", "今天天气很好", "--max-new-tokens", "8")
+    assert streamed.returncode == 0, streamed.stderr
+    whole = run(command, "run", "今天天气很好", "--max-new-tokens", "8", "--json")
+    assert json.loads(whole.stdout)["text"] == streamed.stdout.removesuffix("\n") != ""
+    frameworks = run("-c", "import importlib.util as u; print([n for n in ('torch', 'tensorflow', 'transformers') if u.find_spec(n)])")
+    assert frameworks.stdout.strip() == "[]"
