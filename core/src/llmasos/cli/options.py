@@ -30,6 +30,17 @@ MinPOption = Annotated[float | None, typer.Option("--min-p", help="Keep tokens a
 RepetitionOption = Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1 makes repeated tokens less likely.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled text reproducible.")]
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the answer; may be given several times.")]
+NOption = Annotated[int | None, typer.Option("--n", min=1, help="This many continuations, which share one prefill.")]
+SchemaOption = Annotated[Path | None, typer.Option("--schema", help="A file with a JSON Schema that the answer must satisfy.")]
+RegexOption = Annotated[str | None, typer.Option("--regex", help="A regular expression that the answer must match.")]
+ChoicesOption = Annotated[list[str] | None, typer.Option("--choices", help="The answers to choose from: a,b,c, or given several times.")]
+GrammarOption = Annotated[Path | None, typer.Option("--grammar", help="A file with a Lark grammar that the answer must follow.")]
+LogprobsOption = Annotated[
+    int | None, typer.Option("--logprobs", min=0, help="Log probability of each token, and of this many alternatives; needs --json.")
+]
+PromptLookupOption = Annotated[
+    int | None, typer.Option("--prompt-lookup", min=0, help="Guess this many tokens a step from earlier text; the answer stays the same.")
+]
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -64,3 +75,38 @@ def open_pipeline(
         name = "default"
     pipeline = Pipeline(found, sink=TerminalSink(quiet=quiet))
     return pipeline, pipeline.models[name]
+
+
+def read_json(text: str, name: str) -> dict[str, Any]:
+    """An option's JSON object. Raises ``RequestError`` where it is none."""
+    from llmasos_hookspecs import RequestError
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"{name} is no JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{name} is {type(value).__name__}, and it must be a JSON object.")
+    return value
+
+
+def read_file(path: Path, name: str) -> str:
+    """An option's file as text. Raises ``RequestError`` where it cannot be read."""
+    from llmasos_hookspecs import RequestError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{name} names {path}, which cannot be read as text: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def constraints(schema: Path | None, regex: str | None, choices: list[str] | None, grammar: Path | None) -> dict[str, Any]:
+    """The constraint options as keyword arguments of a generation; core refuses more than one of them."""
+    # One --choices with commas is a list; several are taken as they are, so that a choice may hold a comma.
+    listed = choices[0].split(",") if choices and len(choices) == 1 else choices
+    return given(
+        schema=None if schema is None else read_json(read_file(schema, "--schema"), f"The schema in {schema}"),
+        regex=regex,
+        choices=listed,
+        grammar=None if grammar is None else read_file(grammar, "--grammar"),
+    )

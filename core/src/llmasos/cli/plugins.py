@@ -1,14 +1,17 @@
-"""``llmasos plugins``: what is installed, and what each component takes."""
+"""``llmasos plugins``: what is installed, what each component takes, and how to get, make and prove more."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_note, print_result, print_table
+
+if TYPE_CHECKING:
+    from llmasos.system.installation import Change
 
 app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
 
@@ -77,6 +80,181 @@ def new(
         print_json({"path": str(path), "kind": kind, "name": name})
         return
     print_result(f"{path} is written; next: cd {path.name} && pip install -e '.[testing]' && python -m pytest")
+
+
+Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders; or a published component: fair.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
+
+
+@app.command("install")
+def install(
+    what: Distributions,
+    upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Take newer versions of what is installed.")] = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Install plugins with pip into the environment of this command, after showing what would change."""
+    from llmasos.system.installation import requirement_for
+
+    arguments = [*(["--upgrade"] if upgrade else []), *(requirement_for(word) for word in what)]
+    _install(arguments, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@app.command("uninstall")
+def uninstall(
+    what: Annotated[list[str], typer.Argument(help="Distributions, or components of them.")],
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Remove plugins with pip, after showing what would go."""
+    from llmasos.system.discovery import registry
+    from llmasos.system.installation import dependants, plan_removal
+    from llmasos.system.installation import uninstall as remove
+
+    changes = plan_removal(what, registry())
+    names = {change.name for change in changes}
+    for change in changes:
+        if needing := [name for name in dependants(change.name) if name not in names]:
+            print_note(f"{', '.join(needing)} will miss {change.name}.")
+    if _agreed(changes, yes=yes, dry_run=dry_run, as_json=as_json):
+        remove(change.name for change in changes)
+        _tell(changes, as_json=as_json)
+
+
+@app.command("export")
+def export(
+    output: Annotated[Path | None, typer.Argument(help="File to write; left out: standard output.")] = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Write the installed plugins with their versions, for plugins restore on another machine (or pip install -r)."""
+    from llmasos.system.discovery import registry
+    from llmasos.system.installation import pinned_plugins
+    from llmasos.system.store import write_atomically
+    from llmasos_hookspecs import RequestError
+
+    pins = pinned_plugins(registry())
+    if output is not None:
+        try:
+            write_atomically(output, "".join(f"{pin}\n" for pin in pins))
+        except OSError as error:
+            raise RequestError(f"{output} cannot be written: {error.strerror}.") from error
+    if as_json:
+        print_json({"plugins": list(pins), "path": None if output is None else str(output)})
+    elif output is None:
+        print_result("\n".join(pins))
+    else:
+        print_note(f"{output} has {len(pins)} plugins; llmasos plugins restore {output} installs them.")
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[Path, typer.Argument(help="What llmasos plugins export wrote.")],
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Install the plugins of an exported file, in those versions."""
+    from llmasos_hookspecs import RequestError
+
+    if not file.is_file():
+        raise RequestError(f"There is no file {file}; llmasos plugins export {file} writes one.")
+    _install([f"--requirement={file}"], yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@app.command("check")
+def check(
+    what: Annotated[str, typer.Argument(help="An installed component, or the folder of a plugin package.")],
+    example: Annotated[str | None, typer.Option("--example", help="Inputs of a task that cannot be made up, as JSON.")] = None,
+    as_json: o.JsonOption = False,
+) -> int:
+    """Try a plugin against the contract: light import, hooks, options, behaviour, and the package's own tests."""
+    import attrs
+
+    from llmasos.system.conformance import check_installed, check_package, read_package
+
+    path = Path(what)
+    if path.is_dir() or path.name != what:
+        tests = check_package(read_package(path.resolve()))
+    else:
+        from llmasos.system.components import load_component
+
+        tests = check_installed(load_component(_find(what)).entry, None if example is None else o.read_json(example, "--example"))
+    counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in ("passed", "failed", "skipped")}
+    if as_json:
+        print_json({"counts": counts, "tests": [attrs.asdict(test) for test in tests]})
+    else:
+        shown: dict[tuple[str, str, str], list[str]] = {}
+        for test in tests:
+            if test.outcome != "passed":
+                shown.setdefault((test.subject, test.outcome, test.message), []).append(test.test)
+        if shown:
+            rows = [
+                [s, names[0] + (f" and {len(names) - 1} more" if names[1:] else ""), out, why] for (s, out, why), names in shown.items()
+            ]
+            print_table(["component", "test", "outcome", "why"], rows)
+        print_result(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) + ".")
+    return 1 if counts["failed"] else 0
+
+
+def _install(arguments: list[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    from llmasos.system.discovery import registry
+    from llmasos.system.installation import install as run_pip
+    from llmasos.system.installation import plan_installation
+
+    changes = plan_installation(arguments)
+    if not changes:
+        if as_json:
+            print_json({"changes": []})
+        else:
+            print_note("Everything is installed already; nothing changes.")
+        return
+    if _agreed(changes, yes=yes, dry_run=dry_run, as_json=as_json):
+        before = set(registry().entries())
+        run_pip(arguments)
+        _tell(changes, as_json=as_json)
+        if not as_json:
+            for entry in set(registry().entries()) - before:
+                print_result(f"{entry.label} is ready; llmasos plugins show {entry.kind}:{entry.name} tells its options.")
+
+
+def _agreed(changes: tuple[Change, ...], *, yes: bool, dry_run: bool, as_json: bool) -> bool:
+    """Show what would change, and ask; False where it is only to be shown."""
+    import sys
+
+    from llmasos_hookspecs import RequestError
+
+    if not as_json:
+        rows = [[c.name, c.installed or "-", c.version or "removed", "" if c.requested else "required"] for c in changes]
+        print_table(["distribution", "installed", "will be", ""], rows)
+    if dry_run:
+        if as_json:
+            _print_changes(changes)
+        return False
+    if yes:
+        return True
+    if as_json or not sys.stdin.isatty():
+        raise RequestError("Nothing is changed without being asked; give --yes to go on, or --dry-run to look only.")
+    typer.confirm("Go on?", abort=True, err=True)
+    return True
+
+
+def _tell(changes: tuple[Change, ...], *, as_json: bool) -> None:
+    from llmasos.system.discovery import registry
+
+    registry().rescan()
+    if as_json:
+        _print_changes(changes)
+    else:
+        print_note("Done.")
+
+
+def _print_changes(changes: tuple[Change, ...]) -> None:
+    import attrs
+
+    print_json({"changes": [attrs.asdict(change) for change in changes]})
 
 
 def _singular(kind: str | None) -> str | None:

@@ -10,6 +10,7 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_note, print_result
+from llmasos_hookspecs import RequestError
 
 
 def run(
@@ -24,6 +25,13 @@ def run(
     repetition_penalty: o.RepetitionOption = None,
     seed: o.SeedOption = None,
     stop: o.StopOption = None,
+    n: o.NOption = None,
+    schema: o.SchemaOption = None,
+    regex: o.RegexOption = None,
+    choices: o.ChoicesOption = None,
+    grammar: o.GrammarOption = None,
+    logprobs: o.LogprobsOption = None,
+    prompt_lookup: o.PromptLookupOption = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template rather than continue the text.")] = False,
     config: o.ConfigOption = None,
     overrides: o.SetOption = None,
@@ -44,12 +52,22 @@ def run(
         repetition_penalty=repetition_penalty,
         seed=seed,
         stop=stop,
+        logprobs=logprobs,
+        prompt_lookup=prompt_lookup,
+        **o.constraints(schema, regex, choices, grammar),
     )
+    if logprobs is not None and not as_json:
+        raise RequestError("--logprobs has figures for every token, which are printed as JSON only; give --json too.")
     asked: Any = [{"role": "user", "content": text}] if chat else text
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
     with pipeline:
         if as_json:
-            print_json(attrs.asdict(chosen.generate(asked, **sampling)))
+            found = chosen.generate(asked, n=n, **sampling)
+            print_json([attrs.asdict(each) for each in found] if isinstance(found, list) else attrs.asdict(found))
+            return
+        if n is not None:
+            for place, each in enumerate(chosen.generate(asked, n=n, **sampling)):
+                print_result(f"{chr(10) if place else ''}[{place + 1}] {each.text}")
             return
         for piece in chosen.stream(asked, **sampling):
             print_result(piece, end="")

@@ -1,0 +1,188 @@
+"""Installing and removing plugins with the user's own pip, in the environment that this process runs in."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import importlib_metadata
+
+from llmasos.system.catalog import PUBLISHED
+from llmasos.system.discovery import Entry, Registry, normalized
+from llmasos.system.nearest import did_you_mean
+from llmasos_hookspecs import PluginError, RequestError
+
+#: What nobody may uninstall by this way: the command that is running.
+_OWN: Final = frozenset({"llmasos", "llmasos-hookspecs"})
+
+_UNREACHABLE: Final = re.compile(
+    r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """One distribution that pip would install, replace or remove.
+
+    Attributes:
+        name: of the distribution.
+        version: after the change; None where it is removed.
+        installed: version before; None where it is new.
+        origin: the file, folder or address that it comes from.
+        requested: whether it was asked for, rather than required by what was.
+    """
+
+    name: str
+    version: str | None
+    installed: str | None
+    origin: str = ""
+    requested: bool = True
+
+
+def requirement_for(word: str) -> str:
+    """What to give pip for ``word``: for a published component's bare name its distribution, for anything else the word itself."""
+    found = {distribution for names in PUBLISHED.values() for name, distribution in names.items() if name == word}
+    return found.pop() if len(found) == 1 else word
+
+
+def plan_installation(arguments: Sequence[str]) -> tuple[Change, ...]:
+    """What ``pip install`` with these arguments would change; nothing is changed.
+
+    Raises:
+        PluginError: pip finds no way to do it, or is missing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        _pip("install", "--dry-run", "--quiet", f"--report={report}", *arguments)
+        items = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return tuple(sorted((_planned(item) for item in items), key=lambda change: (not change.requested, change.name)))
+
+
+def install(arguments: Sequence[str]) -> None:
+    """Run ``pip install``. Raises ``PluginError`` with what pip said where it fails."""
+    _pip("install", "--quiet", *arguments)
+
+
+def plan_removal(words: Iterable[str], registry: Registry) -> tuple[Change, ...]:
+    """The distributions behind ``words``, each a distribution's name or a component's.
+
+    Raises:
+        PluginError: a word is none, or names what several distributions offer.
+        RequestError: it is LLMasOS itself.
+    """
+    changes: dict[str, Change] = {}
+    for word in words:
+        entry = _owner(word, registry)
+        if normalized(entry.distribution) in _OWN:
+            raise RequestError(f"{entry.distribution} is LLMasOS itself; pip uninstall {entry.distribution} removes it.")
+        changes[entry.distribution] = Change(name=entry.distribution, version=None, installed=entry.version)
+    return tuple(changes.values())
+
+
+def uninstall(names: Iterable[str]) -> None:
+    """Run ``pip uninstall``. Raises ``PluginError`` with what pip said where it fails."""
+    _pip("uninstall", "--yes", "--quiet", *names)
+
+
+def dependants(name: str) -> tuple[str, ...]:
+    """Installed distributions that require the one of that name, extras aside."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    found = set()
+    for distribution in importlib_metadata.distributions():
+        for text in distribution.requires or ():
+            try:
+                requirement = Requirement(text)
+            except InvalidRequirement:
+                continue
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if wanted and normalized(requirement.name) == normalized(name):
+                found.add(distribution.metadata["Name"])
+    return tuple(sorted(found))
+
+
+def pinned_plugins(registry: Registry) -> tuple[str, ...]:
+    """One pip requirement for each distribution with components, core among them: ``name==version``, or where it was installed from."""
+    names = {entry.distribution: entry.version for entry in registry.entries()}
+    return tuple(_pin(name, version) for name, version in sorted(names.items()))
+
+
+def _pin(name: str, version: str) -> str:
+    # PEP 610: only what came from elsewhere than an index has the file.
+    text = importlib_metadata.distribution(name).read_text("direct_url.json")
+    if not text:
+        return f"{name}=={version}"
+    facts = json.loads(text)
+    url = str(facts["url"])
+    if facts.get("dir_info", {}).get("editable"):
+        return f"--editable {url}"
+    if (commit := facts.get("vcs_info", {}).get("commit_id")) is not None:
+        return f"{name} @ {facts['vcs_info']['vcs']}+{url}@{commit}"
+    hashes = facts.get("archive_info", {}).get("hashes", {})
+    digest = "".join(f"#{algorithm}={value}" for algorithm, value in list(hashes.items())[:1])
+    return f"{name} @ {url}{digest}"
+
+
+def _owner(word: str, registry: Registry) -> Entry:
+    entries = registry.entries()
+    by_distribution = [entry for entry in entries if normalized(entry.distribution) == normalized(word)]
+    if by_distribution:
+        return by_distribution[0]
+    named = [entry for entry in entries if word in (entry.name, f"{entry.kind}:{entry.name}", entry.qualified)]
+    owners = sorted({entry.distribution for entry in named})
+    if len(owners) > 1:
+        raise PluginError(f'"{word}" is offered by {" and ".join(owners)}; name the distribution.')
+    if not named:
+        known = {entry.distribution for entry in entries} | {entry.name for entry in entries}
+        raise PluginError(f'No installed plugin is or has "{word}"{did_you_mean(word, known)}')
+    return named[0]
+
+
+def _planned(item: dict[str, Any]) -> Change:
+    name = str(item["metadata"]["name"])
+    try:
+        before: str | None = importlib_metadata.version(name)
+    except importlib_metadata.PackageNotFoundError:
+        before = None
+    return Change(
+        name=name,
+        version=str(item["metadata"]["version"]),
+        installed=before,
+        origin=str(item.get("download_info", {}).get("url", "")),
+        requested=bool(item.get("requested")),
+    )
+
+
+def _pip(verb: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", verb, *arguments]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
+    if done.returncode:
+        raise PluginError(_failure(verb, arguments, done.stderr))
+
+
+def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
+    if "No module named pip" in said:
+        return f"Plugins are installed with pip, which this Python lacks; run {sys.executable} -m ensurepip, or install pip."
+    if "externally-managed-environment" in said:
+        return f"{sys.executable} belongs to the operating system, which lets nobody else install; use LLMasOS in a virtual environment."
+    if _UNREACHABLE.search(said):
+        return "The package index cannot be reached, so nothing was changed; check the network and pip's settings."
+    missing = re.search(r"No matching distribution found for (\S+)", said)
+    if missing:
+        versions = re.search(r"\(from versions: ([^)]*)\)", said)
+        if versions is not None and versions[1] not in ("none", ""):
+            return f"The package index has no {missing[1]} for this Python; it has {', '.join(versions[1].split(', ')[-8:])}."
+        known = {distribution for names in PUBLISHED.values() for distribution in names.values()}
+        return f"The package index has no distribution {missing[1]} for this Python{did_you_mean(missing[1], known)}"
+    errors = [line.partition("ERROR:")[2].strip() for line in said.splitlines() if "ERROR:" in line]
+    lines = errors or said.strip().splitlines()[-1:] or ["nothing"]
+    return f"pip {verb} {' '.join(arguments[-3:])} failed; it said: {lines[0][:300].rstrip('.')}."
