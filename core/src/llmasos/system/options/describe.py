@@ -83,6 +83,8 @@ def _with_choices(schema: dict[str, Any], choices: list[Any]) -> dict[str, Any]:
 
 def _schema(kind: Any, outer: tuple[type, ...]) -> dict[str, Any]:
     kind = unwrapped(kind)
+    if kind is Any or kind is object:
+        return {}
     if kind in _PLAIN:
         return {"type": _PLAIN[kind]}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
