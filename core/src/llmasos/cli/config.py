@@ -55,7 +55,7 @@ def show(
 
 
 @app.command("schema")
-def schema() -> None:
+def schema(as_json: o.JsonOption = False) -> None:
     """Print the JSON Schema of the config, with the options of every installed plugin."""
     from llmasos.system.config import config_schema
     from llmasos.system.discovery import registry

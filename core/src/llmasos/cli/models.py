@@ -15,13 +15,16 @@ Reference = Annotated[str, typer.Argument(help="An alias, a path, hf:org/name or
 
 
 @app.command("list")
-def list_models(as_json: o.JsonOption = False) -> None:
-    """List the models in the store, and the aliases."""
+def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) -> None:
+    """List the models in the store with what uses each, and the aliases."""
     from llmasos.system.aliases import Aliases
+    from llmasos.system.config import load_config
     from llmasos.system.store import Store
+    from llmasos.system.uses import used_by
 
     store, aliases = Store(), Aliases()
-    models = [_described(entry, aliases) for entry in store.models()]
+    configured = load_config(config)
+    models = [_described(entry, aliases) | {"used_by": list(used_by(entry, aliases, configured))} for entry in store.models()]
     names: list[dict[str, Any]] = [
         {"name": alias.name, "target": alias.target, "builtin": alias.builtin}
         for alias in sorted(aliases.all().values(), key=lambda a: a.name)
@@ -31,9 +34,9 @@ def list_models(as_json: o.JsonOption = False) -> None:
         return
     if models:
         print_table(
-            ["model", "size", "licence", "aliases", "digest"],
+            ["model", "size", "licence", "used by", "digest"],
             [
-                [each["key"], in_bytes(each["size"]), each["license"] or "?", ", ".join(each["aliases"]), each["digest"][:12]]
+                [each["key"], in_bytes(each["size"]), each["license"] or "?", ", ".join(each["used_by"]) or "-", each["digest"][:12]]
                 for each in models
             ],
         )
@@ -47,7 +50,10 @@ def list_models(as_json: o.JsonOption = False) -> None:
 
 @app.command("pull")
 def pull(
-    reference: Reference, offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False, quiet: o.QuietOption = False
+    reference: Reference,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
 ) -> None:
     """Fetch a model into the store."""
     from llmasos.system.sources import resolve
@@ -55,7 +61,10 @@ def pull(
     found = resolve(reference, offline=offline, sink=TerminalSink(quiet=quiet))
     for warning in found.warnings:
         print_note(warning)
-    print_result(str(found.path))
+    if as_json:
+        print_json({"reference": reference, "canonical": found.canonical, "path": str(found.path)})
+    else:
+        print_result(str(found.path))
 
 
 @app.command("show")
@@ -88,13 +97,16 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
 
 
 @app.command("remove")
-def remove(reference: Reference) -> None:
+def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Remove a model from the store."""
     from llmasos.system.aliases import Aliases
     from llmasos.system.store import Store
 
     freed = Store().remove(Aliases().expand(reference).reference)
-    print_result(f"Removed {reference}; {in_bytes(freed)} are free again.")
+    if as_json:
+        print_json({"removed": reference, "freed": freed})
+    else:
+        print_result(f"Removed {reference}; {in_bytes(freed)} are free again.")
 
 
 @app.command("alias")
@@ -102,6 +114,7 @@ def alias(
     name: Annotated[str, typer.Argument(help="The short name.")],
     target: Annotated[str | None, typer.Argument(help="What it stands for; left out with --remove.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Forget the alias.")] = False,
+    as_json: o.JsonOption = False,
 ) -> None:
     """Give a model a short name, or take it away."""
     from llmasos.system.aliases import Aliases
@@ -113,16 +126,20 @@ def alias(
         Aliases().remove(name)
     else:
         Aliases().set(name, target)
+    if as_json:
+        print_json({"alias": name, "target": target})
 
 
 @app.command("verify")
-def verify(reference: Annotated[str | None, typer.Argument(help="A model; left out: all.")] = None) -> int:
+def verify(reference: Annotated[str | None, typer.Argument(help="A model; left out: all.")] = None, as_json: o.JsonOption = False) -> int:
     """Read every stored file and compare it with its digest."""
     from llmasos.system.aliases import Aliases
     from llmasos.system.store import Store
 
     problems = list(Store().verify(None if reference is None else Aliases().expand(reference).reference))
-    for problem in problems:
+    if as_json:
+        print_json({"problems": problems})
+    for problem in [] if as_json else problems:
         print_result(problem)
     return 1 if problems else 0
 

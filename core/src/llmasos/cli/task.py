@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmasos.cli import options as o
-from llmasos.cli.console import print_json, print_result, print_table
+from llmasos.cli.console import TerminalSink, print_json, print_note, print_result, print_table
 
 if TYPE_CHECKING:
+    from llmasos.model import LanguageModel
     from llmasos_hookspecs import Task
 
 
@@ -26,32 +27,40 @@ def task(
     scheduler: o.SchedulerOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
+    batch: Annotated[Path | None, typer.Option("--batch", help="A .jsonl or .csv file: run the task on each row.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --batch: the .jsonl file for the answers; a run that was stopped goes on.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="With --batch: rows on their way at once.")] = None,
     show_help: Annotated[bool, typer.Option("--help", help="Show this, and with a task its inputs.")] = False,
-) -> None:
+) -> int:
     """Run a task: llmasos task NAME --input value ... A value @FILE is a file's text, and - is standard input."""
     if name is None:
         print_result(context.get_help())
-        return
+        return 0
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
     with pipeline:
         found = pipeline.task(name)
         if show_help:
             print_result(_help(name, found))
-            return
+            return 0
         inputs = read_inputs(found.inputs, context.args)
+        if batch is not None or output is not None:
+            return _run_batch(name, found, chosen, batch, output, inputs, workers, as_json=as_json, quiet=quiet)
         if not as_json and hasattr(found, "stream"):
             for piece in pipeline.stream(name, model=chosen.name, **inputs):
                 print_result(piece, end="")
             print_result()
-            return
+            return 0
         from llmasos.system.options import unstructure
 
         answer = unstructure(pipeline.run(name, model=chosen.name, **inputs))
         if as_json or not isinstance(answer, dict):
             print_json(answer)
-            return
+            return 0
         for key, value in answer.items():
             print_result(f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return 0
 
 
 def tasks(as_json: o.JsonOption = False) -> None:
@@ -72,6 +81,45 @@ def tasks(as_json: o.JsonOption = False) -> None:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
         print_table(columns, rows)
+
+
+def _run_batch(
+    name: str,
+    task: Task,
+    model: LanguageModel,
+    rows: Path | None,
+    output: Path | None,
+    common: dict[str, Any],
+    workers: int | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """A row's own inputs win over the ones of the command line. 1 where rows were refused."""
+    from llmasos.runtime.tasks import Progress, read_rows, run_batch
+    from llmasos_hookspecs import RequestError
+
+    if rows is None or output is None:
+        raise RequestError("A batch needs both: --batch rows.jsonl with the inputs, and --output answers.jsonl for the answers.")
+    total = sum(1 for _ in read_rows(rows))
+    with TerminalSink(quiet=quiet).progress(f"{name} on {rows.name}", total, "") as bar:
+        seen = 0
+
+        def advance(now: Progress) -> None:
+            nonlocal seen
+            bar.advance(now.done + now.skipped - seen)
+            seen = now.done + now.skipped
+
+        report = run_batch(task, model, rows, output, common=common, total=total, progress=advance, **o.given(workers=workers))
+    now = report.progress
+    if as_json:
+        figures = {"rows": report.rows, "errors": report.errors, "done": now.done, "skipped": now.skipped}
+        print_json({"path": str(report.path), **figures, "seconds": now.seconds, "rows_per_second": now.rows_per_second})
+    elif not quiet:
+        known = f", {now.skipped} were there already" if now.skipped else ""
+        refused = f", {report.errors} were refused" if report.errors else ""
+        print_note(f"{now.done} rows in {now.seconds:.1f} s, {now.rows_per_second:.2f} rows/s{known}{refused}; see {report.path}.")
+    return 1 if report.errors else 0
 
 
 def read_inputs(cls: type, arguments: list[str]) -> dict[str, Any]:
