@@ -1,10 +1,10 @@
-"""Fewer layers: block influence proposes which, the loss on calibration text decides."""
+"""Fewer layers: those go that change least of what passes through them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,6 @@ from llmasos_accel_prune.options import Options
 from llmasos_accel_prune.tensors import LAYER, plain
 from llmasos_hookspecs import AccelerationResult, Checkpoint, Context, Progress
 from llmasos_torch_decoder import Decoder, load_decoder
-
-#: Layers of least influence that are tried each round.
-SHORTLIST: Final = 6
-
-#: Tokens on which the tried ones are compared; more of them hardly change the choice.
-TRIAL_TOKENS: Final = 1024
 
 
 def drop_layers(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:
@@ -51,52 +45,29 @@ def drop_layers(checkpoint: Checkpoint, output: Path, options: Options, context:
 
 
 @torch.no_grad()
-def choose_layers(decoder: Decoder, tokens: Tensor, count: int, progress: Progress) -> list[dict[str, Any]]:
-    """Which ``count`` layers to drop, one a round, each with its block influence and the divergence after it went.
+def choose_layers(decoder: Decoder, tokens: Tensor, count: int, progress: Progress, batch: int = 4) -> list[dict[str, Any]]:
+    """Which ``count`` layers to drop, one a round, each with its block influence in that round.
 
-    Block influence is 1 minus the cosine between what enters a layer and what leaves it (ShortGPT, Men et al., 2024), measured
-    anew after each drop. Among the layers of least influence, the one goes without which the model's predictions
-    diverge least (KL, in nats) from the whole model's. Influence alone took neighbours whose effects add up.
+    Block influence is 1 minus the cosine between what enters a layer and what leaves it (ShortGPT, Men et al., 2024). It is
+    measured anew after each drop: measured once, it takes neighbours whose effects add up.
 
     Args:
         tokens: calibration windows, int64 [windows, length].
+        batch: windows at a time.
     """
-    length = tokens.shape[1]
-    trial = tokens[:: max(1, len(tokens) * length // TRIAL_TOKENS)][: max(1, TRIAL_TOKENS // length)]
     layers = list(enumerate(decoder.layers))
-    whole = functional.log_softmax(decoder.head(_run(layers, decoder.embed(trial))[-1]), dim=-1)
     rounds = []
     for _ in range(count):
-        influence = _influence(layers, decoder, tokens)
-        states = _run(layers, decoder.embed(trial))
-        best: tuple[float, int] | None = None
-        for place in sorted(range(len(layers)), key=influence.__getitem__)[:SHORTLIST]:
-            end = _run(layers[place + 1 :], states[place])[-1]
-            logits = functional.log_softmax(decoder.head(end), dim=-1)
-            divergence = float((whole.exp() * (whole - logits)).sum(dim=-1).mean())
-            if best is None or divergence < best[0]:
-                best = (divergence, place)
-        assert best is not None
-        divergence, place = best
-        layer, _ = layers.pop(place)
-        rounds.append({"layer": layer, "influence": influence[place], "divergence": divergence})
+        total = torch.zeros(len(layers), dtype=torch.float64)
+        for part in torch.split(tokens, batch):
+            hidden = decoder.embed(part)
+            for place, (_, layer) in enumerate(layers):
+                left = layer(hidden)
+                total[place] += functional.cosine_similarity(hidden, left, dim=-1).double().sum()
+                hidden = left
+        influence = 1 - total / tokens.numel()
+        place = int(influence.argmin())
+        number, _ = layers.pop(place)
+        rounds.append({"layer": number, "influence": float(influence[place])})
         progress.advance()
     return rounds
-
-
-def _run(layers: Sequence[tuple[int, torch.nn.Module]], hidden: Tensor) -> list[Tensor]:
-    """``hidden`` and what leaves each layer."""
-    states = [hidden]
-    for _, layer in layers:
-        states.append(layer(states[-1]))
-    return states
-
-
-def _influence(layers: Sequence[tuple[int, torch.nn.Module]], decoder: Decoder, tokens: Tensor, batch: int = 4) -> list[float]:
-    total = torch.zeros(len(layers), dtype=torch.float64)
-    for part in torch.split(tokens, batch):
-        states = _run(layers, decoder.embed(part))
-        for index, (before, after) in enumerate(zip(states, states[1:], strict=False)):
-            total[index] += functional.cosine_similarity(before, after, dim=-1).double().sum()
-    influence: list[float] = (1 - total / tokens.numel()).tolist()
-    return influence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +11,6 @@ from llmasos_accel_prune.options import Options
 from llmasos_accel_prune.sparsity import Floats, magnitude, sparsegpt, wanda
 from llmasos_accel_prune.tensors import is_linear, plain
 from llmasos_hookspecs import AccelerationResult, Checkpoint, Context, as_float32
-
-if TYPE_CHECKING:
-    from llmasos_torch_decoder import LayerStep
 
 NOTE: Final = (
     "A mask keeps every matrix at its size, and no CPU kernel skips its zeros: it makes nothing faster and nothing smaller here. "
@@ -50,7 +47,7 @@ def _calibrated(checkpoint: Checkpoint, options: Options, context: Context) -> d
     with context.progress(f"{options.method} on {len(tokens)} windows", total=len(decoder.layers), unit="layers") as progress:
         for step in walk_layers(decoder, tokens):
             for point, names in POINTS.items():
-                hessian = _second_moments(step, point)
+                hessian: Floats = step.moments(point).numpy()
                 for name in names:
                     linear = step.linear(name)
                     weight = linear.weight.detach().numpy()
@@ -62,12 +59,3 @@ def _calibrated(checkpoint: Checkpoint, options: Options, context: Context) -> d
                     masked[f"model.layers.{step.index}.{name}.weight"] = weight
             progress.advance()
     return masked
-
-
-def _second_moments(step: LayerStep, point: str) -> Floats:
-    total, count = 0.0, 0
-    for inputs in step.inputs(point):
-        total = total + inputs.T @ inputs
-        count += len(inputs)
-    moments: Floats = (total / count).numpy()  # type: ignore[attr-defined]
-    return moments

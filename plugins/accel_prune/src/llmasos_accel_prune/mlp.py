@@ -41,11 +41,7 @@ def narrow_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, co
 def _narrow(step: LayerStep, width: int, changed: dict[str, Floats]) -> float:
     """Narrow one layer; returns the share of the MLP output's energy that the fit cannot give back."""
     gate, up, down = (step.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
-    total, count = torch.zeros(()), 0
-    for inputs in step.inputs("down"):
-        total = total + inputs.T @ inputs
-        count += len(inputs)
-    moments = (total / count).double()
+    moments = step.moments("down").double()
     weight = down.weight.detach().double()
     importance = moments.diagonal() * weight.square().sum(dim=0)
     keep = importance.topk(width).indices.sort().values

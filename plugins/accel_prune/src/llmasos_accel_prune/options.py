@@ -24,7 +24,7 @@ class Options:
     pattern: Literal["unstructured", "2:4"] = attrs.field(
         default="unstructured", metadata={"help": "Masks: any weights, or two of every four neighbours."}
     )
-    windows: int = attrs.field(default=32, validator=attrs.validators.ge(1), metadata={"help": "Windows of calibration text."})
+    windows: int = attrs.field(default=16, validator=attrs.validators.ge(1), metadata={"help": "Windows of calibration text."})
     length: int = attrs.field(default=512, validator=attrs.validators.ge(2), metadata={"help": "Tokens of a calibration window."})
 
     @property

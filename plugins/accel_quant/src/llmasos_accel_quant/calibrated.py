@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from llmasos_accel_quant.awq import column_scales
-from llmasos_accel_quant.gptq import gptq
+from llmasos_accel_quant.gptq import Curvature, gptq
 from llmasos_accel_quant.grid import Floats, Grid
 from llmasos_accel_quant.groups import fitting_group
 from llmasos_accel_quant.options import Options
@@ -45,11 +45,10 @@ def quantize_calibrated(
 
 def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor]) -> None:
     for point, names in POINTS.items():
-        hessian, _ = _moments(step, point)
+        curvature = Curvature.of(step.moments(point).numpy(), options.damping)
         for name in names:
             weight = step.linear(name).weight.detach().numpy()
-            group = _group(weight, options)
-            tensor = gptq(weight, hessian, bits=options.bits, group=group, symmetric=options.symmetric, damping=options.damping)
+            tensor = gptq(weight, curvature, bits=options.bits, group=_group(weight, options), symmetric=options.symmetric)
             _put(step, name, tensor, quantized)
 
 
@@ -57,9 +56,9 @@ def _awq_layer(
     decoder: Decoder, step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor], scaled: dict[str, Tensor]
 ) -> None:
     # All scales are found and folded in while the layer is still in float, where folding changes nothing that it computes.
-    hessians = {}
+    hessians: dict[str, Floats] = {}
     for point, names in POINTS.items():
-        hessian, magnitudes = _moments(step, point)
+        hessian, magnitudes = step.moments(point).numpy(), _magnitudes(step, point)
         weights = [step.linear(name).weight.detach().numpy() for name in names]
         repeats = decoder.config.num_heads // decoder.config.num_kv_heads if point == "output" else 1
         factors = column_scales(
@@ -71,7 +70,7 @@ def _awq_layer(
             symmetric=options.symmetric,
         )
         _fold(step, point, factors, decoder.config.head_dim, repeats)
-        hessians[point] = hessian / np.outer(factors, factors)
+        hessians[point] = np.asarray(hessian / np.outer(factors, factors), dtype=np.float32)
     for module in ("input_layernorm", "post_attention_layernorm"):
         norm = step.layer.get_parameter(f"{module}.weight")
         scaled[f"model.layers.{step.index}.{module}.weight"] = norm.detach().numpy().copy()
@@ -89,14 +88,13 @@ def _awq_layer(
     step.restart()
 
 
-def _moments(step: LayerStep, point: str) -> tuple[Floats, Floats]:
-    """The mean over tokens of ``x x^T``, float32 [columns, columns], and of ``|x|``, float32 [columns]."""
-    hessian, magnitudes, count = torch.zeros(()), torch.zeros(()), 0
+def _magnitudes(step: LayerStep, point: str) -> Floats:
+    """The mean over tokens of ``|x|``, float32 [columns]."""
+    total, count = torch.zeros(()), 0
     for inputs in step.inputs(point):
-        hessian = hessian + inputs.T @ inputs
-        magnitudes = magnitudes + inputs.abs().sum(dim=0)
+        total = total + inputs.abs().sum(dim=0)
         count += len(inputs)
-    return (hessian / count).numpy(), (magnitudes / count).numpy()
+    return (total / count).numpy()
 
 
 def _group(weight: Floats, options: Options) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -14,27 +15,52 @@ from llmasos_hookspecs import QuantizedTensor
 BLOCK: Final = 128
 
 
-def gptq(weight: Floats, hessian: Floats, *, bits: int, group: int, symmetric: bool, damping: float) -> QuantizedTensor:
-    """Quantise a matrix for inputs with the second moments ``hessian``.
+#: A matrix with more exact zeros than this was masked, and its zeros are kept.
+MASKED: Final = 0.05
 
-    Columns are taken in the order of falling second moment ("act-order"), so that the ones that matter most are rounded while
-    the most others can still make up for them. The grid is found beforehand, from neighbouring columns, so the stored layout
-    needs no permutation.
 
-    Args:
-        weight: float32 [rows, columns].
-        hessian: float32 [columns, columns], the mean over tokens of ``x x^T``.
-        damping: added to the diagonal, as a share of its mean.
+@attrs.frozen(eq=False)
+class Curvature:
+    """What the inputs of a matrix say of its columns; the same for all matrices with these inputs.
+
+    Attributes:
+        moments: float32 [columns], the mean over tokens of ``x ** 2``.
+        order: columns by falling moment.
+        factor: float32 [columns, columns] in that order, the upper Cholesky factor of the inverse of the damped ``x x^T``.
+    """
+
+    moments: Floats
+    order: npt.NDArray[np.intp]
+    factor: Floats
+
+    @classmethod
+    def of(cls, hessian: Floats, damping: float) -> Curvature:
+        """From the mean over tokens of ``x x^T``, float32 [columns, columns]; ``damping``, a share of the diagonal's mean, is added
+        to the diagonal."""
+        moments = np.diagonal(hessian).copy()
+        order = np.argsort(-moments, kind="stable")
+        damped: npt.NDArray[np.float64] = hessian[np.ix_(order, order)].astype(np.float64)
+        diagonal = np.einsum("ii->i", damped)
+        diagonal += max(damping * diagonal.mean(), 1e-8)
+        factor = np.linalg.cholesky(np.linalg.inv(damped)).T
+        return cls(moments, order, np.ascontiguousarray(factor, dtype=np.float32))
+
+
+def gptq(weight: Floats, curvature: Curvature, *, bits: int, group: int, symmetric: bool) -> QuantizedTensor:
+    """Quantise a float32 matrix [rows, columns].
+
+    Columns are taken in the order of falling moment ("act-order"), so that the ones that matter most are rounded while the most
+    others can still make up for them. The grid is found beforehand, from neighbouring columns, so the stored layout needs no
+    permutation. Zeros of a masked matrix stay zeros.
     """
     rows, columns = weight.shape
-    moments = np.diagonal(hessian)
-    grid = Grid.spanning(weight, bits=bits, group=group, symmetric=symmetric, importance=moments)
-    order = np.argsort(-moments, kind="stable")
+    order, factor = curvature.order, curvature.factor
+    grid = Grid.spanning(weight, bits=bits, group=group, symmetric=symmetric, importance=curvature.moments)
     group_of = order // group
     # Transposed, so that a column of the matrix is one contiguous row here.
     scales, zeros = grid.scales.T[group_of], grid.zeros.T[group_of]
     left = np.ascontiguousarray(weight.T[order])
-    factor = _inverse_factor(hessian[np.ix_(order, order)], damping)
+    gone = left == 0 if np.mean(weight == 0) > MASKED else None
     codes = np.empty_like(left)
     top = np.float32(2**bits - 1)
     for start in range(0, columns, BLOCK):
@@ -42,19 +68,12 @@ def gptq(weight: Floats, hessian: Floats, *, bits: int, group: int, symmetric: b
         errors = np.empty((end - start, rows), np.float32)
         for column in range(start, end):
             code = np.clip(np.rint(left[column] / scales[column]) + zeros[column], 0, top)
+            if gone is not None:
+                code = np.where(gone[column], zeros[column], code)
             error = (left[column] - (code - zeros[column]) * scales[column]) / factor[column, column]
             left[column + 1 : end] -= factor[column, column + 1 : end, None] * error
             codes[column], errors[column - start] = code, error
         left[end:] -= factor[start:end, end:].T @ errors
     unordered = np.empty_like(codes)
     unordered[order] = codes
-    return grid.tensor(unordered.T)
-
-
-def _inverse_factor(hessian: Floats, damping: float) -> Floats:
-    """The upper Cholesky factor of the damped Hessian's inverse, float32 [columns, columns]."""
-    damped: npt.NDArray[np.float64] = hessian.astype(np.float64)
-    diagonal = np.einsum("ii->i", damped)
-    diagonal += max(damping * diagonal.mean(), 1e-8)
-    inverse = np.linalg.inv(damped)
-    return np.ascontiguousarray(np.linalg.cholesky(inverse).T, dtype=np.float32)
+    return grid.tensor(np.ascontiguousarray(unordered.T))

@@ -13,7 +13,7 @@ from llmasos_hookspecs import QuantizedTensor
 Floats = npt.NDArray[np.float32]
 
 #: Shares of a group's full range that a scale search tries: a narrower grid clips few large weights and rounds the many finer.
-SHRINKS: Final = tuple(np.linspace(1.0, 0.6, 17, dtype=np.float32))
+SHRINKS: Final = tuple(np.linspace(1.0, 0.6, 9, dtype=np.float32))
 
 
 @attrs.frozen(eq=False)

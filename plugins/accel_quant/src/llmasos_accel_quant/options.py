@@ -28,7 +28,7 @@ class Options:
     head_group: int | None = attrs.field(
         default=None, metadata={"help": "As group, for the head; by default the group of the rest at 8 bits and 32 at 4."}
     )
-    windows: int = attrs.field(default=32, validator=attrs.validators.ge(1), metadata={"help": "Windows of calibration text."})
+    windows: int = attrs.field(default=16, validator=attrs.validators.ge(1), metadata={"help": "Windows of calibration text."})
     length: int = attrs.field(default=512, validator=attrs.validators.ge(2), metadata={"help": "Tokens of a calibration window."})
     damping: float = attrs.field(
         default=0.01,

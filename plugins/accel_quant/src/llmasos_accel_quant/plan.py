@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+import attrs
+
 from llmasos_accel_quant.groups import GROUPS, SMALLEST, fitting_group
 from llmasos_accel_quant.options import Options
 from llmasos_hookspecs import DecoderConfig, StagePlan
@@ -28,7 +30,13 @@ def plan_quantization(decoder: DecoderConfig, options: Options, state: Mapping[s
             f'method = "{options.rounding}" runs the model on calibration text, which needs torch; '
             'pip install "llmasos-accel-quant[calibrated]", or set method = "rtn".'
         )
-    return StagePlan(problems=tuple(problems), leaves={"quantized": True}, calibration=calibrated)
+    untied = decoder.tie_embeddings and options.head_bits < 16
+    return StagePlan(
+        problems=tuple(problems),
+        decoder=attrs.evolve(decoder, tie_embeddings=False) if untied else None,
+        leaves={"quantized": True},
+        calibration=calibrated,
+    )
 
 
 def _indivisible(decoder: DecoderConfig, options: Options) -> list[str]:

@@ -39,25 +39,32 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(config.head_dim, config.norm_eps)
             self.k_norm = RMSNorm(config.head_dim, config.norm_eps)
 
-    def mix(self, normed: Tensor) -> Tensor:
-        """Normed hidden states [batch, length, hidden] to what ``o_proj`` takes, [batch, length, heads * head_dim]."""
+    def project(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed hidden states [batch, length, hidden] to queries, keys and values [batch, heads, length, head_dim], not yet rotated."""
         config = self.config
         batch, length, _ = normed.shape
         queries = self.q_proj(normed).view(batch, length, config.num_heads, config.head_dim)
         keys = self.k_proj(normed).view(batch, length, config.num_kv_heads, config.head_dim)
-        values = self.v_proj(normed).view(batch, length, config.num_kv_heads, config.head_dim).transpose(1, 2)
+        values = self.v_proj(normed).view(batch, length, config.num_kv_heads, config.head_dim)
         if config.qk_norm:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
-        cosines, sines = (table.to(normed) for table in rotations(config, length))
-        queries = rotate(queries.transpose(1, 2), cosines, sines)
-        keys = rotate(keys.transpose(1, 2), cosines, sines)
-        window = config.sliding_window
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def mix(self, normed: Tensor) -> Tensor:
+        """Normed hidden states [batch, length, hidden] to what ``o_proj`` takes, [batch, length, heads * head_dim]."""
+        batch, length, _ = normed.shape
+        queries, keys, values = self.project(normed)
+        cosines, sines = (table.to(queries) for table in rotations(self.config, length))
+        queries, keys = rotate(queries, cosines, sines), rotate(keys, cosines, sines)
+        window = self.config.sliding_window
         mask = None
         if window is not None and window < length:
             positions = torch.arange(length, device=normed.device)
             behind = positions[:, None] - positions[None, :]
             mask = (behind >= 0) & (behind < window)
-        mixed: Tensor = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        mixed: Tensor = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+        )
         return mixed.transpose(1, 2).reshape((batch, length, -1))
 
     def forward(self, normed: Tensor) -> Tensor:
@@ -76,7 +83,8 @@ class MLP(nn.Module):
 
     def gate(self, normed: Tensor) -> Tensor:
         """Normed hidden states [..., hidden] to what ``down_proj`` takes, [..., intermediate]."""
-        return functional.silu(self.gate_proj(normed)) * self.up_proj(normed)
+        gated: Tensor = functional.silu(self.gate_proj(normed)) * self.up_proj(normed)
+        return gated
 
     def forward(self, normed: Tensor) -> Tensor:
         projected: Tensor = self.down_proj(self.gate(normed))

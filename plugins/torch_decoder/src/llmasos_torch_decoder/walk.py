@@ -56,6 +56,14 @@ class LayerStep:
                     states = layer.mlp.gate(states)
             yield states.flatten(0, 1)
 
+    def moments(self, point: str) -> Tensor:
+        """The mean over tokens of ``x x^T`` of a point's inputs, float32 [features, features]."""
+        total, count = torch.zeros(()), 0
+        for inputs in self.inputs(point):
+            total = total + inputs.T @ inputs
+            count += len(inputs)
+        return total / count
+
     def restart(self) -> None:
         """Forget what was computed so far, for a caller that changed weights behind a point it had asked for."""
         self._mixed = None

@@ -1,0 +1,114 @@
+"""Grids, GPTQ and AWQ on plain matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmasos_accel_quant.awq import column_scales
+from llmasos_accel_quant.gptq import Curvature, gptq
+from llmasos_accel_quant.grid import Grid
+from llmasos_accel_quant.groups import fitting_group
+
+
+def inputs(columns: int, tokens: int = 2000, seed: int = 0) -> np.ndarray:
+    """Inputs as layers see them: columns of different sizes that lean on each other."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((tokens, columns)) @ (np.eye(columns) + 0.4 * rng.standard_normal((columns, columns)) / np.sqrt(columns))
+    return (mixed * np.exp(rng.standard_normal(columns))).astype(np.float32)
+
+
+def matrix(rows: int = 64, columns: int = 128, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_t(4, (rows, columns)).astype(np.float32)
+
+
+def output_error(weight: np.ndarray, rounded: np.ndarray, given_inputs: np.ndarray) -> float:
+    return float(np.square(given_inputs @ (rounded - weight).T).mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    bits=st.sampled_from([4, 8]),
+    group=st.sampled_from([16, 32, 64]),
+    symmetric=st.booleans(),
+    size=st.sampled_from([1e-6, 1.0, 1e5]),
+)
+def test_no_weight_moves_further_than_half_a_step(seed: int, bits: int, group: int, symmetric: bool, size: float) -> None:
+    weight = (np.random.default_rng(seed).standard_normal((8, 64)) * size).astype(np.float32)
+    grid = Grid.spanning(weight, bits=bits, group=group, symmetric=symmetric)
+    steps = np.repeat(grid.scales, group, axis=1)
+    # The scale is rounded to float16 and a whole zero point shifts the range, so the ends may lie up to a step outside of it.
+    assert (np.abs(grid.nearest(weight).dequantize() - weight) <= 1.05 * steps).all()
+    inside = np.abs(grid.nearest(weight).dequantize() - weight) <= 0.5001 * steps
+    assert inside.mean() > 0.9
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_zeros_stay_zeros(symmetric: bool) -> None:
+    weight = matrix()
+    weight[:, ::3] = 0
+    weight[5] = 0
+    rounded = Grid.spanning(weight, bits=4, group=32, symmetric=symmetric).nearest(weight).dequantize()
+    assert not rounded[weight == 0].any()
+
+
+def test_scales_are_exact_in_sixteen_bits() -> None:
+    scales = Grid.spanning(matrix(), bits=4, group=32, symmetric=True).scales
+    assert (scales.astype(np.float16).astype(np.float32) == scales).all()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gptq_takes_a_third_off_the_output_error_of_rounding_to_nearest(symmetric: bool) -> None:
+    weight, x = matrix(), inputs(128)
+    nearest = Grid.spanning(weight, bits=4, group=32, symmetric=symmetric).nearest(weight).dequantize()
+    found = gptq(weight, Curvature.of(x.T @ x / len(x), 0.01), bits=4, group=32, symmetric=symmetric).dequantize()
+    assert output_error(weight, found, x) < 0.65 * output_error(weight, nearest, x)
+
+
+def test_gptq_on_white_inputs_has_nothing_to_make_up_for() -> None:
+    """Where columns do not lean on each other, each weight goes to the nearest point of its grid."""
+    weight = matrix()
+    curvature = Curvature.of(np.eye(128, dtype=np.float32), 0.01)
+    found = gptq(weight, curvature, bits=4, group=32, symmetric=True)
+    expected = Grid.spanning(weight, bits=4, group=32, symmetric=True, importance=np.ones(128, np.float32)).nearest(weight)
+    assert (found.codes == expected.codes).all()
+
+
+def test_gptq_keeps_the_zeros_of_a_mask() -> None:
+    weight, x = matrix(), inputs(128)
+    mask = np.random.default_rng(2).random(weight.shape) < 0.5
+    weight[mask] = 0
+    found = gptq(weight, Curvature.of(x.T @ x / len(x), 0.01), bits=4, group=32, symmetric=False).dequantize()
+    assert not found[mask].any()
+
+
+def test_columns_that_are_never_used_do_no_harm() -> None:
+    weight, x = matrix(), inputs(128)
+    x[:, 40:60] = 0
+    found = gptq(weight, Curvature.of(x.T @ x / len(x), 0.01), bits=4, group=32, symmetric=True).dequantize()
+    assert np.isfinite(found).all()
+    assert output_error(weight, found, x) < 0.05 * float(np.square(x @ weight.T).mean())
+
+
+def test_awq_scales_lower_the_output_error() -> None:
+    weight, x = matrix(), inputs(128)
+    hessian = x.T @ x / len(x)
+    factors = column_scales([weight], hessian, np.abs(x).mean(axis=0), bits=4, groups=[32], symmetric=True)
+
+    def error(by: np.ndarray) -> float:
+        scaled = weight * by
+        grid = Grid.spanning(scaled, bits=4, group=32, symmetric=True, importance=np.diagonal(hessian) / by**2)
+        return output_error(weight, grid.nearest(scaled).dequantize() / by, x)
+
+    assert error(factors) < 0.9 * error(np.ones(128, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("columns", "group", "expected"),
+    [(576, 128, 64), (576, 32, 32), (576, 0, 576), (1536, 128, 128), (48, 64, 16), (100, 32, None), (36, 0, 36)],
+)
+def test_a_group_that_does_not_divide_becomes_the_largest_that_does(columns: int, group: int, expected: int | None) -> None:
+    assert fitting_group(columns, group) == expected
