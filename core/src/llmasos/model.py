@@ -6,7 +6,7 @@ Every call goes through the same queue and the same loop thread, so calls from m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -101,7 +101,7 @@ class LanguageModel:
         """The continuation of ``prompt``, without the prompt."""
         return self._submit(prompt, sampling).result().text
 
-    def stream_text(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+    def stream_text(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
         """The continuation piece by piece; leaving the iteration early cancels the request."""
         return self.stream(prompt, **sampling)
 
@@ -115,10 +115,10 @@ class LanguageModel:
             return self._submit(prompt, sampling).result()
         return [ticket.result() for ticket in self._submit_many(prompt, n, sampling)]
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
         """Pieces of text as they come; joined they are the text of ``generate``."""
         # Submitted at once: bad values are told where they were given, not where the first piece is read.
-        return iter(self._submit(prompt, sampling))
+        return self._submit(prompt, sampling).__iter__()
 
     def batch(self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Any) -> list[Generation]:
         """Many generations through continuous batching, in the order of the prompts.
@@ -143,7 +143,7 @@ class LanguageModel:
         """The reply to chat messages, each with ``role`` and ``content``."""
         return self._submit(messages, sampling).result().text
 
-    def stream_chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Iterator[str]:
+    def stream_chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Generator[str, None, None]:
         """The reply piece by piece."""
         return self.stream(messages, **sampling)
 

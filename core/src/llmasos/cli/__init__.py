@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -26,6 +27,9 @@ def invoke(arguments: list[str] | None = None) -> int:
         print_note(str(message))
 
     warnings.showwarning = show
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number, and no traceback
     try:
         result = app(arguments, standalone_mode=False)
     except TyperException as error:

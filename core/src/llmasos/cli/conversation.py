@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,13 +25,15 @@ _COMMANDS: Final = {
     "/system TEXT": "set the system message, and begin anew",
     "/retry": "answer the last message again",
     "/undo": "take the last message and its reply back",
-    "/set NAME VALUE": "change how replies are drawn: temperature, top_p, top_k, seed, max_new_tokens",
-    "/save NAME": "keep the conversation",
+    "/set NAME VALUE": "change how replies are drawn: temperature, top_p, top_k, seed, max_new_tokens; /set alone shows it",
+    "/save NAME": "keep the conversation; a kept one is brought up to date when it ends",
     "/load NAME": "go on with a kept one",
     "/list": "list the kept ones",
     "/history": "show the conversation",
     "/exit": "end, as Ctrl-D does",
 }
+#: Lines of the history that are kept.
+_HISTORY: Final = 1000
 _MULTILINE: Final = '"""'
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,41 +45,44 @@ class Conversation:
         self._model = model
         self._sampling = sampling
         self._messages: list[dict[str, str]] = []
+        self._name: str | None = None
         self._begin(system)
 
     def answer_once(self, message: str, *, as_json: bool = False) -> None:
-        """Answer one message, and be done."""
+        """Answer one message, and be done; a kept conversation keeps it."""
         self._messages.append({"role": "user", "content": message})
         if as_json:
-            generation = self._model.generate(self._messages, **self._sampling)
+            generation = self._model.generate(self._fitting(), **self._sampling)
+            self._messages.append({"role": "assistant", "content": generation.text})
             print_json({"reply": generation.text, "finish_reason": generation.finish_reason, "prompt_tokens": generation.prompt_tokens})
-        else:
-            self._reply()
+        elif self._reply():
+            raise KeyboardInterrupt
+        self._update()
 
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
-        if sys.stdin.isatty():
-            with contextlib.suppress(ImportError):
-                import readline  # noqa: F401  # gives input() its line editing and history
-            print_note('Talk with the model; /help lists the commands, """ begins and ends a message of several lines.')
-        while (text := self._read()) is not None:
-            if not text.strip():
-                continue
-            try:
-                if text.startswith("/"):
-                    if self._command(text.strip()):
-                        return
+        self._model.pipeline.load(self._model.name)  # what is wrong with the model is told before the first message is typed
+        with contextlib.ExitStack() as history:
+            if sys.stdin.isatty():
+                history.enter_context(_line_editing())
+                print_note('Talk with the model; /help lists the commands, """ begins and ends a message of several lines.')
+            while (text := self._read()) is not None:
+                if not text.strip():
                     continue
-                self._messages.append({"role": "user", "content": text})
-                self._reply()
-            except LLMasOSError as error:
-                print_error(str(error))
+                try:
+                    if text.startswith("/"):
+                        if self._command(text.strip()):
+                            break
+                        continue
+                    self._messages.append({"role": "user", "content": text})
+                    self._reply()
+                except LLMasOSError as error:
+                    print_error(str(error))
+        self._update()
 
     def save(self, name: str) -> None:
         """Keep the conversation under a name."""
-        path = _path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"messages": self._messages}, ensure_ascii=False, indent=1))
+        self._write(name)
         print_note(f"Kept as {name}; llmasos chat --resume {name} goes on with it.")
 
     def load(self, name: str) -> None:
@@ -89,39 +95,70 @@ class Conversation:
             raise RequestError(f'There is no conversation "{name}"{did_you_mean(name, _kept())}') from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RequestError(f"The conversation in {path} is damaged; remove the file.") from error
+        self._name = name
+
+    def _update(self) -> None:
+        if self._name is not None:
+            self._write(self._name)
+
+    def _write(self, name: str) -> None:
+        path = _path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps({"messages": self._messages}, ensure_ascii=False, indent=1))
+        except OSError as error:
+            raise RequestError(f"The conversation cannot be kept in {path}: {error.strerror}.") from error
+        self._name = name
 
     def _read(self) -> str | None:
-        prompt = "> " if sys.stdin.isatty() else ""
+        prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
+        lines: list[str] = []
         try:
             line = input(prompt)
             if not line.startswith(_MULTILINE):
                 return line
-            lines = [line.removeprefix(_MULTILINE)]
+            lines.append(line.removeprefix(_MULTILINE))
             while not lines[-1].endswith(_MULTILINE):
                 lines.append(input("... " if prompt else ""))
             lines[-1] = lines[-1].removesuffix(_MULTILINE)
             return "\n".join(lines)
         except EOFError:
-            return None
+            return "\n".join(lines) if lines else None
+        except UnicodeDecodeError as error:
+            raise RequestError(f"The message is not in UTF-8 ({error.reason}).") from error
         except KeyboardInterrupt:
             print_note("")
             return ""
 
-    def _reply(self) -> None:
-        """Answer the last message, streaming. What was shown of an interrupted reply is kept; a refused message is taken back."""
+    def _reply(self) -> bool:
+        """Answer the last message, streaming; True where the user interrupted it.
+
+        What was shown of an interrupted reply is kept; a message that got no reply at all is taken back.
+        """
         pieces: list[str] = []
+        interrupted = False
         try:
-            for piece in self._model.stream(self._fitting(), **self._sampling):
-                pieces.append(piece)
-                print_result(piece, end="")
+            # Closed at once where it is left early, so that nothing goes on computing.
+            with contextlib.closing(self._model.stream(self._fitting(), **self._sampling)) as stream:
+                for piece in stream:
+                    pieces.append(piece)
+                    print_result(piece, end="")
         except KeyboardInterrupt:
-            print_result(" [interrupted]", end="")
+            interrupted = True
+            print_note(" [interrupted]")
         except LLMasOSError:
-            if not pieces:
+            if pieces:
+                print_result()
+            else:
                 self._messages.pop()
             raise
-        print_result()
-        self._messages.append({"role": "assistant", "content": "".join(pieces)})
+        else:
+            print_result()
+        if pieces or not interrupted:
+            self._messages.append({"role": "assistant", "content": "".join(pieces)})
+        else:
+            self._messages.pop()
+        return interrupted
 
     def _fitting(self) -> list[dict[str, str]]:
         """The conversation, without its oldest turns where they do not fit the context; the user is told."""
@@ -163,7 +200,7 @@ class Conversation:
         elif name == "/set":
             self._set(rest)
         elif name == "/save":
-            self.save(rest)
+            self.save(rest or self._name or "")
         elif name == "/load":
             self.load(rest)
         elif name == "/list":
@@ -179,6 +216,9 @@ class Conversation:
         from llmasos.generation_params import GenerationParams
 
         name, _, value = text.partition(" ")
+        if not name:
+            print_note(", ".join(f"{key} {value}" for key, value in self._sampling.items()) or "Replies are drawn as the defaults say.")
+            return
         try:
             found = json.loads(value)
         except ValueError:
@@ -192,11 +232,33 @@ class Conversation:
         return first["content"] if first is not None and first["role"] == "system" else None
 
     def _begin(self, system: str | None) -> None:
+        self._update()
+        self._name = None  # what begins anew must not take a kept one's place
         self._messages = [] if system is None else [{"role": "system", "content": system}]
 
     def _take_back(self, role: str) -> None:
         if self._messages and self._messages[-1]["role"] == role:
             self._messages.pop()
+
+
+@contextlib.contextmanager
+def _line_editing() -> Iterator[None]:
+    """Editing and history for ``input``, kept from one conversation to the next; nothing where Python lacks readline."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    file = data_folder() / "chat_history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(file)
+    try:
+        yield
+    finally:
+        readline.set_history_length(_HISTORY)
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(file)
 
 
 def _folder() -> Path:

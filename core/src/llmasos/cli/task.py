@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, print_json, print_note, print_result, print_table
+from llmasos.cli.run import read_text
 
 if TYPE_CHECKING:
     from llmasos.model import LanguageModel
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def task(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The task; llmasos tasks lists them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The task; llmasos tasks lists them.", autocompletion=o.installed("task"))] = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
     overrides: o.SetOption = None,
@@ -162,7 +162,7 @@ def _value(text: str, kind: Any) -> Any:
     from llmasos_hookspecs import RequestError
 
     if text == "-":
-        text = sys.stdin.read()
+        text = read_text(None)
     elif text.startswith("@"):
         try:
             text = Path(text[1:]).read_text(encoding="utf-8")

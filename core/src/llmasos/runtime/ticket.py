@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Generic, TypeVar
 
 from llmasos_hookspecs import LLMasOSError
@@ -59,7 +59,7 @@ class Ticket(Generic[R]):
                 raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
         return self._outcome()
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Generator[str, None, None]:
         place = 0
         try:
             while True:
