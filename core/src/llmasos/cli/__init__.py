@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Any
 
@@ -30,6 +29,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number, and no traceback
+    # A reader of the pipe that goes away (head, say) ends the command without a word and with 1; typer sees to it.
     try:
         result = app(arguments, standalone_mode=False)
     except TyperException as error:
@@ -48,8 +48,4 @@ def invoke(arguments: list[str] | None = None) -> int:
     except LLMasOSError as error:
         print_error(str(error))
         return 1
-    except BrokenPipeError:
-        # The reader of the pipe went away; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return result if isinstance(result, int) else 0

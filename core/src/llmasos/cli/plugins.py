@@ -221,7 +221,7 @@ def _install(arguments: list[str], *, yes: bool, dry_run: bool, as_json: bool) -
 
 
 def _agreed(changes: tuple[Change, ...], *, yes: bool, dry_run: bool, as_json: bool) -> bool:
-    """Show what would change, and ask; False where it is only to be shown."""
+    """Show what would change, and ask; False where it is only to be shown, or the user says no."""
     import sys
 
     from llmasos_hookspecs import RequestError
@@ -237,8 +237,7 @@ def _agreed(changes: tuple[Change, ...], *, yes: bool, dry_run: bool, as_json: b
         return True
     if as_json or not sys.stdin.isatty():
         raise RequestError("Nothing is changed without being asked; give --yes to go on, or --dry-run to look only.")
-    typer.confirm("Go on?", abort=True, err=True)
-    return True
+    return typer.confirm("Go on?", err=True)
 
 
 def _tell(changes: tuple[Change, ...], *, as_json: bool) -> None:
