@@ -5,7 +5,7 @@ from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
 from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
-from llmasos_hookspecs.decoder import LLAMA_FAMILY, DecoderConfig, RopeScaling
+from llmasos_hookspecs.decoder import LLAMA_FAMILY, DecoderConfig, RopeScaling, check_tensors
 from llmasos_hookspecs.engine import Engine, EngineInfo, Row
 from llmasos_hookspecs.errors import (
     AccelerationError,
@@ -89,6 +89,7 @@ __all__ = [
     "Tokenizer",
     "UnsupportedModel",
     "as_float32",
+    "check_tensors",
     "expected_seconds",
     "hookimpl",
     "hookspec",

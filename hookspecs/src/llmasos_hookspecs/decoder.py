@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
 from llmasos_hookspecs.errors import CheckpointError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs.checkpoint import Checkpoint
 
 #: ``model_type`` values that ``DecoderConfig`` describes.
 LLAMA_FAMILY: Final = ("llama", "mistral", "qwen2", "qwen3")
@@ -187,3 +190,21 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         high_freq_factor=float(found.get("high_freq_factor", 4.0)),
         original_max_position=int(found.get("original_max_position_embeddings", 8192)),
     )
+
+
+def check_tensors(checkpoint: Checkpoint) -> None:
+    """Check, from headers alone, that a Llama-family checkpoint holds each tensor of its decoder in the right shape.
+
+    Raises:
+        UnsupportedModel: the checkpoint is of another architecture.
+        CheckpointError: a tensor is missing, or has another shape than the config asks for; the message names it.
+    """
+    names = set(checkpoint.names())
+    for name, expected in checkpoint.decoder.tensor_shapes().items():
+        if name not in names:
+            raise CheckpointError(f"{checkpoint.path} lacks the tensor {name}, which its config asks for; fetch the model again.")
+        found = tuple(checkpoint.shape(name))
+        if found != expected:
+            raise CheckpointError(
+                f"{checkpoint.path} holds {name} in the shape {found}, and its config asks for {expected}; fetch the model again."
+            )

@@ -9,21 +9,10 @@ import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.context import EngineLimits
+from llmasos_hookspecs.decoder import check_tensors
 from llmasos_hookspecs.engine import EngineInfo, Row
-from llmasos_hookspecs.errors import CapacityExceeded, CheckpointError, ResourceError
+from llmasos_hookspecs.errors import CapacityExceeded, ResourceError
 from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
-
-
-def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raise ``CheckpointError`` where a tensor of the Llama family is missing or has another shape than the config says."""
-    names = set(checkpoint.names())
-    for name, shape in checkpoint.decoder.tensor_shapes().items():
-        if name not in names:
-            raise CheckpointError(f"The checkpoint lacks the tensor {name}; fetch it again.")
-        if checkpoint.shape(name) != shape:
-            raise CheckpointError(
-                f"The tensor {name} has shape {checkpoint.shape(name)}, and config.json asks for {shape}; fetch it again."
-            )
 
 
 class ReferenceEngine:

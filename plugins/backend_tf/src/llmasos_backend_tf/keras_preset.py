@@ -200,8 +200,8 @@ def _whole_model(path: Path, model: Any, limits: EngineLimits, notes: list[str])
     shape = tuple(getattr(model, "output_shape", None) or ())
     if tokens is None or len(names) > 1 + (mask is not None) or len(shape) != 3 or not shape[-1]:
         raise UnsupportedModel(
-            f"{path} takes {', '.join(names) or 'nothing'} and gives {shape or 'nothing'}, and the loader tf needs token ids [batch, tokens], "
-            "a padding mask at most beside them, that become logits [batch, tokens, vocabulary]."
+            f"{path} takes {', '.join(names) or 'nothing'} and gives {shape or 'nothing'}, and the loader tf needs token ids [batch, "
+            "tokens], a padding mask at most beside them, that become logits [batch, tokens, vocabulary]."
         )
 
     @tf.function(reduce_retracing=True)

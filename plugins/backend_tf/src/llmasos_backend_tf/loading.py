@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from llmasos_backend_tf.framework import import_tensorflow
 from llmasos_backend_tf.options import Options
 from llmasos_hookspecs import (
-    CheckpointError,
     DecoderConfig,
     EngineInfo,
     EngineLimits,
     QuantizedTensor,
     ResourceError,
     UnsupportedModel,
+    check_tensors,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
     from llmasos_backend_tf.kv_pool import BLOCK, KVPool
 
     config = checkpoint.decoder
-    _check_tensors(checkpoint, config)
+    check_tensors(checkpoint)
     precision = options.precision
     if precision == "auto":
         precision = "int8" if isinstance(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), QuantizedTensor) else "fp32"
@@ -99,15 +99,3 @@ def _context_length(config: DecoderConfig, limits: EngineLimits, weight_bytes: i
             f"bytes a token, which a budget of {limits.memory / 2**20:.0f} MiB cannot hold; allow more memory, or fewer sequences."
         )
     return min(context, room)
-
-
-def _check_tensors(checkpoint: Checkpoint, config: DecoderConfig) -> None:
-    names = set(checkpoint.names())
-    for name, shape in config.tensor_shapes().items():
-        if name not in names:
-            raise CheckpointError(f"{checkpoint.path} lacks the tensor {name}; fetch the model again.")
-        found = tuple(checkpoint.shape(name))
-        if found != shape:
-            raise CheckpointError(
-                f"{checkpoint.path} has {name} in the shape {found}, and its config asks for {shape}; fetch the model again."
-            )

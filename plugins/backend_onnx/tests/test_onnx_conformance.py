@@ -1,0 +1,29 @@
+"""The loader passes the conformance kit at every precision."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from llmasos_hookspecs.testing import LoaderConformance
+
+
+class TestConformance(LoaderConformance):
+    module = "llmasos_backend_onnx"
+
+
+class TestFloat32(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"precision": "fp32"}
+    cases = ("llama", "qwen3", "llama-q4-minimums")
+
+
+class TestInt8(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"precision": "int8"}
+    cases = ("llama", "qwen2")
+
+
+class TestInt4(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"precision": "int4"}
+    cases = ("llama",)
