@@ -1,0 +1,75 @@
+"""docs/authoring.md is true: its commands run, its files pass their tests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).parents[3] / "docs" / "authoring.md"
+_FILE = re.compile(r"<!-- file: (?P<path>\S+) -->\n```python\n(?P<text>.*?)```", re.DOTALL)
+_COMMAND = re.compile(r"^\$ (llmasos plugins new .+)$", re.MULTILINE)
+_PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def guide() -> str:
+    return GUIDE.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def workplace(guide: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guide's commands run, and its files written over what they made."""
+    folder = tmp_path_factory.mktemp("guide")
+    for command in _COMMAND.findall(guide):
+        words = [sys.executable, "-c", "from llmasos.cli import main; main()", *command.split()[1:]]
+        subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=120)
+    for found in _FILE.finditer(guide):
+        assert (folder / found["path"]).is_file(), f"The guide replaces {found['path']}, which its command did not make."
+        (folder / found["path"]).write_text(found["text"], encoding="utf-8")
+    return folder
+
+
+def test_the_guide_builds_an_accelerator_and_a_scheduler(workplace: Path) -> None:
+    """Two packages come out of its commands."""
+    assert sorted(path.name for path in workplace.iterdir()) == ["my-clip", "my-turns"]
+
+
+@pytest.mark.parametrize("package", ["my-clip", "my-turns"])
+def test_the_packages_of_the_guide_pass_their_tests(package: str, workplace: Path) -> None:
+    """With the guide's files each passes the conformance kit and its own tests."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=workplace / package,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert re.search(r"\b[1-9]\d* passed", run.stdout)
+
+
+def test_every_python_block_compiles(guide: str) -> None:
+    """Blocks that belong to no file are sound Python too, and those that make a class can be run."""
+    blocks = _PYTHON.findall(guide)
+    assert len(blocks) >= 7
+    for block in blocks:
+        compile(block, "authoring.md", "exec")
+    exec(compile(next(block for block in blocks if "TestNewestFirst" in block), "authoring.md", "exec"), {"__name__": "guide"})
+
+
+def test_the_guide_names_every_hook_of_its_table(guide: str) -> None:
+    """Each hook that the table names is a hook of the contract, with those parameters."""
+    import inspect
+
+    from llmasos_hookspecs import GROUPS, specs
+
+    for group in GROUPS.values():
+        assert f"`{group}`" in guide
+    for name, parameters in re.findall(r"`(llmasos_\w+)\(([^)]*)\)`", guide):
+        expected = ", ".join(inspect.signature(getattr(specs, name)).parameters)
+        assert parameters in ("", expected), name
