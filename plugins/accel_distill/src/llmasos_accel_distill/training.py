@@ -82,7 +82,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule(step, options.steps, options.warmup)
         self._optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def _look(self) -> None:

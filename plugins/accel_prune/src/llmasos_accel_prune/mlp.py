@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from llmasos_accel_prune.options import Options
@@ -13,14 +15,14 @@ from llmasos_accel_prune.tensors import plain
 from llmasos_hookspecs import AccelerationResult, Checkpoint, Context
 from llmasos_torch_decoder import LayerStep, load_decoder, walk_layers
 
+Doubles = npt.NDArray[np.float64]
+
+#: Rounds in which the columns of a matrix go; more are slower and choose little better.
+ROUNDS: Final = 256
+
 
 def narrow_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:
-    """Write ``checkpoint`` with ``options.width`` neurons in every MLP.
-
-    A neuron counts by the size of what it adds to the output on calibration text: the root mean square of its activation times
-    the norm of its column of ``down_proj``. ``down_proj`` is then fitted anew by least squares, so that the neurons that stay
-    stand in for those that went.
-    """
+    """Write ``checkpoint`` with ``options.width`` neurons in every MLP, chosen on calibration text."""
     width = options.width
     assert width is not None, "the plan refuses it"
     decoder = load_decoder(checkpoint)
@@ -41,22 +43,44 @@ def narrow_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, co
 def _narrow(step: LayerStep, width: int, changed: dict[str, Floats]) -> float:
     """Narrow one layer; returns the share of the MLP output's energy that the fit cannot give back."""
     gate, up, down = (step.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
-    moments = step.moments("down").double()
-    weight = down.weight.detach().double()
-    importance = moments.diagonal() * weight.square().sum(dim=0)
-    keep = importance.topk(width).indices.sort().values
-    kept = moments[keep][:, keep]
-    # The same damping as GPTQ's: neurons that never fire would make the system singular.
-    kept.diagonal().add_(0.01 * kept.diagonal().mean().clamp(min=1e-8))
-    cross = weight @ moments[:, keep]
-    fitted = torch.linalg.solve(kept, cross.T).T
-    energy = float(((weight @ moments) * weight).sum())
+    moments = step.moments("down").numpy().astype(np.float64)
+    weight = down.weight.detach().numpy().astype(np.float64)
+    keep, fitted = fewer_columns(weight, moments, width)
     for linear, name in ((gate, "gate"), (up, "up")):
         linear.weight.data = linear.weight.data[keep].clone()
         changed[f"model.layers.{step.index}.mlp.{name}_proj.weight"] = linear.weight.data.numpy()
         if linear.bias is not None:
             linear.bias.data = linear.bias.data[keep].clone()
             changed[f"model.layers.{step.index}.mlp.{name}_proj.bias"] = linear.bias.data.numpy()
-    down.weight.data = fitted.float().contiguous()
+    down.weight.data = torch.from_numpy(fitted.astype(np.float32))
     changed[f"model.layers.{step.index}.mlp.down_proj.weight"] = down.weight.data.numpy()
-    return max(0.0, 1 - float((fitted * cross).sum()) / energy) if energy else 0.0
+    lost = weight.copy()
+    lost[:, keep] -= fitted
+    energy = float(np.vdot(weight @ moments, weight))
+    return float(np.vdot(lost @ moments, lost)) / energy if energy else 0.0
+
+
+def fewer_columns(weight: Doubles, moments: Doubles, width: int, damping: float = 0.01) -> tuple[npt.NDArray[np.intp], Doubles]:
+    """The ``width`` columns to keep, in order, and the matrix of them fitted to the output of all.
+
+    Columns go a few at a time, those first whose loss the others can best make up for: the least ``|w_j|^2 / [H^-1]_jj``
+    (structured OBS, as in ZipLM, Kurtic et al., 2023). After each, the rest are the least-squares fit.
+
+    Args:
+        weight: float64 [rows, columns].
+        moments: float64 [columns, columns], the mean over tokens of ``x x^T``.
+        damping: added to the diagonal, as a share of its mean: columns that are never used would make it singular.
+    """
+    weight, columns = weight.copy(), weight.shape[1]
+    inverse = np.linalg.inv(moments + max(damping * np.trace(moments) / columns, 1e-8) * np.eye(columns))
+    left = np.arange(columns)
+    while len(left) > width:
+        scores = np.square(weight[:, left]).sum(axis=0) / np.diagonal(inverse)[left]
+        count = min(len(left) - width, max(1, (columns - width) // ROUNDS))
+        gone = left[np.argpartition(scores, count - 1)[:count]]
+        # Taking variables out of a least-squares problem: subtract what they explain, from the weights and from the inverse.
+        pivot = np.linalg.solve(inverse[np.ix_(gone, gone)], inverse[gone])
+        weight -= weight[:, gone] @ pivot
+        inverse -= inverse[:, gone] @ pivot
+        left = np.setdiff1d(left, gone)
+    return left, weight[:, left]
