@@ -159,13 +159,12 @@ class LanguageModel:
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Raw logits of every position: float32 [len(tokens), vocab_size]."""
-        with self._host.lease() as running:
-            return running.submit_logits(tokens).result()
+        return self._host.submit(lambda running: running.logits(tokens)).result()
 
     def score(self, prompt: Prompt, continuations: Sequence[str], **place: Any) -> list[Score]:
         """How likely each continuation is after the prompt, whose prefill they share; natural logarithms."""
-        with self._host.lease() as running:
-            return running.submit_score(prompt, continuations, GenerationParams.of(place)).result()
+        params = GenerationParams.of(place)
+        return self._host.submit(lambda running: running.scores(prompt, continuations, params)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities a token."""
@@ -242,24 +241,20 @@ class LanguageModel:
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         params = GenerationParams.of(sampling)
-        with self._host.lease() as running:
-            return running.submit(prompt, params)
+        return self._host.submit(lambda running: running.generation(prompt, params))
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
         params = GenerationParams.of(sampling)
-        with self._host.lease() as running:
-            return running.submit_many(prompt, n, params)
+        return self._host.submit(lambda running: running.generations(prompt, n, params))
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        params = GenerationParams.of(sampling)
         tickets: list[Ticket[Generation]] = []
-        with self._host.lease() as running:
-            try:
-                tickets.extend(running.submit(prompt, params) for prompt in prompts)
-            except BaseException:
-                for ticket in tickets:
-                    ticket.cancel()
-                raise
+        try:
+            tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
+        except BaseException:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
         return tickets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ import attrs
 from llmasos.model import LanguageModel
 from llmasos.runtime.composition import Composer, problems_as_one
 from llmasos.runtime.host import ModelHost
+from llmasos.runtime.prediction import Need
+from llmasos.runtime.process import ProcessResources, process_resources
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 ComponentArgument = str | Mapping[str, Any]
 
 
+_numbers = itertools.count()
+
+
 class Pipeline:
     """Models, schedulers, tasks and observers composed by a config.
 
@@ -45,6 +52,7 @@ class Pipeline:
         store: Store | None = None,
         aliases: Aliases | None = None,
         sink: ProgressSink | None = None,
+        process: ProcessResources | None = None,
     ) -> None:
         """Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem of the config."""
         self.config = config
@@ -53,7 +61,15 @@ class Pipeline:
         if problem is not None:
             raise problem
         self._sink = sink or SilentSink()
-        self._composer = Composer(config, registry=self._registry, store=store or Store(), aliases=aliases or Aliases(), sink=self._sink)
+        self._process = process or process_resources()
+        self._composer = Composer(
+            config,
+            registry=self._registry,
+            store=store or Store(),
+            aliases=aliases or Aliases(),
+            sink=self._sink,
+            process=self._process,
+        )
         on_finished = self._request_finished if config.observers else None
         self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
@@ -61,6 +77,8 @@ class Pipeline:
         self._tasks: dict[str, Task] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self.number = next(_numbers)
+        self._process.pipelines.add(self)
         self._composer.plugins.notify("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
@@ -81,6 +99,11 @@ class Pipeline:
     def models(self) -> Mapping[str, LanguageModel]:
         """All models by name."""
         return MappingProxyType(self._models)
+
+    @property
+    def hosts(self) -> Mapping[str, ModelHost]:
+        """What opens, loads and serves each model, by its name; for the resources of the process."""
+        return MappingProxyType(self._hosts)
 
     @property
     def model(self) -> LanguageModel:
@@ -124,7 +147,7 @@ class Pipeline:
         """Go on under another scheduler; requests that wait or run are kept. All models, or the one that is named."""
         config = as_component(scheduler, "scheduler", options)
         for name in [model] if model is not None else list(self._hosts):
-            self._host(name).use_scheduler(config, self._composer.policy(config))
+            self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
 
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any
@@ -170,6 +193,10 @@ class Pipeline:
             speed=speed,
         )
 
+    def predict(self, model: str | None = None) -> Need:
+        """What loading a model will take, told from its headers or by an earlier load."""
+        return self._host(model).need()
+
     def usage(self) -> dict[str, Any]:
         """What every model is doing, as plain data."""
         return {name: host.usage() for name, host in self._hosts.items()}
@@ -180,6 +207,7 @@ class Pipeline:
             if self._closed:
                 return
             self._closed = True
+        self._process.pipelines.discard(self)
         for host in self._hosts.values():
             host.close()
         self._composer.plugins.notify("llmasos_pipeline_closed", pipeline=self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
+from llmasos.runtime.kv_share import SharedKVLedger
+from llmasos.runtime.ledger import kv_capacity
 from llmasos.runtime.loop import EngineLoop
+from llmasos.runtime.measurements import Measurements, watch_peak
+from llmasos.runtime.memory import Account, Budget
+from llmasos.runtime.prediction import Need, predict
+from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.prompts import PromptEncoder
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent, PluginSet, load_component, missing_frameworks
@@ -45,8 +52,13 @@ _STEP_TOKENS: Final = 512
 class Composer:
     """Makes the models, policies and tasks of one pipeline out of the plugins that its config names."""
 
-    def __init__(self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink) -> None:
+    def __init__(
+        self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink, process: ProcessResources
+    ) -> None:
         self.config: Final = config
+        self.budget: Final = Budget("resources.memory", config.resources.memory, config.resources.reserve or 0)
+        self._process = process
+        self._measurements = Measurements(cache_folder() / "loads")
         self.plugins: Final = PluginSet(())
         self._registry = registry
         self._store = store
@@ -65,8 +77,13 @@ class Composer:
         return ModelHost(
             model.name,
             model.scheduler,
-            functools.partial(self.open, model),
-            lambda opened, scheduler: self.load(model, opened, scheduler, on_finished),
+            source=model.source,
+            open_model=functools.partial(self.open, model),
+            predict=functools.partial(self.predict, model),
+            load=functools.partial(self.load, model, on_finished=on_finished),
+            residency=self._process.residency,
+            budgets=(self.budget, self._process.budget),
+            keep_alive=self.config.resources.keep_alive if self.config.resources.keep_alive is not None else self._process.keep_alive,
         )
 
     def open(self, model: ModelConfig) -> OpenedModel:
@@ -106,17 +123,39 @@ class Composer:
             checkpoint, stages, accelerators, cache=cache_folder() / "acceleration", seed=self.config.seed, sink=self._sink, **how
         )
 
+    def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
+        """What loading the model will take: as it was measured, else as its headers say."""
+        loader = self.loader(model, opened.checkpoint)
+        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
+        measured = self._measurements.find(self._measurement_key(model, opened, loader))
+        return predict(opened.checkpoint, options, context_length=model.context_length, measured=measured)
+
     def load(
         self,
         model: ModelConfig,
         opened: OpenedModel,
         scheduler: ComponentConfig,
+        account: Account,
+        *,
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        """Make the engine and the policy, and start the loop."""
+        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``."""
         policy = self.policy(scheduler)
         loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
-        engine = load()
+        began = time.monotonic()
+        with watch_peak() as peak:
+            engine = load()
+        info = engine.info
+        need = Need(
+            weights=info.weight_bytes,
+            peak=max(info.weight_bytes, peak.bytes),
+            kv_bytes_per_token=info.kv_bytes_per_token,
+            context_length=info.context_length,
+            load_seconds=time.monotonic() - began,
+            measured=True,
+        )
+        self._measurements.add(self._measurement_key(model, opened, loader), need)
+        memory = self._process.residency.memory
         loop = EngineLoop(
             engine,
             policy.policy,
@@ -125,7 +164,7 @@ class Composer:
             max_sequences=policy.max_sequences,
             step_tokens=policy.step_tokens,
             context_length=model.context_length,
-            memory=self.config.resources.memory,
+            ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
             rebuild=load,
             on_finished=on_finished,
         )
@@ -135,6 +174,7 @@ class Composer:
             loop=loop,
             prompts=opened.prompts,
             loader=loader.entry.label,
+            need=need,
         )
 
     def engine_maker(
@@ -144,10 +184,10 @@ class Composer:
         loader = self.loader(model, checkpoint)
         options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
         limits = EngineLimits(
-            threads=self.config.resources.threads,
+            threads=self.config.resources.threads or self._process.threads,
             max_sequences=max_sequences,
             context_length=model.context_length,
-            memory=self.config.resources.memory,
+            memory=self._memory(),
         )
         context = self._context(loader, limits=limits, allow_pickle=model.allow_pickle)
 
@@ -209,6 +249,16 @@ class Composer:
         if not refusals:
             raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
         raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}.")
+
+    def _memory(self) -> int | None:
+        """Bytes that one model could have if it were alone."""
+        bounds = [budget.most for budget in (self.budget, self._process.budget) if budget.limit is not None]
+        return int(min(bounds)) if bounds else None
+
+    def _measurement_key(self, model: ModelConfig, opened: OpenedModel, loader: LoadedComponent) -> str:
+        return Measurements.key(
+            digest=opened.checkpoint.digest, loader=loader.entry.label, options=model.loader.options, context_length=model.context_length
+        )
 
     def _loaders(self) -> list[LoadedComponent]:
         found = []

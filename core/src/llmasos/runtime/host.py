@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import numpy as np
@@ -13,10 +13,16 @@ import numpy.typing as npt
 
 from llmasos.generation_params import GenerationParams
 from llmasos.runtime.loop import EngineLoop
+from llmasos.runtime.memory import Account, Budget
+from llmasos.runtime.prediction import Need
 from llmasos.runtime.prompts import PromptEncoder
+from llmasos.runtime.residency import Lease, Residency, State
 from llmasos.runtime.ticket import Ticket
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import Checkpoint, Engine, Generation, ModelClosed, Prompt, SchedulingPolicy, Score
+from llmasos_hookspecs import Checkpoint, Engine, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score
+
+#: One ticket, or several.
+R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
 
 
 @attrs.frozen(kw_only=True)
@@ -45,12 +51,21 @@ class Policy:
     step_tokens: int
 
 
+@attrs.frozen
+class Call(Generic[R]):
+    """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` in one sequence."""
+
+    tokens: int
+    send: Callable[[EngineLoop], R]
+
+
 @attrs.frozen(kw_only=True)
 class RunningModel:
     """A model with its engine, its policy and the loop that runs both.
 
     Attributes:
         loader: label of the component, with distribution and version.
+        need: what loading it really took.
     """
 
     name: str
@@ -58,28 +73,43 @@ class RunningModel:
     loop: EngineLoop
     prompts: PromptEncoder
     loader: str
+    need: Need
 
-    def submit(self, prompt: Prompt, params: GenerationParams) -> Ticket[Generation]:
-        """Queue one generation."""
-        return self.loop.submit(params.request(self.name, self.prompts.encode(prompt), self.loop.context_length))
+    def generation(self, prompt: Prompt, params: GenerationParams) -> Call[Ticket[Generation]]:
+        """One generation."""
+        request = self._request(self.prompts.encode(prompt), params)
+        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
 
-    def submit_many(self, prompt: Prompt, n: int, params: GenerationParams) -> list[Ticket[Generation]]:
-        """Queue ``n`` continuations of one prompt, which share its prefill."""
-        return self.loop.submit_many(params.request(self.name, self.prompts.encode(prompt), self.loop.context_length), n)
+    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> Call[list[Ticket[Generation]]]:
+        """``n`` continuations of one prompt, which share its prefill."""
+        request = self._request(self.prompts.encode(prompt), params)
+        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
 
-    def submit_logits(self, tokens: Sequence[int]) -> Ticket[npt.NDArray[np.float32]]:
-        """Queue the computing of the logits of every position."""
-        return self.loop.submit_logits(
-            GenerationParams.of({}).request(self.name, [int(token) for token in tokens], self.loop.context_length)
-        )
+    def logits(self, tokens: Sequence[int]) -> Call[Ticket[npt.NDArray[np.float32]]]:
+        """The logits of every position."""
+        request = self._request([int(token) for token in tokens], GenerationParams.of({}))
+        return Call(self._room(request, 0), lambda loop: loop.submit_logits(request))
 
-    def submit_score(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Ticket[list[Score]]:
-        """Queue the scoring of continuations of one prompt."""
+    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
+        """The scores of continuations of one prompt."""
         head = self.prompts.encode(prompt)
         text = prompt if isinstance(prompt, str) else self.prompts.render(prompt)
         special = isinstance(prompt, str) or self.prompts.template is None
         tails = [self._tail(text, head, continuation, special) for continuation in continuations]
-        return self.loop.submit_score(params.request(self.name, head, self.loop.context_length), tails)
+        request = self._request(head, params)
+        return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
+
+    def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
+        """Go on under another scheduler."""
+        policy = make()
+        self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
+
+    def _request(self, tokens: list[int], params: GenerationParams) -> Request:
+        return params.request(self.name, tokens, self.loop.context_length)
+
+    def _room(self, request: Request, new_tokens: int) -> int:
+        """Tokens that the request holds at most; one that is too long for the context is refused by the loop, not by the memory."""
+        return min(len(request.tokens) + new_tokens, self.loop.context_length)
 
     def _tail(self, text: str, head: list[int], continuation: str, special: bool) -> list[int]:
         """Tokens that ``continuation`` adds to ``text``, as they are where both are written together.
@@ -93,10 +123,12 @@ class RunningModel:
 
 
 class ModelHost:
-    """Opens and loads one model once, whoever asks first, and knows who uses it.
+    """Opens and loads one model once, whoever asks first, and answers for it to the residency, which says when it is in memory.
 
     Attributes:
         name: its name in the pipeline.
+        source: the reference that config gives.
+        place: its place in memory.
         scheduler: what ranks its requests, or will once it is loaded.
     """
 
@@ -104,34 +136,50 @@ class ModelHost:
         self,
         name: str,
         scheduler: ComponentConfig,
+        *,
+        source: str,
         open_model: Callable[[], OpenedModel],
-        load: Callable[[OpenedModel, ComponentConfig], RunningModel],
+        predict: Callable[[OpenedModel], Need],
+        load: Callable[[OpenedModel, ComponentConfig, Account], RunningModel],
+        residency: Residency,
+        budgets: Sequence[Budget] = (),
+        keep_alive: float | None = None,
     ) -> None:
+        """
+        Args:
+            name: its name in the pipeline.
+            scheduler: what ranks its requests.
+            source: the reference that config gives.
+            open_model: fetches the checkpoint and reads its headers.
+            predict: what loading the opened model will take.
+            load: makes the engine, whose KV cache draws on the account.
+            residency: decides with all other models of the process.
+            budgets: the bounds it counts against.
+            keep_alive: seconds after its last use when it is unloaded.
+        """
         self.name: Final = name
+        self.source: Final = source
         self.scheduler = scheduler
         self._open_model = open_model
+        self._predict = predict
         self._load = load
+        self._residency: Final = residency
         self._lock = threading.RLock()
         self._opened: OpenedModel | None = None
         self._running: RunningModel | None = None
-        self._leases = 0
+        self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
+        self.place: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
 
     @property
-    def state(self) -> str:
-        """``closed``, ``loaded``, or ``not loaded``."""
-        return "closed" if self._closed else "loaded" if self._running is not None else "not loaded"
+    def state(self) -> State:
+        """``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``."""
+        return self.place.state
 
     @property
     def busy(self) -> bool:
-        """Whether somebody holds a lease, or a request is on its way."""
-        running = self._running
-        if self._leases:
-            return True
-        if running is None:
-            return False
-        usage = running.loop.usage()
-        return bool(usage.waiting or usage.running)
+        """Whether somebody uses it, or a request is on its way."""
+        return self.place.leases > 0
 
     def opened(self) -> OpenedModel:
         """The model's checkpoint, tokenizer and template; fetched and accelerated first where need be."""
@@ -143,26 +191,55 @@ class ModelHost:
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[RunningModel]:
-        """The model, loaded, for as long as the ``with`` block runs; of many at once one loads and the others wait."""
-        with self._lock:
-            opened = self.opened()
-            if self._running is None:
-                self._running = self._load(opened, self.scheduler)
-            running = self._running
-            self._leases += 1
-        try:
-            yield running
-        finally:
-            with self._lock:
-                self._leases -= 1
+        """The model, loaded, for as long as the ``with`` block runs; of many at once one loads and the others wait.
 
-    def use_scheduler(self, scheduler: ComponentConfig, policy: Policy) -> None:
-        """Go on under another scheduler, now and after every later load; nothing that waits or runs is lost."""
+        Take no second lease inside: whoever waits for memory must hold none.
+        """
+        with self._residency.leased(self.place):
+            yield self._loaded()
+
+    def submit(self, prepare: Callable[[RunningModel], Call[R]]) -> R:
+        """Send requests, for which the model stays loaded until they are over. Waits where memory is short."""
+        with self.lease() as running:
+            call = prepare(running)
+        lease = self._residency.acquire(self.place, call.tokens)
+        try:
+            tickets = call.send(self._loaded().loop)
+        except BaseException:
+            lease.release()
+            raise
+        _release_after(lease, tickets if isinstance(tickets, list) else [tickets])
+        return tickets
+
+    def use_scheduler(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
+        """Go on under another scheduler, of which ``make`` makes one a replica, now and after every later load; nothing that waits or runs
+        is lost."""
         with self._lock:
             self._check_open()
-            self.scheduler = scheduler
+            self.scheduler, self._make_policy = scheduler, make
             if self._running is not None:
-                self._running.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
+                self._running.use_policy(scheduler, make)
+
+    def close(self) -> None:
+        """Free the engine for good; what is on its way fails with ``ModelClosed``."""
+        self._closed = True
+        self._residency.close(self.place)
+
+    # What the residency asks for
+
+    def need(self) -> Need:
+        """What loading it takes; opens it first."""
+        return self._predict(self.opened())
+
+    def load(self, account: Account) -> Need:
+        """Load it now."""
+        scheduler = self.scheduler
+        running = self._load(self.opened(), scheduler, account)
+        with self._lock:
+            self._running = running
+            if self.scheduler is not scheduler and self._make_policy is not None:  # it was changed while the model was loading
+                running.use_policy(self.scheduler, self._make_policy)
+        return running.need
 
     def unload(self) -> None:
         """Free the engine; the next lease loads it again."""
@@ -171,14 +248,16 @@ class ModelHost:
         if running is not None:
             running.loop.close()
 
-    def close(self) -> None:
-        """Free the engine for good; what is on its way fails with ``ModelClosed``."""
-        self._closed = True
-        self.unload()
+    def trim(self) -> None:
+        """Forget prefixes that are kept for later requests."""
+        running = self._running
+        if running is not None:
+            with contextlib.suppress(LLMasOSError):  # closed meanwhile: then it holds nothing
+                running.loop.forget_prefixes()
 
     def describe(self) -> dict[str, Any]:
         """What is known of the model without loading it, and of its engine where it is loaded."""
-        facts: dict[str, Any] = {"name": self.name, "state": self.state}
+        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.place.pinned}
         if (opened := self._opened) is not None:
             facts |= {
                 "source": opened.reference,
@@ -206,9 +285,42 @@ class ModelHost:
     def usage(self) -> dict[str, Any]:
         """Queue, KV cache and speed as plain data; just the state where it is not loaded."""
         running = self._running
-        facts: dict[str, Any] = {"model": self.name, "state": self.state}
+        place, account = self.place, self.place.account
+        facts: dict[str, Any] = {
+            "model": self.name,
+            "state": self.state,
+            "pinned": place.pinned,
+            "leases": place.leases,
+            "loads": place.loads,
+            "evictions": place.evictions,
+            "weight_bytes": account.weights,
+            "kv_bytes": account.kv,
+        }
         return facts if running is None else facts | attrs.asdict(running.loop.usage())
+
+    def _loaded(self) -> RunningModel:
+        """What a lease holds in memory."""
+        if (running := self._running) is None:  # only ``close`` takes what is leased
+            raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")
+        return running
 
     def _check_open(self) -> None:
         if self._closed:
             raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")
+
+
+def _release_after(lease: Lease, tickets: Sequence[Ticket[Any]]) -> None:
+    """Give the lease back when the last of the tickets is done."""
+    left = len(tickets)
+    lock = threading.Lock()
+
+    def done() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            lease.release()
+
+    for ticket in tickets:
+        ticket.add_done_callback(done)

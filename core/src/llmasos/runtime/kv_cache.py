@@ -23,8 +23,9 @@ class KVCache:
         hits: prompt tokens that were found computed.
     """
 
-    def __init__(self, engine: Engine, capacity: int, *, keep_prefixes: bool = True) -> None:
-        self.ledger: Final = KVLedger(capacity)
+    def __init__(self, engine: Engine, ledger: KVLedger | int, *, keep_prefixes: bool = True) -> None:
+        """``ledger``: counts the tokens, or the capacity of one of its own."""
+        self.ledger: Final = KVLedger(ledger) if isinstance(ledger, int) else ledger
         self.prefixes: Final = PrefixCache()
         self.hits = 0
         self._engine = engine
@@ -32,10 +33,9 @@ class KVCache:
         self._can_fork = "fork" in features and keep_prefixes
         self._keeps = keep_prefixes and "kv_cache" in features
 
-    @property
-    def room(self) -> int:
-        """Tokens that are free, or held by nobody who runs."""
-        return self.ledger.free + self.prefixes.tokens
+    def has_room(self, tokens: int) -> bool:
+        """Whether ``tokens`` are free, or held by nobody who runs."""
+        return self.ledger.free + self.prefixes.tokens >= tokens or self.ledger.ensure(tokens - self.prefixes.tokens)
 
     def start(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
         """Give ``sequence`` a slot, with as much of its prompt in it as can be found; False where the engine has no slot left."""
@@ -57,11 +57,11 @@ class KVCache:
     def reserve(self, slot: int, tokens: int) -> int:
         """Set up to ``tokens`` aside for a step of ``slot``, forgetting kept prefixes for them; how many it could be."""
         if not self.ledger.reserve(slot, tokens):
-            while self.ledger.free < tokens and self.evict():
+            while not self.ledger.ensure(tokens) and self.evict():
                 pass
             tokens = min(tokens, self.ledger.free)
-            if tokens:
-                self.ledger.reserve(slot, tokens)
+            if tokens and not self.ledger.reserve(slot, tokens):
+                return 0  # another model was faster
         return tokens
 
     def truncate(self, slot: int, length: int) -> None:
@@ -127,12 +127,14 @@ class KVCache:
 
     def _fork(self, source: int, held: int, keep: int, sparing: CachedPrefix | None) -> int | None:
         """A copy of the first ``keep`` tokens of ``source``; None where no slot or no room is left."""
-        while self.ledger.free < held:  # the engine copies all of it before it can be cut
+        while not self.ledger.ensure(held):  # the engine copies all of it before it can be cut
             if not self.evict(sparing):
                 return None
         slot = self._new_slot(lambda: self._engine.fork(source), sparing)
         if slot is not None:
-            self.ledger.reserve(slot, held)
+            if not self.ledger.reserve(slot, held):  # another model was faster
+                self._close(slot)
+                return None
             self.ledger.commit(slot)
             if keep < held:
                 self.truncate(slot, keep)

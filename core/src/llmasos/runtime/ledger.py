@@ -26,6 +26,10 @@ class KVLedger:
         """Tokens that can still be reserved."""
         return self.capacity - self.used
 
+    def ensure(self, tokens: int) -> bool:
+        """Whether ``tokens`` can be reserved now."""
+        return tokens <= self.free
+
     def held(self, slot: int) -> int:
         """Tokens committed to ``slot``."""
         return self._held[slot]

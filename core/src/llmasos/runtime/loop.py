@@ -21,7 +21,7 @@ import numpy.typing as npt
 from llmasos.runtime.constraint import ConstraintCompiler
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.kv_cache import KVCache
-from llmasos.runtime.ledger import kv_capacity
+from llmasos.runtime.ledger import KVLedger, kv_capacity
 from llmasos.runtime.requests import RequestChecks
 from llmasos.runtime.runner import Runner
 from llmasos.runtime.scheduler import Scheduler
@@ -69,6 +69,7 @@ class EngineLoop:
         step_tokens: int = 512,
         context_length: int | None = None,
         memory: int | None = None,
+        ledger: KVLedger | None = None,
         keep_prefixes: bool = True,
         rebuild: Callable[[], Engine] | None = None,
         on_finished: Callable[[RequestRecord], None] | None = None,
@@ -84,6 +85,7 @@ class EngineLoop:
             step_tokens: tokens that one step computes at most.
             context_length: tokens of a prompt and its answer at most; None: the engine's.
             memory: bytes for weights and KV together; None: what the engine's slots can hold.
+            ledger: counts the KV cache's tokens; None: one of its own, within ``memory``.
             keep_prefixes: keep what finished sequences computed for prompts that begin alike.
             rebuild: makes a new engine after this one failed.
             on_finished: told of each request that is over, on the loop's thread; must return quickly.
@@ -97,7 +99,7 @@ class EngineLoop:
         self._engine = engine
         self._rebuild = rebuild
         self._clock = clock
-        cache = KVCache(engine, kv_capacity(self.info, memory), keep_prefixes=keep_prefixes)
+        cache = KVCache(engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens)
         self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._runner = Runner(engine, self._scheduler, clock=clock, on_finished=on_finished)

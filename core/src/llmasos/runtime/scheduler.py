@@ -238,7 +238,7 @@ class Scheduler:
         if len(self.running) >= self.max_sequences:
             return False
         need = min(len(sequence.tokens) + 1, sequence.limit)
-        return need + _HEADROOM * len(self.running) <= self.cache.room or (not self.running and need <= self.cache.room)
+        return self.cache.has_room(need + _HEADROOM * len(self.running)) or (not self.running and self.cache.has_room(need))
 
     def _victim(self, needy: Sequence, now: float) -> Sequence | None:
         """The policy's choice among those that gained something since they got their slot: so each preemption is paid for by a token

@@ -52,6 +52,14 @@ class Ticket(Generic[R]):
         if not self._done:
             self._cancel()
 
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called once when the request is over, on whichever thread ends it; at once where it is over already."""
+        with self._changed:
+            if not self._done:
+                self._when_done.append(callback)
+                return
+        callback()
+
     def result(self, timeout: float | None = None) -> R:
         """Wait for the whole answer. Raises the request's error, or ``ResultTimeout`` after ``timeout`` seconds."""
         with self._changed:

@@ -95,6 +95,18 @@ class ResourcesConfig:
         validator=_at_least_one,
         metadata={"help": "Compute threads; left out: as many as the process may use cores."},
     )
+    reserve: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(parse_size),
+        metadata={
+            "help": 'Bytes of the memory that models leave free, for activations and the program itself, or a text such as "256MiB".'
+        },
+    )
+    keep_alive: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.ge(0)),
+        metadata={"help": "Seconds after its last use when a model is unloaded; left out: when another one needs its memory."},
+    )
 
 
 @attrs.frozen(kw_only=True)

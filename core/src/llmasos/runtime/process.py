@@ -1,0 +1,50 @@
+"""What all pipelines of this process share: its memory, its threads, and who is in memory."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from llmasos.runtime.memory import Budget
+from llmasos.runtime.residency import Residency
+
+if TYPE_CHECKING:
+    from llmasos.pipeline import Pipeline
+
+
+class ProcessResources:
+    """The bounds that hold for all pipelines together, over each one's own.
+
+    Attributes:
+        residency: who is in memory.
+        budget: bytes for weights and KV of all models of the process.
+        threads: compute threads of models whose pipeline names none; None: the loader's choice.
+        keep_alive: seconds after its last use when a model whose pipeline names none is unloaded.
+        pipelines: all that are open.
+    """
+
+    def __init__(self) -> None:
+        self.residency: Final = Residency()
+        self.budget: Final = Budget("the memory that llmasos.resources.configure allows")
+        self.threads: int | None = None
+        self.keep_alive: float | None = None
+        self.pipelines: Final[weakref.WeakSet[Pipeline]] = weakref.WeakSet()
+
+
+_process = ProcessResources()
+
+
+def process_resources() -> ProcessResources:
+    """Those of this process."""
+    return _process
+
+
+def _after_fork_in_child() -> None:
+    """The models stayed in the parent, and a thread of it may have held the lock."""
+    global _process
+    _process = ProcessResources()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
