@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.prompt_lookup import PromptLookup
 from llmasos.runtime.runner import Runner
 from llmasos.runtime.scheduler import Scheduler
@@ -35,7 +36,7 @@ class Parrot:
 
 def run(engine: Any, request: Request, fifo_policy: Any, tokenizer: Any, **limits: Any) -> Generation:
     """The answer, stepping without a thread."""
-    runner = Runner(engine, Scheduler(fifo_policy(), KVCache(engine, 2000), clock=lambda: 0.0, **limits), clock=lambda: 0.0)
+    runner = Runner(engine, Scheduler(fifo_policy(), KVCache(engine, KVLedger(2000)), clock=lambda: 0.0, **limits), clock=lambda: 0.0)
     ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
     runner.add(request, GenerationWork(request, tokenizer, ticket))
     while runner.step():

@@ -21,6 +21,8 @@ from llmasos_hookspecs import Charge, Reject, Rejected, Request, Row, Scheduling
 
 #: Tokens kept free for each running sequence to grow before another one may start: less would start it only to preempt it.
 _HEADROOM: Final = 8
+#: Slots taken from one sequence for another in one step: each is a question to the policy about everything that runs.
+_PREEMPTIONS: Final = 4
 
 
 @attrs.define(eq=False)
@@ -220,12 +222,14 @@ class Scheduler:
         """Give slots to the best that wait, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
         backlog = sum(sequence.pending for sequence in self.running if not sequence.decoding)
+        preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
-                victim = self._victim(sequence, now)
+                victim = self._victim(sequence, now) if preemptions < _PREEMPTIONS else None
                 if victim is None:
                     break
                 self.preempt(victim)
+                preemptions += 1
                 continue
             self.waiting.remove(sequence, now)
             if not self.cache.start(sequence, self.running):
