@@ -1,0 +1,199 @@
+"""Real engines within a real budget: nothing fails, nothing is over-committed, answers are those of a model alone."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmasos
+from llmasos.runtime.process import ProcessResources
+from llmasos_hookspecs import ResourceError
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+FP32 = {"use": "onnx", "precision": "fp32"}
+GREEDY = {"max_new_tokens": 6}
+
+
+def over_budget(pipeline: llmasos.Pipeline) -> list[str]:
+    """What is wrong with the books at this moment."""
+    budget = pipeline._composer.budget
+    with pipeline._process.residency.memory.lock:
+        accounts = [place.account for place in pipeline._process.residency.places() if budget in place.account.budgets]
+        held = sum(account.bytes for account in accounts)
+        return [] if budget.used == held <= budget.most else [f"{held} bytes are held, {budget.used} counted, {budget.most} allowed"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate("abc"):
+        tiny_checkpoint("llama", seed=seed, folder=root / name, hidden_size=128, intermediate_size=512)
+    return {name: str(root / name) for name in "abc"}
+
+
+@pytest.fixture(scope="module")
+def alone(folders: dict[str, str]) -> dict[tuple[str, str], str]:
+    """Answers of each model when nobody else is there."""
+    found = {}
+    for name, folder in folders.items():
+        with llmasos.load_model(folder, loader=FP32) as model:
+            found |= {(name, prompt): model.generate_text(prompt, **GREEDY) for prompt in PROMPTS}
+    return found
+
+
+PROMPTS = ["otters", "a river in the valley", "one two three four five six seven eight nine ten " * 2, "z" * 120]
+
+
+@pytest.fixture
+def for_two(folders: dict[str, str]) -> Iterator[llmasos.Pipeline]:
+    """Three models, and memory for two of them with a whole context each."""
+    process = ProcessResources()
+    with llmasos.load_model(folders["a"], loader=FP32) as model:
+        facts = model.describe()
+    each = facts["weight_bytes"] + facts["context_length"] * facts["kv_bytes_per_token"]
+    assert facts["weight_bytes"] > each / 2, "a third one would fit"
+    config = {
+        "models": {name: {"source": folder} for name, folder in folders.items()},
+        "loader": FP32,
+        "resources": {"memory": 2 * each, "threads": 1},
+    }
+    with llmasos.Pipeline(llmasos.Pipeline.from_config(config).config, process=process) as pipeline:
+        yield pipeline
+
+
+def test_three_models_in_memory_for_two(for_two: llmasos.Pipeline, alone: dict[tuple[str, str], str]) -> None:
+    """Eight threads ask three models in random order: all are answered as by a model alone, and at most two are ever in memory."""
+    wrong: list[Any] = []
+
+    def ask(seed: int) -> None:
+        draw = random.Random(seed)
+        try:
+            for _ in range(12):
+                name, prompt = draw.choice("abc"), draw.choice(PROMPTS)
+                if (text := for_two.models[name].generate_text(prompt, **GREEDY)) != alone[name, prompt]:
+                    wrong.append((name, prompt, text))
+                wrong.extend(over_budget(for_two))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(seed,), daemon=True) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    assert not [thread for thread in threads if thread.is_alive()]
+    assert wrong == []
+    usage = for_two.usage()
+    assert sum(model["loads"] for model in usage.values()) - sum(model["evictions"] for model in usage.values()) <= 2
+    assert sum(model["evictions"] for model in usage.values()) >= 1
+    print({name: (model["loads"], model["evictions"]) for name, model in usage.items()})
+
+
+def test_evictions_are_as_planned(for_two: llmasos.Pipeline) -> None:
+    """Who the plan says would go is who goes, and nobody else."""
+    residency = for_two._process.residency
+    for name in "abcacb":
+        place = for_two.hosts[name].place
+        need = for_two.predict(name)
+        before = {other for other in "abc" if for_two.hosts[other].state == "loaded"}
+        _, planned = residency.would_evict(place.account.bounds, need.weights, sparing=place)
+        with for_two.models[name]._host.lease():
+            pass
+        after = {other for other in "abc" if for_two.hosts[other].state == "loaded"}
+        gone = {victim.name for victim in planned} if place.name not in before else set()
+        assert after == (before - gone) | {name}
+        assert need.weights == for_two.models[name].describe()["weight_bytes"]
+
+
+def test_an_estimate_is_corrected_by_a_load(folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers give an estimate close to what a load then measures, which later plans tell to the byte."""
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path))
+    first = llmasos.resources.plan(folders["a"], loader=FP32)
+    assert not first["measured"]
+    with llmasos.load_model(folders["a"], loader=FP32) as model:
+        facts = model.describe()
+    second = llmasos.resources.plan(folders["a"], loader=FP32)
+    assert second["measured"]
+    assert (second["weights"], second["kv_bytes_per_token"]) == (facts["weight_bytes"], facts["kv_bytes_per_token"])
+    assert first["kv_bytes_per_token"] == facts["kv_bytes_per_token"]
+    assert 0.5 < first["weights"] / facts["weight_bytes"] < 2
+
+
+def test_what_a_budget_cannot_hold_is_refused(folders: dict[str, str]) -> None:
+    """In one sentence, before anything is loaded; and a request that is too long for what is left as well."""
+    with pytest.raises(ResourceError, match=r"resources.memory leaves 1.0 KiB; raise it"):
+        llmasos.load_model(folders["a"], loader=FP32, memory=1024)
+    with llmasos.load_model(folders["a"], loader=FP32) as model:
+        facts = model.describe()
+    memory = facts["weight_bytes"] + 64 * facts["kv_bytes_per_token"]
+    with llmasos.load_model(folders["a"], loader=FP32, memory=memory) as model:
+        assert model.generate("otters", max_new_tokens=32).tokens
+        with pytest.raises(llmasos.LLMasOSError, match="tokens"):
+            model.generate("o" * 100, max_new_tokens=32)
+
+
+def test_the_api_configures_loads_pins_and_unloads(folders: dict[str, str]) -> None:
+    resources = llmasos.resources
+    try:
+        assert resources.configure(memory="1GiB", threads=1) == {"memory": 2**30, "reserve": 0, "threads": 1, "keep_alive": None}
+        with resources.load(folders["a"], loader=FP32) as model:
+            usage = resources.usage()
+            assert usage["memory"]["limit"] == 2**30
+            assert usage["memory"]["weights"] == model.describe()["weight_bytes"]
+            (name,) = usage["models"]
+            assert resources.load(name) is not None
+            resources.pin(folders["a"])
+            assert resources.models()[0]["pinned"]
+            resources.pin(folders["a"], False)
+            resources.unload(name)
+            assert resources.models()[0]["state"] == "not loaded"
+            assert resources.plan(name)["fits"]
+            assert resources.usage()["memory"]["used"] == 0
+            resources.load(name)
+            resources.configure(memory=1000)
+            assert resources.models()[0]["state"] == "not loaded", "it no longer fits"
+    finally:
+        resources.configure(memory=None, threads=None)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_64_mixed_requests_within_a_budget(smollm2_gguf: Path) -> None:
+    """64 requests at once, short and long, in 1.5 GiB: all are answered as when each is alone, and no step passes the budget."""
+    draw = random.Random(5)
+    words = ["the", "river", "runs", "past", "old", "stone", "houses", "where", "otters", "sleep", "and", "children", "count", "boats"]
+    asked = [(" ".join(draw.choices(words, k=draw.choice((4, 12, 40, 120)))), draw.choice((2, 4, 8))) for _ in range(64)]
+    with llmasos.load_model(str(smollm2_gguf), loader=FP32, memory="1.5GiB", threads=2) as model:
+        tickets = [model._submit(prompt, {"max_new_tokens": tokens}) for prompt, tokens in asked]
+        wrong = []
+        while not all(ticket.done for ticket in tickets):
+            wrong += over_budget(model.pipeline)
+            threading.Event().wait(0.01)
+        together = [ticket.result().tokens for ticket in tickets]
+        assert wrong == []
+        assert together == [model.generate(prompt, max_new_tokens=tokens).tokens for prompt, tokens in asked]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_repeated_prompt_is_not_computed_again(smollm2_gguf: Path) -> None:
+    """The second time at most a fifth of 1,000 tokens are computed, so the first token comes at least five times sooner."""
+    prompt = " ".join(str(number) for number in range(100, 430))
+    with llmasos.load_model(str(smollm2_gguf), loader="onnx", threads=2, memory="1.5GiB") as model:
+        model.generate_text("warm up", max_new_tokens=2)
+        seconds, found = [], []
+        for _ in range(2):
+            began = time.perf_counter()
+            found.append(model.generate(prompt, max_new_tokens=1))
+            seconds.append(time.perf_counter() - began)
+        assert found[0].prompt_tokens >= 1000
+        computed = [each.prompt_tokens - each.cached_tokens for each in found]
+        assert computed[0] >= 5 * computed[1]
+        assert found[0].tokens == found[1].tokens
+        print(f"{found[0].prompt_tokens} tokens, {computed[1]} computed again: {seconds[0] / seconds[1]:.1f} times sooner")
