@@ -1,0 +1,58 @@
+"""``ObserverConformance`` passes a right observer and catches wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+PLUGIN = """
+from llmasos_hookspecs import Component, hookimpl
+
+SEEN = []
+
+@hookimpl
+def llmasos_component(): return Component(summary="Count requests.")
+
+@hookimpl
+def llmasos_pipeline_ready(pipeline): SEEN.append(pipeline)
+
+@hookimpl
+def llmasos_request_finished(record): "{:.3f}".format(record.finished - record.queued)
+
+@hookimpl
+def llmasos_pipeline_closed(pipeline): SEEN.remove(pipeline)
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in PLUGIN
+    return PLUGIN.replace(old, new)
+
+
+WRONG = {
+    "needs a first token": (changed("record.queued)", "record.first_token)"), "test_takes_every_record"),
+    "formats with what the error holds": (changed('"{:.3f}".format', '((record.error or "") % ()).format'), "test_takes_every_record"),
+    "knows one pipeline only": (changed("SEEN.append(pipeline)", "assert not SEEN; SEEN.append(pipeline)"), "test_outlives_pipelines"),
+    "implements nothing": (PLUGIN.replace("def llmasos_pipeline", "def pipeline").replace("def llmasos_request", "def request").replace(
+        "@hookimpl\ndef pipeline", "def pipeline").replace("@hookimpl\ndef request", "def request"), "test_the_kind_has_its_hook"),
+    "asks for more than a record": (
+        changed("finished(record):", "finished(record, context):"), "test_hooks_name_their_parameters_as_specified"
+    ),
+}  # fmt: skip
+
+
+def test_a_right_observer_passes(run_conformance: Callable[..., Any]) -> None:
+    """An observer of all three hooks passes every standard test."""
+    outcomes = run_conformance("ObserverConformance", PLUGIN)
+    assert not outcomes.failed, outcomes.messages
+    assert not outcomes.skipped
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_observer_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
+    """An observer with one defect fails the test that is meant to find it."""
+    source, caught_by = WRONG[defect]
+    outcomes = run_conformance("ObserverConformance", source, only=[caught_by])
+    assert caught_by in outcomes.failed, f"passed {sorted(outcomes.passed)}"
