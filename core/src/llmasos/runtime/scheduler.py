@@ -221,7 +221,7 @@ class Scheduler:
     def _start_waiting(self, now: float) -> None:
         """Give slots to the best that wait, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
-        backlog = sum(sequence.pending for sequence in self.running if not sequence.decoding)
+        backlog = sum(self._appetite(sequence) for sequence in self.running if not sequence.decoding)
         preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
@@ -236,7 +236,11 @@ class Scheduler:
                 self.waiting.push(sequence, now)
                 break
             self.running.append(sequence)
-            backlog += sequence.pending
+            backlog += self._appetite(sequence)
+
+    def _appetite(self, sequence: Sequence) -> int:
+        """Tokens of its prompt that it may take in the next step."""
+        return min(sequence.pending, self.policy.quantum(sequence, self.step_tokens))
 
     def _fits(self, sequence: Sequence) -> bool:
         if len(self.running) >= self.max_sequences:
