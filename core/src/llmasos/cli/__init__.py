@@ -31,7 +31,7 @@ def invoke(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number, and no traceback
     # A reader of the pipe that goes away (head, say) ends the command without a word and with 1; typer sees to it.
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name="llmasos", standalone_mode=False)
     except TyperException as error:
         show_usage = getattr(error, "show", None)
         if show_usage is not None:

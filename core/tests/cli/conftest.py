@@ -1,0 +1,69 @@
+"""A tiny random model, and the command line in a process of its own, with a home that is not the user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
+
+
+@attrs.frozen
+class CommandLine:
+    """Runs ``llmasos`` in a folder, with its output piped, as a script would."""
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[str]:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            input=given,
+            capture_output=True,
+            cwd=self.folder,
+            timeout=300,
+            env={**self.env, **env},
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[bytes]:
+        """The same, going on beside the test, which must wait for it."""
+        piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self.folder, env=dict(self.env), **{**piped, **streams})
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``LLMASOS_HOME`` of all commands here, so that an engine is built once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a random Llama of 100,000 weights that speaks in bytes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_checkpoint(folder=folder, max_position_embeddings=1024)
+    return folder
+
+
+@pytest.fixture
+def cli(tmp_path: Path, home: Path) -> CommandLine:
+    """The command line, in an empty folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
+    return CommandLine(tmp_path, {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"})
+
+
+@pytest.fixture
+def model(tiny: Path) -> list[str]:
+    """The options that choose the tiny model on onnxruntime, which starts fastest."""
+    return ["--model", str(tiny), "--loader", "onnx"]

@@ -1,0 +1,126 @@
+"""``plugins``: new, check, install, export, restore and uninstall, in an environment that is thrown away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def package(cli) -> Path:
+    """A scheduler's package, as ``plugins new`` writes it."""
+    done = cli("plugins", "new", "scheduler", "my-sched", "--json")
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["path"])
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory):
+    """A virtual environment that sees everything that the tests' own has; what is installed lands in it alone."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    places = [path for path in sys.path if path.endswith("site-packages")]
+    own = next((folder / "lib").glob("python*")) / "site-packages"
+    (own / "theirs.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in places))
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
+    env |= {"LLMASOS_HOME": str(folder / "home"), "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull}
+
+    def run(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-c", "from llmasos.cli import main; main()", "plugins", *map(str, arguments)]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=env, cwd=folder, timeout=300, check=False)
+
+    return run
+
+
+def listed(environment) -> set[str]:
+    return {each["name"] for each in json.loads(environment("list", "--json").stdout)["components"]}
+
+
+def test_a_plugin_is_installed_exported_removed_and_restored(environment, package, tmp_path):
+    """What would change is shown first; nothing changes without a yes."""
+    looked = json.loads(environment("install", package, "--dry-run", "--json").stdout)["changes"]
+    assert [(each["name"], each["version"], each["installed"]) for each in looked] == [("my-sched", "0.1.0", None)]
+    unasked = environment("install", package)
+    assert unasked.returncode == 2
+    assert "give --yes" in unasked.stderr
+    assert "my-sched" not in listed(environment)
+
+    installed = environment("install", package, "--yes")
+    assert installed.returncode == 0, installed.stderr
+    assert 'scheduler "my-sched" (my-sched 0.1.0) is ready' in installed.stdout
+    assert "my-sched" in listed(environment)
+
+    file = tmp_path / "plugins.txt"
+    assert environment("export", file).returncode == 0
+    pins = file.read_text().splitlines()
+    assert [pin for pin in pins if pin.startswith("my-sched")] == [f"my-sched @ {package.as_uri()}"]
+
+    assert environment("uninstall", "my-sched", "--dry-run").returncode == 0
+    assert "my-sched" in listed(environment)
+    removed = environment("uninstall", "scheduler:my-sched", "--yes", "--json")
+    assert removed.returncode == 0, removed.stderr
+    assert json.loads(removed.stdout)["changes"][0]["version"] is None
+    assert "my-sched" not in listed(environment)
+
+    file.write_text("\n".join(pin for pin in pins if pin.startswith("my-sched")))
+    restored = environment("restore", file, "--yes")
+    assert restored.returncode == 0, restored.stderr
+    assert "my-sched" in listed(environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("install", "llmasos-sched-fairr", "--yes"), 'did you mean "llmasos-sched-fair"'),
+        (("install", "./none", "--yes"), "none"),
+        (("uninstall", "fiffo", "--yes"), 'did you mean "fifo"'),
+        (("uninstall", "llmasos", "--yes"), "LLMasOS itself"),
+        (("restore", "none.txt", "--yes"), "There is no file none.txt"),
+        (("check", "fiffo"), 'did you mean "fifo"'),
+        (("check", "./none"), "pyproject.toml cannot be read"),
+        (("show", "fiffo"), 'did you mean "fifo"'),
+        (("list", "--kind", "schedular"), 'did you mean "scheduler"'),
+        (("new", "gadget", "x"), "no kind of plugin"),
+    ],
+)
+def test_wrong_use_is_one_sentence(environment, arguments, sentence):
+    """And nothing is changed."""
+    done = environment(*arguments)
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sound_plugin_passes_the_check(cli, package):
+    """The conformance kit and the package's own tests, without installing it."""
+    done = cli("plugins", "check", package, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["counts"]["failed"] == 0
+    assert {each["subject"] for each in found["tests"]} == {'scheduler "my-sched"', "its own tests"}
+    assert "test_import_is_light" in {each["test"] for each in found["tests"]}
+
+
+def test_a_broken_plugin_fails_the_check_and_says_why(cli, package):
+    """A framework that is imported at the top is named, with the test that found it."""
+    module = package / "src" / "my_sched" / "__init__.py"
+    module.write_text(module.read_text() + "\nimport tokenizers\n")
+    done = cli("plugins", "check", package)
+    assert done.returncode == 1
+    assert "test_import_is_light" in done.stdout
+    assert "imports tokenizers" in done.stdout
+
+
+def test_an_installed_plugin_is_checked_by_name(cli):
+    """``plugins check fifo`` runs the scheduler kit on it."""
+    done = cli("plugins", "check", "fifo", "--json")
+    assert json.loads(done.stdout)["counts"]["failed"] == 0, done.stdout
+    assert json.loads(done.stdout)["counts"]["passed"] > 10

@@ -1,0 +1,225 @@
+"""Pipelines from config: several models, tasks, observers, another scheduler under way, and the two printed plugins."""
+
+from __future__ import annotations
+
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmasos.pipeline import Pipeline
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.system.discovery import Registry
+from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+LIFO = """
+    import attrs
+    from llmasos_hookspecs import Admit, Component, hookimpl
+
+    @attrs.frozen
+    class Options:
+        max_sequences: int = 8
+
+    class Lifo:
+        def admit(self, request, stats): return Admit()
+        def rank(self, sequence, now): return (-sequence.request.arrival,)
+        def victim(self, running, needy, now): return None
+        def quantum(self, sequence, budget): return budget
+        def on_commit(self, charges): pass
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Newest first.", options=Options)
+
+    @hookimpl
+    def llmasos_create_scheduler(options, context): return Lifo()
+"""
+
+ROUND = """
+    import attrs, numpy
+    from llmasos_hookspecs import Component, hookimpl
+
+    @attrs.frozen
+    class Options: pass
+
+    def rounded(tensor): return numpy.round(tensor)
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Round norm weights.", options=Options)
+
+    @hookimpl
+    def llmasos_accelerate(checkpoint, output, options, context):
+        with context.writer(checkpoint, output) as writer:      # copies config, tokenizer, manifest; atomic
+            for name in checkpoint.names():
+                tensor = checkpoint.tensor(name)                 # numpy array or QuantizedTensor
+                writer.add(name, rounded(tensor) if "norm" in name else tensor)
+        return writer.result()
+"""
+
+WITNESS = """
+    from llmasos_hookspecs import Component, hookimpl
+
+    seen = []
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Remembers.")
+
+    @hookimpl
+    def llmasos_pipeline_ready(pipeline): seen.append("ready")
+
+    @hookimpl
+    def llmasos_request_finished(record):
+        seen.append((record.model, record.finish_reason))
+        raise RuntimeError("An observer's fault is nobody else's.")
+
+    @hookimpl
+    def llmasos_pipeline_closed(pipeline): seen.append("closed")
+"""
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def put(kind: str, name: str, code: str) -> None:
+        module = f"{tmp_path.name}_{name}"
+        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        folder = site / f"made_{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
+        (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
+
+    return put
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that is not the user's."""
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_checkpoint(folder=folder, max_position_embeddings=1024)
+    return folder
+
+
+def config(tiny: Path, **more: object) -> dict[str, object]:
+    return {"model": {"source": str(tiny)}, "loader": {"use": "onnx", "threads": 1}, **more}
+
+
+def test_several_models_are_loaded_when_they_are_used(tiny, tmp_path):
+    """Each of ``[models.NAME]`` has its own loader and scheduler; a file, a mapping and overrides give the same."""
+    other = tmp_path / "other"
+    tiny_checkpoint("qwen3", folder=other, seed=1)
+    text = f"""
+        [models.small]
+        source = "{tiny}"
+        [models.large]
+        source = "{other}"
+        [models.large.scheduler]
+        use = "fair"
+        [loader]
+        use = "onnx"
+    """
+    (tmp_path / "llmasos.toml").write_text(textwrap.dedent(text))
+    with Pipeline.from_config(overrides=["seed=3"]) as pipeline:
+        assert set(pipeline.models) == {"small", "large"}
+        assert repr(pipeline) == "<Pipeline: small (not loaded), large (not loaded)>"
+        assert pipeline.model.name == "small"
+        small = pipeline.models["small"].generate("Hello", max_new_tokens=5)
+        assert pipeline.usage()["large"]["state"] == "not loaded"
+        large = pipeline.run("generate", model="large", prompt="Hello", max_new_tokens=5)
+        assert pipeline.models["large"].describe()["scheduler"] == "fair"
+        assert small.text != large.text
+        with pytest.raises(RequestError, match='did you mean "large"'):
+            pipeline.run("generate", model="lrge", prompt="Hello")
+    for call in (lambda: pipeline.run("generate", prompt="x"), lambda: pipeline.load(), lambda: pipeline.models["small"].generate("x")):
+        with pytest.raises(ModelClosed):
+            call()
+    pipeline.close()
+
+
+def test_every_problem_of_a_config_is_told_at_once(tiny):
+    """Before anything is loaded."""
+    with pytest.raises((ConfigError, PluginError)) as caught:
+        Pipeline.from_config(config(tiny, scheduler={"use": "fifo", "max_sequences": 0}, accelerate=[{"use": "quant", "bitz": 4}]))
+    assert "max_sequences" in str(caught.value)
+    assert "bitz" in str(caught.value)
+
+
+def test_another_scheduler_takes_over_what_waits_and_runs(tiny):
+    """Requests that were queued under one policy are answered under the next, as they would have been."""
+    prompts = [f"prompt {n}" for n in range(12)]
+    with Pipeline.from_config(config(tiny, scheduler={"use": "fifo", "max_sequences": 2})) as pipeline:
+        expected = [each.tokens for each in pipeline.model.batch(prompts, max_new_tokens=60, ignore_eos=True)]
+        found: list[tuple[int, ...]] = []
+        first = threading.Event()
+
+        def ask() -> None:
+            answers = pipeline.model.batch(prompts, progress=lambda *_: first.set(), max_new_tokens=60, ignore_eos=True)
+            found.extend(each.tokens for each in answers)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert first.wait(60)
+        pipeline.use_scheduler("fair", max_sequences=3)
+        assert pipeline.model.usage()["waiting"] + pipeline.model.usage()["running"] > 0
+        thread.join()
+        assert found == expected
+        assert pipeline.model.describe()["scheduler"] == "fair"
+        with pytest.raises(PluginError, match='did you mean "fifo"'):
+            pipeline.use_scheduler("fifoo")
+
+
+def test_observers_see_everything_and_break_nothing(tiny, add, caplog):
+    """They are told of the beginning, of each request and of the end; one that fails is logged."""
+    add("observer", "witness", WITNESS)
+    with Pipeline.from_config(config(tiny, observers=[{"use": "witness"}]), registry=Registry()) as pipeline:
+        pipeline.model.generate("Hello", max_new_tokens=3, ignore_eos=True)
+    witness = next(each.module for each in pipeline._composer.plugins.loaded if each.entry.name == "witness")
+    assert witness.seen == ["ready", ("default", "length"), "closed"]
+    assert "An observer's fault" in caplog.text
+
+
+def test_a_task_has_the_options_of_its_table(tiny):
+    """``[tasks.NAME]`` sets a task up, under whatever name; unknown inputs are told with the nearest name."""
+    with Pipeline.from_config(config(tiny, tasks={"brief": {"use": "generate"}})) as pipeline:
+        brief = pipeline.run("brief", prompt="Hello", max_new_tokens=4)
+        assert brief == pipeline.model.run("generate", prompt="Hello", max_new_tokens=4)
+        assert "".join(pipeline.stream("brief", prompt="Hello", max_new_tokens=4)) == brief.text
+        with pytest.raises(RequestError, match='did you mean "prompt"'):
+            pipeline.run("brief", promt="Hello")
+        with pytest.raises(RequestError, match="answers as a whole"):
+            pipeline.stream("translate", text="x", target="French")
+        with pytest.raises(PluginError, match='did you mean "generate"'):
+            pipeline.run("genrate", prompt="x")
+
+
+def test_the_printed_plugins_work_in_a_pipeline(tiny, add):
+    """The scheduler serves and the accelerator's checkpoint is what runs: its norms are rounded, all else is as it was."""
+    add("scheduler", "lifo", LIFO)
+    add("accelerator", "round", ROUND)
+    composed = config(tiny, scheduler={"use": "lifo", "max_sequences": 2}, accelerate=[{"use": "round"}])
+    with Pipeline.from_config(composed, registry=Registry()) as pipeline:
+        answers = pipeline.model.batch(["a", "b", "c"], max_new_tokens=6)
+        assert len(answers) == 3
+        facts = pipeline.model.describe()
+        assert facts["scheduler"] == "lifo"
+        before, after = open_checkpoint(tiny), open_checkpoint(Path(facts["path"]))
+        assert after.path != before.path
+        for name in before.names():
+            old, new = np.asarray(before.tensor(name)), np.asarray(after.tensor(name))
+            assert np.array_equal(new, np.round(old) if "norm" in name else old)
+        with Pipeline.from_config(config(Path(facts["path"]))) as direct:
+            assert [each.tokens for each in direct.model.batch(["a", "b", "c"], max_new_tokens=6)] == [each.tokens for each in answers]
