@@ -63,7 +63,7 @@ class LanguageModel:
     def context_length(self) -> int:
         """Tokens of prompt and continuation together."""
         with self._host.lease() as running:
-            return running.engine.info.context_length
+            return running.info.context_length
 
     @property
     def has_chat_template(self) -> bool:
@@ -74,7 +74,7 @@ class LanguageModel:
     def notes(self) -> tuple[str, ...]:
         """What loading changed and a user should know, one sentence each."""
         with self._host.lease() as running:
-            return running.engine.info.notes
+            return running.info.notes
 
     def describe(self) -> dict[str, Any]:
         """Where it came from, what runs it and what it takes, as plain data; sizes in bytes, counts in tokens."""

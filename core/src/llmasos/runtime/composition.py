@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
@@ -128,7 +131,12 @@ class Composer:
         loader = self.loader(model, opened.checkpoint)
         options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
         measured = self._measurements.find(self._measurement_key(model, opened, loader))
-        return predict(opened.checkpoint, options, context_length=model.context_length, measured=measured)
+        need = predict(opened.checkpoint, options, context_length=model.context_length, measured=measured)
+        if model.replicas == 1:
+            return need
+        memory = self._memory_of_replica(model) or need.weights
+        slots = self.policy(model.scheduler).max_sequences * need.context_length
+        return _replicated(need, model.replicas, min(memory, need.weights + slots * need.kv_bytes_per_token))
 
     def load(
         self,
@@ -139,7 +147,9 @@ class Composer:
         *,
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``."""
+        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas."""
+        if model.replicas > 1:
+            return self._start_replicas(model, opened, scheduler, on_finished)
         policy = self.policy(scheduler)
         loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
         began = time.monotonic()
@@ -170,12 +180,51 @@ class Composer:
         )
         return RunningModel(
             name=model.name,
-            engine=engine,
+            info=info,
             loop=loop,
             prompts=opened.prompts,
             loader=loader.entry.label,
             need=need,
         )
+
+    def _start_replicas(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        from llmasos.runtime.replicas import ReplicaSet, WorkerSpec  # it imports this module
+
+        resources = self.config.resources
+        memory = self._memory_of_replica(model)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        each = len(cores) // model.replicas
+        threads = (resources.threads or self._process.threads or len(cores) or model.replicas) // model.replicas
+        served = attrs.evolve(model, source=str(opened.checkpoint.path), accelerate=(), scheduler=scheduler, replicas=1)
+        config = attrs.evolve(
+            self.config,
+            models={model.name: served},
+            tasks={},
+            observers=(),
+            resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
+        )
+        specs = [WorkerSpec(config=config, cores=tuple(cores[i * each : (i + 1) * each])) for i in range(model.replicas)]
+        replicas = ReplicaSet(model.name, specs, seed=self.config.seed, on_finished=on_finished)
+        ready = replicas.ready
+        held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
+        return RunningModel(
+            name=model.name,
+            info=ready.info,
+            loop=replicas,
+            prompts=opened.prompts,
+            loader=ready.loader,
+            need=_replicated(ready.need, model.replicas, min(memory or ready.info.weight_bytes, held)),
+        )
+
+    def _memory_of_replica(self, model: ModelConfig) -> int | None:
+        memory = self._memory()
+        return None if memory is None else max(1, memory // model.replicas)
 
     def engine_maker(
         self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = _MAX_SEQUENCES
@@ -288,6 +337,12 @@ class Composer:
             "open_checkpoint": open_checkpoint,
         }
         return HookContext(**{**common, **more})
+
+
+def _replicated(need: Need, copies: int, each: int) -> Need:
+    """What replicas need, each with its KV cache set aside as a whole, in a process of its own."""
+    total = copies * max(need.weights, each)
+    return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:

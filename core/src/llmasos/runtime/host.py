@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import attrs
 import numpy as np
@@ -19,7 +19,10 @@ from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.residency import Lease, Residency, State
 from llmasos.runtime.ticket import Ticket
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import Checkpoint, Engine, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score
+from llmasos_hookspecs import Checkpoint, EngineInfo, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score
+
+if TYPE_CHECKING:
+    from llmasos.runtime.replicas import ReplicaSet
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
@@ -56,21 +59,22 @@ class Call(Generic[R]):
     """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` in one sequence."""
 
     tokens: int
-    send: Callable[[EngineLoop], R]
+    send: Callable[[EngineLoop | ReplicaSet], R]
 
 
 @attrs.frozen(kw_only=True)
 class RunningModel:
-    """A model with its engine, its policy and the loop that runs both.
+    """A loaded model and the loop that runs it, or the set of its replicas, each with a loop of its own.
 
     Attributes:
+        info: of its engine.
         loader: label of the component, with distribution and version.
         need: what loading it really took.
     """
 
     name: str
-    engine: Engine
-    loop: EngineLoop
+    info: EngineInfo
+    loop: EngineLoop | ReplicaSet
     prompts: PromptEncoder
     loader: str
     need: Need
@@ -101,6 +105,9 @@ class RunningModel:
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Go on under another scheduler."""
+        if not isinstance(self.loop, EngineLoop):
+            self.loop.use_scheduler(scheduler)
+            return
         policy = make()
         self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
 
@@ -267,7 +274,7 @@ class ModelHost:
                 "architecture": opened.checkpoint.config.get("model_type"),
             }
         if (running := self._running) is not None:
-            info = running.engine.info
+            info = running.info
             facts |= {
                 "loader": running.loader,
                 "scheduler": self.scheduler.use,
@@ -286,8 +293,10 @@ class ModelHost:
         """Queue, KV cache and speed as plain data; just the state where it is not loaded."""
         running = self._running
         place, account = self.place, self.place.account
+        replicas = [] if running is None or isinstance(running.loop, EngineLoop) else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
+            "replicas": replicas,
             "state": self.state,
             "pinned": place.pinned,
             "leases": place.leases,

@@ -18,6 +18,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.runtime.beam_search import BeamSearch
 from llmasos.runtime.constraint import ConstraintCompiler
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.kv_cache import KVCache
@@ -132,6 +133,8 @@ class EngineLoop:
             ResourceError: they can never fit into the KV cache.
             ModelClosed: after ``close``.
         """
+        if request.sampling.num_beams > 1:
+            return self._submit_beams(request)
         ticket, work = self._generation(request)
         self._send(lambda: self._runner.add(request, work))
         return ticket
@@ -221,6 +224,16 @@ class EngineLoop:
         state = None if constraint is None else self._constraints.compile(constraint)
         ticket: Ticket[Generation] = self._ticket(request)
         return ticket, GenerationWork(request, self._tokenizer, ticket, state)
+
+    def _submit_beams(self, request: Request) -> Ticket[Generation]:
+        width = request.sampling.num_beams
+        self._checks.generation(request)
+        self._checks.beams(request, min(self._scheduler.max_sequences, self.info.max_sequences))
+        ticket: Ticket[Generation] = self._ticket(request)
+        works = BeamSearch(request, self._tokenizer, ticket).works()
+        requests = [request, *(_sibling(request, place) for place in range(1, width))]
+        self._send(lambda: self._runner.add_group(requests, works))
+        return ticket
 
     def _ticket(self, request: Request) -> Ticket[Any]:
         ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id))

@@ -41,6 +41,25 @@ class RequestChecks:
             self._known(continuation, "A continuation")
         self._room(len(request.tokens), max(len(continuation) for continuation in continuations))
 
+    def beams(self, request: Request, slots: int) -> None:
+        """Refuses what beam search cannot do, and more beams than there are slots or room for at once."""
+        sampling = request.sampling
+        width = sampling.num_beams
+        if sampling.temperature > 0 or sampling.constraint is not None or sampling.logprobs is not None:
+            raise RequestError(
+                "Beam search draws nothing and follows no constraint; leave out temperature, logprobs and constraints, or num_beams."
+            )
+        if width > slots:
+            raise RequestError(
+                f"num_beams is {width}, and {slots} sequences can run at once; ask for fewer or raise scheduler.max_sequences."
+            )
+        need = width * (len(request.tokens) + request.max_new_tokens)
+        if need > self._ledger.capacity:
+            raise ResourceError(
+                f"{width} beams need room for {need} tokens, and the KV cache holds {self._ledger.capacity}; ask for fewer beams or tokens, or "
+                f"raise resources.memory."
+            )
+
     def _known(self, tokens: Many[int], what: str) -> None:
         if not len(tokens):
             return

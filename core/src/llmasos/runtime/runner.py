@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence as Many
 from typing import Final
 
 import attrs
@@ -96,6 +96,19 @@ class Runner:
             heapq.heappush(self._deadlines, (request.deadline, self._numbered, sequence))
         self.scheduler.add(sequence, leader)
         return sequence
+
+    def add_group(self, requests: Many[Request], works: Many[Work]) -> None:
+        """Queue requests with one prompt that are computed together and end together, or none of them."""
+        sequences: list[Sequence] = []
+        for request, work in zip(requests, works, strict=True):
+            sequence = self.add(request, work, sequences[0] if sequences else None)
+            if sequence is None:
+                for other in sequences:
+                    self.cancel(other.request.id)
+                return
+            sequences.append(sequence)
+        for sequence in sequences:
+            sequence.group = tuple(sequences)
 
     def cancel(self, request_id: str) -> None:
         """End a request early, with the text it has; does nothing where it is over."""
@@ -196,6 +209,8 @@ class Runner:
             if len(logits) == 0:
                 continue
             sequence, work = part.sequence, part.sequence.work
+            if sequence.state == "finished":  # its group ended in this step
+                continue
             if isinstance(work, GenerationWork):
                 cursors.append(_Cursor(sequence, work, logits, sequence.draft))
                 sequence.draft = ()
@@ -224,7 +239,7 @@ class Runner:
 
     def _read(self, sequence: Sequence, work: Work, position: int, logits: Logits) -> None:
         reading: Reading = work  # type: ignore[assignment]
-        if reading.accept(sequence, position, logits, partial(self.scheduler.rewind, sequence)):
+        if reading.accept(sequence, position, logits, self.scheduler.rewind):
             self._finish(sequence, "length")
 
     def _expire(self) -> None:
@@ -258,18 +273,24 @@ class Runner:
     # Endings
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        del self._live[sequence.request.id]
-        self.scheduler.finish(sequence)
-        self.finished += 1
-        self._record(sequence, reason, None)
-        sequence.work.finish(sequence, reason)
+        for each in (sequence, *sequence.group):
+            if self._leave(each, keep=True):
+                self._record(each, reason, None)
+                each.work.finish(each, reason)
 
     def _fail(self, sequence: Sequence, error: LLMasOSError, reason: str = "error") -> None:
-        del self._live[sequence.request.id]
-        self.scheduler.finish(sequence, keep=False)
+        for each in (sequence, *sequence.group):
+            if self._leave(each, keep=False):
+                self._record(each, reason, error)
+                each.work.fail(error)
+
+    def _leave(self, sequence: Sequence, *, keep: bool) -> bool:
+        """Take a sequence out; False where it has been already, with its group."""
+        if self._live.pop(sequence.request.id, None) is None:
+            return False
+        self.scheduler.finish(sequence, keep=keep)
         self.finished += 1
-        self._record(sequence, reason, error)
-        sequence.work.fail(error)
+        return True
 
     def _record(self, sequence: Sequence, reason: str, error: LLMasOSError | None) -> None:
         if self._on_finished is None:

@@ -132,9 +132,9 @@ class Scheduler:
         """The rows of the next step, with room reserved for each; empty where there is nothing to do, or where the only running
         sequence cannot move."""
         now = self._clock()
-        if len(self.waiting) and not (self._hold and self.running):
-            self._start_waiting(now)
         while True:
+            if len(self.waiting) and not (self._hold and self.running):
+                self._start_waiting(now)
             planned = self._rows(now)
             if planned or len(self.running) < 2:
                 return planned
@@ -221,7 +221,7 @@ class Scheduler:
     def _start_waiting(self, now: float) -> None:
         """Give slots to the best that wait, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
-        backlog = sum(self._appetite(sequence) for sequence in self.running if not sequence.decoding)
+        backlog = sum(self._appetite(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
         preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
@@ -259,7 +259,8 @@ class Scheduler:
         decoding: list[Sequence] = []
         prefilling: list[Sequence] = []
         for sequence in self.running:
-            (decoding if sequence.decoding else prefilling).append(sequence)
+            if sequence.pending:  # else it waits for the others of its group
+                (decoding if sequence.decoding else prefilling).append(sequence)
         budget = self.step_tokens
         if len(decoding) > min(budget, self.cache.ledger.free):  # else all of them fit, in whatever order
             decoding = self.policy.order(decoding, now)

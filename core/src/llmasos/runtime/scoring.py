@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.runtime.sampler import log_probability
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.ticket import Ticket
 from llmasos_hookspecs import Cancelled, LLMasOSError, Score
@@ -32,7 +33,7 @@ class ScoreWork:
         self._continue_with(sequence, 0)
         sequence.logits_from = sequence.prompt_length - 1
 
-    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[int], Any]) -> bool:
+    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
         prompt = sequence.prompt_length
         if self._after_prompt is None:  # this step began with the prompt's last token
             self._after_prompt = logits[0].copy()
@@ -49,7 +50,7 @@ class ScoreWork:
             self._add(self._after_prompt, 0)
             sequence.logits_from = prompt
         if sequence.computed > sequence.logits_from:
-            rewind(sequence.logits_from)
+            rewind(sequence, sequence.logits_from)
         return False
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -67,9 +68,7 @@ class ScoreWork:
 
     def _add(self, logits: Logits, place: int) -> None:
         """The continuation's token at ``place`` is predicted by these logits [vocab]."""
-        top = float(logits.max())
-        normaliser = top + float(np.log(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
-        self._sums[self._at] += float(logits[self._continuations[self._at][place]]) - normaliser
+        self._sums[self._at] += log_probability(logits, self._continuations[self._at][place], 0)[0]
 
 
 class LogitsWork:
@@ -83,7 +82,7 @@ class LogitsWork:
         sequence.limit = sequence.prompt_length
         sequence.logits_from = 0
 
-    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[int], Any]) -> bool:
+    def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
         self._parts.append(logits.copy())
         sequence.logits_from = position + len(logits)
         return sequence.logits_from == sequence.prompt_length

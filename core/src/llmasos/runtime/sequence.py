@@ -30,6 +30,7 @@ class Sequence:
         draft: tokens guessed to follow, to be checked in the step that is planned.
         drafter: guesses at most so many tokens that follow, where the request wants that.
         logits_from: first position whose logits are all wanted; None where only the last position's are.
+        group: sequences that end when this one does: beams of one search.
         limit: tokens its slot will hold at most.
         high_water: most tokens it ever had computed; a preemption must not come before a gain over it.
         cost: tokens the engine computed for it.
@@ -47,6 +48,7 @@ class Sequence:
         "drafter",
         "first_token",
         "generated",
+        "group",
         "high_water",
         "limit",
         "logits_from",
@@ -75,6 +77,7 @@ class Sequence:
         self.state: State = "waiting"
         self.cached = 0
         self.preemptions = 0
+        self.group: tuple[Sequence, ...] = ()
         self.high_water = 0
         self.cost = 0
         self.limit = self.prompt_length + request.max_new_tokens
@@ -135,6 +138,13 @@ class Sequence:
             self.first_token = self._clock()
         self.tokens.append(token)
         self.generated += 1
+
+    def replace(self, tokens: list[int]) -> None:
+        """Go on with other tokens; how many of them are computed is the caller's to set right."""
+        if self.first_token is None:
+            self.first_token = self._clock()
+        self.tokens = tokens
+        self.generated = len(tokens) - self.prompt_length
 
     def start(self, slot: int, computed: int) -> None:
         """It got a slot that holds its first ``computed`` tokens already."""

@@ -37,6 +37,7 @@ class Ticket(Generic[R]):
         self._readers = 0
         self._async_readers: list[Callable[[], object]] = []
         self._when_done: list[Callable[[], object]] = []
+        self._listener: Callable[[str], object] | None = None
 
     def __repr__(self) -> str:
         state = "running" if not self._done else "failed" if self._error else "done"
@@ -51,6 +52,13 @@ class Ticket(Generic[R]):
         """Stop the request; its slot is free within a step. Does nothing once it is over."""
         if not self._done:
             self._cancel()
+
+    def listen(self, listener: Callable[[str], object]) -> None:
+        """Hand ``listener`` each piece of text as it comes, and at once those that have come; for one who passes them on."""
+        with self._changed:
+            self._listener = listener
+            for piece in self._pieces:
+                listener(piece)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called once when the request is over, on whichever thread ends it; at once where it is over already."""
@@ -140,6 +148,8 @@ class Ticket(Generic[R]):
             return
         with self._changed:
             self._pieces.append(piece)
+            if self._listener is not None:
+                self._listener(piece)
             if self._readers:
                 self._changed.notify_all()
             callbacks, self._async_readers = self._async_readers, []

@@ -34,9 +34,10 @@ class Work(Protocol):
 class Reading(Work, Protocol):
     """Work that reads the logits of tokens it knows: scores, raw logits."""
 
-    def accept(self, sequence: Sequence, position: int, logits: npt.NDArray[np.float32], rewind: Callable[[int], Any]) -> bool:
+    def accept(self, sequence: Sequence, position: int, logits: npt.NDArray[np.float32], rewind: Callable[[Sequence, int], Any]) -> bool:
         """Take the logits [n, vocab] of the tokens from ``position`` on; True once all is read.
 
-        To go on with other tokens it replaces ``sequence.tokens`` and calls ``rewind`` with the number of leading ones that stay.
+        To go on with other tokens it changes those of the sequence and calls ``rewind`` with it and the number of leading ones that
+        stay.
         """
         ...

@@ -59,6 +59,11 @@ class ModelTable:
         metadata={"help": "Tokens that one sequence can hold; left out: the model's own, as far as memory allows."},
     )
     allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
+    replicas: int = attrs.field(
+        default=1,
+        validator=attrs.validators.ge(1),
+        metadata={"help": "Processes that serve the model, each with weights of its own; 1: none beside the program's."},
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +74,7 @@ class ModelConfig:
     source: str
     context_length: int | None
     allow_pickle: bool
+    replicas: int = 1
     loader: ComponentConfig
     accelerate: tuple[ComponentConfig, ...]
     scheduler: ComponentConfig
@@ -179,7 +185,7 @@ class Config:
         if resources:
             found["resources"] = resources
         for name, model in self.models.items():
-            table = {"source": model.source, "allow_pickle": model.allow_pickle}
+            table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": model.replicas}
             if model.context_length is not None:
                 table["context_length"] = model.context_length
             composed = {
@@ -306,6 +312,7 @@ def _model(
         source=table.source,
         context_length=table.context_length,
         allow_pickle=table.allow_pickle,
+        replicas=table.replicas,
         loader=loader,
         accelerate=accelerate,
         scheduler=scheduler,

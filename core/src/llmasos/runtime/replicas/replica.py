@@ -1,0 +1,127 @@
+"""One replica as its parent sees it: a process, what was sent to it, and what came back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import Pipe
+from typing import Any, Final
+
+import attrs
+
+from llmasos.runtime.replicas.worker import WorkerSpec
+from llmasos.runtime.ticket import Ticket
+from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError
+
+#: Not ``-m``: the package imports the module, which Python would then run a second time.
+_SERVE: Final = "from llmasos.runtime.replicas.worker import main; main()"
+
+
+@attrs.define(eq=False)
+class Job:
+    """One call on its way: its requests' tickets by id, how often it moved, and whether computing it has begun."""
+
+    kind: str
+    request: Request
+    extra: Any
+    tokens: int
+    tickets: dict[str, Ticket[Any]]
+    moves: int = 0
+    begun: bool = False
+
+
+@attrs.frozen
+class Ready:
+    """What a replica says of itself once its model is loaded."""
+
+    info: EngineInfo
+    need: Any
+    loader: str
+    context_length: int
+    kv_capacity: int
+
+
+class Replica:
+    """A worker process. Messages arrive on a thread of its own.
+
+    Attributes:
+        number: its place among the replicas.
+        pid: of its process.
+        ready: what it said of itself; None while it loads.
+        failure: why it could not load.
+        jobs: what was sent to it and is not over, by request id.
+    """
+
+    def __init__(self, number: int, spec: WorkerSpec, on_message: Callable[[Replica, str, tuple[Any, ...]], None]) -> None:
+        if os.name != "posix":
+            raise ResourceError("Replicas need a POSIX system; set model.replicas to 1 here.")
+        self.number = number
+        self.ready: Ready | None = None
+        self.failure: LLMasOSError | None = None
+        self.jobs: dict[str, Job] = {}
+        self._on_message = on_message
+        self._sending = threading.Lock()
+        self._connection, theirs = Pipe()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        self.pid = self._process.pid
+        self.send(spec)
+        self._thread = threading.Thread(target=self._listen, name=f"llmasos-replica-{number}", daemon=True)
+        self._thread.start()
+
+    @property
+    def outstanding(self) -> int:
+        """Tokens sent to it that may still have to be computed."""
+        return sum(job.tokens for job in {id(job): job for job in self.jobs.values()}.values())
+
+    @property
+    def end(self) -> str:
+        """How its process ended, for messages."""
+        code = self._process.poll()
+        if code is None:
+            return "no longer answers"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+    def send(self, message: Any) -> bool:
+        """False where it is gone; its end is told by its thread."""
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the process, which wakes the thread that listens to it."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            self._connection.close()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                verb, *arguments = self._connection.recv()
+                self._on_message(self, verb, tuple(arguments))
+        except (EOFError, OSError):
+            self._process.kill()
+            self._process.wait()
+            self._on_message(self, "died", ())
