@@ -1,0 +1,71 @@
+"""The observer passes the conformance kit, and its lines say what became of each request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import observer_jsonl
+import pytest
+from observer_jsonl import JsonLines, line
+
+from llmasos_hookspecs.testing.observer import RECORDS, ObserverConformance
+
+
+@pytest.fixture(autouse=True)
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(observer_jsonl.VARIABLE, str(tmp_path / "requests.jsonl"))
+    return tmp_path / "requests.jsonl"
+
+
+class TestConformance(ObserverConformance):
+    module = "observer_jsonl"
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_line_for_each_request(log: Path) -> None:
+    """In order, whole, and with what never happened as null."""
+    for record in RECORDS.values():
+        observer_jsonl.llmasos_request_finished(record)
+    observer_jsonl.llmasos_pipeline_closed(object())
+    lines = read(log)
+    assert [each["id"] for each in lines] == [record.id for record in RECORDS.values()]
+    assert [each["finish_reason"] for each in lines] == [record.finish_reason for record in RECORDS.values()]
+    assert lines[0]["ttft_s"] == 0.5
+    assert lines[0]["total_s"] == 2.0
+    assert lines[2]["ttft_s"] is None
+    assert lines[4]["error"] == "The engine failed: 100% {of} it."
+
+
+def test_times_are_those_of_the_calendar() -> None:
+    assert line(RECORDS["served"], now=11.0, wall=1_700_000_010.0)["queued_at"] == "2023-11-14T22:13:20.000+00:00"
+
+
+def test_nobody_waits_for_the_disk(tmp_path: Path) -> None:
+    """A file that cannot be written loses lines, says how many in the next one, and blocks nobody."""
+    (tmp_path / "file").mkdir()
+    file = JsonLines(tmp_path / "file")
+    file.add({"id": 1})
+    file.flush()
+    (tmp_path / "file").rmdir()
+    file.add({"id": 2})
+    file.flush()
+    assert read(tmp_path / "file") == [{"id": 2, "dropped": 1}]
+
+
+def test_a_pipeline_tells_it(log: Path, tmp_path: Path) -> None:
+    """Composed by config, it writes what a real request took."""
+    llmasos = pytest.importorskip("llmasos")
+    from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    config = {"model": {"source": str(tmp_path / "model")}, "observers": [{"use": "jsonl"}]}
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        answer = pipeline.model.generate("otters", max_new_tokens=5)
+    (found,) = read(log)
+    assert found["prompt_tokens"] == answer.prompt_tokens
+    assert found["generated_tokens"] == len(answer.tokens)
+    assert found["finish_reason"] == answer.finish_reason
