@@ -17,6 +17,7 @@ from llmasos.runtime.composition import Composer, problems_as_one
 from llmasos.runtime.host import ModelHost
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.process import ProcessResources, process_resources
+from llmasos.runtime.status import serve_status
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
@@ -79,6 +80,8 @@ class Pipeline:
         self._closed = False
         self.number = next(_numbers)
         self._process.pipelines.add(self)
+        if process is None:
+            serve_status(_status)
         self._composer.plugins.notify("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
@@ -304,6 +307,12 @@ def load_model(
         pipeline.close()
         raise
     return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
+
+
+def _status() -> dict[str, Any]:
+    from llmasos import resources  # it imports this module
+
+    return resources.usage()
 
 
 def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:

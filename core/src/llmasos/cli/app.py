@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, chat, config, doctor, models, plugins, run, task
+from llmasos.cli import accelerate, chat, config, doctor, models, plugins, resources, run, task
 
 app = typer.Typer(
     name="llmasos",
@@ -39,6 +39,8 @@ app.command("tasks")(task.tasks)
 app.command("accelerate")(accelerate.accelerate)
 app.command("evaluate")(accelerate.evaluate)
 app.command("doctor")(doctor.doctor)
+app.command("ps")(resources.ps)
+app.command("top")(resources.top)
 app.add_typer(models.app, name="models")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")

@@ -1,0 +1,116 @@
+"""What this process is doing, told to ``llmasos ps`` and ``llmasos top`` on the same machine.
+
+A process with a pipeline listens at a port of the loopback interface, and says so in a file that only its user can read, with a word
+that whoever asks must know. Nothing is computed, and no thread wakes, until somebody asks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from llmasos.system.folders import data_folder
+
+#: Seconds that either side waits for the other.
+_TIMEOUT: Final = 5.0
+#: Bytes that an answer has at most.
+_LARGEST: Final = 16 << 20
+
+
+class StatusServer:
+    """Answers with plain data whoever knows the word in ``file``."""
+
+    def __init__(self, answer: Callable[[], Any], folder: Path | None = None) -> None:
+        self._answer = answer
+        self._word = secrets.token_hex(16)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.file: Final = (folder or _folder()) / f"{os.getpid()}.json"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.unlink(missing_ok=True)  # of an earlier process with the same number
+        with open(os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "port": self._socket.getsockname()[1], "word": self._word}, file)
+        self._thread = threading.Thread(target=self._serve, name="llmasos-status", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, and take the file away."""
+        self.file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._socket.close()
+        self._thread.join(_TIMEOUT)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return  # closed
+            with connection, contextlib.suppress(Exception):  # whoever asks badly gets no answer, and disturbs nobody
+                connection.settimeout(_TIMEOUT)
+                if hmac.compare_digest(connection.recv(64), self._word.encode()):
+                    connection.sendall(json.dumps(self._answer(), default=str).encode())
+
+
+def read_status(folder: Path | None = None) -> Iterator[dict[str, Any]]:
+    """What each process of this user says of itself, by ascending pid; files of processes that are gone are removed."""
+    for file in sorted((folder or _folder()).glob("*.json"), key=lambda file: (len(file.name), file.name)):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            yield {"pid": found["pid"], **_ask(int(found["port"]), str(found["word"]))}
+        except ConnectionRefusedError:
+            file.unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _ask(port: int, word: str) -> dict[str, Any]:
+    answer = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as connection:
+        connection.sendall(word.encode())
+        while part := connection.recv(1 << 16):
+            answer += part
+            if len(answer) > _LARGEST:
+                raise ValueError("the answer is too long to be one of ours")
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def _folder() -> Path:
+    return data_folder() / "run"
+
+
+_server: StatusServer | None = None
+_lock = threading.Lock()
+
+
+def serve_status(answer: Callable[[], Any]) -> None:
+    """Have this process answer from now on; once is enough. Where it cannot, nothing else suffers."""
+    global _server
+    with _lock:
+        if _server is None:
+            with contextlib.suppress(OSError):  # no loopback, or no folder to write to
+                _server = StatusServer(answer)
+                atexit.register(_server.close)
+
+
+def _after_fork_in_child() -> None:
+    """The thread stayed in the parent, and the file is the parent's."""
+    global _server, _lock
+    if _server is not None:
+        atexit.unregister(_server.close)
+        _server._socket.close()
+    _server, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
