@@ -23,7 +23,7 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
-from llmasos_backend_onnx.linear import Weights, choose, emit
+from llmasos_backend_onnx.linear import Weights, choose, emit, loses
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, QuantizedTensor, Tensor, as_float32
@@ -52,7 +52,7 @@ def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, pr
         decoder = _Decoder(checkpoint, writer, precision, progress)
         decoder.build()
         writer.save(MODEL)
-        return Built(weight_bytes=writer.weight_bytes, dtype=decoder.dtype(), notes=tuple(decoder.notes))
+        return Built(weight_bytes=writer.weight_bytes, dtype=decoder.dtype(), notes=decoder.notes())
 
 
 class _Decoder:
@@ -63,9 +63,9 @@ class _Decoder:
         self.precision = precision
         self.progress = progress
         self.names = set(checkpoint.names())
-        self.notes: list[str] = []
+        self.rounded = 0
+        self.dequantized = 0
         self.bits: list[int] = []
-        self.rank = 3
 
     def build(self) -> None:
         config, writer = self.config, self.writer
@@ -83,7 +83,6 @@ class _Decoder:
                 # The rest of the last layer touches each token by itself: only those whose logits are wanted go on.
                 attended = writer.node("GatherND", [attended, "wanted"], "attended.wanted")
                 hidden = writer.node("GatherND", [hidden, "wanted"], "hidden.wanted")
-                self.rank = 2
             projected = self._linear(f"layers.{layer}.o", [f"model.layers.{layer}.self_attn.o_proj"], attended, bias=config.output_bias)
             hidden, normed = self._skip_norm(f"layers.{layer}.post", hidden, projected, f"model.layers.{layer}.post_attention_layernorm")
             fed = self._feed_forward(layer, normed)
@@ -98,6 +97,17 @@ class _Decoder:
         """What most linear layers are computed from."""
         bits = max(set(self.bits), key=self.bits.count)
         return {32: "float32", 8: "int8", 4: "int4"}[bits]
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the weights."""
+        notes = []
+        if self.rounded:
+            notes.append(f"precision = {self.precision!r} rounded {self.rounded} weight matrices to fewer bits than they are stored in.")
+        if self.dequantized:
+            notes.append(
+                f"{self.dequantized} quantised weight matrices are computed in float32, since ONNX Runtime has no blocks for their groups."
+            )
+        return tuple(notes)
 
     def _tensor(self, name: str) -> Tensor:
         return self.checkpoint.tensor(f"{name}.weight")
@@ -204,9 +214,11 @@ class _Decoder:
         tied = self.config.tie_embeddings or "lm_head.weight" not in self.names
         tensor = self._tensor("model.embed_tokens" if tied else "lm_head")
         # The head decides between tokens: where the user asks for 4 bits it keeps 8.
-        weights = choose([tensor], "int8" if self.precision == "int4" else self.precision)
+        precision = "int8" if self.precision == "int4" else self.precision
+        weights = choose([tensor], precision)
         assert weights is not None
-        logits = self._emit("head", weights, normed, None)
+        self._count([tensor], weights, precision)
+        logits = emit(self.writer, "head", weights, normed)
         self.writer.output("logits", np.float32, ["N", self.config.vocab_size])
         self.writer.node("Identity", [logits], "logits")
 
@@ -217,10 +229,12 @@ class _Decoder:
 
     def _joined(self, name: str, parts: Sequence[str], value: str, *, bias: bool = False) -> list[str]:
         """One linear layer for all parts where their weights have a form in common, else one for each."""
-        weights = choose([self._tensor(part) for part in parts], self.precision)
+        tensors = [self._tensor(part) for part in parts]
+        weights = choose(tensors, self.precision)
         if weights is not None:
+            self._count(tensors, weights, self.precision)
             biases = np.concatenate([self._vector(f"{part}.bias") for part in parts]) if bias else None
-            return [self._emit(name, weights, value, biases)]
+            return [emit(self.writer, name, weights, value, biases)]
         return [output for part in parts for output in self._joined(f"{name}.{part.rpartition('.')[2]}", [part], value, bias=bias)]
 
     def _split(self, name: str, parts: Sequence[str], value: str, widths: Sequence[int], *, bias: bool = False) -> list[str]:
@@ -232,6 +246,11 @@ class _Decoder:
         self.writer.node("Split", [outputs[0], sizes], names, axis=-1)
         return names
 
-    def _emit(self, name: str, weights: Weights, value: str, bias: np.ndarray | None) -> str:
+    def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
+        """Keep account of what became of stored tensors."""
+        blocked = isinstance(weights, BlockMatrix)
         self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 32)
-        return emit(self.writer, name, weights, value, bias, rank=self.rank)
+        if blocked:
+            self.rounded += sum(loses(tensor, precision) for tensor in tensors)
+        elif precision != "fp32":
+            self.dequantized += sum(isinstance(tensor, QuantizedTensor) for tensor in tensors)

@@ -32,10 +32,22 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
     if any(block is None for block in blocks):
         return np.concatenate([as_float32(tensor) for tensor in tensors])
     block = min(block for block in blocks if block is not None)
-    bits = wanted or (4 if all(tensor.bits <= 4 and tensor.minimums is None for tensor in quantized) else 8)
-    if bits == 4 and any(tensor.minimums is not None and tensor.shape[1] % block for tensor in quantized):
-        bits = 8  # block sums need whole blocks
+    bits = wanted or (4 if all(tensor.bits <= 4 for tensor in quantized) else 8)
+    if bits == 4 and not _all_or_none_with_sums(quantized, block):
+        bits = 8
     return stack([pack(tensor, bits=bits, block=block) for tensor in quantized])
+
+
+def loses(tensor: Tensor, precision: Precision) -> bool:
+    """Whether ``precision`` rounds the tensor to fewer bits than it is stored in."""
+    bits = {"int8": 8, "int4": 4}.get(precision, 32)
+    return bits < (tensor.bits if isinstance(tensor, QuantizedTensor) else 32)
+
+
+def _all_or_none_with_sums(tensors: Sequence[QuantizedTensor], block: int) -> bool:
+    """Whether the tensors stack in 4 bits: float minimums take sums of whole blocks, for all rows of a matrix or for none."""
+    with_minimums = [tensor.minimums is not None for tensor in tensors]
+    return not any(with_minimums) or (all(with_minimums) and tensors[0].shape[1] % block == 0)
 
 
 def _quantized(tensor: Tensor, bits: int | None) -> QuantizedTensor:
@@ -45,7 +57,7 @@ def _quantized(tensor: Tensor, bits: int | None) -> QuantizedTensor:
     return quantize(as_float32(tensor), bits, DEFAULT_BLOCK)
 
 
-def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Floats | None = None, *, rank: int = 3) -> str:
+def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Floats | None = None) -> str:
     """Nodes for ``value @ weights.T + bias``; returns the name of the result, whose last dimension is the weights' rows."""
     if not isinstance(weights, BlockMatrix):
         product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
@@ -54,7 +66,7 @@ def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Flo
         return writer.node("Add", [product, writer.constant(f"{name}.bias", bias)], f"{name}.output")
     zero_points = weights.packed_zero_points()
     inputs = [
-        value,
+        _with_sums(writer, value, weights) if weights.sums else value,
         writer.constant(f"{name}.codes", weights.codes),
         writer.constant(f"{name}.scales", weights.scales),
         "" if zero_points is None else writer.constant(f"{name}.zero_points", zero_points),
@@ -63,30 +75,29 @@ def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Flo
     ]
     while not inputs[-1]:
         inputs.pop()
-    product = writer.node(
+    return writer.node(
         "MatMulNBits",
         inputs,
         f"{name}.product",
         domain=CONTRIB,
-        K=weights.columns,
+        K=weights.columns + 2 * weights.sums,
         N=weights.rows,
         bits=weights.bits,
         block_size=weights.block,
         accuracy_level=4,  # activations rounded to 8 bits, block by block: 4 times as fast, and a KL of about 1e-3
     )
-    if weights.offsets is None:
-        return product
-    return _add_offsets(writer, name, weights, value, product, rank)
 
 
-def _add_offsets(writer: GraphWriter, name: str, weights: BlockMatrix, value: str, product: str, rank: int) -> str:
-    """The part of the product that the offsets make: the sum of the inputs of each block times the block's offset."""
-    assert weights.offsets is not None
-    sums = f"{value}.sums{weights.block}"
-    if not writer.has(sums):
-        dimensions = np.array([*[0] * (rank - 1), -1, weights.block], dtype=np.int64)
-        shape = writer.constant(f"blocks{weights.block}.rank{rank}", dimensions)
-        blocked = writer.node("Reshape", [value, shape], f"{value}.blocks{weights.block}")
-        writer.node("ReduceSum", [blocked, writer.constant("last_axis", np.array([-1], dtype=np.int64))], sums, keepdims=0)
-    part = writer.node("MatMul", [sums, writer.constant(f"{name}.offsets", weights.offsets.T)], f"{name}.offset_part")
-    return writer.node("Add", [product, part], f"{name}.output")
+def _with_sums(writer: GraphWriter, value: str, weights: BlockMatrix) -> str:
+    """The value with the sums of its blocks behind it, twice."""
+    name = f"{value}.with_sums{weights.block}"
+    if not writer.has(name):
+        indicator = np.zeros((weights.columns, weights.sums), dtype=np.float32)
+        indicator[np.arange(weights.columns), np.arange(weights.columns) // weights.block] = 1
+        sums = writer.node(
+            "MatMul",
+            [value, writer.constant(f"blocks{weights.columns}x{weights.block}", indicator)],
+            f"{value}.sums{weights.block}",
+        )
+        writer.node("Concat", [value, sums, sums], name, axis=-1)
+    return name

@@ -14,10 +14,10 @@ from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import rotary_tables
 from llmasos_backend_onnx.session import DecoderSession, open_session
-from llmasos_hookspecs import Checkpoint, Context, EngineInfo, EngineLimits, ResourceError
+from llmasos_hookspecs import Checkpoint, Context, EngineInfo, EngineLimits, ResourceError, check_tensors
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
-_GRAPH_VERSION: Final = 1
+_GRAPH_VERSION: Final = 2
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngine:
@@ -28,7 +28,9 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngi
         CheckpointError: a tensor is missing or damaged.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
+    check_tensors(checkpoint)
     config = checkpoint.decoder
+    check_tensors(checkpoint)
     key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, version=_GRAPH_VERSION)
 
     def build(folder: Path) -> dict[str, Any]:

@@ -22,16 +22,20 @@ BLOCKS: Final = (16, 32, 64, 128, 256)
 
 @attrs.frozen(eq=False, kw_only=True)
 class BlockMatrix:
-    """A matrix whose weights are ``scale * (code - zero_point) + offset``, with one of each for every block of a row.
+    """A matrix whose weights are ``scale * (code - zero_point)``, with one scale and zero point for every block of a row.
+
+    Where ``sums`` is set, twice that many columns follow those of the matrix. They multiply the sums of the input's blocks, given
+    twice, so that a block's weights share an addend that no integer zero point can hold: the first set of codes makes the
+    addend roughly, the second what is missing. See ``split_minimums``.
 
     Attributes:
         columns: the input dimension; the last block is padded where ``block`` does not divide it.
+        sums: 0, or the number of the input's blocks, rounded up to a multiple of ``block``.
         bits: 4 or 8.
         block: columns that share a scale, one of ``BLOCKS``.
         codes: uint8 [rows, blocks, block * bits / 8]; of two 4-bit codes in a byte the first is in the low half.
         scales: float32 [rows, blocks].
         zero_points: uint8 [rows, blocks], unpacked; None where all are ``2 ** (bits - 1)``.
-        offsets: float32 [rows, blocks]; None where all are 0. The operators do not know these; see ``linear``.
     """
 
     columns: int
@@ -40,7 +44,7 @@ class BlockMatrix:
     codes: Bytes
     scales: Floats
     zero_points: Bytes | None = None
-    offsets: Floats | None = None
+    sums: int = 0
 
     @property
     def rows(self) -> int:
@@ -58,10 +62,12 @@ class BlockMatrix:
         if self.bits == 4:
             codes = np.stack((codes & 15, codes >> 4), axis=-1).reshape(*codes.shape[:2], self.block)
         zeros = np.float32(1 << (self.bits - 1)) if self.zero_points is None else self.zero_points[..., None].astype(np.float32)
-        weights = self.scales[..., None] * (codes.astype(np.float32) - zeros)
-        if self.offsets is not None:
-            weights += self.offsets[..., None]
-        return weights.reshape(self.rows, -1)[:, : self.columns]
+        weights = (self.scales[..., None] * (codes.astype(np.float32) - zeros)).reshape(self.rows, -1)
+        matrix = weights[:, : self.columns]
+        if self.sums:
+            addends = weights[:, self.columns :].reshape(self.rows, 2, self.sums).sum(axis=1)
+            matrix = matrix + np.repeat(addends, self.block, axis=1)[:, : self.columns]
+        return matrix
 
 
 def block_of(tensor: QuantizedTensor) -> int | None:
@@ -76,8 +82,8 @@ def block_of(tensor: QuantizedTensor) -> int | None:
 def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
     """The tensor with the same weights in ``bits`` bits, at least as many as it has.
 
-    ``block`` must divide the tensor's group. Float minimums become offsets, which is exact, in 4 bits; in 8 bits they become zero
-    points by ``absorb_minimums``.
+    ``block`` must divide the tensor's group. Float minimums become zero points: by ``absorb_minimums`` in 8 bits, by
+    ``split_minimums`` in 4, for which whole blocks are needed.
     """
     columns = tensor.shape[1]
     blocks = -(-columns // block)
@@ -91,13 +97,12 @@ def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
     codes = tensor.codes
     middle = 1 << (bits - 1)
     zero_points: Bytes | None = None
-    offsets: Floats | None = None
+    sums = 0
     if tensor.minimums is not None:
+        convert = absorb_minimums if bits == 8 else split_minimums
+        sums = 0 if bits == 8 else -(-blocks // block) * block
         minimums = spread(tensor.minimums).astype(np.float32)
-        if bits == 8:
-            codes, scales, zero_points = absorb_minimums(_blocked(codes, block, 0), scales, minimums, tensor.bits)
-        else:
-            offsets = minimums + np.float32(middle) * scales
+        codes, scales, zero_points = convert(_blocked(codes, block, 0), scales, minimums, tensor.bits)
     elif tensor.zeros is not None:
         zero_points = spread(tensor.zeros).astype(np.uint8)
     else:
@@ -105,7 +110,40 @@ def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
     if codes.ndim == 2:
         codes = _blocked(codes, block, middle)
     packed = codes if bits == 8 else _pack_nibbles(codes)
-    return BlockMatrix(columns=columns, bits=bits, block=block, codes=packed, scales=scales, zero_points=zero_points, offsets=offsets)
+    return BlockMatrix(columns=columns, bits=bits, block=block, codes=packed, scales=scales, zero_points=zero_points, sums=sums)
+
+
+def split_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -> tuple[Bytes, Floats, Bytes]:
+    """``scale * code + minimum`` as ``scale * (code - zero) + rest`` with 4-bit zeros, and the rests as columns of their own.
+
+    The rest of a block adds ``rest * sum(x)`` to the product, for the sum of the block's inputs: the rests are the weights of one
+    more input for each block. They are codes of 4 bits like all weights, twice, the second time for what the first rounding lost.
+    What is lost in the end is below 1/450 of the distance between two codes: 1/2 by the zero, 1/15 of it by each rounding.
+
+    Args:
+        codes: [rows, blocks, block], each below ``2 ** bits``, at most 16.
+        scales, minimums: [rows, blocks].
+
+    Returns:
+        codes [rows, blocks + more, block], scales and zeros [rows, blocks + more], where the further blocks hold the rests.
+    """
+    blocks, block = codes.shape[1:]
+    flat = scales == 0
+    # A block of one weight, the minimum: the code 0 with the zero 1 and the scale -minimum.
+    scales = np.where(flat, -minimums, scales)
+    codes = np.where(flat[..., None], np.uint8(0), codes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exact = np.where(flat, np.float32(1), -minimums / scales)
+    zeros = np.clip(np.rint(exact), 0, 15)
+    rests = np.where(flat, np.float32(0), minimums + scales * zeros).astype(np.float32)
+    parts = [(codes, scales, zeros.astype(np.uint8))]
+    for _ in range(2):
+        rounded = quantize(_pad(rests, -blocks % block, 0), 4, block)
+        assert rounded.zeros is not None
+        rests = rests - rounded.dequantize()[:, :blocks]
+        parts.append((_blocked(rounded.codes, block, 0), rounded.scales, rounded.zeros))
+    all_codes, all_scales, all_zeros = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    return all_codes, all_scales.astype(np.float32), all_zeros
 
 
 def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -> tuple[Bytes, Floats, Bytes]:
@@ -151,24 +189,21 @@ def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -
 
 
 def stack(parts: Sequence[BlockMatrix]) -> BlockMatrix:
-    """Matrices of the same columns, bits and block, one below the other."""
+    """Matrices of the same columns, sums, bits and block, one below the other."""
     first = parts[0]
     if len(parts) == 1:
         return first
-    zero_points = offsets = None
+    zero_points: Bytes | None = None
     if any(part.zero_points is not None for part in parts):
         default = np.uint8(1 << (first.bits - 1))
         zero_points = np.concatenate(
             [np.full(part.scales.shape, default, dtype=np.uint8) if part.zero_points is None else part.zero_points for part in parts]
         )
-    if any(part.offsets is not None for part in parts):
-        offsets = np.concatenate([np.zeros_like(part.scales) if part.offsets is None else part.offsets for part in parts])
     return attrs.evolve(
         first,
         codes=np.concatenate([part.codes for part in parts]),
         scales=np.concatenate([part.scales for part in parts]),
         zero_points=zero_points,
-        offsets=offsets,
     )
 
 

@@ -33,8 +33,6 @@ def open_session(model: Path, *, threads: int | None, spin: bool) -> ort.Inferen
     options.log_severity_level = 4  # errors are raised; the log would tell them twice
     options.enable_mem_pattern = False  # shapes change with every prefill; a plan for each would be kept for ever
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    # Between two steps the process should be idle, whatever it does within one.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:

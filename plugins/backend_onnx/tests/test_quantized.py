@@ -1,0 +1,132 @@
+"""Quantised checkpoints are computed at the precision they are stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from llmasos_backend_onnx import Options
+from llmasos_backend_onnx.engine import OnnxEngine
+from llmasos_backend_onnx.packing import quantize
+from llmasos_hookspecs import QuantizedTensor, Row
+
+TOKENS = np.random.default_rng(5).integers(0, 101, 24).tolist()
+Start = Callable[..., OnnxEngine]
+FAMILIES = ("llama", "llama-biases-linear", "llama-wide-heads", "mistral-window", "qwen2", "qwen3")
+
+
+def q4_1(weights: np.ndarray) -> QuantizedTensor:
+    """GGUF's Q4_1: blocks of 32, a float scale and a float minimum."""
+    rows, columns = weights.shape
+    blocks = weights.reshape(rows, -1, 32)
+    low, high = blocks.min(axis=2), blocks.max(axis=2)
+    scales = (high - low) / np.float32(15)
+    codes = np.clip(np.rint((blocks - low[..., None]) / scales[..., None]), 0, 15).astype(np.uint8)
+    return QuantizedTensor(codes=codes.reshape(rows, columns), scales=scales, bits=4, group=32, minimums=low)
+
+
+def q8_0(weights: np.ndarray) -> QuantizedTensor:
+    return quantize(weights, 8, 32)
+
+
+def int4_zeros(weights: np.ndarray) -> QuantizedTensor:
+    return quantize(weights, 4, 32)
+
+
+def int8_rows(weights: np.ndarray) -> QuantizedTensor:
+    """One scale a row."""
+    scales = np.abs(weights).max(axis=1, keepdims=True) / np.float32(127)
+    codes = (np.rint(weights / scales) + 128).astype(np.uint8)
+    return QuantizedTensor(codes=codes, scales=scales, bits=8, group=weights.shape[1])
+
+
+FORMS = {"q4_1": q4_1, "q8_0": q8_0, "int4-zeros": int4_zeros, "int8-rows": int8_rows}
+
+
+def quantized(checkpoint, form: str, *, head: str | None = None):
+    replaced = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith("_proj.weight"):
+            replaced[name] = FORMS[form](tensor)
+        elif head and tensor.ndim == 2:
+            replaced[name] = FORMS[head](tensor)
+    return checkpoint.replaced(replaced)
+
+
+def divergence(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Mean KL divergence from the reference's distribution, in nats."""
+    one, other = (x - x.max(axis=-1, keepdims=True) for x in (reference.astype(np.float64), logits.astype(np.float64)))
+    one, other = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (one, other))
+    return float((np.exp(one) * (one - other)).sum(axis=-1).mean())
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [*((family, "q4_1") for family in FAMILIES), *(("llama", form) for form in ("q8_0", "int4-zeros", "int8-rows")), ("qwen3", "q8_0")],
+)
+def test_auto_computes_what_is_stored(checkpoints, start: Start, family: str, form: str) -> None:
+    checkpoint = checkpoints[family]
+    stored = quantized(checkpoint, form, head="q8_0")
+    engine = start(stored, Options())
+    assert engine.info.dtype == ("int4" if "4" in form else "int8")
+    assert engine.info.notes == ()
+    reference = stored.reference(TOKENS)
+    slot = engine.open()
+    prompt = engine.step([Row(slot, TOKENS[:12], 0, "all")])[0].copy()
+    decoded = [engine.step([Row(slot, [TOKENS[at]], at)])[0][0].copy() for at in range(12, 24)]
+    logits = np.concatenate([prompt, decoded])
+    # What is left is the rounding of activations to 8 bits, which these tiny models magnify; rounding 4-bit weights anew costs far more.
+    assert divergence(logits, reference) < 5e-3
+    if "4" in form:
+        assert divergence(checkpoint.reference(TOKENS), reference) > 5 * divergence(logits, reference)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_fp32_is_the_dequantised_model(checkpoints, start: Start, form: str) -> None:
+    stored = quantized(checkpoints["qwen2"], form, head="q8_0")
+    engine = start(stored, Options(precision="fp32"))
+    logits = engine.step([Row(engine.open(), TOKENS, 0, "all")])[0]
+    np.testing.assert_allclose(logits, stored.reference(TOKENS), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_batches_and_chunks_do_not_change_a_row(checkpoints, start: Start, form: str) -> None:
+    engine = start(quantized(checkpoints["llama"], form), Options())
+    slots = [engine.open() for _ in range(4)]
+    for index, slot in enumerate(slots):
+        engine.step([Row(slot, TOKENS[: 5 + 3 * index], 0)])
+    rows = [Row(slot, [TOKENS[index]], 5 + 3 * index) for index, slot in enumerate(slots)]
+    together = [result.copy() for result in engine.step(rows)]
+    for index, (row, expected) in enumerate(zip(rows, together, strict=True)):
+        engine.truncate(row.slot, 5 + 3 * index)
+        np.testing.assert_array_equal(engine.step([row])[0], expected)
+    engine.truncate(slots[0], 0)
+    engine.truncate(slots[1], 0)
+    whole = engine.step([Row(slots[0], TOKENS, 0, "all")])[0]
+    chunks = [engine.step([Row(slots[1], TOKENS[at : at + 6], at, "all")])[0].copy() for at in range(0, 24, 6)]
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+
+
+@pytest.mark.parametrize("mixed", [("q4_1", "q8_0"), ("q4_1", "int4-zeros"), ("q8_0", None)])
+def test_layers_stored_in_several_forms(checkpoints, start: Start, mixed: tuple[str, str | None]) -> None:
+    """Of q, k and v one may be stored in more bits than the others, or in floats."""
+    checkpoint = quantized(checkpoints["llama"], mixed[0])
+    names = [name for name in checkpoint.tensors if "v_proj" in name or "up_proj" in name]
+    floats = checkpoints["llama"].tensors
+    stored = checkpoint.replaced({name: FORMS[mixed[1]](floats[name]) if mixed[1] else floats[name] for name in names})
+    engine = start(stored, Options())
+    logits = engine.step([Row(engine.open(), TOKENS, 0, "all")])[0]
+    assert divergence(logits, stored.reference(TOKENS)) < 5e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3-biases"])
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 1e-2), ("int4", 0.5)])
+def test_a_float_model_is_quantised_where_asked(checkpoints, start: Start, family: str, precision: str, limit: float) -> None:
+    checkpoint = checkpoints[family]
+    engine = start(checkpoint, Options(precision=precision))
+    assert engine.info.dtype == precision
+    assert any("rounded" in note for note in engine.info.notes)
+    logits = engine.step([Row(engine.open(), TOKENS, 0, "all")])[0]
+    assert divergence(logits, checkpoint.reference(TOKENS)) < limit
