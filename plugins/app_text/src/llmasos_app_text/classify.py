@@ -66,7 +66,7 @@ def llmasos_component() -> Component:
         summary="Choose the label that fits a text best.",
         options=Options,
         examples=(
-            'llmasos task classify --text "The match ended two to one." --labels sports,politics,cooking',
+            'llmasos task classify --text "The match ended two to one." --labels sports --labels cooking',
             'model.run("classify", text="Stir the soup.", labels=["sports", "cooking"]).label',
         ),
     )
