@@ -14,8 +14,8 @@ from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel,
 _ACTIONS = ("send", "list", "show", "delete")
 _LEVELS = ("beginner", "intermediate", "advanced")
 
-#: One line that ends with a question mark, for a turn that asked nothing by itself.
-QUESTION = r"[\p{L}\p{N}][^?？\n]*[?？]"
+#: One short sentence that ends with a question mark, for a turn that asked nothing by itself. Bounded, or a small model lectures on.
+QUESTION = r"[\p{L}\p{N}][^.!?。！？\n]{0,140}[?？]"
 
 
 @attrs.frozen(kw_only=True)
