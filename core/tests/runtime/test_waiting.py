@@ -45,14 +45,15 @@ ACTIONS = st.lists(
 
 @given(ACTIONS)
 def test_ranks_that_get_worse_are_served_in_exact_order(actions: list[tuple[str, str, int]]) -> None:
-    """With counters that only grow, the best is the one that sorting everything at that moment would give."""
+    """With counters of tenants that only grow, and arrival within a tenant, the best is the one that sorting everything at that moment
+    would give."""
     policy = ByTable()
     queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
     waiting: dict[str, Sequence] = {}
     for number, (action, tenant, value) in enumerate(actions):
         if action == "push":
             name = f"r{number}"
-            policy.requests[name] = value
+            policy.requests[name] = number
             waiting[name] = sequence(name, tenant)
             queue.push(waiting[name], 0.0)
         elif action == "charge":

@@ -39,6 +39,7 @@ from llmasos_hookspecs import (
     LLMasOSError,
     ModelClosed,
     Request,
+    RequestError,
     RequestRecord,
     SchedulingPolicy,
     Score,
@@ -144,6 +145,8 @@ class EngineLoop:
 
         The first is the request itself; the others have ids ``ID/1`` and so on, and seeds that count up from its seed.
         """
+        if request.sampling.num_beams > 1:
+            raise RequestError("Beam search gives one text; ask for either n continuations or num_beams.")
         requests = [request, *(_sibling(request, place) for place in range(1, n))]
         pairs = [self._generation(each) for each in requests]
 

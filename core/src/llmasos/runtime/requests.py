@@ -56,8 +56,8 @@ class RequestChecks:
         need = width * (len(request.tokens) + request.max_new_tokens)
         if need > self._ledger.capacity:
             raise ResourceError(
-                f"{width} beams need room for {need} tokens, and the KV cache holds {self._ledger.capacity}; ask for fewer beams or tokens, or "
-                f"raise resources.memory."
+                f"{width} beams need room for {need} tokens, and the KV cache holds {self._ledger.capacity}; ask for fewer beams or "
+                f"tokens, or raise resources.memory."
             )
 
     def _known(self, tokens: Many[int], what: str) -> None:

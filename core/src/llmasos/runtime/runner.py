@@ -238,6 +238,9 @@ class Runner:
         return False
 
     def _read(self, sequence: Sequence, work: Work, position: int, logits: Logits) -> None:
+        if np.isnan(logits).any():
+            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN")))
+            return
         reading: Reading = work  # type: ignore[assignment]
         if reading.accept(sequence, position, logits, self.scheduler.rewind):
             self._finish(sequence, "length")

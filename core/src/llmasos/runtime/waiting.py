@@ -33,9 +33,10 @@ class WaitingQueue:
     """Sequences that wait for a slot: one heap a tenant, and one over the tenants' heads.
 
     A rank may depend on time and on counters, so one that was taken earlier is only a guess. It is taken anew when its sequence heads
-    its tenant and seems to be the best of all (exact for ranks that only get worse meanwhile, such as fair shares), and for a few
-    others in turn at each step (for those that get better, such as ageing). So a step costs the same with ten waiting or ten
-    thousand, and a tenant who floods the queue takes one place at its head.
+    its tenant and seems to be the best of all: between tenants the order is exact for ranks that only get worse meanwhile, such as
+    fair shares. For those that get better, such as ageing, a few are taken anew in turn at each step. Within a tenant the order is that
+    of the ranks when they were queued, until their turn comes. So a step costs the same with ten waiting or ten thousand, and a tenant
+    who floods the queue takes one place at its head.
 
     Attributes:
         tokens: tokens yet to compute at most of all that wait.
