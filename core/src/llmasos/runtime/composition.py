@@ -28,7 +28,7 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_LOADER
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
-from llmasos.system.folders import cache_folder
+from llmasos.system.folders import cache_folder, working_cache_folder
 from llmasos.system.options import find_problems, structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 #: Where a scheduler's options say nothing.
 _MAX_SEQUENCES: Final = 8
 _STEP_TOKENS: Final = 512
+#: Bytes of weights whose digest takes less than a second: what loading these took is kept though no budget asks for it.
+_QUICK_DIGEST: Final = 1 << 30
 
 
 class Composer:
@@ -123,7 +125,7 @@ class Composer:
 
         accelerators = Accelerators(find=functools.partial(self.component, "accelerator"), call=self.plugins.call, context=self._context)
         return run_acceleration(
-            checkpoint, stages, accelerators, cache=cache_folder() / "acceleration", seed=self.config.seed, sink=self._sink, **how
+            checkpoint, stages, accelerators, cache=working_cache_folder() / "acceleration", seed=self.config.seed, sink=self._sink, **how
         )
 
     def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
@@ -164,7 +166,8 @@ class Composer:
             load_seconds=time.monotonic() - began,
             measured=True,
         )
-        self._measurements.add(self._measurement_key(model, opened, loader), need)
+        if self._memory() is not None or info.weight_bytes < _QUICK_DIGEST:
+            self._measurements.add(self._measurement_key(model, opened, loader), need)
         memory = self._process.residency.memory
         loop = EngineLoop(
             engine,
@@ -346,7 +349,7 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:
-    return cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
+    return working_cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
 
 
 def _refusal(loader: LoadedComponent, checkpoint: Checkpoint) -> str:

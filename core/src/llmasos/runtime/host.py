@@ -56,7 +56,7 @@ class Policy:
 
 @attrs.frozen
 class Call(Generic[R]):
-    """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` in one sequence."""
+    """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` at once to be sure to end."""
 
     tokens: int
     send: Callable[[EngineLoop | ReplicaSet], R]
@@ -116,7 +116,8 @@ class RunningModel:
 
     def _room(self, request: Request, new_tokens: int) -> int:
         """Tokens that the request holds at most; one that is too long for the context is refused by the loop, not by the memory."""
-        return min(len(request.tokens) + new_tokens, self.loop.context_length)
+        # Beams move together, so there must be room for all of them at once; whatever else a request forks can wait for its turn.
+        return min(len(request.tokens) + new_tokens, self.loop.context_length) * max(1, request.sampling.num_beams)
 
     def _tail(self, text: str, head: list[int], continuation: str, special: bool) -> list[int]:
         """Tokens that ``continuation`` adds to ``text``, as they are where both are written together.

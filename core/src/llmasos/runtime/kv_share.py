@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.memory import KVShare, MemoryLedger
 
 #: Tokens drawn from the memory ledger at once, so that most steps ask nobody.
-_PAGE = 64
+_PAGE: Final = 64
 
 
 class SharedKVLedger(KVLedger):

@@ -16,6 +16,9 @@ from llmasos.runtime.prediction import Need
 from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 
+#: The need of a model that no budget bounds.
+_NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
+
 State = Literal["not loaded", "loading", "loaded", "unloading", "closed"]
 
 #: Seconds for which loaded models go on taking requests though another one waits for their memory: at least, and at most. Between
@@ -178,7 +181,7 @@ class Residency:
             lease.release()
 
     def acquire(self, place: Place, tokens: int = 0) -> Lease:
-        """A lease on a model with KV room for ``tokens`` in one sequence; loads it, and waits for memory where need be.
+        """A lease on a model with KV room for ``tokens``; loads it, and waits for memory where need be.
 
         Raises:
             ResourceError: it can never fit beside what is pinned.
@@ -211,6 +214,10 @@ class Residency:
 
     def settle(self, budget: Budget) -> None:
         """A budget was changed: unload idle models while more is used than it allows, and look again at what waits."""
+        with self._changed:
+            for place in self._places:
+                if place.state == "not loaded":
+                    place.need = None  # it may not have been asked for while nothing bounded it
         while True:
             with self._changed:
                 self._changed.notify_all()
@@ -353,7 +360,8 @@ class Residency:
 
     def _predict(self, place: Place) -> None:
         if place.need is None and place.state != "closed":
-            need = place.resident.need()
+            # Unbounded, nobody has to make room, and the digest of large files is not worth the figures.
+            need = place.resident.need() if place.account.bounds else _NOTHING
             with self._changed:
                 if place.need is None:
                     place.need = need

@@ -21,7 +21,7 @@ from llmasos.runtime.requests import RequestChecks
 from llmasos.runtime.ticket import Ticket
 from llmasos.runtime.usage import Usage
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
+from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
 #: Replicas that a request may see die before it is taken for what kills them.
 _MOVES: Final = 2
@@ -171,7 +171,7 @@ class ReplicaSet:
         while able:
             number = self._router.choose(job.request, able)
             replica = self._replicas[number]
-            need = min(job.tokens, replica.ready.context_length if replica.ready else job.tokens)
+            need = min(job.tokens, replica.ready.context_length if replica.ready else job.tokens) * max(1, job.request.sampling.num_beams)
             if replica.send(("submit", job.kind, job.request, job.extra, need)):
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
                 return
@@ -187,7 +187,7 @@ class ReplicaSet:
             for job in self._homeless:
                 if request_id in job.tickets:
                     self._homeless.remove(job)
-                    self._fail(job, ModelClosed(f"Request {request_id} was cancelled while every replica of {self.model} was down."))
+                    self._fail(job, Cancelled(f"Request {request_id} was cancelled while no replica of {self.model} was ready."))
                     return
 
     # What replicas say; on their threads
