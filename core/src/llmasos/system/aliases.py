@@ -133,7 +133,7 @@ class Aliases:
     def _read(self) -> dict[str, str]:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, RecursionError) as error:
             raise SourceError(f"The aliases in {self.path} cannot be read ({error}); mend or remove the file.") from error

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +27,28 @@ def data_folder() -> Path:
 def cache_folder() -> Path:
     """The folder of what can be made again."""
     return _below_home("cache") or _platform("user_cache_dir")
+
+
+def working_cache_folder() -> Path:
+    """``cache_folder``, or, where nothing can be written there, a folder that lasts as long as the process; the user is told."""
+    return _working(cache_folder())
+
+
+@functools.cache
+def _working(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # asks the file system itself: access bits say nothing of read-only mounts
+            return folder
+    except OSError as error:
+        substitute = Path(tempfile.mkdtemp(prefix=f"{_APPLICATION}-cache-"))
+        atexit.register(shutil.rmtree, substitute, ignore_errors=True)
+        warnings.warn(
+            f"The cache in {folder} cannot be written ({error.strerror}), so what is built now is built anew next time; set LLMASOS_HOME.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return substitute
 
 
 def _below_home(name: str) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
@@ -16,6 +17,8 @@ from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 Floats = npt.NDArray[np.float32]
 
 _SHUT_DOWN: Final = "The engine was shut down; load the model again."
+
+forks.register()
 
 
 class OnnxEngine:
