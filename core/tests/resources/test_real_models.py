@@ -13,6 +13,7 @@ import pytest
 
 import llmasos
 from llmasos.runtime.process import ProcessResources
+from llmasos.system.config import Config
 from llmasos_hookspecs import ResourceError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
@@ -50,20 +51,20 @@ def alone(folders: dict[str, str]) -> dict[tuple[str, str], str]:
 PROMPTS = ["otters", "a river in the valley", "one two three four five six seven eight nine ten " * 2, "z" * 120]
 
 
-@pytest.fixture
-def for_two(folders: dict[str, str]) -> Iterator[llmasos.Pipeline]:
-    """Three models, and memory for two of them with a whole context each."""
+@pytest.fixture(params=[256, 70], ids=["whole contexts", "one long request"])
+def for_two(folders: dict[str, str], request: pytest.FixtureRequest) -> Iterator[llmasos.Pipeline]:
+    """Three models, and memory for the weights of two of them, with KV for so many tokens each."""
     process = ProcessResources()
     with llmasos.load_model(folders["a"], loader=FP32) as model:
         facts = model.describe()
-    each = facts["weight_bytes"] + facts["context_length"] * facts["kv_bytes_per_token"]
+    each = facts["weight_bytes"] + request.param * facts["kv_bytes_per_token"]
     assert facts["weight_bytes"] > each / 2, "a third one would fit"
     config = {
         "models": {name: {"source": folder} for name, folder in folders.items()},
         "loader": FP32,
         "resources": {"memory": 2 * each, "threads": 1},
     }
-    with llmasos.Pipeline(llmasos.Pipeline.from_config(config).config, process=process) as pipeline:
+    with llmasos.Pipeline(Config.from_mapping(config), process=process) as pipeline:
         yield pipeline
 
 
