@@ -36,7 +36,7 @@ class Hypothesis:
 
     def score(self, length_penalty: float) -> float:
         """Log probability, divided by a power of the length: above 0 it favours long texts."""
-        return self.total / len(self.tokens) ** length_penalty
+        return float(self.total / len(self.tokens) ** length_penalty)
 
 
 class BeamSearch:
