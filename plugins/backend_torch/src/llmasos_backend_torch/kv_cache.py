@@ -66,7 +66,7 @@ class LayerCache:
 def _scatter(target: Tensor, plan: StepPlan, new: Tensor) -> None:
     """Write new [total, ..., dim] into target [rows, ..., positions, dim]."""
     decodes = plan.decode_rows.shape[0]
-    if decodes == 1:
+    if decodes == 1 and plan.fixed_mask is None:
         run = plan.runs[0]
         target[run.row].select(-2, run.lengths[0] - 1).copy_(new[0])
     elif decodes:
@@ -83,10 +83,16 @@ class KVCache:
     Args:
         max_rows: slots that can be open at once.
         max_positions: tokens a slot can hold.
+        spare: keep one more row than there are slots, for what nobody is to read.
+
+    Attributes:
+        generation: counts how often tensors were replaced by larger ones.
     """
 
-    def __init__(self, max_rows: int, max_positions: int) -> None:
+    def __init__(self, max_rows: int, max_positions: int, *, spare: bool = False) -> None:
         self.max_rows, self.max_positions = max_rows, max_positions
+        self.generation = 0
+        self._spare = int(spare)
         self.layers: dict[int, LayerCache] = {}
         self._rows, self._positions = 1, min(_FIRST_POSITIONS, max_positions)
 
@@ -102,16 +108,22 @@ class KVCache:
         self._rows = _doubled(self._rows, rows, self.max_rows)
         self._positions = _doubled(self._positions, positions, self.max_positions)
         for layer in self.layers.values():
-            if layer.keys.shape[0] < self._rows or layer.keys.shape[2] < self._positions:
-                layer.grow(self._rows, self._positions)
+            if layer.keys.shape[0] < self._rows + self._spare or layer.keys.shape[2] < self._positions:
+                layer.grow(self._rows + self._spare, self._positions)
+                self.generation += 1
 
     def layer(self, index: int, kv_heads: int, key_dim: int, value_dim: int, like: Tensor) -> LayerCache:
         """The cache of a layer, made of these sizes and of the dtype and device of ``like`` where it is new."""
         found = self.layers.get(index)
         if found is None:
-            found = LayerCache(kv_heads, key_dim, value_dim, self._rows, self._positions, like)
+            found = LayerCache(kv_heads, key_dim, value_dim, self._rows + self._spare, self._positions, like)
             self.layers[index] = found
         return found
+
+    @property
+    def spare_row(self) -> int:
+        """The row past those of the slots that there is room for now."""
+        return self._rows
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first ``length`` positions of one cache row to another, in every layer."""

@@ -64,6 +64,16 @@ class LlamaDecoder:
         """Bytes of weights in memory."""
         return self._embedding.nbytes + self._norm.nbytes + self._head.nbytes + sum(layer.nbytes for layer in self._layers)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and of the KV cache."""
+        return self._embedding.dtype
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that a token sees, itself included; None: all before it."""
+        return self._config.sliding_window
+
     def kv_bytes_per_token(self) -> int:
         config = self._config
         return config.num_layers * 2 * config.kv_width * self._embedding.element_size()

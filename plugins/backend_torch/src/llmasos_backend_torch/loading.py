@@ -66,8 +66,6 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
     positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
     with context.progress("Loading weights", decoder.num_layers, "layers") as progress:
         model = load_llama(checkpoint, precision, positions, progress.advance)
-    if options.compile:
-        model.compile()
     info = engine_info(
         precision,
         context.limits,
@@ -76,7 +74,12 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
         weight_bytes=model.nbytes,
         kv_bytes_per_token=model.kv_bytes_per_token(),
     )
-    return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
+    if not options.compile and precision.device.type != "cuda":
+        return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
+    from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph
+
+    static = StaticDecoder(model, compiled if options.compile else cuda_graph)
+    return TorchEngine(static, KVCache(info.max_sequences, info.context_length, spare=True), info)
 
 
 def engine_info(

@@ -45,7 +45,10 @@ class Options:
         metadata={"help": "Compute threads of this process; by default the limit that the runtime sets, else PyTorch's own choice."},
     )
     compile: bool = attrs.field(
-        default=False, metadata={"help": "Compile the layers with torch.compile; the first steps take minutes, later ones are faster."}
+        default=False,
+        metadata={
+            "help": "Compile decode steps of the fused forward with torch.compile; each new shape takes minutes, later steps are faster."
+        },
     )
     implementation: Implementation = attrs.field(
         default="auto",

@@ -53,6 +53,9 @@ class StepPlan:
         results: for each row of the step, where its logits begin in ``wanted`` and how many they are.
         span: the longest sequence, new tokens included.
         rows_used: cache rows that the step touches lie below this.
+        masks: see ``mask``.
+        fixed_mask: what every layer adds to the scores of the one run, where the plan is part of a program that is run again with other
+            positions and lengths; only tensors may tell these then.
     """
 
     tokens: Tensor
@@ -64,7 +67,8 @@ class StepPlan:
     results: tuple[tuple[int, int], ...]
     span: int
     rows_used: int
-    _masks: dict[tuple[int, int, torch.dtype], Tensor | None] = attrs.field(factory=dict)
+    masks: dict[tuple[int, int, torch.dtype], Tensor | None]  # no factory: the compiler cannot follow attrs there
+    fixed_mask: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -79,9 +83,9 @@ class StepPlan:
     def mask(self, start: int, window: int, dtype: torch.dtype, build: Callable[[], Tensor | None]) -> Tensor | None:
         """The mask of the part that begins at ``start``, built for the first layer that asks and shared by the others."""
         key = (start, window, dtype)
-        if key not in self._masks:
-            self._masks[key] = build()
-        return self._masks[key]
+        if key not in self.masks:
+            self.masks[key] = build()
+        return self.masks[key]
 
 
 def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.device) -> StepPlan:
@@ -116,6 +120,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         results=tuple(results),
         span=max(row.position + len(row.tokens) for row in rows),
         rows_used=max(cache_rows) + 1,
+        masks={},
     )
 
 

@@ -11,13 +11,13 @@ from llmasos_hookspecs import DecoderConfig, RopeScaling
 
 
 def rotation_table(decoder: DecoderConfig, positions: int, device: torch.device) -> Tensor:
-    """``exp(i * position * frequency)`` as complex64 [positions, 1, head_dim / 2] (RoFormer, arXiv:2104.09864)."""
+    """Cosines and sines of ``position * frequency``, float32 [positions, 1, head_dim / 2, 2] (RoFormer, arXiv:2104.09864)."""
     exponents = torch.arange(0, decoder.head_dim, 2, dtype=torch.float32) / decoder.head_dim
     frequencies = 1.0 / decoder.rope_theta**exponents
     if decoder.rope_scaling is not None:
         frequencies = _scaled(frequencies, decoder.rope_scaling)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return torch.polar(torch.ones_like(angles), angles)[:, None].to(device)
+    return torch.stack((angles.cos(), angles.sin()), -1)[:, None].to(device)
 
 
 def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
@@ -41,9 +41,12 @@ def interleaved(heads: int, head_dim: int) -> Tensor:
 
 
 def rotate_(x: Tensor, rotations: Tensor) -> None:
-    """Rotate x [total, heads, head_dim], pairs interleaved, in place; ``rotations`` complex64 [total, 1, head_dim / 2]."""
+    """Rotate x [total, heads, head_dim], pairs interleaved, in place; ``rotations`` float32 [total, 1, head_dim / 2, 2]."""
     pairs = x.unflatten(-1, (-1, 2))
-    if x.dtype == torch.float32:
-        torch.view_as_complex(pairs).mul_(rotations)
+    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and makes no code for complex numbers
+        (a, b), (cos, sin) = pairs.float().unbind(-1), rotations.unbind(-1)
+        pairs.copy_(torch.stack((a * cos - b * sin, a * sin + b * cos), -1))
+    elif x.dtype == torch.float32:
+        torch.view_as_complex(pairs).mul_(torch.view_as_complex(rotations))
     else:
-        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(rotations)))
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(torch.view_as_complex(rotations))))

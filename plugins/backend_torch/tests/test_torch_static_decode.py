@@ -1,0 +1,115 @@
+"""Decode steps of fixed shapes compute what steps of any shape do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos_backend_torch.engine import TorchEngine
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.llama import load_llama
+from llmasos_backend_torch.loading import engine_info
+from llmasos_backend_torch.precision import Precision
+from llmasos_backend_torch.static_decode import StaticDecoder, Step, compiled
+from llmasos_hookspecs import Engine, EngineLimits, Row
+
+Saved = Callable[[str], tuple[PreTrainedModel, Path]]
+
+
+class Recorder:
+    """Prepares nothing, and counts for how many shapes it was asked."""
+
+    def __init__(self) -> None:
+        self.shapes: list[int] = []
+
+    def __call__(self, step: Step, given: tuple[torch.Tensor, ...]) -> Step:
+        self.shapes.append(len(given[0]))
+        return step
+
+
+def engine(folder: Path, prepare: Callable[..., Step] | None) -> Engine:
+    checkpoint = open_checkpoint(folder)
+    precision = Precision("float32", torch.device("cpu"))
+    decoder = load_llama(checkpoint, precision, 128, lambda: None)
+    info = engine_info(
+        precision, EngineLimits(max_sequences=6), vocab_size=160, context_length=128, weight_bytes=decoder.nbytes, kv_bytes_per_token=1
+    )
+    if prepare is None:
+        return TorchEngine(decoder, KVCache(6, 128), info)
+    return TorchEngine(StaticDecoder(decoder, prepare), KVCache(6, 128, spare=True), info)
+
+
+def play(made: Engine) -> list[np.ndarray]:
+    """Sequences of unequal length that join, leave a hole, fork, and fill a slot to its last position."""
+    rng = np.random.default_rng(3)
+    results = []
+
+    def tokens(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(3, 160, count)]
+
+    def step(*rows: Row) -> None:
+        results.extend(np.array(logits) for logits in made.step(rows))
+
+    held: dict[int, int] = {}
+    for length in (5, 90, 126):
+        slot = made.open()
+        step(Row(slot, tokens(length), 0))
+        held[slot] = length
+    for turn in range(8):
+        if turn == 2:
+            middle = list(held)[1]
+            made.close(middle)
+            del held[middle]
+        if turn == 4:
+            first = next(iter(held))
+            held[made.fork(first)] = held[first]
+            held[made.fork(first)] = held[first]
+        rows = [Row(slot, tokens(1), at, "none" if turn == 3 and at > 100 else "last") for slot, at in held.items() if at < 128]
+        step(*rows)
+        for row in rows:
+            held[row.slot] += 1
+    made.shutdown()
+    return results
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_fixed_shapes_change_nothing(name: str, saved: Saved) -> None:
+    """With holes, forks, full slots and windows, fixed shapes give the logits of the plain engine, through few shapes."""
+    folder = saved(name)[1]
+    recorder = Recorder()
+    got, wanted = play(engine(folder, recorder)), play(engine(folder, None))
+    for ours, plain in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-4)
+    assert set(recorder.shapes) == {1, 4}  # three rows and four are one shape
+    assert len(recorder.shapes) <= 4, "A shape is prepared once, unless the cache has grown."
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
+def test_compiled(saved: Saved) -> None:
+    """A compiled step gives the same logits."""
+    folder = saved("llama")[1]
+    logits = []
+    for made in (engine(folder, compiled), engine(folder, None)):
+        slot = made.open()
+        made.step([Row(slot, [5, 6, 7, 8], 0, "none")])
+        logits.append(np.concatenate([np.array(made.step([Row(slot, [9], 4 + at)])[0]) for at in range(3)]))
+        made.shutdown()
+    np.testing.assert_allclose(*logits, atol=2e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu(saved: Saved, load_engine: Callable[..., Engine]) -> None:
+    """On a GPU decode steps are CUDA graphs and agree with the CPU."""
+    folder = saved("llama")[1]
+    got, wanted = play(load_engine(folder, device="cuda", dtype="float32")), play(load_engine(folder, dtype="float32"))
+    for ours, plain in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-2)
