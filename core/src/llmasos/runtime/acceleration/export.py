@@ -12,6 +12,7 @@ from uuid import uuid4
 from llmasos.runtime.acceleration.page import render_page
 from llmasos.runtime.acceleration.report import AccelerationReport
 from llmasos.runtime.checkpoint.manifest import read_manifest, write_manifest
+from llmasos.runtime.checkpoint.writer import remove_stale
 from llmasos_hookspecs import AccelerationError
 
 REPORT: Final = "report.json"
@@ -30,6 +31,7 @@ def export(model: Path, output: Path, report: AccelerationReport) -> None:
     partial = output.parent / f".{output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(output)
         shutil.copytree(model, partial)
         manifest = read_manifest(partial)
         write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))

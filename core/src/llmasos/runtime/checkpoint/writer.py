@@ -72,7 +72,7 @@ class CheckpointFolderWriter:
             raise AccelerationError(f"{self._output} exists already; name another folder for the output, or remove it.")
         with self._faults():
             self._output.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(self._output)
+            remove_stale(self._output)
             self._folder = self._output.parent / f".{self._output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
             self._folder.mkdir()
         self._shards = ShardWriter(self._folder, self._shard_bytes, tensors=len(self._base_names))
@@ -198,7 +198,7 @@ class CheckpointFolderWriter:
             raise AccelerationError(f"{self._output} could not be written ({reason}); nothing of it was kept.") from error
 
 
-def _remove_stale(output: Path) -> None:
+def remove_stale(output: Path) -> None:
     """Remove what writers that died left beside ``output``."""
     for folder in output.parent.glob(f".{output.name}.partial-*"):
         process = folder.name.rpartition(".partial-")[2].partition("-")[0]

@@ -1,0 +1,168 @@
+"""A tiny model with a tokenizer, accelerators written for the tests, and an engine without a framework to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from llmasos.runtime.acceleration import AccelerationReport, run_acceleration
+from llmasos.runtime.acceleration.run import Accelerators
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.evaluation import Backend
+from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.config import ComponentConfig
+from llmasos.system.context import HookContext
+from llmasos.system.discovery import Entry
+from llmasos.system.store import Store
+from llmasos_hookspecs import AccelerationError, Checkpoint, Component, PluginError, QuantizedTensor, StagePlan, hookimpl
+from llmasos_hookspecs.testing import ReferenceEngine, quantize, tiny_checkpoint
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of every accelerator below."""
+
+    amount: float = 0.01
+    windows: int = 2
+
+
+Work = Callable[[str, Any, Options, Any], Any]
+
+
+def accelerator(name: str, work: Work, *, version: str = "1.0", log: list[str] | None = None, **component: Any) -> LoadedComponent:
+    """An accelerator that writes ``work(name, tensor, options, context)`` for each tensor; ``SKIP`` keeps and skips it."""
+    module = ModuleType(f"test_accel_{name}")
+
+    @hookimpl
+    def llmasos_component() -> Component:
+        return Component(summary="For tests.", options=Options, **component)
+
+    @hookimpl
+    def llmasos_accelerate(checkpoint: Checkpoint, output: Path, options: Options, context: Any) -> Any:
+        if log is not None:
+            log.append(name)
+        with context.writer(checkpoint, output) as writer:
+            for each in checkpoint.names():
+                tensor = checkpoint.tensor(each)
+                changed = work(each, tensor, options, context)
+                if isinstance(changed, str):
+                    writer.skip(each, changed)
+                    changed = tensor
+                writer.add(each, changed)
+        return writer.result(amount=options.amount, notes=[f"{name} was here."])
+
+    module.llmasos_component = llmasos_component  # type: ignore[attr-defined]
+    module.llmasos_accelerate = llmasos_accelerate  # type: ignore[attr-defined]
+    entry = Entry("accelerator", name, module.__name__, f"accel-{name}", version)
+    return LoadedComponent(entry, module, llmasos_component())
+
+
+def noisy(name: str, tensor: Any, options: Options, context: Any) -> Any:
+    """Adds noise drawn from the seed to the linears."""
+    if not name.endswith("_proj.weight"):
+        return tensor
+    rng = np.random.default_rng((context.seed, len(name)))
+    return (tensor + options.amount * rng.standard_normal(tensor.shape)).astype(np.float32)
+
+
+def rounded(name: str, tensor: Any, options: Options, context: Any) -> Any:
+    """Quantises the linears to 8 bits."""
+    return quantize(np.asarray(tensor), 8) if name.endswith("_proj.weight") else tensor
+
+
+def calibrated(name: str, tensor: Any, options: Options, context: Any) -> Any:
+    """Adds something that depends on the calibration text."""
+    if name != "model.norm.weight":
+        return tensor
+    return tensor + np.float32(context.calibration(options.windows, 16).mean() / 1e4)
+
+
+def plan(left: str) -> Callable[..., StagePlan]:
+    def found(decoder: Any, options: Options, state: Any) -> StagePlan:
+        problems = ("The weights are quantised already.",) if state["quantized"] else ()
+        return StagePlan(problems=problems, leaves={left: True})
+
+    return found
+
+
+@attrs.define
+class Bench:
+    """Runs accelerations of the tiny model; ``log`` tells which stages were really made."""
+
+    folder: Path
+    log: list[str] = attrs.field(factory=list)
+    accelerators: dict[str, LoadedComponent] = attrs.field(factory=dict)
+    loads: int = 0
+
+    def add(self, name: str, work: Work, **more: Any) -> None:
+        self.accelerators[name] = accelerator(name, work, log=self.log, **more)
+
+    @property
+    def model(self) -> Checkpoint:
+        return open_checkpoint(self.folder / "model")
+
+    @property
+    def backend(self) -> Backend:
+        def load(checkpoint: Checkpoint) -> ReferenceEngine:
+            self.loads += 1
+            return ReferenceEngine(checkpoint)
+
+        return Backend(label="reference 1.0", load=load)
+
+    def find(self, use: str) -> LoadedComponent:
+        if use not in self.accelerators:
+            raise PluginError(f'The accelerator "{use}" is not installed.')
+        return self.accelerators[use]
+
+    def run(self, stages: Sequence[Any], *, measure: bool = False, **more: Any) -> AccelerationReport:
+        plugins = PluginSet(self.accelerators.values())
+
+        def context(loaded: LoadedComponent, **fields: Any) -> HookContext:
+            return HookContext(
+                name=loaded.entry.name, cache=self.folder / "own" / loaded.entry.name, store=Store(self.folder / "store"), **fields
+            )
+
+        return run_acceleration(
+            more.pop("model", None) or self.model,
+            configs(stages),
+            Accelerators(find=self.find, call=plugins.call, context=context),
+            cache=self.folder / "cache",
+            backend=self.backend if measure else None,
+            windows=more.pop("windows", 3),
+            length=more.pop("length", 48),
+            **more,
+        )
+
+    def problems(self, stages: Sequence[Any], **more: Any) -> tuple[str, ...]:
+        with pytest.raises(AccelerationError) as caught:
+            self.run(stages, **more)
+        assert not self.log, "A stage ran although the plan had problems."
+        assert all(problem in str(caught.value) for problem in caught.value.problems)
+        return caught.value.problems
+
+
+def configs(stages: Sequence[Any]) -> list[ComponentConfig]:
+    """``"noise"`` or ``("noise", {"amount": 1})`` as config has them."""
+    pairs = [(stage, {}) if isinstance(stage, str) else stage for stage in stages]
+    return [ComponentConfig(use, options, f"accelerate[{index}]") for index, (use, options) in enumerate(pairs)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A bench with the accelerators ``noise`` (structure), ``text`` (anywhere, calibrated) and ``int8`` (quant)."""
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    found = Bench(tmp_path)
+    found.add("noise", noisy, stage="structure")
+    found.add("text", calibrated, calibration=True)
+    found.add("int8", rounded, stage="quant", plan=plan("quantized"))
+    return found
+
+
+def is_quantized(checkpoint: Checkpoint) -> bool:
+    return any(isinstance(checkpoint.tensor(name), QuantizedTensor) for name in checkpoint.names())

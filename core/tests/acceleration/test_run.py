@@ -1,0 +1,214 @@
+"""Stages run from checkpoint to checkpoint, are found again, and say what they cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from llmasos.runtime.acceleration.notes import base_notes
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.evaluation import Corpus
+from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, as_float32, hookimpl
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+from .conftest import Bench, is_quantized, noisy, rounded
+
+
+def test_each_stage_starts_from_what_the_one_before_left(bench: Bench) -> None:
+    report = bench.run(["noise", "text", "int8"], output=bench.folder / "out")
+    written = open_checkpoint(report.path)
+    assert is_quantized(written)
+    norm = "model.norm.weight"
+    assert (as_float32(written.tensor(norm)) > as_float32(bench.model.tensor(norm))).all()
+    stages = written.manifest["stages"]
+    assert [stage["use"] for stage in stages] == ["accel-noise:noise", "accel-text:text", "accel-int8:int8"]
+    assert written.manifest["base"] == bench.model.digest
+    assert [stage["seed"] for stage in stages] == [0, 0, 0]
+    assert stages[0]["options"] == {"amount": 0.01, "windows": 2}
+    assert stages[0]["report"]["notes"] == ["noise was here."]
+
+
+def test_a_stage_that_ran_before_is_found_again(bench: Bench) -> None:
+    first = bench.run(["noise", "int8"], output=bench.folder / "one")
+    second = bench.run(["noise", "int8"], output=bench.folder / "two")
+    assert bench.log == ["noise", "int8"]
+    assert [stage.cached for stage in first.stages] == [False, False]
+    assert [stage.cached for stage in second.stages] == [True, True]
+    assert open_checkpoint(first.path).digest == open_checkpoint(second.path).digest
+    assert [stage.touched for stage in first.stages] == [stage.touched for stage in second.stages]
+
+
+@pytest.mark.parametrize("change", ["option", "seed", "version", "model", "order"])
+def test_whatever_goes_into_a_stage_makes_it_run_anew(bench: Bench, change: str) -> None:
+    bench.run(["noise", "text"])
+    more: dict[str, Any] = {}
+    stages: list[Any] = ["noise", "text"]
+    if change == "option":
+        stages[0] = ("noise", {"amount": 0.02})
+    elif change == "seed":
+        more["seed"] = 1
+    elif change == "version":
+        bench.add("noise", noisy, stage="structure", version="1.1")
+    elif change == "model":
+        config = bench.folder / "model" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "rms_norm_eps": 2e-5}))
+    else:
+        bench.add("noise", noisy)
+        stages.reverse()
+    bench.run(stages, **more)
+    assert len(bench.log) == 4
+
+
+def test_other_calibration_text_makes_only_calibrated_stages_run_anew(bench: Bench) -> None:
+    bench.run(["noise", "text"])
+    paragraphs = "\n\n".join(f"Paragraph {number} of another corpus, long enough for a window of text." for number in range(60))
+    bench.run(["noise", "text"], corpus=Corpus.from_text(paragraphs, name="other"))
+    assert bench.log == ["noise", "text", "text"]
+
+
+def test_the_report_measures_every_stage(bench: Bench) -> None:
+    report = bench.run(["noise", ("int8", {})], measure=True)
+    assert report.base is not None
+    assert report.base.quality.mean_kl == pytest.approx(0, abs=1e-6)
+    assert report.base.quality.top1 == 1
+    for stage in report.stages:
+        assert stage.measurement is not None
+        quality, speed, size = stage.measurement.quality, stage.measurement.speed, stage.measurement.size
+        assert quality.tokens == 3 * 48
+        assert 0 < quality.mean_kl < quality.p99_kl  # type: ignore[operator]
+        assert quality.mean_kl_error > 0  # type: ignore[operator]
+        assert speed is not None
+        assert min(speed.prefill, speed.decode) > 0
+        assert (
+            size.disk == sum(file.stat().st_size for file in (bench.folder / "cache" / "stages").glob("*/model/*.safetensors"))
+            or size.disk > 0
+        )
+    noise, int8 = (stage.measurement.size for stage in report.stages if stage.measurement)
+    assert noise.matrices == 2 * noise.matrices_float16
+    assert int8.disk < 0.6 * noise.disk
+
+
+def test_quality_is_measured_once(bench: Bench) -> None:
+    first = bench.run(["noise"], measure=True)
+    loads, bench.loads = bench.loads, 0
+    second = bench.run(["noise"], measure=True)
+    # Base and stage are loaded for their speed; the two references, which only quality needs, are not.
+    assert (loads, bench.loads) == (4, 2)
+    assert first.stages[0].measurement.quality == second.stages[0].measurement.quality  # type: ignore[union-attr]
+
+
+def test_a_stage_that_skips_too_much_is_refused_unless_allowed(bench: Bench) -> None:
+    def half(name: str, tensor: Any, options: Any, context: Any) -> Any:
+        if not name.endswith("_proj.weight"):
+            return tensor
+        return "it is not in the first layer" if ".layers.0." not in name else rounded(name, tensor, options, context)
+
+    bench.add("half", half)
+    for _ in range(2):  # and it is not found in the cache afterwards
+        with pytest.raises(AccelerationError, match=r'"half" changed only 50% .*\(7 skipped, such as model\.layers\.1\..*not in the first'):
+            bench.run(["half"])
+    report = bench.run(["half"], allow_low_coverage=True)
+    assert report.stages[0].coverage == pytest.approx(0.5)
+    assert len(report.stages[0].skipped) == 7
+    assert any("skipped 7 tensors" in note for note in report.notes)
+    with pytest.raises(AccelerationError, match="changed only 50%"):
+        bench.run(["half"])
+
+
+def test_a_failing_stage_leaves_nothing_and_the_good_ones_stay(bench: Bench) -> None:
+    def broken(name: str, tensor: Any, options: Any, context: Any) -> Any:
+        raise CheckpointError("The tensor is damaged.")
+
+    bench.add("broken", broken)
+    with pytest.raises(CheckpointError, match="damaged"):
+        bench.run(["noise", "broken"], output=bench.folder / "out")
+    assert not (bench.folder / "out").exists()
+    assert [folder.name[0] == "." for folder in (bench.folder / "cache" / "stages").iterdir() if folder.is_dir()] == [False]
+    bench.add("broken", noisy)
+    report = bench.run(["noise", "broken"])
+    assert [stage.cached for stage in report.stages] == [True, False]
+
+
+def test_a_plugin_that_writes_elsewhere_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = bench.accelerators["noise"]
+    original = loaded.module.llmasos_accelerate
+
+    def elsewhere(checkpoint: Any, output: Path, options: Any, context: Any) -> Any:
+        return AccelerationResult(path=original(checkpoint, output.parent / "elsewhere", options, context).path)
+
+    elsewhere.__name__ = "llmasos_accelerate"
+    monkeypatch.setattr(loaded.module, "llmasos_accelerate", hookimpl(elsewhere))
+    with pytest.raises(AccelerationError, match="did not write its checkpoint to the output it was given"):
+        bench.run(["noise"])
+
+
+def test_a_damaged_cache_entry_is_made_anew(bench: Bench) -> None:
+    bench.run(["noise"])
+    (entry,) = (folder for folder in (bench.folder / "cache" / "stages").iterdir() if folder.is_dir())
+    (entry / "stage.json").write_text("{")
+    assert not bench.run(["noise"]).stages[0].cached
+    assert bench.log == ["noise", "noise"]
+
+
+def test_the_output_holds_the_model_the_report_and_the_page(bench: Bench) -> None:
+    report = bench.run(["noise", "int8"], output=bench.folder / "out", measure=True)
+    found = json.loads((bench.folder / "out" / "report.json").read_text())
+    assert found == json.loads(json.dumps(report.to_dict()))
+    stages = open_checkpoint(bench.folder / "out").manifest["stages"]
+    assert stages[1]["measured"]["quality"]["mean_kl"] == report.stages[1].measurement.quality.mean_kl  # type: ignore[union-attr]
+    page = (bench.folder / "out" / "report.html").read_text()
+    assert page.count("<svg") == 5
+    assert not any(word in page for word in ("http", "src=", "url(", "<script", "<link"))
+    assert "noise was here." in page
+    for drawing in page.split("<svg")[1:]:
+        ElementTree.fromstring("<svg" + drawing.partition("</svg>")[0] + "</svg>")
+
+
+def test_the_output_is_verified_when_it_is_read(bench: Bench) -> None:
+    """The model loads without any accelerator; a flipped bit is found."""
+    bench.run(["noise"], output=bench.folder / "out")
+    weights = bench.folder / "out" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    checkpoint = open_checkpoint(bench.folder / "out")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        checkpoint.tensor("model.norm.weight")
+
+
+def test_the_table_has_a_row_for_the_base_and_each_stage(bench: Bench) -> None:
+    report = bench.run(["noise", "int8"], measure=True)
+    rows = report.rows()
+    assert [row[0] for row in rows] == ["base", "noise", "int8"]
+    assert all(len(row) == len(report.columns()) for row in rows)
+    assert str(report).splitlines()[0].startswith("stage")
+    assert "±" in rows[1][3]
+
+
+def test_a_base_of_four_bit_blocks_is_no_methods_merit(bench: Bench) -> None:
+    (note,) = base_notes(tiny_checkpoint("llama-q4-minimums"))
+    assert "4-bit blocks (groups of 32 with a float minimum)" in note
+    assert "no method's merit" in note
+    assert not list(base_notes(bench.model))
+
+
+def test_calibration_text_is_no_evaluation_text(bench: Bench) -> None:
+    given: list[np.ndarray] = []
+
+    def spy(name: str, tensor: Any, options: Any, context: Any) -> Any:
+        if not given:
+            given.append(context.calibration(200, 64))
+        return tensor + np.float32(0.001) if name == "model.norm.weight" else tensor
+
+    bench.add("spy", spy, calibration=True)
+    bench.run(["spy"])
+    corpus, tokenizer = Corpus.default(), bench.model.tokenizer()
+    # A byte tokenizer may cut a window through a character, which decodes to U+FFFD.
+    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.calibration for window in given[0])
+    evaluated = corpus.evaluation_windows(tokenizer, 400, 64)
+    assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.evaluation for window in evaluated)
