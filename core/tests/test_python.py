@@ -126,7 +126,6 @@ def test_a_forked_child_is_told_to_load_again(tiny):
     [
         "next(model.stream_text('Hello', max_new_tokens=900, ignore_eos=True))",
         "stream = model.stream_text('Hello', max_new_tokens=900, ignore_eos=True); next(stream)",
-        "threading.Thread(target=lambda: list(model.stream_text('Hello', max_new_tokens=900)), daemon=True).start()",
         "import asyncio; asyncio.run(asyncio.wait_for(model.agenerate('Hello', max_new_tokens=4), 60))",
         "model.pipeline.close()",
         "del model",
