@@ -92,6 +92,11 @@ def _report(options: Options, groups: Counter[str], tied: bool) -> dict[str, Any
             f"Groups of {options.columns_per_scale} do not divide every width, and the stored layout has no short last group; "
             f"where they do not, the largest that does was taken: {'; '.join(f'{groups[words]} weights in {words}' for words in smaller)}."
         )
+    if not options.symmetric:
+        notes.append(
+            "Zero points: transformers 5 with compressed-tensors 0.20 reads them only with CompressedTensorsConfig(dequantize=True), and "
+            "only where head_bits is bits or 16; symmetric codes have no such limit."
+        )
     if options.head_bits == 16:
         notes.append("The head was left as it was, as head_bits = 16 asks.")
     elif tied:

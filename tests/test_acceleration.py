@@ -1,0 +1,150 @@
+"""Accelerators composed by config, run on every backend, and read by the tools of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llmasos
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos_hookspecs import AccelerationError, QuantizedTensor
+from llmasos_hookspecs.testing import ReferenceDecoder, tiny_checkpoint
+
+TOKENS = np.random.default_rng(8).integers(0, 256, 60).tolist()
+
+#: A stage of a stranger's between stages of ours.
+STAGES = (
+    {"use": "prune", "method": "layers", "drop": 1, "windows": 4, "length": 64},
+    {"use": "clip", "deviations": 3.0},
+    {"use": "distill", "steps": 20, "windows": 16, "held_out": 2, "length": 64, "evaluate_every": 10},
+    {"use": "quant", "bits": 8, "group": 32},
+)
+
+
+def divergence(expected: np.ndarray, found: np.ndarray) -> float:
+    p, q = (logits - logits.max(axis=1, keepdims=True) for logits in (expected.astype(np.float64), found.astype(np.float64)))
+    p, q = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)) for logits in (p, q))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def accelerated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model after all four stages."""
+    pytest.importorskip("accel_clip", reason="install examples/accel_clip")
+    root = tmp_path_factory.mktemp("accelerated")
+    tiny_checkpoint("qwen2", folder=root / "model", num_hidden_layers=3)
+    report = llmasos.accelerate(root / "model", STAGES, output=root / "out", measure=False)
+    assert [stage.name for stage in report.stages] == ["prune", "clip", "distill", "quant"]
+    return root / "out"
+
+
+@pytest.mark.parametrize("loader", ["onnx", "torch", "tf"])
+def test_four_stages_of_one_config_run_on_every_backend(accelerated: Path, loader: str) -> None:
+    """The model is reloaded without its accelerators, and each backend predicts what the reference predicts."""
+    checkpoint = open_checkpoint(accelerated)
+    assert checkpoint.decoder.num_layers == 2
+    assert isinstance(checkpoint.tensor("model.layers.1.mlp.up_proj.weight"), QuantizedTensor)
+    try:
+        model = llmasos.load_model(accelerated, loader=loader)
+    except llmasos.LLMasOSError as error:
+        pytest.skip(str(error))
+    with model:
+        found = model.logits(TOKENS)
+    assert divergence(ReferenceDecoder(checkpoint).logits(TOKENS), found) < 0.02
+
+
+def test_the_config_of_a_pipeline_accelerates_and_finds_the_result_again(accelerated: Path, tmp_path: Path) -> None:
+    """The same stages in a config give the same weights; nothing is made twice."""
+    report = llmasos.accelerate(accelerated.parent / "model", STAGES, output=tmp_path / "again", measure=False)
+    assert [stage.cached for stage in report.stages] == [True] * 4
+    assert open_checkpoint(tmp_path / "again").digest == open_checkpoint(accelerated).digest
+    config = {"model": {"source": str(accelerated.parent / "model")}, "accelerate": list(STAGES)}
+    with llmasos.Pipeline.from_config(config) as pipeline, llmasos.load_model(accelerated) as model:
+        np.testing.assert_array_equal(pipeline.model.logits(TOKENS), model.logits(TOKENS))
+
+
+def test_what_cannot_work_is_refused_in_one_message_before_work_starts(tmp_path: Path) -> None:
+    tiny_checkpoint("llama", folder=tmp_path / "model", intermediate_size=130)
+    stages = [
+        {"use": "prune", "method": "wanda", "pattern": "2:4"},
+        {"use": "quant", "bits": 8},
+        {"use": "quant", "bits": 4, "group": 48},
+        {"use": "prune", "drop": 1},
+        {"use": "quant", "bitts": 4},
+    ]
+    with pytest.raises(AccelerationError) as caught:
+        llmasos.accelerate(tmp_path / "model", stages, output=tmp_path / "out")
+    message = str(caught.value)
+    for sentence in (
+        'accelerate[0]: pattern = "2:4" needs columns in fours, and intermediate_size is 130',
+        "accelerate[2]: The weights are quantised already",
+        "accelerate[2]: group = 48 cannot be",
+        "accelerate[3]: Pruning reads and changes float weights, and these are quantised",
+        'accelerate[4].bitts is unknown; did you mean "bits"?',
+    ):
+        assert sentence in message
+    assert len(caught.value.problems) == len([problem for problem in caught.value.problems if problem in message]) >= 5
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bits": 8},
+        {"bits": 8, "group": 64, "head_group": 0},
+        {"bits": 8, "symmetric": False, "group": 32},
+        {"bits": 4, "method": "gptq", "windows": 4, "length": 64},
+        {"bits": 4, "method": "awq", "symmetric": False, "head_bits": 4, "windows": 4, "length": 64},
+        {"bits": 4, "method": "rtn", "head_bits": 4},
+        {"bits": 8, "head_bits": 16},
+    ],
+    ids=lambda options: "-".join(str(value) for value in options.values()),
+)
+@pytest.mark.parametrize("case", ["llama", "qwen2"])
+@pytest.mark.filterwarnings("ignore")  # other people's warnings are theirs
+def test_transformers_reads_what_quant_writes(tmp_path: Path, case: str, options: dict[str, Any]) -> None:
+    """transformers with the compressed-tensors package loads the folder and computes the same logits."""
+    pytest.importorskip("compressed_tensors")
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    tiny_checkpoint(case, folder=tmp_path / "model")
+    llmasos.accelerate(tmp_path / "model", [{"use": "quant", **options}], output=tmp_path / "out", measure=False)
+    # compressed-tensors 0.20 cannot leave packed zeros packed under transformers; it can dequantise them at load, all by one scheme.
+    how = {} if options.get("symmetric", True) else {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32, **how)
+    with torch.no_grad():
+        found = model(torch.tensor([TOKENS])).logits[0].numpy()
+    expected = ReferenceDecoder(open_checkpoint(tmp_path / "out")).logits(TOKENS)
+    # transformers keeps scales in the weights' type; codes and zeros must be exact, so what remains is float32 arithmetic.
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_the_command_line_shows_the_table_and_writes_the_report(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    model, output = str(tmp_path / "model"), str(tmp_path / "out")
+    ended = llmasos_cli("accelerate", model, "--stage", "quant:bits=8", "--output", output, "--windows", "2", "--length", "64")
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines[:3]] == ["stage", "base", "quant"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 0 < report["stages"][0]["measurement"]["quality"]["mean_kl"] < 0.05
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+    refused = llmasos_cli("accelerate", model, "--stage", "quant:group=7", "--output", str(tmp_path / "two"))
+    assert refused.returncode == 1
+    assert "group = 7 cannot be" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_evaluate_compares_a_model_with_its_base(tmp_path: Path) -> None:
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    llmasos.accelerate(tmp_path / "model", [{"use": "quant", "bits": 4, "method": "rtn"}], output=tmp_path / "int4", measure=False)
+    models = {"float": tmp_path / "model", "int4": tmp_path / "int4"}
+    found = llmasos.evaluate(models, base=tmp_path / "model", windows=2, length=64, speed=False)
+    assert found["float"].quality.mean_kl < 1e-3 < found["int4"].quality.mean_kl  # type: ignore[operator]
+    assert found["int4"].size.matrices < 0.4 * found["float"].size.matrices_float16
