@@ -33,14 +33,14 @@ def test_chunked_prefill(checkpoint, start: Callable[..., OnnxEngine], chunk: in
     engine = start(checkpoint)
     _, logits = prefill(engine, TOKENS, chunk=chunk)
     np.testing.assert_allclose(logits, checkpoint.reference(TOKENS), **CLOSE)
-    if chunk > 1:
-        np.testing.assert_array_equal(logits, prefill(engine, TOKENS)[1])
+    np.testing.assert_allclose(logits, prefill(engine, TOKENS)[1], rtol=1e-5, atol=1e-5)
 
 
 def test_the_engine_chunks_long_prompts_itself(checkpoint, start: Callable[..., OnnxEngine]) -> None:
-    engine = start(checkpoint, Options(precision="fp32", prefill_chunk=9))
+    engine = start(checkpoint, Options(precision="fp32", prefill_chunk=16))
+    _, whole = prefill(start(checkpoint), TOKENS)
     _, logits = prefill(engine, TOKENS)
-    np.testing.assert_array_equal(logits, prefill(start(checkpoint), TOKENS)[1])
+    np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=1e-5)
     slot = engine.open()
     np.testing.assert_array_equal(engine.step([Row(slot, TOKENS, 0)])[0][0], logits[-1])
 

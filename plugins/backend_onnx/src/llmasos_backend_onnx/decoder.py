@@ -30,13 +30,19 @@ from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, QuantizedTens
 
 #: The graph's name in its folder.
 MODEL: Final = "model.onnx"
+#: The same graph with float activations, where it has 4-bit layers.
+FLOAT_MODEL: Final = "model_float_activations.onnx"
 
 
 @attrs.define
 class Built:
-    """What was built: for the engine's info and the cache's index."""
+    """What was built: for the engine's info and the cache's index.
+
+    ``four_bit``: there are 4-bit layers, and so a second graph, ``FLOAT_MODEL``.
+    """
 
     weight_bytes: int
+    four_bit: bool
     dtype: str
     notes: tuple[str, ...]
 
@@ -52,7 +58,9 @@ def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, pr
         decoder = _Decoder(checkpoint, writer, precision, progress)
         decoder.build()
         writer.save(MODEL)
-        return Built(weight_bytes=writer.weight_bytes, dtype=decoder.dtype(), notes=decoder.notes())
+        if 4 in decoder.bits:
+            writer.save(FLOAT_MODEL, float_activations=True)
+        return Built(weight_bytes=writer.weight_bytes, four_bit=4 in decoder.bits, dtype=decoder.dtype(), notes=decoder.notes())
 
 
 class _Decoder:

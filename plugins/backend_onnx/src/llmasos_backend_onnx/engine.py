@@ -24,7 +24,8 @@ forks.register()
 class OnnxEngine:
     """Prefills each sequence by itself, in chunks, straight into its row of the KV cache, then decodes all others as one batch.
 
-    That is what GroupQueryAttention computes without padding, and a row gets the same logits alone and in company, to the bit.
+    That is what GroupQueryAttention computes without padding. A row gets the same logits alone and in company, to the bit; in chunks of
+    other sizes a prompt gets them to within float32's rounding.
     """
 
     def __init__(self, info: EngineInfo, session: DecoderSession, cache: KVCache, *, prefill_chunk: int, kv_tokens: int | None) -> None:

@@ -85,9 +85,13 @@ class GraphWriter:
         self._initializers[name] = proto
         return name
 
-    def save(self, name: str) -> None:
-        """Write the graph itself as ``folder / name``."""
-        graph = helper.make_graph(self._nodes, "decoder", self._inputs, self._outputs, list(self._initializers.values()))
+    def save(self, name: str, *, float_activations: bool = False) -> None:
+        """Write the graph itself as ``folder / name``; several may share the weights.
+
+        ``float_activations``: 4-bit products take their inputs as they are, not rounded to 8 bits.
+        """
+        nodes = [_with_float_activations(node) for node in self._nodes] if float_activations else self._nodes
+        graph = helper.make_graph(nodes, "decoder", self._inputs, self._outputs, list(self._initializers.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
         onnx.save_model(model, self.folder / name)
 
@@ -95,6 +99,16 @@ class GraphWriter:
         proto.data_location = TensorProto.EXTERNAL
         for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
             proto.external_data.add(key=key, value=value)
+
+
+def _with_float_activations(node: onnx.NodeProto) -> onnx.NodeProto:
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type != "MatMulNBits" or attributes["bits"].i != 4:
+        return node
+    changed = onnx.NodeProto()
+    changed.CopyFrom(node)
+    next(attribute for attribute in changed.attribute if attribute.name == "accuracy_level").i = 1
+    return changed
 
 
 def _onnx_type(dtype: np.dtype[Any]) -> int:

@@ -8,7 +8,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos_backend_onnx.artifact import cache_key, obtain
-from llmasos_backend_onnx.decoder import MODEL, build_decoder
+from llmasos_backend_onnx.cpu import float_prefill_is_faster
+from llmasos_backend_onnx.decoder import FLOAT_MODEL, MODEL, build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.options import Options
@@ -17,7 +18,7 @@ from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_hookspecs import Checkpoint, Context, EngineInfo, EngineLimits, ResourceError, check_tensors
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
-_GRAPH_VERSION: Final = 2
+_GRAPH_VERSION: Final = 3
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngine:
@@ -30,7 +31,6 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngi
     """
     check_tensors(checkpoint)
     config = checkpoint.decoder
-    check_tensors(checkpoint)
     key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, version=_GRAPH_VERSION)
 
     def build(folder: Path) -> dict[str, Any]:
@@ -42,9 +42,15 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngi
         context.note(note)
     limits = context.limits
     kv_bytes = 2 * config.num_layers * config.kv_width * 4
-    kv_tokens = _kv_tokens(limits, built["weight_bytes"], kv_bytes)
+    twice = built["four_bit"] and (
+        float_prefill_is_faster() if options.prefill_activations == "auto" else options.prefill_activations == "fp32"
+    )
+    weight_bytes = built["weight_bytes"] * (2 if twice else 1)
+    kv_tokens = _kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, kv_tokens or config.context_length)
-    session = open_session(folder / MODEL, threads=options.threads or limits.threads, spin=options.spin)
+    threads = options.threads or limits.threads
+    decode = open_session(folder / MODEL, threads=threads, spin=options.spin)
+    prefill = open_session(folder / FLOAT_MODEL, threads=threads, spin=options.spin) if twice else decode
     cache = KVCache(
         layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=length, head_dim=config.head_dim
     )
@@ -52,12 +58,12 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngi
         vocab_size=config.vocab_size,
         context_length=length,
         max_sequences=limits.max_sequences,
-        weight_bytes=built["weight_bytes"],
+        weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes,
         dtype=built["dtype"],
         notes=tuple(built["notes"]),
     )
-    decoder = DecoderSession(session, cache, *rotary_tables(config, length), config.vocab_size)
+    decoder = DecoderSession(decode, prefill, cache, *rotary_tables(config, length), config.vocab_size)
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=kv_tokens)
 
 

@@ -8,11 +8,7 @@ import attrs
 
 Precision = Literal["auto", "fp32", "int8", "int4"]
 Provider = Literal["cpu", "cuda"]
-
-
-def _positive(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{attribute.name} must be 1 or more, not {value}.")
+PrefillActivations = Literal["auto", "fp32", "int8"]
 
 
 @attrs.frozen(kw_only=True)
@@ -27,19 +23,29 @@ class Options:
             "choices": ("auto", "fp32", "int8", "int4"),
         },
     )
+    prefill_activations: PrefillActivations = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(("auto", "fp32", "int8")),
+        metadata={
+            "help": "What 4-bit layers round a prompt's activations to; fp32 packs the weights twice; auto takes the faster.",
+            "choices": ("auto", "fp32", "int8"),
+        },
+    )
     provider: Provider = attrs.field(
         default="cpu",
         validator=attrs.validators.in_(("cpu", "cuda")),
         metadata={"help": "The ONNX Runtime execution provider; cuda needs onnxruntime-gpu.", "choices": ("cpu", "cuda")},
     )
     threads: int | None = attrs.field(
-        default=None, validator=_positive, metadata={"help": "Compute threads; by default the limit that the runtime sets, else all cores."}
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.ge(1)),
+        metadata={"help": "Compute threads; by default the limit that the runtime sets, else all cores."},
     )
     spin: bool = attrs.field(
         default=True, metadata={"help": "Let compute threads spin while they wait: steps are up to a fifth faster, cores are busier."}
     )
     prefill_chunk: int = attrs.field(
         default=512,
-        validator=_positive,
+        validator=attrs.validators.ge(16),
         metadata={"help": "Prompt tokens computed in one run of the graph; bounds the memory of a prefill."},
     )
