@@ -54,7 +54,8 @@ $(VENV)/lint.stamp: $(VENV)/demo.stamp
 	@touch $@
 
 $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
-	$(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint $(addprefix -e ./,$(ALL_PACKAGES))
+	$(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint \
+		$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES)))
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
