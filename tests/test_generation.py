@@ -168,8 +168,11 @@ def test_leaving_a_stream_early_ends_the_request(smollm2: LanguageModel) -> None
     stream = smollm2.stream_text("Once upon a time", max_new_tokens=4000, ignore_eos=True)
     next(stream)
     stream.close()
-    smollm2.generate_text("Once", max_new_tokens=1)
-    assert smollm2.usage()["running"] == 0
+    for _ in range(20):  # an answer is given out before its slot is counted as free
+        smollm2.generate_text("Once", max_new_tokens=1)
+        if not smollm2.usage()["running"]:
+            return
+    raise AssertionError("The request whose reader left is still running.")
 
 
 @pytest.mark.parametrize(

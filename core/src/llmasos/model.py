@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmasos.pipeline import Pipeline
     from llmasos.runtime.host import ModelHost
     from llmasos.runtime.ticket import Ticket
+
+R = TypeVar("R")
 
 
 class LanguageModel:
@@ -191,12 +193,12 @@ class LanguageModel:
 
     async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
         """``generate`` for an event loop."""
-        ticket = await asyncio.to_thread(self._submit, prompt, sampling)
+        ticket = await self._off_the_loop(lambda: self._submit(prompt, sampling), _cancel)
         return await ticket.aresult()
 
     async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
         """``stream_text`` for an event loop."""
-        ticket = await asyncio.to_thread(self._submit, prompt, sampling)
+        ticket = await self._off_the_loop(lambda: self._submit(prompt, sampling), _cancel)
         async for piece in ticket:
             yield piece
 
@@ -206,7 +208,7 @@ class LanguageModel:
 
     async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
         """``batch`` for an event loop."""
-        tickets = await asyncio.to_thread(self._submit_batch, prompts, sampling)
+        tickets = await self._off_the_loop(lambda: self._submit_batch(prompts, sampling), _cancel_all)
         try:
             return [await ticket.aresult() for ticket in tickets]
         finally:
@@ -239,6 +241,17 @@ class LanguageModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @staticmethod
+    async def _off_the_loop(submit: Callable[[], R], give_up: Callable[[R], object]) -> R:
+        """What ``submit`` returns, called in a thread, since it may load the model. A task that is cancelled meanwhile leaves nothing
+        running: what was submitted for it is given up as soon as it is there."""
+        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+        try:
+            return await asyncio.shield(submitted)
+        except asyncio.CancelledError:
+            submitted.add_done_callback(lambda done: None if done.cancelled() or done.exception() else give_up(done.result()))
+            raise
+
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         params = GenerationParams.of(sampling)
         return self._host.submit(lambda running: running.generation(prompt, params))
@@ -254,7 +267,15 @@ class LanguageModel:
         try:
             tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
         except BaseException:
-            for ticket in tickets:
-                ticket.cancel()
+            _cancel_all(tickets)
             raise
         return tickets
+
+
+def _cancel(ticket: Ticket[Generation]) -> None:
+    ticket.cancel()
+
+
+def _cancel_all(tickets: Sequence[Ticket[Generation]]) -> None:
+    for ticket in tickets:
+        ticket.cancel()
