@@ -49,8 +49,8 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngi
     kv_tokens = _kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, kv_tokens or config.context_length)
     threads = options.threads or limits.threads
-    decode = open_session(folder / MODEL, threads=threads, spin=options.spin)
-    prefill = open_session(folder / FLOAT_MODEL, threads=threads, spin=options.spin) if twice else decode
+    decode = open_session(folder / MODEL, threads=threads, spin=options.spin, provider=options.provider)
+    prefill = open_session(folder / FLOAT_MODEL, threads=threads, spin=options.spin, provider=options.provider) if twice else decode
     cache = KVCache(
         layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=length, head_dim=config.head_dim
     )

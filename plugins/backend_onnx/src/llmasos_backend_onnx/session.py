@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.kv_cache import KVCache
-from llmasos_hookspecs import CapacityExceeded, CheckpointError, EngineFailed
+from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError, EngineFailed
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -21,12 +21,22 @@ Integers = npt.NDArray[np.int64]
 _BINDINGS: Final = 64
 
 
-def open_session(model: Path, *, threads: int | None, spin: bool) -> ort.InferenceSession:
-    """A CPU session of the graph at ``model``.
+def open_session(model: Path, *, threads: int | None, spin: bool, provider: str = "cpu") -> ort.InferenceSession:
+    """A session of the graph at ``model``. The KV cache stays in the host's memory whatever the provider.
 
     Raises:
         CheckpointError: ONNX Runtime cannot load it.
+        ConfigError: this ONNX Runtime has no CUDA provider.
     """
+    providers = ["CPUExecutionProvider"]
+    if provider == "cuda":
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise ConfigError(
+                f'provider is "cuda", and this ONNX Runtime {ort.__version__} has no CUDA provider; pip install onnxruntime-gpu '
+                "in place of onnxruntime.",
+                "loader.provider",
+            )
+        providers.insert(0, "CUDAExecutionProvider")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
@@ -37,7 +47,7 @@ def open_session(model: Path, *, threads: int | None, spin: bool) -> ort.Inferen
     # spin for some 30 ms, against those of the other session too, which made a step that prefills and decodes 12 % slower.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(model), options, providers=providers)
     except Exception as error:
         raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {model}: {_first_line(error)}.") from error
 
