@@ -91,7 +91,8 @@ def test_sampling_is_reproducible_with_a_seed(smollm2: LanguageModel) -> None:
 
 def test_several_continuations_share_a_prefill(smollm2: LanguageModel) -> None:
     """``n`` samples differ, and their prompt is computed once."""
-    samples = smollm2.generate("Once upon a time", n=3, max_new_tokens=12, temperature=1.0, seed=3)
+    prompt = "Once upon a time there was a girl who lived at the edge of a forest, and every morning she"
+    samples = smollm2.generate(prompt, n=3, max_new_tokens=12, temperature=1.0, seed=3)
     assert len({sample.tokens for sample in samples}) == 3
     assert [sample.cached_tokens > 0 for sample in samples[1:]] == [True, True]
 

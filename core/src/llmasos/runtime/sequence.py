@@ -119,7 +119,7 @@ class Sequence:
         give the very logits of one that was computed.
         """
         most = len(self.tokens) - 2
-        return max(0, most if self.logits_from is None else min(most, self.logits_from))
+        return max(0, most if self.logits_from is None else min(most, self.logits_from - 2))
 
     def chunk(self, tokens: int) -> tuple[int, Want]:
         """How many of the next ``tokens`` to compute in one row, and which logits to ask for; a prompt never ends in a row of one token
