@@ -115,6 +115,9 @@ def test_lower_precision(name: str, dtype: str, saved: Saved, load_engine: Load)
     want = expected(model, tokens)
     assert np.linalg.norm(got - want) / np.linalg.norm(want) < 0.06
     assert engine.info.dtype == dtype
+    assert [note for note in engine.info.notes if "rounded" in note] == (
+        ["Weights were rounded to 8 bits with one scale a row."] if dtype == "int8" else []
+    )
 
 
 def test_greedy_tokens_equal_generate(saved: Saved, load_engine: Load) -> None:

@@ -43,7 +43,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         undo()
         if precision.dtype in ("int8", "int4"):
             notes.append(f"The weights are not {precision.dtype}, since this model's code reads them itself.")
-        precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."))
+        precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."), notes=set())
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
     info = engine_info(
         precision,
@@ -53,7 +53,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         weight_bytes=decoder.nbytes,
         kv_bytes_per_token=bytes_per_token,
     )
-    info = attrs.evolve(info, notes=tuple(notes))
+    info = attrs.evolve(info, notes=(*notes, *info.notes))
     if reason is not None:
         info = attrs.evolve(info, features=frozenset({"fork"}))
         return RecomputeEngine(_whole_sequence(model), info)

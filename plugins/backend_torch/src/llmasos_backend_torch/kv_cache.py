@@ -70,8 +70,11 @@ def _scatter(target: Tensor, plan: StepPlan, new: Tensor) -> None:
         run = plan.runs[0]
         target[run.row].select(-2, run.lengths[0] - 1).copy_(new[0])
     elif decodes:
-        between = (slice(None),) * (target.dim() - 3)
-        target[(plan.decode_rows, *between, plan.positions[:decodes])] = new[:decodes]
+        rows, positions = plan.decode_rows, plan.positions[:decodes]
+        if target.dim() == 5:
+            target[rows, :, :, positions] = new[:decodes]
+        else:
+            target[rows, :, positions] = new[:decodes]
     for chunk in plan.chunks:
         part = new[chunk.start : chunk.start + chunk.count].movedim(0, -2)
         target[chunk.row].narrow(-2, chunk.position, chunk.count).copy_(part)

@@ -209,4 +209,4 @@ def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy:
 
 
 def _bytes(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.nbytes
+    return 0 if tensor is None else int(tensor.nbytes)

@@ -94,6 +94,7 @@ def engine_info(
         kv_bytes_per_token=kv_bytes_per_token,
         device=str(precision.device),
         dtype=precision.dtype,
+        notes=tuple(sorted(precision.notes)),
     )
     if limits.memory is None:
         return info

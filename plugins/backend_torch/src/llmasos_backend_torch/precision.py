@@ -28,11 +28,13 @@ class Precision:
         dtype: ``float32``, ``bfloat16``, ``int8`` or ``int4``, as ``EngineInfo`` names it.
         device: where.
         packed_copy: keep float32, int8 and int4 matrices in two layouts, for few tokens and for many.
+        notes: what ``matrix`` rounded, one sentence each, for ``EngineInfo``.
     """
 
     dtype: str
     device: torch.device
     packed_copy: bool = False
+    notes: set[str] = attrs.field(factory=set, eq=False)
 
     @property
     def compute(self) -> torch.dtype:
@@ -45,14 +47,14 @@ class Precision:
         ``head``: the output head, whose rounding no later layer averages; it stays at 8 bits where int4 would have to round it.
         """
         if self.dtype == "int8":
-            return _int8(parts, bias, self.packed_copy)
+            return self._int8(parts, bias)
         if self.dtype == "int4":
             return self._int4(parts, bias, head)
         weight = torch.cat([as_torch(part, self.compute) for part in parts])
         return float_linear(weight.to(self.device), bias, packed_copy=self.packed_copy)
 
     def _int4(self, parts: list[StoredTensor], bias: Tensor | None, head: bool) -> Linear:
-        found = [_groups(part, head) for part in parts]
+        found = [self._groups(part, head) for part in parts]
         whole = [grouped for grouped in found if grouped is not None]
         if len(whole) == len(parts) and len({grouped.group for grouped in whole}) == 1:
             joined = quantized.Grouped(
@@ -63,26 +65,30 @@ class Precision:
             )
             return int4_linear(joined, bias, packed_copy=self.packed_copy)
         if len(parts) == 1:
-            return _int8(parts, bias, self.packed_copy)
+            return self._int8(parts, bias)
         biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
         return Stacked([self._int4([part], own, head) for part, own in zip(parts, biases, strict=True)])
 
+    def _groups(self, part: StoredTensor, head: bool) -> quantized.Grouped | None:
+        """4-bit groups of a matrix; None where it is better kept at 8 bits."""
+        if isinstance(part, QuantizedTensor):
+            return quantized.stored_groups(part)
+        if head:
+            return None
+        self.notes.add(f"Float weights were rounded to 4 bits in groups of {quantized.NEW_GROUP}.")
+        return quantized.round_to_groups(as_torch(part, torch.float32))
 
-def _groups(part: StoredTensor, head: bool) -> quantized.Grouped | None:
-    """4-bit groups of a matrix; None where it is better kept at 8 bits."""
-    if isinstance(part, QuantizedTensor):
-        return quantized.stored_groups(part)
-    return None if head else quantized.round_to_groups(as_torch(part, torch.float32))
+    def _int8(self, parts: list[StoredTensor], bias: Tensor | None) -> Linear:
+        rows = [self._rows(part) for part in parts]
+        codes, scales = torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows])
+        return int8_linear(codes, scales, bias, packed_copy=self.packed_copy)
 
-
-def _int8(parts: list[StoredTensor], bias: Tensor | None, packed_copy: bool) -> Linear:
-    rows = [_rows(part) for part in parts]
-    return int8_linear(torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows]), bias, packed_copy=packed_copy)
-
-
-def _rows(part: StoredTensor) -> tuple[Tensor, Tensor]:
-    stored = quantized.stored_rows(part) if isinstance(part, QuantizedTensor) else None
-    return quantized.round_to_rows(as_torch(part, torch.float32)) if stored is None else stored
+    def _rows(self, part: StoredTensor) -> tuple[Tensor, Tensor]:
+        stored = quantized.stored_rows(part) if isinstance(part, QuantizedTensor) else None
+        if stored is not None:
+            return stored
+        self.notes.add("Weights were rounded to 8 bits with one scale a row.")
+        return quantized.round_to_rows(as_torch(part, torch.float32))
 
 
 def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | None) -> Precision:
@@ -91,7 +97,7 @@ def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | 
     Raises ``ConfigError`` where the machine cannot do it.
     """
     device = _device(options.device)
-    dtype = options.dtype
+    dtype: str = options.dtype
     if dtype in ("int8", "int4") and device.type != "cpu":
         raise ConfigError(f"{dtype} runs on the CPU only, and the device is {device}; use bfloat16, or device = 'cpu'.", "loader.dtype")
     if dtype in ("int8", "int4") and not Int8Linear.available():

@@ -13,7 +13,8 @@ from llmasos_hookspecs import QuantizedTensor
 
 #: Group sizes that the int4 kernel takes.
 INT4_GROUPS: Final = (32, 64, 128, 256)
-_NEW_GROUP: Final = 32
+#: Columns of the groups that float weights are rounded in.
+NEW_GROUP: Final = 32
 
 
 @attrs.frozen(eq=False)
@@ -64,9 +65,9 @@ def round_to_groups(weight: Tensor) -> Grouped | None:
     Of a few widths around each group's range the one with the least squared error is kept.
     """
     rows, columns = weight.shape
-    if columns % _NEW_GROUP:
+    if columns % NEW_GROUP:
         return None
-    groups = weight.view(rows, -1, _NEW_GROUP)
+    groups = weight.view(rows, -1, NEW_GROUP)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     middle, width = (low + high) / 2, (high - low).clamp_min(1e-12)
     best = torch.full_like(low, float("inf"))
@@ -80,7 +81,7 @@ def round_to_groups(weight: Tensor) -> Grouped | None:
         best = torch.where(better, error, best)
         scale, offset = torch.where(better, tried, scale), torch.where(better, centre, offset)
     codes = ((groups - offset) / scale + 8).round_().clamp_(0, 15)
-    return Grouped(codes.view(rows, columns).to(torch.uint8), scale[..., 0], offset[..., 0], _NEW_GROUP)
+    return Grouped(codes.view(rows, columns).to(torch.uint8), scale[..., 0], offset[..., 0], NEW_GROUP)
 
 
 def round_to_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ def _stored(checkpoint: Checkpoint, names: set[str], name: str, weight: Tensor) 
 def _config(checkpoint: Checkpoint) -> PretrainedConfig:
     """The checkpoint's config as transformers', free of what would make it dequantise weights itself or run foreign code."""
     kept = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "auto_map", "model_type")}
-    kind = checkpoint.config.get("model_type")
+    kind = str(checkpoint.config.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise UnsupportedModel(
             f"{checkpoint.path} has model_type {kind!r}, which transformers {transformers.__version__} does not know; a newer version may."
