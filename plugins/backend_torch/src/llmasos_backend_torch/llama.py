@@ -11,7 +11,7 @@ from collections.abc import Callable
 import attrs
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import silu
 
 from llmasos_backend_torch.attention import AttentionForm, attend
 from llmasos_backend_torch.kv_cache import KVCache
@@ -57,6 +57,7 @@ class LlamaDecoder:
         self._norm = norm
         self._head = head
         self._rotations = rotation_table(config, positions, embedding.device)
+        self._eps = torch.tensor(config.norm_eps, device=embedding.device)
         self._form = AttentionForm(config.head_dim**-0.5, config.sliding_window)
 
     @property
@@ -95,17 +96,20 @@ class LlamaDecoder:
         qkv = layer.qkv(self._normalized(x, layer.input_norm))
         turned = qkv[:, : (heads + kv_heads) * dim].unflatten(-1, (-1, dim))
         if layer.q_norm is not None and layer.k_norm is not None:
-            turned[:, :heads] = rms_norm(turned[:, :heads], (dim,), layer.q_norm, config.norm_eps)
-            turned[:, heads:] = rms_norm(turned[:, heads:], (dim,), layer.k_norm, config.norm_eps)
+            turned[:, :heads] = self._normalized(turned[:, :heads], layer.q_norm)
+            turned[:, heads:] = self._normalized(turned[:, heads:], layer.k_norm)
         rotate_(turned, rotations)
         kept = cache.layer(index, kv_heads, dim, dim, qkv)
         kept.write_both(plan, qkv[:, heads * dim :].view(-1, 2, kv_heads, dim))
-        x = x + layer.output(attend(plan, kept, turned[:, :heads], self._form))
+        x.add_(layer.output(attend(plan, kept, turned[:, :heads], self._form)))
         gate, up = layer.gate_up(self._normalized(x, layer.mlp_norm)).chunk(2, -1)
         return x.add_(layer.down(silu(gate).mul_(up)))
 
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, (self._config.hidden_size,), weight, self._config.norm_eps)
+        """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension. torch's own rms_norm takes more operations on a CPU: 0.75 ms
+        of a step of SmolLM2's 26."""
+        length = torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.float32)
+        return (x * torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_() * weight).to(x.dtype)
 
 
 def load_llama(checkpoint: Checkpoint, precision: Precision, positions: int, advance: Callable[[], None]) -> LlamaDecoder:
