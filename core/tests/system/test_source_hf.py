@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -33,7 +34,7 @@ class Hub:
         self.status: dict[str, int] = {}  # path of a file -> status to answer with
         self.ranges = True
         self.announced: dict[str, Any] = {}  # file -> digest or size that is not its own
-        self.cuts: list[tuple[int, int | None]] = []  # bytes to send, and whom to kill then (None: only close)
+        self.cuts: list[tuple[int, Callable[[], None] | None]] = []  # bytes to send, and what to do then (None: only close)
         self.served: list[tuple[str, int]] = []  # file and first byte of each answer
         hub = self
 
@@ -99,14 +100,14 @@ class Hub:
         if asked and self.ranges:
             begin = int(asked.removeprefix("bytes=").removesuffix("-"))
         self.served.append((name, begin))
-        cut, victim = self.cuts.pop(0) if self.cuts else (None, None)
+        cut, then = self.cuts.pop(0) if self.cuts else (None, None)
         headers = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"} if begin else {}
         body = content[begin:]
         self.send(request, 206 if begin else 200, body if cut is None else body[:cut], headers, len(body))
         if cut is not None:
             request.close_connection = True
-            if victim is not None:
-                os.kill(victim, signal.SIGKILL)
+            if then is not None:
+                then()
 
     @staticmethod
     def send(
@@ -275,9 +276,21 @@ CODE = "import sys; sys.stdin.readline(); from llmasos.system.sources import res
 def test_killed_at_random_moments_it_resumes_and_nothing_half_is_ever_seen(hub, store):
     hub.files = {"w.gguf": random.Random(3).randbytes(8 << 20)}
     chance = random.Random(4)
-    for _ in range(10):
+
+    def arrived() -> int:
+        return sum(path.stat().st_size for path in (store.root / "staging").rglob("*") if path.is_file())
+
+    for turn in range(10):
         process = subprocess.Popen([sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        hub.cuts = [(chance.randrange(1, 700_000), process.pid)]
+        before, size = arrived(), chance.randrange(1, 700_000)
+
+        def kill(pid: int = process.pid, more: int = before if turn % 2 and size > 200_000 else -1) -> None:
+            # At any moment, or as soon as a part has reached the disk.
+            while arrived() <= more:
+                time.sleep(0.001)
+            os.kill(pid, signal.SIGKILL)
+
+        hub.cuts = [(size, kill)]
         process.communicate(b"go\n", timeout=120)
         assert process.returncode == -signal.SIGKILL
         assert store.find("hf:org/model") is None

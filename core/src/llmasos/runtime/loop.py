@@ -50,6 +50,14 @@ _log = logging.getLogger("llmasos.runtime")
 R = TypeVar("R")
 
 
+@attrs.frozen
+class _Arrival:
+    """What the loop's thread shall do, and the requests that wait for it."""
+
+    action: Callable[[], object]
+    requests: tuple[Request, ...]
+
+
 class EngineLoop:
     """Runs one engine for any number of callers, on a daemon thread of its own.
 
@@ -105,7 +113,7 @@ class EngineLoop:
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens)
         self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._runner = Runner(engine, self._scheduler, clock=clock, on_finished=on_finished)
-        self._inbox: deque[Callable[[], object]] = deque()
+        self._inbox: deque[_Arrival] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
@@ -137,7 +145,7 @@ class EngineLoop:
         if request.sampling.num_beams > 1:
             return self._submit_beams(request)
         ticket, work = self._generation(request)
-        self._send(lambda: self._runner.add(request, work))
+        self._send(lambda: self._runner.add(request, work), request)
         return ticket
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
@@ -156,7 +164,7 @@ class EngineLoop:
                 sequence = self._runner.add(each, work, leader)
                 leader = leader or sequence
 
-        self._send(add)
+        self._send(add, *requests)
         return [ticket for ticket, _ in pairs]
 
     def submit_score(self, request: Request, continuations: Many[Many[int]]) -> Ticket[list[Score]]:
@@ -164,7 +172,7 @@ class EngineLoop:
         self._checks.continuations(request, continuations)
         ticket: Ticket[list[Score]] = self._ticket(request)
         work = ScoreWork(continuations, ticket)
-        self._send(lambda: self._runner.add(request, work))
+        self._send(lambda: self._runner.add(request, work), request)
         return ticket
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
@@ -172,7 +180,7 @@ class EngineLoop:
         self._checks.prompt(request)
         ticket: Ticket[npt.NDArray[np.float32]] = self._ticket(request)
         work: Work = LogitsWork(ticket)
-        self._send(lambda: self._runner.add(request, work))
+        self._send(lambda: self._runner.add(request, work), request)
         return ticket
 
     # The loop itself
@@ -192,12 +200,14 @@ class EngineLoop:
 
     def usage(self) -> Usage:
         """The queue and the KV cache just now."""
+        with self._wake:
+            arriving = [request for arrival in self._inbox for request in arrival.requests]
         stats, cache = self._scheduler.stats(), self._scheduler.cache
         return Usage(
             model=self.model,
-            waiting=stats.waiting,
+            waiting=stats.waiting + len(arriving),
             running=stats.running,
-            waiting_tokens=stats.waiting_tokens,
+            waiting_tokens=stats.waiting_tokens + sum(len(request.tokens) for request in arriving),
             running_tokens=stats.running_tokens,
             finished=self._runner.finished,
             kv_used=stats.kv_used,
@@ -235,7 +245,7 @@ class EngineLoop:
         ticket: Ticket[Generation] = self._ticket(request)
         works = BeamSearch(request, self._tokenizer, ticket).works()
         requests = [request, *(_sibling(request, place) for place in range(1, width))]
-        self._send(lambda: self._runner.add_group(requests, works))
+        self._send(lambda: self._runner.add_group(requests, works), *requests)
         return ticket
 
     def _ticket(self, request: Request) -> Ticket[Any]:
@@ -247,12 +257,12 @@ class EngineLoop:
         with contextlib.suppress(LLMasOSError):  # of a closed loop: then it is over already
             self._send(lambda: self._runner.cancel(request_id))
 
-    def _send(self, action: Callable[[], object]) -> None:
-        """Have something done on the loop's thread, before its next step."""
+    def _send(self, action: Callable[[], object], *requests: Request) -> None:
+        """Have something done on the loop's thread, before its next step: most often, queue ``requests``."""
         with self._wake:
             if self._closed is not None or self._closing:
                 raise self._closed or _closed_error(self.model)
-            self._inbox.append(action)
+            self._inbox.append(_Arrival(action, requests))
             self._wake.notify()
 
     def _call(self, action: Callable[[], object]) -> None:
@@ -275,8 +285,7 @@ class EngineLoop:
     def _run(self) -> None:
         while not self._closing and self._closed is None:
             try:
-                while self._inbox:
-                    self._inbox.popleft()()
+                self._take_in()
                 busy = self._runner.step()
             except Exception as error:
                 self._recover(error)
@@ -284,6 +293,14 @@ class EngineLoop:
                 if not busy:
                     self._sleep()
         self._end()
+
+    def _take_in(self) -> None:
+        while True:
+            with self._wake:
+                if not self._inbox:
+                    return
+                arrival = self._inbox.popleft()
+            arrival.action()
 
     def _sleep(self) -> None:
         with self._wake:
@@ -314,8 +331,7 @@ class EngineLoop:
         reason = self._closed or _closed_error(self.model)
         with self._wake:
             self._closed = reason
-        while self._inbox:  # requests that came too late still get their answer
-            self._inbox.popleft()()
+        self._take_in()  # requests that came too late still get their answer
         self._runner.fail_all(reason)
         self._shutdown()
 
