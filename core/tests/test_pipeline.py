@@ -16,49 +16,6 @@ from llmasos.system.discovery import Registry
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint
 
-LIFO = """
-    import attrs
-    from llmasos_hookspecs import Admit, Component, hookimpl
-
-    @attrs.frozen
-    class Options:
-        max_sequences: int = 8
-
-    class Lifo:
-        def admit(self, request, stats): return Admit()
-        def rank(self, sequence, now): return (-sequence.request.arrival,)
-        def victim(self, running, needy, now): return None
-        def quantum(self, sequence, budget): return budget
-        def on_commit(self, charges): pass
-
-    @hookimpl
-    def llmasos_component(): return Component(summary="Newest first.", options=Options)
-
-    @hookimpl
-    def llmasos_create_scheduler(options, context): return Lifo()
-"""
-
-ROUND = """
-    import attrs, numpy
-    from llmasos_hookspecs import Component, hookimpl
-
-    @attrs.frozen
-    class Options: pass
-
-    def rounded(tensor): return numpy.round(tensor)
-
-    @hookimpl
-    def llmasos_component(): return Component(summary="Round norm weights.", options=Options)
-
-    @hookimpl
-    def llmasos_accelerate(checkpoint, output, options, context):
-        with context.writer(checkpoint, output) as writer:      # copies config, tokenizer, manifest; atomic
-            for name in checkpoint.names():
-                tensor = checkpoint.tensor(name)                 # numpy array or QuantizedTensor
-                writer.add(name, rounded(tensor) if "norm" in name else tensor)
-        return writer.result()
-"""
-
 WITNESS = """
     from llmasos_hookspecs import Component, hookimpl
 
@@ -206,10 +163,10 @@ def test_a_task_has_the_options_of_its_table(tiny):
             pipeline.run("genrate", prompt="x")
 
 
-def test_the_printed_plugins_work_in_a_pipeline(tiny, add):
+def test_the_printed_plugins_work_in_a_pipeline(tiny, add, printed_scheduler, printed_accelerator):
     """The scheduler serves and the accelerator's checkpoint is what runs: its norms are rounded, all else is as it was."""
-    add("scheduler", "lifo", LIFO)
-    add("accelerator", "round", ROUND)
+    add("scheduler", "lifo", printed_scheduler)
+    add("accelerator", "round", printed_accelerator)
     composed = config(tiny, scheduler={"use": "lifo", "max_sequences": 2}, accelerate=[{"use": "round"}])
     with Pipeline.from_config(composed, registry=Registry()) as pipeline:
         answers = pipeline.model.batch(["a", "b", "c"], max_new_tokens=6)

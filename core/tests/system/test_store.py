@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.store import WORKING, Store, keep
+from llmasos.system.sources.keeping import keep
+from llmasos.system.store import WORKING, Store
 from llmasos_hookspecs import ModelStore, SourceError
 
 

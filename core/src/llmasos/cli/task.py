@@ -158,7 +158,8 @@ def read_inputs(cls: type, arguments: list[str]) -> dict[str, Any]:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """A value as the field's type wants it: text stays text, everything else is read as JSON where it is JSON."""
+    """A word's value, from a file or standard input where it says so, as the field's type wants it."""
+    from llmasos.runtime.tasks.inputs import from_text
     from llmasos_hookspecs import RequestError
 
     if text == "-":
@@ -168,13 +169,7 @@ def _value(text: str, kind: Any) -> Any:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"The file {text[1:]} cannot be read as text: {getattr(error, 'strerror', None) or error}.") from error
-    if kind is str:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        # A list of texts is most easily given one text at a time.
-        return [text] if getattr(kind, "__origin__", None) in (list, tuple) else text
+    return from_text(text, kind)
 
 
 def _help(name: str, found: Task) -> str:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from llmasos.system.folders import data_folder
 from llmasos.system.nearest import did_you_mean
-from llmasos_hookspecs import LLMasOSError, ModelStore, SourceError
+from llmasos_hookspecs import LLMasOSError, SourceError
 
 _FORMAT: Final = 1
 _MODELS, _STAGING, _LOCKS, _TRASH = "models", "staging", "locks", "trash"
@@ -305,17 +305,6 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def keep(store: ModelStore, key: str, fill: Callable[[Path], tuple[str, str]], waiting: Callable[[], None] | None = None) -> Path:
-    """Store what a fill brings that learns its source and licence on the way, in whatever store a context lends."""
-    if isinstance(store, Store):
-        return store.fetch(key, fill, waiting=waiting).path
-
-    def plain(folder: Path) -> None:
-        fill(folder)
-
-    return store.add(key, plain, source=key)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 
-from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, default_folder
+from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, in_words
 from llmasos_app_text.history import fit_history
 from llmasos_app_text.prompting import Message, reply_room, turn_stops, without_control_tokens
-from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
 
 _ACTIONS = ("send", "list", "show", "delete")
 _LEVELS = ("beginner", "intermediate", "advanced")
@@ -57,9 +55,7 @@ class Output:
     conversations: tuple[ConversationSummary, ...] = ()
 
     def __str__(self) -> str:
-        if self.conversations:
-            return "\n".join(f"{item.name}  ({item.turns} turns, {item.updated})  {item.first}" for item in self.conversations)
-        return self.text or "\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
+        return in_words(self.conversations, self.text, self.messages)
 
 
 class Tutor:
@@ -72,15 +68,9 @@ class Tutor:
         self._folder = folder
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
-        if inputs.action == "list":
-            return Output(conversations=self._folder.summaries())
-        if inputs.action != "send" and not inputs.conversation:
-            raise RequestError(f"tutor with action {inputs.action!r} needs the name of a dialogue.")
-        if inputs.action == "show":
-            return Output(conversation=inputs.conversation, messages=self._folder.load(inputs.conversation).messages)
-        if inputs.action == "delete":
-            self._folder.delete(inputs.conversation)
-            return Output(conversation=inputs.conversation)
+        if inputs.action != "send":
+            refusal = f"tutor with action {inputs.action!r} needs the name of a dialogue."
+            return Output(**self._folder.manage(inputs.action, inputs.conversation, refusal))
         kept = self._folder.load(inputs.conversation) if inputs.conversation else None
         system = kept.system if kept and kept.system and not inputs.topic else _instructions(inputs)
         said = [{"role": "user", "content": inputs.message}]
@@ -136,4 +126,4 @@ def llmasos_component() -> Component:
 
 @hookimpl
 def llmasos_create_task(options: Options, context: Context) -> Task:
-    return Tutor(ConversationFolder(Path(options.folder).expanduser() if options.folder else default_folder().with_name("lessons")))
+    return Tutor(ConversationFolder.chosen(options.folder, "lessons"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 
-from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, default_folder
+from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, in_words
 from llmasos_app_text.history import fit_history
 from llmasos_app_text.prompting import Message, reply_room, turn_stops, without_control_tokens
 from llmasos_app_text.sampling import SamplingInputs
@@ -57,9 +56,7 @@ class Output:
     conversations: tuple[ConversationSummary, ...] = ()
 
     def __str__(self) -> str:
-        if self.conversations:
-            return "\n".join(f"{item.name}  ({item.turns} turns, {item.updated})  {item.first}" for item in self.conversations)
-        return self.text or "\n".join(f"{message['role']}: {message['content']}" for message in self.messages)
+        return in_words(self.conversations, self.text, self.messages)
 
 
 class Chat:
@@ -72,15 +69,9 @@ class Chat:
         self._folder = folder
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
-        if inputs.action == "list":
-            return Output(conversations=self._folder.summaries())
-        if inputs.action != "send" and not inputs.conversation:
-            raise RequestError(f"chat with action {inputs.action!r} needs the name of a conversation.")
-        if inputs.action == "show":
-            return Output(conversation=inputs.conversation, messages=self._folder.load(inputs.conversation).messages)
-        if inputs.action == "delete":
-            self._folder.delete(inputs.conversation)
-            return Output(conversation=inputs.conversation)
+        if inputs.action != "send":
+            refusal = f"chat with action {inputs.action!r} needs the name of a conversation."
+            return Output(**self._folder.manage(inputs.action, inputs.conversation, refusal))
         prompt, room, dropped, cut = self._prompt(model, inputs)
         generation = model.generate(prompt, max_new_tokens=room, stop=turn_stops(model), **inputs.sampling())
         text = generation.text.strip()
@@ -149,4 +140,4 @@ def llmasos_component() -> Component:
 
 @hookimpl
 def llmasos_create_task(options: Options, context: Context) -> Task:
-    return Chat(ConversationFolder(Path(options.folder).expanduser() if options.folder else default_folder()))
+    return Chat(ConversationFolder.chosen(options.folder))

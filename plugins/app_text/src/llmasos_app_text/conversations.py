@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Self
 
 import attrs
 
@@ -45,6 +46,22 @@ class ConversationFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @classmethod
+    def chosen(cls, option: str, kind: str = "conversations") -> Self:
+        """The folder that a task's option names; empty: the user's own for that kind of conversation."""
+        return cls(Path(option).expanduser() if option else default_folder().with_name(kind))
+
+    def manage(self, action: str, name: str, refusal: str) -> dict[str, Any]:
+        """``list``, ``show`` or ``delete``, as the fields of a task's output. Raises ``RequestError(refusal)`` where a name lacks."""
+        if action == "list":
+            return {"conversations": self.summaries()}
+        if not name:
+            raise RequestError(refusal)
+        if action == "show":
+            return {"conversation": name, "messages": self.load(name).messages}
+        self.delete(name)
+        return {"conversation": name}
 
     def names(self) -> tuple[str, ...]:
         """Names of all kept conversations, in order."""
@@ -120,6 +137,12 @@ class ConversationFolder:
                 "beginning with a letter or digit."
             )
         return self._path / f"{name}.json"
+
+
+def in_words(summaries: Iterable[ConversationSummary], text: str, messages: Iterable[Message]) -> str:
+    """A task's output about conversations for people: a list of them, else the reply, else the turns of one."""
+    lines = [f"{item.name}  ({item.turns} turns, {item.updated})  {item.first}" for item in summaries]
+    return "\n".join(lines) or text or "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _as_json(conversation: Conversation) -> str:

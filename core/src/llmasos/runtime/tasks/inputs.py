@@ -25,7 +25,7 @@ def make_inputs(cls: type, row: Row, *, common: Mapping[str, Any] | None = None,
     if row.text:
         kinds = {field.key: field for field in fields_of(cls)}
         own = {
-            key: _from_text(value, kinds[key].type) if key in kinds else value
+            key: from_text(value, kinds[key].type) if key in kinds else value
             for key, value in own.items()
             if value or key not in kinds or kinds[key].required
         }
@@ -36,7 +36,9 @@ def make_inputs(cls: type, row: Row, *, common: Mapping[str, Any] | None = None,
     return structure_options(cls, values)
 
 
-def _from_text(text: str, kind: Any) -> Any:
+def from_text(text: str, kind: Any) -> Any:
+    """A text as the field's type wants it: text stays text, all else is read as JSON where it is JSON; a text that is no JSON is a list
+    of one text where the field is a list."""
     kind = unwrapped(kind)
     if kind is str or (str in typing.get_args(kind) and not _is_list(kind)):
         return text

@@ -20,7 +20,8 @@ from llmasos.system.archives import safe_path
 from llmasos.system.layout import model_files, model_in
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.sizes import size_in_words
-from llmasos.system.store import WORKING, keep
+from llmasos.system.sources.keeping import keep_fetched
+from llmasos.system.store import WORKING
 from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
 
 _REFERENCE: Final = re.compile(
@@ -78,18 +79,7 @@ def llmasos_fetch(ref: str, context: Context) -> Path | None:
     if match is None:
         raise SourceError(f'"{ref}" must have the form hf:org/name, hf:org/name@revision or hf:org/name@revision:file.gguf.')
     wanted = _Repository(match["repo"], match["revision"] or "main", match["file"] or "")
-    found = context.store.find(wanted.key)
-    if found is None:
-        if context.offline:
-            cure = f"run llmasos models pull {wanted.key} first"
-            raise SourceError(f"{wanted.key} is not in the model store, and this run is offline; {cure}.")
-        found = keep(
-            context.store,
-            wanted.key,
-            lambda folder: _fill(folder, wanted, context),
-            lambda: context.note(f"Another process is fetching {wanted.key}; waiting for it."),
-        )
-    return model_in(found)
+    return model_in(keep_fetched(context, wanted.key, lambda folder: _fill(folder, wanted, context)))
 
 
 def _fill(folder: Path, wanted: _Repository, context: Context) -> tuple[str, str]:

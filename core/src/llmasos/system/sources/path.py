@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from llmasos.system.archives import is_archive, unpack
 from llmasos.system.layout import model_in
-from llmasos.system.store import WORKING, keep, sha256_of
+from llmasos.system.sources.keeping import keep
+from llmasos.system.store import WORKING, sha256_of
 from llmasos_hookspecs import Component, Context, SourceError, hookimpl
 
 _LOOKS_LIKE_A_PATH: Final = re.compile(r"[./~]|[A-Za-z]:[\\/]")

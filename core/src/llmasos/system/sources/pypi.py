@@ -17,7 +17,8 @@ import attrs
 
 from llmasos.system.archives import unpack
 from llmasos.system.layout import model_files, model_in
-from llmasos.system.store import WORKING, Store, keep, sha256_of
+from llmasos.system.sources.keeping import keep_fetched
+from llmasos.system.store import WORKING, Store, sha256_of
 from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
 
 _REFERENCE: Final = re.compile(
@@ -71,19 +72,7 @@ def llmasos_fetch(ref: str, context: Context) -> Path | None:
     if not ref.lower().startswith("pypi:"):
         return None
     wanted = _read(ref)
-    found = context.store.find(wanted.key)
-    if found is None:
-        if context.offline:
-            raise SourceError(
-                f"{wanted.key} is not in the model store, and this run is offline; run llmasos models pull {wanted.key} first."
-            )
-        found = keep(
-            context.store,
-            wanted.key,
-            lambda folder: _fill(folder, wanted, context),
-            lambda: context.note(f"Another process is fetching {wanted.key}; waiting for it."),
-        )
-    return model_in(found)
+    return model_in(keep_fetched(context, wanted.key, lambda folder: _fill(folder, wanted, context)))
 
 
 def _read(ref: str) -> _Distribution:
