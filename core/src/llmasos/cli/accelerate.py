@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import attrs
 import typer
@@ -15,8 +15,6 @@ from llmasos_hookspecs import RequestError
 
 CorpusOption = Annotated[Path | None, typer.Option("--corpus", help="A text file to calibrate and evaluate on.")]
 WindowsOption = Annotated[int | None, typer.Option("--windows", min=1, help="Evaluation windows; 40 by default.")]
-#: No model named: the config's own.
-_CONFIGURED: Final[list[Any]] = [None]
 LengthOption = Annotated[int | None, typer.Option("--length", min=2, help="Tokens of each window; 512 by default.")]
 
 
@@ -92,7 +90,7 @@ def evaluate(
     from llmasos.runtime.evaluation import Corpus
 
     rows, facts = [], {}
-    for name in named or _CONFIGURED:
+    for name in named or o.CONFIGURED:
         pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
         with pipeline:
             label = name or pipeline.config.models[chosen.name].source
@@ -128,7 +126,7 @@ def _evaluate_task(
 
     rows: list[Any] = []
     sink = TerminalSink(quiet=quiet)
-    for name in models or _CONFIGURED:
+    for name in models or o.CONFIGURED:
         pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
         with pipeline, sink.progress(f"{task} by {name or chosen.name}", None, "") as progress:
             label = name or pipeline.config.models[chosen.name].source

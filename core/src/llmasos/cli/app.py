@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, chat, config, doctor, models, plugins, resources, run, task
+from llmasos.cli import accelerate, bench, chat, config, doctor, models, plugins, resources, run, task
 
 app = typer.Typer(
     name="llmasos",
@@ -38,6 +38,7 @@ app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_
 app.command("tasks")(task.tasks)
 app.command("accelerate")(accelerate.accelerate)
 app.command("evaluate")(accelerate.evaluate)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)

@@ -6,6 +6,7 @@ from llmasos.runtime.evaluation.quality import Quality, measure_quality
 from llmasos.runtime.evaluation.reference import DequantizedCheckpoint
 from llmasos.runtime.evaluation.size import Size, measure_size
 from llmasos.runtime.evaluation.speed import Speed, measure_speed
+from llmasos.runtime.evaluation.throughput import Throughput, measure_throughput
 
 __all__ = [
     "Backend",
@@ -15,8 +16,10 @@ __all__ = [
     "Quality",
     "Size",
     "Speed",
+    "Throughput",
     "measure",
     "measure_quality",
     "measure_size",
     "measure_speed",
+    "measure_throughput",
 ]

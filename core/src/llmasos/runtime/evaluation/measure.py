@@ -26,12 +26,15 @@ class Backend:
     """What figures are measured on.
 
     Attributes:
-        label: the loader with its distribution and version, for reports and cache keys.
+        label: the loader with its distribution, version and options, for reports and cache keys.
         load: makes an engine of a checkpoint.
+        load_reference: makes the engine that others are compared with, of a float32 checkpoint; without the options that would
+            round what ``load`` makes.
     """
 
     label: str
     load: Callable[[Checkpoint], Engine]
+    load_reference: Callable[[Checkpoint], Engine]
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +85,7 @@ def measure(
 def _quality(
     engine: Engine, windows: npt.NDArray[np.int32], backend: Backend, sink: ProgressSink, base: Checkpoint | None, label: str
 ) -> Quality:
-    reference = None if base is None else backend.load(DequantizedCheckpoint(base))
+    reference = None if base is None else backend.load_reference(DequantizedCheckpoint(base))
     try:
         with sink.progress(f"evaluate {label}", len(windows), "windows") as progress:
             return measure_quality(engine, windows, reference=reference, progress=progress)

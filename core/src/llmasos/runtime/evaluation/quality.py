@@ -27,6 +27,7 @@ class Quality:
         mean_kl_error: standard error of the mean, from the spread between windows.
         top1: share of tokens whose likeliest successor is the reference's as well.
         tokens: how many predictions were compared.
+        reference: what the reference was computed from, such as ``float32``.
     """
 
     perplexity: float
@@ -36,6 +37,7 @@ class Quality:
     p99_kl: float | None
     top1: float | None
     tokens: int
+    reference: str | None
 
 
 def measure_quality(
@@ -71,6 +73,7 @@ def measure_quality(
         p99_kl=None if compared is None else float(np.quantile(compared, 0.99)),
         top1=None if compared is None else float(np.concatenate(agreements).mean()),
         tokens=int(windows.size),
+        reference=None if reference is None else reference.info.dtype,
     )
 
 
