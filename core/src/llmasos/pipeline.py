@@ -163,7 +163,9 @@ class Pipeline:
         config = self._config_of(model)
         checkpoint = self._composer.fetch(config)[1]
         backend = self._composer.backend(config, checkpoint) if measure else None
-        return self._composer.accelerate_and_report(checkpoint, config.accelerate if stages is None else stages, backend=backend, **how)
+        return self._composer.accelerate_and_report(
+            checkpoint, config.accelerate if stages is None else stages, backend=backend, model=config.source, **how
+        )
 
     def measure(
         self,

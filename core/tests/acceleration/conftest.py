@@ -113,7 +113,7 @@ class Bench:
             self.loads += 1
             return ReferenceEngine(checkpoint)
 
-        return Backend(label="reference 1.0", load=load)
+        return Backend(label="reference 1.0", load=load, load_reference=load)
 
     def find(self, use: str) -> LoadedComponent:
         if use not in self.accelerators:

@@ -158,7 +158,7 @@ def test_a_damaged_cache_entry_is_made_anew(bench: Bench) -> None:
 def test_the_output_holds_the_model_the_report_and_the_page(bench: Bench) -> None:
     report = bench.run(["noise", "int8"], output=bench.folder / "out", measure=True)
     found = json.loads((bench.folder / "out" / "report.json").read_text())
-    assert found == json.loads(json.dumps(report.to_dict()))
+    assert found == json.loads(json.dumps({**report.to_dict(), "path": "."}))
     stages = open_checkpoint(bench.folder / "out").manifest["stages"]
     assert stages[1]["measured"]["quality"]["mean_kl"] == report.stages[1].measurement.quality.mean_kl  # type: ignore[union-attr]
     page = (bench.folder / "out" / "report.html").read_text()

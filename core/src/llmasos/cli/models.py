@@ -109,6 +109,27 @@ def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
         print_result(f"Removed {reference}; {in_bytes(freed)} are free again.")
 
 
+@app.command("clean")
+def clean(
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="How much of the accelerators' results to keep, the ones used last: 5GiB; none by default.")
+    ] = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Remove results of accelerator stages that no process uses, and what killed processes left of fetches."""
+    from llmasos.runtime.acceleration.cache import StageCache
+    from llmasos.system.folders import cache_folder
+    from llmasos.system.sizes import parse_size
+    from llmasos.system.store import Store
+
+    limit = 0 if keep is None else parse_size(keep)
+    freed = StageCache(cache_folder() / "acceleration" / "stages").trim(limit) + Store().clean()
+    if as_json:
+        print_json({"freed": freed})
+    else:
+        print_result(f"{in_bytes(freed)} are free again.")
+
+
 @app.command("alias")
 def alias(
     name: Annotated[str, typer.Argument(help="The short name.")],

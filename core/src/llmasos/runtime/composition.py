@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import time
 import warnings
@@ -125,7 +126,14 @@ class Composer:
 
         accelerators = Accelerators(find=functools.partial(self.component, "accelerator"), call=self.plugins.call, context=self._context)
         return run_acceleration(
-            checkpoint, stages, accelerators, cache=working_cache_folder() / "acceleration", seed=self.config.seed, sink=self._sink, **how
+            checkpoint,
+            stages,
+            accelerators,
+            cache=working_cache_folder() / "acceleration",
+            cache_limit=self.config.resources.stage_cache,
+            seed=self.config.seed,
+            sink=self._sink,
+            **how,
         )
 
     def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
@@ -250,10 +258,20 @@ class Composer:
         return loader, load
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
-        """What figures are measured on: the loader that the model would run on."""
+        """What figures are measured on: the loader that the model would run on. The reference runs on it with its own defaults, because
+        an option that rounds weights would round what they are compared with as well."""
         from llmasos.runtime.evaluation import Backend
 
-        return Backend(label=self.loader(model, checkpoint).entry.label, load=lambda checkpoint: self.engine_maker(model, checkpoint)[1]())
+        label = self.loader(model, checkpoint).entry.label
+        options = [f"{key} = {json.dumps(value, default=str)}" for key, value in sorted(model.loader.options.items())]
+        if options:
+            label += f" with {', '.join(options)}"
+        plain = attrs.evolve(model, loader=attrs.evolve(model.loader, options={}))
+        return Backend(
+            label=label,
+            load=lambda checkpoint: self.engine_maker(model, checkpoint)[1](),
+            load_reference=lambda checkpoint: self.engine_maker(plain, checkpoint)[1](),
+        )
 
     def policy(self, config: ComponentConfig) -> Policy:
         """A new policy of the kind that config names."""

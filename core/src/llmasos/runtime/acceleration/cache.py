@@ -1,4 +1,4 @@
-"""Finished stages on disk, found again by the content of all that went into them."""
+"""Finished stages on disk, found again by the content of all that went into them, within a bound."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import attrs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 
@@ -38,16 +38,21 @@ class CachedStage:
 
 
 class StageCache:
-    """A folder of finished stages. An entry is a folder that appears, whole, by a rename; one process at a time makes it."""
+    """A folder of finished stages. An entry is a folder that appears, whole, by a rename; one process at a time makes it.
+
+    Beside the entries lie, with a dot before their names: ``KEY.lock`` for whoever makes or removes an entry, ``KEY.used-*`` locked by
+    each process that reads it, ``KEY.making-*`` and ``KEY.removing-*`` while it is neither there nor gone.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, key: str) -> CachedStage | None:
-        """The finished stage under ``key``; None where there is none, or what is there cannot be read."""
+        """The finished stage under ``key``; None where there is none, or what is there cannot be read. It counts as used now."""
         folder = self._root / key
         try:
             found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+            os.utime(folder / _RESULT)
             result = AccelerationResult(
                 path=folder / _MODEL, touched=tuple(found["touched"]), skipped=dict(found["skipped"]), report=found["report"]
             )
@@ -59,8 +64,57 @@ class StageCache:
     def lock(self, key: str) -> Iterator[None]:
         """Held while an entry is made; another process that wants the same one waits, and then finds it."""
         self._root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._root / f".{key}.lock"):
+        with self._lock(key):
             yield
+
+    @contextlib.contextmanager
+    def in_use(self, key: str) -> Iterator[None]:
+        """While it lasts no process removes the entry; a process that is killed lets go of it. Enter it holding the lock."""
+        path = self._root / f".{key}.used-{uuid4().hex}"
+        with FileLock(path):
+            yield
+        path.unlink(missing_ok=True)
+
+    def trim(self, limit: int) -> int:
+        """Remove entries until those left take at most ``limit`` bytes, the ones used longest ago first; returns the bytes freed.
+
+        Entries that any process makes or uses stay. What killed processes left half-made or half-removed goes too.
+        """
+        freed = sum(self._sweep(left) for left in self._root.glob(".*.making-*"))
+        freed += sum(_remove(left) for left in self._root.glob(".*.removing-*"))
+        entries = sorted((_last_used(folder), folder.name, _size(folder)) for folder in self._root.glob("[!.]*"))
+        total = sum(size for *_, size in entries)
+        for _, key, size in entries:
+            if total <= limit:
+                break
+            # Locked: somebody makes it anew. Not to be renamed: somebody has its files open, where that matters.
+            with contextlib.suppress(Timeout, OSError), self._lock(key, timeout=0):
+                if not self._is_used(key):
+                    doomed = self._root / f".{key}.removing-{uuid4().hex}"
+                    (self._root / key).rename(doomed)
+                    freed += _remove(doomed)
+                    total -= size
+        return freed
+
+    def _lock(self, key: str, timeout: float = -1) -> FileLock:
+        return FileLock(self._root / f".{key}.lock", timeout=timeout)
+
+    def _is_used(self, key: str) -> bool:
+        """Whether a living process uses the entry; marks of dead ones are taken away."""
+        for mark in self._root.glob(f".{key}.used-*"):
+            try:
+                with FileLock(mark, timeout=0):
+                    mark.unlink(missing_ok=True)
+            except Timeout:
+                return True
+        return False
+
+    def _sweep(self, left: Path) -> int:
+        """Remove a workplace that nobody works in."""
+        key = left.name[1:].partition(".making-")[0]
+        with contextlib.suppress(Timeout), self._lock(key, timeout=0):
+            return _remove(left)
+        return 0
 
     @contextlib.contextmanager
     def workplace(self, key: str) -> Iterator[Path]:
@@ -102,6 +156,31 @@ class StageCache:
 def model_folder(workplace: Path) -> Path:
     """Where in a workplace the stage writes its checkpoint."""
     return workplace / _MODEL
+
+
+def _last_used(folder: Path) -> float:
+    """Seconds since the epoch; 0 where the record is gone."""
+    try:
+        return (folder / _RESULT).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; those that another process removes meanwhile count nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def _remove(folder: Path) -> int:
+    """Remove a folder; returns the bytes freed."""
+    size = _size(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return size - _size(folder)
 
 
 def _plain(value: Any) -> Any:

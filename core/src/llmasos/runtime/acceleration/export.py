@@ -35,7 +35,8 @@ def export(model: Path, output: Path, report: AccelerationReport) -> None:
         shutil.copytree(model, partial)
         manifest = read_manifest(partial)
         write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
-        text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, default=str)
+        # Folders move; the report lies in the one that it is about.
+        text = json.dumps({**report.to_dict(), "path": "."}, indent=2, ensure_ascii=False, default=str)
         (partial / REPORT).write_text(text + "\n", encoding="utf-8")
         (partial / PAGE).write_text(render_page(report), encoding="utf-8")
         if output.is_dir():

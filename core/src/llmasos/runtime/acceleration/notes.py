@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from llmasos.runtime.acceleration.report import StageReport
+from llmasos.runtime.evaluation import Measurement
 from llmasos_hookspecs import Checkpoint, QuantizedTensor
 
 _OWN_GRID: Final = (
@@ -24,6 +25,13 @@ def base_notes(checkpoint: Checkpoint) -> Iterator[str]:
             offset = " with a float minimum" if tensor.minimums is not None else ""
             yield _OWN_GRID.format(bits=tensor.bits, group=tensor.group, offset=offset)
         return
+
+
+def reference_notes(base: Measurement | None) -> Iterator[str]:
+    """Where the backend could not compute the yardstick in float32."""
+    reference = base.quality.reference if base is not None else None
+    if reference not in (None, "float32"):
+        yield f"The base that the divergences refer to was computed in {reference}, so they leave out what that rounds."
 
 
 def stage_notes(stage: StageReport) -> Iterator[str]:

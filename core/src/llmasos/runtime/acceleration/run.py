@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import json
 import time
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from llmasos.runtime.acceleration.cache import CachedStage, StageCache, content_key, model_folder
 from llmasos.runtime.acceleration.coverage import coverage
 from llmasos.runtime.acceleration.export import check_output, export
-from llmasos.runtime.acceleration.notes import base_notes, stage_notes
+from llmasos.runtime.acceleration.notes import base_notes, reference_notes, stage_notes
 from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
 from llmasos.runtime.checkpoint import open_checkpoint
@@ -30,6 +32,13 @@ from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint
 
 #: Below this share of the weights that a stage could change, it is refused unless allowed.
 LEAST_COVERAGE: Final = 0.9
+
+#: Bytes that finished stages may take on disk where config says nothing.
+CACHE_LIMIT: Final = 20 * 2**30
+
+#: Results that were left in the cache are this process's to read until it ends.
+_results: Final = contextlib.ExitStack()
+atexit.register(_results.close)
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +62,7 @@ def run_acceleration(
     accelerators: Accelerators,
     *,
     cache: Path,
+    cache_limit: int | None = None,
     output: Path | None = None,
     backend: Backend | None = None,
     corpus: Corpus | None = None,
@@ -61,6 +71,7 @@ def run_acceleration(
     seed: int = 0,
     allow_low_coverage: bool = False,
     sink: ProgressSink | None = None,
+    model: str | None = None,
 ) -> AccelerationReport:
     """Plan the stages, run them one after the other, and measure what each left.
 
@@ -68,11 +79,13 @@ def run_acceleration(
     after the last one. Nothing half-written is ever visible, neither there nor at ``output``.
 
     Args:
+        cache_limit: bytes that finished stages may take; beyond it those used longest ago go, but none that a process uses.
         output: a new folder for the result, with ``report.json`` and ``report.html``; None leaves it in the cache.
         backend: what to measure on; None measures nothing.
         corpus: text to calibrate and evaluate on; None: ``Corpus.default()``.
         windows, length: evaluation windows, and tokens of each.
         allow_low_coverage: accept a stage that changed less than 90 % of what it could.
+        model: what the report calls the base; None: where it lies.
 
     Raises:
         AccelerationError: the plan cannot work (with every problem found), or a stage failed.
@@ -82,60 +95,70 @@ def run_acceleration(
     corpus = corpus or Corpus.default()
     measurer = _Measurer(checkpoint, backend, corpus, windows, length, cache / "quality", sink)
     base = measurer.measure(checkpoint, checkpoint.digest, "base")
-    runner = _StageRunner(
-        cache=StageCache(cache / "stages"),
-        accelerators=accelerators,
-        base=checkpoint,
-        corpus=corpus,
-        seed=seed,
-        allow_low_coverage=allow_low_coverage,
-    )
-    notes, reports = list(base_notes(checkpoint)), []
-    current, key = checkpoint, checkpoint.digest
-    for number, stage in enumerate(plan.stages, 1):
-        key = runner.key(key, stage)
-        sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
-        found, cached = runner.run(key, stage, current)
-        previous, current = current, open_checkpoint(found.path)
-        reports.append(
-            StageReport(
-                name=stage.name,
-                use=stage.loaded.entry.qualified,
-                version=stage.loaded.entry.version,
-                options=stage.to_dict()["options"],
-                seconds=found.seconds,
-                cached=cached,
-                coverage=coverage(previous, current, found.result),
-                touched=len(found.result.touched),
-                skipped=found.result.skipped,
-                report=found.result.report,
-                measurement=measurer.measure(current, key, stage.name),
-            )
+    with contextlib.ExitStack() as uses:
+        runner = _StageRunner(
+            cache=StageCache(cache / "stages"),
+            cache_limit=cache_limit or CACHE_LIMIT,
+            uses=uses,
+            accelerators=accelerators,
+            base=checkpoint,
+            corpus=corpus,
+            seed=seed,
+            allow_low_coverage=allow_low_coverage,
         )
-        notes += stage_notes(reports[-1])
-    report = AccelerationReport(
-        path=current.path if output is None else output,
-        model=str(checkpoint.path),
-        base_digest=checkpoint.digest,
-        base=base,
-        stages=tuple(reports),
-        corpus=corpus.name,
-        windows=measurer.count,
-        length=length,
-        backend=None if backend is None else backend.label,
-        seed=seed,
-        notes=tuple(dict.fromkeys(notes)),
-    )
-    if output is not None:
-        export(current.path, output, report)
+        notes, reports = [*base_notes(checkpoint), *reference_notes(base)], []
+        current, key = checkpoint, checkpoint.digest
+        for number, stage in enumerate(plan.stages, 1):
+            key = runner.key(key, stage)
+            sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
+            found, cached = runner.run(key, stage, current)
+            previous, current = current, open_checkpoint(found.path)
+            measurement = measurer.measure(current, key, stage.name)
+            reports.append(_stage_report(stage, found, cached, coverage(previous, current, found.result), measurement))
+            notes += stage_notes(reports[-1])
+        report = AccelerationReport(
+            path=current.path if output is None else output,
+            model=model or str(checkpoint.path),
+            base_digest=checkpoint.digest,
+            base=base,
+            stages=tuple(reports),
+            corpus=corpus.name,
+            windows=measurer.count,
+            length=length,
+            backend=None if backend is None else backend.label,
+            seed=seed,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+        if output is None:
+            runner.use(key, _results)
+        else:
+            export(current.path, output, report)
     return report
+
+
+def _stage_report(stage: PlannedStage, found: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:
+    return StageReport(
+        name=stage.name,
+        use=stage.loaded.entry.qualified,
+        version=stage.loaded.entry.version,
+        options=stage.to_dict()["options"],
+        seconds=found.seconds,
+        cached=cached,
+        coverage=share,
+        touched=len(found.result.touched),
+        skipped=found.result.skipped,
+        report=found.result.report,
+        measurement=measurement,
+    )
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class _StageRunner:
-    """Finds or makes the stages of one run."""
+    """Finds or makes the stages of one run, none of which is removed before ``uses`` ends."""
 
     cache: StageCache
+    cache_limit: int
+    uses: contextlib.ExitStack
     accelerators: Accelerators
     base: Checkpoint
     corpus: Corpus
@@ -151,14 +174,24 @@ class _StageRunner:
         """The stage's result, and whether it was there already."""
         with self.cache.lock(key):
             found = self.cache.find(key)
-            if found is not None:
+            cached = found is not None
+            if found is None:
+                with self.cache.workplace(key) as workplace:
+                    began = time.perf_counter()
+                    result = self._make(stage, current, model_folder(workplace))
+                    self._check_coverage(stage, current, result)
+                    found = self.cache.keep(key, workplace, result, time.perf_counter() - began)
+            else:
                 self._check_coverage(stage, current, found.result)
-                return found, True
-            with self.cache.workplace(key) as workplace:
-                began = time.perf_counter()
-                result = self._make(stage, current, model_folder(workplace))
-                self._check_coverage(stage, current, result)
-                return self.cache.keep(key, workplace, result, time.perf_counter() - began), False
+            self.uses.enter_context(self.cache.in_use(key))
+        if not cached:
+            self.cache.trim(self.cache_limit)
+        return found, cached
+
+    def use(self, key: str, uses: contextlib.ExitStack) -> None:
+        """Let nobody remove a result that is there before ``uses`` ends."""
+        with self.cache.lock(key):
+            uses.enter_context(self.cache.in_use(key))
 
     def _make(self, stage: PlannedStage, current: Checkpoint, output: Path) -> AccelerationResult:
         loaded = stage.loaded

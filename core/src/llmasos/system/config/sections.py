@@ -113,6 +113,14 @@ class ResourcesConfig:
         validator=attrs.validators.optional(attrs.validators.ge(0)),
         metadata={"help": "Seconds after its last use when a model is unloaded; left out: when another one needs its memory."},
     )
+    stage_cache: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(parse_size),
+        metadata={
+            "help": "Bytes of disk for the results of accelerator stages, those used longest ago going first, or a text such as "
+            '"20GiB", which is the default.'
+        },
+    )
 
 
 @attrs.frozen(kw_only=True)
