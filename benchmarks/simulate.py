@@ -27,6 +27,8 @@ SCENARIOS = {"busy": (0.9, 0.0, 1.0), "quiet": (0.7, 0.0, 0.1), "flood": (0.7, 2
 PROMPT, OUTPUT = 120.0, 16.0
 #: Milliseconds a decision may take with 256 running and 10,000 waiting, and how much a flood may add to others' p95 TTFT under fair.
 DECISION_MS, FLOOD_FACTOR = 2.0, 1.5
+#: Decisions that are timed, each policy.
+DECISIONS = 3000
 
 
 def simulate(job: tuple[str, str, int, int, int]) -> tuple[str, str, dict[str, Any]]:
@@ -48,10 +50,11 @@ def simulate(job: tuple[str, str, int, int, int]) -> tuple[str, str, dict[str, A
 
 
 def decide(job: tuple[str, int]) -> tuple[str, int, dict[str, float]]:
-    """How long one policy's decisions take, in milliseconds."""
+    """How long one policy's decisions take, in milliseconds; ``collector`` is the longest that garbage collection held one up."""
     name, tenants = job
-    spent = decisions(name, House(), waiting=10_000, tenants=tenants, steps=300) * 1e3
-    return name, tenants, {"p50": float(np.median(spent)), "p99": float(np.quantile(spent, 0.99)), "max": float(spent.max())}
+    own, collector = decisions(name, House(), waiting=10_000, tenants=tenants, steps=DECISIONS).T * 1e3
+    p50, p99, p999 = (float(np.quantile(own, q)) for q in (0.5, 0.99, 0.999))
+    return name, tenants, {"p50": p50, "p99": p99, "p99.9": p999, "max": float(own.max()), "collector": float(collector.max())}
 
 
 def main() -> int:
@@ -93,13 +96,13 @@ def summary(results: dict[str, dict[str, dict[str, Any]]], timed: dict[str, dict
         load, flood, _ = SCENARIOS[scenario]
         lines += [f"## {scenario}: load {load:g}, flood {flood:g}", "", report.table(rows), ""]
     lines += ["## one decision with 256 running and 10,000 waiting, ms of processor time", ""]
-    lines += ["| policy | tenants | p50 | p99 | max | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += ["| policy | tenants | p50 | p99 | p99.9 | max | garbage collector | |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for name, of in timed.items():
         for tenants, spent in of.items():
-            within = spent["p99"] < DECISION_MS
+            within = spent["p99.9"] < DECISION_MS
             failed |= not within
-            row = f"| {name} | {tenants} | {spent['p50']:.2f} | {spent['p99']:.2f} | {spent['max']:.2f}"
-            lines.append(f"{row} | {'' if within else f'over {DECISION_MS:g}'} |")
+            columns = " | ".join(f"{spent[key]:.2f}" for key in ("p50", "p99", "p99.9", "max", "collector"))
+            lines.append(f"| {name} | {tenants} | {columns} | {'' if within else f'over {DECISION_MS:g}'} |")
     lines += [
         "",
         "## what one tenant's flood does to the others' p95 TTFT",
