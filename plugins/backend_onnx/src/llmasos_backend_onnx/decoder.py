@@ -1,16 +1,20 @@
 """The ONNX graph of a Llama-family decoder.
 
 Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971, and its descendants, as one graph over
-a KV cache that the caller owns. Inputs, with B sequences of S new tokens each and buffers of T places:
+a KV cache that the caller owns. All layers but attention see the N new tokens of all sequences one behind the other; attention sees
+B sequences of S places, filled up behind. Inputs, with buffers of T places:
 
-    input_ids      int64 [B, S]
+    input_ids      int64 [N]
+    batch          int64 [B, S]           the token in each place
+    packed         int64 [N, 2]           (sequence, place) of each token
+    queries        int32 [B]              places that are computed; what is behind them is filler
     seqlens        int32 [B]              tokens of each sequence after this run, less 1
     total_length   int32 []               the longest sequence after this run
-    wanted         int64 [N, 2]           (sequence, token) whose logits are asked for
+    wanted         int64 [W]              tokens whose logits are asked for
     cos, sin       float32 [P, head_dim / 2]
     past.L.key, past.L.value              float32 [B, kv_heads, T, head_dim]
 
-Outputs: ``logits`` float32 [N, vocab] and ``present.L.key``, ``present.L.value``, which must be bound to the memory of the past.
+Outputs: ``logits`` float32 [W, vocab] and ``present.L.key``, ``present.L.value``, which must be bound to the memory of the past.
 """
 
 from __future__ import annotations
@@ -77,20 +81,24 @@ class _Decoder:
 
     def build(self) -> None:
         config, writer = self.config, self.writer
-        writer.input("input_ids", np.int64, ["B", "S"])
+        writer.input("input_ids", np.int64, ["N"])
+        writer.input("batch", np.int64, ["B", "S"])
+        writer.input("packed", np.int64, ["N", 2])
+        writer.input("queries", np.int32, ["B"])
         writer.input("seqlens", np.int32, ["B"])
         writer.input("total_length", np.int32, [])
-        writer.input("wanted", np.int64, ["N", 2])
+        writer.input("wanted", np.int64, ["W"])
         for table in ("cos", "sin"):
             writer.input(table, np.float32, ["P", config.head_dim // 2])
         hidden = self._embedding()
         hidden, normed = self._first_norm(hidden)
         for layer in range(config.num_layers):
-            attended = self._attention(layer, normed)
+            attended, places = self._attention(layer, normed), "packed"
             if layer == config.num_layers - 1:
                 # The rest of the last layer touches each token by itself: only those whose logits are wanted go on.
-                attended = writer.node("GatherND", [attended, "wanted"], "attended.wanted")
-                hidden = writer.node("GatherND", [hidden, "wanted"], "hidden.wanted")
+                places = writer.node("Gather", ["packed", "wanted"], "packed.wanted")
+                hidden = writer.node("Gather", [hidden, "wanted"], "hidden.wanted")
+            attended = writer.node("GatherND", [attended, places], f"layers.{layer}.attended.packed")
             projected = self._linear(f"layers.{layer}.o", [f"model.layers.{layer}.self_attn.o_proj"], attended, bias=config.output_bias)
             hidden, normed = self._skip_norm(f"layers.{layer}.post", hidden, projected, f"model.layers.{layer}.post_attention_layernorm")
             fed = self._feed_forward(layer, normed)
@@ -180,12 +188,13 @@ class _Decoder:
             states = [query, key, value]
         else:
             states = self._joined(f"{name}.qkv", parts, normed, bias=config.attention_bias)
+        states = [writer.node("Gather", [state, "batch"], f"{state}.batch") for state in states]
         past = [writer.input(f"past.{layer}.{kind}", np.float32, self._cache_shape()) for kind in ("key", "value")]
         present = [writer.output(f"present.{layer}.{kind}", np.float32, self._cache_shape()) for kind in ("key", "value")]
         # The operator's window counts the tokens before the current one and itself.
         return writer.node(
             "GroupQueryAttention",
-            [*states, *[""] * (3 - len(states)), *past, "seqlens", "total_length", "cos", "sin"],
+            [*states, *[""] * (3 - len(states)), *past, "seqlens", "total_length", "cos", "sin", *[""] * 7, "queries"],
             [f"{name}.attended", *present],
             domain=CONTRIB,
             num_heads=config.num_heads,
@@ -201,8 +210,8 @@ class _Decoder:
     def _head_norm(self, name: str, value: str, norm: str, heads: int) -> str:
         """RMS norm over each head's dimensions."""
         writer, config = self.writer, self.config
-        apart = writer.constant(f"apart{heads}", np.array([0, 0, heads, config.head_dim], dtype=np.int64))
-        together = writer.constant(f"together{heads}", np.array([0, 0, heads * config.head_dim], dtype=np.int64))
+        apart = writer.constant(f"apart{heads}", np.array([0, heads, config.head_dim], dtype=np.int64))
+        together = writer.constant(f"together{heads}", np.array([0, heads * config.head_dim], dtype=np.int64))
         gamma = writer.constant(f"{name}.norm", self._vector(f"{norm}.weight"))
         split = writer.node("Reshape", [value, apart], f"{name}.heads")
         normed = writer.node("SimplifiedLayerNormalization", [split, gamma], f"{name}.normed", axis=-1, epsilon=config.norm_eps)
@@ -227,7 +236,7 @@ class _Decoder:
         assert weights is not None
         self._count([tensor], weights, precision)
         logits = emit(self.writer, "head", weights, normed)
-        self.writer.output("logits", np.float32, ["N", self.config.vocab_size])
+        self.writer.output("logits", np.float32, ["W", self.config.vocab_size])
         self.writer.node("Identity", [logits], "logits")
 
     def _linear(self, name: str, parts: Sequence[str], value: str, *, bias: bool = False) -> str:

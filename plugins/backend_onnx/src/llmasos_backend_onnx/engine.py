@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,22 +10,26 @@ import numpy.typing as npt
 
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_backend_onnx.layout import Integers, Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 
 Floats = npt.NDArray[np.float32]
 
+#: Places of a run's attention for each token it may have: filler is cheaper to compute than to do without by another run.
+_FILL: Final = 4
 _SHUT_DOWN: Final = "The engine was shut down; load the model again."
 
 forks.register()
 
 
 class OnnxEngine:
-    """Prefills each sequence by itself, in chunks, straight into its row of the KV cache, then decodes all others as one batch.
+    """Computes the prompts of a step together, and what follows prompts together, straight into their rows of the KV cache.
 
-    That is what GroupQueryAttention computes without padding. A row gets the same logits alone and in company, to the bit; in chunks of
-    other sizes a prompt gets them to within float32's rounding.
+    A token gets the same logits, to the bit, alone and in company, and a prompt in chunks of whatever size. The tokens that follow a
+    prompt get theirs to the bit too, one at a time or several (``Row.generated``); prompts get the same as well where one session
+    computes both, which is wherever 4-bit weights do not take a prompt's activations in float.
     """
 
     def __init__(self, info: EngineInfo, session: DecoderSession, cache: KVCache, *, prefill_chunk: int, kv_tokens: int | None) -> None:
@@ -48,20 +52,10 @@ class OnnxEngine:
         session = self._running()
         tokens = self._checked(rows)
         results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
-        single = {row.slot: index for index, row in enumerate(rows) if len(tokens[index]) == 1}
-        # Rows move before anything is computed: a move copies as many tokens as a slot is known to hold, and what is prefilled in this
-        # step counts only at its end.
-        runs = self._slots.neighbours(list(single)) if single else ()
-        for index, row in enumerate(rows):
-            if row.slot not in single:
-                results[index] = self._prefill(session, row, tokens[index])
-        for run in runs:
-            indices = [single[slot] for slot in run]
-            lengths = np.array([rows[index].position for index in indices], dtype=np.int32)
-            logits = session.decode(self._slots.row(run[0]), np.array([tokens[index][0] for index in indices]), lengths)
-            for place, index in enumerate(indices):
-                if rows[index].want != "none":
-                    results[index] = logits[place : place + 1]
+        prompts = [index for index, row in enumerate(rows) if len(tokens[index]) > 1 and not row.generated]
+        others = sorted(set(range(len(rows))).difference(prompts))
+        self._compute(session.prefill, rows, tokens, prompts, results)
+        self._compute(session.decode, rows, tokens, others, results)
         # Only now: after an error every slot still has the length from before the step.
         for row in rows:
             self._slots.set_length(row.slot, row.position + len(row.tokens))
@@ -89,20 +83,37 @@ class OnnxEngine:
             self._session = None
             self._cache.close()
 
-    def _prefill(self, session: DecoderSession, row: Row, tokens: npt.NDArray[np.int64]) -> Floats:
-        asked = {"last": 1, "all": len(tokens), "none": 0}[row.want]
-        try:
-            logits = np.empty((asked, self._info.vocab_size), dtype=np.float32)
-        except MemoryError as error:
-            raise CapacityExceeded(f"No memory for the logits of {asked} tokens; ask for fewer in a step.") from error
-        place, first = self._slots.row(row.slot), len(tokens) - asked
-        for start in range(0, len(tokens), self._chunk):
-            end = min(start + self._chunk, len(tokens))
-            part = logits[max(0, start - first) : max(0, end - first)]
-            session.prefill(place, tokens[start:end], row.position + start, part)
-        return logits
+    def _compute(
+        self,
+        compute: Callable[[Sequence[Part]], Floats],
+        rows: Sequence[Row],
+        tokens: Sequence[Integers],
+        indices: Sequence[int],
+        results: list[Floats],
+    ) -> None:
+        """Fill in the results of some rows, computed together as far as a run has room."""
+        begun = dict.fromkeys(indices, 0)
+        while begun:
+            parts: dict[int, Part] = {}
+            for index, start in begun.items():
+                row, end = rows[index], min(start + self._chunk, len(tokens[index]))
+                asked = {"last": 1, "all": len(tokens[index]), "none": 0}[row.want]
+                wanted = max(0, min(end - start, asked - len(tokens[index]) + end))
+                place = self._slots.row(row.slot)
+                parts[index] = Part(row=place, tokens=tokens[index][start:end], length=row.position + start, wanted=wanted)
+            index_of = {part.row: index for index, part in parts.items()}
+            for run in runs(list(parts.values()), tokens=self._chunk, places=_FILL * self._chunk):
+                logits, at = compute(run), 0
+                for part in run:
+                    if part.wanted:
+                        index = index_of[part.row]
+                        found = logits[at : at + part.wanted]
+                        # A run of the same shape may overwrite what a part before gave.
+                        results[index] = np.concatenate((results[index], found)) if len(tokens[index]) > self._chunk else found
+                        at += part.wanted
+            begun = {index: start + self._chunk for index, start in begun.items() if start + self._chunk < len(tokens[index])}
 
-    def _checked(self, rows: Sequence[Row]) -> list[npt.NDArray[np.int64]]:
+    def _checked(self, rows: Sequence[Row]) -> list[Integers]:
         """The tokens of every row, if all of them can be computed."""
         checked = []
         seen: set[int] = set()

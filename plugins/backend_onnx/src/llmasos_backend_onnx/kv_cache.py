@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import mmap
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 _PAGE: Final = mmap.PAGESIZE
 
 
 class KVCache:
-    """Two arrays a layer, float32 [rows, kv_heads, length, head_dim]; a sequence has one row in all of them.
+    """Two arrays a layer, [rows, kv_heads, length, head_dim] of ``dtype``; a sequence has one row in all of them.
 
     Address space for full-length rows is reserved, and the system gives memory page by page as tokens come; ``forget`` gives it
     back. A token takes ``bytes_per_token``.
     """
 
-    def __init__(self, *, layers: int, rows: int, kv_heads: int, length: int, head_dim: int) -> None:
+    def __init__(self, *, layers: int, rows: int, kv_heads: int, length: int, head_dim: int, dtype: npt.DTypeLike = np.float32) -> None:
         self.rows = rows
         self.length = length
         self.shape = (kv_heads, length, head_dim)
-        self.row_bytes = kv_heads * length * head_dim * 4
-        self.bytes_per_token = 2 * layers * kv_heads * head_dim * 4
+        self.row_bytes = kv_heads * length * head_dim * np.dtype(dtype).itemsize
+        self.bytes_per_token = 2 * layers * kv_heads * head_dim * np.dtype(dtype).itemsize
         self._maps = [_reserve(rows * self.row_bytes) for _ in range(2 * layers)]
-        self._arrays = [np.frombuffer(area, dtype=np.float32).reshape(rows, *self.shape) for area in self._maps]
+        self._arrays = [np.frombuffer(area, dtype=dtype).reshape(rows, *self.shape) for area in self._maps]
 
     def pointers(self, row: int) -> list[int]:
         """Where ``row`` begins in each array: key and value of layer 0, of layer 1, and so on."""
         return [array.ctypes.data + row * self.row_bytes for array in self._arrays]
+
+    def views(self, row: int, count: int) -> list[npt.NDArray[Any]]:
+        """Rows ``row`` and following of each array, in the order of ``pointers``; drop them before ``close``."""
+        return [array[row : row + count] for array in self._arrays]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Make ``target`` hold the first ``length`` tokens of ``source``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,13 +13,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.kv_cache import KVCache
+from llmasos_backend_onnx.layout import Integers, Layout, Part
 from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError, EngineFailed
 
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 
-#: Bindings kept: one for each run of neighbouring rows that decodes together. A binding of 30 layers takes about 100 kB.
-_BINDINGS: Final = 64
+#: Bindings kept: one for each shape of a run. A binding of 30 layers takes about 100 kB, and the memory of its logits.
+_BINDINGS: Final = 32
 
 
 def open_session(model: Path, *, threads: int | None, spin: bool, provider: str = "cpu") -> ort.InferenceSession:
@@ -54,13 +55,14 @@ def open_session(model: Path, *, threads: int | None, spin: bool, provider: str 
 
 @attrs.frozen(eq=False)
 class _Binding:
-    """Inputs of a run, bound once and filled before every run."""
+    """Inputs and outputs of a run, bound once and filled before every run. It holds the arrays whose memory is bound."""
 
+    session: ort.InferenceSession
     io: ort.IOBinding
+    layout: Layout
     tokens: Integers
     seqlens: npt.NDArray[np.int32]
     total: npt.NDArray[np.int32]
-    wanted: Integers
     logits: Floats
 
 
@@ -68,8 +70,8 @@ class DecoderSession:
     """Runs the graph over neighbouring rows of the cache.
 
     Args:
-        decode: a session of the graph, for one token of many rows.
-        prefill: for many tokens of one row; may be the same.
+        decode: a session of the graph, for tokens that follow one another in a text.
+        prefill: for prompts; may be the same.
     """
 
     def __init__(
@@ -81,68 +83,63 @@ class DecoderSession:
         self._tables = (cos, sin)
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
-        self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
+        self._bindings: OrderedDict[tuple[int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
 
-    def decode(self, row: int, tokens: Integers, lengths: npt.NDArray[np.int32]) -> Floats:
-        """One more token for each of the rows from ``row`` on. Returns float32 [rows, vocab], valid until the next call for these rows.
+    def decode(self, parts: Sequence[Part]) -> Floats:
+        """Compute parts, which are in the order of their rows: each token gets the bits that it would get alone.
 
-        Args:
-            tokens: [rows].
-            lengths: [rows], tokens that each row holds before.
+        Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next call with parts of these shapes.
         """
-        key = (row, len(tokens))
+        shape = _shape(parts)
+        key = (parts[0].row, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            logits = np.empty((len(tokens), self._vocab_size), dtype=np.float32)
-            binding = self._bind(self._decoding, row, np.zeros((len(tokens), 1), dtype=np.int64), np.arange(len(tokens)), logits)
+            binding = self._bind(self._decoding, parts[0].row, Layout.of(shape, even=False))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
         else:
             self._bindings.move_to_end(key)
-        binding.tokens[:, 0] = tokens
-        binding.seqlens[:] = lengths
-        binding.total[...] = lengths.max() + 1
-        self._run(self._decoding, binding)
-        return binding.logits
+        return self._run(binding, parts)
 
-    def prefill(self, row: int, tokens: Integers, length: int, logits: Floats) -> None:
-        """Several more tokens for one row that holds ``length``; fills ``logits`` [n, vocab] with those of the last n tokens."""
-        wanted = np.arange(len(tokens) - len(logits), len(tokens))
-        binding = self._bind(self._prefilling, row, tokens[None, :], wanted, logits)
-        binding.seqlens[:] = length + len(tokens) - 1
-        binding.total[...] = length + len(tokens)
-        self._run(self._prefilling, binding)
+    def prefill(self, parts: Sequence[Part]) -> Floats:
+        """The same for tokens of prompts. They get the bits of ``decode`` where one session does both."""
+        even = self._prefilling is not self._decoding
+        return self._run(self._bind(self._prefilling, parts[0].row, Layout.of(_shape(parts), even=even)), parts)
 
     def close(self) -> None:
         self._bindings.clear()
         del self._decoding, self._prefilling
 
-    def _bind(self, session: ort.InferenceSession, row: int, tokens: Integers, wanted: npt.NDArray[np.intp], logits: Floats) -> _Binding:
+    def _bind(self, session: ort.InferenceSession, row: int, layout: Layout) -> _Binding:
         io = session.io_binding()
-        rows, count = tokens.shape
-        places = np.empty((len(wanted), 2), dtype=np.int64)
-        # Decoding wants the one token of every row, prefill some tokens of one row.
-        places[:, 0], places[:, 1] = (wanted, 0) if count == 1 else (0, wanted)
+        try:
+            logits = np.empty((len(layout.wanted), self._vocab_size), dtype=np.float32)
+        except MemoryError as error:
+            raise CapacityExceeded(f"No memory for the logits of {len(layout.wanted)} tokens; ask for fewer in a step.") from error
         binding = _Binding(
+            session=session,
             io=io,
-            tokens=np.ascontiguousarray(tokens),
-            seqlens=np.zeros(rows, dtype=np.int32),
+            layout=layout,
+            tokens=np.zeros(len(layout.packed), dtype=np.int64),
+            seqlens=np.zeros(layout.rows, dtype=np.int32),
             total=np.zeros((), dtype=np.int32),
-            wanted=places,
             logits=logits,
         )
         cos, sin = self._tables
         for name, array in (
             ("input_ids", binding.tokens),
+            ("batch", layout.batch),
+            ("packed", layout.packed),
+            ("queries", layout.queries),
             ("seqlens", binding.seqlens),
             ("total_length", binding.total),
-            ("wanted", places),
+            ("wanted", layout.wanted),
             ("cos", cos),
             ("sin", sin),
         ):
             io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        shape = (rows, *self._cache.shape)
+        shape = (layout.rows, *self._cache.shape)
         for name, pointer in zip(self._past, self._cache.pointers(row), strict=True):
             io.bind_input(name, "cpu", 0, np.float32, shape, pointer)
             io.bind_output(name.replace("past", "present", 1), "cpu", 0, np.float32, shape, pointer)
@@ -150,16 +147,30 @@ class DecoderSession:
         return binding
 
     @staticmethod
-    def _run(session: ort.InferenceSession, binding: _Binding) -> None:
+    def _run(binding: _Binding, parts: Sequence[Part]) -> Floats:
+        tokens, layout = binding.tokens, binding.layout
+        count = 0
+        for part in parts:
+            tokens[count : count + len(part.tokens)] = part.tokens
+            count += len(part.tokens)
+        tokens[count:] = tokens[count - 1]
+        first = parts[0].row
+        for part in parts:
+            binding.seqlens[part.row - first] = part.length + layout.queries[part.row - first] - 1
+        binding.total[...] = binding.seqlens.max() + 1
         try:
-            session.run_with_iobinding(binding.io)
+            binding.session.run_with_iobinding(binding.io)
         except Exception as error:
             reason = _first_line(error)
             if "alloc" in reason.lower():
-                raise CapacityExceeded(
-                    f"ONNX Runtime has no memory for a step of {binding.tokens.size} tokens; take a smaller step."
-                ) from error
-            raise EngineFailed(f"ONNX Runtime failed in a step of {binding.tokens.size} tokens: {reason}.") from error
+                raise CapacityExceeded(f"ONNX Runtime has no memory for a step of {count} tokens; take a smaller step.") from error
+            raise EngineFailed(f"ONNX Runtime failed in a step of {count} tokens: {reason}.") from error
+        return binding.logits[: sum(part.wanted for part in parts)]
+
+
+def _shape(parts: Sequence[Part]) -> tuple[tuple[int, int, int], ...]:
+    first = parts[0].row
+    return tuple((part.row - first, len(part.tokens), part.wanted) for part in parts)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""Decoders that other tools exported to ONNX, behind the same engine contract."""

@@ -1,0 +1,186 @@
+"""One run of an exported decoder over tokens, with a cache in memory of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from llmasos_backend_onnx.foreign.signature import Signature
+from llmasos_hookspecs import CapacityExceeded, EngineFailed, UnsupportedModel
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+#: Whether a merged graph reads its cache; ONNX Runtime is given their addresses.
+_FLAGS: Final = np.array([False, True])
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Batch:
+    """What one run computes: S tokens for each of B sequences, of which each holds up to P.
+
+    Attributes:
+        tokens: [B, S].
+        positions: [B, S].
+        mask: [B, P + S]; 0 where a sequence has padding.
+    """
+
+    tokens: Integers
+    positions: Integers
+    mask: Integers
+
+    @classmethod
+    def of_one(cls, tokens: Integers, held: int) -> Batch:
+        """More tokens for one sequence."""
+        end = held + len(tokens)
+        return cls(tokens=tokens[None], positions=np.arange(held, end)[None], mask=np.ones((1, end), dtype=np.int64))
+
+
+@attrs.frozen(kw_only=True)
+class LogitsForm:
+    """What a run's logits look like: of the last token only, and how wide."""
+
+    last_only: bool
+    vocab_size: int
+
+
+class ExportedDecoder:
+    """A session of one graph. ``logits`` says what its logits look like once ``probe`` has found out.
+
+    Keys and values go in and out as [B, heads, tokens, dim] in contiguous memory; presents may be the memory of the pasts where the graph
+    writes in place.
+    """
+
+    def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
+        self.signature = signature
+        self._session = session
+        self._form: LogitsForm | None = None
+
+    @property
+    def form(self) -> LogitsForm:
+        assert self._form is not None
+        return self._form
+
+    @form.setter
+    def form(self, form: LogitsForm) -> None:
+        self._form = form
+
+    def probe(self) -> None:
+        """Compute a few tokens and learn from what comes back.
+
+        Raises:
+            UnsupportedModel: the graph does not compute them, or gives something else than a decoder.
+        """
+        signature = self.signature
+        tokens = np.arange(signature.length or 4) % 4
+        feeds: dict[str, Any] = dict(self._integers(Batch.of_one(tokens, 0), count=0))
+        if signature.branch:
+            feeds[signature.branch] = np.zeros(1, dtype=bool)
+        if signature.past:
+            feeds |= {t.past: np.zeros((1, t.heads, 0, t.dim), dtype=signature.cache_dtype) for t in signature.cache}
+        wanted = [signature.logits, *(tensor.present for tensor in signature.cache)]
+        try:
+            logits, *presents = self._session.run(wanted, feeds)
+        except Exception as error:
+            raise UnsupportedModel(
+                f"The exported decoder does not compute a first run of {len(tokens)} tokens: {_reason(error)}."
+            ) from error
+        if logits.ndim != 3 or logits.shape[0] != 1 or logits.shape[1] not in (1, len(tokens)):
+            raise UnsupportedModel(
+                f"The exported decoder gives logits of the shape {logits.shape} for {len(tokens)} tokens; export it again."
+            )
+        for tensor, present in zip(signature.cache, presents, strict=True):
+            shape = (1, tensor.heads or present.shape[1], len(tokens), tensor.dim or present.shape[-1])
+            if present.shape != shape:
+                raise UnsupportedModel(
+                    f"The exported decoder gives {tensor.present} in the shape {present.shape} for {len(tokens)} tokens, and {shape} "
+                    "is due: all tokens so far, in [batch, kv_heads, tokens, head_dim]."
+                )
+        self.form = LogitsForm(last_only=logits.shape[1] == 1, vocab_size=int(logits.shape[2]))
+
+    def run(self, batch: Batch, past: Sequence[Array], present: Sequence[Array], *, keep: int) -> Floats:
+        """Logits float32 [B, n, vocab] of the last n >= ``keep`` tokens, n being 1 where the graph gives no more.
+
+        Args:
+            past: of each cache tensor [B, heads, P, dim]; none for a graph without past.
+            present: where the graph is to write them.
+
+        Raises:
+            CapacityExceeded: memory is short.
+            EngineFailed: ONNX Runtime failed.
+        """
+        io = self._session.io_binding()
+        self.bind_cache(io, past, present)
+        return self.run_bound(io, batch, keep=keep)
+
+    def bind_cache(self, io: ort.IOBinding, past: Sequence[Array], present: Sequence[Array]) -> None:
+        """Bind the cache of all runs that use ``io``."""
+        signature = self.signature
+        if signature.past:
+            for tensor, array in zip(signature.cache, past, strict=True):
+                io.bind_input(tensor.past, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for tensor, array in zip(signature.cache, present, strict=True):
+            io.bind_output(tensor.present, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        if signature.branch:
+            flag = _FLAGS[int(past[0].shape[2] > 0) :][:1]
+            io.bind_input(signature.branch, "cpu", 0, flag.dtype, flag.shape, flag.ctypes.data)
+
+    def run_bound(self, io: ort.IOBinding, batch: Batch, *, keep: int) -> Floats:
+        """As ``run``, with the cache that was bound to ``io``."""
+        rows, count = batch.tokens.shape
+        signature = self.signature
+        given = self._integers(batch, count=keep or 1)
+        for name, array in given.items():
+            io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        kept = 1 if self.form.last_only else max(keep, 1) if signature.count else count
+        try:
+            logits = np.empty((rows, kept, self.form.vocab_size), dtype=signature.logits_dtype)
+            io.bind_output(signature.logits, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
+            self._session.run_with_iobinding(io)
+        except MemoryError as error:
+            raise CapacityExceeded(f"No memory for the logits of {rows * kept} tokens; take a smaller step.") from error
+        except Exception as error:
+            reason = _reason(error)
+            if "alloc" in reason.lower():
+                raise CapacityExceeded(f"ONNX Runtime has no memory for a step of {rows * count} tokens; take a smaller step.") from error
+            raise EngineFailed(f"ONNX Runtime failed in a step of {rows * count} tokens: {reason}.") from error
+        return logits.astype(np.float32, copy=False)
+
+    def io_binding(self) -> ort.IOBinding:
+        return self._session.io_binding()
+
+    def _integers(self, batch: Batch, *, count: int) -> dict[str, Array]:
+        """The integer inputs that this graph has, in its types."""
+        signature = self.signature
+        given: dict[str | None, Array] = {
+            signature.input_ids: batch.tokens,
+            signature.attention_mask: batch.mask,
+            signature.position_ids: batch.positions,
+        }
+        if signature.count:
+            # A scalar for transformers.js's exports, which are the ones that have it.
+            given[signature.count] = np.array(count)
+        return {
+            name: np.ascontiguousarray(array, dtype=signature.integers[name]) if array.ndim else array.astype(signature.integers[name])
+            for name, array in given.items()
+            if name is not None
+        }
+
+
+def empty_cache(signature: Signature) -> list[Array]:
+    """The past of a sequence that holds nothing."""
+    return [np.empty((1, tensor.heads, 0, tensor.dim), dtype=signature.cache_dtype) for tensor in signature.cache]
+
+
+def _reason(error: BaseException) -> str:
+    """The end of ONNX Runtime's first line, which says what was wrong; before it stand its own files and functions."""
+    line = (
+        (str(error).strip() or type(error).__name__).splitlines()[0].rpartition("Status Message: ")[2].rpartition("[ONNXRuntimeError] ")[2]
+    )
+    return (line if len(line) <= 160 else f"{line[:157]}...").rstrip(".")

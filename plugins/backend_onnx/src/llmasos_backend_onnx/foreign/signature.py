@@ -1,0 +1,208 @@
+"""What an exported decoder is given and what it gives: by name, type and shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from onnx import TensorProto
+
+from llmasos_backend_onnx.foreign.files import ExportFiles
+from llmasos_backend_onnx.foreign.graph import ExportedGraph, Value
+from llmasos_hookspecs import UnsupportedModel
+
+_PAST: Final = re.compile(r"past\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)|past_(?P<kind2>key|value)\D*(?P<layer2>\d+)")
+_PRESENT: Final = re.compile(
+    r"present\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)|present_(?P<kind2>key|value)\D*(?P<layer2>\d+)"
+)
+#: Whether a merged graph reads its cache, as Hugging Face's optimum calls it.
+_BRANCH: Final = "use_cache_branch"
+#: How many tokens' logits are asked for, as transformers calls it; 0 for all.
+_COUNT: Final = ("num_logits_to_keep", "logits_to_keep")
+_INTEGERS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.INT64: np.dtype(np.int64), TensorProto.INT32: np.dtype(np.int32)}
+_FLOATS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
+#: Inputs of models that are no decoders of text alone.
+_OTHER_MODELS: Final = {
+    "encoder": "the decoder of an encoder-decoder model",
+    "pixel": "a vision model",
+    "image": "a vision model",
+    "audio": "a speech model",
+    "input_features": "a speech model",
+    "inputs_embeds": "a part of a larger model, which takes embeddings",
+    "token_type": "an encoder of text",
+}
+
+
+@attrs.frozen
+class CacheTensor:
+    """Keys or values of one layer: [batch, heads, tokens, dim]."""
+
+    past: str
+    present: str
+    heads: int
+    dim: int
+
+
+@attrs.frozen(kw_only=True)
+class Signature:
+    """How a graph is called. Names are None for inputs that it does not have.
+
+    Attributes:
+        past: whether it takes what the cache holds; without it, it only gives ``cache`` (or has none).
+        integers: dtype of each integer input, by name.
+        logits_dtype, cache_dtype: float32 or float16.
+        vocab_size: None where the graph leaves it open.
+        batch: whether it takes several sequences.
+        length: tokens it takes, exactly; None for any number.
+    """
+
+    input_ids: str
+    attention_mask: str | None
+    position_ids: str | None
+    branch: str | None
+    count: str | None
+    logits: str
+    cache: tuple[CacheTensor, ...]
+    past: bool
+    integers: Mapping[str, np.dtype[Any]]
+    logits_dtype: np.dtype[Any]
+    cache_dtype: np.dtype[Any]
+    vocab_size: int | None
+    batch: bool
+    length: int | None
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of one token's keys and values."""
+        return sum(tensor.heads * tensor.dim for tensor in self.cache) * self.cache_dtype.itemsize
+
+
+def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
+    """Recognise a decoder's inputs and outputs.
+
+    Raises:
+        UnsupportedModel: an input is unknown or missing, a type or shape is another than a decoder's.
+    """
+    names, where = files.names, graph.path
+    inputs = {value.name: value for value in graph.inputs}
+    outputs = {value.name: value for value in graph.outputs}
+    past = _layers(inputs, _PAST, names.past)
+    plain = {names.input_ids, names.attention_mask, names.position_ids, _BRANCH, *_COUNT}
+    unknown = [name for name in inputs if name not in plain and name not in past.values()]
+    if unknown or names.input_ids not in inputs:
+        raise _other_model(graph, unknown, names.input_ids)
+    if names.logits not in outputs:
+        raise UnsupportedModel(
+            f"{where} gives {', '.join(list(outputs)[:4])}, and a decoder gives {names.logits!r}; export it "
+            "with its head, for text generation."
+        )
+    present = _layers(outputs, _PRESENT, names.present)
+    if past and set(past) != set(present):
+        raise UnsupportedModel(f"{where} takes keys and values of {len(past)} tensors and gives {len(present)}; export it again.")
+    cache = tuple(_cache_tensor(inputs, outputs, past, present, key, files, graph) for key in sorted(present))
+    ids, logits = inputs[names.input_ids], outputs[names.logits]
+    if len(ids.shape) != 2 or len(logits.shape) != 3:
+        raise UnsupportedModel(
+            f"{where} takes {ids.name} of {len(ids.shape)} axes and gives {logits.name} of {len(logits.shape)}; a decoder "
+            "takes [batch, tokens] and gives [batch, tokens, vocabulary]."
+        )
+    if past and ids.shape[1] is not None:
+        raise UnsupportedModel(f"{where} takes exactly {ids.shape[1]} tokens a run; export it with a free sequence axis.")
+    stored = {(inputs if past else outputs)[name].element for name in (past or present).values()}
+    return Signature(
+        input_ids=ids.name,
+        attention_mask=names.attention_mask if names.attention_mask in inputs else None,
+        position_ids=names.position_ids if names.position_ids in inputs else None,
+        branch=_BRANCH if _BRANCH in inputs else None,
+        count=next((name for name in _COUNT if name in inputs), None),
+        logits=logits.name,
+        cache=cache,
+        past=bool(past),
+        integers={value.name: _dtype(value, _INTEGERS, graph) for name, value in inputs.items() if name in plain and name != _BRANCH},
+        logits_dtype=_dtype(logits, _FLOATS, graph),
+        cache_dtype=_one_dtype(stored, graph),
+        vocab_size=logits.shape[2],
+        batch=ids.shape[0] is None,
+        length=ids.shape[1],
+    )
+
+
+def _layers(values: Mapping[str, Value], pattern: re.Pattern[str], given: tuple[str, str] | None) -> dict[tuple[int, int], str]:
+    """(layer, 0 for key and 1 for value) -> name."""
+    if given is not None:
+        found = {}
+        for kind, template in enumerate(given):
+            before, _, after = template.partition("%d")
+            for name in values:
+                layer = name[len(before) : len(name) - len(after)] if name.startswith(before) and name.endswith(after) else ""
+                if layer.isdecimal():
+                    found[int(layer), kind] = name
+        return found
+    found = {}
+    for name in values:
+        match = pattern.fullmatch(name)
+        if match:
+            found[int(match["layer"] or match["layer2"]), int((match["kind"] or match["kind2"]) == "value")] = name
+    return found
+
+
+def _cache_tensor(
+    inputs: Mapping[str, Value],
+    outputs: Mapping[str, Value],
+    past: Mapping[tuple[int, int], str],
+    present: Mapping[tuple[int, int], str],
+    key: tuple[int, int],
+    files: ExportFiles,
+    graph: ExportedGraph,
+) -> CacheTensor:
+    value = inputs[past[key]] if past else outputs[present[key]]
+    if len(value.shape) != 4:
+        raise UnsupportedModel(
+            f"{graph.path} keeps {value.name} in {len(value.shape)} axes, and [batch, kv_heads, tokens, head_dim] is read; export it again."
+        )
+    heads, dim = value.shape[1], value.shape[3] or files.head_dim
+    if past and (heads is None or dim is None):
+        raise UnsupportedModel(f"{graph.path} does not say how wide {value.name} is; put the model's config.json beside it.")
+    if past and value.shape[2] is not None:
+        raise UnsupportedModel(f"{graph.path} takes exactly {value.shape[2]} tokens of {value.name}; export it with a free past axis.")
+    return CacheTensor(past.get(key, ""), present[key], heads or 0, dim or 0)
+
+
+def _dtype(value: Value, allowed: Mapping[int, np.dtype[Any]], graph: ExportedGraph) -> np.dtype[Any]:
+    if value.element not in allowed:
+        raise UnsupportedModel(
+            f"{graph.path} has {value.name} as {_shown(value.element)}, "
+            f"and {' or '.join(str(d) for d in allowed.values())} is read; export it so."
+        )
+    return allowed[value.element]
+
+
+def _one_dtype(elements: set[int], graph: ExportedGraph) -> np.dtype[Any]:
+    if not elements:
+        return np.dtype(np.float32)
+    if len(elements) > 1 or not elements <= set(_FLOATS):
+        found = " and ".join(sorted(_shown(element) for element in elements))
+        raise UnsupportedModel(f"{graph.path} keeps keys and values as {found}, and float32 or float16 is read; export it so.")
+    return _FLOATS[next(iter(elements))]
+
+
+def _other_model(graph: ExportedGraph, unknown: list[str], input_ids: str) -> UnsupportedModel:
+    taken = unknown or [value.name for value in graph.inputs]
+    kind = next((kind for part, kind in _OTHER_MODELS.items() if any(part in name for name in taken)), "")
+    if kind:
+        return UnsupportedModel(
+            f"{graph.path} takes {', '.join(taken[:4])}: it is {kind}, and the loader onnx takes decoders of text alone."
+        )
+    if not unknown:
+        return UnsupportedModel(f"{graph.path} takes {', '.join(taken[:4])} but no {input_ids!r}; export it for text generation.")
+    return UnsupportedModel(
+        f"{graph.path} takes {', '.join(taken[:4])}, which the loader onnx does not know how to fill; export it for text generation with "
+        "past_key_values."
+    )
+
+
+def _shown(element: int) -> str:
+    return str(TensorProto.DataType.Name(element)).lower() if element in TensorProto.DataType.values() else f"type {element}"
