@@ -9,7 +9,7 @@ DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/
 ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROMPT ?= 今天天气很好
 
-.PHONY: demo test lint bench simulate soak wheels clean
+.PHONY: demo test lint bench simulate many-models soak wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -31,6 +31,9 @@ bench: $(VENV)/bench.stamp
 
 simulate: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/simulate.py $(ARGS)
+
+many-models: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/many_models.py $(ARGS)
 
 soak: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/soak.py $(ARGS)

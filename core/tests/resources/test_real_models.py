@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +13,11 @@ from typing import Any
 import pytest
 
 import llmasos
-from llmasos.runtime.process import ProcessResources
-from llmasos.system.config import Config
 from llmasos_hookspecs import ResourceError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 FP32 = {"use": "onnx", "precision": "fp32"}
-GREEDY = {"max_new_tokens": 6}
 
 
 def over_budget(pipeline: llmasos.Pipeline) -> list[str]:
@@ -39,61 +38,40 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def alone(folders: dict[str, str]) -> dict[tuple[str, str], str]:
-    """Answers of each model when nobody else is there."""
-    found = {}
-    for name, folder in folders.items():
-        with llmasos.load_model(folder, loader=FP32) as model:
-            found |= {(name, prompt): model.generate_text(prompt, **GREEDY) for prompt in PROMPTS}
-    return found
+def many() -> Any:
+    """``make many-models`` as a module."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import many_models
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return many_models
 
 
-PROMPTS = ["otters", "a river in the valley", "one two three four five six seven eight nine ten " * 2, "z" * 120]
+@pytest.fixture(scope="module")
+def alone(many: Any, folders: dict[str, str]) -> Any:
+    """Answers of each model when nobody else is there, and how large it is."""
+    return many.answers_alone(folders)
 
 
 @pytest.fixture(params=[256, 70], ids=["whole contexts", "one long request"])
-def for_two(folders: dict[str, str], request: pytest.FixtureRequest) -> Iterator[llmasos.Pipeline]:
+def for_two(many: Any, folders: dict[str, str], alone: Any, request: pytest.FixtureRequest) -> Iterator[llmasos.Pipeline]:
     """Three models, and memory for the weights of two of them, with KV for so many tokens each."""
-    process = ProcessResources()
-    with llmasos.load_model(folders["a"], loader=FP32) as model:
-        facts = model.describe()
-    each = facts["weight_bytes"] + request.param * facts["kv_bytes_per_token"]
-    assert facts["weight_bytes"] > each / 2, "a third one would fit"
-    config = {
-        "models": {name: {"source": folder} for name, folder in folders.items()},
-        "loader": FP32,
-        "resources": {"memory": 2 * each, "threads": 1},
-    }
-    with llmasos.Pipeline(Config.from_mapping(config), process=process) as pipeline:
+    _, facts = alone
+    assert facts["weight_bytes"] > request.param * facts["kv_bytes_per_token"], "a third one would fit"
+    with many.house_for_two(folders, facts, request.param) as pipeline:
         yield pipeline
 
 
-def test_three_models_in_memory_for_two(for_two: llmasos.Pipeline, alone: dict[tuple[str, str], str]) -> None:
-    """Eight threads ask three models in random order: all are answered as by a model alone, and at most two are ever in memory."""
-    wrong: list[Any] = []
-
-    def ask(seed: int) -> None:
-        draw = random.Random(seed)
-        try:
-            for _ in range(12):
-                name, prompt = draw.choice("abc"), draw.choice(PROMPTS)
-                if (text := for_two.models[name].generate_text(prompt, **GREEDY)) != alone[name, prompt]:
-                    wrong.append((name, prompt, text))
-                wrong.extend(over_budget(for_two))
-        except Exception as error:
-            wrong.append(error)
-
-    threads = [threading.Thread(target=ask, args=(seed,), daemon=True) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(300)
-    assert not [thread for thread in threads if thread.is_alive()]
-    assert wrong == []
+def test_three_models_in_memory_for_two(many: Any, for_two: llmasos.Pipeline, alone: Any) -> None:
+    """Eight threads ask three models in random order: all are answered as by a model alone, no byte is committed twice, and only idle
+    models go, no more of them than were in the way. ``make many-models`` does the same for minutes."""
+    outcome = many.hit(for_two, alone[0], go_on=lambda asked: asked < 12)
+    assert (outcome.requests, outcome.faults, outcome.unlike) == (8 * 12, [], [])
     usage = for_two.usage()
-    assert sum(model["loads"] for model in usage.values()) - sum(model["evictions"] for model in usage.values()) <= 2
-    assert sum(model["evictions"] for model in usage.values()) >= 1
-    print({name: (model["loads"], model["evictions"]) for name, model in usage.items()})
+    evictions = sum(model["evictions"] for model in usage.values())
+    assert evictions == sum(map(len, for_two._process.residency.evictions)) >= 1
+    assert sum(model["loads"] for model in usage.values()) - evictions <= 2
 
 
 def test_evictions_are_as_planned(for_two: llmasos.Pipeline) -> None:

@@ -24,8 +24,8 @@ class ProcessResources:
         pipelines: all that are open.
     """
 
-    def __init__(self) -> None:
-        self.residency: Final = Residency()
+    def __init__(self, residency: Residency | None = None) -> None:
+        self.residency: Final = residency or Residency()
         self.budget: Final = Budget("the memory that llmasos.resources.configure allows")
         self.threads: int | None = None
         self.keep_alive: float | None = None
