@@ -57,8 +57,10 @@ class ChatTemplate:
             source = meta.text(checkpoint.header, "tokenizer.chat_template") if isinstance(checkpoint, GGUFCheckpoint) else None
             where = str(checkpoint.path)
         else:
+            from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint
+
             folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-            source, where = _in_folder(folder)
+            source, where = _in_folder(checkpoint.folder if isinstance(checkpoint, ForeignCheckpoint) else folder)
         if source is None:
             return None
         return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)

@@ -34,6 +34,7 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
+    NEUTRAL_FORMATS,
     Checkpoint,
     Engine,
     EngineLimits,
@@ -53,6 +54,14 @@ _MAX_SEQUENCES: Final = 8
 _STEP_TOKENS: Final = 512
 #: Bytes of weights whose digest takes less than a second: what loading these took is kept though no budget asks for it.
 _QUICK_DIGEST: Final = 1 << 30
+#: Format of an export -> our distribution that takes it.
+_TAKERS: Final = {
+    "onnx": "llmasos-backend-onnx",
+    "onnx_genai": "llmasos-backend-onnx",
+    "saved_model": "llmasos-backend-tf",
+    "keras": "llmasos-backend-tf",
+    "torch_export": "llmasos-backend-torch",
+}
 
 
 class Composer:
@@ -303,7 +312,7 @@ class Composer:
             refusal = _refusal(loader, checkpoint)
             if refusal:
                 others = [other.entry.name for other in self._loaders() if not _refusal(other, checkpoint)]
-                cure = f'use = "{others[0]}" would take it' if others else "no other installed loader takes it"
+                cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{self._taker(checkpoint)}"
                 raise UnsupportedModel(f"{refusal}; {cure}.")
             return loader
         fitting, refusals = [], []
@@ -318,7 +327,7 @@ class Composer:
             return self.plugins.add(chosen.entry)
         if not refusals:
             raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
-        raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}.")
+        raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{self._taker(checkpoint)}.")
 
     def _memory(self) -> int | None:
         """Bytes that one model could have if it were alone."""
@@ -338,6 +347,13 @@ class Composer:
             except PluginError:
                 continue  # nobody named it; `plugins list` shows what is wrong with it
         return found
+
+    def _taker(self, checkpoint: Checkpoint) -> str:
+        """Which of our loaders would take a format that no installed one takes, as the end of a sentence."""
+        distribution = _TAKERS.get(checkpoint.format)
+        if distribution is None or any(checkpoint.format in loader.component.formats for loader in self._loaders()):
+            return ""
+        return f"; pip install {distribution}, which does"
 
     @staticmethod
     def _unready(loader: LoadedComponent, config: ComponentConfig) -> str:
@@ -375,7 +391,8 @@ def _refusal(loader: LoadedComponent, checkpoint: Checkpoint) -> str:
     component = loader.component
     if checkpoint.format not in component.formats:
         return f"the {loader.entry.label} takes {', '.join(component.formats)}, and {checkpoint.path} is {checkpoint.format}"
-    kind = checkpoint.config.get("model_type")
+    # An export brings its graph, whatever its architecture; names of tensors have to be known.
+    kind = checkpoint.config.get("model_type") if checkpoint.format in NEUTRAL_FORMATS else None
     if kind is not None and "*" not in component.architectures and kind not in component.architectures:
         return f"the {loader.entry.label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
     return ""

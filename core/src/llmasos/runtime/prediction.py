@@ -93,6 +93,7 @@ def _stored_bytes(checkpoint: Checkpoint) -> int:
     """Bytes of the files that hold the weights; 0 where there are none."""
     path = checkpoint.path
     if path.is_file():
-        return path.stat().st_size
-    found = [path.rglob(f"*{suffix}") for suffix in (".safetensors", ".gguf", ".onnx", ".onnx.data", ".bin", ".h5")]
+        data = [path.with_name(path.name + suffix) for suffix in (".data", "_data")]
+        return sum(file.stat().st_size for file in (path, *data) if file.is_file())
+    found = [path.rglob(f"*{suffix}") for suffix in (".safetensors", ".gguf", ".onnx", ".onnx.data", ".onnx_data", ".bin", ".h5")]
     return sum(file.stat().st_size for files in found for file in files)

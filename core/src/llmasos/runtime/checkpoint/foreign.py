@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ class ForeignCheckpoint:
     """Implements ``Checkpoint`` for a format that has no named tensors here: ``format`` says which loaders can take it.
 
     ``config`` is the folder's config.json (genai_config.json for ``onnx_genai``, under the key ``genai`` beside it), empty where
-    there is none.
+    there is none. ``folder`` is where it, the tokenizer and the chat template lie.
     """
 
     manifest: Mapping[str, Any] = {}
@@ -45,14 +46,16 @@ class ForeignCheckpoint:
     def __init__(self, path: Path, format: str) -> None:  # noqa: A002 - the contract's name
         self.path = path
         self.format = format
-        self._folder = path if path.is_dir() else path.parent
+        self.folder = _folder_of(path)
         self.config: Mapping[str, Any] = self._read_config()
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file, or over the names and digests of all files of the folder."""
+        """SHA-256 of the file, or over the names and digests of all files of the folder, or of an ``.onnx`` file and the data beside it."""
         if self.path.is_file():
-            return file_digest(self.path)
+            # ONNX exporters call a model's data model.onnx_data or model.onnx.data.
+            beside = {file.name for file in self.path.parent.glob(f"{glob.escape(self.path.name)}?*")} if self.format == "onnx" else set()
+            return combined_digest(self.path.parent, {self.path.name, *beside}) if beside else file_digest(self.path)
         names = []
         for file in self.path.rglob("*"):
             if file.is_file():
@@ -84,16 +87,23 @@ class ForeignCheckpoint:
     def _tokenizer(self) -> Tokenizer:
         from llmasos.runtime.tokenizer import tokenizer_from_folder  # only users of text pay for its import
 
-        return tokenizer_from_folder(self._folder)
+        return tokenizer_from_folder(self.folder)
 
     def _read_config(self) -> dict[str, Any]:
-        config = dict(_config(self._folder))
+        config = dict(_config(self.folder))
         if self.format == "onnx_genai":
-            config["genai"] = read_json_if_there(self._folder, "genai_config.json")
+            config["genai"] = read_json_if_there(self.folder, "genai_config.json")
         return config
 
     def _no_tensors(self) -> UnsupportedModel:
         return UnsupportedModel(f"{self.path} is a {self.format} export, whose tensors only its own loader reads; use such a loader.")
+
+
+def _folder_of(path: Path) -> Path:
+    """Where the texts of a model lie. Hugging Face repositories keep their graphs in a folder ``onnx`` below them."""
+    folder = path if path.is_dir() else path.parent
+    graphs_only = folder.name == "onnx" and not (folder / "config.json").is_file() and (folder.parent / "config.json").is_file()
+    return folder.parent if graphs_only else folder
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -70,6 +70,8 @@ def _add_special(backend: Backend, config: Mapping[str, Any], named: Mapping[str
 
 def _end_ids(folder: Path, backend: Backend, named: Mapping[str, str]) -> frozenset[int]:
     files = ("config.json", "generation_config.json")
-    ids = {token for name in files for token in end_tokens(read_json_if_there(folder, name))}
+    configs = [read_json_if_there(folder, name) for name in files]
+    genai = read_json_if_there(folder, "genai_config.json").get("model")  # onnxruntime-genai's folders have no other
+    ids = {token for config in (*configs, genai) if isinstance(config, dict) for token in end_tokens(config)}
     eos = backend.token_to_id(named.get("eos_token", ""))
     return frozenset(ids if eos is None else {*ids, eos})
