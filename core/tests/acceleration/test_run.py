@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import attrs
 import numpy as np
 import pytest
 
-from llmasos.runtime.acceleration.notes import base_notes
+from llmasos.runtime.acceleration.notes import base_notes, reference_notes
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.evaluation import Corpus
 from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, as_float32, hookimpl
@@ -91,6 +92,31 @@ def test_the_report_measures_every_stage(bench: Bench) -> None:
     noise, int8 = (stage.measurement.size for stage in report.stages if stage.measurement)
     assert noise.matrices == 2 * noise.matrices_float16
     assert int8.disk < 0.6 * noise.disk
+
+
+def test_what_a_stage_recovers_is_told(bench: Bench) -> None:
+    """A stage that puts the base's weights back has recovered all that the one before lost."""
+
+    def restored(name: str, tensor: Any, options: Any, context: Any) -> Any:
+        return context.base.tensor(name)
+
+    def coarse(name: str, tensor: Any, options: Any, context: Any) -> Any:
+        return np.float32(1.5) * tensor if name == "lm_head.weight" else tensor
+
+    bench.add("restored", restored)
+    bench.add("coarse", coarse)
+    report = bench.run(["coarse", "restored"], measure=True)
+    assert "restored: recovered 100% of the log-perplexity that was lost before it." in report.notes
+    assert not any("coarse: recovered" in note for note in report.notes)
+
+
+def test_the_yardstick_says_where_it_is_not_exact(bench: Bench) -> None:
+    exact = bench.run(["noise"], measure=True)
+    assert exact.base is not None
+    assert exact.base.quality.reference == "float32"
+    rounded_base = attrs.evolve(exact.base, quality=attrs.evolve(exact.base.quality, reference="bfloat16"))
+    assert "computed in bfloat16" in next(reference_notes(rounded_base))
+    assert not list(reference_notes(exact.base))
 
 
 def test_quality_is_measured_once(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -194,6 +195,17 @@ def test_a_torn_save_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     again = read_folder(result.path)
     assert torn
     assert all((again.tensor(name) == unbroken.tensor(name)).all() for name in student.names())
+
+
+def test_runs_that_nobody_went_on_with_are_given_up(tmp_path: Path) -> None:
+    """Their saves are large: the two that were at work last stay, beside the one that is opened."""
+    for age, name in enumerate(("newest", "newer", "old", "oldest")):
+        (tmp_path / name / "step-10").mkdir(parents=True)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    RunFolder(tmp_path / "own")
+    assert {folder.name for folder in tmp_path.iterdir()} == {"own", "newest", "newer"}
+    RunFolder(tmp_path / "newer")
+    assert {folder.name for folder in tmp_path.iterdir()} == {"own", "newest", "newer"}
 
 
 def test_a_student_without_a_teacher_is_told(tmp_path: Path) -> None:

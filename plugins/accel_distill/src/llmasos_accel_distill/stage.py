@@ -27,7 +27,7 @@ _HIDDEN: Final = 0.1
 _PROMPT: Final = 8
 
 #: Raised when the same inputs would no longer train the same student.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def distill_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:

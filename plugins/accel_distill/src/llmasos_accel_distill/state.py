@@ -20,6 +20,9 @@ from llmasos_hookspecs import AccelerationError
 _TENSORS: Final = "tensors.safetensors"
 _RECORD: Final = "progress.json"
 
+#: How many other runs that were cut off are kept to go on from; a save takes four times the model's size in float32.
+_OTHERS: Final = 2
+
 
 @attrs.define
 class Progress:
@@ -41,11 +44,17 @@ class Progress:
 
 
 class RunFolder:
-    """One run's saves. Each is a folder that a rename makes the current one; the one before is removed after that."""
+    """One run's saves. Each is a folder that a rename makes the current one; the one before is removed after that.
+
+    Opening it gives up the oldest of the other runs beside it that were never taken to their end.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
+        others = [folder for folder in root.parent.iterdir() if folder != root]
+        for folder in sorted(others, key=_changed, reverse=True)[_OTHERS:]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
         """Keep a step. Raises ``AccelerationError`` where the disk does not take it."""
@@ -88,6 +97,14 @@ class RunFolder:
     def _steps(self) -> list[int]:
         found = (folder.name.removeprefix("step-") for folder in self.root.glob("step-*"))
         return [int(step) for step in found if step.isdigit()]
+
+
+def _changed(folder: Path) -> float:
+    """When a save last came or went; 0 where another process has just removed the run."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

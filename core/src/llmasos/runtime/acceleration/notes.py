@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,8 +35,11 @@ def reference_notes(base: Measurement | None) -> Iterator[str]:
         yield f"The base that the divergences refer to was computed in {reference}, so they leave out what that rounds."
 
 
-def stage_notes(stage: StageReport) -> Iterator[str]:
-    """What the accelerator noted, what it skipped, and figures that should worry the reader."""
+def stage_notes(stage: StageReport, before: Measurement | None, base: Measurement | None) -> Iterator[str]:
+    """What the accelerator noted, what it skipped, and figures that the reader should not have to work out.
+
+    ``before`` are the figures of what the stage was given.
+    """
     notes = stage.report.get("notes", ())
     yield from (f"{stage.name}: {note}" for note in ([notes] if isinstance(notes, str) else notes))
     if stage.skipped:
@@ -44,3 +48,8 @@ def stage_notes(stage: StageReport) -> Iterator[str]:
     quality = stage.measurement.quality if stage.measurement else None
     if quality is not None and quality.mean_kl is not None and quality.mean_kl > 0.1:
         yield f"{stage.name}: the predictions now diverge from the base's by {quality.mean_kl:.2f} nats a token, which readers will notice."
+    if quality is not None and before is not None and base is not None:
+        lost = math.log(before.quality.perplexity / base.quality.perplexity)
+        recovered = math.log(before.quality.perplexity / quality.perplexity)
+        if lost > 0.01 and recovered > 0.01:
+            yield f"{stage.name}: recovered {recovered / lost:.0%} of the log-perplexity that was lost before it."

@@ -106,16 +106,18 @@ def run_acceleration(
             seed=seed,
             allow_low_coverage=allow_low_coverage,
         )
-        notes, reports = [*base_notes(checkpoint), *reference_notes(base)], []
+        notes = [*base_notes(checkpoint), *reference_notes(base)]
+        reports: list[StageReport] = []
         current, key = checkpoint, checkpoint.digest
         for number, stage in enumerate(plan.stages, 1):
             key = runner.key(key, stage)
             sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
             found, cached = runner.run(key, stage, current)
             previous, current = current, open_checkpoint(found.path)
+            before = reports[-1].measurement if reports else base
             measurement = measurer.measure(current, key, stage.name)
             reports.append(_stage_report(stage, found, cached, coverage(previous, current, found.result), measurement))
-            notes += stage_notes(reports[-1])
+            notes += stage_notes(reports[-1], before, base)
         report = AccelerationReport(
             path=current.path if output is None else output,
             model=model or str(checkpoint.path),
