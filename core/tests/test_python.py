@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,10 +31,13 @@ def model(tiny: Path):
 
 
 def process(tiny: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that has a loaded model in ``model``."""
-    head = f"import llmasos, os, sys, threading\nmodel = llmasos.load_model({str(tiny)!r}, loader='onnx', threads=1)\n"
+    """Run a program that has a loaded model in ``model``; its file lies beside the model."""
+    load = f"llmasos.load_model({str(tiny)!r}, loader='onnx', threads=1)"
+    head = f"import asyncio, llmasos, multiprocessing, os, sys, threading\nif __name__ == '__main__':\n    model = {load}\n"
+    program = tiny.with_name("program.py")
+    program.write_text(head + textwrap.dedent(code), encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", head + textwrap.dedent(code)],
+        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", program, tiny],
         capture_output=True,
         text=True,
         timeout=120,
@@ -121,17 +127,113 @@ def test_a_forked_child_is_told_to_load_again(tiny):
     assert done.stderr == ""
 
 
+def test_an_interrupted_call_leaves_nothing_running(model):
+    """Ctrl-C in a call that waits cancels its requests, one or many."""
+
+    def interrupt() -> None:
+        while not model.usage()["running"]:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    long = {"max_new_tokens": 900, "ignore_eos": True}
+    for call in (lambda: model.generate("Hello", **long), lambda: model.generate("Hello", n=3, temperature=1.0, **long)):
+        thread = threading.Thread(target=interrupt)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - which of the turns it comes in is open
+            thread.start()
+            while True:
+                call()
+        thread.join()
+        model.generate("x", max_new_tokens=1)
+        usage = model.usage()
+        assert (usage["running"], usage["waiting"], usage["leases"]) == (0, 0, 0)
+
+
+_LONG = "max_new_tokens=900, ignore_eos=True"
+
+
 @pytest.mark.parametrize(
-    "ending",
+    ("ending", "code"),
     [
-        "next(model.stream_text('Hello', max_new_tokens=900, ignore_eos=True))",
-        "stream = model.stream_text('Hello', max_new_tokens=900, ignore_eos=True); next(stream)",
-        "import asyncio; asyncio.run(asyncio.wait_for(model.agenerate('Hello', max_new_tokens=4), 60))",
-        "model.pipeline.close()",
-        "del model",
+        (f"next(model.stream_text('Hello', {_LONG}))", 0),
+        (f"stream = model.stream_text('Hello', {_LONG}); next(stream)", 0),
+        ("asyncio.run(asyncio.wait_for(model.agenerate('Hello', max_new_tokens=4), 60), debug=False)", 0),
+        ("model.pipeline.close()", 0),
+        ("del model", 0),
+        (
+            f"""
+            with model:
+                next(model.stream_text('Hello', {_LONG}))
+                sys.exit(3)
+            """,
+            3,
+        ),
+        (
+            f"""
+            async def main():
+                tasks = [asyncio.create_task(model.agenerate('Hello', {_LONG})) for _ in range(3)]
+                async for _ in model.astream_text('Hello', {_LONG}):
+                    sys.exit(4)
+            asyncio.run(main(), debug=False)
+            """,
+            4,
+        ),
     ],
 )
-def test_a_program_ends_in_the_middle_of_anything(tiny, ending):
+def test_a_program_ends_in_the_middle_of_anything(tiny, ending, code):
     """Without closing the model it neither hangs nor says anything."""
     done = process(tiny, ending)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_threads_that_a_program_leaves_behind_end_quietly(tiny):
+    """Daemon threads in the middle of a stream, of call after call, and of an event loop."""
+    done = process(
+        tiny,
+        f"""
+        begun = [threading.Event() for _ in range(3)]
+        def stream():
+            for piece in model.stream_text('Hello', {_LONG}):
+                begun[0].set()
+        def call():
+            while True:
+                try:
+                    model.generate_text('Hello', max_new_tokens=2, ignore_eos=True)
+                except Exception as error:
+                    print(error)
+                begun[1].set()
+        async def await_all():
+            await asyncio.gather(model.agenerate('Hello', {_LONG}), read())
+        async def read():
+            async for piece in model.astream_text('Hello', {_LONG}):
+                begun[2].set()
+        for target in (stream, call, lambda: asyncio.run(await_all(), debug=False)):
+            threading.Thread(target=target, daemon=True).start()
+        for event in begun:
+            event.wait()
+        """,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_spawned_process_loads_a_model_of_its_own(tiny):
+    """It ends in the middle of a stream, and the parent's model goes on."""
+    done = process(
+        tiny,
+        f"""
+        def work():
+            model = llmasos.load_model(sys.argv[1], loader='onnx', threads=1)
+            next(model.stream_text('Hello', {_LONG}))
+        if __name__ == '__main__':
+            stream = model.stream_text('Hello', {_LONG})
+            child = multiprocessing.get_context('spawn').Process(target=work)
+            child.start()
+            child.join()
+            print(child.exitcode, len(''.join(stream)) > 0)
+        """,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 True\n", "")
+
+
+def test_a_closed_model_leaves_no_thread(tiny):
+    done = process(tiny, "model.generate_text('x', max_new_tokens=2); model.close(); print([each.name for each in threading.enumerate()])")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['MainThread']\n", "")

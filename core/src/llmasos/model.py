@@ -115,7 +115,11 @@ class LanguageModel:
         """The continuation with all that is known of it; ``n`` of them, which share one prefill, where ``n`` is given."""
         if n is None:
             return self._submit(prompt, sampling).result()
-        return [ticket.result() for ticket in self._submit_many(prompt, n, sampling)]
+        tickets = self._submit_many(prompt, n, sampling)
+        try:
+            return [ticket.result() for ticket in tickets]
+        finally:
+            _cancel_all(tickets)
 
     def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
         """Pieces of text as they come; joined they are the text of ``generate``."""
@@ -135,8 +139,7 @@ class LanguageModel:
                 if progress is not None:
                     progress(len(results), len(tickets))
         finally:
-            for ticket in tickets[len(results) :]:
-                ticket.cancel()
+            _cancel_all(tickets)
         return results
 
     # Chat
@@ -212,8 +215,7 @@ class LanguageModel:
         try:
             return [await ticket.aresult() for ticket in tickets]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            _cancel_all(tickets)
 
     async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """``logits`` for an event loop."""

@@ -17,7 +17,7 @@ from llmasos.runtime.composition import Composer, problems_as_one
 from llmasos.runtime.host import ModelHost
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.process import ProcessResources, process_resources
-from llmasos.runtime.status import serve_status
+from llmasos.runtime.status import process_status
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
@@ -81,7 +81,7 @@ class Pipeline:
         self.number = next(_numbers)
         self._process.pipelines.add(self)
         if process is None:
-            serve_status(_status)
+            process_status().open(self, _status)
         self._composer.plugins.notify("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
@@ -215,6 +215,7 @@ class Pipeline:
         self._process.pipelines.discard(self)
         for host in self._hosts.values():
             host.close()
+        process_status().close(self)
         self._composer.plugins.notify("llmasos_pipeline_closed", pipeline=self)
 
     def __enter__(self) -> Self:

@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llmasos.runtime.status import StatusServer, read_status
+from llmasos.runtime.status import ProcessStatus, StatusServer, read_status
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 OTHER = """
@@ -52,6 +53,31 @@ def test_what_a_dead_process_left_is_removed(server: StatusServer, tmp_path: Pat
     (tmp_path / "98.json").write_text("nonsense")
     assert list(read_status(tmp_path)) == []
     assert not (tmp_path / "99.json").exists()
+
+
+def test_a_process_answers_as_long_as_somebody_is_open(tmp_path: Path) -> None:
+    """The thread begins with the first and ends with the last, whatever their order, and begins again."""
+    status = ProcessStatus(tmp_path)
+    threads = set(threading.enumerate())
+    first, second = StatusServer, ProcessStatus  # any two things
+
+    def answers() -> bool:
+        listening = bool(set(threading.enumerate()) - threads)
+        assert listening == bool(list(read_status(tmp_path)))
+        return listening
+
+    status.open(first, dict)
+    status.open(second, dict)
+    assert answers()
+    status.close(first)
+    status.close(first)
+    assert answers()
+    status.close(second)
+    assert not answers()
+    status.open(first, dict)
+    assert answers()
+    status.end()
+    assert not answers()
 
 
 def test_ps_and_top_see_another_process(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from llmasos.runtime.beam_search import BeamSearch
 from llmasos.runtime.constraint import ConstraintCompiler
+from llmasos.runtime.exiting import begin_exit, left_behind
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.kv_cache import KVCache
 from llmasos.runtime.ledger import KVLedger, kv_capacity
@@ -254,14 +255,15 @@ class EngineLoop:
         return ticket
 
     def _cancel(self, request_id: str) -> None:
-        with contextlib.suppress(LLMasOSError):  # of a closed loop: then it is over already
+        with contextlib.suppress(LLMasOSError, SystemExit):  # of a closed loop: then it is over already
             self._send(lambda: self._runner.cancel(request_id))
 
     def _send(self, action: Callable[[], object], *requests: Request) -> None:
         """Have something done on the loop's thread, before its next step: most often, queue ``requests``."""
         with self._wake:
             if self._closed is not None or self._closing:
-                raise self._closed or _closed_error(self.model)
+                error = self._closed or _closed_error(self.model)
+                raise SystemExit if left_behind(error) else error
             self._inbox.append(_Arrival(action, requests))
             self._wake.notify()
 
@@ -368,6 +370,7 @@ _loops: weakref.WeakSet[EngineLoop] = weakref.WeakSet()
 
 def _close_all() -> None:
     """At exit: a daemon thread inside native code while the interpreter is taken down can crash the process."""
+    begin_exit()
     for loop in list(_loops):
         loop.close()
 

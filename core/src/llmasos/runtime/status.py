@@ -1,7 +1,7 @@
 """What this process is doing, told to ``llmasos ps`` and ``llmasos top`` on the same machine.
 
-A process with a pipeline listens at a port of the loopback interface, and says so in a file that only its user can read, with a word
-that whoever asks must know. Nothing is computed, and no thread wakes, until somebody asks.
+A process with an open pipeline listens at a port of the loopback interface, and says so in a file that only its user can read, with a
+word that whoever asks must know. Nothing is computed, and no thread wakes, until somebody asks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,7 @@ class StatusServer:
     def __init__(self, answer: Callable[[], Any], folder: Path | None = None) -> None:
         self._answer = answer
         self._word = secrets.token_hex(16)
+        self._closing = False
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.file: Final = (folder or _folder()) / f"{os.getpid()}.json"
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,18 +46,25 @@ class StatusServer:
     def close(self) -> None:
         """Stop listening, and take the file away."""
         self.file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._socket.close()
+        self._closing = True
+        with contextlib.suppress(OSError):  # wakes the thread, which a socket that is closed meanwhile does not on every system
+            socket.create_connection(self._socket.getsockname(), timeout=_TIMEOUT).close()
         self._thread.join(_TIMEOUT)
+        self._socket.close()
+
+    def forget(self) -> None:
+        """In a forked child: the thread stayed in the parent, and the file is the parent's."""
+        self._socket.close()
 
     def _serve(self) -> None:
         while True:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                return  # closed
+                return
             with connection, contextlib.suppress(Exception):  # whoever asks badly gets no answer, and disturbs nobody
+                if self._closing:
+                    return
                 connection.settimeout(_TIMEOUT)
                 if hmac.compare_digest(connection.recv(64), self._word.encode()):
                     connection.sendall(json.dumps(self._answer(), default=str).encode())
@@ -89,28 +98,64 @@ def _folder() -> Path:
     return data_folder() / "run"
 
 
-_server: StatusServer | None = None
-_lock = threading.Lock()
+class ProcessStatus:
+    """A server for as long as one of those that it tells of is open."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._server: StatusServer | None = None
+        self._open: weakref.WeakSet[object] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def open(self, told: object, answer: Callable[[], Any]) -> None:
+        """Answer until ``told``, and whatever else was opened, is closed. Where this process cannot, nothing else suffers."""
+        with self._lock:
+            self._open.add(told)
+            if self._server is None:
+                with contextlib.suppress(OSError):  # no loopback, or no folder to write to
+                    self._server = StatusServer(answer, self._folder)
+
+    def close(self, told: object) -> None:
+        """``told`` is closed; with the last one the server's thread ends."""
+        with self._lock:
+            self._open.discard(told)
+            if not self._open:
+                self._end()
+
+    def end(self) -> None:
+        """Close the server, whatever is open still."""
+        with self._lock:
+            self._end()
+
+    def forget(self) -> None:
+        """In a forked child: the server is the parent's."""
+        if self._server is not None:
+            self._server.forget()
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
-def serve_status(answer: Callable[[], Any]) -> None:
-    """Have this process answer from now on; once is enough. Where it cannot, nothing else suffers."""
-    global _server
-    with _lock:
-        if _server is None:
-            with contextlib.suppress(OSError):  # no loopback, or no folder to write to
-                _server = StatusServer(answer)
-                atexit.register(_server.close)
+_process = ProcessStatus()
+
+
+def process_status() -> ProcessStatus:
+    """That of this process."""
+    return _process
+
+
+def _at_exit() -> None:
+    _process.end()
 
 
 def _after_fork_in_child() -> None:
-    """The thread stayed in the parent, and the file is the parent's."""
-    global _server, _lock
-    if _server is not None:
-        atexit.unregister(_server.close)
-        _server._socket.close()
-    _server, _lock = None, threading.Lock()
+    global _process
+    _process.forget()
+    _process = ProcessStatus()
 
 
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

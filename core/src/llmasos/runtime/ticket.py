@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Generic, TypeVar
 
+from llmasos.runtime.exiting import left_behind
 from llmasos_hookspecs import LLMasOSError
 
 R = TypeVar("R")
@@ -69,10 +70,18 @@ class Ticket(Generic[R]):
         callback()
 
     def result(self, timeout: float | None = None) -> R:
-        """Wait for the whole answer. Raises the request's error, or ``ResultTimeout`` after ``timeout`` seconds."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._done, timeout):
-                raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
+        """Wait for the whole answer. Raises the request's error, or ``ResultTimeout`` after ``timeout`` seconds.
+
+        What a signal's handler raises meanwhile, as Ctrl-C does, cancels the request.
+        """
+        try:
+            with self._changed:
+                over = self._changed.wait_for(lambda: self._done, timeout)
+        except BaseException:
+            self.cancel()
+            raise
+        if not over:
+            raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
         return self._outcome()
 
     def __iter__(self) -> Generator[str, None, None]:
@@ -100,7 +109,7 @@ class Ticket(Generic[R]):
             await self._wait_async(self._when_done)
         finally:
             self.cancel()
-        return self._outcome()
+        return await self._async_outcome()
 
     async def __aiter__(self) -> AsyncIterator[str]:
         place = 0
@@ -116,7 +125,7 @@ class Ticket(Generic[R]):
                     break
         finally:
             self.cancel()
-        self._outcome()
+        await self._async_outcome()
 
     async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
         """Until the request is over, or has more pieces than ``beyond``."""
@@ -137,8 +146,15 @@ class Ticket(Generic[R]):
 
     def _outcome(self) -> R:
         if self._error is not None:
+            if left_behind(self._error):
+                raise SystemExit
             raise self._error.with_traceback(None)  # else it grows with every caller who asks
         return self._result  # type: ignore[return-value]
+
+    async def _async_outcome(self) -> R:
+        if self._error is not None and left_behind(self._error):
+            await asyncio.get_running_loop().create_future()  # for ever: an event loop would report what ends its thread
+        return self._outcome()
 
     # The other side: called by the loop's thread.
 
