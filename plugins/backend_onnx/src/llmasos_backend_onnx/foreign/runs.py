@@ -109,7 +109,7 @@ class ExportedDecoder:
 
         Args:
             past: of each cache tensor [B, heads, P, dim]; none for a graph without past.
-            present: where the graph is to write them.
+            present: where the graph is to write them; none where nobody wants them.
 
         Raises:
             CapacityExceeded: memory is short.
@@ -125,7 +125,7 @@ class ExportedDecoder:
         if signature.past:
             for tensor, array in zip(signature.cache, past, strict=True):
                 io.bind_input(tensor.past, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        for tensor, array in zip(signature.cache, present, strict=True):
+        for tensor, array in zip(signature.cache if present else (), present, strict=True):
             io.bind_output(tensor.present, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         if signature.branch:
             flag = _FLAGS[int(past[0].shape[2] > 0) :][:1]

@@ -1,0 +1,49 @@
+"""Exported decoders keep the engine contract as the loader's own do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+from llmasos_hookspecs.testing import LoaderConformance, TinyCheckpoint, tiny_checkpoint
+
+from .conftest import GENAI, Style, write_export, write_genai
+
+
+class Exported(LoaderConformance):
+    """The standard tests over an export of the tiny llama."""
+
+    module = "llmasos_backend_onnx"
+    cases = ("llama",)
+    style: ClassVar[Style] = Style()
+
+    @classmethod
+    def make_checkpoint(cls, case: str, folder: Path) -> TinyCheckpoint:
+        model = tiny_checkpoint(case)
+        if cls.style.attention == "gqa":
+            return attrs.evolve(model, path=write_genai(model, folder, cls.style), format="onnx_genai")
+        return attrs.evolve(model, path=write_export(model, folder, cls.style), format="onnx")
+
+
+class TestGrowing(Exported):
+    """Keys and values that come back grown, batched by padding."""
+
+
+class TestInPlace(Exported):
+    """GroupQueryAttention over a shared buffer, from a folder for onnxruntime-genai."""
+
+    style = GENAI
+
+
+class TestTwoFiles(Exported):
+    """A graph for the first tokens, and one that takes a single token behind a cache."""
+
+    style = Style(form="two", causal_behind=False)
+
+
+class TestWithoutCache(Exported):
+    """Logits only."""
+
+    style = Style(cache=False)
