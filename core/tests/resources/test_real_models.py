@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import llmasos
-from llmasos_hookspecs import ResourceError
+from llmasos_hookspecs import EngineFailed, ResourceError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -139,6 +139,36 @@ def test_the_api_configures_loads_pins_and_unloads(folders: dict[str, str]) -> N
             assert resources.models()[0]["state"] == "not loaded", "it no longer fits"
     finally:
         resources.configure(memory=None, threads=None)
+
+
+def test_a_model_whose_engine_is_lost_is_out_of_memory_and_loaded_anew(
+    folders: dict[str, str], alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no new engine can be made the request fails with both reasons, the memory is free, and the next request loads the model."""
+    prompt = "otters"
+    with llmasos.load_model(folders["a"], loader=FP32) as model:
+        host, call = model._host, model.pipeline._composer.plugins.call
+        reasons = iter([ResourceError("no memory is left on the device")])
+
+        def fail_once(*arguments: Any, **more: Any) -> Any:
+            if (reason := next(reasons, None)) is not None:
+                raise reason
+            return call(*arguments, **more)
+
+        def broken(rows: Any) -> Any:
+            raise EngineFailed("the device is gone")
+
+        with host.lease() as running:
+            monkeypatch.setattr(running.loop._engine, "step", broken)
+            monkeypatch.setattr(model.pipeline._composer.plugins, "call", fail_once)
+            with pytest.raises(EngineFailed, match=r"the device is gone.*could not be rebuilt.*no memory is left"):
+                model.generate(prompt, max_new_tokens=6)
+            residency = model.pipeline._process.residency
+            with residency._changed:
+                assert residency._changed.wait_for(lambda: host.state == "not loaded", 60)
+            assert host.place.account.bytes == 0
+        assert model.generate_text(prompt, max_new_tokens=6) == alone[0]["a", prompt]
+        assert (host.state, host.place.loads, host.place.leases) == ("loaded", 2, 0)
 
 
 @pytest.mark.model

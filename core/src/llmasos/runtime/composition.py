@@ -163,12 +163,14 @@ class Composer:
         opened: OpenedModel,
         scheduler: ComponentConfig,
         account: Account,
+        on_lost: Callable[[], None],
         *,
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas."""
+        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
+        ``on_lost`` is called where these end by themselves."""
         if model.replicas > 1:
-            return self._start_replicas(model, opened, scheduler, on_finished)
+            return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
         policy = self.policy(scheduler)
         loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
         began = time.monotonic()
@@ -195,7 +197,7 @@ class Composer:
             step_tokens=policy.step_tokens,
             context_length=model.context_length,
             ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
-            rebuild=load,
+            rebuild=functools.partial(_rebuild, load, on_lost),
             on_finished=on_finished,
         )
         return RunningModel(
@@ -212,6 +214,7 @@ class Composer:
         model: ModelConfig,
         opened: OpenedModel,
         scheduler: ComponentConfig,
+        on_lost: Callable[[], None],
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
         from llmasos.runtime.replicas import ReplicaSet, WorkerSpec  # it imports this module
@@ -230,7 +233,7 @@ class Composer:
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
         specs = [WorkerSpec(config=config, cores=tuple(cores[i * each : (i + 1) * each])) for i in range(model.replicas)]
-        replicas = ReplicaSet(model.name, specs, seed=self.config.seed, on_finished=on_finished)
+        replicas = ReplicaSet(model.name, specs, seed=self.config.seed, on_lost=on_lost, on_finished=on_finished)
         ready = replicas.ready
         held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
         return RunningModel(
@@ -380,6 +383,15 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
     """What replicas need, each with its KV cache set aside as a whole, in a process of its own."""
     total = copies * max(need.weights, each)
     return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
+
+
+def _rebuild(load: Callable[[], Engine], on_lost: Callable[[], None]) -> Engine:
+    """A new engine in place of one that failed; where there is none, the loop ends."""
+    try:
+        return load()
+    except BaseException:
+        on_lost()
+        raise
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:

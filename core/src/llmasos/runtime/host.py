@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -148,7 +149,7 @@ class ModelHost:
         source: str,
         open_model: Callable[[], OpenedModel],
         predict: Callable[[OpenedModel], Need],
-        load: Callable[[OpenedModel, ComponentConfig, Account], RunningModel],
+        load: Callable[[OpenedModel, ComponentConfig, Account, Callable[[], None]], RunningModel],
         residency: Residency,
         budgets: Sequence[Budget] = (),
         keep_alive: float | None = None,
@@ -160,7 +161,7 @@ class ModelHost:
             source: the reference that config gives.
             open_model: fetches the checkpoint and reads its headers.
             predict: what loading the opened model will take.
-            load: makes the engine, whose KV cache draws on the account.
+            load: makes the engine, whose KV cache draws on the account; calls its last argument where the engine is lost for good.
             residency: decides with all other models of the process.
             budgets: the bounds it counts against.
             keep_alive: seconds after its last use when it is unloaded.
@@ -242,7 +243,7 @@ class ModelHost:
     def load(self, account: Account) -> Need:
         """Load it now."""
         scheduler = self.scheduler
-        running = self._load(self.opened(), scheduler, account)
+        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.place.loads + 1))
         with self._lock:
             self._running = running
             if self.scheduler is not scheduler and self._make_policy is not None:  # it was changed while the model was loading
@@ -307,6 +308,11 @@ class ModelHost:
             "kv_bytes": account.kv,
         }
         return facts if running is None else facts | attrs.asdict(running.loop.usage())
+
+    def _lost(self, load: int) -> None:
+        """The engine of the load of that number is lost. Told on a thread of the engine's, which unloading waits for."""
+        thread = threading.Thread(target=self._residency.lost, args=(self.place, load), name=f"llmasos-lost-{self.name}", daemon=True)
+        thread.start()
 
     def _loaded(self) -> RunningModel:
         """What a lease holds in memory."""

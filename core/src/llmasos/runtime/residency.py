@@ -164,6 +164,15 @@ class Residency:
         self._finish_unloading(place)
         return True
 
+    def lost(self, place: Place, load: int) -> None:
+        """The engines that the load of that number brought ended by themselves: take the model out, in use or not. Its next use loads it
+        again."""
+        with self._changed:
+            if place.state != "loaded" or place.loads != load:
+                return
+            place.state = "unloading"
+        self._finish_unloading(place)
+
     def places(self) -> list[Place]:
         """All that are not closed."""
         with self._changed:

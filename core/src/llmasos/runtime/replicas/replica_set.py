@@ -44,14 +44,19 @@ class ReplicaSet:
         specs: Many[WorkerSpec],
         *,
         seed: int = 0,
+        on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one process for each of ``specs``, and return when all are ready. Raises what loading the model raised in one of them."""
+        """Start one process for each of ``specs``, and return when all are ready. Raises what loading the model raised in one of them.
+
+        ``on_lost`` is called when the last of them is given up.
+        """
         self.model: Final = model
         self.restarts = 0
         self._specs = list(specs)
         self._router = Router(seed)
+        self._on_lost = on_lost
         self._on_finished = on_finished
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
@@ -267,6 +272,8 @@ class ReplicaSet:
         )
         for job in lost:
             self._fail(job, error)
+        if self._closed is not None:
+            self._on_lost()
 
     def _start(self, number: int) -> None:
         self._replicas[number] = Replica(number, self._specs[number], self._hear)
