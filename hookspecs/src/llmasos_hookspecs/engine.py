@@ -31,7 +31,8 @@ class EngineInfo:
         device: ``cpu``, ``cuda:0``.
         dtype: what the weights are computed from: ``float32``, ``int8``, ``int4``, ``bfloat16``.
         features: of ``fork`` (a slot can be copied), ``batch`` (one step computes several sequences together), ``kv_cache`` (a step
-            costs its own tokens only; without it the engine recomputes all that came before).
+            costs its own tokens only; without it the engine recomputes all that came before), ``drafts`` (a row of several generated
+            tokens costs less than one step each, and gives them the same logits to the bit).
         notes: what the load changed and the user should know, one sentence each.
     """
 
@@ -55,12 +56,15 @@ class Row:
         tokens: 1 or more token ids to compute, a prefill chunk or one decoded token.
         position: tokens the slot already holds; ``tokens[0]`` gets this position.
         want: logits of the ``last`` token, of ``all``, or of ``none``.
+        generated: the tokens follow a prompt: they were generated, or are drafts of what is generated next. With the feature ``drafts``
+            they get the logits, keys and values that one token a row gives.
     """
 
     slot: int
     tokens: Sequence[int]
     position: int
     want: Want = "last"
+    generated: bool = False
 
 
 @runtime_checkable
