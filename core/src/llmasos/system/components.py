@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import inspect
@@ -31,6 +32,8 @@ HOOKS: Final[Mapping[str, tuple[str, ...]]] = {
     "task": ("llmasos_create_task",),
     "observer": _OBSERVER_HOOKS,
 }
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SPECIFIED: Final = frozenset(name for name in vars(specs) if name.startswith("llmasos_"))
 
@@ -103,7 +106,7 @@ class PluginSet:
         Raises:
             PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
                 mean, or it returned nothing where its kind must.
-            LLMasOSError: whatever the plugin raised on purpose.
+            LLMasOSError: whatever the plugin raised on purpose, or the disk is full.
         """
         missing = missing_frameworks(loaded.component)
         if missing:
@@ -117,6 +120,11 @@ class PluginSet:
         except LLMasOSError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                raise LLMasOSError(
+                    f"The {loaded.entry.label} could not write {error.filename or 'its files'} ({error.strerror}); make room for them, or "
+                    "set LLMASOS_HOME to a folder on a larger disk."
+                ) from error
             raise PluginError(
                 f"The {loaded.entry.label} failed in {hook}: {_in_words(error)}; this is a fault of the plugin, "
                 f"so try another version of {loaded.entry.distribution} or tell its author."

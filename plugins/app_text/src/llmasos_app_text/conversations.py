@@ -6,7 +6,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -103,23 +104,28 @@ class ConversationFolder:
     def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
         """Add messages to the end of a conversation, which is made where it is not there, and return it as it is now.
 
-        The file is read again under a lock, so that turns that another process added meanwhile are kept.
+        The file is read again under a lock, so that turns that another process added meanwhile are kept. Raises ``LLMasOSError`` where
+        it cannot be written, and leaves it as it was.
         """
         from filelock import FileLock
 
         file = self._file(name)
-        self._path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._path / f".{name}.lock"):
-            before = self.load(name)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            after = attrs.evolve(
-                before,
-                system=system or before.system,
-                created=before.created or now,
-                updated=now,
-                messages=(*before.messages, *messages),
-            )
-            _write_whole(file, _as_json(after))
+        with _faults(file):
+            self._path.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._path / f".{name}.lock"):
+                return self._append(file, name, messages, system)
+
+    def _append(self, file: Path, name: str, messages: Iterable[Message], system: str) -> Conversation:
+        before = self.load(name)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        after = attrs.evolve(
+            before,
+            system=system or before.system,
+            created=before.created or now,
+            updated=now,
+            messages=(*before.messages, *messages),
+        )
+        _write_whole(file, _as_json(after))
         return after
 
     def delete(self, name: str) -> None:
@@ -154,6 +160,16 @@ def _as_json(conversation: Conversation) -> str:
         "messages": [*instructions, *conversation.messages],
     }
     return json.dumps(values, ensure_ascii=False, indent=1)
+
+
+@contextmanager
+def _faults(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LLMasOSError(
+            f"{file} cannot be written ({error.strerror or error}), so this turn is not kept; make room for it, or choose another folder."
+        ) from error
 
 
 def _write_whole(file: Path, text: str) -> None:

@@ -6,6 +6,7 @@ count from its end. See https://huggingface.co/docs/safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -169,7 +170,8 @@ class SafetensorsStream:
 
     def abandon(self) -> None:
         """Close the file as it is."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still buffered does not matter, and a full disk does not take it
+            self._file.close()
 
 
 def _entry_bytes(name: str, array: npt.NDArray[Any]) -> int:

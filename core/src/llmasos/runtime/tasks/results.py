@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -33,14 +34,17 @@ class ResultFile:
         self.errors = 0
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises ``LLMasOSError`` here and from every method where the file cannot be written; what it holds is kept."""
+        with self._faults():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise RequestError(f"{self._path} is being written by another process; wait, or choose another output file.") from None
         try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise RequestError(f"{self._path} is being written by another process; wait for it, or choose another output file.") from None
-        try:
-            self._stream = self._path.open("a+b")
-            self._read()
+            with self._faults():
+                self._stream = self._path.open("a+b")
+                self._read()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -48,7 +52,8 @@ class ResultFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # it tries once more to write what ``append`` has failed to write
+                self._stream.close()
             self._stream = None
         self._lock.release()
 
@@ -56,15 +61,20 @@ class ResultFile:
         """Write lines and wait until the disk has them."""
         assert self._stream is not None
         lines = list(lines)
-        self._stream.write(b"".join(_encoded(line) for line in lines))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        with self._faults():
+            self._stream.write(b"".join(_encoded(line) for line in lines))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
         for line in lines:
             self.keys[line["index"]] = line["key"]
             self.errors += "error" in line
 
     def sort(self) -> None:
         """Put the lines in the order of the rows, whatever order they finished in; the file is replaced whole."""
+        with self._faults():
+            self._sort()
+
+    def _sort(self) -> None:
         assert self._stream is not None
         self._stream.seek(0)
         lines = [(json.loads(line)["index"], line) for line in self._stream]
@@ -83,6 +93,16 @@ class ResultFile:
             raise
         finally:
             self._stream = self._path.open("a+b")
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LLMasOSError(
+                f"{self._path} cannot be written ({error.strerror or error}); what it holds is kept, so make room for more and run again "
+                "with the same output."
+            ) from error
 
     def _read(self) -> None:
         assert self._stream is not None
