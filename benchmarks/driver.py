@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.workload import NEW_TOKENS, Workload
+from benchmarks.workload import NEW_TOKENS, TimedRequest, Workload
 
 Logits = npt.NDArray[np.float32]
 
@@ -35,6 +35,25 @@ class Driver(Protocol):
 
     def logits(self, tokens: list[int]) -> Logits | None:
         """Logits [tokens, vocab] of a text; None where the engine does not give them out."""
+        ...
+
+
+class RequestDriver(Driver, Protocol):
+    """A driver that also serves requests of mixed lengths."""
+
+    def serve(self, requests: list[TimedRequest]) -> float:
+        """Seconds until requests that are all there at once have their tokens, in the way of batching that suits the engine best."""
+        ...
+
+
+class ArrivalDriver(RequestDriver, Protocol):
+    """A driver of an engine that requests can join while it runs."""
+
+    def serve_arriving(self, requests: list[TimedRequest], *, slots: int, static: bool) -> float:
+        """Seconds from the first arrival until every request has its tokens, no more than ``slots`` of them running at a time.
+
+        ``static``: batches begin when ``slots`` requests are there, or no more will come, and run until all their answers are whole.
+        """
         ...
 
 
@@ -75,13 +94,15 @@ class EngineProcess:
 
 def _serve(module: str) -> None:
     driver: Any = None
+    workload: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         what = request.pop("what")
         if what == "load":
             began = time.perf_counter()
-            driver = importlib.import_module(module).Driver(Workload(**request["workload"]), **request["options"])
-            driver.prefill(request["workload"]["prompts"][0])
+            workload = Workload(**request["workload"])
+            driver = importlib.import_module(module).Driver(workload, **request["options"])
+            driver.prefill(workload.prompts[0])
             answer: Any = time.perf_counter() - began
         elif what == "memory":
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -92,6 +113,10 @@ def _serve(module: str) -> None:
             answer = found is not None
         elif what == "decode":
             answer = driver.decode(request["prompts"], NEW_TOKENS)
+        elif what == "offers":
+            answer = hasattr(driver, request["method"])
+        elif what in ("serve", "serve_arriving"):
+            answer = getattr(driver, what)(workload.requests, **request)
         else:
             answer = getattr(driver, what)(**request)
         print("answer", json.dumps(answer), flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
@@ -16,6 +17,18 @@ from llmasos_hookspecs import Checkpoint, as_float32
 PROMPT_TOKENS = 128
 NEW_TOKENS = 64
 QUALITY_TOKENS = 256
+REQUESTS = 24
+#: Seconds between two arrivals, on average: the requests are all there before half of them are answered.
+_ARRIVAL_GAP = 0.1
+
+
+@attrs.frozen
+class TimedRequest:
+    """A prompt, how many tokens its answer has, and when it arrives, in seconds from the first."""
+
+    prompt: list[int]
+    new_tokens: int
+    arrival: float
 
 
 @attrs.frozen
@@ -28,6 +41,7 @@ class Workload:
         genai: what onnxruntime-genai's own builder makes of them, int8 in blocks of 32.
         prompts: lists of ``PROMPT_TOKENS`` ids, no two alike.
         text: ``QUALITY_TOKENS`` ids of English prose.
+        requests: ``REQUESTS`` of mixed lengths, in the order of their arrival.
     """
 
     gguf: str
@@ -35,6 +49,9 @@ class Workload:
     genai: str
     prompts: list[list[int]]
     text: list[int]
+    requests: list[TimedRequest] = attrs.field(
+        converter=lambda given: [each if isinstance(each, TimedRequest) else TimedRequest(**each) for each in given]
+    )
 
 
 def prepare(cache: Path) -> Workload:
@@ -50,7 +67,20 @@ def prepare(cache: Path) -> Workload:
         genai=str(cache / "genai-int8"),
         prompts=prompts.tolist(),
         text=tokens[50_000 : 50_000 + QUALITY_TOKENS],
+        requests=_requests(prompts),
     )
+
+
+def _requests(prompts: npt.NDArray[np.int64]) -> list[TimedRequest]:
+    """Answers of 8 to 160 tokens, most of them short (log-normal, as chat's are), to prompts of 16 to 128, at random times."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(16, PROMPT_TOKENS, REQUESTS, endpoint=True)
+    answers = np.clip(rng.lognormal(np.log(40), 0.8, REQUESTS), 8, 160).astype(int)
+    arrivals = np.cumsum(rng.exponential(_ARRIVAL_GAP, REQUESTS))
+    return [
+        TimedRequest(prompt=prompts[place, : lengths[place]].tolist(), new_tokens=int(answers[place]), arrival=float(arrivals[place]))
+        for place in range(REQUESTS)
+    ]
 
 
 def _dequantised(checkpoint: Checkpoint, output: Path) -> Path:

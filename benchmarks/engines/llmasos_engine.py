@@ -9,8 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 import llmasos
-from benchmarks.workload import Workload
+from benchmarks.workload import TimedRequest, Workload
 from llmasos_hookspecs import Engine, EngineInfo, Request, Row, SamplingParams
+from llmasos_sched_fifo import Fifo
+from llmasos_sched_fifo import Options as FifoOptions
+
+_STEP_TOKENS = 4096
 
 
 class TimedEngine:
@@ -56,11 +60,12 @@ class Driver:
         self._model = llmasos.load_model(
             getattr(workload, source),
             loader=loader,
-            scheduler={"use": "fifo", "max_sequences": sequences, "step_tokens": 4096},
+            scheduler={"use": "fifo", "max_sequences": sequences, "step_tokens": _STEP_TOKENS},
             threads=2,
             context_length=512,
         )
         self._engine = timed[0]
+        self._sequences = sequences
         with self._model._host.lease() as running:
             self._loop = running.loop
         self._number = 0
@@ -88,6 +93,36 @@ class Driver:
         for ticket in tickets:
             ticket.result()
         return time.perf_counter() - began
+
+    def serve(self, requests: list[TimedRequest]) -> float:
+        """All at once; the loop batches them."""
+        self._loop.forget_prefixes()
+        began = time.perf_counter()
+        for ticket in [self._loop.submit(self._request(each.prompt, each.new_tokens)) for each in requests]:
+            ticket.result()
+        return time.perf_counter() - began
+
+    def serve_arriving(self, requests: list[TimedRequest], *, slots: int, static: bool) -> float:
+        self._loop.forget_prefixes()
+        self._use(slots)
+        began, tickets = time.perf_counter(), []
+        for place, each in enumerate(requests):
+            time.sleep(max(0.0, began + each.arrival - time.perf_counter()))
+            if not static:
+                tickets.append(self._loop.submit(self._request(each.prompt, each.new_tokens)))
+            elif (place + 1) % slots == 0 or place + 1 == len(requests):
+                batch = requests[place // slots * slots : place + 1]
+                tickets = [self._loop.submit(self._request(one.prompt, one.new_tokens)) for one in batch]
+                for ticket in tickets:
+                    ticket.result()
+        for ticket in tickets:
+            ticket.result()
+        seconds = time.perf_counter() - began
+        self._use(self._sequences)
+        return seconds
+
+    def _use(self, sequences: int) -> None:
+        self._loop.use_policy(Fifo(FifoOptions(max_sequences=sequences)), max_sequences=sequences, step_tokens=_STEP_TOKENS)
 
     def overhead(self, prompt: list[int]) -> float:
         """What the runtime adds to the engine's own time in a decode at batch 1, as a share of it."""

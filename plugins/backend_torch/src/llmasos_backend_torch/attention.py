@@ -48,8 +48,7 @@ def _decode(plan: StepPlan, run: DecodeRun, cache: LayerCache, query: Tensor, fo
     first = 0 if form.window is None or plan.fixed_mask is not None else max(0, min(run.lengths) - form.window)
     # The heads that share a key head become its queries, so that its keys are read once.
     q = query[run.start : run.start + count].view(count, cache.kv_heads, -1, cache.key_dim)
-    keys = cache.keys[run.row : run.row + count, :, first:span]
-    values = cache.values[run.row : run.row + count, :, first:span]
+    keys, values = cache.read(run.row, count, first, span)
     mask = plan.fixed_mask
     if mask is None:
         mask = plan.mask(run.start, form.window or 0, q.dtype, lambda: _decode_mask(run, first, span, form.window, q))

@@ -52,6 +52,13 @@ class LayerCache:
         for part in (self.keys, self.values):
             part[target, :, :length].copy_(part[source, :, :length])
 
+    def read(self, row: int, count: int, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Views of keys and values, [count, kv_heads, end - first, dim] each."""
+        if self.both is not None:
+            keys, values = self.both[row : row + count].narrow(3, first, end - first).unbind(1)
+            return keys, values
+        return self.keys[row : row + count, :, first:end], self.values[row : row + count, :, first:end]
+
     def write(self, plan: StepPlan, keys: Tensor, values: Tensor) -> None:
         """Keep the new keys and values, [total, kv_heads, dim] each in packed order."""
         _scatter(self.keys, plan, keys)

@@ -12,6 +12,7 @@ from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
+from llmasos_backend_torch.threads import release_pool
 from llmasos_hookspecs import Checkpoint, ConfigError, Context, Engine, EngineInfo, EngineLimits, ResourceError, UnsupportedModel
 
 
@@ -28,6 +29,13 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     threads = options.threads or context.limits.threads
     if threads is not None:
         torch.set_num_threads(threads)
+    try:
+        return _load(checkpoint, options, context)
+    finally:
+        release_pool()  # steps will come from another thread
+
+
+def _load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     if checkpoint.format == "torch_export":
         from llmasos_backend_torch.exported import load_exported
 

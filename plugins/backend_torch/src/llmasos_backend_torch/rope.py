@@ -40,13 +40,20 @@ def interleaved(heads: int, head_dim: int) -> Tensor:
     return (torch.arange(heads)[:, None] * head_dim + within).reshape(-1)
 
 
+def rotations_at(table: Tensor, positions: Tensor) -> Tensor:
+    """What ``rotate_`` turns by at ``positions`` [total]: complex64 [total, 1, head_dim / 2], or pairs under the compiler, which makes no
+    code for complex numbers but fuses real arithmetic."""
+    pairs = table[positions]
+    return pairs if torch.compiler.is_compiling() else torch.view_as_complex(pairs)
+
+
 def rotate_(x: Tensor, rotations: Tensor) -> None:
-    """Rotate x [total, heads, head_dim], pairs interleaved, in place; ``rotations`` float32 [total, 1, head_dim / 2, 2]."""
-    pairs = x.unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and makes no code for complex numbers
+    """Rotate x [total, heads, head_dim], pairs interleaved, in place; ``rotations`` as ``rotations_at`` gives them."""
+    pairs = x.view(*x.shape[:-1], -1, 2)
+    if not rotations.is_complex():
         (a, b), (cos, sin) = pairs.float().unbind(-1), rotations.unbind(-1)
         pairs.copy_(torch.stack((a * cos - b * sin, a * sin + b * cos), -1))
     elif x.dtype == torch.float32:
-        torch.view_as_complex(pairs).mul_(torch.view_as_complex(rotations))
+        torch.view_as_complex(pairs).mul_(rotations)
     else:
-        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(torch.view_as_complex(rotations))))
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()).mul_(rotations)))
