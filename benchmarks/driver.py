@@ -52,7 +52,8 @@ class ArrivalDriver(RequestDriver, Protocol):
     def serve_arriving(self, requests: list[TimedRequest], *, slots: int, static: bool) -> float:
         """Seconds from the first arrival until every request has its tokens, no more than ``slots`` of them running at a time.
 
-        ``static``: batches begin when ``slots`` requests are there, or no more will come, and run until all their answers are whole.
+        ``static``: a batch begins when ``slots`` requests are there, or no more will come, and keeps its size until the longest of its
+        answers is whole, as ``generate`` of a padded batch does.
         """
         ...
 

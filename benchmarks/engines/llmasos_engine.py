@@ -112,7 +112,8 @@ class Driver:
                 tickets.append(self._loop.submit(self._request(each.prompt, each.new_tokens)))
             elif (place + 1) % slots == 0 or place + 1 == len(requests):
                 batch = requests[place // slots * slots : place + 1]
-                tickets = [self._loop.submit(self._request(one.prompt, one.new_tokens)) for one in batch]
+                longest = max(one.new_tokens for one in batch)
+                tickets = [self._loop.submit(self._request(one.prompt, longest)) for one in batch]
                 for ticket in tickets:
                     ticket.result()
         for ticket in tickets:
