@@ -48,7 +48,7 @@ class Component:
         schemes: prefixes of references that this source answers for, without the colon: ``("hf",)``.
     Loaders:
         formats: the checkpoint formats it takes.
-        architectures: the ``model_type`` values it takes; ``("*",)`` for any.
+        architectures: the ``model_type`` values it takes of the neutral formats; ``("*",)`` for any. An export brings its graph.
         preference: ``use = "auto"`` takes the installed loader with the highest number that takes the checkpoint.
     Accelerators:
         stage: ``structure``, ``distil``, ``mask`` or ``quant``; stages of a plan must come in that order. None: any place.
