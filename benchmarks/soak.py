@@ -26,8 +26,10 @@ from llmasos_hookspecs import LLMasOSError
 
 #: Fraction by which memory may grow after the first minute.
 GROWTH = 0.05
-#: Part of the run after which memory is first read, and at most so many seconds.
-WARM_UP = 0.4, 60.0
+#: Memory is first read after so many seconds and calls, which a free machine does in that time, or after half of the run.
+WARM_UP_SECONDS, WARM_UP_CALLS = 60.0, 100
+#: Seconds until what was called off must have ended, on the busiest machine.
+PATIENCE = 600.0
 WORDS = ["river", "engine", "天气", "🙂", "museum", "because", "of", "the", "def f(x):\n", "1, 2, 3,", "bread"]
 SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 
@@ -44,10 +46,17 @@ class Traffic:
             *(self._generate, self._stream_and_leave, self._cancel, self._batch, self._several, self._schema, self._score, self._logits),
         ]
 
-    def caller(self, seed: int, until: float) -> None:
-        """One thread's calls, until the time has come."""
+    def run(self, callers: int, seed: int, over: Callable[[], bool]) -> None:
+        """Calls from so many threads at once, until it is over."""
+        threads = [threading.Thread(target=self._call, args=(seed + n, over)) for n in range(callers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _call(self, seed: int, over: Callable[[], bool]) -> None:
         dice = random.Random(seed)
-        while time.monotonic() < until:
+        while not over():
             kind = dice.choice(self._kinds)
             try:
                 kind(dice)
@@ -100,9 +109,9 @@ class Traffic:
         assert self.model.logits(tokens).shape[0] == len(tokens)
 
 
-def at_rest(model: LanguageModel, seconds: float = 60.0) -> tuple[int, dict[str, Any]]:
+def at_rest(model: LanguageModel) -> tuple[int, dict[str, Any]]:
     """Memory in bytes and the model's usage once nothing runs and kept prefixes are given back."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     while (usage := model.usage())["running"] + usage["waiting"] and time.monotonic() < until:
         time.sleep(0.05)
     with model._host.lease() as running:
@@ -112,20 +121,20 @@ def at_rest(model: LanguageModel, seconds: float = 60.0) -> tuple[int, dict[str,
 
 
 def soak(source: str, loader: str, seconds: float, callers: int, seed: int) -> dict[str, Any]:
-    """Run the traffic in two parts; what was at rest after the first is compared with what is after the second."""
+    """Run the traffic in two parts; what is at rest after the first is compared with what is after the second."""
     threads_before = {thread.name for thread in threading.enumerate()}
     with llmasos.load_model(source, loader=loader) as model:
         traffic = Traffic(model)
-        warm_up = min(WARM_UP[0] * seconds, WARM_UP[1])
-        readings = []
-        for part, length in enumerate((warm_up, seconds - warm_up)):
-            until = time.monotonic() + length
-            threads = [threading.Thread(target=traffic.caller, args=(seed + part * callers + n, until)) for n in range(callers)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            readings.append(at_rest(model))
+        began = time.monotonic()
+
+        def warm() -> bool:
+            passed = time.monotonic() - began
+            return passed >= seconds / 2 or (passed >= WARM_UP_SECONDS and traffic.counts.total() >= WARM_UP_CALLS)
+
+        traffic.run(callers, seed, warm)
+        readings = [at_rest(model)]
+        traffic.run(callers, seed + callers, lambda: time.monotonic() - began >= seconds)
+        readings.append(at_rest(model))
         (first, _), (last, usage) = readings
     left = sorted(thread.name for thread in threading.enumerate() if thread.name not in threads_before)
     return {

@@ -85,8 +85,14 @@ class Ticket(Generic[R]):
         return self._outcome()
 
     def __iter__(self) -> Generator[str, None, None]:
+        pieces = self._iterate()
+        next(pieces)  # begun, so that leaving it before its first piece cancels the request too
+        return pieces
+
+    def _iterate(self) -> Generator[str, None, None]:
         place = 0
         try:
+            yield ""
             while True:
                 with self._changed:
                     self._readers += 1
