@@ -71,6 +71,8 @@ class SamplingParams:
         logprobs: return the log probability of each token, and this many alternatives; None returns none.
         constraint: a form the text must have.
         prompt_lookup: draft this many tokens a step from earlier text (prompt lookup decoding); 0 is off.
+        copying: the text will repeat much of the prompt, as a summary or an edit does: prompt lookup is used where the engine's
+            ``drafts`` keep the text the same.
         num_beams: keep this many beginnings alive and return the likeliest text (beam search); 1 is off.
         length_penalty: of beam search: the log probability is divided by the length to this power; above 0 favours long texts.
     """
@@ -89,5 +91,6 @@ class SamplingParams:
     logprobs: int | None = attrs.field(default=None, validator=_whole(0, optional=True))
     constraint: Constraint | None = None
     prompt_lookup: int = attrs.field(default=0, validator=_whole(0))
+    copying: bool = False
     num_beams: int = attrs.field(default=1, validator=_whole(1))
     length_penalty: float = attrs.field(default=1.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))

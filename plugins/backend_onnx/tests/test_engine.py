@@ -168,8 +168,8 @@ def test_a_closed_slot_gives_its_memory_back(tmp_path: Path, checkpoints, start:
     assert process.memory_info().rss - before < held / 2
 
 
-def test_rows_that_move_in_a_step_keep_what_that_step_prefills(checkpoints, start: Start) -> None:
-    """Decoding rows are moved together past rows that are prefilled in the same step, whose tokens must come along."""
+def test_steps_that_mix_prompts_and_generated_tokens_of_any_rows(checkpoints, start: Start) -> None:
+    """Rows come and go, and each step takes some of them: none loses what it holds to the filler of another."""
     checkpoint = checkpoints["llama"]
     engine = start(checkpoint, max_sequences=6, context_length=64)
     random = np.random.default_rng(3)

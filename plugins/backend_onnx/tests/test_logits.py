@@ -76,18 +76,16 @@ def test_after_fork_both_sequences_go_their_own_way(checkpoint, start: Callable[
     np.testing.assert_allclose(second[0], checkpoint.reference(TOKENS[:20] + OTHERS[20:25])[-1], **CLOSE)
 
 
-def test_after_rows_moved(checkpoint, start: Callable[..., OnnxEngine]) -> None:
+def test_with_a_hole_between_rows(checkpoint, start: Callable[..., OnnxEngine]) -> None:
     engine = start(checkpoint)
     slots = [prefill(engine, TOKENS[: 10 + index])[0] for index in range(4)]
     engine.close(slots[1])
     kept = [0, 2, 3]
-    before = {slots[index]: engine._slots.row(slots[index]) for index in kept}
     reference = checkpoint.reference(TOKENS)
     for step in range(12):
         results = engine.step([Row(slots[index], [TOKENS[10 + index + step]], 10 + index + step) for index in kept])
         for index, result in zip(kept, results, strict=True):
             np.testing.assert_allclose(result[0], reference[10 + index + step], **CLOSE)
-    assert before != {slots[index]: engine._slots.row(slots[index]) for index in kept}, "no row moved, so this test showed nothing"
 
 
 def test_a_row_in_company_equals_the_row_alone_to_the_bit(checkpoint, start: Callable[..., OnnxEngine]) -> None:

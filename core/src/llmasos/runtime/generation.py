@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from llmasos.runtime.constraint import ConstraintState
 from llmasos.runtime.detokenizer import Detokenizer
-from llmasos.runtime.prompt_lookup import PromptLookup
+from llmasos.runtime.prompt_lookup import DEFAULT_DRAFT, PromptLookup
 from llmasos.runtime.sampler import SamplingState, log_probability
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.stops import StopScanner
@@ -19,12 +19,21 @@ from llmasos_hookspecs.tasks import FinishReason
 class GenerationWork:
     """From sampled tokens to text: detokenises, finds stops, counts, and hands pieces to the ticket.
 
+    Args:
+        exact_drafts: the engine gives drafts the logits of tokens one by one, so that they are of use to whoever says that it copies.
+
     Attributes:
         sampling: what the sampler knows of the sequence's past.
     """
 
     def __init__(
-        self, request: Request, tokenizer: Tokenizer, ticket: Ticket[Generation], constraint: ConstraintState | None = None
+        self,
+        request: Request,
+        tokenizer: Tokenizer,
+        ticket: Ticket[Generation],
+        constraint: ConstraintState | None = None,
+        *,
+        exact_drafts: bool = False,
     ) -> None:
         self.ticket = ticket
         self.sampling = SamplingState(request.sampling, request.tokens, constraint)
@@ -37,7 +46,8 @@ class GenerationWork:
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []
-        self._lookup = PromptLookup(request.sampling.prompt_lookup) if request.sampling.prompt_lookup else None
+        drafts = request.sampling.prompt_lookup or (DEFAULT_DRAFT if exact_drafts and request.sampling.copying else 0)
+        self._lookup = PromptLookup(drafts) if drafts else None
         self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
 
     def begin(self, sequence: Sequence) -> None:

@@ -10,6 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+#: Tokens drafted a step at most where nobody says how many: checking twelve costs about twice the time of generating one.
+DEFAULT_DRAFT: Final = 12
+#: Tokens drafted before any draft has proved right.
+_FIRST: Final = 3
+#: Steps without a draft after one that was all wrong: at first, and at most.
+_PAUSES: Final = (8, 64)
 #: Lengths of the endings that are looked up, the longest first: a longer match is more likely to go on alike.
 _ENDINGS: Final = (4, 3, 2)
 
@@ -17,14 +23,15 @@ _ENDINGS: Final = (4, 3, 2)
 class PromptLookup:
     """An index of the endings of one sequence, which grows with it.
 
-    Checking a token costs less than generating it but not nothing, so drafts become shorter while they prove wrong and longer again
-    while they prove right.
+    Checking a token costs less than generating it but not nothing, so drafts become shorter while they prove wrong, then rarer, and
+    longer again while they prove right.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._length = most
+        self._length = min(_FIRST, most)
         self._pause = 0
+        self._next_pause = _PAUSES[0]
         self._after: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
@@ -44,6 +51,8 @@ class PromptLookup:
 
     def checked(self, drafted: int, right: int) -> None:
         """Of ``drafted`` tokens the first ``right`` were right."""
+        if right:
+            self._next_pause = _PAUSES[0]
         if right == drafted:
             self._length = min(self._most, 2 * drafted)
         elif right:
@@ -51,7 +60,8 @@ class PromptLookup:
         elif self._length > 1:
             self._length = max(1, self._length // 2)
         else:
-            self._pause = 8
+            self._pause = self._next_pause
+            self._next_pause = min(2 * self._pause, _PAUSES[1])
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Note where each ending before the last was followed by what."""

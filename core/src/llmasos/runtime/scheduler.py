@@ -288,7 +288,8 @@ class Scheduler:
         if granted:
             position = sequence.computed
             new = sequence.tokens[position : position + min(tokens, granted)]
-            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, "all" if sequence.draft else want)))
+            wanted = "all" if sequence.draft else want
+            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, wanted, sequence.continued)))
         return granted
 
     def _release_followers(self, leader: Sequence) -> None:

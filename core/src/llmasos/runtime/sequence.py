@@ -112,6 +112,12 @@ class Sequence:
         return self.generated > 0 and len(self.tokens) - self.computed == 1
 
     @property
+    def continued(self) -> bool:
+        """Whether what it computes next was generated: after a preemption that is computed anew in rows of its own, as it was the first
+        time, since kernels for a prompt may round differently."""
+        return self.generated > 0 and self.computed >= self.prompt_length
+
+    @property
     def reusable(self) -> int:
         """How long a prefix it may take over computed: the logits it still wants must come from its own step.
 
@@ -125,7 +131,11 @@ class Sequence:
         """How many of the next ``tokens`` to compute in one row, and which logits to ask for; a prompt never ends in a row of one token
         (see ``reusable``)."""
         if self.logits_from is None:
-            if tokens > 1 and tokens == self.pending - 1:
+            rest = self.pending
+            if self.generated and not self.continued:
+                rest = self.prompt_length - self.computed
+            tokens = min(tokens, rest)
+            if not self.continued and tokens > 1 and tokens == rest - 1:
                 tokens -= 1
             return tokens, "last" if tokens == self.pending else "none"
         if self.computed < self.logits_from:

@@ -115,7 +115,7 @@ class LoaderConformance(PluginConformance, standard=True):
         assert info.max_sequences >= 1
         assert info.weight_bytes > 0
         assert (info.kv_bytes_per_token > 0) == ("kv_cache" in info.features)
-        assert info.features <= {"fork", "batch", "kv_cache"}
+        assert info.features <= {"fork", "batch", "kv_cache", "drafts"}
         assert all(isinstance(note, str) and note for note in info.notes)
 
     def test_prefill(self, engine: EngineUnderTest, case: str) -> None:
@@ -134,6 +134,22 @@ class LoaderConformance(PluginConformance, standard=True):
         engine.agree(np.concatenate(got), engine.expected(tokens), "decode")
 
     # The paths, for the path cases.
+
+    @every_path
+    def test_drafts(self, engine: EngineUnderTest, case: str) -> None:
+        """Generated tokens get the same logits to the bit one at a time and several in a row, where the features say so."""
+        if "drafts" not in engine.engine.info.features:
+            pytest.skip("The engine promises nothing of drafts.")
+        tokens = engine.prompt(30, seed=8)
+        alone, together = engine.open(), engine.open()
+        engine.step(Row(alone, tokens[:9], 0, "none"))
+        engine.step(Row(together, tokens[:9], 0, "none"))
+        expected = np.concatenate([engine.step(Row(alone, [token], 9 + i))[0].copy() for i, token in enumerate(tokens[9:])])
+        at = 9
+        for size in (2, 3, 9, 7):
+            got = engine.step(Row(together, tokens[at : at + size], at, "all", generated=True))[0]
+            assert np.array_equal(got, expected[at - 9 : at - 9 + size]), f"A row of {size} generated tokens rounds differently."
+            at += size
 
     @every_path
     def test_chunked_prefill(self, engine: EngineUnderTest, case: str) -> None:

@@ -33,10 +33,10 @@ class Part:
 class Layout:
     """The inputs of the graph that follow from the shape of a run: see ``decoder``.
 
-    A kernel for one token rounds differently from those for several, and attention takes the tokens of a sequence in blocks of an even
-    number. So every sequence gives attention an even number of places, the last token standing there twice where it has an odd one:
-    then no block holds a single token, and a token gets the same bits in whatever company it is computed. The place too many is
-    behind the sequence's end, where the next token overwrites it.
+    ONNX Runtime multiplies a single row by a kernel that sums in another order than the one for several, and takes a sequence's rows of
+    attention in blocks of an even number. So every sequence gives attention an even number of places, the last token standing there
+    twice where it has an odd one: then no block holds a single row, and a token gets the same bits in whatever company it is computed.
+    The place too many is behind the sequence's end, where the next token overwrites it. ``tests/test_exact_drafts.py`` holds this.
 
     Attributes:
         rows: of the cache that are bound, from the first part's to the last one's; those between that have no part are left alone.
