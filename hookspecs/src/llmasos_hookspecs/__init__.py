@@ -25,6 +25,7 @@ from llmasos_hookspecs.errors import (
     UnsupportedModel,
 )
 from llmasos_hookspecs.markers import PROJECT, hookimpl, hookspec
+from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.sampling import Constraint, SamplingParams
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
@@ -59,6 +60,7 @@ __all__ = [
     "EngineLimits",
     "Generation",
     "LLMasOSError",
+    "MemoryEstimate",
     "ModelClosed",
     "ModelStore",
     "NoOptions",

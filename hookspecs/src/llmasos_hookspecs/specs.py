@@ -11,6 +11,7 @@ from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import Context
 from llmasos_hookspecs.engine import Engine
 from llmasos_hookspecs.markers import hookspec
+from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.scheduling import SchedulingPolicy
 from llmasos_hookspecs.tasks import Task
@@ -29,6 +30,12 @@ def llmasos_fetch(ref: str, context: Context) -> Path | None:
 @hookspec(firstresult=True)
 def llmasos_load(checkpoint: Checkpoint, options: Any, context: Context) -> Engine | None:
     """Loader: make an engine of a checkpoint. Raises ``UnsupportedModel`` where it cannot take it."""
+
+
+@hookspec(firstresult=True)
+def llmasos_predict(checkpoint: Checkpoint, options: Any, context: Context) -> MemoryEstimate | None:
+    """Loader, if it likes: what ``llmasos_load`` with the same arguments will hold in memory, told quickly: from shapes, and a look at a
+    few tensors. None where it cannot tell; core then guesses from the size of the files. A load on the machine corrects either."""
 
 
 @hookspec(firstresult=True)

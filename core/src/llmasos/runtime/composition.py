@@ -148,9 +148,9 @@ class Composer:
     def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
         """What loading the model will take: as it was measured, else as its headers say."""
         loader = self.loader(model, opened.checkpoint)
-        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
         measured = self._measurements.find(self._measurement_key(model, opened, loader))
-        need = predict(opened.checkpoint, options, context_length=model.context_length, measured=measured)
+        estimate = None if measured else self._engine_hook(model, opened.checkpoint, loader, "llmasos_predict")
+        need = predict(opened.checkpoint, estimate, context_length=model.context_length, measured=measured)
         if model.replicas == 1:
             return need
         memory = self._memory_of_replica(model) or need.weights
@@ -254,6 +254,12 @@ class Composer:
     ) -> tuple[LoadedComponent, Callable[[], Engine]]:
         """The loader for a checkpoint, and a function that makes an engine with it."""
         loader = self.loader(model, checkpoint)
+        return loader, functools.partial(self._engine_hook, model, checkpoint, loader, "llmasos_load", max_sequences)
+
+    def _engine_hook(
+        self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = _MAX_SEQUENCES
+    ) -> Any:
+        """What one of the loader's hooks says of the checkpoint within this pipeline's limits."""
         options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
         limits = EngineLimits(
             threads=self.config.resources.threads or self._process.threads,
@@ -262,12 +268,7 @@ class Composer:
             memory=self._memory(),
         )
         context = self._context(loader, limits=limits, allow_pickle=model.allow_pickle)
-
-        def load() -> Engine:
-            engine: Engine = self.plugins.call(loader, "llmasos_load", checkpoint=checkpoint, options=options, context=context)
-            return engine
-
-        return loader, load
+        return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
         """What figures are measured on: the loader that the model would run on. The reference runs on it with its own defaults, because

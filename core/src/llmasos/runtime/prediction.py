@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from llmasos_hookspecs import Checkpoint, LLMasOSError
+from llmasos_hookspecs import Checkpoint, DecoderConfig, LLMasOSError, MemoryEstimate
 
-#: Bits a weight takes in memory, scales of groups included, by what a loader's options call it.
-_BITS: Final[Mapping[str, float]] = {
-    "fp32": 32,
-    "float32": 32,
-    "fp16": 16,
-    "float16": 16,
-    "bf16": 16,
-    "bfloat16": 16,
-    "int8": 8.5,
-    "int4": 4.5,
-}
-#: Options in which loaders say what they compute from.
-_PRECISION: Final = ("precision", "dtype")
 #: Bytes a second at which weights are read, converted and packed where no load was measured: a slow disk's.
 _LOAD_RATE: Final = 200e6
-#: Bytes of a KV element where no load was measured.
-_KV_ELEMENT: Final = 4
 
 
 @attrs.frozen(kw_only=True)
@@ -53,40 +37,52 @@ class Need:
     measured: bool = False
 
 
-def predict(checkpoint: Checkpoint, options: Any, *, context_length: int | None = None, measured: Need | None = None) -> Need:
-    """What the checkpoint needs on a loader with these options.
+def predict(
+    checkpoint: Checkpoint, estimate: MemoryEstimate | None, *, context_length: int | None = None, measured: Need | None = None
+) -> Need:
+    """What loading the checkpoint takes.
 
     Args:
         checkpoint: only its headers are read.
-        options: the loader's own, of which ``precision`` or ``dtype`` is looked at.
+        estimate: the loader's own; None where it makes none.
         context_length: config's, where it sets one.
-        measured: what an earlier load of the same weights by the same loader took, which takes the place of the estimate.
+        measured: what an earlier load of the same weights by the same loader took, which takes the place of any estimate.
     """
-    estimate = measured or _estimate(checkpoint, options)
+    need = measured or _need(checkpoint, estimate or _guess(checkpoint))
     if context_length is not None:
-        estimate = attrs.evolve(estimate, context_length=min(context_length, estimate.context_length or context_length))
-    return estimate
+        need = attrs.evolve(need, context_length=min(context_length, need.context_length or context_length))
+    return need
 
 
-def _estimate(checkpoint: Checkpoint, options: Any) -> Need:
-    sizes = {name: math.prod(checkpoint.shape(name)) for name in checkpoint.names()}
-    elements, largest = sum(sizes.values()), max(sizes.values(), default=0)
-    stored = _stored_bytes(checkpoint) or 2 * elements
-    bits = _BITS.get(next((str(value) for name in _PRECISION if (value := getattr(options, name, None)) is not None), ""))
-    weights = stored if bits is None else int(elements * bits / 8)
-    kv, context = 0, 0
-    try:
-        decoder = checkpoint.decoder
-    except LLMasOSError:
-        pass  # not of the Llama family: the engine will say
-    else:
-        kv, context = 2 * decoder.num_layers * decoder.kv_width * _KV_ELEMENT, decoder.context_length
-        if decoder.tie_embeddings:  # engines hold the table in one form to look tokens up, in another to multiply by
-            weights += int(decoder.vocab_size * decoder.hidden_size * (16 if bits is None else bits) / 8)
-    # One tensor at a time is dequantised to float32, and written anew in the order that the kernels want.
+def _need(checkpoint: Checkpoint, estimate: MemoryEstimate) -> Need:
+    decoder, weights = _decoder(checkpoint), estimate.weight_bytes
+    largest = max((math.prod(checkpoint.shape(name)) for name in checkpoint.names()), default=0)
     return Need(
-        weights=weights, peak=weights + 2 * 4 * largest, kv_bytes_per_token=kv, context_length=context, load_seconds=weights / _LOAD_RATE
+        weights=weights,
+        # One tensor at a time is dequantised to float32, and written anew in the order that the kernels want.
+        peak=weights + 2 * 4 * largest,
+        kv_bytes_per_token=estimate.kv_bytes_per_token,
+        context_length=0 if decoder is None else decoder.context_length,
+        load_seconds=weights / _LOAD_RATE,
     )
+
+
+def _guess(checkpoint: Checkpoint) -> MemoryEstimate:
+    """Weights as they are stored; keys and values of a Llama-family decoder in float32."""
+    decoder = _decoder(checkpoint)
+    weights = _stored_bytes(checkpoint) or 2 * sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
+    if decoder is None:
+        return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=0)
+    if decoder.tie_embeddings:  # engines hold the table in one form to look tokens up, in another to multiply by
+        weights += 2 * decoder.vocab_size * decoder.hidden_size
+    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * 4 * decoder.num_layers * decoder.kv_width)
+
+
+def _decoder(checkpoint: Checkpoint) -> DecoderConfig | None:
+    try:
+        return checkpoint.decoder
+    except LLMasOSError:
+        return None  # not of the Llama family: the engine will say
 
 
 def _stored_bytes(checkpoint: Checkpoint) -> int:

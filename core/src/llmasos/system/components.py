@@ -37,8 +37,8 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SPECIFIED: Final = frozenset(name for name in vars(specs) if name.startswith("llmasos_"))
 
-#: Hooks that may answer None: a source to which the reference does not belong, and observers, who answer nothing.
-_MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", *_OBSERVER_HOOKS})
+#: Hooks that may answer None: a source to which the reference does not belong, a loader that makes no guess, and observers.
+_MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", "llmasos_predict", *_OBSERVER_HOOKS})
 
 
 @attrs.frozen(eq=False)

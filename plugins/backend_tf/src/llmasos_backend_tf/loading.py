@@ -58,9 +58,7 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
 
     config = checkpoint.decoder
     check_tensors(checkpoint)
-    precision = options.precision
-    if precision == "auto":
-        precision = "int8" if isinstance(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), QuantizedTensor) else "fp32"
+    precision = chosen_precision(checkpoint, options)
     token_bytes = 2 * 4 * config.num_layers * config.kv_width
     context_length = _context_length(config, limits, expected_bytes(config, precision), token_bytes)
     pool = KVPool(config, limits.max_sequences * -(-context_length // BLOCK))
@@ -75,6 +73,13 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
         notes=tuple(notes),
     )
     return TensorFlowEngine(decoder, pool, info, options.prefill_chunk)
+
+
+def chosen_precision(checkpoint: Checkpoint, options: Options) -> str:
+    """``fp32`` or ``int8``: what the options say, or for ``auto`` the checkpoint."""
+    if options.precision != "auto":
+        return options.precision
+    return "int8" if isinstance(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), QuantizedTensor) else "fp32"
 
 
 def expected_bytes(config: DecoderConfig, precision: str) -> int:

@@ -1,4 +1,4 @@
-"""The two hooks of this plugin."""
+"""The hooks of this plugin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmasos_backend_torch.options import Options
 from llmasos_hookspecs import Component, hookimpl
 
 if TYPE_CHECKING:
-    from llmasos_hookspecs import Checkpoint, Context, Engine
+    from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
 
 
 @hookimpl
@@ -34,3 +34,10 @@ def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> 
         missing = error.name or "torch"
         raise PluginError(f"The torch loader needs {missing}, which is not installed; install it with: pip install {missing}") from error
     return load(checkpoint, options, context)
+
+
+@hookimpl
+def llmasos_predict(checkpoint: Checkpoint, options: Options, context: Context) -> MemoryEstimate | None:
+    from llmasos_backend_torch.memory import predict
+
+    return predict(checkpoint, options, context.limits)

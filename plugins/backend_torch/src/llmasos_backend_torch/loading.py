@@ -43,7 +43,7 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     precision = choose_precision(checkpoint, options, memory=context.limits.memory)
     if options.implementation != "transformers":
         try:
-            _check_fused(checkpoint)
+            check_fused(checkpoint)
         except UnsupportedModel as error:
             if options.implementation == "fused":
                 message = f"loader.implementation is 'fused', which does not compute this model: {error}"
@@ -55,7 +55,7 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     return load_general(checkpoint, precision, context)
 
 
-def _check_fused(checkpoint: Checkpoint) -> None:
+def check_fused(checkpoint: Checkpoint) -> None:
     """Raises ``UnsupportedModel`` where the fused forward does not compute what the config asks for."""
     config = checkpoint.config
     _ = checkpoint.decoder

@@ -34,9 +34,14 @@ class Grouped:
         return (codes * scales + offsets).view(rows, columns)
 
 
+def fits_groups(tensor: QuantizedTensor) -> bool:
+    """Whether the int4 kernel can hold the stored codes."""
+    return tensor.bits <= 4 and tensor.group in INT4_GROUPS and tensor.shape[1] % tensor.group == 0
+
+
 def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
     """The stored codes as the int4 kernel takes them, nothing rounded but the scales; None where it cannot hold them."""
-    if tensor.bits > 4 or tensor.group not in INT4_GROUPS or tensor.shape[1] % tensor.group:
+    if not fits_groups(tensor):
         return None
     if tensor.minimums is not None:
         offsets = tensor.minimums + 8 * tensor.scales
