@@ -8,6 +8,7 @@ SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml cor
 DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/app_text
 ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROMPT ?= 今天天气很好
+CASES  ?= 100000
 
 .PHONY: demo test lint bench simulate many-models soak wheels clean
 .DELETE_ON_ERROR:
@@ -37,6 +38,9 @@ many-models: $(VENV)/test.stamp
 
 soak: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+fuzz: $(VENV)/test.stamp
+	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)
 
 wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done

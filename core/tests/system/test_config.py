@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.system.config import ComponentConfig, Config, check_config, config_schema, load_config, to_toml
@@ -286,39 +286,3 @@ toml_values = st.recursive(
 @given(st.dictionaries(toml_text, toml_values, max_size=4))
 def test_whatever_toml_can_hold_is_written_and_read_the_same(mapping):
     assert tomllib.loads(to_toml(mapping)) == mapping
-
-
-sections = st.sampled_from(
-    ["model", "models", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "seed", "offline", "x"]
-)
-inner_keys = st.sampled_from(["use", "source", "memory", "threads", "context_length", "loader", "allow_pickle", "default"]) | toml_text
-section = st.recursive(toml_values, lambda inner: st.dictionaries(inner_keys, inner, max_size=3) | st.lists(inner, max_size=2))
-
-
-def read_or_refused(read):
-    """What ``read`` gives, or None where it raises a ``ConfigError`` of one line."""
-    try:
-        return read()
-    except ConfigError as error:
-        if not str(error) or "\n" in str(error):
-            raise AssertionError("not one line") from error
-        return None
-
-
-@given(st.dictionaries(sections, section, max_size=4))
-def test_any_mapping_is_a_config_or_one_config_error(mapping):
-    config = read_or_refused(lambda: Config.from_mapping(mapping))
-    assert config is None or Config.from_mapping(config.to_mapping()) == config
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode) | st.text("[]model.=\"'{}#\n use1", max_size=60).map(str.encode))
-def test_any_file_is_a_config_or_one_config_error(content):
-    Path("fuzz.toml").write_bytes(content)
-    read_or_refused(lambda: load_config("fuzz.toml"))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.text("abc.[]0123=\"'model useaccelerate", max_size=24))
-def test_any_override_is_taken_or_is_one_config_error(override):
-    read_or_refused(lambda: load_config(overrides=[override]))

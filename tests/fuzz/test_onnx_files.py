@@ -1,0 +1,148 @@
+"""Exported decoders whose graphs are damaged, or lead elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos_backend_onnx import Options
+from llmasos_backend_onnx.foreign.files import find_files
+from llmasos_backend_onnx.foreign.graph import read_graph
+from llmasos_backend_onnx.foreign.loading import load_export
+from llmasos_backend_onnx.foreign.signature import read_signature
+from llmasos_hookspecs import EngineLimits, Row
+from llmasos_hookspecs.testing import SandboxContext
+
+VOCABULARY, WIDTH = 24, 8
+DATA = "model.onnx_data"
+
+
+def decoder(external: bool) -> onnx.ModelProto:
+    """A decoder of one layer, whose attention is the sum of what came before; keys and values are what it sums."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "embed": rng.standard_normal((VOCABULARY, WIDTH), np.float32),
+        "head": rng.standard_normal((WIDTH, VOCABULARY), np.float32),
+        "axis1": np.array([1]),
+        "axis2": np.array(2),
+        "one": np.array([1]),
+        "end": np.array([2**31]),
+    }
+    constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    nodes = [
+        helper.make_node("Gather", ["embed", "input_ids"], ["hidden"]),
+        helper.make_node("Unsqueeze", ["hidden", "axis1"], ["fresh"]),
+        *(helper.make_node("Concat", [f"past_key_values.0.{kind}", "fresh"], [f"present.0.{kind}"], axis=2) for kind in ("key", "value")),
+        helper.make_node("CumSum", ["present.0.value", "axis2"], ["sums"]),
+        helper.make_node("Shape", ["input_ids"], ["count"], start=1, end=2),
+        helper.make_node("Neg", ["count"], ["begin"]),
+        helper.make_node("Unsqueeze", ["axis2", "axis0"], ["axes"]),
+        helper.make_node("Slice", ["sums", "begin", "end", "axes"], ["last"]),
+        helper.make_node("Squeeze", ["last", "axis1"], ["mixed"]),
+        helper.make_node("MatMul", ["mixed", "head"], ["logits"]),
+    ]
+    constants.append(numpy_helper.from_array(np.array([0]), "axis0"))
+    past = ["batch", 1, "past", WIDTH]
+    inputs = [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])]
+    inputs += [helper.make_tensor_value_info(f"past_key_values.0.{kind}", TensorProto.FLOAT, past) for kind in ("key", "value")]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "sequence", VOCABULARY])]
+    outputs += [
+        helper.make_tensor_value_info(f"present.0.{kind}", TensorProto.FLOAT, ["batch", 1, "total", WIDTH]) for kind in ("key", "value")
+    ]
+    if external:
+        head = constants[1]
+        head.data_location = TensorProto.EXTERNAL
+        head.external_data.add(key="location", value=DATA)
+        head.external_data.add(key="offset", value="0")
+        head.external_data.add(key="length", value=str(len(head.raw_data)))
+        head.ClearField("raw_data")
+    graph = helper.make_graph(nodes, "decoder", inputs, outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "external"])
+def export(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The graph's file, with its data inside or beside it."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(decoder(request.param).SerializeToString())
+    if request.param:
+        (tmp_path / DATA).write_bytes(np.random.default_rng(1).standard_normal((WIDTH, VOCABULARY), np.float32).tobytes())
+    return path
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory):
+    """Loads an export and computes a few tokens."""
+    context = SandboxContext(root=tmp_path_factory.mktemp("sandbox"), limits=EngineLimits(max_sequences=2, threads=1))
+
+    def load(path: Path) -> None:
+        engine = load_export(open_checkpoint(path), Options(), context)
+        try:
+            slot = engine.open()
+            (logits,) = engine.step([Row(slot, [1, 2, 3], 0)])
+            assert logits.shape[-1] == engine.info.vocab_size
+        finally:
+            engine.shutdown()
+
+    return load
+
+
+def test_the_unchanged_export_is_sound(export: Path, run) -> None:
+    """Without this the tests below could pass on files that are refused at the first byte."""
+    run(export)
+
+
+def test_graphs_with_damage_are_read(export: Path, fuzz, damaged) -> None:
+    """All that is read before ONNX Runtime opens the file."""
+    data = export.read_bytes()
+
+    def case(changed, contained) -> None:
+        export.write_bytes(changed)
+        with contained:
+            files = find_files(export, {})
+            read_signature(read_graph(files.decoder, files.root), files)
+
+    fuzz(case, damaged(data), folder=export.parent, share=0.3)
+
+
+def test_graphs_with_damage_are_loaded(export: Path, fuzz, damaged, run) -> None:
+    """The few that are read go on to ONNX Runtime."""
+    data = export.read_bytes()
+
+    def case(changed, contained) -> None:
+        export.write_bytes(changed)
+        with contained:
+            run(export)
+
+    fuzz(case, damaged(data), folder=export.parent, share=0.15)
+
+
+def test_external_data_of_any_place(fuzz, numbers, run, tmp_path: Path) -> None:
+    """What lies outside, is cut, or is no number is refused before ONNX Runtime opens it."""
+    path = tmp_path / "inside" / "model.onnx"
+    path.parent.mkdir()
+    size = VOCABULARY * WIDTH * 4
+    for place in (path.with_name(DATA), tmp_path / "outside"):
+        place.write_bytes(bytes(size))
+    (path.parent / "link").symlink_to(tmp_path / "outside")
+    locations = (
+        st.sampled_from([DATA, "../outside", str(tmp_path / "outside"), "link", "", ".", "./" + DATA, "x/../../outside"]) | st.text()
+    )
+    places = st.sampled_from(["", "0", str(size), "-1"]) | numbers.map(str) | st.text(max_size=4)
+
+    def case(location, offset, length, contained) -> None:
+        model = decoder(external=True)
+        for entry, value in zip(model.graph.initializer[1].external_data, (location, offset, length), strict=True):
+            entry.value = value
+        path.write_bytes(model.SerializeToString())
+        with contained:
+            run(path)
+            assert Path(location) == Path(DATA)
+
+    fuzz(case, locations, places, places, folder=path.parent, share=0.1)
