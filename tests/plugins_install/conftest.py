@@ -10,6 +10,7 @@ import sys
 import textwrap
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,43 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from llmasos_hookspecs import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.
+COUNTING_LOADER = """
+    import numpy
+    from llmasos_hookspecs import Component, EngineInfo, hookimpl
+
+    class Engine:
+        def __init__(self, limits):
+            self.free = list(range(limits.max_sequences))
+            self.info = EngineInfo(
+                vocab_size=256, context_length=512, max_sequences=limits.max_sequences, weight_bytes=1, kv_bytes_per_token=0
+            )
+
+        def open(self): return self.free.pop()
+        def close(self, slot): self.free.append(slot)
+        def truncate(self, slot, length): pass
+        def fork(self, slot): return self.free.pop()
+        def shutdown(self): pass
+
+        def step(self, rows):
+            answers = []
+            for row in rows:
+                tokens = {"last": row.tokens[-1:], "all": row.tokens, "none": []}[row.want]
+                logits = numpy.zeros((len(tokens), 256), dtype=numpy.float32)
+                for i, token in enumerate(tokens):
+                    logits[i, (token + 1) % 256] = 100
+                answers.append(logits)
+            return answers
+
+    @hookimpl
+    def llmasos_component():
+        return Component(summary="Counts.", formats=("huggingface",), architectures=("*",))
+
+    @hookimpl
+    def llmasos_load(checkpoint, options, context):
+        return Engine(context.limits)
+"""
 
 
 @attrs.frozen
@@ -63,21 +101,12 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core and the two examples, by distribution."""
+    """Wheels of hookspecs, core and every example, by distribution."""
     folder = tmp_path_factory.mktemp("wheels")
-    sources = {
-        "llmasos-hookspecs": "hookspecs",
-        "llmasos": "core",
-        "sched-lifo": "examples/sched_lifo",
-        "accel-round": "examples/accel_round",
-    }
-    built = {}
-    for name, source in sources.items():
-        before = set(folder.iterdir())
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-        subprocess.run([*command, f"--wheel-dir={folder}", str(ROOT / source)], check=True, timeout=300)
-        (built[name],) = set(folder.iterdir()) - before
-    return built
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    sources = [ROOT / "hookspecs", ROOT / "core", *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))]
+    subprocess.run([*command, f"--wheel-dir={folder}", *map(str, sources)], check=True, timeout=300)
+    return {path.name.partition("-")[0].replace("_", "-"): path for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +142,14 @@ def make_wheel(tmp_path: Path):
     return make
 
 
+@pytest.fixture
+def counting(environment: Environment, make_wheel) -> Iterator[None]:
+    """That loader, installed."""
+    environment.pip("install", "--no-deps", str(make_wheel("counting", "loader", "counting", COUNTING_LOADER)))
+    yield
+    environment.pip("uninstall", "--yes", "counting")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder of one tiny random layer, with a tokenizer of single bytes."""
@@ -132,6 +169,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "max_position_embeddings": 64,
+        "eos_token_id": 255,
         "tie_word_embeddings": True,
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -8,50 +8,6 @@ import pytest
 
 pytestmark = pytest.mark.wheels
 
-# A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.
-COUNTING_LOADER = """
-    import numpy
-    from llmasos_hookspecs import Component, EngineInfo, hookimpl
-
-    class Engine:
-        def __init__(self, limits):
-            self.free = list(range(limits.max_sequences))
-            self.info = EngineInfo(
-                vocab_size=256, context_length=64, max_sequences=limits.max_sequences, weight_bytes=1, kv_bytes_per_token=0
-            )
-
-        def open(self): return self.free.pop()
-        def close(self, slot): self.free.append(slot)
-        def truncate(self, slot, length): pass
-        def fork(self, slot): return self.free.pop()
-        def shutdown(self): pass
-
-        def step(self, rows):
-            answers = []
-            for row in rows:
-                tokens = {"last": row.tokens[-1:], "all": row.tokens, "none": []}[row.want]
-                logits = numpy.zeros((len(tokens), 256), dtype=numpy.float32)
-                for i, token in enumerate(tokens):
-                    logits[i, (token + 1) % 256] = 100
-                answers.append(logits)
-            return answers
-
-    @hookimpl
-    def llmasos_component():
-        return Component(summary="Counts.", formats=("huggingface",), architectures=("*",))
-
-    @hookimpl
-    def llmasos_load(checkpoint, options, context):
-        return Engine(context.limits)
-"""
-
-
-@pytest.fixture
-def counting(environment, make_wheel):
-    environment.pip("install", "--no-deps", str(make_wheel("counting", "loader", "counting", COUNTING_LOADER)))
-    yield
-    environment.pip("uninstall", "--yes", "counting")
-
 
 def names(environment, kind):
     return {component["name"] for component in environment.listed()["components"] if component["kind"] == kind}

@@ -1,0 +1,68 @@
+"""The examples as their readers use them: installed from a wheel, listed, run from Python and the command line, and gone again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/tests"))
+
+pytestmark = pytest.mark.wheels
+
+RUN_FROM_PYTHON = """
+import json, sys
+import llmasos
+
+with llmasos.load_model(sys.argv[1], loader="counting", scheduler="lifo") as model:
+    print(json.dumps(model.run("keywords", text="otters", count=2).keywords))
+"""
+
+
+def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, counting):
+    """Nothing else is changed for it: not for the list, the help, a batch, Python, or the command line."""
+    listed = ("tasks", "--json")
+    assert environment.llmasos(*listed).stdout.strip() == "[]"
+    environment.pip("install", "--no-deps", str(wheels["task-keywords"]), str(wheels["sched-lifo"]))
+    (task,) = json.loads(environment.llmasos(*listed).stdout)
+    assert (task["task"], task["distribution"]) == ("keywords", "task-keywords")
+    assert "llmasos task keywords" in task["example"]
+    where = ("--model", str(checkpoint), "--loader", "counting", "--scheduler", "lifo")
+    assert "How many keywords" in environment.llmasos("task", "keywords", *where, "--help").stdout
+    done = environment.llmasos("task", "keywords", *where, "--text", "otters", "--count", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    keywords = json.loads(done.stdout)["keywords"]
+    assert len(keywords) == 2
+    assert all(keywords)
+    python = environment.run("-c", RUN_FROM_PYTHON, str(checkpoint))
+    assert python.returncode == 0, python.stderr
+    assert json.loads(python.stdout) == keywords
+    rows, answers = environment.home / "rows.csv", environment.home / "answers.jsonl"
+    rows.write_text("text,count\notters,2\nrivers,1\n")
+    batch = environment.llmasos("task", "keywords", *where, "--batch", str(rows), "--output", str(answers))
+    assert batch.returncode == 0, batch.stderr
+    assert [len(json.loads(line)["output"]["keywords"]) for line in answers.read_text().splitlines()] == [2, 1]
+    environment.pip("uninstall", "--yes", "task-keywords", "sched-lifo")
+    assert environment.llmasos(*listed).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_passes_its_own_tests(wheels, tmp_path, name):
+    """As its author runs them, against the installed wheel."""
+    wheel = wheels[name.replace("_", "-")]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target", str(tmp_path)]
+    subprocess.run([*install, str(wheel)], check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(ROOT / "examples" / name / "tests")],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
