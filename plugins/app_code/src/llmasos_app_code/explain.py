@@ -56,7 +56,7 @@ class Explain:
         question = inputs.question.strip() or "Explain what this code does, step by step."
         words = without_control_tokens(f"{question}\n\n{fenced(inputs.code, language)}", model.tokenizer)
         prompt, cut = shorten_last(model, user_prompt(words), model.context_length - new)
-        return prompt, {"max_new_tokens": new, "stop": turn_stops(model)}, cut
+        return prompt, {"max_new_tokens": new, "stop": turn_stops(model), "copying": True}, cut
 
 
 @hookimpl

@@ -62,5 +62,6 @@ def write_code(model: TaskModel, messages: Sequence[Message], language: str, *, 
 
 def _ask(model: TaskModel, messages: Sequence[Message], language: str, room: int) -> Written:
     fitted, _ = shorten_last(model, messages, model.context_length - room)
-    generation = model.generate(fitted, max_new_tokens=room, regex=fenced_form(language))
+    # Code that is translated or repaired repeats names and whole lines of what the prompt shows.
+    generation = model.generate(fitted, max_new_tokens=room, regex=fenced_form(language), copying=True)
     return Written(code=code_in(generation.text), language=language, finish_reason=generation.finish_reason)

@@ -71,7 +71,7 @@ class Answer:
             used.append(passage)
             prompt = longer
         prompt, _ = shorten_last(model, prompt, room)
-        generation = model.generate(prompt, max_new_tokens=new, stop=turn_stops(model))
+        generation = model.generate(prompt, max_new_tokens=new, stop=turn_stops(model), copying=True)
         return Output(text=generation.text.strip(), passages=tuple(used), finish_reason=generation.finish_reason)
 
 

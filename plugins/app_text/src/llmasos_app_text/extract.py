@@ -48,7 +48,7 @@ class Extract:
         frame = f"{task}\nReply in JSON with this schema:\n{json.dumps(inputs.schema, ensure_ascii=False)}"
         messages = user_prompt(text, system=without_control_tokens(frame, model.tokenizer))
         messages, cut = shorten_last(model, messages, model.context_length - new)
-        generation = model.generate(messages, max_new_tokens=new, schema=compact(inputs.schema))
+        generation = model.generate(messages, max_new_tokens=new, schema=compact(inputs.schema), copying=True)
         complete = generation.finish_reason != "length"
         try:
             data = parse_json(generation.text)

@@ -66,12 +66,12 @@ class Summarize:
             levels += 1
             parts += len(pieces)
             if len(pieces) == 1:
-                generation = model.generate(_prompt(text, inputs), max_new_tokens=new, stop=turn_stops(model))
+                generation = model.generate(_prompt(text, inputs), max_new_tokens=new, stop=turn_stops(model), copying=True)
                 return Output(text=generation.text.strip(), chunks=parts, levels=levels, finish_reason=generation.finish_reason)
             # A part's summary takes at most a quarter of it, so that every round leaves at most about a quarter of the text.
             limit = max(4, min(new, size // 4))
             prompts = [_prompt(piece.strip(), inputs) for piece in pieces]
-            summaries = [g.text.strip() for g in model.batch(prompts, max_new_tokens=limit, stop=turn_stops(model))]
+            summaries = [g.text.strip() for g in model.batch(prompts, max_new_tokens=limit, stop=turn_stops(model), copying=True)]
             text = "\n".join(head(without_control_tokens(s, model.tokenizer), limit, model.tokenizer) for s in summaries if s)
         return Output(text="", chunks=parts, levels=levels, finish_reason="stop")
 
