@@ -39,6 +39,7 @@ PARAMETERS = {
     "llmasos_component": (),
     "llmasos_fetch": ("ref", "context"),
     "llmasos_load": ("checkpoint", "options", "context"),
+    "llmasos_predict": ("checkpoint", "options", "context"),
     "llmasos_accelerate": ("checkpoint", "output", "options", "context"),
     "llmasos_create_scheduler": ("options", "context"),
     "llmasos_create_task": ("options", "context"),
