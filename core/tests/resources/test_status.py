@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -53,6 +54,18 @@ def test_what_a_dead_process_left_is_removed(server: StatusServer, tmp_path: Pat
     (tmp_path / "98.json").write_text("nonsense")
     assert list(read_status(tmp_path)) == []
     assert not (tmp_path / "99.json").exists()
+
+
+def test_what_cannot_be_removed_is_passed_over(server: StatusServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that has become read-only."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    server.close()
+    assert server.file.exists()
+    assert list(read_status(tmp_path)) == []
 
 
 def test_a_process_answers_as_long_as_somebody_is_open(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class StatusServer:
 
     def close(self) -> None:
         """Stop listening, and take the file away."""
-        self.file.unlink(missing_ok=True)
+        _remove(self.file)
         self._closing = True
         with contextlib.suppress(OSError):  # wakes the thread, which a socket that is closed meanwhile does not on every system
             socket.create_connection(self._socket.getsockname(), timeout=_TIMEOUT).close()
@@ -77,9 +77,14 @@ def read_status(folder: Path | None = None) -> Iterator[dict[str, Any]]:
             found = json.loads(file.read_text(encoding="utf-8"))
             yield {"pid": found["pid"], **_ask(int(found["port"]), str(found["word"]))}
         except ConnectionRefusedError:
-            file.unlink(missing_ok=True)
+            _remove(file)
         except (OSError, ValueError, KeyError, TypeError):
             continue
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # on a disk that is read-only now it stays, and leads nowhere
+        file.unlink()
 
 
 def _ask(port: int, word: str) -> dict[str, Any]:
