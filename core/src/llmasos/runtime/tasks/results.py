@@ -100,8 +100,8 @@ class ResultFile:
             yield
         except OSError as error:
             raise LLMasOSError(
-                f"{self._path} cannot be written ({error.strerror or error}); what it holds is kept, so mend that and run again with the same "
-                "output."
+                f"{self._path} cannot be written ({error.strerror or error}); what it holds is kept, so mend that and run again with the "
+                "same output."
             ) from error
 
     def _read(self) -> None:
