@@ -14,13 +14,16 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which every optimiser imports when it is made
 
-import llmasos
+import llmasos.acceleration
+import llmasos.runtime.composition
 import llmasos_accel_distill.stage  # noqa: F401
 import llmasos_accel_prune.layers  # noqa: F401
 import llmasos_accel_quant.stage  # noqa: F401
@@ -67,7 +70,7 @@ def accelerate(folder: Path, stages: list[Any], home: str, what: str = "", name:
     if what == "writing":
         burn_in_the_writer(Fuse(count))
     sink = Sink(name, count) if what == "progress" else None
-    report = llmasos.accelerate(folder / "model", stages, output=folder / home / "out", measure=False, progress=sink)
+    report = llmasos.acceleration.accelerate(folder / "model", stages, output=folder / home / "out", measure=False, progress=sink)
     (folder / home / "cached.json").write_text(json.dumps([stage.cached for stage in report.stages]))
 
 
@@ -87,12 +90,12 @@ def main() -> None:
     for moment in moments:
         process = os.fork()
         if not process:
-            status = 1
             try:
                 accelerate(folder, stages, *moment)
-                status = 0
-            finally:
-                os._exit(status)
+                os._exit(0)
+            except BaseException:  # a fork must not go on as if it were this process
+                traceback.print_exc()
+                os._exit(1)
         ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         print(json.dumps({"ended": ended, **seen(folder / moment[0])}), flush=True)
 

@@ -156,6 +156,39 @@ def test_the_command_line_shows_the_table_and_writes_the_report(tmp_path: Path, 
     assert "Traceback" not in refused.stderr
 
 
+def test_evaluate_writes_a_report_too(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        tiny_checkpoint("llama", seed=seed, folder=tmp_path / name)
+    run = (
+        "evaluate",
+        "one",
+        "two",
+        "--base",
+        "one",
+        "--loader",
+        "onnx",
+        "--output",
+        "out",
+        "--windows",
+        "2",
+        "--length",
+        "64",
+        "--no-speed",
+    )
+    ended = llmasos_cli(*run)
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split("\t")[0] for line in ended.stdout.splitlines()] == ["model", "one", "two"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["models"]["one"]["quality"]["mean_kl"] < 1e-5 < report["models"]["two"]["quality"]["mean_kl"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert "against one in float32" in page
+    assert not any(word in page for word in ("http", "src=", "url(", "<script", "<link"))
+    again = llmasos_cli(*run)
+    assert again.returncode == 2
+    assert "out exists already" in again.stderr
+
+
 def test_a_text_of_ones_own_calibrates_and_evaluates(tmp_path: Path, llmasos_cli: Callable[..., Any]) -> None:
     tiny_checkpoint("llama", folder=tmp_path / "model")
     (tmp_path / "own.txt").write_text("\n\n".join(f"Paragraph {number} of a text that nobody else has." for number in range(40)))

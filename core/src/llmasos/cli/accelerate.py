@@ -67,6 +67,7 @@ def accelerate(
 def evaluate(
     models: Annotated[list[str] | None, typer.Argument(help="Models; with --task the last argument is the examples' file.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Evaluate on a task with examples of your own.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder for the report, as JSON and as a page.")] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="A model whose predictions are compared with; left out: its own, in float32.")
     ] = None,
@@ -87,29 +88,27 @@ def evaluate(
             raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task sentiment data.jsonl.")
         _evaluate_task(task, named[:-1], Path(named[-1]), loader, config, overrides, as_json, quiet)
         return
+    from llmasos.runtime.acceleration import EvaluationReport
+    from llmasos.runtime.acceleration.export import check_output, export_evaluation
     from llmasos.runtime.evaluation import Corpus
+    from llmasos.runtime.evaluation.measure import LENGTH
 
-    rows, facts = [], {}
+    for problem in check_output(output):
+        raise RequestError(problem)
+    text = Corpus.default() if corpus is None else Corpus.from_file(corpus)
+    measured = {}
     for name in named or o.CONFIGURED:
         pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
         with pipeline:
             label = name or pipeline.config.models[chosen.name].source
-            measured = pipeline.measure(
-                model=chosen.name,
-                base=base,
-                corpus=None if corpus is None else Corpus.from_file(corpus),
-                windows=windows,
-                length=length,
-                speed=speed,
-            )
-        from llmasos.runtime.acceleration.report import figures
-
-        facts[label] = measured.to_dict()
-        rows.append((label, *figures(measured)))
+            measured[label] = pipeline.measure(model=chosen.name, base=base, corpus=text, windows=windows, length=length, speed=speed)
+    report = EvaluationReport(models=measured, base=base, corpus=text.name, length=length or LENGTH)
+    if output is not None:
+        export_evaluation(output, report)
     if as_json:
-        print_json(facts)
+        print_json({label: found.to_dict() for label, found in measured.items()})
     else:
-        print_table(("model", "disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s"), rows)
+        print_table(report.columns(), report.rows())
 
 
 def _evaluate_task(

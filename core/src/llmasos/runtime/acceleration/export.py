@@ -1,16 +1,18 @@
-"""The result as the user's own folder: checkpoint, manifest with figures, report as JSON and as a page."""
+"""Results as the user's own folder: checkpoint, manifest with figures, report as JSON and as a page."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from llmasos.runtime.acceleration.page import render_page
-from llmasos.runtime.acceleration.report import AccelerationReport
+from llmasos.runtime.acceleration.page import render_evaluation, render_page
+from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport
 from llmasos.runtime.checkpoint.manifest import read_manifest, write_manifest
 from llmasos.runtime.checkpoint.writer import remove_stale
 from llmasos_hookspecs import AccelerationError
@@ -28,17 +30,29 @@ def check_output(output: Path | None) -> list[str]:
 
 def export(model: Path, output: Path, report: AccelerationReport) -> None:
     """Copy a finished checkpoint to ``output``, which appears by a rename, whole."""
+    with _appearing(output) as partial:
+        shutil.copytree(model, partial, dirs_exist_ok=True)
+        manifest = read_manifest(partial)
+        write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
+        # Folders move; the report lies in the one that it is about.
+        _write_report(partial, {**report.to_dict(), "path": "."}, render_page(report))
+
+
+def export_evaluation(output: Path, report: EvaluationReport) -> None:
+    """Write the report of an evaluation to the new folder ``output``, which appears by a rename, whole."""
+    with _appearing(output) as partial:
+        _write_report(partial, report.to_dict(), render_evaluation(report))
+
+
+@contextlib.contextmanager
+def _appearing(output: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``output`` at the end, or nothing."""
     partial = output.parent / f".{output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(output)
-        shutil.copytree(model, partial)
-        manifest = read_manifest(partial)
-        write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
-        # Folders move; the report lies in the one that it is about.
-        text = json.dumps({**report.to_dict(), "path": "."}, indent=2, ensure_ascii=False, default=str)
-        (partial / REPORT).write_text(text + "\n", encoding="utf-8")
-        (partial / PAGE).write_text(render_page(report), encoding="utf-8")
+        partial.mkdir()
+        yield partial
         if output.is_dir():
             output.rmdir()
         partial.rename(output)
@@ -46,6 +60,11 @@ def export(model: Path, output: Path, report: AccelerationReport) -> None:
         raise AccelerationError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_report(folder: Path, facts: Mapping[str, Any], page: str) -> None:
+    (folder / REPORT).write_text(json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
 def _with_figures(stages: list[dict[str, Any]], report: AccelerationReport) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
-"""The report as one HTML page that needs nothing beside it."""
+"""Reports as HTML pages, each of which needs nothing beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
 from llmasos.runtime.acceleration.charts import bar_chart, line_chart
-from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
+from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport, StageReport
 from llmasos.runtime.evaluation import Measurement
 
 _STYLE: Final = """
@@ -23,7 +23,7 @@ svg .axis { stroke: currentColor; opacity: .5; } svg .error { stroke: currentCol
 #: A value and its standard error; None where it was not measured.
 _Figure = Callable[[Measurement], tuple[float, float] | None]
 
-#: What is drawn for the base and each stage: title, figure, form.
+#: What is drawn of everything that was measured: title, figure, form.
 _BARS: Final[tuple[tuple[str, _Figure, str], ...]] = (
     ("Weights on disk, MB", lambda found: (found.size.disk / 1e6, 0.0), "{:.1f}"),
     ("Perplexity", lambda found: (found.quality.perplexity, found.quality.perplexity_error), "{:.2f}"),
@@ -34,31 +34,54 @@ _BARS: Final[tuple[tuple[str, _Figure, str], ...]] = (
 
 
 def render_page(report: AccelerationReport) -> str:
-    """The whole page."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in report.columns())
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in report.rows())
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    """The page of an acceleration."""
     measured = (
         f"Quality on {report.windows} windows of {report.length} tokens of the evaluation part of {report.corpus}, against the base in "
         f"float32; figures and speed on {report.backend}, batch 1. ± is one standard error."
         if report.backend
         else "Nothing was measured."
     )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Acceleration report</title>'
-        f"<style>{_STYLE}</style><body><h1>Acceleration report</h1>"
-        f"<p>Base: {escape(report.model)} (SHA-256 {escape(report.base_digest[:16])}...). {escape(measured)} Seed {report.seed}.</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"{f'<h2>Notes</h2><ul>{notes}</ul>' if notes else ''}"
-        f'<h2>Figures</h2><div class="charts">{"".join(_bars(report))}</div>'
-        f"{''.join(_stage(number, stage) for number, stage in enumerate(report.stages, 1))}</body></html>\n"
+    told = f"Base: {report.model} (SHA-256 {report.base_digest[:16]}...). {measured} Seed {report.seed}."
+    found = {"base": report.base, **{f"{number} {stage.name}": stage.measurement for number, stage in enumerate(report.stages, 1)}}
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    return _document(
+        "Acceleration report",
+        told,
+        (report.columns(), *report.rows()),
+        f"<h2>Notes</h2><ul>{notes}</ul>" if notes else "",
+        {label: measurement for label, measurement in found.items() if measurement is not None},
+        "".join(_stage(number, stage) for number, stage in enumerate(report.stages, 1)),
     )
 
 
-def _bars(report: AccelerationReport) -> Iterator[str]:
-    measured = [("base", report.base), *((f"{number} {stage.name}", stage.measurement) for number, stage in enumerate(report.stages, 1))]
+def render_evaluation(report: EvaluationReport) -> str:
+    """The page of an evaluation."""
+    told = (
+        f"Quality on windows of {report.length} tokens of the evaluation part of {report.corpus}, against "
+        f"{report.base or 'the weights of each model itself'} in float32. ± is one standard error."
+    )
+    backends = "".join(
+        f"<li>{escape(label)}: on {escape(found.backend)}, computed from {escape(found.dtype)}, {found.quality.tokens} tokens</li>"
+        for label, found in report.models.items()
+    )
+    return _document("Evaluation report", told, (report.columns(), *report.rows()), f"<ul>{backends}</ul>", report.models, "")
+
+
+def _document(title: str, told: str, table: Sequence[Sequence[str]], notes: str, measured: Mapping[str, Measurement], details: str) -> str:
+    head, *rows = table
+    heading = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style><body><h1>{title}</h1><p>{escape(told)}</p>"
+        f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        f'<h2>Figures</h2><div class="charts">{"".join(_bars(measured))}</div>{details}</body></html>\n'
+    )
+
+
+def _bars(measured: Mapping[str, Measurement]) -> Iterator[str]:
     for title, figure, form in _BARS:
-        bars = [(label, *pair) for label, found in measured if found is not None and (pair := figure(found)) is not None]
+        bars = [(label, *pair) for label, found in measured.items() if (pair := figure(found)) is not None]
         if bars:
             yield bar_chart(title, bars, form)
 

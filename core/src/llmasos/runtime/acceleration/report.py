@@ -1,14 +1,17 @@
-"""What an acceleration did, cost and brought, as plain data and as a table."""
+"""What an acceleration did, cost and brought, and what an evaluation found, as plain data and as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from llmasos.runtime.evaluation import Measurement
+
+#: Headings of ``figures``.
+FIGURES: Final = ("disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s")
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +78,7 @@ class AccelerationReport:
 
     def columns(self) -> tuple[str, ...]:
         """Headings of ``rows``."""
-        return ("stage", "disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s", "coverage", "took")
+        return ("stage", *FIGURES, "coverage", "took")
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of text for the base and for each stage; figures come with their standard errors."""
@@ -92,6 +95,34 @@ class AccelerationReport:
         return "\n".join([*lines, *self.notes])
 
 
+@attrs.frozen(kw_only=True)
+class EvaluationReport:
+    """Models measured on the same text.
+
+    Attributes:
+        models: what each is called -> its figures.
+        base: what their predictions were compared with; None: each with its own weights in float32.
+        corpus, length: the text, and tokens of a window.
+    """
+
+    models: Mapping[str, Measurement]
+    base: str | None
+    corpus: str
+    length: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return attrs.asdict(self)
+
+    def columns(self) -> tuple[str, ...]:
+        """Headings of ``rows``."""
+        return ("model", *FIGURES)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row of text for each model."""
+        return [(label, *figures(found)) for label, found in self.models.items()]
+
+
 def megabytes(count: float | None) -> str:
     """Bytes for a table."""
     return "" if count is None else f"{count / 1e6:.1f} MB"
@@ -100,7 +131,7 @@ def megabytes(count: float | None) -> str:
 def figures(found: Measurement | None) -> tuple[str, ...]:
     """Size, quality and speed as cells of a table; empty where nothing was measured."""
     if found is None:
-        return ("",) * 8
+        return ("",) * len(FIGURES)
     quality, speed = found.quality, found.speed
     return (
         megabytes(found.size.disk),

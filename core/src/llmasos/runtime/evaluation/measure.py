@@ -39,11 +39,12 @@ class Backend:
 
 @attrs.frozen(kw_only=True)
 class Measurement:
-    """The figures of one checkpoint; ``dtype`` is what the engine computed from."""
+    """The figures of one checkpoint; ``backend`` is the label of what they were measured on, ``dtype`` what it computed from."""
 
     size: Size
     quality: Quality
     speed: Speed | None
+    backend: str
     dtype: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def measure(
             size=measure_size(checkpoint, engine.info.weight_bytes),
             quality=quality,
             speed=measure_speed(engine, windows[0]) if speed else None,
+            backend=backend.label,
             dtype=engine.info.dtype,
         )
     finally:
