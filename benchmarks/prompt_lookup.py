@@ -1,6 +1,6 @@
 """Prompt lookup on copying work: tokens a second with and without it, in turn, and the same text.
 
-python benchmarks/prompt_lookup.py [--draft 8] [--rounds 5]
+python benchmarks/prompt_lookup.py [--draft 12] [--rounds 5]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import llmasos
 from llmasos.model import LanguageModel
+from llmasos.runtime.prompt_lookup import DEFAULT_DRAFT
 
 _CODE = '''def area(width, height):
     """The area of a rectangle."""
@@ -34,12 +35,19 @@ _LETTER = (
     "first floor shows ships, maps and instruments. Please leave large bags at the entrance."
 )
 
-#: Work in which much of the answer stands in the prompt.
+_NOTICE = (
+    "From: Anna Berg\nTo: all staff\nThe office in Lund will move to Storgatan 12 on the third of March. The lease of the old bilding ends "
+    "on the last day of April. Everyone gets two boxes for their own things. Furniture and computors are moved by a firm. The new phone "
+    "numbers are sent out in the week before the move."
+)
+
+#: Work in which much of the answer stands in the prompt; of the last one nothing does, to see what guessing in vain costs.
 WORK: Mapping[str, str] = {
     "code edit": f"Repeat this Python file exactly, with no change:\n```python\n{_CODE}```",
     "rewriting": f"Repeat the following text word for word:\n{_LETTER}",
-    "list": "Write this list again, exactly:\n"
-    + "\n".join(f"{n}. {name}" for n, name in enumerate(["apples", "bread", "cheese", "dates"] * 6, 1)),
+    "correcting": f"Correct the spelling of this text and change nothing else:\n{_NOTICE}",
+    "summarising": f"Summarize the following text in 3 sentences.\n\n{_NOTICE}",
+    "not copying": "Write a story about a fox who finds a lantern in the woods and meets an owl.",
 }
 
 
@@ -64,13 +72,15 @@ def measure(model: LanguageModel, draft: int, rounds: int, tokens: int) -> dict[
 def main() -> int:
     """Print the figures as JSON; 1 where a text changed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draft", type=int, default=8)
+    parser.add_argument("--draft", type=int, default=DEFAULT_DRAFT)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--loader", default="onnx")
+    parser.add_argument("--precision", default="auto", help="of the loader onnx")
     arguments = parser.parse_args()
-    with llmasos.load_model(arguments.model, loader=arguments.loader) as model:
+    loader = {"use": "onnx", "precision": arguments.precision} if arguments.loader == "onnx" else arguments.loader
+    with llmasos.load_model(arguments.model, loader=loader) as model:
         found = measure(model, arguments.draft, arguments.rounds, arguments.tokens)
     print(json.dumps(found, indent=2))
     return 0 if all(each["same"] for each in found.values()) else 1
