@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -31,7 +32,8 @@ from llmasos_hookspecs import (
     SamplingParams,
 )
 
-EXAMPLES = 75
+#: For each policy. LLMASOS_EXAMPLES=500 is the long form.
+EXAMPLES = int(os.environ.get("LLMASOS_EXAMPLES", "110"))
 
 
 class Lifo:
