@@ -13,7 +13,8 @@ from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Integers, Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
-from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
+from llmasos_backend_onnx.steps import check_length, check_room, checked_tokens
+from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,7 +51,8 @@ class OnnxEngine:
 
     def step(self, rows: Sequence[Row]) -> list[Floats]:
         session = self._running()
-        tokens = self._checked(rows)
+        tokens = checked_tokens(rows, self._slots.length, self._info)
+        check_room(self._kv_tokens, self._slots.tokens, sum(map(len, tokens)))
         results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
         prompts = [index for index, row in enumerate(rows) if len(tokens[index]) > 1 and not row.generated]
         others = sorted(set(range(len(rows))).difference(prompts))
@@ -63,14 +65,12 @@ class OnnxEngine:
 
     def truncate(self, slot: int, length: int) -> None:
         self._running()
-        held = self._slots.length(slot)
-        if not 0 <= length <= held:
-            raise ValueError(f"Slot {slot} holds {held} tokens and cannot be truncated to {length}.")
+        check_length(slot, self._slots.length(slot), length)
         self._slots.set_length(slot, length)
 
     def fork(self, slot: int) -> int:
         self._running()
-        self._reserve(self._slots.length(slot))
+        check_room(self._kv_tokens, self._slots.tokens, self._slots.length(slot))
         return self._slots.fork(slot)
 
     def close(self, slot: int) -> None:
@@ -112,40 +112,6 @@ class OnnxEngine:
                         results[index] = np.concatenate((results[index], found)) if len(tokens[index]) > self._chunk else found
                         at += part.wanted
             begun = {index: start + self._chunk for index, start in begun.items() if start + self._chunk < len(tokens[index])}
-
-    def _checked(self, rows: Sequence[Row]) -> list[Integers]:
-        """The tokens of every row, if all of them can be computed."""
-        checked = []
-        seen: set[int] = set()
-        for row in rows:
-            held = self._slots.length(row.slot)
-            if row.slot in seen:
-                raise ValueError(f"Slot {row.slot} stands twice in one step.")
-            seen.add(row.slot)
-            if row.position != held:
-                raise ValueError(f"Slot {row.slot} holds {held} tokens, and the row says {row.position}.")
-            tokens = np.asarray(row.tokens, dtype=np.int64)
-            if tokens.ndim != 1 or not len(tokens):
-                raise ValueError(f"The row of slot {row.slot} has no tokens; a row computes 1 or more.")
-            if tokens.min() < 0 or tokens.max() >= self._info.vocab_size:
-                raise ValueError(
-                    f"The row of slot {row.slot} has a token outside the vocabulary of {self._info.vocab_size}: "
-                    f"{int(tokens.min())} .. {int(tokens.max())}."
-                )
-            if held + len(tokens) > self._info.context_length:
-                raise CapacityExceeded(
-                    f"Slot {row.slot} holds {held} tokens, and {len(tokens)} more pass the context length of {self._info.context_length}."
-                )
-            checked.append(tokens)
-        self._reserve(sum(map(len, checked)))
-        return checked
-
-    def _reserve(self, tokens: int) -> None:
-        if self._kv_tokens is not None and self._slots.tokens + tokens > self._kv_tokens:
-            raise CapacityExceeded(
-                f"The memory limit holds {self._kv_tokens} tokens of keys and values, {self._slots.tokens} are held, and {tokens} more are "
-                "asked for; close a slot, take a smaller step, or raise the limit."
-            )
 
     def _running(self) -> DecoderSession:
         if self._session is None:

@@ -11,7 +11,7 @@ import numpy as np
 from llmasos_backend_onnx.foreign.runs import ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities, Floats, Integers, OpenSlots
 from llmasos_backend_onnx.foreign.strip import Strip
-from llmasos_hookspecs import Row
+from llmasos_hookspecs import CapacityExceeded, Row
 
 #: A run over many tokens costs a token about an eighth of what a run of its own does.
 _CHEAPER: Final = 8
@@ -53,11 +53,14 @@ class GrowingSequences:
         self._slots.remove(slot)
 
     def fork(self, slot: int) -> int:
-        self._slots.check_room()
         source = self._slots[slot]
         copy = self.open()
         target = self._slots[copy]
-        target.strip.fill([source.strip.part(slot, source.length)])
+        try:
+            target.strip.fill([source.strip.part(slot, source.length)])
+        except CapacityExceeded:
+            self._slots.remove(copy)
+            raise
         target.length, target.text = source.length, source.text[: source.length]
         return copy
 
@@ -159,7 +162,8 @@ class GrowingSequences:
         """Give those that stay strips of their own: together they would keep the memory of those that leave."""
         for slot in strip.slots:
             held = self._slots[slot]
-            if slot not in leaving:
+            # Where memory ran out in here before, some have strips of their own already.
+            if slot not in leaving and held.strip is strip:
                 own = self._strip([slot])
                 own.fill([strip.part(slot, held.length)])
                 held.strip = own

@@ -62,14 +62,11 @@ class OpenSlots(Generic[T]):
 
     def add(self, make: Callable[[int], T]) -> int:
         """A new slot, behind which stands what ``make`` makes of its id. Raises ``CapacityExceeded`` where all are open."""
-        self.check_room()
+        if len(self._held) >= self._most:
+            raise CapacityExceeded(f"All {self._most} slots of the engine are open; close one, or load with a larger max_sequences.")
         slot, self._next = self._next, self._next + 1
         self._held[slot] = make(slot)
         return slot
-
-    def check_room(self) -> None:
-        if len(self._held) >= self._most:
-            raise CapacityExceeded(f"All {self._most} slots of the engine are open; close one, or load with a larger max_sequences.")
 
     def __getitem__(self, slot: int) -> T:
         try:
