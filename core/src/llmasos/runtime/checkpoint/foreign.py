@@ -85,9 +85,11 @@ class ForeignCheckpoint:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from llmasos.runtime.tokenizer import tokenizer_from_folder  # only users of text pay for its import
+        # Only users of text pay for its import.
+        from llmasos.runtime.tokenizer import has_preset_tokenizer, tokenizer_from_folder, tokenizer_from_preset
 
-        return tokenizer_from_folder(self.folder)
+        read = tokenizer_from_preset if self.format == "keras" and has_preset_tokenizer(self.folder) else tokenizer_from_folder
+        return read(self.folder)
 
     def _read_config(self) -> dict[str, Any]:
         config = dict(_config(self.folder))

@@ -24,6 +24,15 @@ def llama_backend(tokens: list[str], merges: list[tuple[str, str]], *, prefix: b
     return backend
 
 
+def exact_backend(tokens: list[str], merges: list[tuple[str, str]], *, prefix: bool) -> Backend:
+    """``llama_backend`` as SentencePiece itself has it: a text that begins with a space gets one before it too."""
+    backend = llama_backend(tokens, merges, prefix=prefix)
+    spaces = normalizers.Replace(" ", SPACE)
+    backend.pre_tokenizer = None
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
+    return backend
+
+
 def gemma_backend(tokens: list[str], merges: list[tuple[str, str]], *, unknown: str | None) -> Backend:
     """Gemma's: no space before the text, and none cut from it."""
     backend = Backend(BPE(vocab=_vocab(tokens), merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))

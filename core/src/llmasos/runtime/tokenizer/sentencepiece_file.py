@@ -1,0 +1,111 @@
+"""SentencePiece's own model files (``ModelProto`` of sentencepiece_model.proto), as far as a tokenizer needs them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from llmasos.runtime.checkpoint.folder import read_small
+from llmasos_hookspecs import CheckpointError
+
+#: Gemma's, the largest in use, has 4 MB.
+_MAX_BYTES: Final = 64 << 20
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@attrs.frozen
+class SentencePieceFile:
+    """A vocabulary and how text is brought into its form.
+
+    Attributes:
+        pieces, scores, kinds: of each token id; kinds as ``SentencePiece.Type`` has them: 1 normal, 2 unknown, 3 control, 4 user-defined.
+        is_bpe: whether scores order merges; else they are log probabilities (unigram).
+        prefix: whether a text gets a space before it.
+        squeeze: whether runs of spaces become one, and those at the ends none.
+        has_rules: whether characters are replaced before that.
+    """
+
+    pieces: list[str]
+    scores: list[float]
+    kinds: list[int]
+    is_bpe: bool
+    prefix: bool
+    squeeze: bool
+    has_rules: bool
+
+    def of_kind(self, kind: int) -> list[str]:
+        """The pieces of one kind, in the order of their ids."""
+        return [piece for piece, found in zip(self.pieces, self.kinds, strict=True) if found == kind]
+
+
+def read_sentencepiece(path: Path) -> SentencePieceFile:
+    """Raises ``CheckpointError`` where the file is none, or is damaged."""
+    data = read_small(path, _MAX_BYTES)
+    pieces: list[str] = []
+    scores: list[float] = []
+    kinds: list[int] = []
+    trainer: dict[int, Any] = {}
+    normalizer: dict[int, Any] = {}
+    try:
+        for number, value in _fields(data):
+            if number == 1:
+                piece = dict(_fields(value))
+                pieces.append(piece[1].decode())
+                scores.append(struct.unpack("<f", piece[2])[0] if 2 in piece else 0.0)
+                kinds.append(int(piece.get(3, 1)))
+            elif number == 2:
+                trainer = dict(_fields(value))
+            elif number == 3:
+                normalizer = dict(_fields(value))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise CheckpointError(f"{path} is no SentencePiece model, or a damaged one; get the checkpoint again.") from error
+    if not pieces:
+        raise CheckpointError(f"{path} holds no pieces; get the checkpoint again.")
+    return SentencePieceFile(
+        pieces,
+        scores,
+        kinds,
+        is_bpe=trainer.get(3, 1) == 2,
+        prefix=bool(normalizer.get(3, 1)),
+        squeeze=bool(normalizer.get(4, 1)),
+        has_rules=bool(normalizer.get(2)),
+    )
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer: an int for varints, bytes for all others."""
+    place = 0
+    while place < len(data):
+        key, place = _varint(data, place)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, place = _varint(data, place)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            size, place = _varint(data, place)
+        elif wire in (_FIXED32, _FIXED64):
+            size = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire}")
+        if place + size > len(data):
+            raise ValueError("a field ends past the file")
+        yield number, data[place : place + size]
+        place += size
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place += 1
+        if byte < 0x80:
+            return value, place
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
