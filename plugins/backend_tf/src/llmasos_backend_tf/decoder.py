@@ -70,7 +70,7 @@ class Decoder:
     def run(self, batch: Batch, want: Want) -> Any:
         """Write the tokens' keys and values; logits float32 [B, vocab] (``last``), [B, T, vocab] (``all``), or a scalar (``none``)."""
         rows, length = batch.tokens.shape
-        few = rows if isinstance(self._head, CodeMatrix) and rows * length <= FEW_ROWS and length == 1 else None
+        few = rows if self._kind is CodeMatrix and length == 1 and rows <= FEW_ROWS else None
         function = self._functions.get((want, few))
         if function is None:
             function = self._functions[want, few] = self._trace(want, few)
