@@ -87,6 +87,23 @@ def test_a_step_may_fill_the_context_to_its_last_token(checkpoints, start: Start
     np.testing.assert_allclose(results[1][0], reference[29], rtol=2e-4, atol=2e-4)
 
 
+def test_a_step_takes_one_run_for_prompts_and_one_for_generated_tokens(checkpoints, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rows stand between; a run has as many tokens as a chunk of a prompt."""
+    engine = start(checkpoints["llama"], attrs.evolve(WAYS["fp32"], prefill_chunk=64), max_sequences=8)
+    slots = [engine.open() for _ in range(8)]
+    runs: list[tuple[str, int]] = []
+    for name in ("prefill", "decode"):
+        compute = getattr(engine._session, name)
+        monkeypatch.setattr(
+            engine._session, name, lambda parts, name=name, compute=compute: runs.append((name, len(parts))) or compute(parts)
+        )
+    step(engine, *(Row(slot, TOKENS[:7], 0) for slot in slots[::2]), *(Row(slot, TOKENS[:4], 0, generated=True) for slot in slots[1::2]))
+    assert runs == [("prefill", 4), ("decode", 4)]
+    runs.clear()
+    step(engine, *(Row(slot, TOKENS[:20], 7) for slot in slots[::2]))
+    assert runs == [("prefill", 3), ("prefill", 1)]
+
+
 COPYING = {
     "code": "Repeat this Python file exactly, with no change:\n```python\n"
     "def area(width, height):\n    if width < 0 or height < 0:\n        raise ValueError('A side cannot be negative.')\n"
