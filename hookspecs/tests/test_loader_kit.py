@@ -123,6 +123,17 @@ WRONG = {
         """),
         ("test_unequal_batch",),
     ),
+    "promises drafts and rounds them as prompts": Wrong(
+        engine("""
+            @property
+            def info(self):
+                return attrs.evolve(super().info, features=super().info.features | {"drafts"})
+
+            def step(self, rows):
+                return [out * (1 + 1e-7 * (len(row.tokens) > 1)) for row, out in zip(rows, super().step(rows), strict=True)]
+        """),
+        ("test_drafts",),
+    ),
     "gives results in slot order": Wrong(
         engine("""
             def step(self, rows):
@@ -347,7 +358,7 @@ def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., An
     """)
     outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)')
     assert not outcomes.failed, outcomes.messages
-    assert outcomes.skipped == {"test_fork"}
+    assert outcomes.skipped == {"test_fork", "test_drafts"}
 
 
 def test_an_engine_of_one_slot_passes(run_conformance: Callable[..., Any]) -> None:
