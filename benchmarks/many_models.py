@@ -21,8 +21,9 @@ from rich.console import Console
 
 import llmasos
 from llmasos.runtime.memory import Budget
+from llmasos.runtime.place import Place
 from llmasos.runtime.process import ProcessResources
-from llmasos.runtime.residency import Place, Residency
+from llmasos.runtime.residency import Residency
 from llmasos.system.config import Config
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 

@@ -15,9 +15,10 @@ import numpy.typing as npt
 from llmasos.generation_params import GenerationParams
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.memory import Account, Budget
+from llmasos.runtime.place import State
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.prompts import PromptEncoder
-from llmasos.runtime.residency import Lease, Residency, State
+from llmasos.runtime.residency import Lease, Residency
 from llmasos.runtime.ticket import Ticket
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import Checkpoint, EngineInfo, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score

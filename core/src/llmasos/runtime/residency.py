@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final, Literal, Protocol
+from typing import Final
 
 import attrs
 
 from llmasos.runtime.eviction import Candidate, choose_victims
 from llmasos.runtime.memory import Account, Budget, MemoryLedger
+from llmasos.runtime.place import Flight, Place, Resident
 from llmasos.runtime.prediction import Need
 from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
@@ -19,67 +20,9 @@ from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
 
-State = Literal["not loaded", "loading", "loaded", "unloading", "closed"]
-
 #: Seconds for which loaded models go on taking requests though another one waits for their memory: at least, and at most. Between
 #: them it is as long as the other one takes to load, so that switching never costs more than half of the time.
 _PATIENCE: Final = (0.05, 2.0)
-
-
-class Resident(Protocol):
-    """A model as this module needs it. All methods are called without a lock held."""
-
-    def need(self) -> Need:
-        """What loading it takes; may fetch the model's files."""
-        ...
-
-    def load(self, account: Account) -> Need:
-        """Load it, its engines drawing KV from shares of ``account``; what it really takes."""
-        ...
-
-    def unload(self) -> None:
-        """Free its engines."""
-        ...
-
-    def trim(self) -> None:
-        """Give back all KV that no request needs."""
-        ...
-
-
-class _Flight:
-    """One load that is on its way, and how it failed for all who waited for it."""
-
-    error: LLMasOSError | None = None
-
-
-@attrs.define(eq=False)
-class Place:
-    """A model's place in memory, or the want of one.
-
-    Attributes:
-        name: the model's.
-        account: its part of the memory ledger.
-        pinned: never unloaded for another one.
-        keep_alive: seconds after its last use when it is unloaded; None: when somebody needs the memory.
-        state: what it is doing.
-        leases: users and requests on their way.
-        last_used: seconds of the clock.
-        need: what it takes, once that is known.
-        loads, evictions: how often.
-    """
-
-    name: str
-    account: Account
-    resident: Resident
-    pinned: bool = False
-    keep_alive: float | None = None
-    state: State = "not loaded"
-    leases: int = 0
-    last_used: float = 0.0
-    need: Need | None = None
-    loads: int = 0
-    evictions: int = 0
-    flight: _Flight | None = None
 
 
 class Lease:
@@ -111,7 +54,7 @@ class _Waiter:
     patience: float = _PATIENCE[0]
     blocked: bool = False
     trimmed: set[int] = attrs.field(factory=set)
-    flight: _Flight | None = None
+    flight: Flight | None = None
 
 
 class Residency:
@@ -296,7 +239,7 @@ class Residency:
         if needed > free:
             return False
         self.memory.set_weights(place.account, int(min(max(need.peak, needed), free)), 0)
-        place.state, place.flight = "loading", _Flight()
+        place.state, place.flight = "loading", Flight()
         return True
 
     def _check_possible(self, place: Place, needed: int) -> None:
