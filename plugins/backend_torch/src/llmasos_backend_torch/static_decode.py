@@ -117,15 +117,16 @@ def compiled(step: Step, given: tuple[Tensor, ...]) -> Step:
 def cuda_graph(step: Step, given: tuple[Tensor, ...]) -> Step:
     """The step as a CUDA graph: its kernels are recorded once, and a replay launches them all without Python between them."""
     inputs = tuple(argument.clone() for argument in given)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # warm up aside, as recording allows no lazy initialisation
-        for _ in range(2):
-            step(*inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        logits = step(*inputs)
+    with torch.cuda.device(inputs[0].device):  # streams and graphs belong to the current one
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # warm up aside, as recording allows no lazy initialisation
+            for _ in range(2):
+                step(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = step(*inputs)
 
     def replay(*arguments: Tensor) -> Tensor:
         for kept, new in zip(inputs, arguments, strict=True):
