@@ -125,7 +125,7 @@ def cuda_graph(step: Step, given: tuple[Tensor, ...]) -> Step:
                 step(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):  # other models may run meanwhile
             logits = step(*inputs)
 
     def replay(*arguments: Tensor) -> Tensor:
