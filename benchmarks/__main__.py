@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +56,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "bench.json")
     arguments = parser.parse_args()
     workload = prepare(cache_folder() / "bench")
-    figures = measure(workload, arguments.engines, arguments.rounds, arguments.batches, requests=arguments.requests)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    protocol = {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS, "quality_tokens": len(workload.text)}
+    figures: dict[str, Figures] = {}
+    for figures in measure(workload, arguments.engines, arguments.rounds, arguments.batches, requests=arguments.requests):
+        found = {"protocol": protocol, "engines": {name: attrs.asdict(row) for name, row in figures.items()}}
+        arguments.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(table(figures, arguments.batches))
     print()
     print("\n".join(ratios(figures)))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    protocol = {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS, "rounds": arguments.rounds, "quality_tokens": len(workload.text)}
-    found = {"protocol": protocol, "engines": {name: attrs.asdict(row) for name, row in figures.items()}}
-    arguments.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"\nWritten to {arguments.output}.")
 
 
-def measure(workload: Workload, names: list[str], rounds: int, batches: list[int], *, requests: bool) -> dict[str, Figures]:
-    """Load every engine twice (the first may build caches), and ask them in turn."""
+def measure(workload: Workload, names: list[str], rounds: int, batches: list[int], *, requests: bool) -> Iterator[dict[str, Figures]]:
+    """Load every engine twice (the first may build caches), and ask them in turn. Yields all figures so far after each round."""
     figures = {name: Figures(is_ours=ENGINES[name][0] == "llmasos_engine") for name in names}
     processes: dict[str, EngineProcess] = {}
     try:
@@ -86,13 +88,13 @@ def measure(workload: Workload, names: list[str], rounds: int, batches: list[int
                 _measure_batches(process, workload, number, batches, figures[name])
                 if requests:
                     _measure_requests(process, workload, figures[name])
+            for name, process in processes.items():
+                figures[name].memory = process.ask("memory")
             print(f"round {number + 1} of {rounds}", flush=True)
-        for name, process in processes.items():
-            figures[name].memory = process.ask("memory")
+            yield figures
     finally:
         for process in processes.values():
             process.close()
-    return figures
 
 
 def _measure_batches(process: EngineProcess, workload: Workload, number: int, batches: list[int], row: Figures) -> None:
