@@ -1,0 +1,43 @@
+"""Every command of the command line that a document prints is one that it understands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from llmasos.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [path for pattern in ("*.md", "docs/*.md", "core/*.md", "plugins/*/*.md", "examples/*/*.md") for path in ROOT.glob(pattern)]
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for path in sorted(DOCUMENTS):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            # Indented by four, as a block of code; assignments of environment variables may stand before it.
+            if re.match(r"    \S", line):
+                for part in line.split("&&"):
+                    found = re.match(r"\s*(?:\w+=\S+ )*(llmasos [a-z].*)", part)
+                    if found:
+                        yield str(path.relative_to(ROOT)), found[1]
+
+
+@pytest.mark.parametrize(("document", "command"), list(commands()))
+def test_the_command_line_understands_it(document: str, command: str) -> None:
+    arguments = shlex.split(command, comments=True)[1:]
+    group = typer.main.get_command(app)
+    context = group.make_context("llmasos", list(arguments))
+    while hasattr(group, "commands"):
+        name, group, arguments = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert group is not None, document
+        context = group.make_context(name, arguments, parent=context)
+
+
+def test_documents_print_commands() -> None:
+    """The search for them finds what stands in the packages' first lines."""
+    assert len({document for document, _ in commands()}) > 10
