@@ -32,8 +32,8 @@ from llmasos_hookspecs import (
     SamplingParams,
 )
 
-#: For each policy. LLMASOS_EXAMPLES=500 is the long form.
-EXAMPLES = int(os.environ.get("LLMASOS_EXAMPLES", "110"))
+#: For each policy; LLMASOS_EXAMPLES sets another number.
+EXAMPLES = int(os.environ.get("LLMASOS_EXAMPLES", "500"))
 
 
 class Lifo:
