@@ -34,13 +34,17 @@ SECONDS = 20.0  # after which a test that hangs is given up
 
 
 class Gate:
-    """Holds an engine's steps until it is opened; knows when one waits."""
+    """Holds an engine's steps, after so many that may pass, until it is opened; knows when one waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = 0) -> None:
         self.reached = threading.Event()
         self.open = threading.Event()
+        self._left = after
 
     def __call__(self, rows: Any) -> None:
+        if self._left:
+            self._left -= 1
+            return
         self.reached.set()
         assert self.open.wait(SECONDS)
 
@@ -170,11 +174,13 @@ def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: A
 
 def test_leaving_a_stream_cancels(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """Who breaks out of the iteration wants no more."""
-    loop = make_loop(hash_engine(context_length=2000))
+    gate = Gate(after=20)
+    loop = make_loop(hash_engine(context_length=2000, fault=gate))
     ticket = loop.submit(request_of([1, 2, 3], 1900, ignore_eos=True))
     for _ in ticket:
         break
     gc.collect()
+    gate.open.set()
     generation = ticket.result(SECONDS)
     assert generation.finish_reason == "cancelled"
 
@@ -192,7 +198,9 @@ def test_a_result_may_be_waited_for_in_vain(make_loop: Any, hash_engine: Any, re
 
 def test_async_callers(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """Awaiting, streaming, and cancelling the task that awaits, on one event loop."""
-    loop = make_loop(hash_engine(context_length=2000))
+    gate = Gate()
+    gate.open.set()
+    loop = make_loop(hash_engine(context_length=2000, fault=gate))
 
     async def stream(ticket: Any) -> str:
         return "".join([piece async for piece in ticket])
@@ -202,12 +210,14 @@ def test_async_callers(make_loop: Any, hash_engine: Any, request_of: Any) -> Non
         texts = await asyncio.gather(*(stream(ticket) for ticket in tickets))
         answers = await asyncio.gather(*(ticket.aresult() for ticket in tickets))
         assert [answer.text for answer in answers] == texts
+        gate.open.clear()
         long = loop.submit(request_of([1, 2, 3], 1900, ignore_eos=True))
         task = asyncio.ensure_future(long.aresult())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        gate.open.set()
         assert (await long.aresult()).finish_reason == "cancelled"
 
     asyncio.run(main())
@@ -308,8 +318,10 @@ def test_a_lost_engine_is_rebuilt(make_loop: Any, hash_engine: Any, request_of: 
 
 def test_a_lost_engine_without_another_ends_the_loop(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """Everything fails with the reason, and so does every later call."""
-    loop = make_loop(hash_engine(max_sequences=1, fault=FailsOnce(EngineFailed("a device is gone"))))
+    gate, fault = Gate(), FailsOnce(EngineFailed("a device is gone"))
+    loop = make_loop(hash_engine(max_sequences=1, fault=lambda rows: gate(rows) or fault(rows)))
     tickets = [loop.submit(request_of([i, 2], 10, ignore_eos=True)) for i in range(3)]
+    gate.open.set()
     for ticket in tickets:
         with pytest.raises(EngineFailed, match="a device is gone"):
             ticket.result(SECONDS)

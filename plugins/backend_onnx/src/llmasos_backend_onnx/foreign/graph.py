@@ -69,6 +69,7 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
     if not model.graph.node:
         raise CheckpointError(f"{path} holds no graph; export it again.")
     nodes = list(_nodes(model))
+    _check_names(model, nodes, path)
     weights = sum(_tensor_bytes(tensor, path, root) for tensor in _tensors(model, nodes))
     _check_operators(model, nodes, path)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -84,6 +85,15 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
         rounds_a_run=any(node.op_type in _ROUNDS_A_RUN for node in nodes),
         rotary_length=min((table.dims[0] for table in tables if table.dims), default=None),
     )
+
+
+def _check_names(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> None:
+    """Protobuf gives a text that is not in UTF-8 as bytes."""
+    names = [value.name for value in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
+    for node in nodes:
+        names += [node.op_type, node.domain, *node.input, *node.output]
+    if not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path} holds a name that is no text in UTF-8; export it again.")
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
