@@ -161,7 +161,7 @@ class Store:
         folder, staging = self.root / _MODELS / name, self.root / _STAGING / name
         if not folder.exists() and not staging.exists():
             raise self._unknown(key)
-        freed = _bytes_below(folder) + _bytes_below(staging)
+        freed = bytes_below(folder) + bytes_below(staging)
         with _in_words(self.root, key), self._locked(name, None):
             for doomed in (folder, staging):
                 if doomed.exists():
@@ -191,18 +191,18 @@ class Store:
         freed = 0
         with _in_words(self.root, "the store"):
             for trash in _children(self.root / _TRASH):
-                freed += _bytes_below(trash)
+                freed += bytes_below(trash)
                 shutil.rmtree(trash, ignore_errors=True)
             for staging in _children(self.root / _STAGING):
                 lock = self._lock(staging.name)
                 with contextlib.suppress(Timeout), lock.acquire(timeout=0):
-                    freed += _bytes_below(staging)
+                    freed += bytes_below(staging)
                     shutil.rmtree(staging, ignore_errors=True)
         return freed
 
     def unfinished(self) -> Mapping[str, int]:
         """Folder name and bytes of each fetch that has begun and not ended."""
-        return {staging.name: _bytes_below(staging) for staging in _children(self.root / _STAGING)}
+        return {staging.name: bytes_below(staging) for staging in _children(self.root / _STAGING)}
 
     def check_digest(self, name: str, digest: str) -> None:
         """Hold ``name``, a file that an index serves and promises never to change, to the digest that it had when it was first seen
@@ -307,6 +307,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def bytes_below(folder: Path, part: str = "") -> int:
+    """Bytes of the files below a folder whose names hold ``part``; other processes may make, move and remove some meanwhile."""
+    total = 0
+    # os.walk passes over folders that are gone; pathlib's globs raise for them.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if part in name:
+                with contextlib.suppress(OSError):
+                    total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file whole, or not at all. Writers take turns by a lock of their own."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
@@ -365,17 +377,6 @@ def _children(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder in which another process may be at work."""
-    total = 0
-    # os.walk passes over folders that are gone; pathlib's globs raise for them.
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
 
 
 @contextlib.contextmanager

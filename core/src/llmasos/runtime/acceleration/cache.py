@@ -15,6 +15,7 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
+from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 
 #: Raised when the same inputs would no longer give the same output through a change of core.
@@ -82,7 +83,7 @@ class StageCache:
         """
         freed = sum(self._sweep(left) for left in self._root.glob(".*.making-*"))
         freed += sum(_remove(left) for left in self._root.glob(".*.removing-*"))
-        entries = sorted((_last_used(folder), folder.name, _size(folder)) for folder in self._root.glob("[!.]*"))
+        entries = sorted((_last_used(folder), folder.name, bytes_below(folder)) for folder in self._root.glob("[!.]*"))
         total = sum(size for *_, size in entries)
         for _, key, size in entries:
             if total <= limit:
@@ -166,21 +167,11 @@ def _last_used(folder: Path) -> float:
         return 0.0
 
 
-def _size(folder: Path) -> int:
-    """Bytes of all files; those that another process removes meanwhile count nothing."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
-
-
 def _remove(folder: Path) -> int:
     """Remove a folder; returns the bytes freed."""
-    size = _size(folder)
+    size = bytes_below(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    return size - _size(folder)
+    return size - bytes_below(folder)
 
 
 def _plain(value: Any) -> Any:

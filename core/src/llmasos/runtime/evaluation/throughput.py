@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from llmasos.runtime.evaluation.corpus import Corpus
 from llmasos_hookspecs import RequestError
@@ -17,8 +17,8 @@ from llmasos_hookspecs import RequestError
 if TYPE_CHECKING:
     from llmasos.model import LanguageModel
 
-#: Tokens of text for prompts; where all are used they begin anew.
-_TEXT: Final = 20_000
+#: Texts for prompts; where all are used they begin anew.
+_WINDOWS: Final = 160
 
 
 @attrs.frozen(kw_only=True)
@@ -76,25 +76,22 @@ def _time(model: LanguageModel, short: list[str], long: list[str], new_tokens: i
 
 
 def _median(batch: int, new_tokens: int, seen: list[tuple[float, float, float]]) -> Throughput:
-    tokens = median(tokens for tokens, _, _ in seen)
+    tokens, ttft, rest = (median(column) for column in zip(*seen, strict=True))
     return Throughput(
         batch=batch,
         prompt_tokens=tokens,
         new_tokens=new_tokens,
         rounds=len(seen),
-        ttft=median(ttft for _, ttft, _ in seen),
-        prefill=batch * tokens / median(ttft for _, ttft, _ in seen),
-        decode=batch * (new_tokens - 1) / median(rest for _, _, rest in seen),
+        ttft=ttft,
+        prefill=batch * tokens / ttft,
+        decode=batch * (new_tokens - 1) / rest,
     )
 
 
 def _texts(model: LanguageModel, length: int) -> Iterator[str]:
-    """Prompts of about ``length`` tokens, of which no two in a row of many begin alike."""
+    """Prompts of about ``length`` tokens, no two of which begin alike."""
     tokenizer = model.tokenizer
-    tokens: npt.NDArray[np.int32] = np.asarray(tokenizer.encode(Corpus.default().evaluation, special=False)[:_TEXT], dtype=np.int32)
-    count = 0
-    while True:
-        start = count * length % max(1, len(tokens) - length)
-        count += 1
+    windows = Corpus.default().evaluation_windows(tokenizer, _WINDOWS, length - 3)
+    for count, window in enumerate(itertools.cycle(windows), 1):
         # The number makes a text that comes again another one from its first token on.
-        yield f"{count}. {tokenizer.decode(tokens[start : start + length - 3].tolist())}"
+        yield f"{count}. {tokenizer.decode(window.tolist())}"

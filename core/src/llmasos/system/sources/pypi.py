@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
@@ -18,7 +17,7 @@ import attrs
 from llmasos.system.archives import unpack
 from llmasos.system.layout import model_files, model_in
 from llmasos.system.sources.keeping import keep_fetched
-from llmasos.system.store import WORKING, Store, sha256_of
+from llmasos.system.store import WORKING, Store, bytes_below, sha256_of
 from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
 
 _REFERENCE: Final = re.compile(
@@ -166,24 +165,12 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, progress: Progress) -
             finished = True
         except subprocess.TimeoutExpired:
             finished = False
-        size = _size(folder)
+        size = bytes_below(folder, ".whl")
         if size > seen:
             progress.advance(size - seen)
             seen = size
         if finished:
             return
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the wheels below a folder in which pip makes, moves and removes while we look."""
-    total = 0
-    # os.walk passes over folders that are gone; pathlib's globs raise for them.
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if ".whl" in name:
-                with contextlib.suppress(FileNotFoundError):
-                    total += os.stat(os.path.join(place, name)).st_size
-    return total
 
 
 def _failure(log: str, wanted: _Distribution) -> Exception:
