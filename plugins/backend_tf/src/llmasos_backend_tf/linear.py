@@ -93,11 +93,8 @@ def _dequantize(codes: Any, scales: Any) -> Any:
     return tf.reshape(blocks * scales[..., None], shape)
 
 
-@tf.function(jit_compile=True, reduce_retracing=False)
-def _dequantized(codes: Any, scales: Any) -> Any:
-    out, columns = codes.shape
-    groups = scales.shape[1]
-    return tf.reshape(tf.reshape(tf.cast(codes, tf.float32), (out, groups, columns // groups)) * scales[:, :, None], (out, columns))
+#: The same compiled by XLA, for whole matrices.
+_dequantized = tf.function(_dequantize, jit_compile=True, reduce_retracing=False)
 
 
 @tf.function(jit_compile=True, reduce_retracing=False)
