@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmasos_backend_onnx.options import Options
+
+
+def prefills_in_float(options: Options) -> bool:
+    """Whether 4-bit weights take a prompt's activations in float32: as the options say, or as the CPU is faster."""
+    return float_prefill_is_faster() if options.prefill_activations == "auto" else options.prefill_activations == "fp32"
+
 
 def float_prefill_is_faster() -> bool:
     """Whether ONNX Runtime multiplies many rows by 4-bit weights faster in float32 than in int8.

@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.kv_cache import KVCache
-from llmasos_backend_onnx.layout import Integers, Part, runs
+from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
-from llmasos_backend_onnx.steps import check_length, check_room, checked_tokens
+from llmasos_backend_onnx.steps import Floats, Integers, asked, check_length, check_room, checked_tokens
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
-
-Floats = npt.NDArray[np.float32]
 
 #: Places of a run's attention for each token it may have: filler is cheaper to compute than to do without by another run.
 _FILL: Final = 4
@@ -54,10 +51,9 @@ class OnnxEngine:
         tokens = checked_tokens(rows, self._slots.length, self._info)
         check_room(self._kv_tokens, self._slots.tokens, sum(map(len, tokens)))
         results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
-        prompts = [index for index, row in enumerate(rows) if len(tokens[index]) > 1 and not row.generated]
-        others = sorted(set(range(len(rows))).difference(prompts))
-        self._compute(session.prefill, rows, tokens, prompts, results)
-        self._compute(session.decode, rows, tokens, others, results)
+        of_prompt = [len(row.tokens) > 1 and not row.generated for row in rows]
+        for compute, kind in ((session.prefill, True), (session.decode, False)):
+            self._compute(compute, rows, tokens, [index for index, found in enumerate(of_prompt) if found is kind], results)
         # Only now: after an error every slot still has the length from before the step.
         for row in rows:
             self._slots.set_length(row.slot, row.position + len(row.tokens))
@@ -97,8 +93,7 @@ class OnnxEngine:
             parts: dict[int, Part] = {}
             for index, start in begun.items():
                 row, end = rows[index], min(start + self._chunk, len(tokens[index]))
-                asked = {"last": 1, "all": len(tokens[index]), "none": 0}[row.want]
-                wanted = max(0, min(end - start, asked - len(tokens[index]) + end))
+                wanted = max(0, min(end - start, asked(row) - len(tokens[index]) + end))
                 place = self._slots.row(row.slot)
                 parts[index] = Part(row=place, tokens=tokens[index][start:end], length=row.position + start, wanted=wanted)
             index_of = {part.row: index for index, part in parts.items()}

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-Integers = npt.NDArray[np.int64]
+from llmasos_backend_onnx.steps import Integers
 
 
 @attrs.frozen
@@ -41,7 +41,6 @@ class Layout:
     Attributes:
         rows: of the cache that are bound, from the first part's to the last one's; those between that have no part are left alone.
         batch, packed, queries, wanted: inputs of the graph.
-        lengthened: whether the last token stands in ``packed`` twice.
     """
 
     rows: int

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos_backend_onnx.artifact import cache_key, obtain
-from llmasos_backend_onnx.cpu import float_prefill_is_faster
+from llmasos_backend_onnx.cpu import prefills_in_float
 from llmasos_backend_onnx.decoder import FLOAT_MODEL, MODEL, build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
 from llmasos_backend_onnx.kv_cache import KVCache
@@ -63,9 +63,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         context.note(note)
     limits = context.limits
     kv_bytes = 2 * config.num_layers * config.kv_width * 4
-    twice = built["four_bit"] and (
-        float_prefill_is_faster() if options.prefill_activations == "auto" else options.prefill_activations == "fp32"
-    )
+    twice = built["four_bit"] and prefills_in_float(options)
     weight_bytes = built["weight_bytes"] * (2 if twice else 1)
     room = kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmasos_backend_onnx.cpu import float_prefill_is_faster
+from llmasos_backend_onnx.cpu import prefills_in_float
 from llmasos_backend_onnx.linear import choose
 from llmasos_backend_onnx.options import Options, Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
@@ -34,10 +34,8 @@ def predict(checkpoint: Checkpoint, options: Options) -> MemoryEstimate | None:
     embedded, shared = _embedding(table, precision)
     weights += size + (0 if shared and config.tie_embeddings and precision in ("auto", "int8") else embedded)
     four_bit |= bits == 4
-    floats = float_prefill_is_faster() if options.prefill_activations == "auto" else options.prefill_activations == "fp32"
-    return MemoryEstimate(
-        weight_bytes=weights * (2 if four_bit and floats else 1), kv_bytes_per_token=2 * config.num_layers * config.kv_width * 4
-    )
+    copies = 2 if four_bit and prefills_in_float(options) else 1
+    return MemoryEstimate(weight_bytes=copies * weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * 4)
 
 
 def _packed(tensor: Tensor, precision: Precision) -> tuple[int, int]:

@@ -13,10 +13,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.kv_cache import KVCache
-from llmasos_backend_onnx.layout import Integers, Layout, Part
-from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError, EngineFailed
-
-Floats = npt.NDArray[np.float32]
+from llmasos_backend_onnx.layout import Layout, Part
+from llmasos_backend_onnx.steps import Floats, Integers, failure
+from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 
 #: Bindings kept: one for each shape of a run. A binding of 30 layers takes about 100 kB, and the memory of its logits.
 _BINDINGS: Final = 32
@@ -161,10 +160,7 @@ class DecoderSession:
         try:
             binding.session.run_with_iobinding(binding.io)
         except Exception as error:
-            reason = _first_line(error)
-            if "alloc" in reason.lower():
-                raise CapacityExceeded(f"ONNX Runtime has no memory for a step of {count} tokens; take a smaller step.") from error
-            raise EngineFailed(f"ONNX Runtime failed in a step of {count} tokens: {reason}.") from error
+            raise failure(_first_line(error), count) from error
         return binding.logits[: sum(part.wanted for part in parts)]
 
 

@@ -1,4 +1,4 @@
-"""What every engine of this plugin checks before it computes."""
+"""What every engine of this plugin checks, asks and tells about a step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import CapacityExceeded, EngineInfo, Row
+from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 
+Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 
@@ -45,6 +46,18 @@ def checked_tokens(rows: Sequence[Row], length: Callable[[int], int], info: Engi
             )
         checked.append(tokens)
     return checked
+
+
+def asked(row: Row) -> int:
+    """Of how many of its last tokens a row wants the logits."""
+    return {"last": 1, "all": len(row.tokens), "none": 0}[row.want]
+
+
+def failure(reason: str, tokens: int) -> CapacityExceeded | EngineFailed:
+    """What to raise where ONNX Runtime gives up on a step of so many tokens."""
+    if "alloc" in reason.lower():
+        return CapacityExceeded(f"ONNX Runtime has no memory for a step of {tokens} tokens; take a smaller step.")
+    return EngineFailed(f"ONNX Runtime failed in a step of {tokens} tokens: {reason}.")
 
 
 def check_length(slot: int, held: int, length: int) -> None:

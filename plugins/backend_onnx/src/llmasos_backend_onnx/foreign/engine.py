@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmasos_backend_onnx import forks
-from llmasos_backend_onnx.foreign.sequences import Floats, Sequences
-from llmasos_backend_onnx.steps import check_length, check_room, checked_tokens
+from llmasos_backend_onnx.foreign.sequences import Sequences
+from llmasos_backend_onnx.steps import Floats, check_length, check_room, checked_tokens
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 
 _SHUT_DOWN: Final = "The engine was shut down; load the model again."

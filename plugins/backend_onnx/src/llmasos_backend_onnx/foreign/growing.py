@@ -9,8 +9,9 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.foreign.runs import ExportedDecoder
-from llmasos_backend_onnx.foreign.sequences import Abilities, Floats, Integers, OpenSlots
+from llmasos_backend_onnx.foreign.sequences import Abilities, OpenSlots
 from llmasos_backend_onnx.foreign.strip import Strip
+from llmasos_backend_onnx.steps import Floats, Integers, asked
 from llmasos_hookspecs import CapacityExceeded, Row
 
 #: A run over many tokens costs a token about an eighth of what a run of its own does.
@@ -98,7 +99,7 @@ class GrowingSequences:
         strip = self._together([row.slot])
         held = self._slots[row.slot]
         parts: list[Floats] = []
-        keep = {"last": 1, "all": len(tokens), "none": 0}[row.want]
+        keep = asked(row)
         each = keep > 1 and self._decoder.form.last_only
         after = row.position
         if after and len(tokens) > 1 and not self._abilities.chunks and not each and after + len(tokens) <= _CHEAPER * len(tokens):
@@ -173,5 +174,4 @@ class GrowingSequences:
 
 
 def _wanted(logits: Floats, row: Row) -> Floats:
-    count = {"last": 1, "all": len(row.tokens), "none": 0}[row.want]
-    return logits[len(logits) - count :]
+    return logits[len(logits) - asked(row) :]

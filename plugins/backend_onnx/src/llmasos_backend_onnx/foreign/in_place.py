@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime as ort
 
 from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
-from llmasos_backend_onnx.foreign.sequences import Abilities, Floats, Integers
+from llmasos_backend_onnx.foreign.sequences import Abilities
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.slots import SlotTable
+from llmasos_backend_onnx.steps import Floats, Integers, asked
 from llmasos_hookspecs import Row
 
 #: Bindings kept, one for each run of neighbouring rows that is computed together.
@@ -85,7 +86,7 @@ class InPlaceSequences:
 
     def _prefill(self, row: Row, tokens: Integers) -> Floats:
         io = self._binding(self._slots.row(row.slot), 1)
-        keep = {"last": 1, "all": len(tokens), "none": 0}[row.want]
+        keep = asked(row)
         size = 1 if keep > 1 and self._decoder.form.last_only else self._chunk
         parts: list[Floats] = []
         for start in range(0, len(tokens), size):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
-from llmasos_backend_onnx.foreign.sequences import Floats, Integers, OpenSlots
+from llmasos_backend_onnx.foreign.sequences import OpenSlots
+from llmasos_backend_onnx.steps import Floats, Integers, asked
 from llmasos_hookspecs import Row
 
 
@@ -52,7 +53,7 @@ class RecomputingSequences:
         whole = np.array([*self._slots[row.slot], *tokens])
         if row.want == "all" and self._decoder.form.last_only:
             return np.concatenate([self._logits(whole[: end + 1], 1) for end in range(row.position, len(whole))])
-        return self._logits(whole, len(tokens) if row.want == "all" else 1)
+        return self._logits(whole, asked(row))
 
     def _logits(self, tokens: Integers, keep: int) -> Floats:
         """Of the last ``keep`` tokens. Shorter sequences than the graph takes are padded behind, where no token of a decoder looks."""

@@ -11,11 +11,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from llmasos_backend_onnx.foreign.signature import Signature
-from llmasos_hookspecs import CapacityExceeded, EngineFailed, UnsupportedModel
+from llmasos_backend_onnx.steps import Floats, Integers, failure
+from llmasos_hookspecs import CapacityExceeded, UnsupportedModel
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 
 #: Whether a merged graph reads its cache; ONNX Runtime is given their addresses.
 _FLAGS: Final = np.array([False, True])
@@ -146,10 +145,7 @@ class ExportedDecoder:
         except MemoryError as error:
             raise CapacityExceeded(f"No memory for the logits of {rows * kept} tokens; take a smaller step.") from error
         except Exception as error:
-            reason = _reason(error)
-            if "alloc" in reason.lower():
-                raise CapacityExceeded(f"ONNX Runtime has no memory for a step of {rows * count} tokens; take a smaller step.") from error
-            raise EngineFailed(f"ONNX Runtime failed in a step of {rows * count} tokens: {reason}.") from error
+            raise failure(_reason(error), rows * count) from error
         return logits.astype(np.float32, copy=False)
 
     def io_binding(self) -> ort.IOBinding:
@@ -171,11 +167,6 @@ class ExportedDecoder:
             for name, array in given.items()
             if name is not None
         }
-
-
-def empty_cache(signature: Signature) -> list[Array]:
-    """The past of a sequence that holds nothing."""
-    return [np.empty((1, tensor.heads, 0, tensor.dim), dtype=signature.cache_dtype) for tensor in signature.cache]
 
 
 def _reason(error: BaseException) -> str:

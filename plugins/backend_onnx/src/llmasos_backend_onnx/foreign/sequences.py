@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
+from llmasos_backend_onnx.steps import Floats, Integers
 from llmasos_hookspecs import CapacityExceeded, Row
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 

@@ -54,8 +54,6 @@ class Signature:
         past: whether it takes what the cache holds; without it, it only gives ``cache`` (or has none).
         integers: dtype of each integer input, by name.
         logits_dtype, cache_dtype: float32 or float16.
-        vocab_size: None where the graph leaves it open.
-        batch: whether it takes several sequences.
         length: tokens it takes, exactly; None for any number.
     """
 
@@ -70,8 +68,6 @@ class Signature:
     integers: Mapping[str, np.dtype[Any]]
     logits_dtype: np.dtype[Any]
     cache_dtype: np.dtype[Any]
-    vocab_size: int | None
-    batch: bool
     length: int | None
 
     @property
@@ -124,8 +120,6 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
         integers={value.name: _dtype(value, _INTEGERS, graph) for name, value in inputs.items() if name in plain and name != _BRANCH},
         logits_dtype=_dtype(logits, _FLOATS, graph),
         cache_dtype=_one_dtype(stored, graph),
-        vocab_size=logits.shape[2],
-        batch=ids.shape[0] is None,
         length=ids.shape[1],
     )
 

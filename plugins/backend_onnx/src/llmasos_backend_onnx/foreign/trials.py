@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.foreign.graph import ExportedGraph
-from llmasos_backend_onnx.foreign.sequences import Abilities, Floats, Sequences
+from llmasos_backend_onnx.foreign.sequences import Abilities, Sequences
+from llmasos_backend_onnx.steps import Floats
 from llmasos_hookspecs import EngineFailed, Row, UnsupportedModel
 
 #: Largest relative error |a - b| / |b| of logits that count as the same, of a text in pieces and of one in company, where everything is
