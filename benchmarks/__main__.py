@@ -28,6 +28,7 @@ from llmasos.system.folders import cache_folder
 #: name -> module, options.
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx auto": ("llmasos_engine", {"loader": {"use": "onnx"}}),
+    "onnx auto, inexact drafts": ("llmasos_engine", {"loader": {"use": "onnx", "exact_drafts": False}}),
     "onnx int8": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "int8"}}),
     "onnx fp32": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "fp32"}}),
     "torch auto": ("llmasos_engine", {"loader": {"use": "torch"}}),

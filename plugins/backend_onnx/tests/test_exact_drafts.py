@@ -76,6 +76,22 @@ def test_where_one_session_does_both_a_prompt_gets_the_bits_of_generated_tokens(
     np.testing.assert_array_equal(found, expected[3:])
 
 
+@way
+def test_without_exact_drafts_a_token_still_gets_the_same_bits_alone_and_in_company(checkpoints, start: Start, way: str) -> None:
+    engine = start(checkpoints["llama"], attrs.evolve(WAYS[way], exact_drafts=False))
+    assert "drafts" not in engine.info.features
+    alone, together, *others = (engine.open() for _ in range(4))
+    for slot in (alone, together, *others):
+        step(engine, Row(slot, TOKENS[:20], 0))
+    for at in range(20, 30):
+        expected = step(engine, Row(alone, [TOKENS[at]], at))[0]
+        rows = [Row(others[0], [TOKENS[7]], at), Row(together, [TOKENS[at]], at), Row(others[1], [TOKENS[9]], at)]
+        np.testing.assert_array_equal(step(engine, *rows)[1], expected)
+    drafted = step(engine, Row(together, TOKENS[30:37], 30, "all", generated=True))[0]
+    one_by_one = np.concatenate([step(engine, Row(alone, [TOKENS[at]], at))[0] for at in range(30, 37)])
+    np.testing.assert_allclose(drafted, one_by_one, rtol=0.05, atol=0.05)
+
+
 def test_a_step_may_fill_the_context_to_its_last_token(checkpoints, start: Start) -> None:
     """Filler stands behind the last place, and beside sequences that are much shorter."""
     engine = start(checkpoints["llama"], context_length=41)

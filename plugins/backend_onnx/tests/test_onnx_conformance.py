@@ -27,3 +27,9 @@ class TestInt4(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "int4"}
     cases = ("llama",)
+
+
+class TestInexactDrafts(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"exact_drafts": False}
+    cases = ("llama", "llama-q4-minimums")

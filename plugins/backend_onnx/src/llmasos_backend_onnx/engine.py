@@ -25,9 +25,9 @@ forks.register()
 class OnnxEngine:
     """Computes the prompts of a step together, and what follows prompts together, straight into their rows of the KV cache.
 
-    A token gets the same logits, to the bit, alone and in company, and a prompt in chunks of whatever size. The tokens that follow a
-    prompt get theirs to the bit too, one at a time or several (``Row.generated``); prompts get the same as well where one session
-    computes both, which is wherever 4-bit weights do not take a prompt's activations in float.
+    A token that follows a prompt gets the same logits, to the bit, alone and in company. With the feature ``drafts`` it gets them one
+    at a time or several (``Row.generated``) too, and a prompt gets the same in chunks of whatever size; it gets those of the tokens that
+    follow one where one session computes both, which is wherever 4-bit weights do not take a prompt's activations in float.
     """
 
     def __init__(self, info: EngineInfo, session: DecoderSession, cache: KVCache, *, prefill_chunk: int, kv_tokens: int | None) -> None:

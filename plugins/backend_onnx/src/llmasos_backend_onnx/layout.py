@@ -34,9 +34,10 @@ class Layout:
     """The inputs of the graph that follow from the shape of a run: see ``decoder``.
 
     ONNX Runtime multiplies a single row by a kernel that sums in another order than the one for several, and takes a sequence's rows of
-    attention in blocks of an even number. So every sequence gives attention an even number of places, the last token standing there
-    twice where it has an odd one: then no block holds a single row, and a token gets the same bits in whatever company it is computed.
-    The place too many is behind the sequence's end, where the next token overwrites it. ``tests/test_exact_drafts.py`` holds this.
+    attention in blocks of an even number. So for exactness every sequence gives attention an even number of places, the last token
+    standing there twice where it has an odd one: then no block holds a single row, and a token gets the same bits in whatever company
+    it is computed. The place too many is behind the sequence's end, where the next token overwrites it. ``tests/test_exact_drafts.py``
+    holds this.
 
     Attributes:
         rows: of the cache that are bound, from the first part's to the last one's; those between that have no part are left alone.
@@ -50,16 +51,16 @@ class Layout:
     wanted: Integers
 
     @classmethod
-    def of(cls, shape: Sequence[tuple[int, int, int]], *, even: bool) -> Self:
+    def of(cls, shape: Sequence[tuple[int, int, int]], *, even_places: bool, even_tokens: bool) -> Self:
         """The layout of parts that stand so many rows behind the first, have so many tokens, and want so many logits.
 
-        ``even``: make the numbers of tokens and of logits even too, by repeating the last, for linear layers whose kernels for one row
-        round differently.
+        ``even_places``: give every sequence an even number of places of attention. ``even_tokens``: make the numbers of tokens and of
+        logits even, by repeating the last, for linear layers whose kernels for one row round differently.
         """
         rows = shape[-1][0] + 1
         queries = np.zeros(rows, dtype=np.int32)
         for row, count, _ in shape:
-            queries[row] = count + count % 2
+            queries[row] = count + count % 2 * even_places
         places = np.arange(queries.max())
         batch = np.zeros((rows, len(places)), dtype=np.int64)
         packed: list[Integers] = []
@@ -73,9 +74,9 @@ class Layout:
         return cls(
             rows=rows,
             batch=batch,
-            packed=_made_even(np.concatenate(packed), even),
+            packed=_made_even(np.concatenate(packed), even_tokens),
             queries=queries,
-            wanted=_made_even(np.concatenate(wanted), even),
+            wanted=_made_even(np.concatenate(wanted), even_tokens),
         )
 
 

@@ -82,8 +82,9 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes,
         dtype=built["dtype"],
-        features=frozenset({"fork", "batch", "kv_cache", "drafts"}),
+        features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
         notes=tuple(built["notes"]),
     )
-    decoder = DecoderSession(decode, prefill, cache, *rotary_tables(config, places), config.vocab_size)
+    tables = rotary_tables(config, places)
+    decoder = DecoderSession(decode, prefill, cache, tables, config.vocab_size, exact=options.exact_drafts)
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room)

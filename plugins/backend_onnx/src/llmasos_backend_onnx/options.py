@@ -44,6 +44,13 @@ class Options:
     spin: bool = attrs.field(
         default=True, metadata={"help": "Let compute threads spin while they wait: steps are up to a fifth faster, cores are busier."}
     )
+    exact_drafts: bool = attrs.field(
+        default=True,
+        metadata={
+            "help": "Give several tokens of a text the same logits, to the bit, as one at a time, so that prompt lookup changes no "
+            "text; false: decode is up to a tenth faster at larger batches."
+        },
+    )
     prefill_chunk: int = attrs.field(
         default=512,
         validator=attrs.validators.ge(16),

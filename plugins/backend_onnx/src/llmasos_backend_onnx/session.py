@@ -71,21 +71,31 @@ class DecoderSession:
     Args:
         decode: a session of the graph, for tokens that follow one another in a text.
         prefill: for prompts; may be the same.
+        tables: cosines and sines, float32 [places, head_dim / 2].
+        exact: give a token the same bits in whatever company it is computed.
     """
 
     def __init__(
-        self, decode: ort.InferenceSession, prefill: ort.InferenceSession, cache: KVCache, cos: Floats, sin: Floats, vocab_size: int
+        self,
+        decode: ort.InferenceSession,
+        prefill: ort.InferenceSession,
+        cache: KVCache,
+        tables: tuple[Floats, Floats],
+        vocab_size: int,
+        *,
+        exact: bool,
     ) -> None:
         self._decoding = decode
         self._prefilling = prefill
         self._cache = cache
-        self._tables = (cos, sin)
+        self._tables = tables
+        self._exact = exact
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
         self._bindings: OrderedDict[tuple[int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
 
     def decode(self, parts: Sequence[Part]) -> Floats:
-        """Compute parts, which are in the order of their rows: each token gets the bits that it would get alone.
+        """Compute parts, which are in the order of their rows: if exact, each token gets the bits that it would get alone.
 
         Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next call with parts of these shapes.
         """
@@ -93,7 +103,7 @@ class DecoderSession:
         key = (parts[0].row, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(self._decoding, parts[0].row, Layout.of(shape, even=False))
+            binding = self._bind(self._decoding, parts[0].row, Layout.of(shape, even_places=self._exact, even_tokens=False))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
@@ -102,9 +112,9 @@ class DecoderSession:
         return self._run(binding, parts)
 
     def prefill(self, parts: Sequence[Part]) -> Floats:
-        """The same for tokens of prompts. They get the bits of ``decode`` where one session does both."""
-        even = self._prefilling is not self._decoding
-        return self._run(self._bind(self._prefilling, parts[0].row, Layout.of(_shape(parts), even=even)), parts)
+        """The same for tokens of prompts. They get the bits of ``decode`` where it is exact and one session does both."""
+        layout = Layout.of(_shape(parts), even_places=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
+        return self._run(self._bind(self._prefilling, parts[0].row, layout), parts)
 
     def close(self) -> None:
         self._bindings.clear()
