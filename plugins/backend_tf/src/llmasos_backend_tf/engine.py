@@ -120,11 +120,11 @@ class TensorFlowEngine:
                     result.append(out[i : i + 1] if want == "last" else out[i, :count])
 
     def _batch(self, rows: list[Row], offsets: list[int], length: int) -> tuple[Batch, list[int]]:
-        """The rows' next ``length`` tokens, padded to a power of two of rows and of blocks read."""
+        """The rows' next ``length`` tokens, padded to a power of two of rows."""
         counts = [min(length, len(row.tokens) - offset) for row, offset in zip(rows, offsets, strict=True)]
         size = _power_of_two(len(rows))
         ends = [row.position + offset + count for row, offset, count in zip(rows, offsets, counts, strict=True)]
-        blocks = _power_of_two(-(-max(ends) // BLOCK))
+        blocks = -(-max(ends) // BLOCK)
         tokens = np.zeros((size, length), np.int32)
         positions = np.zeros((size, length), np.int32)
         table = np.zeros((size, blocks), np.int64)
@@ -138,7 +138,7 @@ class TensorFlowEngine:
             table[i, : min(blocks, len(held))] = held[:blocks]
             block[i, :count] = held[at // BLOCK]
             offset_in_block[i, :count] = at % BLOCK
-        heads = self._pool.head_rows(block)  # [B, heads, T]
+        heads = self._pool.head_rows(block)  # [B, 2 * kv_heads, T]
         writes = np.stack([heads.transpose(0, 2, 1), np.broadcast_to(offset_in_block[:, :, None], heads.transpose(0, 2, 1).shape)], -1)
         last = np.zeros(size, np.int32)
         last[: len(rows)] = np.array(counts) - 1

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from types import ModuleType
 
 
-def import_tensorflow(threads: int | None = None) -> tuple[ModuleType, str | None]:
+def import_tensorflow(threads: int | None = None, *, side_by_side: bool = True) -> tuple[ModuleType, str | None]:
     """TensorFlow, and a note where it already runs with another number of threads.
 
-    TensorFlow's thread pools are made once a process, so the first engine decides.
+    The threads run operations ``side_by_side``, or else the parts of one operation: two products at a time are done sooner than one
+    after the other on two threads, but a graph has to hold independent products for that. TensorFlow's thread pools are made once a
+    process, so the first engine decides.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _quiet(), warnings.catch_warnings():
@@ -20,15 +22,22 @@ def import_tensorflow(threads: int | None = None) -> tuple[ModuleType, str | Non
         import tensorflow
     note = None
     threading = tensorflow.config.threading
-    if threads is not None and threading.get_intra_op_parallelism_threads() != threads:
+    running = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+    if threads is not None and max(running) != threads:
         try:
-            threading.set_intra_op_parallelism_threads(threads)
-            # One layer follows the other: a second operator pool would only take time from the first.
-            threading.set_inter_op_parallelism_threads(1)
+            threading.set_intra_op_parallelism_threads(1 if side_by_side else threads)
+            # More threads in both pools than cores would only take time from each other.
+            threading.set_inter_op_parallelism_threads(threads if side_by_side else 1)
         except RuntimeError:
-            running = threading.get_intra_op_parallelism_threads() or "all"
-            note = f"TensorFlow already runs on {running} threads in this process, so {threads} could not be set."
+            note = f"TensorFlow already runs on {max(running) or 'all'} threads in this process, so {threads} could not be set."
     return tensorflow, note
+
+
+def parallel_operations() -> int:
+    """How many operations TensorFlow runs at a time in this process."""
+    import tensorflow
+
+    return tensorflow.config.threading.get_inter_op_parallelism_threads() or os.cpu_count() or 1
 
 
 def import_keras_hub() -> ModuleType:

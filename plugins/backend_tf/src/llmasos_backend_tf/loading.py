@@ -30,7 +30,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         ResourceError: the memory budget is too small.
     """
     threads = options.threads or context.limits.threads
-    _, note = import_tensorflow(threads)
+    _, note = import_tensorflow(threads, side_by_side=checkpoint.format not in ("keras", "saved_model"))
     notes = [] if note is None else [note]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
