@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -193,6 +194,27 @@ class Requests:
             sampling=SamplingParams(**more),
             **fields,
         )
+
+
+class Gate:
+    """Holds an engine's steps, after so many that may pass, until it is opened; knows when one waits."""
+
+    def __init__(self, after: int = 0) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+        self._left = after
+
+    def __call__(self, rows: Any) -> None:
+        if self._left:
+            self._left -= 1
+            return
+        self.reached.set()
+        assert self.open.wait(20.0)  # after which a test that hangs is given up
+
+
+@pytest.fixture(scope="session")
+def make_gate() -> type[Gate]:
+    return Gate
 
 
 @pytest.fixture

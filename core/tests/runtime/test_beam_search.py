@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import Any
 
 import numpy as np
@@ -124,16 +123,18 @@ def test_stop_strings_end_a_hypothesis(make_loop: Any, hash_engine: Any, request
     assert (found.finish_reason, found.stop) in {("stop", stop), ("length", None)}
 
 
-def test_a_cancelled_search_gives_its_best_beginning_and_all_slots_back(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_a_cancelled_search_gives_its_best_beginning_and_all_slots_back(
+    make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any
+) -> None:
     """One ticket ends all the beams."""
-    cancelled = threading.Event()
-    engine = hash_engine(context_length=2000, fault=lambda _: (len(engine.steps) > 5 and not cancelled.wait(60)) or None)
+    gate = make_gate(after=5)
+    engine = hash_engine(context_length=2000, fault=gate)
     loop = make_loop(engine)
     ticket = loop.submit(request_of([1, 2, 3], 1900, num_beams=4, ignore_eos=True))
     while loop.usage().running < 4:
         pass
     ticket.cancel()
-    cancelled.set()
+    gate.open.set()
     assert ticket.result(SECONDS).finish_reason == "cancelled"
     loop.forget_prefixes()
     assert loop.usage().running == 0

@@ -33,22 +33,6 @@ from llmasos_hookspecs import (
 SECONDS = 20.0  # after which a test that hangs is given up
 
 
-class Gate:
-    """Holds an engine's steps, after so many that may pass, until it is opened; knows when one waits."""
-
-    def __init__(self, after: int = 0) -> None:
-        self.reached = threading.Event()
-        self.open = threading.Event()
-        self._left = after
-
-    def __call__(self, rows: Any) -> None:
-        if self._left:
-            self._left -= 1
-            return
-        self.reached.set()
-        assert self.open.wait(SECONDS)
-
-
 def test_answers_are_those_of_the_model(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any) -> None:
     """Twenty requests at once, more than there are slots, each get the continuation that the model alone would give."""
     engine = hash_engine()
@@ -156,9 +140,9 @@ def test_logits_of_every_position(make_loop: Any, hash_engine: Any, request_of: 
         assert all(np.array_equal(logits[i], engine.logits(tokens[: i + 1])) for i in (0, 1, 63, 64, 65, 99, 100, 249))
 
 
-def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """A cancelled request ends within a step, with the text it has; one that waits for its slot begins."""
-    gate = Gate()
+    gate = make_gate()
     engine = hash_engine(max_sequences=1, fault=gate)
     loop = make_loop(engine)
     first = loop.submit(request_of([1, 2, 3], 50, ignore_eos=True))
@@ -172,9 +156,9 @@ def test_cancel_frees_the_slot_and_keeps_the_text(make_loop: Any, hash_engine: A
     assert len(second.result(SECONDS).tokens) == 5
 
 
-def test_leaving_a_stream_cancels(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_leaving_a_stream_cancels(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Who breaks out of the iteration wants no more."""
-    gate = Gate(after=20)
+    gate = make_gate(after=20)
     loop = make_loop(hash_engine(context_length=2000, fault=gate))
     ticket = loop.submit(request_of([1, 2, 3], 1900, ignore_eos=True))
     for _ in ticket:
@@ -185,9 +169,9 @@ def test_leaving_a_stream_cancels(make_loop: Any, hash_engine: Any, request_of: 
     assert generation.finish_reason == "cancelled"
 
 
-def test_a_result_may_be_waited_for_in_vain(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_a_result_may_be_waited_for_in_vain(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """A timeout says so in one sentence, and the request goes on."""
-    gate = Gate()
+    gate = make_gate()
     loop = make_loop(hash_engine(fault=gate))
     ticket = loop.submit(request_of([1, 2, 3], 5))
     with pytest.raises(ResultTimeout, match=r"is not finished after 0\.01 seconds"):
@@ -196,9 +180,9 @@ def test_a_result_may_be_waited_for_in_vain(make_loop: Any, hash_engine: Any, re
     assert ticket.result(SECONDS).tokens
 
 
-def test_async_callers(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_async_callers(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Awaiting, streaming, and cancelling the task that awaits, on one event loop."""
-    gate = Gate()
+    gate = make_gate()
     gate.open.set()
     loop = make_loop(hash_engine(context_length=2000, fault=gate))
 
@@ -265,9 +249,9 @@ def test_a_rejection_reaches_the_caller(make_loop: Any, hash_engine: Any, reques
     assert records[0].started is None
 
 
-def test_two_requests_with_one_id_are_not_mixed_up(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_two_requests_with_one_id_are_not_mixed_up(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """The second is refused while the first is on its way."""
-    gate = Gate()
+    gate = make_gate()
     loop = make_loop(hash_engine(fault=gate))
     first = loop.submit(request_of([1, 2], 3, id="same"))
     second = loop.submit(request_of([3, 4], 3, id="same"))
@@ -277,10 +261,10 @@ def test_two_requests_with_one_id_are_not_mixed_up(make_loop: Any, hash_engine: 
     assert first.result(SECONDS).tokens
 
 
-def test_a_deadline_ends_a_request(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_a_deadline_ends_a_request(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Past its deadline a request fails with what it had, whether it waits or runs."""
     now = [100.0]
-    gate = Gate()
+    gate = make_gate()
     loop = make_loop(hash_engine(max_sequences=1, fault=gate), clock=lambda: now[0])
     running = loop.submit(request_of([1, 2], 30, arrival=100.0, deadline=101.0, ignore_eos=True))
     waiting = loop.submit(request_of([3, 4], 30, arrival=100.0, deadline=101.0, ignore_eos=True))
@@ -316,9 +300,9 @@ def test_a_lost_engine_is_rebuilt(make_loop: Any, hash_engine: Any, request_of: 
     assert loop.usage().finished == 2
 
 
-def test_a_lost_engine_without_another_ends_the_loop(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_a_lost_engine_without_another_ends_the_loop(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Everything fails with the reason, and so does every later call."""
-    gate, fault = Gate(), FailsOnce(EngineFailed("a device is gone"))
+    gate, fault = make_gate(), FailsOnce(EngineFailed("a device is gone"))
     loop = make_loop(hash_engine(max_sequences=1, fault=lambda rows: gate(rows) or fault(rows)))
     tickets = [loop.submit(request_of([i, 2], 10, ignore_eos=True)) for i in range(3)]
     gate.open.set()
@@ -373,9 +357,9 @@ def test_policies_are_swapped_under_load(make_loop: Any, hash_engine: Any, reque
         assert list(ticket.result(SECONDS).tokens) == expected(engine, [i, 2], 12)
 
 
-def test_usage_is_plain_and_true(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_usage_is_plain_and_true(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Queue lengths, KV and hits add up while one request runs, one waits, and after both are done."""
-    gate = Gate()
+    gate = make_gate()
     engine = hash_engine(max_sequences=1, fault=gate)
     loop = make_loop(engine)
     tickets = [loop.submit(request_of(list(range(10)), 4, ignore_eos=True)) for _ in range(2)]
@@ -392,9 +376,9 @@ def test_usage_is_plain_and_true(make_loop: Any, hash_engine: Any, request_of: A
     assert after.decode_rate > 0
 
 
-def test_closing_fails_what_is_on_its_way(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_closing_fails_what_is_on_its_way(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """Pending requests fail with ModelClosed, later ones are refused, the engine is shut down once, the thread is gone."""
-    gate = Gate()
+    gate = make_gate()
     engine = hash_engine(fault=gate)
     loop = make_loop(engine)
     tickets = [loop.submit(request_of([i, 2], 30, ignore_eos=True)) for i in range(12)]
@@ -452,9 +436,9 @@ def _in_child(loop: Any, ticket: Any, request: Any, pipe: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the system cannot fork")
-def test_a_forked_child_is_told_to_load_again(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+def test_a_forked_child_is_told_to_load_again(make_loop: Any, hash_engine: Any, request_of: Any, make_gate: Any) -> None:
     """In the child neither a call nor a ticket hangs; the parent goes on."""
-    gate = Gate()
+    gate = make_gate()
     loop = make_loop(hash_engine(fault=gate))
     ticket = loop.submit(request_of([1, 2], 5))
     assert gate.reached.wait(SECONDS)
