@@ -476,3 +476,18 @@ def test_exit_with_requests_on_their_way_is_clean() -> None:
         check=False,
     )
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "1", "")
+
+
+def test_an_idle_loop_gives_free_memory_back_once(
+    make_loop: Any, hash_engine: Any, request_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not between requests that follow one another, and not over and over while nothing comes."""
+    trimmed = threading.Semaphore(0)
+    monkeypatch.setattr("llmasos.runtime.loop.trim_heap", trimmed.release)
+    monkeypatch.setattr("llmasos.runtime.loop.IDLE_SECONDS", 0.2)
+    loop = make_loop(hash_engine())
+    assert trimmed.acquire(timeout=SECONDS), "What loading left free was kept."
+    for _ in range(2):
+        loop.submit(request_of([1, 2], 5)).result(SECONDS)
+        assert trimmed.acquire(timeout=SECONDS)
+        assert not trimmed.acquire(timeout=0.6)

@@ -22,6 +22,7 @@ from llmasos.runtime.beam_search import BeamSearch
 from llmasos.runtime.constraint import ConstraintCompiler
 from llmasos.runtime.exiting import begin_exit, left_behind
 from llmasos.runtime.generation import GenerationWork
+from llmasos.runtime.heap import trim_heap
 from llmasos.runtime.kv_cache import KVCache
 from llmasos.runtime.ledger import KVLedger, kv_capacity
 from llmasos.runtime.requests import RequestChecks
@@ -48,6 +49,8 @@ from llmasos_hookspecs import (
 )
 
 _log = logging.getLogger("llmasos.runtime")
+#: Seconds without work after which a loop gives back the memory that its last work left free.
+IDLE_SECONDS: Final = 1.0
 R = TypeVar("R")
 
 
@@ -119,6 +122,7 @@ class EngineLoop:
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._closed: LLMasOSError | None = None
+        self._trimmed = False
         self._thread = threading.Thread(target=self._run, name=f"llmasos-{model}", daemon=True)
         _loops.add(self)
         self._thread.start()
@@ -191,11 +195,12 @@ class EngineLoop:
         self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens))
 
     def forget_prefixes(self) -> None:
-        """Give back all KV that is kept for its prefix only. Returns when it is done."""
+        """Give back all KV that is kept for its prefix only, and memory that is free. Returns when it is done."""
 
         def forget() -> None:
             while self._scheduler.cache.evict():
                 pass
+            trim_heap()
 
         self._call(forget)
 
@@ -293,7 +298,9 @@ class EngineLoop:
             except Exception as error:
                 self._recover(error)
             else:
-                if not busy:
+                if busy:
+                    self._trimmed = False
+                else:
                     self._sleep()
         self._end()
 
@@ -307,8 +314,10 @@ class EngineLoop:
 
     def _sleep(self) -> None:
         with self._wake:
-            if not self._inbox and not self._closing:
-                self._wake.wait()
+            if self._inbox or self._closing or self._wake.wait(None if self._trimmed else IDLE_SECONDS):
+                return
+        self._trimmed = True
+        trim_heap()
 
     def _recover(self, error: Exception) -> None:
         """The engine is lost, or a fault of core's own has left doubt about it: go on with a new one, or not at all."""

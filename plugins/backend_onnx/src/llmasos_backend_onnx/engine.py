@@ -50,6 +50,7 @@ class OnnxEngine:
         session = self._running()
         tokens = checked_tokens(rows, self._slots.length, self._info)
         check_room(self._kv_tokens, self._slots.tokens, sum(map(len, tokens)))
+        session.begin_step()
         results: list[Floats] = [np.empty((0, self._info.vocab_size), dtype=np.float32)] * len(rows)
         of_prompt = [len(row.tokens) > 1 and not row.generated for row in rows]
         for compute, kind in ((session.prefill, True), (session.decode, False)):
@@ -103,7 +104,6 @@ class OnnxEngine:
                     if part.wanted:
                         index = index_of[part.row]
                         found = logits[at : at + part.wanted]
-                        # A run of the same shape may overwrite what a part before gave.
                         results[index] = np.concatenate((results[index], found)) if len(tokens[index]) > self._chunk else found
                         at += part.wanted
             begun = {index: start + self._chunk for index, start in begun.items() if start + self._chunk < len(tokens[index])}

@@ -17,7 +17,7 @@ from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
 from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 
-#: Bindings kept: one for each shape of a run. A binding of 30 layers takes about 100 kB, and the memory of its logits.
+#: Bindings kept: one for each shape of a run. A binding of 30 layers takes about 100 kB.
 _BINDINGS: Final = 32
 
 
@@ -52,9 +52,9 @@ def open_session(model: Path, *, threads: int | None, spin: bool, provider: str 
         raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {model}: {_first_line(error)}.") from error
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Binding:
-    """Inputs and outputs of a run, bound once and filled before every run. It holds the arrays whose memory is bound."""
+    """Inputs of a run, bound once and filled before every run; it holds the arrays whose memory is bound. Logits go to ``logits``."""
 
     session: ort.InferenceSession
     io: ort.IOBinding
@@ -62,7 +62,13 @@ class _Binding:
     tokens: Integers
     seqlens: npt.NDArray[np.int32]
     total: npt.NDArray[np.int32]
-    logits: Floats
+    logits: Floats | None = None
+
+    def write_to(self, logits: Floats) -> None:
+        """Have the next run write its logits to float32 [wanted, vocab]."""
+        if self.logits is None or self.logits.ctypes.data != logits.ctypes.data:
+            self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        self.logits = logits
 
 
 class DecoderSession:
@@ -93,11 +99,17 @@ class DecoderSession:
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
         self._bindings: OrderedDict[tuple[int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
+        self._logits: Floats = np.empty((0, vocab_size), dtype=np.float32)
+        self._written = 0
+
+    def begin_step(self) -> None:
+        """From now on the logits of earlier runs may be overwritten."""
+        self._written = 0
 
     def decode(self, parts: Sequence[Part]) -> Floats:
         """Compute parts, which are in the order of their rows: if exact, each token gets the bits that it would get alone.
 
-        Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next call with parts of these shapes.
+        Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next ``begin_step``.
         """
         shape = _shape(parts)
         key = (parts[0].row, shape)
@@ -109,23 +121,36 @@ class DecoderSession:
                 self._bindings.popitem(last=False)
         else:
             self._bindings.move_to_end(key)
+        binding.write_to(self._space(len(binding.layout.wanted)))
         return self._run(binding, parts)
 
     def prefill(self, parts: Sequence[Part]) -> Floats:
         """The same for tokens of prompts. They get the bits of ``decode`` where it is exact and one session does both."""
         layout = Layout.of(_shape(parts), even_places=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
-        return self._run(self._bind(self._prefilling, parts[0].row, layout), parts)
+        binding = self._bind(self._prefilling, parts[0].row, layout)
+        binding.write_to(self._new_space(len(layout.wanted)))
+        return self._run(binding, parts)
 
     def close(self) -> None:
         self._bindings.clear()
         del self._decoding, self._prefilling
 
+    def _space(self, count: int) -> Floats:
+        """Room for so many logits in this step. All shapes of runs share it: each with its own would add up to some 50 MB."""
+        if self._written + count > len(self._logits):  # what this step has written stays where it is, for as long as it is in use
+            self._logits, self._written = self._new_space(1 << (self._written + count - 1).bit_length()), 0
+        space = self._logits[self._written : self._written + count]
+        self._written += count
+        return space
+
+    def _new_space(self, count: int) -> Floats:
+        try:
+            return np.empty((count, self._vocab_size), dtype=np.float32)
+        except MemoryError as error:
+            raise CapacityExceeded(f"No memory for the logits of {count} tokens; ask for fewer in a step.") from error
+
     def _bind(self, session: ort.InferenceSession, row: int, layout: Layout) -> _Binding:
         io = session.io_binding()
-        try:
-            logits = np.empty((len(layout.wanted), self._vocab_size), dtype=np.float32)
-        except MemoryError as error:
-            raise CapacityExceeded(f"No memory for the logits of {len(layout.wanted)} tokens; ask for fewer in a step.") from error
         binding = _Binding(
             session=session,
             io=io,
@@ -133,7 +158,6 @@ class DecoderSession:
             tokens=np.zeros(len(layout.packed), dtype=np.int64),
             seqlens=np.zeros(layout.rows, dtype=np.int32),
             total=np.zeros((), dtype=np.int32),
-            logits=logits,
         )
         cos, sin = self._tables
         for name, array in (
@@ -152,7 +176,6 @@ class DecoderSession:
         for name, pointer in zip(self._past, self._cache.pointers(row), strict=True):
             io.bind_input(name, "cpu", 0, np.float32, shape, pointer)
             io.bind_output(name.replace("past", "present", 1), "cpu", 0, np.float32, shape, pointer)
-        io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return binding
 
     @staticmethod
@@ -171,6 +194,7 @@ class DecoderSession:
             binding.session.run_with_iobinding(binding.io)
         except Exception as error:
             raise failure(_first_line(error), count) from error
+        assert binding.logits is not None
         return binding.logits[: sum(part.wanted for part in parts)]
 
 
