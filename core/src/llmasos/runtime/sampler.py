@@ -231,10 +231,10 @@ def _weights(logits: Logits, top: np.float32, temperature: float) -> Probabiliti
 
 def log_softmax(logits: Logits) -> Logits:
     """[vocab] natural log probabilities."""
-    return logits - np.float32(_log_total(logits))
+    return logits - np.float32(log_total(logits))
 
 
-def _log_total(logits: Logits) -> float:
+def log_total(logits: Logits) -> float:
     """Logarithm of the sum of the exponentials."""
     top = logits.max()
     return float(top) + float(np.log(np.exp(logits - top).sum(dtype=np.float64)))
@@ -243,7 +243,7 @@ def _log_total(logits: Logits) -> float:
 def log_probability(logits: Logits, token: int, alternatives: int) -> tuple[float, list[tuple[int, float]]]:
     """Natural log probability of ``token`` under the model's own distribution (before penalties, temperature and cuts), and the
     ``alternatives`` likeliest tokens with theirs."""
-    normaliser = _log_total(logits)
+    normaliser = log_total(logits)
     ids = largest(logits, alternatives) if alternatives else np.zeros(0, np.int64)
     likeliest = ids[np.argsort(-logits[ids], kind="stable")][:alternatives]
     return float(logits[token]) - normaliser, [(int(other), float(logits[other]) - normaliser) for other in likeliest]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.runtime.sampler import log_probability
+from llmasos.runtime.sampler import log_probability, log_total
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.ticket import Ticket
 from llmasos_hookspecs import Cancelled, LLMasOSError, Score
@@ -24,9 +24,8 @@ class ScoreWork:
     def __init__(self, continuations: Many[Many[int]], ticket: Ticket[list[Score]]) -> None:
         self.ticket = ticket
         self._continuations = [list(continuation) for continuation in continuations]
-        self._sums = [0.0] * len(self._continuations)
+        self._sums: list[float] = []
         self._at = 0
-        self._after_prompt: Logits | None = None
 
     def begin(self, sequence: Sequence) -> None:
         sequence.limit = sequence.prompt_length + max(len(continuation) for continuation in self._continuations) - 1
@@ -35,9 +34,9 @@ class ScoreWork:
 
     def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
         prompt = sequence.prompt_length
-        if self._after_prompt is None:  # this step began with the prompt's last token
-            self._after_prompt = logits[0].copy()
-            self._add(self._after_prompt, 0)
+        if not self._sums:  # this step began with the prompt's last token, after which all continuations begin
+            total = log_total(logits[0])
+            self._sums = [float(logits[0][continuation[0]]) - total for continuation in self._continuations]
         for row, logit in enumerate(logits, start=position - prompt + 1):
             if row > 0:
                 self._add(logit, row)
@@ -47,7 +46,6 @@ class ScoreWork:
             if self._at == len(self._continuations):
                 return True
             self._continue_with(sequence, self._at)
-            self._add(self._after_prompt, 0)
             sequence.logits_from = prompt
         if sequence.computed > sequence.logits_from:
             rewind(sequence, sequence.logits_from)
