@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
@@ -15,6 +15,10 @@ from llmasos_hookspecs import RequestError, TaskModel
 #: Inputs without content, to measure how likely the model finds each label when there is nothing to judge
 #: (contextual calibration: Zhao et al., "Calibrate Before Use", 2021).
 CONTENT_FREE = ("N/A", "...", "Text.")
+
+T = TypeVar("T")
+#: What is known of a model for a prompt without a text and its labels.
+_Kept: TypeAlias = weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], T]]
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +42,8 @@ class LabelScorer:
             raise RequestError(f"chunk_tokens is {chunk_tokens!r}, and it must be a whole number of at least 16.")
         self._calibrate = calibrate
         self._chunk_tokens = chunk_tokens
-        self._biases: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], list[float]]] = weakref.WeakKeyDictionary()
+        self._biases: _Kept[list[float]] = weakref.WeakKeyDictionary()
+        self._rooms: _Kept[int] = weakref.WeakKeyDictionary()
 
     def score(self, model: TaskModel, prompt_of: Callable[[str], str], text: str, labels: Sequence[str]) -> LabelProbabilities:
         """How likely each of ``labels`` is behind ``prompt_of(text)``, compared by log probability a token.
@@ -48,18 +53,24 @@ class LabelScorer:
         if len(labels) < 2 or len({label.strip() for label in labels}) < len(labels) or not all(label.strip() for label in labels):
             raise RequestError(f"labels are {list(labels)!r}; give at least two, all different and none empty.")
         words = [f" {label.strip()}" for label in labels]
-        # One token more for each seam where the text meets the prompt, and some for texts that encode differently in a prompt.
-        room = model.context_length - model.count_tokens(prompt_of("")) - max(model.count_tokens(word) for word in words) - 8
-        if room < 1:
-            raise RequestError(f"The labels and the instruction leave no room for a text in a context of {model.context_length} tokens.")
-        parts = chunks(text.strip(), min(room, self._chunk_tokens), model.tokenizer) or [""]
-        weights = [len(model.tokenizer.encode(part, special=False)) + 1 for part in parts]
+        parts = chunks(text.strip(), min(self._room(model, prompt_of, words), self._chunk_tokens), model.tokenizer) or [""]
+        weights = [len(model.tokenizer.encode(part, special=False)) + 1 for part in parts] if len(parts) > 1 else [1]
         rows = [_log_probabilities(model, prompt_of(part.strip()), words) for part in parts]
         bias = self._bias(model, prompt_of, words) if self._calibrate else [0.0] * len(words)
         total = sum(weights)
         means = [sum(w * row[i] for w, row in zip(weights, rows, strict=True)) / total - bias[i] for i in range(len(words))]
         probabilities = dict(zip(labels, _softmax(means), strict=True))
         return LabelProbabilities(label=max(probabilities, key=probabilities.__getitem__), probabilities=probabilities)
+
+    def _room(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str]) -> int:
+        known = self._rooms.setdefault(model, {})
+        key = (prompt_of(""), *words)
+        if key not in known:
+            # One token more for each seam where the text meets the prompt, and some for texts that encode differently in a prompt.
+            known[key] = model.context_length - model.count_tokens(key[0]) - max(model.count_tokens(word) for word in words) - 8
+        if known[key] < 1:
+            raise RequestError(f"The labels and the instruction leave no room for a text in a context of {model.context_length} tokens.")
+        return known[key]
 
     def _bias(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str]) -> list[float]:
         known = self._biases.setdefault(model, {})
