@@ -96,3 +96,14 @@ def test_a_missing_or_damaged_file_is_one_clear_sentence(text: str | None, words
 def test_half_a_surrogate_pair_is_refused_in_one_clear_sentence(folder: Path) -> None:
     with pytest.raises(RequestError, match="surrogate"):
         tokenizer_from_folder(folder).encode("a\ud83d")
+
+
+def test_a_text_that_a_vocabulary_cannot_spell_is_refused_in_one_clear_sentence(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import Unigram
+
+    Tokenizer(Unigram([("a", -1.0)], unk_id=None, byte_fallback=False)).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = tokenizer_from_folder(tmp_path)
+    assert tokenizer.encode("aa") == [0, 0]
+    with pytest.raises(RequestError, match=r"cannot encode the text \(.*unk_id.*\); give a text of characters that it knows"):
+        tokenizer.encode("ab")

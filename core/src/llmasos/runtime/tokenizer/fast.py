@@ -50,6 +50,11 @@ class FastTokenizer:
             ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
         except TypeError as error:  # how the library refuses a str that has no UTF-8 form
             raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
+        except Exception as error:  # the library has no class of its own for what a vocabulary lacks
+            raise RequestError(
+                f"The model's tokenizer cannot encode the text ({error}); give a text of characters that it knows, or name its unknown "
+                "token in tokenizer.json."
+            ) from error
         return ids
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
