@@ -105,5 +105,5 @@ def test_a_text_that_a_vocabulary_cannot_spell_is_refused_in_one_clear_sentence(
     Tokenizer(Unigram([("a", -1.0)], unk_id=None, byte_fallback=False)).save(str(tmp_path / "tokenizer.json"))
     tokenizer = tokenizer_from_folder(tmp_path)
     assert tokenizer.encode("aa") == [0, 0]
-    with pytest.raises(RequestError, match=r"cannot encode the text \(.*unk_id.*\); give a text of characters that it knows"):
+    with pytest.raises(RequestError, match=r"cannot encode the text \(.*unk_id.*\); give a text that it knows"):
         tokenizer.encode("ab")

@@ -58,11 +58,11 @@ def relocated(location: str) -> Callable[[onnx.ModelProto], None]:
     return edit
 
 
-@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "C:\\outside.bin", "", "*/_ORT_MEM_ADDR_/*"])
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "C:\\outside.bin", "", "*/_ORT_MEM_ADDR_/*", "x" * 300])
 def test_external_data_comes_from_inside_the_folder_only(location: str, folder: Path, load_folder: Load) -> None:
     shutil.copy(folder / "model.onnx_data", folder.parent / "outside.bin")
     change(folder / "model.onnx", relocated(location))
-    assert any(word in refusal(load_folder, folder) for word in ("leads outside its folder", "lacks the file"))
+    assert any(word in refusal(load_folder, folder) for word in ("leads outside its folder", "lacks the file", "cannot be opened"))
 
 
 def test_external_data_of_a_branch_is_looked_at_too(llama: TinyCheckpoint, tmp_path: Path, load_folder: Load) -> None:

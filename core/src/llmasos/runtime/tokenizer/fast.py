@@ -7,6 +7,7 @@ from functools import cached_property
 
 from tokenizers import Tokenizer as Backend
 
+from llmasos.runtime.tokenizer.panics import guarded
 from llmasos.runtime.tokenizer.pieces import reader_of
 from llmasos_hookspecs import RequestError
 
@@ -47,18 +48,23 @@ class FastTokenizer:
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+            with guarded():
+                ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
         except TypeError as error:  # how the library refuses a str that has no UTF-8 form
             raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
         except Exception as error:  # the library has no class of its own for what a vocabulary lacks
             raise RequestError(
-                f"The model's tokenizer cannot encode the text ({error}); give a text of characters that it knows, or name its unknown "
-                "token in tokenizer.json."
+                f"The model's tokenizer cannot encode the text ({error}); give a text that it knows, or mend its tokenizer.json."
             ) from error
         return ids
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
-        text: str = self.backend.decode(list(tokens), skip_special_tokens=skip_special)
+        ids = list(tokens)
+        try:
+            with guarded():
+                text: str = self.backend.decode(ids, skip_special_tokens=skip_special)
+        except ValueError as error:
+            raise RequestError(f"The model's tokenizer cannot decode the tokens ({error}); mend its tokenizer.json.") from error
         return text
 
     def token_bytes(self, token: int) -> bytes:

@@ -61,7 +61,13 @@ def inside(root: Path, folder: Path, name: object) -> Path:
     if not isinstance(name, str) or not parts or "\\" in name or Path(name).is_absolute() or ".." in parts or ":" in parts[0]:
         raise CheckpointError(f"{folder} names the file {shown}, which leads outside its folder; do not use this model.")
     path = folder / name
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise CheckpointError(
+            f"{folder} names the file {shown}, which cannot be opened: {error.strerror}; get the whole folder again."
+        ) from error
+    if not there:
         raise CheckpointError(f"{folder} lacks the file {shown}, which holds a part of the model; get the whole folder again.")
     real, real_root = path.resolve(), root.resolve()
     snapshot = next((place for place in (real_root, *real_root.parents) if place.parent.name == "snapshots"), None)
