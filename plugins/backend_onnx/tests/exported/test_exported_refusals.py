@@ -58,7 +58,9 @@ def relocated(location: str) -> Callable[[onnx.ModelProto], None]:
     return edit
 
 
-@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "C:\\outside.bin", "", "*/_ORT_MEM_ADDR_/*", "x" * 300])
+@pytest.mark.parametrize(
+    "location", ["../outside.bin", "/etc/passwd", "a/../../outside.bin", "C:\\outside.bin", "", "*/_ORT_MEM_ADDR_/*", "x" * 300]
+)
 def test_external_data_comes_from_inside_the_folder_only(location: str, folder: Path, load_folder: Load) -> None:
     shutil.copy(folder / "model.onnx_data", folder.parent / "outside.bin")
     change(folder / "model.onnx", relocated(location))
