@@ -129,6 +129,15 @@ def test_scores_are_log_probabilities(make_loop: Any, hash_engine: Any, request_
     assert sum(len(row.tokens) for rows in engine.steps for row in rows) <= 30 + sum(len(each) for each in continuations)
 
 
+def test_labels_of_one_token_cost_no_step_of_their_own(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """What follows the prompt is read in the step that ends the prompt; a chunk before it never leaves a single token."""
+    engine = hash_engine()
+    loop = make_loop(engine, step_tokens=10)
+    scores = loop.submit_score(request_of(list(range(21)), 1), [[7], [9], [11]]).result(SECONDS)
+    assert [score.logprob for score in scores] == pytest.approx([log_probability(engine, list(range(21)), [each]) for each in (7, 9, 11)])
+    assert [[(len(row.tokens), row.want) for row in rows] for rows in engine.steps] == [[(10, "none")], [(9, "none")], [(2, "last")]]
+
+
 def test_logits_of_every_position(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
     """Raw logits are the model's at each position, a prompt that was seen before included."""
     engine = hash_engine(context_length=400)

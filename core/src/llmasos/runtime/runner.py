@@ -215,7 +215,7 @@ class Runner:
                 cursors.append(_Cursor(sequence, work, logits, sequence.draft))
                 sequence.draft = ()
             else:
-                self._read(sequence, work, part.row.position, logits)
+                self._read(sequence, work, part.row.position + len(part.row.tokens) - len(logits), logits)
         while cursors:
             tokens = sample([cursor.logits[cursor.place] for cursor in cursors], [cursor.work.sampling for cursor in cursors])
             cursors = [cursor for cursor, token in zip(cursors, tokens, strict=True) if self._push(cursor, token)]

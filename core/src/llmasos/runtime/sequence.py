@@ -138,9 +138,13 @@ class Sequence:
             if not self.continued and tokens > 1 and tokens == rest - 1:
                 tokens -= 1
             return tokens, "last" if tokens == self.pending else "none"
-        if self.computed < self.logits_from:
-            return min(tokens, self.logits_from - self.computed), "none"
-        return min(tokens, _ALL_LOGITS), "all"
+        rest = self.logits_from + 1 - self.computed
+        if rest <= 1:
+            return min(tokens, _ALL_LOGITS), "all"
+        tokens = min(tokens, rest)
+        if tokens > 1 and tokens == rest - 1:
+            tokens -= 1
+        return tokens, "last" if tokens == rest else "none"
 
     def append(self, token: int) -> None:
         """One token was generated."""
