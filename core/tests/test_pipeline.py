@@ -139,6 +139,17 @@ def test_another_scheduler_takes_over_what_waits_and_runs(tiny):
             pipeline.use_scheduler("fifoo")
 
 
+@pytest.mark.parametrize(("options", "slots"), [({}, 32), ({"max_sequences": 3}, 3)])
+def test_throughput_is_preferred_where_config_leaves_it_open(tiny, options, slots):
+    """A batch runs 32 sequences at once, and gives what each would give alone; what config says stays."""
+    prompts = [f"prompt {n}" for n in range(40)]
+    with Pipeline.from_config(config(tiny, scheduler={"use": "fifo", **options})) as pipeline:
+        pipeline.prefer_throughput()
+        assert pipeline.load().describe()["max_sequences"] == slots
+        together = [each.tokens for each in pipeline.model.batch(prompts, max_new_tokens=5, ignore_eos=True)]
+        assert [pipeline.model.generate(each, max_new_tokens=5, ignore_eos=True).tokens for each in prompts] == together
+
+
 def test_observers_see_everything_and_break_nothing(tiny, add, caplog):
     """They are told of the beginning, of each request and of the end; one that fails is logged."""
     add("observer", "witness", WITNESS)

@@ -24,6 +24,7 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_co
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
+from llmasos.system.options.fields import fields_of
 from llmasos.system.store import Store
 from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
 
@@ -151,6 +152,18 @@ class Pipeline:
         config = as_component(scheduler, "scheduler", options)
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
+
+    def prefer_throughput(self, *, model: str | None = None) -> None:
+        """Let ``BATCH_SEQUENCES`` sequences run at once where the scheduler has ``max_sequences`` and config leaves it open: for
+        batches, to be called before the model is loaded."""
+        from llmasos.runtime.tasks.batch import BATCH_SEQUENCES
+
+        host = self._host(model)
+        config = host.scheduler
+        options = self._composer.component("scheduler", config.use).component.options
+        if "max_sequences" in {field.key for field in fields_of(options)} and "max_sequences" not in config.options:
+            wider = attrs.evolve(config, options={**config.options, "max_sequences": BATCH_SEQUENCES})
+            host.use_scheduler(wider, functools.partial(self._composer.policy, wider))
 
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any

@@ -16,10 +16,13 @@ from llmasos_hookspecs import Row
 
 Start = Callable[..., OnnxEngine]
 TOKENS = np.random.default_rng(5).integers(0, 101, 90).tolist()
-#: How a model of float weights is computed: in floats, in 8 bits, in 4 bits with a prompt's activations in floats or in 8 bits.
+#: How a model of float weights is computed: in floats, in 8 bits, in 4 bits, with a prompt's activations in 8 or 16 bits or in floats.
 WAYS = {
     "fp32": Options(precision="fp32"),
-    "int8": Options(precision="int8"),
+    "int8": Options(precision="int8", prefill_activations="int8"),
+    "int8_channel": Options(precision="int8_channel"),
+    "int8, prompts in 16 bits": Options(precision="int8", prefill_activations="int16"),
+    "int4, prompts in 16 bits": Options(precision="int4", prefill_activations="int16"),
     "int4": Options(precision="int4", prefill_activations="int8"),
     "int4, prompts in float": Options(precision="int4", prefill_activations="fp32"),
 }
@@ -66,7 +69,7 @@ def test_a_prompt_gets_the_same_bits_in_any_chunks_and_company(checkpoints, star
     np.testing.assert_array_equal(beside, expected[:17])
 
 
-@pytest.mark.parametrize("way", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("way", ["fp32", "int8", "int8_channel", "int4"])
 def test_where_one_session_does_both_a_prompt_gets_the_bits_of_generated_tokens(checkpoints, start: Start, way: str) -> None:
     engine = start(checkpoints["llama"], WAYS[way])
     slot = engine.open()

@@ -128,6 +128,7 @@ def _evaluate_task(
     for name in models or o.CONFIGURED:
         pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
         with pipeline, sink.progress(f"{task} by {name or chosen.name}", None, "") as progress:
+            pipeline.prefer_throughput(model=chosen.name)
             label = name or pipeline.config.models[chosen.name].source
             done = 0
 

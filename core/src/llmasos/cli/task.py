@@ -46,6 +46,7 @@ def task(
             return 0
         inputs = read_inputs(found.inputs, context.args)
         if batch is not None or output is not None:
+            pipeline.prefer_throughput(model=chosen.name)
             return _run_batch(name, found, chosen, batch, output, inputs, workers, as_json=as_json, quiet=quiet)
         if not as_json and hasattr(found, "stream"):
             for piece in pipeline.stream(name, model=chosen.name, **inputs):

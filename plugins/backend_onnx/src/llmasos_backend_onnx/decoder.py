@@ -21,63 +21,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import attrs
 import numpy as np
 
-from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
+from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
+from llmasos_backend_onnx.integer import RowMatrix
 from llmasos_backend_onnx.linear import Weights, choose, emit, loses
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, QuantizedTensor, Tensor, as_float32
-
-#: The graph's name in its folder.
-MODEL: Final = "model.onnx"
-#: The same graph with float activations, where it has 4-bit layers.
-FLOAT_MODEL: Final = "model_float_activations.onnx"
 
 
 @attrs.define
 class Built:
     """What was built: for the engine's info and the cache's index.
 
-    ``four_bit``: there are 4-bit layers, and so a second graph, ``FLOAT_MODEL``.
+    ``graphs``: the name of each graph in the folder, and the bytes of its weights in memory.
     """
 
-    weight_bytes: int
-    four_bit: bool
+    graphs: dict[str, int]
     dtype: str
     notes: tuple[str, ...]
 
 
-def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, progress: Progress) -> Built:
-    """Write the graph and its weights into ``folder``.
+def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, progress: Progress, *, integer: bool) -> Built:
+    """Write the graph and its weights into ``folder``: ``MODEL``, ``FLOAT_MODEL`` where it has 4-bit layers, and if ``integer``
+    ``INTEGER_MODEL`` where it has quantised ones.
 
     Raises:
         UnsupportedModel: the checkpoint is no Llama-family decoder.
         CheckpointError: a tensor is missing or damaged.
     """
     with GraphWriter(folder) as writer:
-        decoder = _Decoder(checkpoint, writer, precision, progress)
+        decoder = _Decoder(checkpoint, writer, precision, progress, integer=integer)
         decoder.build()
-        writer.save(MODEL)
-        if 4 in decoder.bits:
-            writer.save(FLOAT_MODEL, float_activations=True)
-        return Built(weight_bytes=writer.weight_bytes, four_bit=4 in decoder.bits, dtype=decoder.dtype(), notes=decoder.notes())
+        names = [MODEL]
+        names += [FLOAT_MODEL] * (4 in decoder.blocks)
+        names += [INTEGER_MODEL] * (integer and bool(decoder.blocks))
+        return Built(graphs={name: writer.save(name) for name in names}, dtype=decoder.dtype(), notes=decoder.notes())
 
 
 class _Decoder:
-    def __init__(self, checkpoint: Checkpoint, writer: GraphWriter, precision: Precision, progress: Progress) -> None:
+    def __init__(self, checkpoint: Checkpoint, writer: GraphWriter, precision: Precision, progress: Progress, *, integer: bool) -> None:
         self.checkpoint = checkpoint
         self.config: DecoderConfig = checkpoint.decoder
         self.writer = writer
         self.precision = precision
         self.progress = progress
+        self.integer = integer
         self.names = set(checkpoint.names())
         self.rounded = 0
         self.dequantized = 0
         self.bits: list[int] = []
+        #: Bits of the matrices that are kept in blocks.
+        self.blocks: set[int] = set()
 
     def build(self) -> None:
         config, writer = self.config, self.writer
@@ -118,7 +116,8 @@ class _Decoder:
         """What the user should know of the weights."""
         notes = []
         if self.rounded:
-            notes.append(f"precision = {self.precision!r} rounded {self.rounded} weight matrices to fewer bits than they are stored in.")
+            what = "to 8 bits with one scale a row" if self.precision == "int8_channel" else "to fewer bits than they are stored in"
+            notes.append(f"precision = {self.precision!r} rounded {self.rounded} weight matrices {what}.")
         if self.dequantized:
             notes.append(
                 f"{self.dequantized} quantised weight matrices are computed in float32, since ONNX Runtime has no blocks for their groups."
@@ -235,7 +234,7 @@ class _Decoder:
         weights = choose([tensor], precision)
         assert weights is not None
         self._count([tensor], weights, precision)
-        logits = emit(self.writer, "head", weights, normed)
+        logits = emit(self.writer, "head", weights, normed, integer=self.integer)
         self.writer.output("logits", np.float32, ["W", self.config.vocab_size])
         self.writer.node("Identity", [logits], "logits")
 
@@ -251,7 +250,7 @@ class _Decoder:
         if weights is not None:
             self._count(tensors, weights, self.precision)
             biases = np.concatenate([self._vector(f"{part}.bias") for part in parts]) if bias else None
-            return [emit(self.writer, name, weights, value, biases)]
+            return [emit(self.writer, name, weights, value, biases, integer=self.integer)]
         return [output for part in parts for output in self._joined(f"{name}.{part.rpartition('.')[2]}", [part], value, bias=bias)]
 
     def _split(self, name: str, parts: Sequence[str], value: str, widths: Sequence[int], *, bias: bool = False) -> list[str]:
@@ -265,9 +264,10 @@ class _Decoder:
 
     def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
         """Keep account of what became of stored tensors."""
-        blocked = isinstance(weights, BlockMatrix)
-        self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 32)
-        if blocked:
+        if isinstance(weights, BlockMatrix):
+            self.blocks.add(weights.bits)
+        self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 8 if isinstance(weights, RowMatrix) else 32)
+        if isinstance(weights, BlockMatrix | RowMatrix):
             self.rounded += sum(loses(tensor, precision) for tensor in tensors)
         elif precision != "fp32":
             self.dequantized += sum(isinstance(tensor, QuantizedTensor) for tensor in tensors)

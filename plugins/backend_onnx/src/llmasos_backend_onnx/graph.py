@@ -14,6 +14,12 @@ from onnx import TensorProto, helper
 
 #: Name of the weights' file in the model's folder.
 WEIGHTS: Final = "weights.bin"
+#: The graph of a model.
+MODEL: Final = "model.onnx"
+#: The same with float activations for its 4-bit layers.
+FLOAT_MODEL: Final = "model_float_activations.onnx"
+#: The same with products of bytes for its quantised layers: see ``integer``.
+INTEGER_MODEL: Final = "model_integer_products.onnx"
 #: Domain of ONNX Runtime's own operators.
 CONTRIB: Final = "com.microsoft"
 _ALIGNMENT: Final = 4096
@@ -25,10 +31,11 @@ class GraphWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.weight_bytes = 0
         self._file = (folder / WEIGHTS).open("wb")
-        self._nodes: list[onnx.NodeProto] = []
+        self._nodes: list[tuple[onnx.NodeProto, str | None]] = []
         self._initializers: dict[str, TensorProto] = {}
+        self._sizes: dict[str, int] = {}
+        self._sources: dict[str, str] = {}
         self._values: set[str] = set()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -47,10 +54,15 @@ class GraphWriter:
         self._outputs.append(helper.make_tensor_value_info(name, _onnx_type(np.dtype(dtype)), shape))
         return name
 
-    def node(self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], *, domain: str = "", **attributes: Any) -> str:
-        """Add a node and return its first output; an empty name stands for an input or output left out."""
+    def node(
+        self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], *, domain: str = "", only: str | None = None, **attributes: Any
+    ) -> str:
+        """Add a node and return its first output; an empty name stands for an input or output left out.
+
+        ``only``: the graph that it stands in; None: all that ``save`` writes and that need it.
+        """
         names = [outputs] if isinstance(outputs, str) else list(outputs)
-        self._nodes.append(helper.make_node(op, list(inputs), names, name=f"{names[0]}:{op}", domain=domain, **attributes))
+        self._nodes.append((helper.make_node(op, list(inputs), names, name=f"{names[0]}:{op}", domain=domain, **attributes), only))
         self._values.update(names)
         return names[0]
 
@@ -70,45 +82,51 @@ class GraphWriter:
             self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
             self._refer(proto, self._file.tell(), array.nbytes)
             self._file.write(array.view(np.uint8).reshape(-1).data)
-        self.weight_bytes += array.nbytes
         self._initializers[name] = proto
+        self._sizes[name] = array.nbytes
         return name
 
     def view(self, name: str, source: str, shape: Sequence[int]) -> str:
-        """Add an initializer of another shape over the bytes of the one called ``source``."""
+        """Add an initializer of another shape over the bytes of the one called ``source``, or over the first of them."""
         original = self._initializers[source]
         proto = TensorProto()
         proto.CopyFrom(original)
         proto.name = name
         del proto.dims[:]
         proto.dims.extend(shape)
+        length = int(np.prod(shape)) * helper.tensor_dtype_to_np_dtype(proto.data_type).itemsize
+        if proto.data_location == TensorProto.EXTERNAL:
+            next(entry for entry in proto.external_data if entry.key == "length").value = str(length)
+        else:
+            proto.raw_data = proto.raw_data[:length]
         self._initializers[name] = proto
+        self._sizes[name] = length
+        self._sources[name] = source
         return name
 
-    def save(self, name: str, *, float_activations: bool = False) -> None:
-        """Write the graph itself as ``folder / name``; several may share the weights.
+    def save(self, name: str) -> int:
+        """Write the graph ``name`` itself as ``folder / name``; several may share the weights. What its outputs do not need is left out.
 
-        ``float_activations``: 4-bit products take their inputs as they are, not rounded to 8 bits.
+        Returns the bytes of its weights in memory.
         """
-        nodes = [_with_float_activations(node) for node in self._nodes] if float_activations else self._nodes
-        graph = helper.make_graph(nodes, "decoder", self._inputs, self._outputs, list(self._initializers.values()))
+        needed = {output.name for output in self._outputs}
+        nodes: list[onnx.NodeProto] = []
+        for node, only in reversed(self._nodes):
+            if only in (None, name) and needed.intersection(node.output):
+                nodes.append(node)
+                needed.update(filter(None, node.input))
+        initializers = {key: proto for key, proto in self._initializers.items() if key in needed}
+        graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
         onnx.save_model(model, self.folder / name)
+        # What is all of another one shares its memory; a part of it is packed anew.
+        shared = {key for key, source in self._sources.items() if source in needed and self._sizes[key] == self._sizes[source]}
+        return sum(self._sizes[key] for key in initializers if key not in shared)
 
     def _refer(self, proto: TensorProto, offset: int, length: int) -> None:
         proto.data_location = TensorProto.EXTERNAL
         for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
             proto.external_data.add(key=key, value=value)
-
-
-def _with_float_activations(node: onnx.NodeProto) -> onnx.NodeProto:
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if node.op_type != "MatMulNBits" or attributes["bits"].i != 4:
-        return node
-    changed = onnx.NodeProto()
-    changed.CopyFrom(node)
-    next(attribute for attribute in changed.attribute if attribute.name == "accuracy_level").i = 1
-    return changed
 
 
 def _onnx_type(dtype: np.dtype[Any]) -> int:

@@ -35,4 +35,4 @@ def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> 
 def llmasos_predict(checkpoint: Checkpoint, options: Options, context: Context) -> MemoryEstimate | None:
     from llmasos_backend_onnx.memory import predict
 
-    return predict(checkpoint, options)
+    return predict(checkpoint, options, context.limits)

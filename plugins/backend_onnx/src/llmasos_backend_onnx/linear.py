@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
+from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
+from llmasos_backend_onnx.integer import RowMatrix, emit_product, round_rows
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import DEFAULT_BLOCK, BlockMatrix, block_of, pack, quantize, stack
 from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 
 Floats = npt.NDArray[np.float32]
-#: The weights of a linear layer: float32 [rows, columns], or blocks of codes.
-Weights = Floats | BlockMatrix
+#: The weights of a linear layer: float32 [rows, columns], blocks of codes, or rows of them.
+Weights = Floats | BlockMatrix | RowMatrix
 
 
 def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
@@ -24,6 +25,8 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
     """
     if precision == "fp32" or (precision == "auto" and not any(isinstance(tensor, QuantizedTensor) for tensor in tensors)):
         return np.concatenate([as_float32(tensor) for tensor in tensors])
+    if precision == "int8_channel":
+        return round_rows(np.concatenate([as_float32(tensor) for tensor in tensors]), bits=8)
     if precision == "auto" and not all(isinstance(tensor, QuantizedTensor) for tensor in tensors):
         return None
     wanted = {"int8": 8, "int4": 4}.get(precision)
@@ -39,7 +42,9 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
 
 
 def loses(tensor: Tensor, precision: Precision) -> bool:
-    """Whether ``precision`` rounds the tensor to fewer bits than it is stored in."""
+    """Whether ``precision`` rounds the tensor: to fewer bits than it is stored in, or to one scale a row."""
+    if precision == "int8_channel":
+        return True
     bits = {"int8": 8, "int4": 4}.get(precision, 32)
     return bits < (tensor.bits if isinstance(tensor, QuantizedTensor) else 32)
 
@@ -57,13 +62,24 @@ def _quantized(tensor: Tensor, bits: int | None) -> QuantizedTensor:
     return quantize(as_float32(tensor), bits, DEFAULT_BLOCK)
 
 
-def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Floats | None = None) -> str:
-    """Nodes for ``value @ weights.T + bias``; returns the name of the result, whose last dimension is the weights' rows."""
-    if not isinstance(weights, BlockMatrix):
-        product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
-        if bias is None:
-            return product
-        return writer.node("Add", [product, writer.constant(f"{name}.bias", bias)], f"{name}.output")
+def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Floats | None = None, *, integer: bool = False) -> str:
+    """Nodes for ``value @ weights.T + bias``; returns the name of the result, whose last dimension is the weights' rows.
+
+    Blocks of codes get nodes for ``MODEL`` and others for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``.
+    """
+    if isinstance(weights, RowMatrix):
+        return emit_product(writer, name, weights, value, bias, only=MODEL)
+    if isinstance(weights, BlockMatrix):
+        if integer:
+            emit_product(writer, name, round_rows(weights.dequantize(), bits=16), value, bias, only=INTEGER_MODEL)
+        return _emit_blocks(writer, name, weights, value, bias)
+    product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
+    if bias is None:
+        return product
+    return writer.node("Add", [product, writer.constant(f"{name}.bias", bias)], f"{name}.output")
+
+
+def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: str, bias: Floats | None) -> str:
     zero_points = weights.packed_zero_points()
     inputs = [
         _with_sums(writer, value, weights) if weights.sums else value,
@@ -75,17 +91,21 @@ def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Flo
     ]
     while not inputs[-1]:
         inputs.pop()
-    return writer.node(
-        "MatMulNBits",
-        inputs,
-        f"{name}.product",
-        domain=CONTRIB,
-        K=weights.columns + 2 * weights.sums,
-        N=weights.rows,
-        bits=weights.bits,
-        block_size=weights.block,
-        accuracy_level=4,  # activations rounded to 8 bits, block by block: 4 times as fast, and a KL of about 1e-3
-    )
+    # Level 4 rounds activations to 8 bits, block by block: 4 times as fast for a few rows, and a KL of about 1e-3. Level 1 takes floats.
+    for graph, level in ((MODEL, 4), (FLOAT_MODEL, 1 if weights.bits == 4 else 4)):
+        writer.node(
+            "MatMulNBits",
+            inputs,
+            f"{name}.product",
+            domain=CONTRIB,
+            only=graph,
+            K=weights.columns + 2 * weights.sums,
+            N=weights.rows,
+            bits=weights.bits,
+            block_size=weights.block,
+            accuracy_level=level,
+        )
+    return f"{name}.product"
 
 
 def _with_sums(writer: GraphWriter, value: str, weights: BlockMatrix) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos_backend_onnx.artifact import cache_key, obtain
-from llmasos_backend_onnx.cpu import prefills_in_float
-from llmasos_backend_onnx.decoder import FLOAT_MODEL, MODEL, build_decoder
+from llmasos_backend_onnx.cpu import check_byte_products, prefill_activations
+from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
+from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
@@ -19,7 +20,7 @@ from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
-_GRAPH_VERSION: Final = 4
+_GRAPH_VERSION: Final = 5
 
 
 #: Formats of checkpoints that hold a graph already.
@@ -48,28 +49,36 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     Raises:
         UnsupportedModel: the checkpoint is no Llama-family decoder.
         CheckpointError: a tensor is missing or damaged.
+        ConfigError: the options ask for what this CPU does not compute exactly.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
     check_tensors(checkpoint)
-    config = checkpoint.decoder
-    key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, version=_GRAPH_VERSION)
+    config, limits = checkpoint.decoder, context.limits
+    if options.precision == "int8_channel":
+        check_byte_products("precision", "int8_channel")
+    activations = prefill_activations(options, config, limits)
+    integer = activations == "int16"
+    key = cache_key(
+        digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, integer=integer, version=_GRAPH_VERSION
+    )
 
     def write(folder: Path) -> dict[str, Any]:
         with context.progress("Building the ONNX decoder", total=config.num_layers + 1, unit="layers") as progress:
-            return attrs.asdict(build_decoder(checkpoint, folder, options.precision, progress))
+            return attrs.asdict(build_decoder(checkpoint, folder, options.precision, progress, integer=integer))
 
     folder, built = obtain(context.cache, key, write)
     for note in built["notes"]:
         context.note(note)
-    limits = context.limits
     kv_bytes = 2 * config.num_layers * config.kv_width * 4
-    twice = built["four_bit"] and prefills_in_float(options)
-    weight_bytes = built["weight_bytes"] * (2 if twice else 1)
+    graphs: dict[str, int] = built["graphs"]
+    second = {"int16": INTEGER_MODEL, "fp32": FLOAT_MODEL}.get(activations, MODEL)
+    twice = second in graphs and second != MODEL
+    weight_bytes = graphs[MODEL] + (graphs[second] if twice else 0)
     room = kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
     decode = open_session(folder / MODEL, threads=threads, spin=options.spin, provider=options.provider)
-    prefill = open_session(folder / FLOAT_MODEL, threads=threads, spin=options.spin, provider=options.provider) if twice else decode
+    prefill = open_session(folder / second, threads=threads, spin=options.spin, provider=options.provider) if twice else decode
     # Behind the longest sequence there must be room for the filler of a run.
     places = length + options.prefill_chunk + 1
     cache = KVCache(

@@ -4,48 +4,69 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmasos_backend_onnx.cpu import prefills_in_float
+import attrs
+
+from llmasos_backend_onnx.cpu import PRODUCT_BYTES, prefill_activations
+from llmasos_backend_onnx.integer import RowMatrix
 from llmasos_backend_onnx.linear import choose
 from llmasos_backend_onnx.options import Options, Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
-from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, MemoryEstimate, QuantizedTensor, Tensor
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor
 
 #: Rows that are packed to see what the others will take.
 _ROWS: Final = 8
 
 
-def predict(checkpoint: Checkpoint, options: Options) -> MemoryEstimate | None:
+def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> MemoryEstimate | None:
     """What ``build`` makes of the checkpoint, taking every layer for one like the first; None for exports, which stay as they are."""
     if checkpoint.format not in NEUTRAL_FORMATS:
         return None
     config, precision = checkpoint.decoder, options.precision
-    weights, four_bit = 0, False
+    norms = 0
+    matrices = _Matrices()
     for name, shape in config.tensor_shapes().items():
         if len(shape) == 1:
-            weights += 4 * shape[0]
+            norms += 4 * shape[0]
         elif name.startswith("model.layers.0."):
-            size, bits = _packed(checkpoint.tensor(name), precision)
-            weights += config.num_layers * size
-            four_bit |= bits == 4
+            matrices.add(checkpoint.tensor(name), precision, config.num_layers)
     table = checkpoint.tensor("model.embed_tokens.weight")
-    head = table if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
     # As the graph is built: a head keeps 8 bits where 4 are asked for, and a tied one shares the codes of an embedding that has some.
-    size, bits = _packed(head, "int8" if precision == "int4" else precision)
+    head = table if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
+    matrices.add(head, "int8" if precision == "int4" else precision)
     embedded, shared = _embedding(table, precision)
-    weights += size + (0 if shared and config.tie_embeddings and precision in ("auto", "int8") else embedded)
-    four_bit |= bits == 4
-    copies = 2 if four_bit and prefills_in_float(options) else 1
-    return MemoryEstimate(weight_bytes=copies * weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * 4)
+    apart = 0 if shared and config.tie_embeddings and precision in ("auto", "int8") else embedded
+    weights = norms + apart + matrices.bytes
+    activations = prefill_activations(options, config, limits)
+    if activations == "fp32" and matrices.four_bit:
+        weights *= 2
+    elif activations == "int16" and matrices.products:
+        weights += norms + embedded + matrices.floats + matrices.products
+    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * 4)
 
 
-def _packed(tensor: Tensor, precision: Precision) -> tuple[int, int]:
-    """Bytes of a linear layer's matrix, and the bits of its codes; 32 for floats."""
-    part = _first_rows(tensor)
-    weights = choose([part], precision)
-    assert weights is not None
-    if not isinstance(weights, BlockMatrix):
-        return 4 * tensor.shape[0] * tensor.shape[1], 32
-    return _bytes(weights) * tensor.shape[0] // part.shape[0], weights.bits
+@attrs.define
+class _Matrices:
+    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes."""
+
+    bytes: int = 0
+    floats: int = 0
+    products: int = 0
+    four_bit: bool = False
+
+    def add(self, tensor: Tensor, precision: Precision, times: int = 1) -> None:
+        part = _first_rows(tensor)
+        weights = choose([part], precision)
+        assert weights is not None
+        rows, columns = tensor.shape
+        if isinstance(weights, BlockMatrix):
+            self.bytes += times * (_bytes(weights) * rows // part.shape[0])
+            self.products += times * rows * (PRODUCT_BYTES * columns + 4)
+            self.four_bit |= weights.bits == 4
+        elif isinstance(weights, RowMatrix):
+            self.bytes += times * rows * (columns + 4)
+        else:
+            self.bytes += times * 4 * rows * columns
+            self.floats += times * 4 * rows * columns
 
 
 def _embedding(table: Tensor, precision: Precision) -> tuple[int, bool]:

@@ -18,8 +18,10 @@ from llmasos.runtime.tasks.rows import Row, read_rows
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
 
+#: Sequences that a batch runs at once where nobody says: each computes more slowly than one of a few, all together are done sooner.
+BATCH_SEQUENCES = 32
 #: Rows on their way at once. More than a scheduler runs at once, so that it always has a next one to choose.
-DEFAULT_WORKERS = 16
+DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
 
 
 @attrs.frozen(kw_only=True)
