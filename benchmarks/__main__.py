@@ -29,6 +29,11 @@ from llmasos.system.folders import cache_folder
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx auto": ("llmasos_engine", {"loader": {"use": "onnx"}}),
     "onnx auto, inexact drafts": ("llmasos_engine", {"loader": {"use": "onnx", "exact_drafts": False}}),
+    "onnx int8_channel": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "int8_channel"}}),
+    "onnx int8_channel, inexact drafts": (
+        "llmasos_engine",
+        {"loader": {"use": "onnx", "precision": "int8_channel", "exact_drafts": False}},
+    ),
     "onnx int8": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "int8"}}),
     "onnx fp32": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "fp32"}}),
     "torch auto": ("llmasos_engine", {"loader": {"use": "torch"}}),
