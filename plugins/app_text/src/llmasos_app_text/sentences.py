@@ -49,6 +49,8 @@ def chunks(text: str, tokens: int, tokenizer: Tokenizer, *, across_paragraphs: b
     Only a sentence that is longer than ``tokens`` by itself is cut, at white space where it has any. With ``across_paragraphs``
     off, no chunk holds parts of two paragraphs.
     """
+    if across_paragraphs and text and len(tokenizer.encode(text, special=False)) <= tokens:
+        return [text]
     found: list[str] = []
     for block in (text,) if across_paragraphs else paragraphs(text):
         open_chunk, size = "", 0

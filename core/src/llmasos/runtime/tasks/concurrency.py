@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import attrs
@@ -59,6 +60,7 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
     source = iter(items)
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="llmasos-task")
     running: dict[Future[R], T] = {}
+    over: SimpleQueue[Future[R]] = SimpleQueue()
     try:
         while True:
             # One item more than there are threads, so that none waits for this loop.
@@ -67,10 +69,14 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
                     item = next(source)
                 except StopIteration:
                     break
-                running[pool.submit(_patiently, call, item)] = item
+                future = pool.submit(_patiently, call, item)
+                running[future] = item
+                future.add_done_callback(over.put)
             if not running:
                 return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done = [over.get()]
+            while not over.empty():
+                done.append(over.get())
             fatal = [future for future in done if not isinstance(future.exception(), RequestError | None)]
             finished = [_finished(future, running.pop(future)) for future in done if future not in fatal]
             if finished:
