@@ -12,6 +12,7 @@ import pytest
 
 from llmasos.pipeline import Pipeline
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.tasks.batch import batch_sequences
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -139,15 +140,20 @@ def test_another_scheduler_takes_over_what_waits_and_runs(tiny):
             pipeline.use_scheduler("fifoo")
 
 
-@pytest.mark.parametrize(("options", "slots"), [({}, 32), ({"max_sequences": 3}, 3)])
+@pytest.mark.parametrize(("options", "slots"), [({}, 64), ({"max_sequences": 3}, 3)])
 def test_throughput_is_preferred_where_config_leaves_it_open(tiny, options, slots):
-    """A batch runs 32 sequences at once, and gives what each would give alone; what config says stays."""
+    """A batch of a small model runs 64 sequences at once, and gives what each would give alone; what config says stays."""
     prompts = [f"prompt {n}" for n in range(40)]
     with Pipeline.from_config(config(tiny, scheduler={"use": "fifo", **options})) as pipeline:
         pipeline.prefer_throughput()
         assert pipeline.load().describe()["max_sequences"] == slots
         together = [each.tokens for each in pipeline.model.batch(prompts, max_new_tokens=5, ignore_eos=True)]
         assert [pipeline.model.generate(each, max_new_tokens=5, ignore_eos=True).tokens for each in prompts] == together
+
+
+@pytest.mark.parametrize(("memory", "expected"), [(1 << 40, 64), (40 * 2048 * 1000, 40), (-5, 8)])
+def test_a_batch_runs_as_many_sequences_as_memory_holds(memory, expected):
+    assert batch_sequences(memory, 1000) == expected
 
 
 def test_observers_see_everything_and_break_nothing(tiny, add, caplog):

@@ -154,16 +154,20 @@ class Pipeline:
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
 
     def prefer_throughput(self, *, model: str | None = None) -> None:
-        """Let ``BATCH_SEQUENCES`` sequences run at once where the scheduler has ``max_sequences`` and config leaves it open: for
-        batches, to be called before the model is loaded."""
-        from llmasos.runtime.tasks.batch import BATCH_SEQUENCES
+        """Let up to 64 sequences run at once, as half of the memory that is left has room for, where the scheduler has
+        ``max_sequences`` and config leaves it open: for batches, to be called before the model is loaded."""
+        from llmasos.hardware import probe
+        from llmasos.runtime.tasks.batch import batch_sequences
 
         host = self._host(model)
         config = host.scheduler
         options = self._composer.component("scheduler", config.use).component.options
-        if "max_sequences" in {field.key for field in fields_of(options)} and "max_sequences" not in config.options:
-            wider = attrs.evolve(config, options={**config.options, "max_sequences": BATCH_SEQUENCES})
-            host.use_scheduler(wider, functools.partial(self._composer.policy, wider))
+        if "max_sequences" in config.options or "max_sequences" not in {field.key for field in fields_of(options)}:
+            return
+        need, available = host.need(), probe().memory.available
+        left = min(available, self.config.resources.memory or available) - need.weights
+        wider = attrs.evolve(config, options={**config.options, "max_sequences": batch_sequences(left // 2, need.kv_bytes_per_token)})
+        host.use_scheduler(wider, functools.partial(self._composer.policy, wider))
 
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -42,6 +43,7 @@ class LabelScorer:
             raise RequestError(f"chunk_tokens is {chunk_tokens!r}, and it must be a whole number of at least 16.")
         self._calibrate = calibrate
         self._chunk_tokens = chunk_tokens
+        self._measuring = threading.Lock()
         self._biases: _Kept[list[float]] = weakref.WeakKeyDictionary()
         self._rooms: _Kept[int] = weakref.WeakKeyDictionary()
 
@@ -55,8 +57,10 @@ class LabelScorer:
         words = [f" {label.strip()}" for label in labels]
         parts = chunks(text.strip(), min(self._room(model, prompt_of, words), self._chunk_tokens), model.tokenizer) or [""]
         weights = [len(model.tokenizer.encode(part, special=False)) + 1 for part in parts] if len(parts) > 1 else [1]
+        bias = self._bias(model, prompt_of, words, wait=False) if self._calibrate else [0.0] * len(words)
         rows = [_log_probabilities(model, prompt_of(part.strip()), words) for part in parts]
-        bias = self._bias(model, prompt_of, words) if self._calibrate else [0.0] * len(words)
+        bias = bias or self._bias(model, prompt_of, words, wait=True)
+        assert bias is not None
         total = sum(weights)
         means = [sum(w * row[i] for w, row in zip(weights, rows, strict=True)) / total - bias[i] for i in range(len(words))]
         probabilities = dict(zip(labels, _softmax(means), strict=True))
@@ -72,13 +76,19 @@ class LabelScorer:
             raise RequestError(f"The labels and the instruction leave no room for a text in a context of {model.context_length} tokens.")
         return known[key]
 
-    def _bias(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str]) -> list[float]:
+    def _bias(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str], *, wait: bool) -> list[float] | None:
+        """The mean log probability of each label where there is nothing to judge; None where another thread is about to have it, unless
+        ``wait``: of the texts of a batch that come at once, one measures while the others are scored."""
         known = self._biases.setdefault(model, {})
         key = (prompt_of(""), *words)
-        if key not in known:
-            rows = [_log_probabilities(model, prompt_of(text), words) for text in CONTENT_FREE]
-            known[key] = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-        return known[key]
+        if key not in known and self._measuring.acquire(blocking=wait):
+            try:
+                if key not in known:
+                    rows = [_log_probabilities(model, prompt_of(text), words) for text in CONTENT_FREE]
+                    known[key] = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+            finally:
+                self._measuring.release()
+        return known.get(key)
 
 
 def _log_probabilities(model: TaskModel, prompt: str, words: Sequence[str]) -> list[float]:

@@ -26,7 +26,7 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
-from llmasos_backend_onnx.integer import RowMatrix
+from llmasos_backend_onnx.integer import RowMatrix, bound_of_norm
 from llmasos_backend_onnx.linear import Weights, choose, emit, loses
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
@@ -74,6 +74,8 @@ class _Decoder:
         self.rounded = 0
         self.dequantized = 0
         self.bits: list[int] = []
+        #: Norms and what none of their elements passes.
+        self.bounds: dict[str, float | None] = {}
         #: Bits of the matrices that are kept in blocks.
         self.blocks: set[int] = set()
 
@@ -165,12 +167,16 @@ class _Decoder:
         )
 
     def _first_norm(self, hidden: str) -> tuple[str, str]:
-        gamma = self.writer.constant("layers.0.norm", self._vector("model.layers.0.input_layernorm.weight"))
+        weights = self._vector("model.layers.0.input_layernorm.weight")
+        self.bounds["normed"] = bound_of_norm(weights)
+        gamma = self.writer.constant("layers.0.norm", weights)
         return hidden, self.writer.node("SimplifiedLayerNormalization", [hidden, gamma], "normed", axis=-1, epsilon=self.config.norm_eps)
 
     def _skip_norm(self, name: str, hidden: str, addend: str, norm: str, *, last: bool = False) -> tuple[str, str]:
         """``hidden + addend`` and its RMS norm."""
-        gamma = self.writer.constant(f"{name}.norm", self._vector(f"{norm}.weight"))
+        weights = self._vector(f"{norm}.weight")
+        self.bounds[f"{name}.normed"] = bound_of_norm(weights)
+        gamma = self.writer.constant(f"{name}.norm", weights)
         outputs = [f"{name}.normed"] if last else [f"{name}.normed", "", "", f"{name}.hidden"]
         self.writer.node("SkipSimplifiedLayerNormalization", [hidden, addend, gamma], outputs, domain=CONTRIB, epsilon=self.config.norm_eps)
         return f"{name}.hidden", f"{name}.normed"
@@ -234,7 +240,7 @@ class _Decoder:
         weights = choose([tensor], precision)
         assert weights is not None
         self._count([tensor], weights, precision)
-        logits = emit(self.writer, "head", weights, normed, integer=self.integer)
+        logits = emit(self.writer, "head", weights, normed, integer=self.integer, bound=self.bounds[normed])
         self.writer.output("logits", np.float32, ["W", self.config.vocab_size])
         self.writer.node("Identity", [logits], "logits")
 
@@ -250,7 +256,7 @@ class _Decoder:
         if weights is not None:
             self._count(tensors, weights, self.precision)
             biases = np.concatenate([self._vector(f"{part}.bias") for part in parts]) if bias else None
-            return [emit(self.writer, name, weights, value, biases, integer=self.integer)]
+            return [emit(self.writer, name, weights, value, biases, integer=self.integer, bound=self.bounds.get(value))]
         return [output for part in parts for output in self._joined(f"{name}.{part.rpartition('.')[2]}", [part], value, bias=bias)]
 
     def _split(self, name: str, parts: Sequence[str], value: str, widths: Sequence[int], *, bias: bool = False) -> list[str]:

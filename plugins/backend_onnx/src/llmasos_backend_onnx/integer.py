@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float32]
 _TOP: Final = 127
 #: Codes of a low byte for each of a high one: what rounding leaves is half a code up or down.
 _FINER: Final = 2 * _TOP
+#: How far over the usual a bound may be: 5 of 15 bits, which leaves 4 times the codes of a single byte.
+_SLACK: Final = 32
 #: What stands for 0 where activations are unsigned, as the operator's fast kernels want them.
 _ZERO: Final = 128
 
@@ -66,18 +68,35 @@ def round_rows(weights: Floats, *, bits: int) -> RowMatrix:
     return RowMatrix(high=high.astype(np.int8), low=low, scales=scales)
 
 
-def emit_product(writer: GraphWriter, name: str, matrix: RowMatrix, value: str, bias: Floats | None, *, only: str) -> str:
-    """Nodes for ``value @ matrix.T + bias`` in the graph ``only``; returns the name of the result."""
-    high, low, largest = _halves(writer, value, only)
-    high_step, low_step = _step(writer, "high", _TOP), _step(writer, "low", _TOP * _FINER)
+def bound_of_norm(gamma: Floats) -> float | None:
+    """What no element of an RMS norm with these weights passes; None where that is too far from what they usually reach.
+
+    The norm of n elements keeps each below the root of n, and of activations without outliers the largest is about 4: a bound over
+    ``_SLACK`` times as high would leave too few codes for them.
+    """
+    bound = float(np.sqrt(gamma.size) * np.abs(gamma).max())
+    usual = 4 * float(np.sqrt(np.mean(np.square(gamma, dtype=np.float64))))
+    return bound if 0 < bound <= _SLACK * usual else None
+
+
+def emit_product(
+    writer: GraphWriter, name: str, matrix: RowMatrix, value: str, bias: Floats | None, *, only: str, bound: float | None = None
+) -> str:
+    """Nodes for ``value @ matrix.T + bias`` in the graph ``only``; returns the name of the result.
+
+    ``bound``: what no element of the value passes; None: the largest magnitude of each token is looked for.
+    """
+    halves = _halves(writer, value, only, bound)
+    scales = writer.constant(f"{name}.row_scales", matrix.scales * np.float32(bound or 1))
+    high_step, low_step = _step(writer, "high", _TOP, 1), _step(writer, "low", _TOP * _FINER, 1)
 
     def product(codes: str, weights: str, step: str, result: str) -> str:
-        inputs = [codes, weights, step, writer.constant(f"{name}.row_scales", matrix.scales), _zero(writer)]
+        inputs = [codes, weights, step, scales, _zero(writer)]
         return writer.node("MatMulIntegerToFloat", inputs, f"{name}.{result}", domain=CONTRIB, only=only)
 
     if matrix.low is None:
         # One pass over the weights serves both halves of the activations, one below the other.
-        stacked = _shared(writer, "Concat", [high, low], f"{value}.stacked", only=only, axis=0)
+        stacked = _shared(writer, "Concat", [halves.high, halves.low], f"{value}.stacked", only=only, axis=0)
         both = product(stacked, writer.constant(f"{name}.high", matrix.high.T), high_step, "stacked")
         parts = [f"{name}.high_part", f"{name}.low_part"]
         writer.node("Split", [both], parts, only=only, axis=0)
@@ -86,40 +105,55 @@ def emit_product(writer: GraphWriter, name: str, matrix: RowMatrix, value: str, 
     else:
         # Low weights meet high activations and the other way round in one product of twice the columns.
         planes = writer.constant(f"{name}.planes", np.concatenate([matrix.high.T, matrix.low.T]))
-        joined = _shared(writer, "Concat", [low, high], f"{value}.joined", only=only, axis=-1)
+        joined = _shared(writer, "Concat", [halves.low, halves.high], f"{value}.joined", only=only, axis=-1)
         parts = [
-            product(high, writer.view(f"{name}.high", planes, matrix.high.T.shape), high_step, "high_part"),
+            product(halves.high, writer.view(f"{name}.high", planes, matrix.high.T.shape), high_step, "high_part"),
             product(joined, planes, low_step, "low_part"),
         ]
-    total = writer.node("Add", parts, f"{name}.total", only=only)
-    if bias is None:
-        return writer.node("Mul", [total, largest], f"{name}.product", only=only)
-    scaled = writer.node("Mul", [total, largest], f"{name}.scaled", only=only)
-    return writer.node("Add", [scaled, writer.constant(f"{name}.bias", bias)], f"{name}.product", only=only)
+    steps: list[tuple[str, str]] = [("Add", parts[1])]
+    steps += [] if halves.largest is None else [("Mul", halves.largest)]
+    steps += [] if bias is None else [("Add", writer.constant(f"{name}.bias", bias))]
+    result = parts[0]
+    for number, (op, operand) in enumerate(steps, start=1):
+        output = f"{name}.product" if number == len(steps) else f"{name}.sum{number}"
+        result = writer.node(op, [result, operand], output, only=only)
+    return result
 
 
-def _halves(writer: GraphWriter, value: str, only: str) -> tuple[str, str, str]:
-    """High and low bytes of a value [n, columns] in units of the largest magnitude of each token, and these magnitudes [n, 1]."""
-    names = (f"{value}.high", f"{value}.low", f"{value}.largest")
-    if not writer.has(names[0]):
-        high_step, low_step, zero = _step(writer, "high", _TOP), _step(writer, "low", _TOP * _FINER), _zero(writer)
+@attrs.frozen
+class _Halves:
+    """High and low bytes of a value [n, columns] in units of ``largest`` [n, 1], the largest magnitude of each token, or of its bound."""
+
+    high: str
+    low: str
+    largest: str | None
+
+
+def _halves(writer: GraphWriter, value: str, only: str, bound: float | None) -> _Halves:
+    found = _Halves(f"{value}.high", f"{value}.low", None if bound else f"{value}.largest")
+    if writer.has(found.high):
+        return found
+    zero, unit = _zero(writer), value
+    if found.largest is not None:
         magnitudes = writer.node("Abs", [value], f"{value}.magnitudes", only=only)
         most = writer.node("ReduceMax", [magnitudes], f"{value}.most", only=only, axes=[-1], keepdims=1)
-        writer.node("Max", [most, writer.constant("tiny", np.array([1e-30], dtype=np.float32))], names[2], only=only)
-        unit = writer.node("Div", [value, names[2]], f"{value}.unit", only=only)
-        writer.node("QuantizeLinear", [unit, high_step, zero], names[0], only=only)
-        coarse = writer.node("DequantizeLinear", [names[0], high_step, zero], f"{value}.coarse", only=only)
-        rest = writer.node("Sub", [unit, coarse], f"{value}.rest", only=only)
-        writer.node("QuantizeLinear", [rest, low_step, zero], names[1], only=only)
-    return names
+        writer.node("Max", [most, writer.constant("tiny", np.array([1e-30], dtype=np.float32))], found.largest, only=only)
+        unit = writer.node("Div", [value, found.largest], f"{value}.unit", only=only)
+    prefix = f"{value}." if bound else ""
+    high_step, low_step = _step(writer, f"{prefix}high", _TOP, bound or 1), _step(writer, f"{prefix}low", _TOP * _FINER, bound or 1)
+    writer.node("QuantizeLinear", [unit, high_step, zero], found.high, only=only)
+    coarse = writer.node("DequantizeLinear", [found.high, high_step, zero], f"{value}.coarse", only=only)
+    rest = writer.node("Sub", [unit, coarse], f"{value}.rest", only=only)
+    writer.node("QuantizeLinear", [rest, low_step, zero], found.low, only=only)
+    return found
 
 
 def _shared(writer: GraphWriter, op: str, inputs: list[str], output: str, *, only: str, axis: int) -> str:
     return output if writer.has(output) else writer.node(op, inputs, output, only=only, axis=axis)
 
 
-def _step(writer: GraphWriter, half: str, codes: int) -> str:
-    return writer.constant(f"{half}_step", np.array(1 / codes, dtype=np.float32))
+def _step(writer: GraphWriter, name: str, codes: int, most: float) -> str:
+    return writer.constant(f"{name}_step", np.array(most / codes, dtype=np.float32))
 
 
 def _zero(writer: GraphWriter) -> str:

@@ -62,16 +62,26 @@ def _quantized(tensor: Tensor, bits: int | None) -> QuantizedTensor:
     return quantize(as_float32(tensor), bits, DEFAULT_BLOCK)
 
 
-def emit(writer: GraphWriter, name: str, weights: Weights, value: str, bias: Floats | None = None, *, integer: bool = False) -> str:
+def emit(
+    writer: GraphWriter,
+    name: str,
+    weights: Weights,
+    value: str,
+    bias: Floats | None = None,
+    *,
+    integer: bool = False,
+    bound: float | None = None,
+) -> str:
     """Nodes for ``value @ weights.T + bias``; returns the name of the result, whose last dimension is the weights' rows.
 
-    Blocks of codes get nodes for ``MODEL`` and others for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``.
+    Blocks of codes get nodes for ``MODEL`` and others for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``. No element of the
+    value passes ``bound``, if there is one.
     """
     if isinstance(weights, RowMatrix):
-        return emit_product(writer, name, weights, value, bias, only=MODEL)
+        return emit_product(writer, name, weights, value, bias, only=MODEL, bound=bound)
     if isinstance(weights, BlockMatrix):
         if integer:
-            emit_product(writer, name, round_rows(weights.dequantize(), bits=16), value, bias, only=INTEGER_MODEL)
+            emit_product(writer, name, round_rows(weights.dequantize(), bits=16), value, bias, only=INTEGER_MODEL, bound=bound)
         return _emit_blocks(writer, name, weights, value, bias)
     product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
     if bias is None:

@@ -20,7 +20,7 @@ from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
-_GRAPH_VERSION: Final = 5
+_GRAPH_VERSION: Final = 6
 
 
 #: Formats of checkpoints that hold a graph already.

@@ -18,10 +18,18 @@ from llmasos.runtime.tasks.rows import Row, read_rows
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
 
-#: Sequences that a batch runs at once where nobody says: each computes more slowly than one of a few, all together are done sooner.
-BATCH_SEQUENCES = 32
+#: Sequences that a batch runs at once where nobody says and memory is plenty: each is slower than one of a few, all are done sooner.
+BATCH_SEQUENCES = 64
 #: Rows on their way at once. More than a scheduler runs at once, so that it always has a next one to choose.
 DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
+_LEAST_SEQUENCES = 8
+_ROW_TOKENS = 2048
+
+
+def batch_sequences(memory: int, kv_bytes_per_token: int) -> int:
+    """How many sequences a batch should run at once: as many as ``memory`` bytes have room for with 2,048 tokens each, from 8 to 64."""
+    room = memory // max(1, _ROW_TOKENS * kv_bytes_per_token)
+    return max(_LEAST_SEQUENCES, min(BATCH_SEQUENCES, room))
 
 
 @attrs.frozen(kw_only=True)
