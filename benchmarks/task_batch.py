@@ -1,0 +1,81 @@
+"""A task over many rows: one by one, and as a batch, in turn with the same model.
+
+python benchmarks/task_batch.py [--loader onnx] [--rows 200] [--rounds 3]
+
+Both keep what they learnt of the prompt; every round has texts of its own, so that neither finds them in the prefix cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from llmasos.pipeline import Pipeline
+from llmasos.runtime.tasks import run_batch
+from llmasos.system.config import Config
+
+_LABELS = ["sports", "cooking", "technology", "politics"]
+_WHO = ("The match", "Our team", "The soup", "A new phone", "The parliament", "The striker", "Fresh basil", "The update", "The minister")
+_WHAT = (
+    "ended two to one",
+    "needs ten minutes more",
+    "was released on Monday",
+    "lost the vote",
+    "tastes of lemon and pepper",
+    "runs faster than before",
+    "was praised by everyone",
+    "came as a surprise to many",
+)
+
+
+def main() -> None:
+    """Measure, and print rows a second, the ratio, and the largest difference of a probability."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loader", default="onnx")
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draw = random.Random(arguments.seed)
+    config = Config.from_mapping({"loader": arguments.loader, "resources": {"threads": 2}})
+    with Pipeline.from_config(config) as pipeline, tempfile.TemporaryDirectory() as folder:
+        pipeline.prefer_throughput()
+        task = pipeline.task("classify")
+        pipeline.run("classify", **_row(draw))
+        ratios: list[float] = []
+        for number in range(arguments.rounds + 1):  # the first is not counted
+            alone, together = ([_row(draw) for _ in range(arguments.rows)] for _ in range(2))
+            began = time.perf_counter()
+            for row in alone:
+                pipeline.run("classify", **row)
+            one_by_one = time.perf_counter() - began
+            began = time.perf_counter()
+            run_batch(task, pipeline.model, together, Path(folder) / f"{number}.jsonl")
+            batch = time.perf_counter() - began
+            if number:
+                ratios.append(one_by_one / batch)
+            print(f"one by one {arguments.rows / one_by_one:.1f} rows/s, batch {arguments.rows / batch:.1f} rows/s", flush=True)
+        answers = [json.loads(line)["output"]["probabilities"] for line in (Path(folder) / f"{number}.jsonl").read_text().splitlines()]
+        differences = [
+            abs(value - answer[label])
+            for row, answer in zip(together[:20], answers, strict=False)
+            for label, value in pipeline.run("classify", **row).probabilities.items()
+        ]
+        facts: dict[str, Any] = pipeline.model.describe()
+    print(f"{arguments.loader}, {facts['max_sequences']} sequences: batch / one by one {statistics.median(ratios):.2f} x")
+    print(f"largest difference of a probability alone and in a batch: {max(differences):.2g}")
+
+
+def _row(draw: random.Random) -> dict[str, Any]:
+    clause = lambda: f"{draw.choice(_WHO)} {draw.choice(_WHAT)}"  # noqa: E731
+    return {"text": f"{clause()} at {draw.randint(1, 12)} on day {draw.randint(1, 365)}, and {clause().lower()}.", "labels": _LABELS}
+
+
+if __name__ == "__main__":
+    main()
