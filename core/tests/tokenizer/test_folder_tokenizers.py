@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
+from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.tokenizer import tokenizer_from_folder
 from llmasos.runtime.tokenizer.ends import add_ends
+from llmasos.runtime.tokenizer.fast import FastTokenizer
 from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llmasos_hookspecs import CheckpointError, RequestError
 
@@ -46,6 +48,24 @@ def test_a_folder_gives_transformers_tokens(bos: bool, folder: Path, strings: li
         assert tokenizer.decode(ids, skip_special=False) == decoded
         assert tokenizer.decode(ids) == without
     assert (tokenizer.encode("x")[0] == 1) == bos
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "sentencepiece"])
+def test_continuations_are_as_they_are_where_all_is_written_together(
+    kind: str, folder: Path, strings: list[str], train_sentencepiece: Any
+) -> None:
+    """Behind prompts of up to some hundred tokens, of which only the last are read again."""
+    tokenizer = tokenizer_from_folder(folder)
+    if kind == "sentencepiece":
+        tokenizer = FastTokenizer(train_sentencepiece().backend, named={}, eos_token_ids=frozenset())
+    prompts = PromptEncoder(tokenizer, None)
+    continuations = [" sports", "sports", "\n", "  x", "天气", "'s", "ing", "😀", "</s>"]
+    for place in range(0, len(strings) - 20, 10):
+        prompt = "".join(strings[place : place + 1 + place % 20]) or "x"
+        head = prompts.encode(prompt)
+        for text, tail in zip(continuations, prompts.encode_continuations(prompt, head, continuations), strict=True):
+            whole = tokenizer.encode(prompt + text)
+            assert tail == (whole[len(head) :] if whole[: len(head)] == head else tokenizer.encode(text, special=False))
 
 
 def change(path: Path, **changes: Any) -> None:

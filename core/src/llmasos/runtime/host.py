@@ -99,9 +99,7 @@ class RunningModel:
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self.prompts.encode(prompt)
-        text = prompt if isinstance(prompt, str) else self.prompts.render(prompt)
-        special = isinstance(prompt, str) or self.prompts.template is None
-        tails = [self._tail(text, head, continuation, special) for continuation in continuations]
+        tails = self.prompts.encode_continuations(prompt, head, continuations)
         request = self._request(head, params)
         return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
 
@@ -120,16 +118,6 @@ class RunningModel:
         """Tokens that the request holds at most; one that is too long for the context is refused by the loop, not by the memory."""
         # Beams move together, so there must be room for all of them at once; whatever else a request forks can wait for its turn.
         return min(len(request.tokens) + new_tokens, self.loop.context_length) * max(1, request.sampling.num_beams)
-
-    def _tail(self, text: str, head: list[int], continuation: str, special: bool) -> list[int]:
-        """Tokens that ``continuation`` adds to ``text``, as they are where both are written together.
-
-        Where the two would grow into one token at the border, the continuation is taken by itself, so that all share the same prompt.
-        """
-        whole = self.prompts.tokenizer.encode(text + continuation, special=special)
-        if whole[: len(head)] == head:
-            return whole[len(head) :]
-        return self.prompts.tokenizer.encode(continuation, special=False)
 
 
 class ModelHost:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
+
+#: Tokens of a prompt that are read again with a continuation: no merge of characters is known to reach as far.
+_BORDER: Final = 16
 
 
 @attrs.frozen
@@ -31,6 +34,27 @@ class PromptEncoder:
             return self.tokenizer.encode(prompt)
         # The template writes the special tokens itself; without one the transcript is a plain text.
         return self.tokenizer.encode(self.render(prompt), special=self.template is None)
+
+    def encode_continuations(self, prompt: Prompt, head: list[int], continuations: Sequence[str]) -> list[list[int]]:
+        """Tokens that each continuation adds to a prompt of the tokens ``head``, as they are where both are written together.
+
+        Where the two would grow into one token at the border, the continuation is taken by itself, so that all share the same prompt.
+        A long prompt is not read again for each: its last tokens are enough where they come out as they stand in it.
+        """
+        text = prompt if isinstance(prompt, str) else self.render(prompt)
+        starts = [(text, head, isinstance(prompt, str) or self.template is None)]
+        near = head[-_BORDER:]
+        if len(near) < len(head) and text.endswith(end := self.tokenizer.decode(near, skip_special=False)):
+            starts.insert(0, (end, near, False))
+
+        def tail(continuation: str) -> list[int]:
+            for start, tokens, special in starts:
+                whole = self.tokenizer.encode(start + continuation, special=special)
+                if whole[: len(tokens)] == tokens:
+                    return whole[len(tokens) :]
+            return self.tokenizer.encode(continuation, special=False)
+
+        return [tail(continuation) for continuation in continuations]
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
         """Chat messages as text: through the template, else as a plain ``role: content`` transcript."""

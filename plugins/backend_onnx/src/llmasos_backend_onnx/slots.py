@@ -12,7 +12,7 @@ from llmasos_hookspecs import CapacityExceeded
 
 #: Bytes of keys and values that a closed slot may leave in memory: to give them back and get them anew took a tenth of the time in which
 #: a short text is scored.
-_LEFT: Final = 2 << 20
+_LEFT: Final = 4 << 20
 
 
 @attrs.define
