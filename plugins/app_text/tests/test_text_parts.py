@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from llmasos_app_text.conversations import ConversationFolder
 from llmasos_app_text.history import fit_history
 from llmasos_app_text.json_completion import complete_json, parse_json
+from llmasos_app_text.labels import CONTENT_FREE, LabelScorer
 from llmasos_app_text.passages import best_passages, split_passages
 from llmasos_app_text.prompting import head, tail, without_control_tokens
 from llmasos_app_text.sentences import chunks, paragraphs, sentences
@@ -83,6 +86,22 @@ def test_a_message_longer_than_the_context_loses_its_middle_and_says_how_much() 
     assert kept[0]["content"].startswith("begin ")
     assert kept[0]["content"].endswith(" end")
     assert (dropped, cut > 4400) == (0, True)
+
+
+def test_texts_that_come_at_once_measure_the_bias_of_labels_once() -> None:
+    """One of them does, while the others are scored; all get what they get alone."""
+    model = ScriptedTaskModel(likelihood=lambda text, label: time.sleep(0.002) or -0.1 * (len(text + label) % 7))
+    texts = [f"text {number}" for number in range(16)]
+    scorer = LabelScorer()
+
+    def score(text: str) -> dict[str, float]:
+        return scorer.score(model, lambda body: f"Text: {body}\nLabel:", text, ["good", "bad"]).probabilities
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        together = list(pool.map(score, texts))
+    assert len(model.calls) == len(texts) + len(CONTENT_FREE)
+    scorer = LabelScorer()
+    assert together == [score(text) for text in texts]
 
 
 def test_conversations_are_kept_listed_and_removed(tmp_path: Path) -> None:

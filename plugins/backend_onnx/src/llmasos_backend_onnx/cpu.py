@@ -21,7 +21,7 @@ PRODUCT_BYTES: Final = 3
 def prefill_activations(options: Options, config: DecoderConfig, limits: EngineLimits) -> Literal["fp32", "int16", "int8"]:
     """What quantised layers round a prompt's activations to: as the options say, or as the CPU is fastest.
 
-    On a CPU with AMX a prefill of SmolLM2 took 0.75 of the time in 16 bits, and 0.85 in float32, that it took in 8; on a Zen 4, with
+    On a CPU with AMX a prefill of SmolLM2 took 0.6 of the time in 16 bits, and 0.83 in float32, that it took in 8; on a Zen 4, with
     neither AMX nor two 512-bit FMA units a core, float32 took 1.2 of it.
 
     Raises ``ConfigError`` where the options ask for what this CPU does not compute exactly.

@@ -27,7 +27,7 @@ class OnnxEngine:
 
     A token that follows a prompt gets the same logits, to the bit, alone and in company. With the feature ``drafts`` it gets them one
     at a time or several (``Row.generated``) too, and a prompt gets the same in chunks of whatever size; it gets those of the tokens that
-    follow one where one session computes both, which is wherever 4-bit weights do not take a prompt's activations in float.
+    follow one where one session computes both, which is wherever quantised weights do not take a prompt's activations in more bits.
     """
 
     def __init__(self, info: EngineInfo, session: DecoderSession, cache: KVCache, *, prefill_chunk: int, kv_tokens: int | None) -> None:
