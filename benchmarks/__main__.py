@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 BATCHES = (1, 8, 32)
 STATIC_BATCH = 8
+#: Seconds between two engines.
+_PAUSE = 0.5
 
 
 def main() -> None:
@@ -90,7 +93,9 @@ def measure(workload: Workload, names: list[str], rounds: int, batches: list[int
             _compare(processes[name], workload, reference, figures[name])
             print(f"{name}: loaded", flush=True)
         for number in range(rounds):
-            for name, process in processes.items():
+            # There and back: who follows whom shows, since threads of the one before may still spin.
+            for name, process in list(processes.items())[:: -1 if number % 2 else 1]:
+                time.sleep(_PAUSE)
                 _measure_batches(process, workload, number, batches, figures[name])
                 if requests:
                     _measure_requests(process, workload, figures[name])
