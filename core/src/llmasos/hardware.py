@@ -199,7 +199,7 @@ def defaults(
     """
     threads = max(1, min(hardware.cpu.physical_cores, math.floor(hardware.cpu.usable_cores)))
     sequences, context = 8, context_length or 4096
-    room = max(0, min(hardware.memory.available, memory or hardware.memory.available) - weight_bytes) // 2
+    room = kv_room(hardware, weight_bytes=weight_bytes, memory=memory)
     while sequences * context * kv_bytes_per_token > room:
         if sequences > 4 or (context <= 4096 and sequences > 1):
             sequences //= 2
@@ -208,6 +208,11 @@ def defaults(
         else:
             break
     return Defaults(threads=threads, max_sequences=sequences, context_length=context)
+
+
+def kv_room(hardware: Hardware, *, weight_bytes: int, memory: int | None) -> int:
+    """Bytes for the KV cache of all sequences together: half of what the weights leave of ``memory``, else of what is available."""
+    return max(0, min(hardware.memory.available, memory or hardware.memory.available) - weight_bytes) // 2
 
 
 def measure_bandwidth(threads: int = 1, *, seconds: float = 0.5) -> Bandwidth:

@@ -156,7 +156,7 @@ class Pipeline:
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as half of the memory that is left has room for, where the scheduler has
         ``max_sequences`` and config leaves it open: for batches, to be called before the model is loaded."""
-        from llmasos.hardware import probe
+        from llmasos.hardware import kv_room, probe
         from llmasos.runtime.tasks.batch import batch_sequences
 
         host = self._host(model)
@@ -164,10 +164,9 @@ class Pipeline:
         options = self._composer.component("scheduler", config.use).component.options
         if "max_sequences" in config.options or "max_sequences" not in {field.key for field in fields_of(options)}:
             return
-        need, available = host.need(), probe().memory.available
-        left = min(available, self.config.resources.memory or available) - need.weights
-        wider = attrs.evolve(config, options={**config.options, "max_sequences": batch_sequences(left // 2, need.kv_bytes_per_token)})
-        host.use_scheduler(wider, functools.partial(self._composer.policy, wider))
+        need = host.need()
+        room = kv_room(probe(), weight_bytes=need.weights, memory=self.config.resources.memory)
+        self.use_scheduler(config.to_mapping(), model=host.name, max_sequences=batch_sequences(room, need.kv_bytes_per_token))
 
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any

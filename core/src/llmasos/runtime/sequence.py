@@ -130,21 +130,14 @@ class Sequence:
     def chunk(self, tokens: int) -> tuple[int, Want]:
         """How many of the next ``tokens`` to compute in one row, and which logits to ask for; a prompt never ends in a row of one token
         (see ``reusable``)."""
-        if self.logits_from is None:
-            rest = self.pending
-            if self.generated and not self.continued:
-                rest = self.prompt_length - self.computed
-            tokens = min(tokens, rest)
-            if not self.continued and tokens > 1 and tokens == rest - 1:
-                tokens -= 1
-            return tokens, "last" if tokens == self.pending else "none"
-        rest = self.logits_from + 1 - self.computed
-        if rest <= 1:
+        if self.logits_from is not None and self.computed >= self.logits_from:
             return min(tokens, _ALL_LOGITS), "all"
+        wanted = len(self.tokens) if self.logits_from is None else self.logits_from + 1
+        rest = (self.prompt_length if self.generated and not self.continued else wanted) - self.computed
         tokens = min(tokens, rest)
-        if tokens > 1 and tokens == rest - 1:
+        if not self.continued and tokens > 1 and tokens == rest - 1:
             tokens -= 1
-        return tokens, "last" if tokens == rest else "none"
+        return tokens, "last" if self.computed + tokens == wanted else "none"
 
     def append(self, token: int) -> None:
         """One token was generated."""

@@ -57,8 +57,8 @@ def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, pr
         decoder = _Decoder(checkpoint, writer, precision, progress, integer=integer)
         decoder.build()
         names = [MODEL]
-        names += [FLOAT_MODEL] * (4 in decoder.blocks)
-        names += [INTEGER_MODEL] * (integer and bool(decoder.blocks))
+        names += [FLOAT_MODEL] * (4 in decoder.bits)
+        names += [INTEGER_MODEL] * (integer and min(decoder.bits) < 32)
         return Built(graphs={name: writer.save(name) for name in names}, dtype=decoder.dtype(), notes=decoder.notes())
 
 
@@ -76,8 +76,6 @@ class _Decoder:
         self.bits: list[int] = []
         #: Norms and what none of their elements passes.
         self.bounds: dict[str, float | None] = {}
-        #: Bits of the matrices that are kept in blocks.
-        self.blocks: set[int] = set()
 
     def build(self) -> None:
         config, writer = self.config, self.writer
@@ -270,8 +268,6 @@ class _Decoder:
 
     def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
         """Keep account of what became of stored tensors."""
-        if isinstance(weights, BlockMatrix):
-            self.blocks.add(weights.bits)
         self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 8 if isinstance(weights, RowMatrix) else 32)
         if isinstance(weights, BlockMatrix | RowMatrix):
             self.rounded += sum(loses(tensor, precision) for tensor in tensors)

@@ -42,10 +42,6 @@ class RowMatrix:
     low: npt.NDArray[np.int8] | None
     scales: Floats
 
-    @property
-    def rows(self) -> int:
-        return self.high.shape[0]
-
     def dequantize(self) -> Floats:
         """The matrix that it stands for, float32 [rows, columns]."""
         codes = self.high.astype(np.float32)

@@ -24,21 +24,25 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
     ``auto`` keeps quantised tensors in the fewest of 4 or 8 bits that hold all of them, and floats as float32.
     """
     if precision == "fp32" or (precision == "auto" and not any(isinstance(tensor, QuantizedTensor) for tensor in tensors)):
-        return np.concatenate([as_float32(tensor) for tensor in tensors])
+        return _floats(tensors)
     if precision == "int8_channel":
-        return round_rows(np.concatenate([as_float32(tensor) for tensor in tensors]), bits=8)
+        return round_rows(_floats(tensors), bits=8)
     if precision == "auto" and not all(isinstance(tensor, QuantizedTensor) for tensor in tensors):
         return None
     wanted = {"int8": 8, "int4": 4}.get(precision)
     quantized = [_quantized(tensor, wanted) for tensor in tensors]
     blocks = [block_of(tensor) for tensor in quantized]
     if any(block is None for block in blocks):
-        return np.concatenate([as_float32(tensor) for tensor in tensors])
+        return _floats(tensors)
     block = min(block for block in blocks if block is not None)
     bits = wanted or (4 if all(tensor.bits <= 4 for tensor in quantized) else 8)
     if bits == 4 and not _all_or_none_with_sums(quantized, block):
         bits = 8
     return stack([pack(tensor, bits=bits, block=block) for tensor in quantized])
+
+
+def _floats(tensors: Sequence[Tensor]) -> Floats:
+    return np.concatenate([as_float32(tensor) for tensor in tensors])
 
 
 def loses(tensor: Tensor, precision: Precision) -> bool:

@@ -57,7 +57,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     if options.precision == "int8_channel":
         check_byte_products("precision", "int8_channel")
     activations = prefill_activations(options, config, limits)
-    integer = activations == "int16"
+    integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
     key = cache_key(
         digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, integer=integer, version=_GRAPH_VERSION
     )
@@ -71,14 +71,17 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         context.note(note)
     kv_bytes = 2 * config.num_layers * config.kv_width * 4
     graphs: dict[str, int] = built["graphs"]
-    second = {"int16": INTEGER_MODEL, "fp32": FLOAT_MODEL}.get(activations, MODEL)
-    twice = second in graphs and second != MODEL
-    weight_bytes = graphs[MODEL] + (graphs[second] if twice else 0)
+    for_prompts = {"int16": INTEGER_MODEL, "fp32": FLOAT_MODEL}.get(activations, MODEL)
+    if for_prompts not in graphs:
+        for_prompts = MODEL
+    weight_bytes = sum(graphs[name] for name in {MODEL, for_prompts})
     room = kv_tokens(limits, weight_bytes, kv_bytes)
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
-    decode = open_session(folder / MODEL, threads=threads, spin=options.spin, provider=options.provider)
-    prefill = open_session(folder / second, threads=threads, spin=options.spin, provider=options.provider) if twice else decode
+    sessions = {
+        name: open_session(folder / name, threads=threads, spin=options.spin, provider=options.provider)
+        for name in dict.fromkeys((MODEL, for_prompts))
+    }
     # Behind the longest sequence there must be room for the filler of a run.
     places = length + options.prefill_chunk + 1
     cache = KVCache(
@@ -95,5 +98,5 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         notes=tuple(built["notes"]),
     )
     tables = rotary_tables(config, places)
-    decoder = DecoderSession(decode, prefill, cache, tables, config.vocab_size, exact=options.exact_drafts)
+    decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room)
