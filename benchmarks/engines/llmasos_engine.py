@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -137,8 +138,15 @@ class Driver:
         return whole / engine - 1
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """The first half as a prompt, the second as what follows one: engines may compute the two by different kernels."""
+        """The first half as a prompt, the second as what follows one: engines may compute the two by different kernels.
+
+        On a thread that ends, and its OpenMP pool with it: a pool left behind here halves what the loop's thread decodes with torch.
+        """
         self._loop.forget_prefixes()
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._logits, tokens).result()
+
+    def _logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         half = len(tokens) // 2
         slot = self._engine.open()
         prompt = self._engine.step([Row(slot, tokens[:half], 0, "all")])[0].copy()
