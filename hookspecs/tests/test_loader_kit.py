@@ -49,6 +49,16 @@ def engine(body: str) -> str:
     )
 
 
+def drawing(draw: str) -> str:
+    """A loader whose engine draws by another ``draw`` than it is given."""
+    return engine(f"""
+        def step(self, rows):
+            def changed(draw):
+                return draw and {draw}
+            return super().step([attrs.evolve(row, draw=changed(row.draw)) for row in rows])
+    """)
+
+
 def decoder(body: str) -> str:
     """A loader whose decoder is the right one but for ``body``."""
     inner = "class Decoder(ReferenceDecoder):\n" + textwrap.indent(textwrap.dedent(body).strip(), "    ")
@@ -133,6 +143,42 @@ WRONG = {
                 return [out * (1 + 1e-7 * (len(row.tokens) > 1)) for row, out in zip(rows, super().step(rows), strict=True)]
         """),
         ("test_drafts",),
+    ),
+    **{
+        f"draws without heed to {what}": Wrong(drawing(f"attrs.evolve(draw, {change})"), ("test_sampling",), ("llama",))
+        for what, change in {
+            "the point": "point=0.5",
+            "temperature": "params=attrs.evolve(draw.params, temperature=min(draw.params.temperature, 1))",
+            "top-k": "params=attrs.evolve(draw.params, top_k=0)",
+            "top-p": "params=attrs.evolve(draw.params, top_p=1.0)",
+            "min-p": "params=attrs.evolve(draw.params, min_p=0.0)",
+            "bias": "params=attrs.evolve(draw.params, logit_bias={})",
+            "the repetition penalty": "seen=draw.seen[:0]",
+            "the penalties for tokens generated": "generated=draw.generated[:0], counts=draw.counts[:0]",
+            "how often a token was generated": "counts=np.ones_like(draw.counts)",
+        }.items()
+    },
+    "draws every row by the first row's numbers": Wrong(
+        engine("""
+            def step(self, rows):
+                first = next((row.draw for row in rows if row.draw is not None), None)
+                return super().step([attrs.evolve(row, draw=row.draw and first) for row in rows])
+        """),
+        ("test_sampling",),
+    ),
+    "draws a token where nothing may be chosen": Wrong(
+        engine("""
+            def step(self, rows):
+                return [out if row.draw is None else np.maximum(out, 0) for row, out in zip(rows, super().step(rows), strict=True)]
+        """),
+        ("test_sampling",),
+    ),
+    "gives logits to a row that wants a token drawn": Wrong(
+        engine("""
+            def step(self, rows):
+                return super().step([attrs.evolve(row, draw=None) for row in rows])
+        """),
+        ("test_sampling",),
     ),
     "gives results in slot order": Wrong(
         engine("""
@@ -358,7 +404,7 @@ def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., An
     """)
     outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)')
     assert not outcomes.failed, outcomes.messages
-    assert outcomes.skipped == {"test_fork", "test_drafts"}
+    assert outcomes.skipped == {"test_fork", "test_drafts", "test_sampling"}
 
 
 def test_an_engine_of_one_slot_passes(run_conformance: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from llmasos.runtime.loop import EngineLoop
 from llmasos_hookspecs import Admit, CapacityExceeded, EngineFailed, EngineInfo, Request, Row, SamplingParams
+from llmasos_hookspecs.testing.drawing import drawn_token
 
 VOCAB = 97
 EOS = 96
@@ -50,7 +51,7 @@ class HashEngine:
         self.shut_down = False
         self.fault = fault
         self.memory = memory
-        self._lent: list[npt.NDArray[np.float32]] = []
+        self._lent: list[npt.NDArray[Any]] = []
         self._numbers = itertools.count()
         rng = np.random.default_rng(7)
         self._first = rng.standard_normal((251, vocab_size)).astype(np.float32) * 2
@@ -88,7 +89,7 @@ class HashEngine:
         self.shut_down = True
         self.slots.clear()
 
-    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         assert not self.shut_down
         assert rows
         assert len({row.slot for row in rows}) == len(rows)
@@ -110,12 +111,16 @@ class HashEngine:
         self.steps.append(list(rows))
         self.peak = max(self.peak, sum(map(len, self.slots.values())))
         for logits in self._lent:  # lent until this step only
-            logits.fill(np.nan)
+            logits.fill(np.nan if logits.dtype == np.float32 else -7)
         self._lent = [self._wanted(row) for row in rows]
         return self._lent
 
-    def _wanted(self, row: Row) -> npt.NDArray[np.float32]:
+    def _wanted(self, row: Row) -> npt.NDArray[Any]:
         held = self.slots[row.slot]
+        if row.draw is not None:
+            assert "sampling" in self.info.features
+            assert row.want == "last"
+            return np.array([drawn_token(self.logits(held), row.draw)])
         if row.want == "none":
             return np.zeros((0, self.info.vocab_size), np.float32)
         if row.want == "last":

@@ -11,6 +11,7 @@ import pytest
 from llmasos.runtime.draws import uniform
 from llmasos.runtime.sampler import SamplingState, candidates, largest, log_probability, sample
 from llmasos_hookspecs import SamplingParams
+from llmasos_hookspecs.testing.drawing import acceptable_tokens
 
 ROWS = 200
 VOCAB = 1531  # a prime: no block divides it
@@ -120,6 +121,17 @@ def test_border_cases_are_rare() -> None:
         not np.array_equal(by_transformers(logits, [1], [], **params) > 0, by_us(logits, [1], [], **params) > 0) for logits in rows(23)
     )
     assert differing <= ROWS // 20
+
+
+@pytest.mark.parametrize("params", [*OPTIONS, {"temperature": 0.0, "repetition_penalty": 1.4, "presence_penalty": 0.3}])
+def test_an_engine_is_told_all_that_a_draw_needs(params: dict[str, Any]) -> None:
+    """What ``SamplingState.draw`` tells makes the formula of the conformance kit draw the sampler's own tokens, one after the other."""
+    state = SamplingState(SamplingParams(seed=3, **params), [5, 6, 5])
+    for logits in rows(29):
+        token = sample([logits], [state])[0]
+        assert token is not None
+        assert token in acceptable_tokens(logits, state.draw(), rounding=1e-6)
+        state.accept(token)
 
 
 @pytest.mark.parametrize("vocab", [1, 2, 63, 64, 65, 500, 49152])

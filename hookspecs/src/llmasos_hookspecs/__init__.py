@@ -27,7 +27,7 @@ from llmasos_hookspecs.errors import (
 from llmasos_hookspecs.markers import PROJECT, hookimpl, hookspec
 from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
-from llmasos_hookspecs.sampling import Constraint, SamplingParams
+from llmasos_hookspecs.sampling import Constraint, Draw, SamplingParams
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.tasks import Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32
@@ -54,6 +54,7 @@ __all__ = [
     "Context",
     "ContextLengthExceeded",
     "DecoderConfig",
+    "Draw",
     "Engine",
     "EngineFailed",
     "EngineInfo",

@@ -7,12 +7,13 @@ engine from one thread at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
+from llmasos_hookspecs.sampling import Draw
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 Want = Literal["last", "all", "none"]
@@ -32,7 +33,8 @@ class EngineInfo:
         dtype: what the weights are computed from: ``float32``, ``int8``, ``int4``, ``bfloat16``.
         features: of ``fork`` (a slot can be copied), ``batch`` (one step computes several sequences together), ``kv_cache`` (a step
             costs its own tokens only; without it the engine recomputes all that came before), ``drafts`` (a row of several generated
-            tokens costs less than one step each, and gives them the same logits to the bit).
+            tokens costs less than one step each, and gives them the same logits to the bit), ``sampling`` (the engine draws tokens itself
+            where a row asks for it, so that logits need not leave its device).
         notes: what the load changed and the user should know, one sentence each.
     """
 
@@ -58,6 +60,8 @@ class Row:
         want: logits of the ``last`` token, of ``all``, or of ``none``.
         generated: the tokens follow a prompt: they were generated, or are drafts of what is generated next. With the feature ``drafts``
             they get the logits, keys and values that one token a row gives.
+        draw: draw the token that follows instead of returning logits; only with ``want="last"``, and only an engine with the feature
+            ``sampling`` is asked.
     """
 
     slot: int
@@ -65,6 +69,7 @@ class Row:
     position: int
     want: Want = "last"
     generated: bool = False
+    draw: Draw | None = None
 
 
 @runtime_checkable
@@ -82,11 +87,12 @@ class Engine(Protocol):
         """A new, empty slot. Raises ``CapacityExceeded`` where ``max_sequences`` are open."""
         ...
 
-    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         """Compute the tokens of every row, each slot at most once, and keep their keys and values.
 
-        Returns one float32 array [n, vocab_size] a row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``. The arrays
-        belong to the caller until the next step only. A row's logits do not depend on the other rows.
+        Returns one float32 array [n, vocab_size] a row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``; for a row with a
+        ``draw`` an int64 array [1], the token drawn, or -1 where the logits hold NaN or nothing that may be chosen. The arrays belong to
+        the caller until the next step only. A row's result does not depend on the other rows.
 
         Raises:
             CapacityExceeded: a slot would pass ``context_length``, or memory is short; a smaller step can succeed.

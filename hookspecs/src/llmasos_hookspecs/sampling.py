@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from llmasos_hookspecs.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 ConstraintKind = Literal["json_schema", "regex", "choices", "grammar"]
 
@@ -94,3 +98,26 @@ class SamplingParams:
     copying: bool = False
     num_beams: int = attrs.field(default=1, validator=_whole(1))
     length_penalty: float = attrs.field(default=1.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Draw:
+    """One token to be drawn by the engine, where its logits lie: what ``SamplingParams`` say, and all that they need to know of the past.
+
+    The tokens that temperature, top-k, top-p and min-p leave are put in the order of their ids; the token is the one in whose part of the
+    cumulated probability ``point`` falls. Of equal logits at the border of top-k all stay; at that of top-p those of the lowest ids do. So
+    the same request gets the same token wherever it is drawn, unless ``point`` lies within rounding of two parts' border.
+
+    Attributes:
+        params: of the request; ``seed``, ``logprobs``, ``constraint`` and what follows them do not concern the engine.
+        point: in [0, 1).
+        seen: int64 [n], the different tokens of prompt and text, for ``repetition_penalty``; empty where that is 1.
+        generated: int64 [m], the different tokens of the text, for ``presence_penalty`` and ``frequency_penalty``; empty where both are 0.
+        counts: float32 [m], how often each of ``generated`` was generated.
+    """
+
+    params: SamplingParams
+    point: float
+    seen: npt.NDArray[np.int64]
+    generated: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.float32]

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from llmasos_hookspecs.testing.loader import LoaderConformance
 
 
 class TestConformance(LoaderConformance):
     module = "llmasos_backend_torch"
+
+
+class TestDrawingTokens(LoaderConformance):
+    """The same kit where the engine draws tokens itself, as it does on a GPU."""
+
+    module = "llmasos_backend_torch"
+    options: ClassVar[dict[str, Any]] = {"sampling": "device"}
+    cases = path_cases = ("llama", "mistral")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+import llmasos
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.loading import load
@@ -92,3 +95,24 @@ def forward(model: PreTrainedModel, tokens: list[int]) -> npt.NDArray[np.float32
 def divergence(wanted: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
     p, q = (torch.log_softmax(torch.tensor(logits).double(), -1) for logits in (wanted, got))
     return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.slow
+def test_texts_are_the_same_wherever_tokens_are_drawn(smollm2_gguf: Path) -> None:
+    """Greedy, sampled and penalised texts, together in a batch, are the same whether the engine or the runtime draws their tokens."""
+    ways: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.8, "seed": 1},
+        {"temperature": 1.0, "top_p": 0.9, "seed": 2},
+        {"temperature": 1.2, "top_k": 40, "min_p": 0.02, "seed": 3},
+        {"temperature": 0.9, "repetition_penalty": 1.2, "frequency_penalty": 0.3, "seed": 4},
+    ]
+    texts = {}
+    for sampling in ("host", "device"):
+        loader = {"use": "torch", "device": "cpu", "dtype": "float32", "sampling": sampling}
+        model = llmasos.load_model(smollm2_gguf, loader=loader, threads=2, context_length=256)
+        with model, ThreadPoolExecutor(len(ways)) as pool:
+            asked = [pool.submit(model.generate_text, TEXT[:52], max_new_tokens=32, ignore_eos=True, **way) for way in ways]
+            texts[sampling] = [each.result() for each in asked]
+    assert texts["device"] == texts["host"]
+    assert len(set(texts["host"])) == len(ways), "The ways of sampling cannot be told apart."

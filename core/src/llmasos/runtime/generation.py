@@ -21,6 +21,7 @@ class GenerationWork:
 
     Args:
         exact_drafts: the engine gives drafts the logits of tokens one by one, so that they are of use to whoever says that it copies.
+        engine_draws: the engine can draw tokens itself.
 
     Attributes:
         sampling: what the sampler knows of the sequence's past.
@@ -34,6 +35,7 @@ class GenerationWork:
         constraint: ConstraintState | None = None,
         *,
         exact_drafts: bool = False,
+        engine_draws: bool = False,
     ) -> None:
         self.ticket = ticket
         self.sampling = SamplingState(request.sampling, request.tokens, constraint)
@@ -49,11 +51,14 @@ class GenerationWork:
         drafts = request.sampling.prompt_lookup or (DEFAULT_DRAFT if exact_drafts and request.sampling.copying else 0)
         self._lookup = PromptLookup(drafts) if drafts else None
         self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
+        self._engine_draws = engine_draws and constraint is None and self._logprobs is None
 
     def begin(self, sequence: Sequence) -> None:
         """The prompt is computed whole, and only its last logits are wanted."""
         if self._lookup is not None:
             sequence.drafter = self._draft
+        if self._engine_draws:
+            sequence.draw = self.sampling.draw
 
     def drafted(self, drafted: int, right: int) -> None:
         """Of ``drafted`` tokens that were guessed the first ``right`` were sampled too."""
@@ -61,7 +66,7 @@ class GenerationWork:
             self._lookup.checked(drafted, right)
 
     def push(self, sequence: Sequence, token: int, logits: npt.NDArray[np.float32]) -> FinishReason | None:
-        """``token`` was sampled from logits [vocab]: why the text ends with it, or None."""
+        """``token`` was sampled from logits [vocab], which are read for log probabilities only: why the text ends with it, or None."""
         self.sampling.accept(token)
         sequence.append(token)
         if self._logprobs is not None:

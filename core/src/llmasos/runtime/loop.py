@@ -242,8 +242,11 @@ class EngineLoop:
         constraint = request.sampling.constraint
         state = None if constraint is None else self._constraints.compile(constraint)
         ticket: Ticket[Generation] = self._ticket(request)
-        exact_drafts = "drafts" in self.info.features
-        return ticket, GenerationWork(request, self._tokenizer, ticket, state, exact_drafts=exact_drafts)
+        features = self.info.features
+        work = GenerationWork(
+            request, self._tokenizer, ticket, state, exact_drafts="drafts" in features, engine_draws="sampling" in features
+        )
+        return ticket, work
 
     def _submit_beams(self, request: Request) -> Ticket[Generation]:
         width = request.sampling.num_beams

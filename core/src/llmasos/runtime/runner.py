@@ -6,7 +6,7 @@ import heapq
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -42,11 +42,12 @@ Logits = npt.NDArray[np.float32]
 
 @attrs.define(eq=False)
 class _Cursor:
-    """A sequence that is being sampled: its logits [n, vocab], the draft they check, and how far that was right."""
+    """A sequence that is being sampled: its logits [n, vocab] (or the token [1] that the engine drew), the draft they check, and how far
+    that was right."""
 
     sequence: Sequence
     work: GenerationWork
-    logits: Logits
+    logits: npt.NDArray[Any]
     draft: tuple[int, ...]
     place: int = 0
 
@@ -203,7 +204,7 @@ class Runner:
             )
 
     def _advance(self, computed: list[tuple[Planned, Logits]]) -> None:
-        """Sample where there are logits to sample from, all sequences together; hand the others theirs."""
+        """Sample where there are logits to sample from, all sequences together; hand the others theirs, and take what was drawn."""
         cursors: list[_Cursor] = []
         for part, logits in computed:
             if len(logits) == 0:
@@ -211,7 +212,10 @@ class Runner:
             sequence, work = part.sequence, part.sequence.work
             if sequence.state == "finished":  # its group ended in this step
                 continue
-            if isinstance(work, GenerationWork):
+            if isinstance(work, GenerationWork) and part.row.draw is not None:
+                token = int(logits[0])
+                self._push(_Cursor(sequence, work, logits, ()), None if token < 0 else token)
+            elif isinstance(work, GenerationWork):
                 cursors.append(_Cursor(sequence, work, logits, sequence.draft))
                 sequence.draft = ()
             else:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.draws import fresh_seed, uniform
-from llmasos_hookspecs import SamplingParams
+from llmasos_hookspecs import Draw, SamplingParams
 
 Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -65,6 +65,9 @@ class TokenCounts:
         return self._counts[: len(self._places)]
 
 
+_NOTHING: Final = TokenCounts()
+
+
 class SamplingState:
     """What sampling one sequence needs to know of its past.
 
@@ -84,6 +87,12 @@ class SamplingState:
         self._bias_ids = np.fromiter(params.logit_bias.keys(), np.int64, len(params.logit_bias))
         self._bias = np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias))
         self._plain = not (self._seen or self._generated or len(self._bias) or mask)
+
+    def draw(self) -> Draw:
+        """What an engine must know to sample the next token itself; a ``mask`` is beyond it."""
+        seen, generated = self._seen or _NOTHING, self._generated or _NOTHING
+        point = uniform(self.seed, self.drawn) if self.params.temperature else 0.0
+        return Draw(params=self.params, point=point, seen=seen.ids, generated=generated.ids, counts=generated.counts)
 
     def accept(self, token: int) -> None:
         """Remember that ``token`` was sampled."""

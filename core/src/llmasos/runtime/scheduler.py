@@ -289,7 +289,8 @@ class Scheduler:
             position = sequence.computed
             new = sequence.tokens[position : position + min(tokens, granted)]
             wanted = "all" if sequence.draft else want
-            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, wanted, sequence.continued)))
+            draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
+            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, wanted, sequence.continued, draw)))
         return granted
 
     def _release_followers(self, leader: Sequence) -> None:

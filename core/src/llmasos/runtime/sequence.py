@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from llmasos_hookspecs import Request
+from llmasos_hookspecs import Draw, Request
 from llmasos_hookspecs.engine import Want
 from llmasos_hookspecs.scheduling import State
 
@@ -29,6 +29,7 @@ class Sequence:
         computed: tokens whose keys and values are in ``slot``.
         draft: tokens guessed to follow, to be checked in the step that is planned.
         drafter: guesses at most so many tokens that follow, where the request wants that.
+        draw: what the engine is to draw after its last token, where that is the engine's to do.
         logits_from: first position whose logits are all wanted; None where only the last position's are.
         group: sequences that end when this one does: beams of one search.
         limit: tokens its slot will hold at most.
@@ -46,6 +47,7 @@ class Sequence:
         "cost",
         "draft",
         "drafter",
+        "draw",
         "first_token",
         "generated",
         "group",
@@ -72,6 +74,7 @@ class Sequence:
         self.generated = 0
         self.draft: tuple[int, ...] = ()
         self.drafter: Callable[[Sequence, int], tuple[int, ...]] | None = None
+        self.draw: Callable[[], Draw] | None = None
         self.logits_from: int | None = None
         self.slot = NO_SLOT
         self.state: State = "waiting"

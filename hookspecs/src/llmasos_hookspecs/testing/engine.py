@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.decoder import check_tensors
 from llmasos_hookspecs.engine import EngineInfo, Row
 from llmasos_hookspecs.errors import CapacityExceeded, ResourceError
+from llmasos_hookspecs.testing.drawing import drawn_token
 from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
 
 
@@ -40,6 +42,7 @@ class ReferenceEngine:
             max_sequences=limits.max_sequences,
             weight_bytes=weights,
             kv_bytes_per_token=token,
+            features=frozenset({"fork", "batch", "kv_cache", "sampling"}),
         )
 
     @property
@@ -49,12 +52,15 @@ class ReferenceEngine:
     def open(self) -> int:
         return self._hold(self.decoder.cache())
 
-    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         self._check(rows)
-        out = []
+        out: list[npt.NDArray[Any]] = []
         for row in rows:
             logits = self.decoder.logits(row.tokens, self._slots[row.slot])
-            out.append(logits if row.want == "all" else logits[-1:] if row.want == "last" else logits[:0])
+            if row.draw is not None:
+                out.append(np.array([drawn_token(logits[-1], row.draw)]))
+            else:
+                out.append(logits if row.want == "all" else logits[-1:] if row.want == "last" else logits[:0])
         return out
 
     def truncate(self, slot: int, length: int) -> None:

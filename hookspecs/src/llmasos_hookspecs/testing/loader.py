@@ -15,6 +15,7 @@ from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.engine import Engine, Row
 from llmasos_hookspecs.errors import CapacityExceeded, CheckpointError, ResourceError, UnsupportedModel
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.testing.drawing import acceptable_tokens, drawn_token, example_draws
 from llmasos_hookspecs.testing.engine_under_test import EngineUnderTest
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
@@ -115,7 +116,7 @@ class LoaderConformance(PluginConformance, standard=True):
         assert info.max_sequences >= 1
         assert info.weight_bytes > 0
         assert (info.kv_bytes_per_token > 0) == ("kv_cache" in info.features)
-        assert info.features <= {"fork", "batch", "kv_cache", "drafts"}
+        assert info.features <= {"fork", "batch", "kv_cache", "drafts", "sampling"}
         assert all(isinstance(note, str) and note for note in info.notes)
 
     def test_prefill(self, engine: EngineUnderTest, case: str) -> None:
@@ -150,6 +151,34 @@ class LoaderConformance(PluginConformance, standard=True):
             got = engine.step(Row(together, tokens[at : at + size], at, "all", generated=True))[0]
             assert np.array_equal(got, expected[at - 9 : at - 9 + size]), f"A row of {size} generated tokens rounds differently."
             at += size
+
+    @every_path
+    def test_sampling(self, engine: EngineUnderTest, case: str) -> None:
+        """An engine that draws tokens draws what its own logits say, for every row by that row's ``Draw`` alone, beside rows that want
+        logits."""
+        if "sampling" not in engine.engine.info.features:
+            pytest.skip("The engine leaves it to core to draw tokens.")
+        prompts = [engine.prompt(9 + i, seed=20 + i) for i in range(min(3, engine.engine.info.max_sequences))]
+        slots = [engine.open() for _ in prompts]
+        engine.step(*(Row(slot, prompt[:-1], 0, "none") for slot, prompt in zip(slots, prompts, strict=True)))
+        rows = [Row(slot, prompt[-1:], len(prompt) - 1) for slot, prompt in zip(slots, prompts, strict=True)]
+        logits = [found[0] for found in engine.step(*rows)]
+        draws = list(example_draws(engine.engine.info.vocab_size))
+        for turn, first in enumerate(draws):
+            for row in rows:
+                engine.engine.truncate(row.slot, row.position)
+            # As many draws as rows, all of them different; every third step leaves the last row to core.
+            leave = turn % 3 == 2 and len(rows) > 1
+            following = iter([*draws[turn + 1 :], *draws])
+            chosen = [first, *(None if leave and row is rows[-1] else next(following) for row in rows[1:])]
+            results = engine.engine.step([attrs.evolve(row, draw=draw) for row, draw in zip(rows, chosen, strict=True)])
+            for found, own, draw in zip(results, logits, chosen, strict=True):
+                if draw is None:
+                    engine.agree(np.array(found), own[None], "the logits of a row beside rows that draw")
+                    continue
+                assert found.dtype == np.int64, f"A row with a draw gave {found.dtype}; it must give one int64."
+                assert found.shape == (1,), f"A row with a draw gave the shape {found.shape}; it must give (1,)."
+                assert int(found[0]) in acceptable_tokens(own, draw), f"{draw} gave token {int(found[0])}, not {drawn_token(own, draw)}."
 
     @every_path
     def test_chunked_prefill(self, engine: EngineUnderTest, case: str) -> None:

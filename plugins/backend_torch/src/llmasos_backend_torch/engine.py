@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import StepPlan, plan_step
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, typed_errors
-from llmasos_hookspecs import EngineInfo, ModelClosed, Row
+from llmasos_hookspecs import Draw, EngineInfo, ModelClosed, Row
 
 
 class Decoder(Protocol):
@@ -44,7 +44,7 @@ class TorchEngine:
         self._running()
         return self._slots.open()
 
-    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         decoder = self._running()
         rows = list(rows)
         if not rows:
@@ -52,17 +52,38 @@ class TorchEngine:
         check_rows(rows, self._slots, self.info)
         with torch.inference_mode(), typed_errors():
             parts = [[row] for row in rows] if decoder.separate_rows else [rows]
-            results = [logits for part in parts for logits in self._forward(decoder, part)]
+            results = [result for part in parts for result in self._forward(decoder, part)]
         # Lengths move only now, so that a step that failed has changed nothing: what it wrote lies past the length.
         for row in rows:
             self._slots.get(row.slot).length = row.position + len(row.tokens)
         return results
 
-    def _forward(self, decoder: Decoder, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def _forward(self, decoder: Decoder, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         plan = plan_step(rows, [self._slots.get(row.slot).row for row in rows], self._device)
         self._cache.reserve(plan.rows_used, plan.span)
-        logits = decoder.forward(plan, self._cache).float().cpu().numpy()
-        return [logits[begin : begin + count] for begin, count in plan.results]
+        logits = decoder.forward(plan, self._cache)
+        if all(row.draw is None for row in rows):
+            host = logits.float().cpu().numpy()
+            return [host[begin : begin + count] for begin, count in plan.results]
+        return self._with_draws(logits, plan, [row.draw for row in rows])
+
+    def _with_draws(self, logits: Tensor, plan: StepPlan, draws: Sequence[Draw | None]) -> list[npt.NDArray[Any]]:
+        """The results where some rows want a token drawn; of these only the token leaves the device."""
+        drawn = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
+        tokens = draw_tokens(self._select(logits, list(drawn)), list(drawn.values())).cpu().numpy()
+        others = [place for place in range(logits.shape[0]) if place not in drawn]
+        rest = self._select(logits, others).float().cpu().numpy()
+        token_at, rest_at = ({place: at for at, place in enumerate(places)} for places in (drawn, others))
+        results = []
+        for draw, (begin, count) in zip(draws, plan.results, strict=True):
+            found, first = (rest, rest_at.get(begin, 0)) if draw is None else (tokens, token_at[begin])
+            results.append(found[first : first + count])
+        return results
+
+    def _select(self, logits: Tensor, places: list[int]) -> Tensor:
+        if places == list(range(logits.shape[0])):
+            return logits
+        return logits.index_select(0, torch.tensor(places, dtype=torch.int64, device=self._device))
 
     def truncate(self, slot: int, length: int) -> None:
         self._running()

@@ -17,7 +17,7 @@ from llmasos_backend_torch.loading import engine_info
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
-from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, Context, Engine, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, Context, UnsupportedModel
 
 #: Context of a program that takes any length, where no config.json names one.
 _DEFAULT_CONTEXT: Final = 2048
@@ -36,7 +36,7 @@ class Signature:
     dtype: torch.dtype
 
 
-def load_exported(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+def load_exported(checkpoint: Checkpoint, options: Options, context: Context) -> RecomputeEngine:
     """The engine of a ``.pt2`` file with one signature: ``input_ids`` [1, n] (, ``attention_mask`` [1, n]) -> logits [1, n, vocab].
 
     Raises:

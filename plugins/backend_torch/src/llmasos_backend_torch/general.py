@@ -18,7 +18,7 @@ from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.transformers_model import TransformersDecoder, load_model, use_kernels, use_slots
-from llmasos_hookspecs import Checkpoint, Context, Engine, Row
+from llmasos_hookspecs import Checkpoint, Context, Row
 
 _DEFAULT_CONTEXT: Final = 2048
 _PROBE: Final = 12
@@ -27,7 +27,7 @@ _PROBE: Final = 12
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
-def load_general(checkpoint: Checkpoint, precision: Precision, context: Context) -> Engine:
+def load_general(checkpoint: Checkpoint, precision: Precision, context: Context) -> TorchEngine | RecomputeEngine:
     """See ``loading.load``."""
     with reading(context, checkpoint) as advance:
         model = load_model(checkpoint, precision, advance)

@@ -12,6 +12,7 @@ from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
+from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.threads import release_pool
 from llmasos_hookspecs import Checkpoint, ConfigError, Context, Engine, EngineInfo, EngineLimits, ResourceError, UnsupportedModel
 
@@ -30,12 +31,15 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        return _load(checkpoint, options, context)
+        engine = _load(checkpoint, options, context)
     finally:
         release_pool()  # steps will come from another thread
+    if options.sampling == "device" or (options.sampling == "auto" and engine.info.device != "cpu"):
+        engine.info = attrs.evolve(engine.info, features=engine.info.features | {"sampling"})
+    return engine
 
 
-def _load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine:
     if checkpoint.format == "torch_export":
         from llmasos_backend_torch.exported import load_exported
 
@@ -67,7 +71,7 @@ def check_fused(checkpoint: Checkpoint) -> None:
         raise UnsupportedModel(f"{checkpoint.path} mixes layers of different attention.")
 
 
-def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> Engine:
+def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> TorchEngine:
     from llmasos_backend_torch.llama import load_llama
 
     decoder = checkpoint.decoder

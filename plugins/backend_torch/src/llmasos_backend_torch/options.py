@@ -9,9 +9,11 @@ import attrs
 
 DType = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 Implementation = Literal["auto", "fused", "transformers"]
+Sampling = Literal["auto", "device", "host"]
 
 _DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
 _IMPLEMENTATIONS = ("auto", "fused", "transformers")
+_SAMPLING = ("auto", "device", "host")
 
 
 def _positive(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
@@ -64,5 +66,14 @@ class Options:
         metadata={
             "help": "On a CPU, keep float32, int8 and int4 weights in two layouts, one fast for single tokens and one for many, "
             "where memory is ample."
+        },
+    )
+    sampling: Sampling = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(_SAMPLING),
+        metadata={
+            "help": "Where tokens are drawn: device, where the logits lie, so that these need not be copied from it; host, by the runtime; "
+            "auto is device on a GPU and host on a CPU.",
+            "choices": _SAMPLING,
         },
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, typed_errors
 from llmasos_hookspecs import EngineInfo, ModelClosed, Row
@@ -30,7 +32,7 @@ class RecomputeEngine:
         self._tokens[slot] = []
         return slot
 
-    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[np.float32]]:
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         compute = self._running()
         rows = list(rows)
         check_rows(rows, self._slots, self.info)
@@ -41,12 +43,14 @@ class RecomputeEngine:
             self._slots.get(row.slot).length = row.position + len(row.tokens)
         return results
 
-    def _row(self, compute: Callable[[Tensor], Tensor], row: Row) -> npt.NDArray[np.float32]:
+    def _row(self, compute: Callable[[Tensor], Tensor], row: Row) -> npt.NDArray[Any]:
         if row.want == "none":
             return np.empty((0, self.info.vocab_size), np.float32)
         tokens = torch.tensor([*self._tokens[row.slot][: row.position], *row.tokens], device=self._device)
         first = -1 if row.want == "last" else row.position
-        result: npt.NDArray[np.float32] = compute(tokens)[first:].float().cpu().numpy()
+        logits = compute(tokens)[first:]
+        found = logits.float() if row.draw is None else draw_tokens(logits, [row.draw])
+        result: npt.NDArray[Any] = found.cpu().numpy()
         return result
 
     def truncate(self, slot: int, length: int) -> None:

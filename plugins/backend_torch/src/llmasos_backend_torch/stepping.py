@@ -23,6 +23,8 @@ def check_rows(rows: Sequence[Row], slots: SlotTable, info: EngineInfo) -> None:
             raise RequestError(f"Slot {row.slot} holds {held} tokens, so its row cannot begin at {row.position}; truncate it first.")
         if not len(row.tokens):
             raise RequestError(f"The row of slot {row.slot} has no tokens; leave the slot out of the step.")
+        if row.draw is not None and row.want != "last":
+            raise RequestError(f"The row of slot {row.slot} wants {row.want!r} and a draw, and one token can be drawn, after the last.")
         if row.want not in ("last", "all", "none"):
             raise RequestError(f"The row of slot {row.slot} wants {row.want!r}, and it must be 'last', 'all' or 'none'.")
         low, high = min(row.tokens), max(row.tokens)
