@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class TorchEngine:
         drawn = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
         tokens = draw_tokens(self._select(logits, list(drawn)), list(drawn.values())).cpu().numpy()
         others = [place for place in range(logits.shape[0]) if place not in drawn]
-        rest = self._select(logits, others).float().cpu().numpy()
+        rest = self._select(logits, others).float().cpu().numpy() if others else np.empty((0, logits.shape[-1]), np.float32)
         token_at, rest_at = ({place: at for at, place in enumerate(places)} for places in (drawn, others))
         results = []
         for draw, (begin, count) in zip(draws, plan.results, strict=True):

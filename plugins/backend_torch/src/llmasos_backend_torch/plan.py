@@ -110,13 +110,17 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
             begin = start if row.want == "all" else start + count - 1
             results[i] = (len(wanted), start + count - begin)
             wanted.extend(range(begin, start + count))
+    parts = (tokens, positions, [row for row, _ in decodes], wanted)
+    # One copy to the device, not four: on a GPU each waits for what runs there.
+    packed = torch.tensor([number for part in parts for number in part], dtype=torch.int64, device=device)
+    ids, at, decode_rows, wanted_ids = packed.split([len(part) for part in parts])
     return StepPlan(
-        tokens=torch.tensor(tokens, dtype=torch.int64, device=device),
-        positions=torch.tensor(positions, dtype=torch.int64, device=device),
-        decode_rows=torch.tensor([row for row, _ in decodes], dtype=torch.int64, device=device),
+        tokens=ids,
+        positions=at,
+        decode_rows=decode_rows,
         runs=tuple(_runs(decodes)),
         chunks=tuple(chunks),
-        wanted=torch.tensor(wanted, dtype=torch.int64, device=device),
+        wanted=wanted_ids,
         results=tuple(results),
         span=max(row.position + len(row.tokens) for row in rows),
         rows_used=max(cache_rows) + 1,
