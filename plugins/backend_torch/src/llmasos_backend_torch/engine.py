@@ -14,7 +14,7 @@ from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import StepPlan, plan_step
 from llmasos_backend_torch.slots import SlotTable
-from llmasos_backend_torch.stepping import check_rows, typed_errors
+from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
 from llmasos_hookspecs import Draw, EngineInfo, ModelClosed, Row
 
 
@@ -112,6 +112,7 @@ class TorchEngine:
     def shutdown(self) -> None:
         self._decoder = None
         self._cache.clear()
+        give_back(self._device)
 
     def _running(self) -> Decoder:
         if self._decoder is None:

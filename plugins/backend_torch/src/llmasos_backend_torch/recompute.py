@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_backend_torch.slots import SlotTable
-from llmasos_backend_torch.stepping import check_rows, typed_errors
+from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
 from llmasos_hookspecs import EngineInfo, ModelClosed, Row
 
 
@@ -74,6 +74,7 @@ class RecomputeEngine:
     def shutdown(self) -> None:
         self._logits = None
         self._tokens.clear()
+        give_back(self._device)
 
     def _running(self) -> Callable[[Tensor], Tensor]:
         if self._logits is None:

@@ -1,4 +1,4 @@
-"""What every engine of this plugin checks before a step, and what torch's errors during one mean."""
+"""What every engine of this plugin checks before a step, what torch's errors during one mean, and what it gives back at the end."""
 
 from __future__ import annotations
 
@@ -54,3 +54,9 @@ def typed_errors() -> Iterator[None]:
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             raise CapacityExceeded("There is no memory for this step; make it smaller, or close slots.") from error
         raise EngineFailed(f"PyTorch failed in a step ({str(error).splitlines()[0]}); load the model again.") from error
+
+
+def give_back(device: torch.device) -> None:
+    """Return a GPU's memory that is free again: PyTorch would keep it from other processes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
