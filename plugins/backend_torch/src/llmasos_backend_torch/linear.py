@@ -222,14 +222,17 @@ class Stacked(Linear):
         return torch.cat([part(x) for part in self._parts], -1)
 
 
+def stays_plain(dtype: torch.dtype, device: torch.device, *, packed_copy: bool) -> bool:
+    """Whether ``float_linear`` leaves weights as they are, so that another layer can share them."""
+    return device.type != "cpu" or not PackedLinear.available() or (dtype == torch.float32 and not packed_copy)
+
+
 def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> Linear:
     """The fastest layout for float weights on their device."""
-    if weight.device.type != "cpu" or not PackedLinear.available():
+    if stays_plain(weight.dtype, weight.device, packed_copy=packed_copy):
         return PlainLinear(weight, bias)
     if weight.dtype == torch.bfloat16:
         return PackedLinear(weight, bias)
-    if not packed_copy:
-        return PlainLinear(weight, bias)
     return BySize(SingleLinear(weight, bias), PackedLinear(weight, bias), MANY_FLOAT32)
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from llmasos_backend_torch.attention import AttentionForm, attend
 from llmasos_backend_torch.kv_cache import KVCache
-from llmasos_backend_torch.linear import Linear
+from llmasos_backend_torch.linear import Linear, PlainLinear
 from llmasos_backend_torch.plan import StepPlan
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.rope import interleaved, rotate_, rotation_table, rotations_at
@@ -63,7 +63,9 @@ class LlamaDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes of weights in memory."""
-        return self._embedding.nbytes + self._norm.nbytes + self._head.nbytes + sum(layer.nbytes for layer in self._layers)
+        shared = isinstance(self._head, PlainLinear) and self._head.weight is self._embedding
+        head = 0 if shared else self._head.nbytes
+        return self._embedding.nbytes + self._norm.nbytes + head + sum(layer.nbytes for layer in self._layers)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,15 +128,13 @@ def load_llama(checkpoint: Checkpoint, precision: Precision, positions: int, adv
     for index in range(config.num_layers):
         layers.append(_load_layer(checkpoint, config, precision, f"model.layers.{index}."))
         advance()
-    head = embedding if config.tie_embeddings else read(checkpoint, "lm_head.weight", (vocab, hidden))
-    return LlamaDecoder(
-        config,
-        as_torch(embedding, precision.compute).to(precision.device),
-        layers,
-        _vector(checkpoint, precision, "model.norm.weight", hidden),
-        precision.matrix([head], head=True),
-        positions,
-    )
+    table = as_torch(embedding, precision.compute).to(precision.device)
+    if config.tie_embeddings and precision.shares_embedding:
+        head: Linear = PlainLinear(table)
+    else:
+        stored = embedding if config.tie_embeddings else read(checkpoint, "lm_head.weight", (vocab, hidden))
+        head = precision.matrix([stored], head=True)
+    return LlamaDecoder(config, table, layers, _vector(checkpoint, precision, "model.norm.weight", hidden), head, positions)
 
 
 def _load_layer(checkpoint: Checkpoint, config: DecoderConfig, precision: Precision, prefix: str) -> LlamaLayer:

@@ -36,8 +36,10 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
     weights = config.num_layers * sum(
         _matrix_bytes(precision, [checkpoint.tensor(name + ".weight") for name in names], head=False) for names in groups
     )
-    head = checkpoint.tensor("model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight")
-    weights += element * table + _matrix_bytes(precision, [head], head=True)
+    weights += element * table
+    if not (config.tie_embeddings and precision.shares_embedding):
+        head = checkpoint.tensor("model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight")
+        weights += _matrix_bytes(precision, [head], head=True)
     weights += element * sum(shape[0] for shape in config.tensor_shapes().values() if len(shape) == 1)
     return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * element)
 

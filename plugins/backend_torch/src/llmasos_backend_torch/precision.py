@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmasos_backend_torch import quantized
-from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, int8_linear
+from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, int8_linear, stays_plain
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor
@@ -40,6 +40,11 @@ class Precision:
     def compute(self) -> torch.dtype:
         """Of activations, norms and the KV cache. int8 keeps float32, which its kernel takes whole; int4's kernel takes bfloat16."""
         return torch.float32 if self.dtype in ("float32", "int8") else torch.bfloat16
+
+    @property
+    def shares_embedding(self) -> bool:
+        """Whether a head that is tied to the embedding can be that very tensor."""
+        return self.dtype in ("float32", "bfloat16") and stays_plain(self.compute, self.device, packed_copy=self.packed_copy)
 
     def matrix(self, parts: list[StoredTensor], bias: Tensor | None = None, *, head: bool = False) -> Linear:
         """One linear layer of matrices [out, in] over the same input, stacked along ``out``.

@@ -21,6 +21,7 @@ from llmasos_backend_torch.loading import engine_info
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.static_decode import StaticDecoder, Step
 from llmasos_hookspecs import Engine, EngineLimits, Row
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, example_draws
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
@@ -187,3 +188,11 @@ def test_the_simulation_is_strict(traffic: Any) -> None:
         Recorder(traffic)(lambda given: given * float(given.sum()), (there,))
     with pytest.raises(RuntimeError, match="recorded"):
         Recorder(traffic)(lambda given: given * torch.tensor(2.0, device=traffic.device), (there,))
+
+
+def test_a_tied_head_lies_on_the_device_once(traffic: Any) -> None:
+    """In bfloat16 too, where a CPU packs the head in a layout of its own."""
+    checkpoint = tiny_checkpoint("llama", tie_word_embeddings=True)
+    elements = sum(int(np.prod(checkpoint.shape(name))) for name in checkpoint.names())
+    assert load_llama(checkpoint, Precision("bfloat16", traffic.device), 64, lambda: None).nbytes == 2 * elements
+    assert load_llama(checkpoint, Precision("bfloat16", torch.device("cpu")), 64, lambda: None).nbytes > 2 * elements
