@@ -17,8 +17,8 @@ from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.llama import load_llama
 from llmasos_backend_torch.loading import engine_info
 from llmasos_backend_torch.precision import Precision
-from llmasos_backend_torch.static_decode import StaticDecoder, Step, compiled
-from llmasos_hookspecs import Engine, EngineLimits, Row
+from llmasos_backend_torch.static_decode import StaticDecoder, Step, compiled, or_plain
+from llmasos_hookspecs import CapacityExceeded, Engine, EngineLimits, Row
 
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
 
@@ -89,6 +89,28 @@ def test_fixed_shapes_change_nothing(name: str, saved: Saved) -> None:
         np.testing.assert_allclose(ours, plain, atol=2e-4)
     assert set(recorder.shapes) == {1, 4}  # three rows and four are one shape
     assert len(recorder.shapes) <= 4, "A shape is prepared once, unless the cache has grown."
+
+
+def test_a_step_that_cannot_be_recorded_runs_as_it_is(saved: Saved, caplog: pytest.LogCaptureFixture) -> None:
+    """A recording that fails costs a warning and no answer; one for which memory is short is the runtime's to see."""
+
+    def refuse(step: Step, given: tuple[torch.Tensor, ...]) -> Step:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    def exhaust(step: Step, given: tuple[torch.Tensor, ...]) -> Step:
+        raise torch.OutOfMemoryError("no memory")
+
+    folder = saved("llama")[1]
+    for ours, plain in zip(play(engine(folder, or_plain(refuse))), play(engine(folder, None)), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-4)
+    assert "operation not permitted when stream is capturing" in caplog.text
+    assert "and more" not in caplog.text
+    made = engine(folder, or_plain(exhaust))
+    slot = made.open()
+    made.step([Row(slot, [5, 6, 7, 8], 0, "none")])
+    with pytest.raises(CapacityExceeded, match="no memory for this step"):
+        made.step([Row(slot, [9], 4)])
+    made.shutdown()
 
 
 @pytest.mark.slow

@@ -88,9 +88,9 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
     )
     if not options.compile and precision.device.type != "cuda":
         return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
-    from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph
+    from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph, or_plain
 
-    static = StaticDecoder(model, compiled if options.compile else cuda_graph)
+    static = StaticDecoder(model, compiled if options.compile else or_plain(cuda_graph))
     return TorchEngine(static, KVCache(info.max_sequences, info.context_length, spare=True), info)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -15,8 +16,12 @@ from llmasos_backend_torch.plan import DecodeRun, StepPlan
 
 _FIRST_SPAN: Final = 256
 
+_log: Final = logging.getLogger("llmasos.torch")
+
 #: Tokens [n], positions [n], cache rows to write to [n] and lengths [n] of cache rows 0 to n -> logits [n, vocab_size].
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+#: Makes a faster step of a step and example arguments.
+Prepare = Callable[[Step, tuple[Tensor, ...]], Step]
 
 
 @attrs.frozen(eq=False)
@@ -39,7 +44,7 @@ class StaticDecoder:
 
     separate_rows = False
 
-    def __init__(self, decoder: LlamaDecoder, prepare: Callable[[Step, tuple[Tensor, ...]], Step]) -> None:
+    def __init__(self, decoder: LlamaDecoder, prepare: Prepare) -> None:
         self._decoder = decoder
         self._prepare = prepare
         self._programs: dict[tuple[int, int], _Program] = {}
@@ -106,6 +111,21 @@ def _power(size: int, needed: int, limit: int) -> int:
     while size < needed:
         size *= 2
     return min(size, limit)
+
+
+def or_plain(prepare: Prepare) -> Prepare:
+    """``prepare``, but where that fails for another reason than memory the step as it is, with a warning: slower, and right."""
+
+    def prepared(step: Step, given: tuple[Tensor, ...]) -> Step:
+        try:
+            return prepare(step, given)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            _log.warning("A decode step cannot be recorded, and runs more slowly as it is: %s", str(error).splitlines()[0])
+            return step
+
+    return prepared
 
 
 def compiled(step: Step, given: tuple[Tensor, ...]) -> Step:
