@@ -12,7 +12,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos_backend_torch import Options
-from llmasos_backend_torch.loading import load
+from llmasos_backend_torch.engine import TorchEngine
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.llama import load_llama
+from llmasos_backend_torch.loading import engine_info, load
+from llmasos_backend_torch.precision import Precision
+from llmasos_backend_torch.static_decode import Prepare, StaticDecoder
 from llmasos_hookspecs import Engine, EngineLimits
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
@@ -68,6 +73,23 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pre
             model.save_pretrained(folder)
             made[name] = (model, folder)
         return made[name]
+
+    return make
+
+
+@pytest.fixture
+def fused_engine() -> Callable[..., Engine]:
+    """Make the fused forward's engine of a folder of ``saved``, six slots of 128 tokens; ``prepare`` makes its decode steps those of fixed
+    shapes."""
+
+    def make(folder: Path, prepare: Prepare | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32") -> Engine:
+        precision = Precision(dtype, torch.device(device))
+        decoder = load_llama(open_checkpoint(folder), precision, 128, lambda: None)
+        sizes = {"vocab_size": 160, "context_length": 128, "weight_bytes": decoder.nbytes, "kv_bytes_per_token": 1}
+        info = engine_info(precision, EngineLimits(max_sequences=6), **sizes)
+        if prepare is None:
+            return TorchEngine(decoder, KVCache(6, 128), info)
+        return TorchEngine(StaticDecoder(decoder, prepare), KVCache(6, 128, spare=True), info)
 
     return make
 

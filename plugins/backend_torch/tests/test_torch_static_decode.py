@@ -11,14 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos_backend_torch.engine import TorchEngine
-from llmasos_backend_torch.kv_cache import KVCache
-from llmasos_backend_torch.llama import load_llama
-from llmasos_backend_torch.loading import engine_info
-from llmasos_backend_torch.precision import Precision
-from llmasos_backend_torch.static_decode import StaticDecoder, Step, compiled, or_plain
-from llmasos_hookspecs import CapacityExceeded, Engine, EngineLimits, Row
+from llmasos_backend_torch.static_decode import Step, compiled, or_plain
+from llmasos_hookspecs import CapacityExceeded, Engine, Row
 
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
 
@@ -32,18 +26,6 @@ class Recorder:
     def __call__(self, step: Step, given: tuple[torch.Tensor, ...]) -> Step:
         self.shapes.append(len(given[0]))
         return step
-
-
-def engine(folder: Path, prepare: Callable[..., Step] | None) -> Engine:
-    checkpoint = open_checkpoint(folder)
-    precision = Precision("float32", torch.device("cpu"))
-    decoder = load_llama(checkpoint, precision, 128, lambda: None)
-    info = engine_info(
-        precision, EngineLimits(max_sequences=6), vocab_size=160, context_length=128, weight_bytes=decoder.nbytes, kv_bytes_per_token=1
-    )
-    if prepare is None:
-        return TorchEngine(decoder, KVCache(6, 128), info)
-    return TorchEngine(StaticDecoder(decoder, prepare), KVCache(6, 128, spare=True), info)
 
 
 def play(made: Engine) -> list[np.ndarray]:
@@ -80,18 +62,20 @@ def play(made: Engine) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
-def test_fixed_shapes_change_nothing(name: str, saved: Saved) -> None:
+def test_fixed_shapes_change_nothing(name: str, saved: Saved, fused_engine: Callable[..., Engine]) -> None:
     """With holes, forks, full slots and windows, fixed shapes give the logits of the plain engine, through few shapes."""
     folder = saved(name)[1]
     recorder = Recorder()
-    got, wanted = play(engine(folder, recorder)), play(engine(folder, None))
+    got, wanted = play(fused_engine(folder, recorder)), play(fused_engine(folder))
     for ours, plain in zip(got, wanted, strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-4)
     assert set(recorder.shapes) == {1, 4}  # three rows and four are one shape
     assert len(recorder.shapes) <= 4, "A shape is prepared once, unless the cache has grown."
 
 
-def test_a_step_that_cannot_be_recorded_runs_as_it_is(saved: Saved, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_cannot_be_recorded_runs_as_it_is(
+    saved: Saved, fused_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
     """A recording that fails costs a warning and no answer; one for which memory is short is the runtime's to see."""
 
     def refuse(step: Step, given: tuple[torch.Tensor, ...]) -> Step:
@@ -101,11 +85,11 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(saved: Saved, caplog: pyte
         raise torch.OutOfMemoryError("no memory")
 
     folder = saved("llama")[1]
-    for ours, plain in zip(play(engine(folder, or_plain(refuse))), play(engine(folder, None)), strict=True):
+    for ours, plain in zip(play(fused_engine(folder, or_plain(refuse))), play(fused_engine(folder)), strict=True):
         np.testing.assert_allclose(ours, plain, atol=2e-4)
     assert "operation not permitted when stream is capturing" in caplog.text
     assert "and more" not in caplog.text
-    made = engine(folder, or_plain(exhaust))
+    made = fused_engine(folder, or_plain(exhaust))
     slot = made.open()
     made.step([Row(slot, [5, 6, 7, 8], 0, "none")])
     with pytest.raises(CapacityExceeded, match="no memory for this step"):
@@ -116,11 +100,11 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(saved: Saved, caplog: pyte
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in torch's own compiler
-def test_compiled(saved: Saved) -> None:
+def test_compiled(saved: Saved, fused_engine: Callable[..., Engine]) -> None:
     """A compiled step gives the same logits."""
     folder = saved("llama")[1]
     logits = []
-    for made in (engine(folder, compiled), engine(folder, None)):
+    for made in (fused_engine(folder, compiled), fused_engine(folder)):
         slot = made.open()
         made.step([Row(slot, [5, 6, 7, 8], 0, "none")])
         logits.append(np.concatenate([np.array(made.step([Row(slot, [9], 4 + at)])[0]) for at in range(3)]))

@@ -20,23 +20,24 @@ def draw_tokens(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 
     A row's token depends on that row and its draw alone. Probabilities are float64, as the runtime's own sampler has them.
     """
-    logits = logits.float()
-    if any(len(draw.params.logit_bias) or len(draw.seen) or len(draw.generated) for draw in draws):
-        logits = _changed(logits.clone(), draws)
+    changes = any(len(draw.params.logit_bias) or len(draw.seen) or len(draw.generated) for draw in draws)
+    logits = logits.to(torch.float32, copy=changes)
+    if changes:
+        _change_all(logits, draws)
     tokens = logits.argmax(-1)
     top = logits.gather(-1, tokens[:, None])
     warm = [place for place, draw in enumerate(draws) if draw.params.temperature > 0]
     if warm:
-        rows = _Rows(warm, len(draws), logits.device)
+        rows = Rows(warm, len(draws), logits.device)
         rows.put(tokens, _inverse(rows.of(logits), rows.of(top), [draws[place] for place in warm]))
     return tokens.where(top[:, 0] > -torch.inf, -1)
 
 
-class _Rows:
-    """Some of the rows of a batch of ``count``; all of them need no copy."""
+class Rows:
+    """Some of the rows of a batch of ``count``, in its order; all of them need no copy."""
 
     def __init__(self, places: list[int], count: int, device: torch.device) -> None:
-        self._index = None if len(places) == count else torch.tensor(places, device=device)
+        self._index = None if len(places) == count else torch.tensor(places, dtype=torch.int64, device=device)
 
     def of(self, batch: Tensor) -> Tensor:
         return batch if self._index is None else batch.index_select(0, self._index)
@@ -48,8 +49,8 @@ class _Rows:
             batch.index_copy_(0, self._index, rows)
 
 
-def _changed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Bias, then the repetition penalty, then the other two; changes ``logits``."""
+def _change_all(logits: Tensor, draws: Sequence[Draw]) -> None:
+    """Bias, then the repetition penalty, then the other two."""
     biases = [np.fromiter(draw.params.logit_bias.keys(), np.int64, len(draw.params.logit_bias)) for draw in draws]
     values = [np.fromiter(draw.params.logit_bias.values(), np.float32, len(draw.params.logit_bias)) for draw in draws]
     _change(logits, biases, values, torch.add)
@@ -57,7 +58,6 @@ def _changed(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     _change(logits, [draw.seen for draw in draws], penalties, lambda scores, by: torch.where(scores < 0, scores * by, scores / by))
     taken = [np.float32(draw.params.frequency_penalty) * draw.counts + np.float32(draw.params.presence_penalty) for draw in draws]
     _change(logits, [draw.generated for draw in draws], taken, torch.sub)
-    return logits
 
 
 def _change(logits: Tensor, ids: list[Any], values: list[Any], by: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -79,11 +79,11 @@ def _inverse(logits: Tensor, top: Tensor, draws: Sequence[Draw]) -> Tensor:
     weights = logits.double().sub_(top).div_(temperature).exp_()
     some = [place for place, draw in enumerate(draws) if 0 < draw.params.top_k < logits.shape[-1]]
     if some:
-        rows = _Rows(some, count, device)
+        rows = Rows(some, count, device)
         rows.put(weights, _largest(rows.of(logits), rows.of(weights), [draws[place].params.top_k for place in some]))
     some = [place for place, draw in enumerate(draws) if draw.params.top_p < 1]
     if some:
-        rows = _Rows(some, count, device)
+        rows = Rows(some, count, device)
         rows.put(weights, _nucleus(rows.of(weights), [draws[place].params.top_p for place in some]))
     if any(draw.params.min_p > 0 for draw in draws):
         weights = weights.masked_fill(weights < min_p, 0)  # the likeliest token's weight is 1

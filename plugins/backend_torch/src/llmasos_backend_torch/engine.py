@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from llmasos_backend_torch.drawing import draw_tokens
+from llmasos_backend_torch.drawing import Rows, draw_tokens
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import StepPlan, plan_step
 from llmasos_backend_torch.slots import SlotTable
@@ -70,21 +70,19 @@ class TorchEngine:
 
     def _with_draws(self, logits: Tensor, plan: StepPlan, draws: Sequence[Draw | None]) -> list[npt.NDArray[Any]]:
         """The results where some rows want a token drawn; of these only the token leaves the device."""
-        drawn = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
-        tokens = draw_tokens(self._select(logits, list(drawn)), list(drawn.values())).cpu().numpy()
-        others = [place for place in range(logits.shape[0]) if place not in drawn]
-        rest = self._select(logits, others).float().cpu().numpy() if others else np.empty((0, logits.shape[-1]), np.float32)
-        token_at, rest_at = ({place: at for at, place in enumerate(places)} for places in (drawn, others))
+        at = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
+        count, drawn = logits.shape[0], sorted(at)
+        others = [place for place in range(count) if place not in at]
+        tokens = draw_tokens(Rows(drawn, count, self._device).of(logits), [at[place] for place in drawn]).cpu().numpy()
+        rest = np.empty((0, logits.shape[-1]), np.float32)
+        if others:
+            rest = Rows(others, count, self._device).of(logits).float().cpu().numpy()
+        token_at, rest_at = ({place: index for index, place in enumerate(places)} for places in (drawn, others))
         results = []
-        for draw, (begin, count) in zip(draws, plan.results, strict=True):
+        for draw, (begin, size) in zip(draws, plan.results, strict=True):
             found, first = (rest, rest_at.get(begin, 0)) if draw is None else (tokens, token_at[begin])
-            results.append(found[first : first + count])
+            results.append(found[first : first + size])
         return results
-
-    def _select(self, logits: Tensor, places: list[int]) -> Tensor:
-        if places == list(range(logits.shape[0])):
-            return logits
-        return logits.index_select(0, torch.tensor(places, dtype=torch.int64, device=self._device))
 
     def truncate(self, slot: int, length: int) -> None:
         self._running()

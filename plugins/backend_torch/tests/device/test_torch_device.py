@@ -13,13 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.general import load_general
-from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.llama import load_llama
-from llmasos_backend_torch.loading import engine_info
 from llmasos_backend_torch.precision import Precision
-from llmasos_backend_torch.static_decode import StaticDecoder, Step
+from llmasos_backend_torch.static_decode import Step
 from llmasos_hookspecs import Engine, EngineLimits, Row
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, example_draws
@@ -55,18 +52,6 @@ class Recorder:
             self.traffic.sealed = False
 
 
-def engine(folder: Path, device: torch.device, recorder: Recorder | None, dtype: str = "float32") -> Engine:
-    checkpoint = open_checkpoint(folder)
-    decoder = load_llama(checkpoint, Precision(dtype, device), 128, lambda: None)
-    limits = EngineLimits(max_sequences=6)
-    info = engine_info(
-        Precision(dtype, device), limits, vocab_size=160, context_length=128, weight_bytes=decoder.nbytes, kv_bytes_per_token=1
-    )
-    if recorder is None:
-        return TorchEngine(decoder, KVCache(6, 128), info)
-    return TorchEngine(StaticDecoder(decoder, recorder), KVCache(6, 128, spare=True), info)
-
-
 def play(made: Engine) -> list[np.ndarray]:
     """Prompts, chunks, batches with holes, forks, and cuts."""
     rng = np.random.default_rng(3)
@@ -95,30 +80,30 @@ def play(made: Engine) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["any shape", "recorded shapes"])
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3"])
-def test_the_fused_forward(name: str, recorded: bool, saved: Saved, traffic: Any) -> None:
+def test_the_fused_forward(name: str, recorded: bool, saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """On a device of its own every model of the family gives the CPU's logits, recorded steps too."""
     folder = saved(name)[1]
-    wanted = play(engine(folder, torch.device("cpu"), None))
+    wanted = play(fused_engine(folder))
     recorder = Recorder(traffic)
-    got = play(engine(folder, traffic.device, recorder if recorded else None))
+    got = play(fused_engine(folder, recorder if recorded else None, device=traffic.device))
     for ours, theirs in zip(got, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
     assert bool(recorder.recorded) == recorded
 
 
-def test_bfloat16(saved: Saved, traffic: Any) -> None:
+def test_bfloat16(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """bfloat16, which a GPU computes in, has no part that stays behind on the CPU."""
     folder = saved("llama")[1]
-    wanted = play(engine(folder, torch.device("cpu"), None))
-    for ours, theirs in zip(play(engine(folder, traffic.device, Recorder(traffic), "bfloat16")), wanted, strict=True):
+    wanted = play(fused_engine(folder))
+    for ours, theirs in zip(play(fused_engine(folder, Recorder(traffic), device=traffic.device, dtype="bfloat16")), wanted, strict=True):
         if len(theirs):
             assert np.linalg.norm(ours - theirs) < 0.08 * np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["any shape", "recorded shapes"])
-def test_what_crosses_in_a_decode_step(recorded: bool, saved: Saved, traffic: Any) -> None:
+def test_what_crosses_in_a_decode_step(recorded: bool, saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """A decode step of four sequences brings one copy of ids and positions to the device, and takes logits back, or tokens drawn."""
-    made = engine(saved("llama")[1], traffic.device, Recorder(traffic) if recorded else None)
+    made = fused_engine(saved("llama")[1], Recorder(traffic) if recorded else None, device=traffic.device)
     slots = [made.open() for _ in range(4)]
     made.step([Row(slot, [5, 6, 7, place + 8], 0) for place, slot in enumerate(slots)])
 
@@ -140,9 +125,9 @@ def test_what_crosses_in_a_decode_step(recorded: bool, saved: Saved, traffic: An
     assert all(int(token[0]) in acceptable_tokens(own, draw) for token, own in zip(tokens, logits, strict=True))
 
 
-def test_drawing(saved: Saved, traffic: Any) -> None:
+def test_drawing(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any) -> None:
     """Draws of every kind are made on the device, of whose logits none leaves it."""
-    made = engine(saved("llama")[1], traffic.device, Recorder(traffic))
+    made = fused_engine(saved("llama")[1], Recorder(traffic), device=traffic.device)
     slots = [made.open() for _ in range(3)]
     draws = list(example_draws(160))
     for place in range(0, len(draws), 3):
