@@ -127,9 +127,9 @@ def test_end_tokens_are_one_or_many(value: Any, expected: tuple[int, ...]) -> No
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2'.*llmasos-backend-torch"),
         ({"model_type": None}, "model_type None"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope scaling 'yarn'"),
-        ({"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": True, "max_window_layers": 1}, "max_window_layers"),
+        ({"hidden_act": "xielu"}, "hidden_act 'xielu'"),
+        ({"rope_scaling": {"type": "axial", "factor": 4.0}}, "rope scaling 'axial'"),
+        ({"model_type": "qwen2", "layer_types": ["linear_attention"] * 2}, "layers of 'linear_attention'"),
     ],
 )
 def test_what_is_not_described_is_unsupported(changes: dict[str, Any], sentence: str) -> None:

@@ -85,24 +85,24 @@ class Wrong:
 WRONG = {
     "decodes one position too far": Wrong(
         decoder("""
-            def _rotate(self, x, positions):
-                return super()._rotate(x, positions + (len(positions) == 1))
+            def _rotate(self, x, rope, positions, length):
+                return super()._rotate(x, rope, positions + (len(positions) == 1), length)
         """),
         ("test_decode", "test_unequal_batch"),
     ),
     "restarts positions in every chunk": Wrong(
         decoder("""
-            def _rotate(self, x, positions):
-                return super()._rotate(x, positions - positions[0] if len(positions) > 1 else positions)
+            def _rotate(self, x, rope, positions, length):
+                return super()._rotate(x, rope, positions - positions[0] if len(positions) > 1 else positions, length)
         """),
         ("test_chunked_prefill",),
     ),
     "a chunk sees its own future": Wrong(
         decoder("""
-            def _attention(self, at, layer, x, positions, cache):
+            def _attention(self, index, x, positions, cache):
                 last = np.full_like(positions, positions[-1]) if cache.length > len(positions) else positions
-                rotate, self._rotate = self._rotate, lambda y, _: ReferenceDecoder._rotate(self, y, positions)
-                out = super()._attention(at, layer, x, last, cache)
+                rotate, self._rotate = self._rotate, lambda y, rope, _, length: ReferenceDecoder._rotate(self, y, rope, positions, length)
+                out = super()._attention(index, x, last, cache)
                 self._rotate = rotate
                 return out
         """),
@@ -304,19 +304,15 @@ WRONG = {
     ),
     "overlooks the sliding window": Wrong(config(sliding_window=None), ("test_prefill", "test_truncate"), ("mistral",)),
     "overlooks rope scaling": Wrong(
-        decoder("""
-            def __init__(self, checkpoint):
-                super().__init__(checkpoint)
-                self._frequencies = 10000.0 ** (-np.arange(0, 16, 2) / 16)
-        """),
+        config(rope_scaling=None),
         ("test_prefill",),
         ("llama-rope3-tied",),
     ),
     "overlooks q and k norms": Wrong(config(qk_norm=False), ("test_prefill",), ("qwen3",)),
     "overlooks biases": Wrong(
         decoder("""
-            def _linear(self, x, name):
-                return x @ self._weights[f"{name}.weight"].T
+            def _linear(self, x, part):
+                return x @ self._weights[f"{part.module}.weight"].T
         """),
         ("test_prefill",),
         ("qwen2",),

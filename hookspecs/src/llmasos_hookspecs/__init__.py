@@ -5,7 +5,19 @@ from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
 from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
-from llmasos_hookspecs.decoder import LLAMA_FAMILY, DecoderConfig, RopeScaling, check_tensors
+from llmasos_hookspecs.decoder import (
+    DECODER_FAMILIES,
+    LLAMA_FAMILY,
+    DecoderConfig,
+    DecoderLayer,
+    Part,
+    Rope,
+    RopeScaling,
+    TensorNames,
+    beyond,
+    check_tensors,
+    require_plain,
+)
 from llmasos_hookspecs.engine import Engine, EngineInfo, Row
 from llmasos_hookspecs.errors import (
     AccelerationError,
@@ -34,6 +46,7 @@ from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32
 
 __all__ = [
     "API_VERSION",
+    "DECODER_FAMILIES",
     "GROUPS",
     "LLAMA_FAMILY",
     "NEUTRAL_FORMATS",
@@ -54,6 +67,7 @@ __all__ = [
     "Context",
     "ContextLengthExceeded",
     "DecoderConfig",
+    "DecoderLayer",
     "Draw",
     "Engine",
     "EngineFailed",
@@ -65,6 +79,7 @@ __all__ = [
     "ModelClosed",
     "ModelStore",
     "NoOptions",
+    "Part",
     "PluginError",
     "Progress",
     "Prompt",
@@ -76,6 +91,7 @@ __all__ = [
     "RequestError",
     "RequestRecord",
     "ResourceError",
+    "Rope",
     "RopeScaling",
     "Row",
     "SamplingParams",
@@ -88,12 +104,15 @@ __all__ = [
     "Task",
     "TaskModel",
     "Tensor",
+    "TensorNames",
     "TokenLogprob",
     "Tokenizer",
     "UnsupportedModel",
     "as_float32",
+    "beyond",
     "check_tensors",
     "expected_seconds",
     "hookimpl",
     "hookspec",
+    "require_plain",
 ]

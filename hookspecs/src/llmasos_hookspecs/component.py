@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from llmasos_hookspecs.acceleration import StagePlan
 from llmasos_hookspecs.decoder import DecoderConfig
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs.checkpoint import Checkpoint
 
 #: The version of the contract. A plugin built for another major version is refused.
 API_VERSION: Final = 1
@@ -50,6 +53,9 @@ class Component:
         formats: the checkpoint formats it takes.
         architectures: the ``model_type`` values it takes of the neutral formats; ``("*",)`` for any. An export brings its graph.
         preference: ``use = "auto"`` takes the installed loader with the highest number that takes the checkpoint.
+        takes: asked before the loader is chosen: why it does not take this checkpoint, as the end of a sentence ("it has ..."), or None. It
+            decides from the config and names alone and imports no framework. None: it takes the plain Llama form of its architectures
+            (``DecoderConfig.traits`` is empty), and whatever is in another format or of another architecture that it names.
     Accelerators:
         stage: ``structure``, ``distil``, ``mask`` or ``quant``; stages of a plan must come in that order. None: any place.
         calibration: whether it calls ``context.calibration``.
@@ -65,6 +71,7 @@ class Component:
     formats: tuple[str, ...] = NEUTRAL_FORMATS
     architectures: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
     preference: int = 0
+    takes: Callable[[Checkpoint], str | None] | None = None
     stage: str | None = attrs.field(default=None, validator=attrs.validators.in_((None, "structure", "distil", "mask", "quant")))
     calibration: bool = False
     plan: Callable[[DecoderConfig, Any, Mapping[str, Any]], StagePlan] | None = None

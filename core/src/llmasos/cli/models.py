@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint
 
 app = typer.Typer(help="Fetched models and short names for them.", no_args_is_help=True)
 
@@ -81,6 +84,7 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
     facts: dict[str, Any] = {} if entry is None else _described(entry, Aliases())
     facts |= {"reference": reference, "canonical": found.canonical, "path": str(checkpoint.path), "format": checkpoint.format}
     facts |= {"checkpoint_digest": checkpoint.digest, "config": dict(checkpoint.config), "tensors": len(checkpoint.names())}
+    facts |= _runs_on(checkpoint)
     if checkpoint.manifest:
         facts["manifest"] = dict(checkpoint.manifest)
     if as_json:
@@ -94,6 +98,20 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
         print_result(f"{key}: {config.get(key)}")
     for name, file in files.items():
         print_result(f"file {name}: {in_bytes(file['size'])}, sha256 {file['sha256']}")
+
+
+def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
+    from llmasos.runtime.loader_choice import choose_loader, installed_loaders
+    from llmasos.system.config import ComponentConfig
+    from llmasos.system.discovery import registry
+    from llmasos_hookspecs import LLMasOSError
+
+    try:
+        chosen = choose_loader(installed_loaders(registry()), checkpoint, ComponentConfig(use="auto"))
+    except LLMasOSError as error:
+        return {"loader": None, "no_loader": str(error)}
+    return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}
 
 
 @app.command("remove")

@@ -17,6 +17,7 @@ from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.runtime.kv_share import SharedKVLedger
 from llmasos.runtime.ledger import kv_capacity
+from llmasos.runtime.loader_choice import LoaderChoice, choose_loader, installed_loaders, refusal, taker
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.measurements import Measurements, watch_peak
 from llmasos.runtime.memory import Account, Budget
@@ -24,22 +25,20 @@ from llmasos.runtime.prediction import Need, predict
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.prompts import PromptEncoder
 from llmasos.system.aliases import Aliases
-from llmasos.system.components import LoadedComponent, PluginSet, load_component, missing_frameworks
+from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_LOADER
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
-from llmasos.system.options import find_problems, structure_options
+from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
-    NEUTRAL_FORMATS,
     Checkpoint,
     Engine,
     EngineLimits,
     LLMasOSError,
-    PluginError,
     RequestRecord,
     Task,
     UnsupportedModel,
@@ -54,14 +53,6 @@ _MAX_SEQUENCES: Final = 8
 _STEP_TOKENS: Final = 512
 #: Bytes of weights whose digest takes less than a second: what loading these took is kept though no budget asks for it.
 _QUICK_DIGEST: Final = 1 << 30
-#: Format of an export -> our distribution that takes it.
-_TAKERS: Final = {
-    "onnx": "llmasos-backend-onnx",
-    "onnx_genai": "llmasos-backend-onnx",
-    "saved_model": "llmasos-backend-tf",
-    "keras": "llmasos-backend-tf",
-    "torch_export": "llmasos-backend-torch",
-}
 
 
 class Composer:
@@ -172,11 +163,12 @@ class Composer:
         if model.replicas > 1:
             return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
         policy = self.policy(scheduler)
+        passed_over = self.loader_choice(model, opened.checkpoint).passed_over
         loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
         began = time.monotonic()
         with watch_peak() as peak:
             engine = load()
-        info = engine.info
+        info = attrs.evolve(engine.info, notes=(*passed_over, *engine.info.notes))
         need = Need(
             weights=info.weight_bytes,
             peak=max(info.weight_bytes, peak.bytes),
@@ -311,27 +303,21 @@ class Composer:
             UnsupportedModel: the loader, or every installed one, does not take the checkpoint's format or architecture.
             PluginError: no loader is installed.
         """
-        if model.loader.use != DEFAULT_LOADER:
-            loader = self.component("loader", model.loader.use)
-            refusal = _refusal(loader, checkpoint)
-            if refusal:
-                others = [other.entry.name for other in self._loaders() if not _refusal(other, checkpoint)]
-                cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{self._taker(checkpoint)}"
-                raise UnsupportedModel(f"{refusal}; {cure}.")
-            return loader
-        fitting, refusals = [], []
-        for loader in self._loaders():
-            refusal = _refusal(loader, checkpoint) or self._unready(loader, model.loader)
-            if refusal:
-                refusals.append(refusal)
-            else:
-                fitting.append(loader)
-        if fitting:
-            chosen = max(fitting, key=lambda loader: loader.component.preference)
-            return self.plugins.add(chosen.entry)
-        if not refusals:
-            raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
-        raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{self._taker(checkpoint)}.")
+        return self.loader_choice(model, checkpoint).loader
+
+    def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
+        """``loader``, and what ``auto`` passed over for it."""
+        if model.loader.use == DEFAULT_LOADER:
+            chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader)
+            return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
+        loader = self.component("loader", model.loader.use)
+        reason = refusal(loader, checkpoint)
+        if reason:
+            loaders = installed_loaders(self._registry)
+            others = [other.entry.name for other in loaders if not refusal(other, checkpoint)]
+            cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
+            raise UnsupportedModel(f"{reason}; {cure}.")
+        return LoaderChoice(loader, ())
 
     def _memory(self) -> int | None:
         """Bytes that one model could have if it were alone."""
@@ -342,30 +328,6 @@ class Composer:
         return Measurements.key(
             digest=opened.checkpoint.digest, loader=loader.entry.label, options=model.loader.options, context_length=model.context_length
         )
-
-    def _loaders(self) -> list[LoadedComponent]:
-        found = []
-        for entry in self._registry.entries("loader"):
-            try:
-                found.append(load_component(entry))
-            except PluginError:
-                continue  # nobody named it; `plugins list` shows what is wrong with it
-        return found
-
-    def _taker(self, checkpoint: Checkpoint) -> str:
-        """Which of our loaders would take a format that no installed one takes, as the end of a sentence."""
-        distribution = _TAKERS.get(checkpoint.format)
-        if distribution is None or any(checkpoint.format in loader.component.formats for loader in self._loaders()):
-            return ""
-        return f"; pip install {distribution}, which does"
-
-    @staticmethod
-    def _unready(loader: LoadedComponent, config: ComponentConfig) -> str:
-        missing = missing_frameworks(loader.component)
-        if missing:
-            return f"the {loader.entry.label} needs {' and '.join(missing)} (pip install {' '.join(missing)})"
-        problems = find_problems(loader.component.options, config.options, config.path)
-        return f"the {loader.entry.label} refuses its options ({problems[0]})" if problems else ""
 
     def _context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
         common = {
@@ -397,18 +359,6 @@ def _rebuild(load: Callable[[], Engine], on_lost: Callable[[], None]) -> Engine:
 
 def _own_cache(loaded: LoadedComponent) -> Path:
     return working_cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
-
-
-def _refusal(loader: LoadedComponent, checkpoint: Checkpoint) -> str:
-    """Why the loader does not take the checkpoint; empty where it does."""
-    component = loader.component
-    if checkpoint.format not in component.formats:
-        return f"the {loader.entry.label} takes {', '.join(component.formats)}, and {checkpoint.path} is {checkpoint.format}"
-    # An export brings its graph, whatever its architecture; names of tensors have to be known.
-    kind = checkpoint.config.get("model_type") if checkpoint.format in NEUTRAL_FORMATS else None
-    if kind is not None and "*" not in component.architectures and kind not in component.architectures:
-        return f"the {loader.entry.label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
-    return ""
 
 
 def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:

@@ -1,16 +1,17 @@
-"""The Llama family in plain numpy, float64: what every backend is compared with."""
+"""Decoders in plain numpy, float64: what every backend is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
-from llmasos_hookspecs.decoder import DecoderConfig
+from llmasos_hookspecs.decoder import DecoderConfig, Part, Rope
 from llmasos_hookspecs.tensors import as_float32
 
 Array = npt.NDArray[np.float64]
@@ -18,7 +19,8 @@ Array = npt.NDArray[np.float64]
 
 @attrs.define(eq=False)
 class KeyValues:
-    """Keys and values of one sequence: for each layer float64 [kv_heads, tokens, head_dim], keys already rotated."""
+    """Keys and values of one sequence: for each layer float64 [kv_heads, tokens, head_dim]; keys are rotated unless the rope has a
+    ``switch``."""
 
     keys: list[Array]
     values: list[Array]
@@ -37,16 +39,15 @@ class KeyValues:
 
 
 class ReferenceDecoder:
-    """A decoder computed the slow and obvious way.
+    """A decoder computed the slow and obvious way: everything that ``DecoderConfig`` describes.
 
-    Rotary embeddings rotate halves (Su et al., 2021, in the layout of Hugging Face weights); norms are RMSNorm (Zhang and
-    Sennrich, 2019); a sliding window lets token i see the tokens i - window + 1 .. i.
+    A sliding window lets token i see the tokens i - window + 1 .. i. Where a rope has a ``switch``, keys are kept as they are before
+    rotation, since their frequencies depend on how long the sequence has become.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config: DecoderConfig = checkpoint.decoder
         self._weights = {name: as_float32(checkpoint.tensor(name)).astype(np.float64) for name in checkpoint.names()}
-        self._frequencies = rope_frequencies(self.config)
 
     def cache(self) -> KeyValues:
         """Keys and values of an empty sequence."""
@@ -55,19 +56,22 @@ class ReferenceDecoder:
         return KeyValues([empty] * c.num_layers, [empty] * c.num_layers)
 
     def logits(self, tokens: Sequence[int], cache: KeyValues | None = None) -> npt.NDArray[np.float32]:
-        """Logits float32 [len(tokens), vocab_size]; the tokens follow those in ``cache``, which takes them up."""
-        c, w = self.config, self._weights
+        """Logits float32 [len(tokens), vocab_size]; the tokens follow those in ``cache``, which takes them up.
+
+        Where a sequence grows past its rope's ``switch``, what its first tokens were computed as does not hold any longer: compute such a
+        sequence in one piece.
+        """
+        c = self.config
         cache = self.cache() if cache is None else cache
         positions = np.arange(cache.length, cache.length + len(tokens))
-        x = w["model.embed_tokens.weight"][np.asarray(tokens, dtype=np.int64)]
-        for layer in range(c.num_layers):
-            at = f"model.layers.{layer}"
-            x = x + self._attention(at, layer, self._norm(x, f"{at}.input_layernorm"), positions, cache)
-            h = self._norm(x, f"{at}.post_attention_layernorm")
-            gate = self._linear(h, f"{at}.mlp.gate_proj")
-            x = x + self._linear(gate / (1 + np.exp(-gate)) * self._linear(h, f"{at}.mlp.up_proj"), f"{at}.mlp.down_proj")
-        head = "model.embed_tokens" if c.tie_embeddings else "lm_head"
-        return (self._norm(x, "model.norm") @ w[f"{head}.weight"].T).astype(np.float32)
+        x = self._weights[f"{c.names.embedding}.weight"][np.asarray(tokens, dtype=np.int64)] * c.embedding_scale
+        for index in range(c.num_layers):
+            x = self._block(index, x, positions, cache)
+        head = c.names.embedding if c.tie_embeddings else c.names.head
+        out = self._norm(x, c.names.final_norm) @ self._weights[f"{head}.weight"].T
+        if c.head_bias:
+            out = out + self._weights[f"{c.names.head}.bias"]
+        return _capped(out * c.logit_scale, c.logit_softcap).astype(np.float32)
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """The ``count`` most likely tokens after ``tokens``, one after the other."""
@@ -77,55 +81,113 @@ class ReferenceDecoder:
             out += fed
         return out
 
-    def _linear(self, x: Array, name: str) -> Array:
-        out: Array = x @ self._weights[f"{name}.weight"].T
-        bias = self._weights.get(f"{name}.bias")
-        return out if bias is None else out + bias
+    def _block(self, index: int, x: Array, positions: npt.NDArray[Any], cache: KeyValues) -> Array:
+        c, norms = self.config, self.config.norms(index)
 
-    def _norm(self, x: Array, name: str) -> Array:
-        out: Array = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + self.config.norm_eps) * self._weights[f"{name}.weight"]
+        def normed(x: Array, place: str) -> Array:
+            return self._norm(x, norms[place]) if place in norms else x
+
+        scale = c.residual_scale
+        first = normed(x, "attention_norm")
+        attended = normed(self._attention(index, first, positions, cache), "attention_out_norm") * scale
+        if c.block == "parallel":
+            return x + attended + scale * self._feed_forward(index, normed(x, "mlp_norm") if "mlp_norm" in norms else first)
+        x = x + attended
+        return x + scale * normed(self._feed_forward(index, normed(x, "mlp_norm")), "mlp_out_norm")
+
+    def _feed_forward(self, index: int, x: Array) -> Array:
+        parts = self.config.linears(index)
+        up = self._linear(x, parts["up"])
+        if self.config.gated:
+            up = _ACTIVATIONS[self.config.activation](self._linear(x, parts["gate"])) * up
+        else:
+            up = _ACTIVATIONS[self.config.activation](up)
+        return self._linear(up, parts["down"])
+
+    def _linear(self, x: Array, part: Part) -> Array:
+        rows = part.row_indices()
+        weight = self._weights[f"{part.module}.weight"]
+        out: Array = x @ (weight if rows is None else weight[rows]).T
+        if part.bias:
+            bias = self._weights[f"{part.module}.bias"]
+            out = out + (bias if rows is None else bias[rows])
         return out
 
-    def _attention(self, at: str, layer: int, x: Array, positions: npt.NDArray[Any], cache: KeyValues) -> Array:
+    def _norm(self, x: Array, name: str, *, kind: str = "", bias: bool | None = None) -> Array:
         c = self.config
+        if (kind or c.norm) == "layer":
+            x = x - x.mean(-1, keepdims=True)
+        out: Array = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + c.norm_eps)
+        if c.norm_weight:
+            out = out * (self._weights[f"{name}.weight"] + c.norm_offset)
+        if c.norm_bias if bias is None else bias:
+            out = out + self._weights[f"{name}.bias"]
+        return out
+
+    def _attention(self, index: int, x: Array, positions: npt.NDArray[Any], cache: KeyValues) -> Array:
+        c, layer, parts = self.config, self.config.layer(index), self.config.linears(index)
         n = len(positions)
-        q = self._linear(x, f"{at}.self_attn.q_proj").reshape(n, c.num_heads, c.head_dim)
-        k = self._linear(x, f"{at}.self_attn.k_proj").reshape(n, c.num_kv_heads, c.head_dim)
-        v = self._linear(x, f"{at}.self_attn.v_proj").reshape(n, c.num_kv_heads, c.head_dim)
+        q, k, v = (self._linear(x, parts[part]) for part in "qkv")
         if c.qk_norm:
-            q = self._norm(q, f"{at}.self_attn.q_norm")
-            k = self._norm(k, f"{at}.self_attn.k_norm")
-        q, k = self._rotate(q, positions), self._rotate(k, positions)
-        cache.keys[layer] = np.concatenate([cache.keys[layer], k.transpose(1, 0, 2)], 1)
-        cache.values[layer] = np.concatenate([cache.values[layer], v.transpose(1, 0, 2)], 1)
-        keys, values = (np.repeat(a[layer], c.num_heads // c.num_kv_heads, 0) for a in (cache.keys, cache.values))
-        scores = np.einsum("nhd,htd->hnt", q, keys) / np.sqrt(c.head_dim)
+            q, k = (self._head_norm(value, c.norms(index)[f"{part}_norm"]) for part, value in (("q", q), ("k", k)))
+        q, k, v = (value.reshape(n, -1, c.head_dim).transpose(1, 0, 2) for value in (q, k, v))
+        rope, length = layer.rope, cache.keys[index].shape[1] + n
+        late = rope is not None and rope.switch is not None
+        if rope is not None:
+            q = self._rotate(q, rope, positions, length)
+            k = k if late else self._rotate(k, rope, positions, length)
+        keys = cache.keys[index] = np.concatenate([cache.keys[index], k], 1)
+        values = cache.values[index] = np.concatenate([cache.values[index], v], 1)
+        if rope is not None and late:
+            keys = self._rotate(keys, rope, np.arange(length), length)
+        keys, values = (np.repeat(array, c.num_heads // c.num_kv_heads, 0) for array in (keys, values))
+        scores = _capped(np.einsum("hnd,htd->hnt", q, keys) * c.score_scale, c.attention_softcap)
         behind = positions[:, None] - np.arange(keys.shape[1])[None, :]
         seen = behind >= 0
-        if c.sliding_window is not None:
-            seen &= behind < c.sliding_window
+        if layer.window is not None:
+            seen &= behind < layer.window
         scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        mixed = np.einsum("hnt,htd->nhd", weights, values).reshape(n, -1)
-        return self._linear(mixed, f"{at}.self_attn.o_proj")
+        return self._linear(np.einsum("hnt,htd->nhd", weights, values).reshape(n, -1), parts["o"])
 
-    def _rotate(self, x: Array, positions: npt.NDArray[Any]) -> Array:
-        angles = positions[:, None] * self._frequencies
-        cos, sin = (np.concatenate([f(angles)] * 2, -1)[:, None] for f in (np.cos, np.sin))
-        left, right = np.split(x, 2, -1)
-        out: Array = x * cos + np.concatenate([-right, left], -1) * sin
-        return out
+    def _rotate(self, x: Array, rope: Rope, positions: npt.NDArray[Any], length: int) -> Array:
+        return rotated(x, rope, positions, length)
+
+    def _head_norm(self, x: Array, name: str) -> Array:
+        if self.config.qk_norm_width:
+            return self._norm(x, name, kind="rms", bias=False)
+        return self._norm(x.reshape(len(x), -1, self.config.head_dim), name, kind="rms", bias=False).reshape(x.shape)
 
 
-def rope_frequencies(config: DecoderConfig) -> Array:
-    """Rotary frequencies float64 [head_dim / 2] in radians a position, scaled as ``config.rope_scaling`` says."""
-    frequencies: Array = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return frequencies / scaling.factor
-    turns = scaling.original_max_position * frequencies / (2 * np.pi)
-    blend = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0, 1)
-    return (1 - blend) * frequencies / scaling.factor + blend * frequencies
+def rotated(x: Array, rope: Rope, positions: npt.NDArray[Any], length: int) -> Array:
+    """Queries or keys float64 [..., tokens, head_dim] turned to their positions in a sequence of ``length`` tokens."""
+    angles = positions[:, None] * rope.inverse_frequencies(length).astype(np.float64)
+    factor = 1.0 if rope.scaling is None else rope.scaling.attention_factor
+    cos, sin = np.cos(angles) * factor, np.sin(angles) * factor
+    turned, out = x[..., : rope.dim], x.copy()
+    first, second = (turned[..., ::2], turned[..., 1::2]) if rope.interleaved else np.split(turned, 2, -1)
+    a, b = first * cos - second * sin, second * cos + first * sin
+    if rope.interleaved:
+        out[..., : rope.dim : 2], out[..., 1 : rope.dim : 2] = a, b
+    else:
+        out[..., : rope.dim // 2], out[..., rope.dim // 2 : rope.dim] = a, b
+    return out
+
+
+def _capped(x: Array, cap: float | None) -> Array:
+    return x if cap is None else cap * np.tanh(x / cap)
+
+
+def _gelu(x: Array) -> Array:
+    out: Array = x * 0.5 * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2)))
+    return out
+
+
+_ACTIVATIONS: Final[dict[str, Callable[[Array], Array]]] = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": _gelu,
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+}

@@ -17,7 +17,7 @@ from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import rotary_tables
 from llmasos_backend_onnx.session import DecoderSession, open_session
-from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors
+from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors, require_plain
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
 _GRAPH_VERSION: Final = 6
@@ -52,8 +52,8 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         ConfigError: the options ask for what this CPU does not compute exactly.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
+    config, limits = require_plain(checkpoint, "The loader onnx"), context.limits
     check_tensors(checkpoint)
-    config, limits = checkpoint.decoder, context.limits
     if options.precision == "int8_channel":
         check_byte_products("precision", "int8_channel")
     activations = prefill_activations(options, config, limits)

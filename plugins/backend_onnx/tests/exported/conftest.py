@@ -18,7 +18,6 @@ from llmasos_backend_onnx.foreign.engine import ExportedEngine
 from llmasos_backend_onnx.foreign.loading import load_export
 from llmasos_hookspecs import EngineLimits
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint
-from llmasos_hookspecs.testing.reference import rope_frequencies
 
 KINDS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
 
@@ -68,8 +67,9 @@ class _Writer:
         self.constants: dict[str, onnx.TensorProto] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.prefix = ""
-        angles = np.arange(self.config.context_length)[:, None] * rope_frequencies(self.config)[None]
-        self.tables = {"cos": np.cos(angles).astype(np.float32), "sin": np.sin(angles).astype(np.float32)}
+        rope = self.config.layer(0).rope
+        assert rope is not None
+        self.tables = dict(zip(("cos", "sin"), rope.tables(self.config.context_length), strict=True))
 
     def constant(self, name: str, array: Any) -> str:
         self.constants.setdefault(name, numpy_helper.from_array(np.array(array, order="C"), name))

@@ -15,6 +15,7 @@ from llmasos_hookspecs import (
     ResourceError,
     UnsupportedModel,
     check_tensors,
+    require_plain,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
     from llmasos_backend_tf.engine import TensorFlowEngine
     from llmasos_backend_tf.kv_pool import BLOCK, KVPool
 
-    config = checkpoint.decoder
+    config = require_plain(checkpoint, "The loader tf")
     check_tensors(checkpoint)
     precision = chosen_precision(checkpoint, options)
     token_bytes = 2 * 4 * config.num_layers * config.kv_width

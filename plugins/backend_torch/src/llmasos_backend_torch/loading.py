@@ -14,7 +14,17 @@ from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.threads import release_pool
-from llmasos_hookspecs import Checkpoint, ConfigError, Context, Engine, EngineInfo, EngineLimits, ResourceError, UnsupportedModel
+from llmasos_hookspecs import (
+    Checkpoint,
+    ConfigError,
+    Context,
+    Engine,
+    EngineInfo,
+    EngineLimits,
+    ResourceError,
+    UnsupportedModel,
+    require_plain,
+)
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
@@ -61,14 +71,7 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEn
 
 def check_fused(checkpoint: Checkpoint) -> None:
     """Raises ``UnsupportedModel`` where the fused forward does not compute what the config asks for."""
-    config = checkpoint.config
-    _ = checkpoint.decoder
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if 1.0 not in (config.get("partial_rotary_factor", 1.0), rope.get("partial_rotary_factor", 1.0)):
-        raise UnsupportedModel(f"{checkpoint.path} rotates only a part of each head.")
-    kinds = set(config.get("layer_types") or ())
-    if len(kinds) > 1 or not kinds <= {"full_attention", "sliding_attention"}:
-        raise UnsupportedModel(f"{checkpoint.path} mixes layers of different attention.")
+    require_plain(checkpoint, "The fused forward")
 
 
 def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> TorchEngine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from llmasos_hookspecs import Checkpoint, CheckpointError, as_float32
+from llmasos_hookspecs import Checkpoint, CheckpointError, as_float32, require_plain
 from llmasos_torch_decoder.decoder import Decoder
 
 
@@ -12,11 +12,11 @@ def load_decoder(checkpoint: Checkpoint) -> Decoder:
     """The checkpoint as a float32 decoder in evaluation mode, quantised weights dequantised.
 
     Raises:
-        UnsupportedModel: the architecture is not of the Llama family.
+        UnsupportedModel: it is no decoder of the plain Llama form.
         CheckpointError: a tensor is missing or of the wrong shape.
     """
     with torch.device("meta"):
-        decoder = Decoder(checkpoint.decoder)
+        decoder = Decoder(require_plain(checkpoint, "The torch decoder of the accelerators"))
     names = set(checkpoint.names())
     state = {}
     for name, parameter in decoder.state_dict().items():

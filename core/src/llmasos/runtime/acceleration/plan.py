@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.runtime.loader_choice import refusal
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
 from llmasos.system.options import find_problems, structure_options, unstructure
@@ -129,13 +130,8 @@ def _component_problems(loaded: LoadedComponent, checkpoint: Checkpoint) -> list
     missing = missing_frameworks(component)
     if missing:
         problems.append(f"The {loaded.entry.label} needs {' and '.join(missing)}; pip install {' '.join(missing)}.")
-    if checkpoint.format not in component.formats:
-        problems.append(
-            f"The {loaded.entry.label} takes {', '.join(component.formats)}, and the model is of the format {checkpoint.format}."
-        )
-    kind = checkpoint.config.get("model_type")
-    if "*" not in component.architectures and kind not in component.architectures:
-        problems.append(f"The {loaded.entry.label} takes the architectures {', '.join(component.architectures)}, and the model is {kind}.")
+    if reason := refusal(loaded, checkpoint):
+        problems.append(f"{reason[:1].upper()}{reason[1:]}.")
     return problems
 
 

@@ -1,0 +1,126 @@
+"""Which loader runs a checkpoint, and why no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
+from llmasos.system.config import ComponentConfig
+from llmasos.system.discovery import Registry
+from llmasos.system.options import find_problems
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, LLMasOSError, PluginError, UnsupportedModel, beyond
+
+#: Format of an export -> our distribution that takes it.
+_TAKERS: Final = {
+    "onnx": "llmasos-backend-onnx",
+    "onnx_genai": "llmasos-backend-onnx",
+    "saved_model": "llmasos-backend-tf",
+    "keras": "llmasos-backend-tf",
+    "torch_export": "llmasos-backend-torch",
+}
+
+
+@attrs.frozen
+class LoaderChoice:
+    """What ``auto`` chose.
+
+    Attributes:
+        loader: the preferred one of those that take the checkpoint.
+        passed_over: why each loader that is preferred to it was not chosen, one sentence each.
+    """
+
+    loader: LoadedComponent
+    passed_over: tuple[str, ...]
+
+
+def installed_loaders(registry: Registry) -> list[LoadedComponent]:
+    """The loaders that can be imported, the preferred first."""
+    found = []
+    for entry in registry.entries("loader"):
+        try:
+            found.append(load_component(entry))
+        except PluginError:
+            continue  # nobody named it; `plugins list` shows what is wrong with it
+    return sorted(found, key=lambda loader: loader.component.preference, reverse=True)
+
+
+def choose_loader(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, config: ComponentConfig) -> LoaderChoice:
+    """The preferred loader that takes the checkpoint, whose frameworks are installed and whose options are those that config gives.
+
+    ``loaders``: the preferred first.
+
+    Raises:
+        UnsupportedModel: no installed loader takes the checkpoint.
+        PluginError: no loader is installed.
+    """
+    loaders = list(loaders)
+    refusals: list[str] = []
+    for loader in loaders:
+        reason = refusal(loader, checkpoint) or _unready(loader, config)
+        if not reason:
+            return LoaderChoice(loader, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
+        refusals.append(reason)
+    if not refusals:
+        raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
+    raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{taker(loaders, checkpoint)}.")
+
+
+def refusal(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
+    """Why a loader or an accelerator does not take a checkpoint, as the beginning of a sentence; empty where it does.
+
+    Asked of the config alone, before the component is chosen.
+
+    Raises:
+        PluginError: the component's ``takes`` breaks, or answers something else than a reason or None.
+    """
+    component, label = loaded.component, loaded.entry.label
+    if checkpoint.format not in component.formats:
+        return f"the {label} takes {', '.join(component.formats)}, and {checkpoint.path} is {checkpoint.format}"
+    # An export brings its graph, whatever its architecture; names of tensors have to be known.
+    kind = checkpoint.config.get("model_type") if checkpoint.format in NEUTRAL_FORMATS else None
+    if kind is not None and "*" not in component.architectures and kind not in component.architectures:
+        return f"the {label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
+    try:
+        reason = _asked(loaded, checkpoint) if component.takes is not None else _beyond_plain(loaded, checkpoint)
+    except UnsupportedModel as error:
+        reason = str(error).rstrip(".")
+    return f"the {label} does not take {checkpoint.path} ({kind}): {reason}" if reason else ""
+
+
+def taker(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint) -> str:
+    """Which of our loaders would take a format that no installed one takes, as the end of a sentence."""
+    distribution = _TAKERS.get(checkpoint.format)
+    if distribution is None or any(checkpoint.format in loader.component.formats for loader in loaders):
+        return ""
+    return f"; pip install {distribution}, which does"
+
+
+def _asked(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
+    assert loaded.component.takes is not None
+    try:
+        reason = loaded.component.takes(checkpoint)
+    except LLMasOSError:
+        raise
+    except Exception as error:  # whatever a plugin raises is the plugin's fault
+        raise PluginError(f"The {loaded.entry.label} failed when it was asked whether it takes {checkpoint.path}: {error}.") from error
+    if reason is not None and not isinstance(reason, str):
+        raise PluginError(f"The {loaded.entry.label} answers {reason!r} to whether it takes a checkpoint; a reason or None is due.")
+    return (reason or "").rstrip(".")
+
+
+def _beyond_plain(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
+    """A component that does not say what it takes computes the plain form of what it names."""
+    if checkpoint.format not in NEUTRAL_FORMATS or "*" in loaded.component.architectures:
+        return ""
+    return beyond(checkpoint.decoder) or ""
+
+
+def _unready(loader: LoadedComponent, config: ComponentConfig) -> str:
+    missing = missing_frameworks(loader.component)
+    if missing:
+        return f"the {loader.entry.label} needs {' and '.join(missing)} (pip install {' '.join(missing)})"
+    problems = find_problems(loader.component.options, config.options, config.path)
+    return f"the {loader.entry.label} refuses its options ({problems[0]})" if problems else ""
