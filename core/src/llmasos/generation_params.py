@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Final
 
 import attrs
 
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
+from llmasos_hookspecs.sampling import plain_number
 
 #: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.
 DEFAULT_NEW_TOKENS: Final = 256
@@ -51,6 +54,7 @@ class GenerationParams:
             RequestError: one is unknown (with the nearest name), or its value is refused.
         """
         known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH)
+        arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
                 raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}')
@@ -64,14 +68,17 @@ class GenerationParams:
         for name in _LENGTH:
             _check_count(name, arguments.get(name))
         deadline = arguments.get("deadline")
-        if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float) or deadline <= 0):
+        if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf):
             raise RequestError(f"deadline is {deadline!r}, and it must be a number of seconds above 0.")
         weight = arguments.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise RequestError(f"weight is {weight!r}, and it must be a number above 0.")
         priority = arguments.get("priority", 0)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise RequestError(f"priority is {priority!r}, and it must be a whole number.")
+        tenant = arguments.get("tenant", "default")
+        if not isinstance(tenant, str) or not tenant:
+            raise RequestError(f"tenant is {tenant!r}, and it must be a name.")
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -79,7 +86,7 @@ class GenerationParams:
             ),
             max_new_tokens=arguments.get("max_new_tokens"),
             max_length=arguments.get("max_length"),
-            tenant=str(arguments.get("tenant", "default")),
+            tenant=tenant,
             priority=priority,
             weight=float(weight),
             deadline=deadline,
@@ -115,6 +122,17 @@ class GenerationParams:
                 f"max_length is {self.max_length} and counts the prompt, which has {prompt} tokens already; make it at least {prompt + 1}."
             )
         return self.max_length - prompt
+
+
+def token_ids(tokens: Any) -> list[int]:
+    """Token ids that a caller gave, numpy's among them. Raises ``RequestError`` where they are none."""
+    if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
+        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.")
+    found = list(tokens)
+    for token in found:
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.")
+    return [int(token) for token in found]
 
 
 def _check_count(name: str, value: Any) -> None:

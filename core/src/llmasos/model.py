@@ -146,10 +146,12 @@ class LanguageModel:
 
     def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
         """The reply to chat messages, each with ``role`` and ``content``."""
+        _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
     def stream_chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Generator[str, None, None]:
         """The reply piece by piece."""
+        _check_messages(messages)
         return self.stream(messages, **sampling)
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
@@ -168,11 +170,13 @@ class LanguageModel:
 
     def score(self, prompt: Prompt, continuations: Sequence[str], **place: Any) -> list[Score]:
         """How likely each continuation is after the prompt, whose prefill they share; natural logarithms."""
+        _check_texts("continuations", continuations)
         params = GenerationParams.of(place)
         return self._host.submit(lambda running: running.scores(prompt, continuations, params)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities a token."""
+        _check_texts("choices", choices)
         if not choices:
             raise RequestError("choices is empty; give at least one text to choose from.")
         scores = self.score(prompt, choices)
@@ -207,6 +211,7 @@ class LanguageModel:
 
     async def achat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
         """``chat`` for an event loop."""
+        _check_messages(messages)
         return (await self.agenerate(messages, **sampling)).text
 
     async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
@@ -265,6 +270,8 @@ class LanguageModel:
         return self._host.submit(lambda running: running.generations(prompt, n, params))
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+        if isinstance(prompts, str | Mapping):
+            raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
         tickets: list[Ticket[Generation]] = []
         try:
             tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
@@ -272,6 +279,21 @@ class LanguageModel:
             _cancel_all(tickets)
             raise
         return tickets
+
+
+def _check_messages(messages: Any) -> None:
+    """A text is a prompt, but no conversation."""
+    if isinstance(messages, str | Mapping):
+        raise RequestError(
+            f"chat takes a list of messages, and it was given one {type(messages).__name__}; "
+            'write [{"role": "user", "content": "..."}], or use generate_text for a plain prompt.'
+        )
+
+
+def _check_texts(name: str, texts: Any) -> None:
+    """One text where several are meant would be taken letter by letter."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
 
 
 def _cancel(ticket: Ticket[Generation]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from llmasos.runtime.constraint import ConstraintCompiler
 from llmasos_hookspecs import Constraint, EngineFailed, RequestError
+from llmasos_hookspecs.testing import ByteTokenizer
 
 SECONDS = 60.0
 
@@ -136,3 +137,32 @@ def test_the_mask_covers_a_padded_vocabulary(tokenizer: Any) -> None:
     state.accept(ord("b") - 32)
     assert state.complete
     assert not state.allowed(128)[97:].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ('{"a":1,"b":[true]}', True),
+        ('{"a": 1, "b": [true]}', True),
+        (json.dumps({"a": 1, "b": [True]}, indent=4), True),
+        ('{"a":  1', False),
+        ('{\n\n"a"', False),
+        ("{\n" + 65 * " " + '"a"', False),
+        (" {", False),
+    ],
+)
+def test_white_space_of_json_has_a_bound(text: str, allowed: bool) -> None:
+    """Between its tokens stand nothing, a space, or a new line with its indentation: a model cannot fill its answer with white space."""
+    tokenizer = ByteTokenizer()
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "boolean"}}},
+        "required": ["a", "b"],
+    }
+    state = ConstraintCompiler(tokenizer).compile(Constraint("json_schema", schema))
+    for token in tokenizer.encode(text):
+        if not state.allowed(tokenizer.vocab_size)[token]:
+            assert not allowed
+            return
+        state.accept(token)
+    assert allowed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
@@ -24,12 +26,22 @@ class Constraint:
     value: Any
 
 
+def plain_number(value: Any) -> Any:
+    """A number of numpy's as Python's own; anything else as it is."""
+    if isinstance(value, int | float | bool):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+
+
 def _between(low: float, high: float, sentence: str) -> Any:
     def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise RequestError(f"{attribute.name} is {value!r}, and it must be {sentence}.")
 
     return check
+
+
+_PENALTY: Final = _between(-100.0, 100.0, "a number from -100 to 100")
 
 
 def _whole(low: int, optional: bool = False) -> Any:
@@ -43,7 +55,28 @@ def _whole(low: int, optional: bool = False) -> Any:
 
 
 def _stops(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    if isinstance(value, str):
+        return (value,)
+    if value is not None and not isinstance(value, Iterable):
+        raise RequestError(f"stop is {value!r}, and it must be a string or a list of strings.")
+    return tuple(value or ())
+
+
+def _bias(value: Any) -> dict[int, float]:
+    """Token ids may be strings of digits, as JSON has its keys."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RequestError(f"logit_bias is a {type(value).__name__}, and it must map token ids to numbers.")
+    found = {}
+    for key, number in value.items():
+        token = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise RequestError(f"logit_bias has the key {key!r}, and a key must be a token id.")
+        if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(number):
+            raise RequestError(f"logit_bias adds {number!r} to token {token}, and it must be a number.")
+        found[int(token)] = float(number)
+    return found
 
 
 def _check_stops(instance: SamplingParams, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
@@ -81,23 +114,23 @@ class SamplingParams:
         length_penalty: of beam search: the log probability is divided by the length to this power; above 0 favours long texts.
     """
 
-    temperature: float = attrs.field(default=0.0, validator=_between(0.0, 1e6, "a number of at least 0"))
-    top_k: int = attrs.field(default=0, validator=_whole(0))
-    top_p: float = attrs.field(default=1.0, validator=_between(1e-9, 1.0, "a number above 0 and at most 1"))
-    min_p: float = attrs.field(default=0.0, validator=_between(0.0, 1.0, "a number from 0 to 1"))
-    repetition_penalty: float = attrs.field(default=1.0, validator=_between(1e-6, 1e6, "a number above 0"))
-    presence_penalty: float = attrs.field(default=0.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
-    frequency_penalty: float = attrs.field(default=0.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
-    logit_bias: Mapping[int, float] = attrs.field(factory=dict)
-    seed: int | None = attrs.field(default=None, validator=_whole(0, optional=True))
+    temperature: float = attrs.field(default=0.0, converter=plain_number, validator=_between(0.0, 1e6, "a number of at least 0"))
+    top_k: int = attrs.field(default=0, converter=plain_number, validator=_whole(0))
+    top_p: float = attrs.field(default=1.0, converter=plain_number, validator=_between(1e-9, 1.0, "a number above 0 and at most 1"))
+    min_p: float = attrs.field(default=0.0, converter=plain_number, validator=_between(0.0, 1.0, "a number from 0 to 1"))
+    repetition_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=_between(1e-6, 1e6, "a number above 0"))
+    presence_penalty: float = attrs.field(default=0.0, converter=plain_number, validator=_PENALTY)
+    frequency_penalty: float = attrs.field(default=0.0, converter=plain_number, validator=_PENALTY)
+    logit_bias: Mapping[int, float] = attrs.field(factory=dict, converter=_bias)
+    seed: int | None = attrs.field(default=None, converter=plain_number, validator=_whole(0, optional=True))
     stop: tuple[str, ...] = attrs.field(default=(), converter=_stops, validator=_check_stops)
     ignore_eos: bool = False
-    logprobs: int | None = attrs.field(default=None, validator=_whole(0, optional=True))
+    logprobs: int | None = attrs.field(default=None, converter=plain_number, validator=_whole(0, optional=True))
     constraint: Constraint | None = None
-    prompt_lookup: int = attrs.field(default=0, validator=_whole(0))
+    prompt_lookup: int = attrs.field(default=0, converter=plain_number, validator=_whole(0))
     copying: bool = False
-    num_beams: int = attrs.field(default=1, validator=_whole(1))
-    length_penalty: float = attrs.field(default=1.0, validator=_between(-100.0, 100.0, "a number from -100 to 100"))
+    num_beams: int = attrs.field(default=1, converter=plain_number, validator=_whole(1))
+    length_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=_PENALTY)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -12,6 +12,10 @@ import numpy.typing as npt
 
 from llmasos_hookspecs import Constraint, RequestError, Tokenizer
 
+#: White space between the tokens of JSON: none, a space, or a new line with its indentation. Without a bound a model can fill its whole
+#: answer with it.
+_JSON_SPACE: Final[Any] = {"whitespace_flexible": True, "whitespace_pattern": r" |\r?\n[ \t]{0,64}"}
+
 #: Longest reason of llguidance's that is worth repeating.
 _REASON: Final = 300
 
@@ -107,7 +111,8 @@ def _grammar(constraint: Constraint) -> str:
     value = constraint.value
     match constraint.kind:
         case "json_schema":
-            return str(LLMatcher.grammar_from_json_schema(value if isinstance(value, str) else json.dumps(value)))
+            schema = value if isinstance(value, str) else json.dumps(value)
+            return str(LLMatcher.grammar_from_json_schema(schema, defaults=_JSON_SPACE))
         case "regex":
             return str(LLMatcher.grammar_from_regex(_text(value)))
         case "choices":

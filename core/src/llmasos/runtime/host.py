@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.generation_params import GenerationParams
+from llmasos.generation_params import GenerationParams, token_ids
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.memory import Account, Budget
 from llmasos.runtime.place import State
@@ -93,7 +93,7 @@ class RunningModel:
 
     def logits(self, tokens: Sequence[int]) -> Call[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""
-        request = self._request([int(token) for token in tokens], GenerationParams.of({}))
+        request = self._request(token_ids(tokens), GenerationParams.of({}))
         return Call(self._room(request, 0), lambda loop: loop.submit_logits(request))
 
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
