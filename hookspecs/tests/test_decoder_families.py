@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmasos_hookspecs import DECODER_FAMILIES, DecoderConfig, Rope, RopeScaling, UnsupportedModel, require_plain
-from llmasos_hookspecs.testing.reference import ReferenceDecoder
+from llmasos_hookspecs.reference import ReferenceDecoder
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")

@@ -28,7 +28,7 @@ def llmasos_load(checkpoint, options, context):
     import numpy as np
     from llmasos_hookspecs import CapacityExceeded, Row
     from llmasos_hookspecs.testing.engine import ReferenceEngine
-    from llmasos_hookspecs.testing.reference import ReferenceDecoder
+    from llmasos_hookspecs.reference import ReferenceDecoder
 
 {load}
 """

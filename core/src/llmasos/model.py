@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.generation_params import GenerationParams
-from llmasos_hookspecs import Choice, Generation, Prompt, RequestError, Score, Tokenizer
+from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Tokenizer
 
 if TYPE_CHECKING:
     from llmasos.pipeline import Pipeline
@@ -66,6 +66,11 @@ class LanguageModel:
         """Tokens of prompt and continuation together."""
         with self._host.lease() as running:
             return running.info.context_length
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it was loaded from, accelerator stages included."""
+        return self._host.opened().checkpoint
 
     @property
     def has_chat_template(self) -> bool:

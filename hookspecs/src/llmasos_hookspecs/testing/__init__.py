@@ -3,13 +3,13 @@
 Needs pytest: install ``llmasos-hookspecs[testing]``.
 """
 
+from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.loader import LoaderConformance
 from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, SandboxStore, SandboxWriter, read_folder
 from llmasos_hookspecs.testing.scheduler import SchedulerConformance
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation

@@ -15,10 +15,10 @@ import pytest
 from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.errors import CheckpointError, LLMasOSError
+from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.tensors import Tensor
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.reference import ReferenceDecoder
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, equal_tensors, read_folder
 
 

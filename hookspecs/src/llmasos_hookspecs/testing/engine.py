@@ -13,8 +13,8 @@ from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.decoder import check_tensors
 from llmasos_hookspecs.engine import EngineInfo, Row
 from llmasos_hookspecs.errors import CapacityExceeded, ResourceError
+from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.drawing import drawn_token
-from llmasos_hookspecs.testing.reference import KeyValues, ReferenceDecoder
 
 
 class ReferenceEngine:

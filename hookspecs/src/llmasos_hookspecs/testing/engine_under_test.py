@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.engine import Engine, Row
+from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
-from llmasos_hookspecs.testing.reference import ReferenceDecoder
 
 Logits = npt.NDArray[np.float32]
 
