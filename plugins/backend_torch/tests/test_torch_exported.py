@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmasos_backend_torch.exported.archive import _check_graph
+from llmasos_backend_torch.exported.operators import OPERATORS
+from llmasos_backend_torch.exported.sizes import is_size
 from llmasos_hookspecs import CheckpointError, ConfigError, Engine, LLMasOSError, Row, UnsupportedModel
 
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
@@ -85,6 +88,132 @@ def test_fixed_length(masked: bool, saved: Saved, tmp_path: Path, load_engine: L
     check(engine, model)
 
 
+class Form(nn.Module):
+    """A decoder whose inputs have other names, orders and shapes."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def logits(self, tokens: Tensor, **given: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=tokens, use_cache=False, **given).logits
+        return logits
+
+
+class Positions(Form):
+    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        return self.logits(input_ids, position_ids=position_ids)
+
+
+class Keywords(Form):
+    def forward(self, *, attention_mask: Tensor, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.logits(input_ids, attention_mask=attention_mask)}
+
+
+class Tokens(Form):
+    def forward(self, sequence: Tensor) -> Tensor:
+        return self.logits(sequence)
+
+
+class LastOnly(Form):
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.logits(input_ids)[:, -1]
+
+
+class Uncausal(Form):
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.logits(input_ids.flip(-1)).flip(1)
+
+
+class Learned(nn.Module):
+    """A decoder of one layer with a table of 32 positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places, self.head = nn.Embedding(160, 16), nn.Embedding(32, 16), nn.Linear(16, 160)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.tokens(input_ids) + self.places(torch.arange(input_ids.shape[1])[None])
+        logits: Tensor = self.head(x.cumsum(1))
+        return logits
+
+
+LENGTH = torch.export.Dim("length", min=2, max=64)
+
+
+def saved_program(module: nn.Module, path: Path, given: dict[str, Tensor], dynamic: dict[str, Any], *, keywords: bool = False) -> Path:
+    arguments, named = ((), given) if keywords else (tuple(given.values()), {})
+    torch.export.save(torch.export.export(module, arguments, named, dynamic_shapes=dynamic), str(path))
+    return path
+
+
+@pytest.mark.parametrize("form", ["positions", "keywords", "tokens", "batch of two", "shared length", "any batch"])
+def test_inputs_are_bound_by_name(form: str, saved: Saved, tmp_path: Path, load_engine: Load) -> None:
+    """Positions are not taken for a mask; keyword arguments, unknown names of a single input, fixed batches and masks of the same length
+    as the ids all give the model's logits."""
+    model, _ = saved("llama")
+    tokens = torch.zeros(1, 24, dtype=torch.int64)
+    mask, places = torch.ones_like(tokens), torch.arange(24)[None]
+    axis, path = {1: LENGTH}, tmp_path / "model.pt2"
+    match form:
+        case "positions":
+            given = {"input_ids": tokens, "position_ids": places}
+            saved_program(Positions(model), path, given, {"input_ids": axis, "position_ids": axis})
+        case "keywords":
+            given = {"attention_mask": mask, "input_ids": tokens}
+            saved_program(Keywords(model), path, given, {"attention_mask": axis, "input_ids": axis}, keywords=True)
+        case "tokens":
+            saved_program(Tokens(model), path, {"sequence": tokens}, {"sequence": axis})
+        case "batch of two":
+            saved_program(Tokens(model), path, {"sequence": tokens.repeat(2, 1)}, {"sequence": axis})
+        case "shared length":
+            given = {"input_ids": tokens, "attention_mask": mask}
+            free = {1: torch.export.Dim("length")}
+            saved_program(Logits(model), path, given, {"input_ids": free, "attention_mask": free})
+        case "any batch":
+            free = {0: torch.export.Dim("batch", min=1, max=8), 1: LENGTH}
+            saved_program(Tokens(model), path, {"sequence": tokens.repeat(3, 1)}, {"sequence": free})
+    check(load_engine(path), model)
+
+
+def test_logits_of_the_last_token_alone_are_used_as_such(saved: Saved, tmp_path: Path, load_engine: Load) -> None:
+    """The program runs once for each token whose logits are wanted, and the engine says so; padded lengths are refused at load."""
+    model, _ = saved("llama")
+    tokens = torch.zeros(1, 24, dtype=torch.int64)
+    free = {"input_ids": {1: torch.export.Dim("length", min=1, max=64)}}
+    engine = load_engine(saved_program(LastOnly(model), tmp_path / "last.pt2", {"input_ids": tokens}, free))
+    assert "last token only" in engine.info.notes[1]
+    check(engine, model)
+    with pytest.raises(UnsupportedModel, match="no fewer than 24 tokens"):
+        load_engine(saved_program(LastOnly(model), tmp_path / "fixed.pt2", {"input_ids": tokens}, {"input_ids": None}))
+
+
+def test_what_a_program_computes_wrongly_is_found_at_load(saved: Saved, tmp_path: Path, load_engine: Load) -> None:
+    """A model that looks ahead, a length past its table of positions, an unknown input, and weights that are no numbers."""
+    model, _ = saved("llama")
+    tokens = torch.zeros(1, 24, dtype=torch.int64)
+    free = {"input_ids": {1: LENGTH}}
+    with pytest.raises(UnsupportedModel, match="looks back only"):
+        load_engine(saved_program(Uncausal(model), tmp_path / "ahead.pt2", {"input_ids": tokens}, free))
+    with pytest.raises(UnsupportedModel, match="fails at a text of 64 tokens"):
+        load_engine(saved_program(Learned(), tmp_path / "table.pt2", {"input_ids": tokens}, free))
+    broken = Learned()
+    with torch.no_grad():
+        broken.head.weight[3, 5] = torch.nan
+    with pytest.raises(UnsupportedModel, match="NaN or infinite"):
+        load_engine(saved_program(broken, tmp_path / "nan.pt2", {"input_ids": tokens}, {"input_ids": None}))
+
+
+def test_the_context_is_the_shorter_of_two(tmp_path: Path, load_engine: Load) -> None:
+    """What config.json says, and what the program takes."""
+    folder = tmp_path / "export"
+    folder.mkdir()
+    tokens = torch.zeros(1, 24, dtype=torch.int64)
+    saved_program(Learned(), folder / "model.pt2", {"input_ids": tokens}, {"input_ids": {1: LENGTH}})
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 32}))
+    assert load_engine(folder).info.context_length == 32
+
+
 def test_another_signature_is_refused(tmp_path: Path, load_engine: Load) -> None:
     """A program that is no decoder is refused with what was expected."""
     path = tmp_path / "other.pt2"
@@ -142,6 +271,8 @@ def test_no_code_of_an_archive_runs(program: tuple[PreTrainedModel, Path], tmp_p
     wrong = {
         "pickle": rewritten(program[1], tmp_path / "pickle.pt2", sample),
         "torch.os.system": rewritten(program[1], tmp_path / "operator.pt2", graph(operator="torch.os.system")),
+        # It maps any file, and a fill behind it writes.
+        "aten.from_file": rewritten(program[1], tmp_path / "file.pt2", graph(operator="torch.ops.aten.from_file.default")),
         "no arithmetic": rewritten(program[1], tmp_path / "size.pt2", graph(size=call)),
         "aotinductor": rewritten(program[1], tmp_path / "library.pt2", lambda _, data: data, {"model/data/aotinductor/model/a.so": b"x"}),
     }
@@ -150,6 +281,80 @@ def test_no_code_of_an_archive_runs(program: tuple[PreTrainedModel, Path], tmp_p
             load_engine(path)
         assert "\n" not in str(caught.value)
     assert not trace.exists()
+
+
+def test_guards_are_never_run(program: tuple[PreTrainedModel, Path], tmp_path: Path, load_engine: Load) -> None:
+    """They are Python code; a file may hold any."""
+    trace = tmp_path / "ran"
+
+    def change(name: str, data: bytes) -> bytes:
+        if not name.endswith("model.json"):
+            return data
+        graph = json.loads(data)
+        graph["guards_code"] = [f"__import__('pathlib').Path({str(trace)!r}).touch() is None"]
+        return json.dumps(graph).encode()
+
+    check(load_engine(rewritten(program[1], tmp_path / "guarded.pt2", change)), program[0])
+    assert not trace.exists()
+
+
+def test_every_other_operator_of_torch_is_refused(tmp_path: Path) -> None:
+    """The list holds what decoders use, and nothing else of the registry passes."""
+    every = {schema.name.replace("::", ".") + "." + (schema.overload_name or "default") for schema in torch._C._jit_get_all_schemas()}
+    known = {f"torch.ops.{name}" for name in every}
+    assert {name for name in OPERATORS if name.startswith("torch.ops.aten")} <= known  # no name is misspelt
+    assert len(known - OPERATORS) > 2000
+    for name in [
+        *sorted(known - OPERATORS),
+        "torch.os.system",
+        "torch.load",
+        "torch.hub.load",
+        "math.factorial",
+        "_operator.attrgetter",
+        "#x",
+    ]:
+        with pytest.raises(CheckpointError, match="no operator of a decoder"):
+            _check_graph({"graph_module": {"graph": {"nodes": [{"target": name}]}}}, tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "9**9**9**9",
+        "Pow(Pow(Integer(9), 4), 4)",
+        "Integer(9)**Integer(99)",
+        "10**99",
+        "s0.__class__",
+        "s0[0]",
+        "open('x')",
+        "(" * 300 + "1" + ")" * 300,
+    ],
+)
+def test_a_size_that_would_cost_or_run_something_is_refused(size: str) -> None:
+    """Towers of powers, numbers of any length, attributes and calls."""
+    assert not is_size(size)
+
+
+@pytest.mark.parametrize(
+    "size", ["s0", "Symbol('s0', positive=True, integer=True)", "2*s0 - 1", "Pow(Symbol('u1', integer=True), Integer(2))", "Max(1, s77)"]
+)
+def test_plain_sizes_pass(size: str) -> None:
+    """What torch writes."""
+    assert is_size(size)
+
+
+def test_a_tensor_of_any_size_is_refused(program: tuple[PreTrainedModel, Path], tmp_path: Path, load_engine: Load) -> None:
+    """A constant size that would take all memory."""
+
+    def change(name: str, data: bytes) -> bytes:
+        if not name.endswith("model.json"):
+            return data
+        graph = json.loads(data)
+        graph["graph_module"]["graph"]["nodes"][0]["inputs"].append({"name": "size", "arg": {"as_ints": [1 << 20, 1 << 20]}, "kind": 1})
+        return json.dumps(graph).encode()
+
+    with pytest.raises(CheckpointError, match="more than any decoder needs"):
+        load_engine(rewritten(program[1], tmp_path / "large.pt2", change))
 
 
 def json_strings(node: Any, key: str, name: str = "") -> list[str]:

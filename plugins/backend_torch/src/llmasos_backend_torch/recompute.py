@@ -17,10 +17,14 @@ from llmasos_hookspecs import EngineInfo, ModelClosed, Row
 
 
 class RecomputeEngine:
-    """Implements ``Engine`` with a function from token ids [n] to logits [n, vocab_size]; slots are lists of tokens."""
+    """Implements ``Engine`` with a function from token ids [n] to logits [n, vocab_size]; slots are lists of tokens.
 
-    def __init__(self, logits: Callable[[Tensor], Tensor], info: EngineInfo) -> None:
+    ``last_only``: the function gives those of the last token alone, [1, vocab_size].
+    """
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], info: EngineInfo, *, last_only: bool = False) -> None:
         self.info = info
+        self._last_only = last_only
         self._logits: Callable[[Tensor], Tensor] | None = logits
         self._device = torch.device(info.device)
         self._slots = SlotTable(info.max_sequences)
@@ -47,8 +51,12 @@ class RecomputeEngine:
         if row.want == "none":
             return np.empty((0, self.info.vocab_size), np.float32)
         tokens = torch.tensor([*self._tokens[row.slot][: row.position], *row.tokens], device=self._device)
-        first = -1 if row.want == "last" else row.position
-        logits = compute(tokens)[first:]
+        if row.want == "last":
+            logits = compute(tokens)[-1:]
+        elif self._last_only:
+            logits = torch.cat([compute(tokens[: end + 1]) for end in range(row.position, len(tokens))])
+        else:
+            logits = compute(tokens)[row.position :]
         found = logits.float() if row.draw is None else draw_tokens(logits, [row.draw])
         result: npt.NDArray[Any] = found.cpu().numpy()
         return result

@@ -38,7 +38,7 @@ class ExportFiles:
         first: the graph that computes the first tokens of a sequence, where that is another.
         root: the folder that files must lie in.
         context_length: tokens the export says it takes.
-        head_dim: of keys and values, where the export says it.
+        kv_heads, head_dim: of keys and values, where the export says it.
     """
 
     decoder: Path
@@ -46,6 +46,7 @@ class ExportFiles:
     root: Path
     names: Names = Names()
     context_length: int | None = None
+    kv_heads: int | None = None
     head_dim: int | None = None
 
 
@@ -119,6 +120,7 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
     return {
         "context_length": _number(config, "max_position_embeddings") or _number(config, "n_positions"),
+        "kv_heads": _number(config, "num_key_value_heads") or heads,
         "head_dim": _number(config, "head_dim") or (hidden // heads if hidden and heads else None),
     }
 
@@ -148,6 +150,7 @@ def _genai_files(path: Path) -> ExportFiles:
             present=_pair(outputs, ("present_key_names", "present_value_names"), where),
         ),
         context_length=_number(model, "context_length"),
+        kv_heads=_number(decoder, "num_key_value_heads"),
         head_dim=_number(decoder, "head_size"),
     )
 

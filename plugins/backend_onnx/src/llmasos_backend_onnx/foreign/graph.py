@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +13,16 @@ import onnx
 from onnx import TensorProto, helper
 
 from llmasos_backend_onnx.foreign.files import inside
-from llmasos_backend_onnx.graph import CONTRIB
+from llmasos_backend_onnx.foreign.operators import OPERATORS
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
-#: Domains of operators that ONNX Runtime has by itself.
-_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training", CONTRIB, "com.microsoft.nchwc"})
+#: The largest file that is read, weights outside of it apart; protobuf has the same bound.
+_MOST_BYTES: Final = 2 << 30
+#: Nodes of a graph with its functions written out, and how deep branches, and functions, may lie in one another. A decoder of a hundred
+#: layers has some 20,000 nodes.
+_MOST_NODES: Final = 1_000_000
+_DEEPEST_BRANCH: Final = 16
+_DEEPEST_CALL: Final = 64
 _PACKED_BITS: Final[dict[int, int]] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
 #: Operators that round activations over a whole run, so that what is computed together shares a scale.
 _ROUNDS_A_RUN: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
@@ -26,11 +31,11 @@ _INT8_PRODUCTS: Final = frozenset({"MatMulInteger", "MatMulIntegerToFloat", "Dyn
 
 @attrs.frozen
 class Value:
-    """An input or output: its ONNX element type, and the length of each axis, None where it is free."""
+    """An input or output: its ONNX element type, and the length of each axis, None where it is free; no shape where none is given."""
 
     name: str
     element: int
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -60,18 +65,21 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
 
     Raises:
         CheckpointError: the file is no ONNX model, data is missing or cut, or leads outside the folder.
-        UnsupportedModel: an operator is one that ONNX Runtime does not have.
+        UnsupportedModel: an operator is none that decoders use, or the graph is larger or deeper than any decoder's.
     """
+    if path.stat().st_size > _MOST_BYTES:
+        raise CheckpointError(f"{path} is larger than a graph can be; export it with its weights in a file of their own.")
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own, without a base in common
         raise CheckpointError(f"{path} is no ONNX model, or a damaged one; export it again.") from error
     if not model.graph.node:
         raise CheckpointError(f"{path} holds no graph; export it again.")
-    nodes = list(_nodes(model))
+    nodes = list(_nodes(model, path))
     _check_names(model, nodes, path)
-    weights = sum(_tensor_bytes(tensor, path, root) for tensor in _tensors(model, nodes))
     _check_operators(model, nodes, path)
+    _check_size(model, path)
+    weights = sum(_tensor_bytes(tensor, path, root) for tensor in _tensors(model, nodes))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     attentions = [node for node in nodes if node.op_type == "GroupQueryAttention" and len(node.input) > 4]
     tables = [constants[node.input[7]] for node in attentions if len(node.input) > 7 and node.input[7] in constants]
@@ -96,14 +104,42 @@ def _check_names(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path
         raise CheckpointError(f"{path} holds a name that is no text in UTF-8; export it again.")
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those of branches, loops and functions too."""
-    waiting = [model.graph.node, *(function.node for function in model.functions)]
+def _nodes(model: onnx.ModelProto, path: Path) -> Iterator[onnx.NodeProto]:
+    """Every node, those of branches and functions too."""
+    waiting = [(0, part.node) for part in (model.graph, *model.functions)]
     while waiting:
-        for node in waiting.pop():
+        depth, nodes = waiting.pop()
+        if depth > _DEEPEST_BRANCH:
+            raise UnsupportedModel(f"{path} has branches in one another, more than {_DEEPEST_BRANCH} deep, which no decoder has.")
+        for node in nodes:
             yield node
             for attribute in node.attribute:
-                waiting += [graph.node for graph in (attribute.g, *attribute.graphs)]
+                waiting += [(depth + 1, graph.node) for graph in (attribute.g, *attribute.graphs)]
+
+
+def _check_size(model: onnx.ModelProto, path: Path) -> None:
+    """Hold the graph against a bound as it is with its functions written out, which ONNX Runtime does before it runs them."""
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    counts: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Iterable[onnx.NodeProto], inside: frozenset[tuple[str, str]]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in bodies:
+                if key in inside or len(inside) > _DEEPEST_CALL:
+                    raise UnsupportedModel(f"{path} holds the function {node.op_type[:80]!r}, which calls itself or lies too deep to run.")
+                if key not in counts:
+                    counts[key] = count(bodies[key], inside | {key})
+                total += counts[key]
+            total += 1 + sum(count(graph.node, inside) for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
+            if total > _MOST_NODES:
+                raise UnsupportedModel(
+                    f"{path} has more than {_MOST_NODES:,} nodes once its functions are written out; no decoder has so many."
+                )
+        return total
+
+    count(model.graph.node, frozenset())
 
 
 def _tensors(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[TensorProto]:
@@ -149,10 +185,11 @@ def _tensor_bytes(tensor: TensorProto, path: Path, root: Path) -> int:
 
 def _check_operators(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> None:
     own = {(function.domain, function.name) for function in model.functions}
-    unknown = sorted({f"{n.domain}:{n.op_type}" for n in nodes if n.domain not in _DOMAINS and (n.domain, n.op_type) not in own})
+    used = {(node.domain, node.op_type) for node in nodes} - own
+    unknown = sorted(f"{domain}:{name}"[:80] if domain else name[:80] for domain, name in used if name not in OPERATORS.get(domain, ()))
     if unknown:
         raise UnsupportedModel(
-            f"{path} uses the operators {', '.join(unknown[:4])}, which ONNX Runtime does not have by itself; export it without."
+            f"{path} uses the operators {', '.join(unknown[:4])}, which are none that decoders are made of here; export it without."
         )
 
 
@@ -190,5 +227,5 @@ def _type_name(element: int) -> str:
 
 def _value(value: onnx.ValueInfoProto) -> Value:
     kind = value.type.tensor_type
-    shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim)
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in kind.shape.dim) if kind.HasField("shape") else None
     return Value(value.name, kind.elem_type, shape)

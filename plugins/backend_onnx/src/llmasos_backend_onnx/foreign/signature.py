@@ -10,14 +10,17 @@ import attrs
 import numpy as np
 from onnx import TensorProto
 
-from llmasos_backend_onnx.foreign.files import ExportFiles
+from llmasos_backend_onnx.foreign.files import ExportFiles, Names
 from llmasos_backend_onnx.foreign.graph import ExportedGraph, Value
 from llmasos_hookspecs import UnsupportedModel
 
-_PAST: Final = re.compile(r"past\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)|past_(?P<kind2>key|value)\D*(?P<layer2>\d+)")
-_PRESENT: Final = re.compile(
-    r"present\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)|present_(?P<kind2>key|value)\D*(?P<layer2>\d+)"
+#: As optimum calls them, as onnxruntime-genai does, and as torch does with a cache of transformers.
+_CACHE: Final = (
+    r"{0}\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)"
+    r"|{0}\w*_(?P<kind3>key|value)_cache_(?P<layer3>\d+)|{0}_(?P<kind2>key|value)\D*(?P<layer2>\d+)"
 )
+_PAST: Final = re.compile(_CACHE.format("past"))
+_PRESENT: Final = re.compile(_CACHE.format("present"))
 #: Whether a merged graph reads its cache, as Hugging Face's optimum calls it.
 _BRANCH: Final = "use_cache_branch"
 #: How many tokens' logits are asked for, as transformers calls it; 0 for all.
@@ -90,23 +93,24 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
     unknown = [name for name in inputs if name not in plain and name not in past.values()]
     if unknown or names.input_ids not in inputs:
         raise _other_model(graph, unknown, names.input_ids)
-    if names.logits not in outputs:
+    logits_name, present = _results(graph, names, past)
+    if logits_name not in outputs:
         raise UnsupportedModel(
             f"{where} gives {', '.join(list(outputs)[:4])}, and a decoder gives {names.logits!r}; export it "
             "with its head, for text generation."
         )
-    present = _layers(outputs, _PRESENT, names.present)
     if past and set(past) != set(present):
         raise UnsupportedModel(f"{where} takes keys and values of {len(past)} tensors and gives {len(present)}; export it again.")
     cache = tuple(_cache_tensor(inputs, outputs, past, present, key, files, graph) for key in sorted(present))
-    ids, logits = inputs[names.input_ids], outputs[names.logits]
-    if len(ids.shape) != 2 or len(logits.shape) != 3:
+    ids, logits = inputs[names.input_ids], outputs[logits_name]
+    taken, given = ids.shape or (None, None), logits.shape or (None, None, None)  # the first run shows what is not said
+    if len(taken) != 2 or len(given) != 3:
         raise UnsupportedModel(
-            f"{where} takes {ids.name} of {len(ids.shape)} axes and gives {logits.name} of {len(logits.shape)}; a decoder "
+            f"{where} takes {ids.name} of {len(taken)} axes and gives {logits.name} of {len(given)}; a decoder "
             "takes [batch, tokens] and gives [batch, tokens, vocabulary]."
         )
-    if past and ids.shape[1] is not None:
-        raise UnsupportedModel(f"{where} takes exactly {ids.shape[1]} tokens a run; export it with a free sequence axis.")
+    if past and taken[1] is not None:
+        raise UnsupportedModel(f"{where} takes exactly {taken[1]} tokens a run; export it with a free sequence axis.")
     stored = {(inputs if past else outputs)[name].element for name in (past or present).values()}
     return Signature(
         input_ids=ids.name,
@@ -120,8 +124,20 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
         integers={value.name: _dtype(value, _INTEGERS, graph) for name, value in inputs.items() if name in plain and name != _BRANCH},
         logits_dtype=_dtype(logits, _FLOATS, graph),
         cache_dtype=_one_dtype(stored, graph),
-        length=ids.shape[1],
+        length=taken[1],
     )
+
+
+def _results(graph: ExportedGraph, names: Names, past: Mapping[tuple[int, int], str]) -> tuple[str, Mapping[tuple[int, int], str]]:
+    """The names of logits, and of keys and values. Outputs that an exporter left without names of their own are told by their order: logits
+    first, then what is kept, in the order of what goes in."""
+    outputs = {value.name: value for value in graph.outputs}
+    if names.logits in outputs or len(outputs) != 1 + len(past):
+        return names.logits, _layers(outputs, _PRESENT, names.present)
+    places = {name: key for key, name in past.items()}
+    order = [places[value.name] for value in graph.inputs if value.name in places]
+    first, *rest = graph.outputs
+    return first.name, {key: value.name for key, value in zip(order, rest, strict=True)}
 
 
 def _layers(values: Mapping[str, Value], pattern: re.Pattern[str], given: tuple[str, str] | None) -> dict[tuple[int, int], str]:
@@ -139,7 +155,8 @@ def _layers(values: Mapping[str, Value], pattern: re.Pattern[str], given: tuple[
     for name in values:
         match = pattern.fullmatch(name)
         if match:
-            found[int(match["layer"] or match["layer2"]), int((match["kind"] or match["kind2"]) == "value")] = name
+            layer, kind = (next(match[f"{part}{way}"] for way in ("", "3", "2") if match[f"{part}{way}"]) for part in ("layer", "kind"))
+            found[int(layer), int(kind == "value")] = name
     return found
 
 
@@ -153,15 +170,16 @@ def _cache_tensor(
     graph: ExportedGraph,
 ) -> CacheTensor:
     value = inputs[past[key]] if past else outputs[present[key]]
-    if len(value.shape) != 4:
+    shape = value.shape or (None,) * 4
+    if len(shape) != 4:
         raise UnsupportedModel(
-            f"{graph.path} keeps {value.name} in {len(value.shape)} axes, and [batch, kv_heads, tokens, head_dim] is read; export it again."
+            f"{graph.path} keeps {value.name} in {len(shape)} axes, and [batch, kv_heads, tokens, head_dim] is read; export it again."
         )
-    heads, dim = value.shape[1], value.shape[3] or files.head_dim
+    heads, dim = shape[1] or files.kv_heads, shape[3] or files.head_dim
     if past and (heads is None or dim is None):
         raise UnsupportedModel(f"{graph.path} does not say how wide {value.name} is; put the model's config.json beside it.")
-    if past and value.shape[2] is not None:
-        raise UnsupportedModel(f"{graph.path} takes exactly {value.shape[2]} tokens of {value.name}; export it with a free past axis.")
+    if past and shape[2] is not None:
+        raise UnsupportedModel(f"{graph.path} takes exactly {shape[2]} tokens of {value.name}; export it with a free past axis.")
     return CacheTensor(past.get(key, ""), present[key], heads or 0, dim or 0)
 
 

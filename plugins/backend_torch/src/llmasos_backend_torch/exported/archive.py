@@ -2,13 +2,15 @@
 
 ``torch.export.load`` is not safe by itself: it unpickles some records, resolves the graph's operators by attribute access from the torch
 module on, and hands symbolic sizes to sympy, which evaluates them. So each of these is read here first, and only an archive whose every
-pickle loads with ``weights_only=True``, and whose operators and sizes are plain, goes on to torch.
+pickle loads with ``weights_only=True``, whose operators are those of decoders (``operators``) and whose sizes are plain arithmetic
+(``sizes``), goes on to torch. Guards, which are Python code, are never run.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from typing import Any, Final
 
 import torch
 
+from llmasos_backend_torch.exported.operators import OPERATORS
+from llmasos_backend_torch.exported.sizes import is_size
 from llmasos_hookspecs import CheckpointError
 
 _RECORDS: Final = re.compile(
@@ -24,18 +28,12 @@ _RECORDS: Final = re.compile(
     r"|models/model\.json|data/sample_inputs/model\.pt"
     r"|data/(weights|constants)/(model_(weights|constants)_config\.json|(weight|tensor)_\d+))"
 )
-_OPERATOR: Final = re.compile(
-    r"torch\.ops\.aten\.(?!__)\w+\.(?!_)\w+|torch\.ops\.aten\.__i?(and|or|xor|lshift|rshift)__\.(?!_)\w+"
-    r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)|torch\.sym_\w+"
-    r"|_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_)|math\.(ceil|floor|trunc|sqrt|pow)"
-)
 #: How targets begin that torch resolves to Python objects.
 _RESOLVED: Final = ("torch", "_operator", "math", "#")
-_SIZE_WORDS: Final = re.compile(
-    r"Symbol|Integer|Float|Rational|Add|Mul|Pow|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|ToFloat|IntTrueDiv"
-    r"|Eq|Ne|Equality|Unequality|GreaterThan|LessThan|StrictGreaterThan|StrictLessThan|And|Or|Not|positive|nonnegative|integer|precision"
-    r"|True|False|int_oo|[suz]u?f?\d+"
-)
+#: The largest program whose graph is read: one of 100 layers has some 30 MB.
+_MOST_GRAPH_BYTES: Final = 128 << 20
+#: Elements of the largest tensor that a constant size may ask for.
+_MOST_ELEMENTS: Final = 1 << 31
 
 
 def check_archive(path: Path) -> None:
@@ -49,8 +47,10 @@ def check_archive(path: Path) -> None:
                 elif name.endswith("_config.json"):
                     _check_config(json.loads(archive.read(stored)), archive, names, path, name)
                 elif name == "models/model.json":
+                    if archive.getinfo(stored).file_size > _MOST_GRAPH_BYTES:
+                        raise CheckpointError(f"{path} holds a graph larger than any decoder's; do not use it.")
                     _check_graph(json.loads(archive.read(stored)), path)
-    except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is no torch.export archive, or a damaged one; export it again.") from error
 
 
@@ -90,20 +90,27 @@ def _check_config(config: Any, archive: zipfile.ZipFile, names: dict[str, str], 
 
 def _check_graph(graph: Any, path: Path) -> None:
     for key, value in _strings(graph):
-        if key == "target" and value.startswith(_RESOLVED) and not _OPERATOR.fullmatch(value):
+        if key == "target" and value.startswith(_RESOLVED) and value not in OPERATORS:
             raise CheckpointError(f"{path} calls {value[:80]!r}, which is no operator of a decoder and might run code.")
-        if key == "expr_str" and not _is_size(value):
+        if key == "expr_str" and not is_size(value):
             raise CheckpointError(f"{path} has the size {value[:80]!r}, which is no arithmetic and might run code.")
     for name in graph.get("range_constraints", ()):
-        if not _is_size(name):
+        if not is_size(name):
             raise CheckpointError(f"{path} bounds {name[:80]!r}, which is no symbol and might run code.")
-    if graph.get("guards_code"):
-        raise CheckpointError(f"{path} carries guards as code, which is not run; export it without them.")
+    for sizes in _size_lists(graph):
+        if math.prod(sizes) > _MOST_ELEMENTS:
+            raise CheckpointError(f"{path} makes a tensor of {math.prod(sizes):,} elements, more than any decoder needs; do not use it.")
 
 
-def _is_size(expression: str) -> bool:
-    words = re.findall(r"[A-Za-z_]\w*", expression)
-    return all(_SIZE_WORDS.fullmatch(word) for word in words) and re.fullmatch(r"[\w\s+\-*/%(),.'<>=!&|~]*", expression) is not None
+def _size_lists(node: Any) -> Iterator[list[int]]:
+    """The constant part of every list of sizes, axes left to be found at run time counted as 1."""
+    if isinstance(node, dict):
+        if isinstance(plain := node.get("as_ints"), list):
+            yield [size for size in plain if isinstance(size, int) and size > 0]
+        if isinstance(mixed := node.get("as_sym_ints"), list):
+            yield [size for each in mixed if isinstance(each, dict) and isinstance(size := each.get("as_int"), int) and size > 0]
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _size_lists(value)
 
 
 def _strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
