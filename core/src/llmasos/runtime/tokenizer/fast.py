@@ -49,13 +49,16 @@ class FastTokenizer:
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         try:
             with guarded():
-                ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+                return self._ids(text, special)
         except TypeError as error:  # how the library refuses a str that has no UTF-8 form
             raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
         except Exception as error:  # the library has no class of its own for what a vocabulary lacks
             raise RequestError(
                 f"The model's tokenizer cannot encode the text ({error}); give a text that it knows, or mend its tokenizer.json."
             ) from error
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = True) -> str:
