@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 #: The bit of a unit of the trie that holds a value rather than a child.
 _LEAF: Final = 1 << 31
-#: What rules of real models replace has at most 18 bytes; the trie of a damaged file may loop.
+#: What rules of real models replace has at most 18 bytes, and there are some 50,000 nodes; the trie of a damaged file may loop.
 _LONGEST: Final = 64
+_MOST: Final = 2_000_000
 
 
 class Charsmap:
@@ -64,7 +65,7 @@ def _entries(units: npt.NDArray[np.uint32]) -> Iterator[tuple[bytes, int]]:
     """Every key of a trie and its value.
 
     A unit is a node that names the byte by which it is reached. A node's children lie at its base XOR their bytes, so that of every
-    unit the base of its parent is known.
+    unit the base of its parent is known; several parents may share one.
     """
     places = np.arange(len(units), dtype=np.uint32)
     bases = places ^ ((units >> 10) << ((units & (1 << 9)) >> 6))
@@ -80,6 +81,6 @@ def _entries(units: npt.NDArray[np.uint32]) -> Iterator[tuple[bytes, int]]:
             yield key, int(units[base]) & (_LEAF - 1)
         below = children.get(base, ())
         count += len(below)
-        if len(key) >= _LONGEST or count > len(units):
+        if len(key) >= _LONGEST or count > _MOST:
             raise ValueError("the rules for characters loop")
         stack += [(key + bytes([int(units[place]) & 0xFF]), place) for place in below]
