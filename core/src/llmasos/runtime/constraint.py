@@ -83,6 +83,11 @@ class ConstraintCompiler:
         from llguidance import LLTokenizer, TokenizerWrapper
 
         tokenizer = self._tokenizer
+        if getattr(tokenizer, "spelling", ...) is None:
+            raise RequestError(
+                "Constrained decoding needs tokens that add the same bytes wherever they stand, and this model's (WordPiece, or with marks"
+                " at the ends of words) do not; leave the constraint out, or take a model with a byte-level or SentencePiece vocabulary."
+            )
         ends = sorted(tokenizer.eos_token_ids)
         if not ends:
             raise RequestError("Constrained decoding needs a tokenizer with an end-of-sequence token, and this model's has none.")

@@ -91,7 +91,8 @@ def _byte_level(header: GGUFHeader, vocabulary: _Vocabulary, pre: str) -> Backen
     merges = _merges(header)
     if merges is None and pre == "kimi-k2":
         # tiktoken's vocabularies have no merges: two neighbours are joined where both together are a token, the first such one first.
-        places = [place for place in range(len(vocabulary.tokens)) if place not in set(vocabulary.special)]
+        special = set(vocabulary.special)
+        places = [place for place in range(len(vocabulary.tokens)) if place not in special]
         merges = derived_merges([vocabulary.tokens[place] for place in places], [float(-place) for place in places])
     if merges is None:
         raise CheckpointError(f"{header.path} has a byte-level vocabulary without tokenizer.ggml.merges; get it again.")
