@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
+
+from tokenizers import Tokenizer
+
+from .conftest import SPECIAL, USER_DEFINED
 
 CL100K = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
@@ -151,3 +157,26 @@ SAME = {
     "bloom": ("gpt3-finnish", "poro-chat"),
     "bailingmoe": ("bailingmoe2", "llada-moe"),
 }  # fmt: skip
+
+
+def published(tokens: Sequence[str], merges: Sequence[str], name: str, special: Sequence[str] = SPECIAL) -> Tokenizer:
+    """The tokenizer.json that a model of this rule and vocabulary would have been published with."""
+    described: dict[str, Any] = {
+        "version": "1.0",
+        "normalizer": PUBLISHED[name]["normalizer"],
+        "pre_tokenizer": PUBLISHED[name]["pre_tokenizer"],
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "vocab": {token: place for place, token in enumerate(tokens)},
+            "merges": list(merges),
+            "ignore_merges": PUBLISHED[name]["ignore_merges"],
+        },
+        "added_tokens": [
+            {"id": tokens.index(token), "content": token, "special": token in special}
+            | {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+            for token in (*special, *USER_DEFINED)
+            if token in tokens
+        ],
+    }
+    return Tokenizer.from_str(json.dumps(described))
