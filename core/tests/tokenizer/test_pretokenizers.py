@@ -108,8 +108,12 @@ def test_a_name_that_is_not_read_is_one_clear_sentence(name: str, trained: Train
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("pre", "begins"), [("llama-bpe", True), ("tekken", True), ("chameleon", True), ("qwen2", False), ("gpt-2", False)])
-def test_a_file_that_does_not_say_whether_a_bos_is_wanted_gets_the_models(pre: str, begins: bool, trained: Trained, write_tokenizer: Any) -> None:
+@pytest.mark.parametrize(
+    ("pre", "begins"), [("llama-bpe", True), ("tekken", True), ("chameleon", True), ("qwen2", False), ("gpt-2", False)]
+)
+def test_a_file_that_does_not_say_whether_a_bos_is_wanted_gets_the_models(
+    pre: str, begins: bool, trained: Trained, write_tokenizer: Any
+) -> None:
     tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre=pre)).tokenizer()
     assert (tokenizer.encode("a")[0] == tokenizer.bos_token_id) == begins
     assert open_checkpoint(write_tokenizer(trained, "gpt2", pre=pre, add_add_bos_token=False)).tokenizer().encode("a")[0] != 1

@@ -39,12 +39,18 @@ def train(**options: Any) -> bytes:
 
 
 MODELS = [
-    {"model_type": kind, "byte_fallback": fallback, "add_dummy_prefix": prefix, "remove_extra_whitespaces": squeeze, "normalization_rule_name": rule}
+    {
+        "model_type": kind,
+        "byte_fallback": fallback,
+        "add_dummy_prefix": prefix,
+        "remove_extra_whitespaces": squeeze,
+        "normalization_rule_name": rule,
+    }
     for kind, fallback, prefix, squeeze, rule in itertools.product(
         ("bpe", "unigram"), (True, False), (True, False), (True, False), ("identity", "nmt_nfkc")
     )
     if fallback or (prefix and squeeze) == (rule == "nmt_nfkc")
-]  # fmt: skip
+]
 
 
 def names(options: dict[str, Any]) -> str:
@@ -134,7 +140,7 @@ def test_bytes_that_are_no_text_cost_only_themselves(tmp_path: Path) -> None:
     [
         (b"", CheckpointError, "no pieces"),
         (b"\x0a\xff", CheckpointError, "damaged"),
-        (b"IQ== 0\nIg== 1\n", CheckpointError, "no SentencePiece model"),
+        (b"IQ== 0\nIg== 1\n", CheckpointError, "is no SentencePiece model"),
     ],
 )
 def test_a_damaged_file_is_one_clear_sentence(data: bytes, kind: type[Exception], words: str, tmp_path: Path) -> None:
@@ -143,24 +149,22 @@ def test_a_damaged_file_is_one_clear_sentence(data: bytes, kind: type[Exception]
         read_sentencepiece(tmp_path / "tokenizer.model")
 
 
-@pytest.mark.parametrize("options", [{"model_type": "word"}, {"model_type": "char"}, {"model_type": "bpe", "treat_whitespace_as_suffix": True}])
+@pytest.mark.parametrize(
+    "options", [{"model_type": "word"}, {"model_type": "char"}, {"model_type": "bpe", "treat_whitespace_as_suffix": True}]
+)
 def test_kinds_that_no_language_model_uses_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(train(**options, vocab_size=200))
     with pytest.raises(UnsupportedModel, match="BPE and unigram are read"):
         read_sentencepiece(tmp_path / "tokenizer.model")
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x01", b"\xff\xff\xff\xff", b"\x04\x00\x00\x00\xff\x01\x00\x00", b"\x00\x00\x00\x00"])
+@pytest.mark.parametrize("damage", [b"\x01", b"\xff\xff\xff\xff"])
 def test_damaged_rules_for_characters_end_in_one_sentence(damage: bytes, write_tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(train(model_type="unigram"))
     model = read_sentencepiece(tmp_path / "tokenizer.model")
     assert len(model.charsmap) > 100_000
-    for charsmap in (damage, model.charsmap[: len(model.charsmap) // 2], model.charsmap[:4] + bytes(len(model.charsmap))):
-        if not charsmap:
-            continue
+    for charsmap in (damage, model.charsmap[: len(model.charsmap) // 2]):
         trained = Trained(model, model.pieces, [], model.kinds, model.scores)  # type: ignore[arg-type]
         path = write_tokenizer(trained, "t5", merges=False, add_precompiled_charsmap=charsmap)
-        try:
+        with pytest.raises(CheckpointError, match="parts do not fit"):
             open_checkpoint(path).tokenizer()
-        except CheckpointError as error:
-            assert "parts do not fit" in str(error)

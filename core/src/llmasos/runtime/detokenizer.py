@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from llmasos_hookspecs import Tokenizer
 
 #: Tokens of a text's past that are decoded again with a new one, where what a token adds depends on its neighbours.
 _CONTEXT: Final = 8
-#: Tokens that are held back at most for a character to become whole.
+#: Tokens that are held back at most for a character to become whole, or a text that a decoder rewrites to settle.
 _HELD: Final = 8
 
 
@@ -92,7 +93,7 @@ class _DecodingReader:
     def __init__(self, tokenizer: Tokenizer, skip_special: bool, after: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        self._tokens = [token for token in after[-_CONTEXT:] if not self._skipped(token)]
+        self._tokens = list(islice((token for token in reversed(after) if not self._skipped(token)), _CONTEXT))[::-1]
         self._seen = len(self._tokens)
         self._text = self._decoded()
 
@@ -101,10 +102,10 @@ class _DecodingReader:
             return ""
         self._tokens.append(token)
         text = self._decoded()
-        held = len(self._tokens) - self._seen
-        if not text.startswith(self._text) or (text.endswith("\ufffd") and held <= _HELD):
+        settled = text.startswith(self._text) and not text.endswith("\ufffd")
+        if not settled and len(self._tokens) - self._seen <= _HELD:
             return ""
-        new = text[len(self._text) :]
+        new = text[_shared(text, self._text) :]
         if new:
             # The tokens that gave this piece are the context of the next.
             self._tokens = self._tokens[-_CONTEXT:]
@@ -116,3 +117,8 @@ class _DecodingReader:
 
     def _decoded(self) -> str:
         return self._tokenizer.decode(self._tokens, skip_special=self._skip_special)
+
+
+def _shared(text: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((place for place, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), min(len(text), len(other)))

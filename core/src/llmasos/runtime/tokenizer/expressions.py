@@ -108,5 +108,5 @@ LAGUNA_LINES: Final = r"(?:\r?\n)+(?!\r?\n)"
 #: What is no white space, parenthesis, bar or sentence's punctuation; a set within a set joins it.
 BLOOM: Final = r" ?[^(\s|[.,!?" + _ranges("2026 3002 FF0C 3001 964 6D4 60C") + "])]+"
 SENTINEL: Final = r"<sentinel:[0-9]+>"
-IMAGE_TOKEN: Final = r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z"
+IMAGES: Final = r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z"
 CHAMELEON_SPACES: Final = r"([\t\n]|    |  )"

@@ -75,7 +75,9 @@ class FastTokenizer:
 
     def _join(self, ids: list[int], skip_special: bool) -> str:
         """The library gives up a whole run of bytes where one is wrong; only that one is."""
-        text = b"".join(self.token_bytes(token) for token in ids if not (skip_special and self.is_special(token))).decode("utf-8", "replace")
+        text = b"".join(self.token_bytes(token) for token in ids if not (skip_special and self.is_special(token))).decode(
+            "utf-8", "replace"
+        )
         dropped = self.spelling.dropped if self.spelling is not None else 0
         return text[min(dropped, len(text) - len(text.lstrip(" "))) :]
 

@@ -93,7 +93,9 @@ def _sentencepiece(folder: Path, known: _Ends) -> FastTokenizer:
     model = read_sentencepiece(inside(folder, f"{_ASSETS}/vocabulary.spm"))
     ids = {token: model.pieces.index(token) for token in (known.begin, *known.ends) if token in model.pieces}
     whole = dict.fromkeys([*whole_tokens(model), *map(Whole, ids)])
-    return SentencePieceTokenizer(model, whole=list(whole), bos=known.begin if known.begin in ids and _adds_begin(folder) else None, **_roles(known, ids))
+    return SentencePieceTokenizer(
+        model, whole=list(whole), bos=known.begin if known.begin in ids and _adds_begin(folder) else None, **_roles(known, ids)
+    )
 
 
 def _with_ends(backend: Backend, known: _Ends, *, begins: bool) -> FastTokenizer:

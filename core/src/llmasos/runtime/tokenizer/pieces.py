@@ -80,7 +80,7 @@ def _sentencepiece(steps: list[dict[str, Any]], kinds: list[Any]) -> Spelling | 
     fuse = kinds.index("Fuse") if "Fuse" in kinds else -1
     before, after = steps[:fuse], steps[fuse + 1 :]
     pairs = [(step.get("pattern"), step.get("content")) for step in before if step["type"] == "Replace"]
-    texts = [(pattern["String"], content) for pattern, content in pairs if isinstance(pattern, dict) and "String" in pattern]
+    texts = [(str(pattern["String"]), str(content)) for pattern, content in pairs if isinstance(pattern, dict) and "String" in pattern]
     dropped = [step for step in after if step["type"] == "Strip" and step.get("content") == " " and not step.get("stop")]
     if fuse < 0 or "Strip" in kinds[:fuse] or len(texts) != len(pairs) or len(dropped) != len(after) or len(dropped) > 1:
         return None

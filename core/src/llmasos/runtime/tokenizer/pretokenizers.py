@@ -134,7 +134,7 @@ PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = {
     "chameleon": PreTokenizer(
         (
             _split(e.SENTINEL),
-            _split(e.IMAGE_TOKEN),
+            _split(e.IMAGES),
             _split(e.CHAMELEON_SPACES),
             _digits,
             lambda: pre_tokenizers.Punctuation(behavior="isolated"),

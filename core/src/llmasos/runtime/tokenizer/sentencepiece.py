@@ -70,16 +70,23 @@ class SentencePieceTokenizer(FastTokenizer):
         super().__init__(backend, named=named, eos_token_ids=eos_token_ids, size=size)
         self._form = model
         self._pieces: Any = backend.model
-        self._whole = [(token, backend.token_to_id(token.text)) for token in sorted(whole, key=lambda token: -len(token.text))]
-        self._stops = _stops([token for token, _ in self._whole])
-        self._ends = tuple([] if text is None else [backend.token_to_id(text)] for text in (bos, eos))
+        ordered = sorted(whole, key=lambda token: -len(token.text))
+        self._stops, self._stop_ids = _stops(ordered), [self._id(token.text) for token in ordered]
+        self._before, self._after = ([] if text is None else [self._id(text)] for text in (bos, eos))
         self._prefix_each = prefix_each
         self._user_defined = one_of(model.of_kind(USER_DEFINED)) if model.is_bpe else None
         model.normalize("", prefix=False)  # damaged rules for characters are found here rather than at the first text
 
     def _ids(self, text: str, special: bool) -> list[int]:
-        before, after = self._ends if special else ([], [])
-        return [*before, *self._of_sections(text), *after]
+        found = self._of_sections(text)
+        return [*self._before, *found, *self._after] if special else found
+
+    def _id(self, token: str) -> int:
+        """The id of a token that the vocabulary holds."""
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the vocabulary lacks {token[:40]!r}")
+        return found
 
     def _of_sections(self, text: str) -> list[int]:
         """``text`` with the tokens that are found whole."""
@@ -87,7 +94,7 @@ class SentencePieceTokenizer(FastTokenizer):
         place = 0
         for stop in self._stops.finditer(text) if self._stops is not None else ():
             found += self._of_section(text[place : stop.start()], first=place == 0)
-            found.append(self._whole[(stop.lastindex or 1) - 1][1])
+            found.append(self._stop_ids[(stop.lastindex or 1) - 1])
             place = stop.end()
         return found + self._of_section(text[place:], first=place == 0)
 
@@ -99,7 +106,7 @@ class SentencePieceTokenizer(FastTokenizer):
         place = 0
         for stop in self._user_defined.finditer(spelt):
             found += self._of_pieces(spelt[place : stop.start()])
-            found.append(self.backend.token_to_id(stop[0]))
+            found.append(self._id(stop[0]))
             place = stop.end()
         return found + self._of_pieces(spelt[place:])
 

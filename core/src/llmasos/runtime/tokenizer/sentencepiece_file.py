@@ -47,10 +47,12 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{path} is no SentencePiece model, or a damaged one; get the checkpoint again.") from error
     if not pieces:
-        raise CheckpointError(f"{path} holds no pieces; get the checkpoint again.")
+        raise CheckpointError(f"{path} holds no pieces, so that it is no SentencePiece model; get the checkpoint again.")
     kind = trainer.get(3, _UNIGRAM)
     if kind not in (_UNIGRAM, _BPE) or trainer.get(24, 0) or not normalizer.get(5, 1):
-        raise UnsupportedModel(f"{path} is a SentencePiece model of words, of characters or with spaces after words; BPE and unigram are read.")
+        raise UnsupportedModel(
+            f"{path} is a SentencePiece model of words, of characters or with spaces after words; BPE and unigram are read."
+        )
     return SentencePieceModel(
         pieces,
         scores,
