@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import jinja2
 
@@ -12,6 +12,9 @@ from llmasos.runtime import template_sandbox
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from llmasos.runtime.checkpoint.gguf_header import GGUFHeader
 
 #: The longest templates in use have 20 KB.
 MAX_TEMPLATE_BYTES: Final = 1 << 20
@@ -51,10 +54,9 @@ class ChatTemplate:
             CheckpointError: the template is damaged.
         """
         if checkpoint.format == "gguf":
-            from llmasos.runtime.checkpoint import gguf_metadata as meta
             from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
 
-            source = meta.text(checkpoint.header, "tokenizer.chat_template") if isinstance(checkpoint, GGUFCheckpoint) else None
+            source = in_gguf(checkpoint.header) if isinstance(checkpoint, GGUFCheckpoint) else None
             where = str(checkpoint.path)
         else:
             from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint
@@ -95,6 +97,21 @@ def _joined(pieces: Iterable[str]) -> str:
     return "".join(found)
 
 
+def in_gguf(header: GGUFHeader) -> str | None:
+    """The template in a GGUF file's metadata; None where it has none.
+
+    Raises:
+        CheckpointError: there are several, and none says that it is for plain chats.
+    """
+    from llmasos.runtime.checkpoint import gguf_metadata as meta
+
+    source = meta.text(header, "tokenizer.chat_template")
+    if source is not None or "tokenizer.chat_templates" not in header.metadata:
+        return source
+    names = meta.strings(header, "tokenizer.chat_templates")
+    return _chosen({name: meta.text(header, f"tokenizer.chat_template.{name}") for name in names}, str(header.path))
+
+
 def _in_folder(folder: Path) -> tuple[str | None, str]:
     """The template of a folder and the file that holds it; newer models have it in a file of its own."""
     path = inside(folder, "chat_template.jinja")
@@ -102,12 +119,29 @@ def _in_folder(folder: Path) -> tuple[str | None, str]:
         return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = read_json_if_there(folder, name).get("chat_template")
-        if isinstance(found, list):
-            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-            found = named.get("default")
+        if isinstance(found, (list, dict)) and found:
+            found = _chosen(found, str(folder / name))
         if isinstance(found, str):
             return found, str(folder / name)
     return None, str(folder)
+
+
+def _chosen(found: list[Any] | dict[str, Any], where: str) -> str:
+    """One of several named templates: ``default``, else the only one there is. One for tools also renders chats without any.
+
+    Raises:
+        CheckpointError: there are several, and none says that it is for plain chats.
+    """
+    entries = [{"name": name, "template": text} for name, text in found.items()] if isinstance(found, dict) else found
+    named = {
+        str(entry.get("name")): entry["template"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("template"), str)
+    }
+    if "default" in named:
+        return named["default"]
+    if len(named) == 1:
+        return next(iter(named.values()))
+    has = f"the chat templates {', '.join(sorted(named))[:120]}" if named else "chat templates without a name and a text"
+    raise CheckpointError(f"{where} has {has}, and none is called default; give that name to the one for plain chats.")
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

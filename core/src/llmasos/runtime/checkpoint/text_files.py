@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.folder import inside, read_small
 from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
 from llmasos.runtime.checkpoint.huggingface import TEXT_FILES
@@ -32,6 +31,7 @@ def _write_out(base: GGUFCheckpoint, folder: Path) -> None:
     write_json(folder / "generation_config.json", ends)
     if "tokenizer.ggml.model" not in base.header.metadata:
         return
+    from llmasos.runtime.chat_template import in_gguf
     from llmasos.runtime.tokenizer import tokenizer_from_gguf
 
     tokenizer = tokenizer_from_gguf(base.header)
@@ -43,6 +43,6 @@ def _write_out(base: GGUFCheckpoint, folder: Path) -> None:
         "model_max_length": config["max_position_embeddings"],
         **tokenizer.named,
     }
-    if (template := meta.text(base.header, "tokenizer.chat_template")) is not None:
+    if (template := in_gguf(base.header)) is not None:
         described["chat_template"] = template
     write_json(folder / "tokenizer_config.json", described)
