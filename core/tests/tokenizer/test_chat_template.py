@@ -227,7 +227,7 @@ NAMED = [{"name": "tool_use", "template": "t"}, {"name": "rag", "template": "r"}
 def test_of_several_templates_the_default_or_the_only_one_is_taken(
     templates: list[dict[str, str]], chosen: str | None, tmp_path: Path, train_byte_level: Any, write_tokenizer: Any
 ) -> None:
-    """Where none of several says that it is for plain chats, the names are told, rather than a plain transcript written."""
+    """Where none of several says that it is for plain chats, chats are refused with the names, rather than written as a transcript."""
     from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
 
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
@@ -241,8 +241,10 @@ def test_of_several_templates_the_default_or_the_only_one_is_taken(
         files.append(open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2", add_chat_template=templates)))
     for checkpoint in files:
         if chosen is None:
-            with pytest.raises(CheckpointError, match="and none is called default"):
-                ChatTemplate.of(checkpoint)
+            refusing = ChatTemplate.of(checkpoint)
+            assert refusing is not None
+            with pytest.raises(RequestError, match="and none is called default; give that name to the one for plain chats"):
+                refusing.render([{"role": "user", "content": "hi"}])
             continue
         found = ChatTemplate.of(checkpoint)
         assert (found.source if found else "transcript") == chosen

@@ -13,6 +13,8 @@ import pytest
 import sentencepiece
 
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint.text_files import write_text_files
+from llmasos.runtime.tokenizer import tokenizer_from_folder
 from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
 from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
@@ -95,6 +97,32 @@ def test_a_gguf_file_gives_the_librarys_tokens(options: dict[str, Any], write_to
     trained = Trained(library, model.pieces, [], model.kinds, model.scores)
     path = write_tokenizer(trained, {"bpe": "llama", "unigram": "t5"}[options["model_type"]], pre="default", merges=False, **flags)
     same(open_checkpoint(path).tokenizer(), library, plain(strings))
+
+
+@pytest.mark.parametrize("options", [MODELS[0], MODELS[1], MODELS[6], MODELS[12], MODELS[-1]], ids=names)
+def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
+    options: dict[str, Any], write_tokenizer: Any, tmp_path: Path, strings: list[str]
+) -> None:
+    """As tokenizer.model, where no tokenizer.json says the same; the library itself reads it."""
+    (tmp_path / "tokenizer.model").write_bytes(train(**options))
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    flags: dict[str, Any] = {"add_add_space_prefix": model.prefix, "add_remove_extra_whitespaces": model.squeeze}
+    if model.charsmap:
+        flags["add_precompiled_charsmap"] = model.charsmap
+    kind = "llama" if model.is_bpe else "t5"
+    base = open_checkpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))  # type: ignore[arg-type]
+    folder = tmp_path / "written"
+    folder.mkdir()
+    write_text_files(base, folder)
+    found = tokenizer_from_folder(folder)
+    assert [found.encode(text) for text in strings] == [base.tokenizer().encode(text) for text in strings]
+    assert (found.vocab_size, found.eos_token_ids) == (base.tokenizer().vocab_size, base.tokenizer().eos_token_ids)
+    if (folder / "tokenizer.model").is_file():
+        library = sentencepiece.SentencePieceProcessor(model_proto=(folder / "tokenizer.model").read_bytes())
+        texts = plain(strings)
+        assert library.encode(texts) == [found.encode(text, special=False) for text in texts]
+    else:
+        assert not model.prefix
 
 
 def test_the_space_before_a_text_comes_whatever_it_begins_with(write_tokenizer: Any, tmp_path: Path) -> None:

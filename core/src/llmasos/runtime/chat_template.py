@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -56,7 +57,7 @@ class ChatTemplate:
         if checkpoint.format == "gguf":
             from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
 
-            source = in_gguf(checkpoint.header) if isinstance(checkpoint, GGUFCheckpoint) else None
+            source = _chosen(templates_in_gguf(checkpoint.header)) if isinstance(checkpoint, GGUFCheckpoint) else None
             where = str(checkpoint.path)
         else:
             from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint
@@ -97,19 +98,15 @@ def _joined(pieces: Iterable[str]) -> str:
     return "".join(found)
 
 
-def in_gguf(header: GGUFHeader) -> str | None:
-    """The template in a GGUF file's metadata; None where it has none.
-
-    Raises:
-        CheckpointError: there are several, and none says that it is for plain chats.
-    """
+def templates_in_gguf(header: GGUFHeader) -> str | list[dict[str, str]] | None:
+    """The template in a GGUF file's metadata, or several with their names, as tokenizer_config.json has them; None where it has none."""
     from llmasos.runtime.checkpoint import gguf_metadata as meta
 
     source = meta.text(header, "tokenizer.chat_template")
     if source is not None or "tokenizer.chat_templates" not in header.metadata:
         return source
-    names = meta.strings(header, "tokenizer.chat_templates")
-    return _chosen({name: meta.text(header, f"tokenizer.chat_template.{name}") for name in names}, str(header.path))
+    found = [(name, meta.text(header, f"tokenizer.chat_template.{name}")) for name in meta.strings(header, "tokenizer.chat_templates")]
+    return [{"name": name, "template": text} for name, text in found if text is not None]
 
 
 def _in_folder(folder: Path) -> tuple[str | None, str]:
@@ -119,29 +116,25 @@ def _in_folder(folder: Path) -> tuple[str | None, str]:
         return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = read_json_if_there(folder, name).get("chat_template")
-        if isinstance(found, (list, dict)) and found:
-            found = _chosen(found, str(folder / name))
-        if isinstance(found, str):
-            return found, str(folder / name)
+        if (source := _chosen(found)) is not None:
+            return source, str(folder / name)
     return None, str(folder)
 
 
-def _chosen(found: list[Any] | dict[str, Any], where: str) -> str:
-    """One of several named templates: ``default``, else the only one there is. One for tools also renders chats without any.
-
-    Raises:
-        CheckpointError: there are several, and none says that it is for plain chats.
+def _chosen(found: Any) -> str | None:
+    """A template, of several named ones ``default``, else the only one there is: one for tools renders chats without any too. Where none
+    of several says that it is for plain chats, a template that refuses every chat and says so; None where there is none.
     """
-    entries = [{"name": name, "template": text} for name, text in found.items()] if isinstance(found, dict) else found
-    named = {
-        str(entry.get("name")): entry["template"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("template"), str)
-    }
-    if "default" in named:
-        return named["default"]
-    if len(named) == 1:
-        return next(iter(named.values()))
-    has = f"the chat templates {', '.join(sorted(named))[:120]}" if named else "chat templates without a name and a text"
-    raise CheckpointError(f"{where} has {has}, and none is called default; give that name to the one for plain chats.")
+    if isinstance(found, dict):
+        found = [{"name": name, "template": text} for name, text in found.items()]
+    if not isinstance(found, list) or not found:
+        return found if isinstance(found, str) else None
+    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("template"), str)]
+    named = {str(entry.get("name")): str(entry["template"]) for entry in entries}
+    if "default" in named or len(named) == 1:
+        return named.get("default", next(iter(named.values())))
+    has = f"there are the templates {', '.join(sorted(named))[:120]}" if named else "its templates have no name and text"
+    return "{{ raise_exception(" + json.dumps(f"{has}, and none is called default; give that name to the one for plain chats") + ") }}"
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
@@ -33,6 +34,12 @@ class FastTokenizer:
         self.spelling = spelling_of(backend)
         bos = named.get("bos_token")
         self._bos: int | None = None if bos is None else backend.token_to_id(bos)
+
+    @property
+    def model_file(self) -> tuple[bytes, dict[str, Any]] | None:
+        """What stands in a folder instead of tokenizer.json, where no tokenizer.json says the same: the contents of tokenizer.model,
+        and settings for tokenizer_config.json."""
+        return None
 
     @cached_property
     def vocab_size(self) -> int:

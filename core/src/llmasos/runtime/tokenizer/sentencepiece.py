@@ -14,6 +14,7 @@ from tokenizers.models import BPE, Unigram
 from llmasos.runtime.tokenizer.ends import add_ends
 from llmasos.runtime.tokenizer.fast import FastTokenizer
 from llmasos.runtime.tokenizer.pieces import SPACE
+from llmasos.runtime.tokenizer.sentencepiece_file import sentencepiece_bytes
 from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel, one_of
 
 #: No piece of a real vocabulary is longer (Gemma's runs of spaces and lines are 31); cuts of longer ones are not sought.
@@ -74,8 +75,19 @@ class SentencePieceTokenizer(FastTokenizer):
         self._stops, self._stop_ids = _stops(ordered), [self._id(token.text) for token in ordered]
         self._before, self._after = ([] if text is None else [self._id(text)] for text in (bos, eos))
         self._prefix_each = prefix_each
+        self._own_merges = merges is not None
         self._user_defined = one_of(model.of_kind(USER_DEFINED)) if model.is_bpe else None
         model.normalize("", prefix=False)  # damaged rules for characters are found here rather than at the first text
+
+    @property
+    def model_file(self) -> tuple[bytes, dict[str, Any]] | None:
+        """None where the pipeline of the ``tokenizers`` library is exact, or the model's merges are not those that its scores imply."""
+        form = self._form
+        alike = not form.charsmap and not form.squeeze and not (USER_DEFINED in form.kinds and (form.prefix or not form.is_bpe))
+        if alike or self._own_merges:
+            return None
+        ends = {"add_bos_token": bool(self._before), "add_eos_token": bool(self._after)}
+        return sentencepiece_bytes(form), {"tokenizer_class": "LlamaTokenizer", "legacy": self._prefix_each, **ends}
 
     def _ids(self, text: str, special: bool) -> list[int]:
         found = self._of_sections(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos.runtime.checkpoint.folder import read_small
-from llmasos.runtime.tokenizer.sentencepiece_model import SentencePieceModel
+from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, SentencePieceModel
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Gemma's, the largest in use, has 4 MB.
@@ -62,6 +62,33 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
         squeeze=bool(normalizer.get(4, 1)),
         charsmap=charsmap,
     )
+
+
+def sentencepiece_bytes(model: SentencePieceModel) -> bytes:
+    """The contents of a file that holds ``model``; the SentencePiece library reads it too."""
+    pieces = b"".join(
+        _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind))
+        for piece, score, kind in zip(model.pieces, model.scores, model.kinds, strict=True)
+    )
+    trainer = _field(3, _BPE if model.is_bpe else _UNIGRAM) + _field(35, int(BYTE in model.kinds))
+    rules = _field(2, model.charsmap) if model.charsmap else b""
+    normalizer = rules + _field(3, int(model.prefix)) + _field(4, int(model.squeeze)) + _field(5, 1)
+    return pieces + _field(2, trainer) + _field(3, normalizer)
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _spelt(number << 3 | _VARINT) + _spelt(value)
+    return _spelt(number << 3 | _BYTES) + _spelt(len(value)) + value
+
+
+def _spelt(value: int) -> bytes:
+    """A whole number as a varint."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
