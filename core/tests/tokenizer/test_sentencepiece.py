@@ -17,6 +17,7 @@ from llmasos.runtime.checkpoint.text_files import write_text_files
 from llmasos.runtime.tokenizer import tokenizer_from_folder
 from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
 from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos.runtime.tokenizer.sentencepiece_model import SentencePieceModel
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 from .conftest import Trained
@@ -184,6 +185,13 @@ def test_kinds_that_no_language_model_uses_are_refused(options: dict[str, Any], 
     (tmp_path / "tokenizer.model").write_bytes(train(**options, vocab_size=200))
     with pytest.raises(UnsupportedModel, match="BPE and unigram are read"):
         read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def test_an_empty_piece_is_never_found(tmp_path: Path) -> None:
+    """Neither a user-defined nor a control one: a damaged file must not keep the tokenizer where it stands."""
+    model = SentencePieceModel(["<unk>", "", "a", "▁", "b"], [0.0] * 5, [2, 4, 1, 1, 1], is_bpe=True, prefix=True, squeeze=False)
+    tokenizer = SentencePieceTokenizer(model, whole=[Whole("")], named={}, eos_token_ids=frozenset())
+    assert tokenizer.encode("ab a") == [3, 2, 4, 3, 2]
 
 
 @pytest.mark.parametrize("damage", [b"\x01", b"\xff\xff\xff\xff"])

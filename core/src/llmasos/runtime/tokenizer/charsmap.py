@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.runtime.tokenizer.longest import Longest
+
 #: The bit of a unit of the trie that holds a value rather than a child.
 _LEAF: Final = 1 << 31
 #: What rules of real models replace has at most 18 bytes, and there are some 50,000 nodes; the trie of a damaged file may loop.
@@ -38,20 +40,16 @@ class Charsmap:
         table = blob[4 + size :]
         keys = _entries(np.frombuffer(blob, "<u4", size // 4, 4))
         self._rules = {key.decode(): _text_at(table, place) for key, place in keys}
-        self._longest: dict[str, int] = {}
-        for key in self._rules:
-            self._longest[key[0]] = max(self._longest.get(key[0], 0), len(key))
+        self._keys = Longest(self._rules)
 
     @property
     def starts(self) -> str:
-        return "".join(self._longest)
+        return self._keys.starts
 
     def replacement(self, text: str, place: int) -> tuple[str, int] | None:
         """What replaces the longest text at ``place`` that a rule covers, and the length of that text; None where no rule does."""
-        for length in range(self._longest.get(text[place], 0), 0, -1):
-            if (found := self._rules.get(text[place : place + length])) is not None:
-                return found, min(length, len(text) - place)
-        return None
+        found = self._keys.at(text, place)
+        return None if found is None else (self._rules[found], len(found))
 
 
 def _text_at(table: bytes, place: int) -> str:

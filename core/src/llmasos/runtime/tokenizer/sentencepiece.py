@@ -15,7 +15,7 @@ from llmasos.runtime.tokenizer.ends import add_ends
 from llmasos.runtime.tokenizer.fast import FastTokenizer
 from llmasos.runtime.tokenizer.pieces import SPACE
 from llmasos.runtime.tokenizer.sentencepiece_file import sentencepiece_bytes
-from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel, one_of
+from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel
 
 #: No piece of a real vocabulary is longer (Gemma's runs of spaces and lines are 31); cuts of longer ones are not sought.
 _LONGEST: Final = 256
@@ -71,12 +71,11 @@ class SentencePieceTokenizer(FastTokenizer):
         super().__init__(backend, named=named, eos_token_ids=eos_token_ids, size=size)
         self._form = model
         self._pieces: Any = backend.model
-        ordered = sorted(whole, key=lambda token: -len(token.text))
+        ordered = sorted((token for token in whole if token.text), key=lambda token: -len(token.text))
         self._stops, self._stop_ids = _stops(ordered), [self._id(token.text) for token in ordered]
         self._before, self._after = ([] if text is None else [self._id(text)] for text in (bos, eos))
         self._prefix_each = prefix_each
         self._own_merges = merges is not None
-        self._user_defined = one_of(model.of_kind(USER_DEFINED)) if model.is_bpe else None
         model.normalize("", prefix=False)  # damaged rules for characters are found here rather than at the first text
 
     @property
@@ -112,14 +111,13 @@ class SentencePieceTokenizer(FastTokenizer):
 
     def _of_section(self, text: str, *, first: bool) -> list[int]:
         spelt = self._form.normalize(text, prefix=self._form.prefix and (first or self._prefix_each))
-        if self._user_defined is None:
-            return self._of_pieces(spelt)
+        if not self._form.is_bpe:
+            return self._of_pieces(spelt)  # the scores of user-defined pieces see to it that they are taken
         found: list[int] = []
         place = 0
-        for stop in self._user_defined.finditer(spelt):
-            found += self._of_pieces(spelt[place : stop.start()])
-            found.append(self._id(stop[0]))
-            place = stop.end()
+        for start, end in self._form.user_defined.spans(spelt):
+            found += [*self._of_pieces(spelt[place:start]), self._id(spelt[start:end])]
+            place = end
         return found + self._of_pieces(spelt[place:])
 
     def _of_pieces(self, spelt: str) -> list[int]:

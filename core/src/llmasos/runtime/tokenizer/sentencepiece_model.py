@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from llmasos.runtime.tokenizer.charsmap import Charsmap
+from llmasos.runtime.tokenizer.longest import Longest, any_of
 from llmasos.runtime.tokenizer.pieces import SPACE
 
 #: ``SentencePiece.Type``, and ``tokenizer.ggml.token_type``.
@@ -53,9 +54,9 @@ class SentencePieceModel:
         return [piece for piece, found in zip(self.pieces, self.kinds, strict=True) if found == kind]
 
     @cached_property
-    def user_defined(self) -> re.Pattern[str] | None:
-        """Finds user-defined pieces, the longest that begins at a place."""
-        return one_of(self.of_kind(USER_DEFINED))
+    def user_defined(self) -> Longest:
+        """Finds user-defined pieces."""
+        return Longest(self.of_kind(USER_DEFINED))
 
     def normalize(self, text: str, *, prefix: bool) -> str:
         """``text`` as pieces spell it (``Normalizer::Normalize`` of SentencePiece); ``prefix``: with a space before it.
@@ -82,7 +83,8 @@ class SentencePieceModel:
         place = begin = 0
         while self._stops is not None and (found := self._stops.search(text, place)) is not None:
             place = found.start()
-            covered = (found[1], len(found[1])) if found[1] is not None else self._rules and self._rules.replacement(text, place)
+            whole = self.user_defined.at(text, place)
+            covered = (whole, len(whole)) if whole is not None else self._rules and self._rules.replacement(text, place)
             if not covered:
                 place += 1
                 continue
@@ -99,14 +101,5 @@ class SentencePieceModel:
 
     @cached_property
     def _stops(self) -> re.Pattern[str] | None:
-        """Finds user-defined pieces (as group 1) and characters with which what a rule replaces begins."""
-        whole, starts = self.of_kind(USER_DEFINED), self._rules.starts if self._rules else ""
-        if not whole and not starts:
-            return None
-        pieces = "|".join(map(re.escape, sorted(whole, key=len, reverse=True)))
-        return re.compile("|".join([f"({pieces})" if pieces else "((?!))", *([f"[{re.escape(starts)}]"] if starts else [])]))
-
-
-def one_of(texts: list[str]) -> re.Pattern[str] | None:
-    """Finds any of ``texts``, the longest that begins at a place; None where there are none."""
-    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True)))) if texts else None
+        """Finds characters with which user-defined pieces, or what a rule replaces, begin."""
+        return any_of(self.user_defined.starts + (self._rules.starts if self._rules else ""))
