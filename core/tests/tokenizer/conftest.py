@@ -162,7 +162,9 @@ def strings() -> list[str]:
     words = st.sampled_from([
         "hello", " world", "  ", "\n\n", "\r\n", "\t", "今天天气很好", "，", "😀", "👩‍👩‍👧", "def f(x):\n    return x + 1", "12", "2024",
         "e\u0301", "é", "\u3000", "don't", "I'LL", "WE'Ve", "٣", "²", "Ⅷ", "\x00", "▁", "Ġ", "한국어", "!!!", "a/b",
-        "<think>", "<|im_start|>", "</s>",
+        "<think>", "<|im_start|>", "</s>", "1234567", " 3 33 4444", "½", "HELLO", "helloWorld", "'\u017f",
+        "Ωμέγα", "Жук", "\u0e01\u0e34", "ㄅㄆ",
+        "<sentinel:12>", "IMGIMGABZ", "(", "|[", "。", "://", "\n/", " ", "12ab", "x\n\n1", "    ", "\r\n\r\n",
     ])  # fmt: skip
     found: list[str] = []
 

@@ -209,6 +209,47 @@ def test_the_template_is_found_in_each_place_that_models_keep_it(tmp_path: Path,
         assert found.source == (text if name.endswith("jinja") else "a" if "tool_use" in text else json.loads(text)["chat_template"])
 
 
+NAMED = [{"name": "tool_use", "template": "t"}, {"name": "rag", "template": "r"}]
+
+
+@pytest.mark.parametrize(
+    ("templates", "chosen"),
+    [
+        ([*NAMED, {"name": "default", "template": "d"}], "d"),
+        (NAMED[:1], "t"),  # a template for tools renders chats without any too
+        (NAMED, None),
+        ([{"name": "default"}, *NAMED], None),
+        ([{"text": "x"}], None),
+        ([], "transcript"),
+    ],
+    ids=["default", "one", "two without default", "default without a text", "no template", "empty"],
+)
+def test_of_several_templates_the_default_or_the_only_one_is_taken(
+    templates: list[dict[str, str]], chosen: str | None, tmp_path: Path, train_byte_level: Any, write_tokenizer: Any
+) -> None:
+    """Where none of several says that it is for plain chats, chats are refused with the names, rather than written as a transcript."""
+    from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+
+    trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "genai_config.json").write_text("{}")
+    trained.backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+    files = [open_checkpoint(folder)]
+    if templates and all(len(entry) == 2 for entry in templates):
+        files.append(open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2", add_chat_template=templates)))
+    for checkpoint in files:
+        if chosen is None:
+            refusing = ChatTemplate.of(checkpoint)
+            assert refusing is not None
+            with pytest.raises(RequestError, match="and none is called default; give that name to the one for plain chats"):
+                refusing.render([{"role": "user", "content": "hi"}])
+            continue
+        found = ChatTemplate.of(checkpoint)
+        assert (found.source if found else "transcript") == chosen
+
+
 @pytest.mark.model
 def test_smollm2_chats_as_transformers_renders_it(smollm2_gguf: Path, reference: Any) -> None:
     template = ChatTemplate.of(open_checkpoint(smollm2_gguf))

@@ -109,6 +109,26 @@ def test_tokens_are_those_of_keras_hub(name: str, tmp_path: Path) -> None:
     assert theirs.end_token_id in ours.eos_token_ids
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_type": "unigram"},
+        {"remove_extra_whitespaces": True},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"user_defined_symbols": ["fox"]},
+    ],
+    ids=["unigram", "spaces", "rules", "user-defined"],
+)
+def test_other_kinds_of_sentencepiece_models_are_read_too(options: dict[str, Any], tmp_path: Path) -> None:
+    models = import_keras_hub().models
+    theirs = models.LlamaTokenizer(proto=spm(**options))
+    theirs.save_to_preset(str(tmp_path))
+    models.LlamaBackbone(
+        vocabulary_size=400, num_layers=1, num_query_heads=2, num_key_value_heads=1, hidden_dim=32, intermediate_dim=48
+    ).save_to_preset(str(tmp_path))
+    same_tokens(open_checkpoint(tmp_path).tokenizer(), theirs)
+
+
 def test_a_preset_writes_text(tmp_path: Path) -> None:
     """``load_model(preset).generate_text`` continues a text as KerasHub's own ``generate`` does."""
     model, _ = save("Llama3", tmp_path / "preset")
@@ -127,7 +147,7 @@ def test_a_preset_writes_text(tmp_path: Path) -> None:
         (lambda folder: (folder / "assets/tokenizer/vocabulary.json").write_text('{"a": "b"}'), CheckpointError, "damaged"),
         (lambda folder: (folder / "assets/tokenizer/vocabulary.spm").write_bytes(b"\x0a\xff"), CheckpointError, "damaged"),
         (lambda folder: (folder / "assets/tokenizer/vocabulary.spm").write_bytes(b""), CheckpointError, "no pieces"),
-        (lambda folder: (folder / "assets/tokenizer/vocabulary.spm").write_bytes(spm(model_type="unigram")), UnsupportedModel, "unigram"),
+        (lambda folder: (folder / "assets/tokenizer/vocabulary.spm").write_bytes(spm(model_type="char")), UnsupportedModel, "characters"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"class_name": "BertTokenizer"}'), UnsupportedModel, "BertTokenizer"),
     ],
 )

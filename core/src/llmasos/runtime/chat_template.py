@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import jinja2
 
@@ -12,6 +13,9 @@ from llmasos.runtime import template_sandbox
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from llmasos.runtime.checkpoint.gguf_header import GGUFHeader
 
 #: The longest templates in use have 20 KB.
 MAX_TEMPLATE_BYTES: Final = 1 << 20
@@ -51,10 +55,9 @@ class ChatTemplate:
             CheckpointError: the template is damaged.
         """
         if checkpoint.format == "gguf":
-            from llmasos.runtime.checkpoint import gguf_metadata as meta
             from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
 
-            source = meta.text(checkpoint.header, "tokenizer.chat_template") if isinstance(checkpoint, GGUFCheckpoint) else None
+            source = _chosen(templates_in_gguf(checkpoint.header)) if isinstance(checkpoint, GGUFCheckpoint) else None
             where = str(checkpoint.path)
         else:
             from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint
@@ -95,6 +98,17 @@ def _joined(pieces: Iterable[str]) -> str:
     return "".join(found)
 
 
+def templates_in_gguf(header: GGUFHeader) -> str | list[dict[str, str]] | None:
+    """The template in a GGUF file's metadata, or several with their names, as tokenizer_config.json has them; None where it has none."""
+    from llmasos.runtime.checkpoint import gguf_metadata as meta
+
+    source = meta.text(header, "tokenizer.chat_template")
+    if source is not None or "tokenizer.chat_templates" not in header.metadata:
+        return source
+    found = [(name, meta.text(header, f"tokenizer.chat_template.{name}")) for name in meta.strings(header, "tokenizer.chat_templates")]
+    return [{"name": name, "template": text} for name, text in found if text is not None]
+
+
 def _in_folder(folder: Path) -> tuple[str | None, str]:
     """The template of a folder and the file that holds it; newer models have it in a file of its own."""
     path = inside(folder, "chat_template.jinja")
@@ -102,12 +116,25 @@ def _in_folder(folder: Path) -> tuple[str | None, str]:
         return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
     for name in ("chat_template.json", "tokenizer_config.json"):
         found = read_json_if_there(folder, name).get("chat_template")
-        if isinstance(found, list):
-            named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-            found = named.get("default")
-        if isinstance(found, str):
-            return found, str(folder / name)
+        if (source := _chosen(found)) is not None:
+            return source, str(folder / name)
     return None, str(folder)
+
+
+def _chosen(found: Any) -> str | None:
+    """A template, of several named ones ``default``, else the only one there is: one for tools renders chats without any too. Where none
+    of several says that it is for plain chats, a template that refuses every chat and says so; None where there is none.
+    """
+    if isinstance(found, dict):
+        found = [{"name": name, "template": text} for name, text in found.items()]
+    if not isinstance(found, list) or not found:
+        return found if isinstance(found, str) else None
+    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("template"), str)]
+    named = {str(entry.get("name")): str(entry["template"]) for entry in entries}
+    if "default" in named or len(named) == 1:
+        return named.get("default", next(iter(named.values())))
+    has = f"there are the templates {', '.join(sorted(named))[:120]}" if named else "its templates have no name and text"
+    return "{{ raise_exception(" + json.dumps(f"{has}, and none is called default; give that name to the one for plain chats") + ") }}"
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class ConstraintCompiler:
         from llguidance import LLTokenizer, TokenizerWrapper
 
         tokenizer = self._tokenizer
+        if getattr(tokenizer, "spelling", ...) is None:
+            raise RequestError(
+                "Constrained decoding needs tokens that add the same bytes wherever they stand, and this model's (WordPiece, or with marks"
+                " at the ends of words) do not; leave the constraint out, or take a model with a byte-level or SentencePiece vocabulary."
+            )
         ends = sorted(tokenizer.eos_token_ids)
         if not ends:
             raise RequestError("Constrained decoding needs a tokenizer with an end-of-sequence token, and this model's has none.")
@@ -98,11 +103,40 @@ class _Bridge:
         self.tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
         self.special_token_ids = [token for token in range(tokenizer.vocab_size) if tokenizer.is_special(token)]
         self._encode = tokenizer.encode
+        special = set(self.special_token_ids)
+        self._special = special.__contains__
+        self._token_of = {data: token for token, data in reversed(list(enumerate(self.tokens))) if data and token not in special}
+        self._longest = max(map(len, self._token_of), default=0)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return self._encode(text, special=False)
+        """Tokens whose bytes are ``text``, the tokenizer's own where they are: SentencePiece's put a space before a text, and others
+        compose its characters, which text that a grammar forces must not have."""
+        data = text.encode() if isinstance(text, str) else text
+        found = self._encode(data.decode("utf-8", "replace"), special=False)
+        if self._spell(found, data):
+            return found
+        # Behind a line end no space is put before a text.
+        whole = self._encode("\n" + data.decode("utf-8", "replace"), special=False)
+        for cut in range(1, len(whole)):
+            if self._spell(whole[cut:], data):
+                return whole[cut:]
+        return self._greedy(data)
+
+    def _spell(self, tokens: list[int], data: bytes) -> bool:
+        return b"".join(self.tokens[token] for token in tokens) == data and not any(map(self._special, tokens))
+
+    def _greedy(self, data: bytes) -> list[int]:
+        """The longest token at each place; what no token begins is left out with all behind it."""
+        found: list[int] = []
+        place = 0
+        while place < len(data):
+            pieces = (data[place : place + length] for length in range(min(self._longest, len(data) - place), 0, -1))
+            piece = next((piece for piece in pieces if piece in self._token_of), None)
+            if piece is None:
+                break
+            found.append(self._token_of[piece])
+            place += len(piece)
+        return found
 
 
 def _grammar(constraint: Constraint) -> str:

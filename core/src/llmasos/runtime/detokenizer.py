@@ -3,25 +3,122 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, Final, Protocol
 
 from llmasos_hookspecs import Tokenizer
 
+#: Tokens of a text's past that are decoded again with a new one, where what a token adds depends on its neighbours.
+_CONTEXT: Final = 8
+#: Tokens that are held back at most for a character to become whole, or a text that a decoder rewrites to settle.
+_HELD: Final = 8
+
 
 class Detokenizer:
-    """Joins the bytes of tokens and lets only whole characters out.
+    """Gives the text that each token adds to the text of the tokens before it.
 
-    Byte-level tokens may split a character: 天 is three bytes, an emoji four. Bytes that can still become a character are
-    held back; bytes that cannot become one any more come out as U+FFFD, as in ``Tokenizer.decode``. Where a text is cut inside a
-    character, its bytes never come out.
+    The pieces, joined, are what ``Tokenizer.decode`` gives for ``after`` and all tokens, less what it gives for ``after``. Byte-level
+    tokens may split a character: 天 is three bytes, an emoji four. Bytes that can still become a character are held back; bytes that
+    cannot become one any more come out as U+FFFD. Where a text is cut inside a character, its bytes never come out.
+
+    Args:
+        tokenizer: any; what it does not say otherwise by an attribute ``spelling``, its tokens' bytes are its text.
+        skip_special: special tokens add nothing.
+        after: the tokens before the first, usually a prompt's.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special = skip_special
-        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True, after: Sequence[int] = ()) -> None:
+        form: Any = getattr(tokenizer, "spelling", _ALWAYS)
+        self._reader: _Reader = (
+            _DecodingReader(tokenizer, skip_special, after) if form is None else _ByteReader(tokenizer, skip_special, after, form)
+        )
 
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is still open."""
+        return self._reader.push(token)
+
+
+class _Reader(Protocol):
+    def push(self, token: int) -> str: ...
+
+
+class _Always:
+    """The spelling of tokens whose bytes are the text, the first one's too."""
+
+    dropped = 0
+
+    @staticmethod
+    def opening(data: bytes) -> bytes:
+        return data
+
+
+_ALWAYS: Final = _Always()
+
+
+class _ByteReader:
+    """Joins the bytes of tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool, after: Sequence[int], form: Any) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._form = form
+        self._first = True
+        self._droppable = int(form.dropped)
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        for token in after:
+            if not self._first and not self._droppable:
+                break
+            self.push(token)
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+
+    def push(self, token: int) -> str:
         if self._skip_special and self._tokenizer.is_special(token):
             return ""
-        return self._decode(self._tokenizer.token_bytes(token))
+        data = self._tokenizer.token_bytes(token)
+        if self._first:
+            data, self._first = self._form.opening(data), False
+        text = self._decode(data)
+        if self._droppable and text:
+            spaces = len(text) - len(text.lstrip(" "))
+            dropped = min(spaces, self._droppable)
+            self._droppable = self._droppable - dropped if spaces == len(text) else 0
+            text = text[dropped:]
+        return text
+
+
+class _DecodingReader:
+    """Decodes the last tokens anew with each one, for vocabularies of which only the tokenizer knows how their tokens are joined."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool, after: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._tokens = list(islice((token for token in reversed(after) if not self._skipped(token)), _CONTEXT))[::-1]
+        self._seen = len(self._tokens)
+        self._text = self._decoded()
+
+    def push(self, token: int) -> str:
+        if self._skipped(token):
+            return ""
+        self._tokens.append(token)
+        text = self._decoded()
+        settled = text.startswith(self._text) and not text.endswith("\ufffd")
+        if not settled and len(self._tokens) - self._seen <= _HELD:
+            return ""
+        new = text[_shared(text, self._text) :]
+        if new:
+            # The tokens that gave this piece are the context of the next.
+            self._tokens = self._tokens[-_CONTEXT:]
+            self._seen, self._text = len(self._tokens), self._decoded()
+        return new
+
+    def _skipped(self, token: int) -> bool:
+        return self._skip_special and self._tokenizer.is_special(token)
+
+    def _decoded(self) -> str:
+        return self._tokenizer.decode(self._tokens, skip_special=self._skip_special)
+
+
+def _shared(text: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((place for place, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), min(len(text), len(other)))

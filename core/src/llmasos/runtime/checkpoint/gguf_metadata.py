@@ -81,6 +81,14 @@ def numbers(header: GGUFHeader, key: str, length: int) -> Any:
     return found
 
 
+def array(header: GGUFHeader, key: str) -> Any:
+    """A numpy array of whole numbers; None where the key is missing."""
+    found = header.metadata.get(key)
+    if found is not None and getattr(getattr(found, "dtype", None), "kind", "") not in ("i", "u"):
+        raise _wrong(header, key, "a list of whole numbers")
+    return found
+
+
 def _wrong(header: GGUFHeader, key: str, expected: str) -> CheckpointError:
     found = header.metadata.get(key)
     shown = "nothing" if found is None else "an array" if hasattr(found, "__len__") and not isinstance(found, str) else str(found)[:40]

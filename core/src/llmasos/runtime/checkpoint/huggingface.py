@@ -24,7 +24,7 @@ INDEX: Final = "model.safetensors.index.json"
 #: Files beside the weights that determine what the model says.
 TEXT_FILES: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
 
 #: Buffers that old files store and that follow from the config.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.folder import inside, read_small
 from llmasos.runtime.checkpoint.gguf import GGUFCheckpoint
 from llmasos.runtime.checkpoint.huggingface import TEXT_FILES
@@ -32,17 +31,22 @@ def _write_out(base: GGUFCheckpoint, folder: Path) -> None:
     write_json(folder / "generation_config.json", ends)
     if "tokenizer.ggml.model" not in base.header.metadata:
         return
+    from llmasos.runtime.chat_template import templates_in_gguf
     from llmasos.runtime.tokenizer import tokenizer_from_gguf
 
     tokenizer = tokenizer_from_gguf(base.header)
-    write_bytes(folder / "tokenizer.json", tokenizer.backend.to_str(pretty=False).encode())
     described: dict[str, Any] = {
-        # The class that takes tokenizer.json as it is.
-        "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": config["max_position_embeddings"],
         **tokenizer.named,
     }
-    if (template := meta.text(base.header, "tokenizer.chat_template")) is not None:
+    if tokenizer.model_file is None:
+        write_bytes(folder / "tokenizer.json", tokenizer.backend.to_str(pretty=False).encode())
+        described["tokenizer_class"] = "PreTrainedTokenizerFast"  # which takes tokenizer.json as it is
+    else:
+        data, settings = tokenizer.model_file
+        write_bytes(folder / "tokenizer.model", data)
+        described |= settings
+    if (template := templates_in_gguf(base.header)) is not None:
         described["chat_template"] = template
     write_json(folder / "tokenizer_config.json", described)

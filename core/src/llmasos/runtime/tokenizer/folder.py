@@ -12,8 +12,9 @@ from tokenizers import Tokenizer as Backend
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.checkpoint.huggingface import end_tokens
 from llmasos.runtime.tokenizer.fast import FastTokenizer
+from llmasos.runtime.tokenizer.folder_files import tokenizer_from_files
 from llmasos.runtime.tokenizer.panics import guarded
-from llmasos_hookspecs import CheckpointError
+from llmasos_hookspecs import CheckpointError, LLMasOSError
 
 #: Gemma's tokenizer.json, the largest in use, has 33 MB.
 MAX_TOKENIZER_BYTES: Final = 256 << 20
@@ -22,17 +23,20 @@ NAMED: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
 
 
 def tokenizer_from_folder(folder: Path) -> FastTokenizer:
-    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens. What goes around a text
+    """Read tokenizer.json, else the files that came before it: tokenizer.model, or vocab.json with merges.txt.
+
+    Of tokenizer.json: with what tokenizer_config.json and special_tokens_map.json say of special tokens. What goes around a text
     is tokenizer.json's to say: like transformers, this does not follow ``add_bos_token`` of the config against it.
 
     Raises:
-        CheckpointError: there is no tokenizer.json, or it is damaged.
+        CheckpointError: there is none of these files, or one is damaged.
+        UnsupportedModel: there is no tokenizer.json, and how the tokenizer's class cuts text is not known.
     """
     path = inside(folder, "tokenizer.json")
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no tokenizer.json; save the model's fast tokenizer into it.")
-    data = read_small(path, MAX_TOKENIZER_BYTES)
     config = read_json_if_there(folder, "tokenizer_config.json")
+    if not path.is_file():
+        return _from_other_files(folder, config)
+    data = read_small(path, MAX_TOKENIZER_BYTES)
     try:
         with guarded():
             backend = Backend.from_buffer(data)
@@ -43,6 +47,23 @@ def tokenizer_from_folder(folder: Path) -> FastTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise CheckpointError(f"{path} is damaged, or newer than the tokenizers library ({str(error)[:120]}).") from error
     return FastTokenizer(backend, named=named, eos_token_ids=_end_ids(folder, backend, named))
+
+
+def _from_other_files(folder: Path, config: Mapping[str, Any]) -> FastTokenizer:
+    try:
+        with guarded():
+            found = tokenizer_from_files(folder, config, named_tokens(folder, config), frozenset(_config_ends(folder)))
+    except LLMasOSError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise CheckpointError(
+            f"{folder} holds a damaged tokenizer ({' '.join(str(error).split())[:120]}); get the checkpoint again."
+        ) from error
+    if found is None:
+        raise CheckpointError(
+            f"{folder} holds no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt; save the model's tokenizer into it."
+        )
+    return found
 
 
 def named_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -69,9 +90,11 @@ def _add_special(backend: Backend, config: Mapping[str, Any], named: Mapping[str
 
 
 def _end_ids(folder: Path, backend: Backend, named: Mapping[str, str]) -> frozenset[int]:
-    files = ("config.json", "generation_config.json")
-    configs = [read_json_if_there(folder, name) for name in files]
-    genai = read_json_if_there(folder, "genai_config.json").get("model")  # onnxruntime-genai's folders have no other
-    ids = {token for config in (*configs, genai) if isinstance(config, dict) for token in end_tokens(config)}
     eos = backend.token_to_id(named.get("eos_token", ""))
-    return frozenset(ids if eos is None else {*ids, eos})
+    return frozenset(_config_ends(folder) if eos is None else {*_config_ends(folder), eos})
+
+
+def _config_ends(folder: Path) -> set[int]:
+    configs = [read_json_if_there(folder, name) for name in ("config.json", "generation_config.json")]
+    genai = read_json_if_there(folder, "genai_config.json").get("model")  # onnxruntime-genai's folders have no other
+    return {token for config in (*configs, genai) if isinstance(config, dict) for token in end_tokens(config)}

@@ -15,13 +15,11 @@ from llmasos.runtime.checkpoint.folder import inside, read_json, read_json_if_th
 from llmasos.runtime.tokenizer.ends import add_ends
 from llmasos.runtime.tokenizer.fast import FastTokenizer
 from llmasos.runtime.tokenizer.panics import guarded
-from llmasos.runtime.tokenizer.sentencepiece import derived_merges, exact_backend
+from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
 from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 _ASSETS: Final = "assets/tokenizer"
-_CONTROL: Final = 3
-_USER_DEFINED: Final = 4
 
 
 @attrs.frozen
@@ -48,7 +46,7 @@ def has_preset_tokenizer(folder: Path) -> bool:
 
 
 def tokenizer_from_preset(folder: Path) -> FastTokenizer:
-    """Byte-level BPE from vocabulary.json and merges.txt, or SentencePiece's BPE from vocabulary.spm, as KerasHub reads them.
+    """Byte-level BPE from vocabulary.json and merges.txt, or SentencePiece's model from vocabulary.spm, as KerasHub reads them.
 
     Raises:
         CheckpointError: the assets are missing or damaged.
@@ -61,8 +59,9 @@ def tokenizer_from_preset(folder: Path) -> FastTokenizer:
     settings = described.get("config")
     try:
         with guarded():
-            backend = _sentencepiece(folder) if (folder / _ASSETS / "vocabulary.spm").is_file() else _byte_level(folder, settings or {})
-            return _with_ends(backend, _KNOWN[name], begins=_adds_begin(folder))
+            if (folder / _ASSETS / "vocabulary.spm").is_file():
+                return _sentencepiece(folder, _KNOWN[name])
+            return _with_ends(_byte_level(folder, settings or {}), _KNOWN[name], begins=_adds_begin(folder))
     except (CheckpointError, UnsupportedModel):
         raise
     except Exception as error:  # the tokenizers library raises bare Exceptions
@@ -85,21 +84,18 @@ def _byte_level(folder: Path, settings: Mapping[str, Any]) -> Backend:
     return backend
 
 
-def _sentencepiece(folder: Path) -> Backend:
-    path = inside(folder, f"{_ASSETS}/vocabulary.spm")
-    model = read_sentencepiece(path)
-    if not model.is_bpe or model.squeeze or model.has_rules:
-        found = "a unigram model" if not model.is_bpe else "rules that change the text"
-        raise UnsupportedModel(f"{path} is a SentencePiece file with {found}, and those of Llama and Mistral, which are read, have none.")
-    backend = exact_backend(model.pieces, derived_merges(model.pieces, model.scores), prefix=model.prefix)
-    backend.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in model.of_kind(_CONTROL)])
-    backend.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in model.of_kind(_USER_DEFINED)])
-    return backend
-
-
 def _adds_begin(folder: Path) -> bool:
     settings = read_json_if_there(folder, "preprocessor.json").get("config")
     return not isinstance(settings, Mapping) or settings.get("add_start_token") is not False
+
+
+def _sentencepiece(folder: Path, known: _Ends) -> FastTokenizer:
+    model = read_sentencepiece(inside(folder, f"{_ASSETS}/vocabulary.spm"))
+    ids = {token: model.pieces.index(token) for token in (known.begin, *known.ends) if token in model.pieces}
+    whole = dict.fromkeys([*whole_tokens(model), *map(Whole, ids)])
+    return SentencePieceTokenizer(
+        model, whole=list(whole), bos=known.begin if known.begin in ids and _adds_begin(folder) else None, **_roles(known, ids)
+    )
 
 
 def _with_ends(backend: Backend, known: _Ends, *, begins: bool) -> FastTokenizer:
@@ -107,6 +103,10 @@ def _with_ends(backend: Backend, known: _Ends, *, begins: bool) -> FastTokenizer
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ids])
     if begins and known.begin in ids:
         add_ends(backend, known.begin, None)
+    return FastTokenizer(backend, **_roles(known, ids))
+
+
+def _roles(known: _Ends, ids: Mapping[str, int]) -> dict[str, Any]:
     ends = [token for token in known.ends if token in ids]
     named = {name: token for name, token in (("bos_token", known.begin), ("eos_token", ends[0] if ends else None)) if token in ids}
-    return FastTokenizer(backend, named=named, eos_token_ids=frozenset(ids[token] for token in ends))
+    return {"named": named, "eos_token_ids": frozenset(ids[token] for token in ends)}

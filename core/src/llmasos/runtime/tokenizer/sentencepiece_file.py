@@ -7,43 +7,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
 from llmasos.runtime.checkpoint.folder import read_small
-from llmasos_hookspecs import CheckpointError
+from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, SentencePieceModel
+from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Gemma's, the largest in use, has 4 MB.
 _MAX_BYTES: Final = 64 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
+#: ``TrainerSpec.ModelType``.
+_UNIGRAM, _BPE = 1, 2
 
-@attrs.frozen
-class SentencePieceFile:
-    """A vocabulary and how text is brought into its form.
 
-    Attributes:
-        pieces, scores, kinds: of each token id; kinds as ``SentencePiece.Type`` has them: 1 normal, 2 unknown, 3 control, 4 user-defined.
-        is_bpe: whether scores order merges; else they are log probabilities (unigram).
-        prefix: whether a text gets a space before it.
-        squeeze: whether runs of spaces become one, and those at the ends none.
-        has_rules: whether characters are replaced before that.
+def read_sentencepiece(path: Path) -> SentencePieceModel:
+    """Read a file.
+
+    Raises:
+        CheckpointError: the file is none, or is damaged.
+        UnsupportedModel: it is of a kind that no language model is known to use: whole words, characters, spaces after words.
     """
-
-    pieces: list[str]
-    scores: list[float]
-    kinds: list[int]
-    is_bpe: bool
-    prefix: bool
-    squeeze: bool
-    has_rules: bool
-
-    def of_kind(self, kind: int) -> list[str]:
-        """The pieces of one kind, in the order of their ids."""
-        return [piece for piece, found in zip(self.pieces, self.kinds, strict=True) if found == kind]
-
-
-def read_sentencepiece(path: Path) -> SentencePieceFile:
-    """Raises ``CheckpointError`` where the file is none, or is damaged."""
     data = read_small(path, _MAX_BYTES)
     pieces: list[str] = []
     scores: list[float] = []
@@ -61,19 +43,52 @@ def read_sentencepiece(path: Path) -> SentencePieceFile:
                 trainer = dict(_fields(value))
             elif number == 3:
                 normalizer = dict(_fields(value))
+        charsmap = bytes(normalizer.get(2, b""))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{path} is no SentencePiece model, or a damaged one; get the checkpoint again.") from error
     if not pieces:
-        raise CheckpointError(f"{path} holds no pieces; get the checkpoint again.")
-    return SentencePieceFile(
+        raise CheckpointError(f"{path} holds no pieces, so that it is no SentencePiece model; get the checkpoint again.")
+    kind = trainer.get(3, _UNIGRAM)
+    if kind not in (_UNIGRAM, _BPE) or trainer.get(24, 0) or not normalizer.get(5, 1):
+        raise UnsupportedModel(
+            f"{path} is a SentencePiece model of words, of characters or with spaces after words; BPE and unigram are read."
+        )
+    return SentencePieceModel(
         pieces,
         scores,
         kinds,
-        is_bpe=trainer.get(3, 1) == 2,
+        is_bpe=kind == _BPE,
         prefix=bool(normalizer.get(3, 1)),
         squeeze=bool(normalizer.get(4, 1)),
-        has_rules=bool(normalizer.get(2)),
+        charsmap=charsmap,
     )
+
+
+def sentencepiece_bytes(model: SentencePieceModel) -> bytes:
+    """The contents of a file that holds ``model``; the SentencePiece library reads it too."""
+    pieces = b"".join(
+        _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind))
+        for piece, score, kind in zip(model.pieces, model.scores, model.kinds, strict=True)
+    )
+    trainer = _field(3, _BPE if model.is_bpe else _UNIGRAM) + _field(35, int(BYTE in model.kinds))
+    rules = _field(2, model.charsmap) if model.charsmap else b""
+    normalizer = rules + _field(3, int(model.prefix)) + _field(4, int(model.squeeze)) + _field(5, 1)
+    return pieces + _field(2, trainer) + _field(3, normalizer)
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return _spelt(number << 3 | _VARINT) + _spelt(value)
+    return _spelt(number << 3 | _BYTES) + _spelt(len(value)) + value
+
+
+def _spelt(value: int) -> bytes:
+    """A whole number as a varint."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,47 @@
+"""The longest of many texts at a place, in time that does not grow with their number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+
+class Longest:
+    """Finds texts of a set in a text; empty ones are left out.
+
+    Attributes:
+        starts: the characters with which they begin.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = {text for text in texts if text}
+        lengths: dict[str, set[int]] = {}
+        for text in self._texts:
+            lengths.setdefault(text[0], set()).add(len(text))
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        self._places = any_of("".join(self._lengths))
+
+    @property
+    def starts(self) -> str:
+        return "".join(self._lengths)
+
+    def at(self, text: str, place: int) -> str | None:
+        """The longest that stands at ``place``; None where none does."""
+        for length in self._lengths.get(text[place], ()):
+            if (found := text[place : place + length]) in self._texts:
+                return found
+        return None
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Beginning and end of each that is found from left to right, none within another."""
+        place = 0
+        while self._places is not None and (start := self._places.search(text, place)) is not None:
+            found = self.at(text, start.start())
+            place = start.start() + (len(found) if found else 1)
+            if found:
+                yield start.start(), place
+
+
+def any_of(characters: str) -> re.Pattern[str] | None:
+    """Finds any of some characters; None where there are none."""
+    return re.compile(f"[{re.escape(characters)}]") if characters else None

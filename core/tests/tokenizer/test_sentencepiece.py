@@ -1,0 +1,206 @@
+"""SentencePiece models of every kind, in every file that holds them, against the SentencePiece library on 2,000 strings."""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import sentencepiece
+
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint.text_files import write_text_files
+from llmasos.runtime.tokenizer import tokenizer_from_folder
+from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
+from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos.runtime.tokenizer.sentencepiece_model import SentencePieceModel
+from llmasos_hookspecs import CheckpointError, UnsupportedModel
+
+from .conftest import Trained
+
+LINES = [line for name in sorted(topics)[:25] for line in topics[name].splitlines() if line.strip()]
+MORE = ["今天天气很好，我们去公园散步。春天来了，花都开了。", "Ça coûte 12345 euros, n'est-ce pas ? Größe, naïveté ﬁ ½", "한국어 텍스트"]
+
+
+@functools.cache
+def train(**options: Any) -> bytes:
+    """A model of some 700 pieces, three of them user-defined."""
+    written = io.BytesIO()
+    settings: dict[str, Any] = {"vocab_size": 900 if options.get("byte_fallback") else 700, "hard_vocab_limit": False, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*LINES, *MORE * 20]),
+        model_writer=written,
+        user_defined_symbols=["<think>", "</think>", "e x"],
+        character_coverage=0.9995,
+        **(settings | options),
+    )
+    return written.getvalue()
+
+
+MODELS = [
+    {
+        "model_type": kind,
+        "byte_fallback": fallback,
+        "add_dummy_prefix": prefix,
+        "remove_extra_whitespaces": squeeze,
+        "normalization_rule_name": rule,
+    }
+    for kind, fallback, prefix, squeeze, rule in itertools.product(
+        ("bpe", "unigram"), (True, False), (True, False), (True, False), ("identity", "nmt_nfkc")
+    )
+    if fallback or (prefix and squeeze) == (rule == "nmt_nfkc")
+]
+
+
+def names(options: dict[str, Any]) -> str:
+    flags = ("byte_fallback", "add_dummy_prefix", "remove_extra_whitespaces")
+    return "-".join([options["model_type"], *(flag for flag in flags if options[flag]), options["normalization_rule_name"]])
+
+
+def same(tokenizer: Any, library: Any, strings: list[str], *, special: bool = False) -> None:
+    """Tokens, and text where it holds no unknown character, for which the library has a sign of its own."""
+    expected = library.encode(strings)
+    assert [tokenizer.encode(text, special=special) for text in strings] == expected
+    known = [ids for ids in expected if library.unk_id() not in ids]
+    assert [tokenizer.decode(ids) for ids in known] == [library.decode(ids) for ids in known]
+
+
+def plain(strings: list[str]) -> list[str]:
+    """Texts without control tokens: those the library takes for text, and every system that runs models for the token."""
+    return [text for text in strings if "<s>" not in text and "</s>" not in text and "<unk>" not in text]
+
+
+@pytest.mark.parametrize("options", MODELS, ids=names)
+def test_a_model_file_gives_the_librarys_tokens(options: dict[str, Any], tmp_path: Path, strings: list[str]) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(**options))
+    tokenizer = SentencePieceTokenizer(read_sentencepiece(tmp_path / "tokenizer.model"), named={}, eos_token_ids=frozenset())
+    same(tokenizer, sentencepiece.SentencePieceProcessor(model_proto=train(**options)), strings)
+
+
+@pytest.mark.parametrize("options", MODELS, ids=names)
+def test_a_gguf_file_gives_the_librarys_tokens(options: dict[str, Any], write_tokenizer: Any, tmp_path: Path, strings: list[str]) -> None:
+    """With the metadata that llama.cpp's converter writes: rules for characters and about spaces stand in it where there are any."""
+    data = train(**options)
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    library = sentencepiece.SentencePieceProcessor(model_proto=data)
+    flags: dict[str, Any] = {"add_add_bos_token": False, "add_add_eos_token": False}
+    if not options["add_dummy_prefix"] or options["model_type"] == "unigram":
+        flags["add_add_space_prefix"] = options["add_dummy_prefix"]
+    if options["remove_extra_whitespaces"]:
+        flags["add_remove_extra_whitespaces"] = True
+    if model.charsmap:
+        flags["add_precompiled_charsmap"] = model.charsmap
+    trained = Trained(library, model.pieces, [], model.kinds, model.scores)
+    path = write_tokenizer(trained, {"bpe": "llama", "unigram": "t5"}[options["model_type"]], pre="default", merges=False, **flags)
+    same(open_checkpoint(path).tokenizer(), library, plain(strings))
+
+
+@pytest.mark.parametrize("options", [MODELS[0], MODELS[1], MODELS[6], MODELS[12], MODELS[-1]], ids=names)
+def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
+    options: dict[str, Any], write_tokenizer: Any, tmp_path: Path, strings: list[str]
+) -> None:
+    """As tokenizer.model, where no tokenizer.json says the same; the library itself reads it."""
+    (tmp_path / "tokenizer.model").write_bytes(train(**options))
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    flags: dict[str, Any] = {"add_add_space_prefix": model.prefix, "add_remove_extra_whitespaces": model.squeeze}
+    if model.charsmap:
+        flags["add_precompiled_charsmap"] = model.charsmap
+    kind = "llama" if model.is_bpe else "t5"
+    base = open_checkpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))  # type: ignore[arg-type]
+    folder = tmp_path / "written"
+    folder.mkdir()
+    write_text_files(base, folder)
+    found = tokenizer_from_folder(folder)
+    assert [found.encode(text) for text in strings] == [base.tokenizer().encode(text) for text in strings]
+    assert (found.vocab_size, found.eos_token_ids) == (base.tokenizer().vocab_size, base.tokenizer().eos_token_ids)
+    if (folder / "tokenizer.model").is_file():
+        library = sentencepiece.SentencePieceProcessor(model_proto=(folder / "tokenizer.model").read_bytes())
+        texts = plain(strings)
+        assert library.encode(texts) == [found.encode(text, special=False) for text in texts]
+    else:
+        assert not model.prefix
+
+
+def test_the_space_before_a_text_comes_whatever_it_begins_with(write_tokenizer: Any, tmp_path: Path) -> None:
+    """Before a text that begins with a space too, and after a control token; not after a user-defined piece, which is text."""
+    (tmp_path / "tokenizer.model").write_bytes(data := train(model_type="bpe", byte_fallback=True, remove_extra_whitespaces=False))
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    path = write_tokenizer(Trained(data, model.pieces, [], model.kinds, model.scores), "llama", merges=False)  # type: ignore[arg-type]
+    tokenizer = open_checkpoint(path).tokenizer()
+
+    def spelt(text: str) -> list[str]:
+        return [model.pieces[token] for token in tokenizer.encode(text)]
+
+    library = sentencepiece.SentencePieceProcessor(model_proto=data)
+    assert spelt(" Hello") == ["<s>", *library.encode(" Hello", out_type=str)]
+    assert spelt("<s>G") == ["<s>", "<s>", *library.encode("G", out_type=str)]
+    assert spelt("<s>G")[-2:] in (["<s>", "▁G"], ["▁", "G"])
+    assert spelt("<think>G") == ["<s>", "▁", "<think>", "G"]
+    assert tokenizer.decode(tokenizer.encode(" Hello")) == " Hello"
+
+
+def test_control_tokens_are_found_whole_and_others_where_their_white_space_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(model_type="bpe", byte_fallback=True))
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    tokens = [*whole_tokens(model), Whole("<mark>", special=False, lstrip=True), Whole("<end>", rstrip=True)]
+    tokenizer = SentencePieceTokenizer(model, whole=tokens, bos="<s>", eos="</s>", prefix_each=False, named={}, eos_token_ids=frozenset())
+    mark, end = tokenizer.backend.token_to_id("<mark>"), tokenizer.backend.token_to_id("<end>")
+    assert tokenizer.encode("<end>  <mark>") == [1, end, mark, 2]
+    assert tokenizer.encode("</s>", special=False) == [2]
+    assert tokenizer.decode([mark, end], skip_special=True) == "<mark>"
+    a, ab = tokenizer.encode("a", special=False), tokenizer.encode("<end> a", special=False)
+    assert ab[1:] != a  # no space before it
+
+
+def test_bytes_that_are_no_text_cost_only_themselves(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(model_type="bpe", byte_fallback=True))
+    tokenizer = SentencePieceTokenizer(read_sentencepiece(tmp_path / "tokenizer.model"), named={}, eos_token_ids=frozenset())
+    byte = {value: tokenizer.backend.token_to_id(f"<0x{value:02X}>") for value in range(256)}
+    assert tokenizer.decode([byte[value] for value in "你".encode()] + [byte[0xFF]]) == "你\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        (b"", CheckpointError, "no pieces"),
+        (b"\x0a\xff", CheckpointError, "damaged"),
+        (b"IQ== 0\nIg== 1\n", CheckpointError, "is no SentencePiece model"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_sentence(data: bytes, kind: type[Exception], words: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(kind, match=words):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    "options", [{"model_type": "word"}, {"model_type": "char"}, {"model_type": "bpe", "treat_whitespace_as_suffix": True}]
+)
+def test_kinds_that_no_language_model_uses_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(**options, vocab_size=200))
+    with pytest.raises(UnsupportedModel, match="BPE and unigram are read"):
+        read_sentencepiece(tmp_path / "tokenizer.model")
+
+
+def test_an_empty_piece_is_never_found(tmp_path: Path) -> None:
+    """Neither a user-defined nor a control one: a damaged file must not keep the tokenizer where it stands."""
+    model = SentencePieceModel(["<unk>", "", "a", "▁", "b"], [0.0] * 5, [2, 4, 1, 1, 1], is_bpe=True, prefix=True, squeeze=False)
+    tokenizer = SentencePieceTokenizer(model, whole=[Whole("")], named={}, eos_token_ids=frozenset())
+    assert tokenizer.encode("ab a") == [3, 2, 4, 3, 2]
+
+
+@pytest.mark.parametrize("damage", [b"\x01", b"\xff\xff\xff\xff"])
+def test_damaged_rules_for_characters_end_in_one_sentence(damage: bytes, write_tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(model_type="unigram"))
+    model = read_sentencepiece(tmp_path / "tokenizer.model")
+    assert len(model.charsmap) > 100_000
+    for charsmap in (damage, model.charsmap[: len(model.charsmap) // 2]):
+        trained = Trained(model, model.pieces, [], model.kinds, model.scores)  # type: ignore[arg-type]
+        path = write_tokenizer(trained, "t5", merges=False, add_precompiled_charsmap=charsmap)
+        with pytest.raises(CheckpointError, match="parts do not fit"):
+            open_checkpoint(path).tokenizer()
