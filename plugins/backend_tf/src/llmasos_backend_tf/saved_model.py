@@ -1,118 +1,125 @@
-"""SavedModels of a decoder: a signature ``input_ids (, attention_mask) -> logits``."""
+"""SavedModels of a decoder: a signature of token ids, and what follows from them, to logits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+import attrs
 import tensorflow as tf
 
+from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.recompute import Model
+from llmasos_backend_tf.saved_files import check_variables, read_graph, variable_types
+from llmasos_backend_tf.saved_graph import Port, SignatureOfFile, only_signature, signatures
+from llmasos_backend_tf.trials import load_model
 from llmasos_hookspecs import Checkpoint, CheckpointError, Engine, EngineLimits, UnsupportedModel
 
 #: Context of a model whose files do not say it.
 _DEFAULT_CONTEXT: Final = 2048
 
-#: Operations with which a graph reaches files, other processes or Python. Those that restore the model's own variables are not among
-#: them: TensorFlow gives them the path of the folder that is being loaded.
-_FORBIDDEN: Final = frozenset(
-    {
-        *("ReadFile", "WriteFile", "MatchingFiles", "WholeFileReader", "WholeFileReaderV2", "TextLineReader", "TextLineReaderV2"),
-        *("FixedLengthRecordReader", "FixedLengthRecordReaderV2", "TFRecordReader", "TFRecordReaderV2", "IdentityReaderV2"),
-        *("TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2", "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2"),
-        *("LoadDataset", "SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2", "CSVDataset", "SqlDataset"),
-        *("PyFunc", "PyFuncStateless", "EagerPyFunc", "PrintV2", "RpcCall", "RpcClient", "RpcServer", "DebugIdentityV2"),
-        *("InitializeTableFromTextFile", "CreateSummaryFileWriter", "WriteSummary", "LookupTableExportV2"),
-    }
-)
+#: What exporters call the inputs and the output: those of transformers, and those of Keras, which numbers its outputs.
+_TOKENS: Final = ("input_ids", "token_ids", "tokens")
+_MASKS: Final = ("attention_mask", "padding_mask")
+_POSITIONS: Final = ("position_ids", "positions")
+_LOGITS: Final = ("logits", "output_0")
+
+
+@attrs.frozen(kw_only=True)
+class Binding:
+    """Names of a signature's inputs and output; None for what it does not take."""
+
+    signature: str
+    tokens: str
+    mask: str | None
+    positions: str | None
+    logits: str
+    rows: int | None
+    length: int | None
 
 
 def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[str]) -> Engine:
     """An engine that calls the model's signature.
 
     Raises:
-        CheckpointError: the folder is damaged, or its graph would read or write files or run Python.
-        UnsupportedModel: no signature takes token ids and gives logits.
+        CheckpointError: the folder is damaged, leads elsewhere, holds weights that are not finite, or its signature runs an operation
+            that no decoder needs.
+        UnsupportedModel: no signature takes token ids and gives logits, or what it gives is wrong for texts in pieces.
     """
     folder = checkpoint.path
-    _check_operations(folder)
-    try:
-        loaded = tf.saved_model.load(str(folder))
-    except Exception as error:  # TensorFlow raises many kinds for a damaged folder
-        raise CheckpointError(f"{folder} is a damaged SavedModel ({_first_line(error)}); export it again.") from error
-    function, inputs, output = _find_signature(folder, loaded)
-    tokens = inputs["input_ids"]
-    rows, length = tokens.shape.as_list()
+    graph = read_graph(folder)
+    binding = bind(signatures(graph), folder)
+    with only_signature(graph, binding.signature, folder) as reduced:
+        check_variables(graph, folder)
+        try:
+            loaded = tf.saved_model.load(str(reduced))
+            function = loaded.signatures[binding.signature]
+        except Exception as error:  # TensorFlow raises many kinds for a damaged folder
+            raise CheckpointError(f"{folder} is a damaged SavedModel ({first_line(error)}); export it again.") from error
+    taken = function.structured_input_signature[1]
+    if not {binding.tokens, binding.mask, binding.positions} - {None} == set(taken) or binding.logits not in function.structured_outputs:
+        raise CheckpointError(f"{folder} is a damaged SavedModel (its signature and its function differ); export it again.")
     context = checkpoint.config.get("max_position_embeddings")
 
-    def logits(ids: Any, mask: Any) -> Any:
-        given = {"input_ids": tf.constant(ids, tokens.dtype)}
-        if "attention_mask" in inputs:
-            given["attention_mask"] = tf.constant(mask, inputs["attention_mask"].dtype)
+    def call(ids: Any, mask: Any, positions: Any) -> Any:
+        given = {binding.tokens: ids, binding.mask: mask, binding.positions: positions}
         # `loaded` owns the variables that the signature reads; the closure keeps it alive.
-        return function(**given)[output].numpy() if loaded is not None else None
+        feeds = {name: tf.cast(given[name], spec.dtype) for name, spec in taken.items() if loaded is not None}
+        return function(**feeds)[binding.logits].numpy()
 
     model = Model(
-        logits=logits,
-        vocab_size=_vocabulary(function, output, logits, rows, length),
+        path=folder,
+        call=call,
         weight_bytes=sum(file.stat().st_size for file in (*folder.glob("variables/variables.data-*"), folder / "saved_model.pb")),
-        rows=rows,
-        length=length,
+        rows=binding.rows,
+        length=binding.length,
         context_length=context if isinstance(context, int) and context > 0 else None,
+        rounded=bool(variable_types(graph) - {tf.float32, tf.float64}),
     )
-    return model.engine(limits, notes, _DEFAULT_CONTEXT)
+    return load_model(model, limits, notes, _DEFAULT_CONTEXT)
 
 
-def _find_signature(folder: Path, loaded: Any) -> tuple[Any, dict[str, Any], str]:
-    described = []
-    for name, function in loaded.signatures.items():
-        inputs = dict(function.structured_input_signature[1])
-        outputs = dict(function.structured_outputs)
-        described.append(f"{name}({', '.join(inputs)}) -> {', '.join(outputs)}")
-        fits = "input_ids" in inputs and set(inputs) <= {"input_ids", "attention_mask"} and "logits" in outputs
-        if (
-            fits
-            and inputs["input_ids"].dtype in (tf.int32, tf.int64)
-            and inputs["input_ids"].shape.rank == outputs["logits"].shape.rank - 1 == 2
-        ):
-            return function, inputs, "logits"
+def bind(found: Sequence[SignatureOfFile], folder: Path) -> Binding:
+    """The first signature that takes token ids, at most a mask and positions beside them, and gives logits.
+
+    Raises:
+        UnsupportedModel: there is none; the message says what there is.
+    """
+    for signature in found:
+        binding = _bind(signature)
+        if binding is not None:
+            return binding
     raise UnsupportedModel(
-        f"{folder} has the signatures {'; '.join(described) or 'none'}, and the loader tf needs one that takes whole numbers input_ids "
-        "[batch, tokens], attention_mask at most beside it, and gives logits [batch, tokens, vocabulary]; export one."
+        f"{folder} has the signatures {'; '.join(map(str, found)) or 'none'}, and the loader tf needs one that takes whole numbers "
+        "input_ids [batch, tokens], attention_mask and position_ids at most beside them, and gives logits [batch, tokens, vocabulary]; "
+        "export one."
     )
 
 
-def _vocabulary(function: Any, output: str, logits: Any, rows: int | None, length: int | None) -> int:
-    known = function.structured_outputs[output].shape[-1]
-    if known is not None:
-        return int(known)
-    one = np.zeros((rows or 1, length or 8), np.int32)
-    return int(logits(one, np.ones_like(one)).shape[-1])
+def _bind(signature: SignatureOfFile) -> Binding | None:
+    tokens, mask, positions = (_named(names, signature.inputs) for names in (_TOKENS, _MASKS, _POSITIONS))
+    logits = _named(_LOGITS, signature.outputs)
+    if tokens is None or logits is None or set(signature.inputs) != {tokens, mask, positions} - {None}:
+        return None
+    port, out = signature.inputs[tokens], signature.outputs[logits]
+    rectangles = [port, *(signature.inputs[name] for name in (mask, positions) if name is not None)]
+    if any(each.shape is None or len(each.shape) != 2 for each in rectangles) or (out.shape is not None and len(out.shape) != 3):
+        return None
+    if port.dtype not in (tf.int32, tf.int64) or not out.dtype.is_floating or any(not _is_number(each) for each in rectangles):
+        return None
+    rows, length = (_fixed(each.shape[axis] for each in rectangles if each.shape is not None) for axis in (0, 1))
+    return Binding(signature=signature.name, tokens=tokens, mask=mask, positions=positions, logits=logits, rows=rows, length=length)
 
 
-def _check_operations(folder: Path) -> None:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    try:
-        proto = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    except Exception as error:
-        raise CheckpointError(f"{folder / 'saved_model.pb'} is damaged ({_first_line(error)}); export the model again.") from error
-    found = sorted(set(_operations(proto)) & _FORBIDDEN)
-    if found:
-        raise CheckpointError(
-            f"{folder} holds the operations {', '.join(found)}, which reach files, other processes or Python and are never run; export the "
-            "model without them."
-        )
+def _named(names: Sequence[str], among: Mapping[str, Port]) -> str | None:
+    return next((name for name in names if name in among), None)
 
 
-def _operations(proto: Any) -> Iterator[str]:
-    for graph in proto.meta_graphs:
-        yield from (node.op for node in graph.graph_def.node)
-        for function in graph.graph_def.library.function:
-            yield from (node.op for node in function.node_def)
+def _is_number(port: Port) -> bool:
+    return bool(port.dtype.is_integer or port.dtype.is_floating or port.dtype.is_bool)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+def _fixed(sizes: Any) -> int | None:
+    """The size that a dimension has in one input at least."""
+    return next((size for size in sizes if size is not None), None)
