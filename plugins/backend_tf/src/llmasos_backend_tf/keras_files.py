@@ -23,8 +23,8 @@ _MAX_MEMBERS: Final = 100
 #: How much larger weights may be than the file they lie in. Trained numbers hardly shrink; zeros do, and layers may begin with them.
 _MOST_EXPANSION: Final = 20
 _FREE_BYTES: Final = 64 << 20
-#: Weights, and groups of them.
-_MAX_WEIGHTS: Final = 200_000
+#: Groups within groups of weights.
+_DEEPEST: Final = 32
 
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.weights.h5"
@@ -145,12 +145,10 @@ def _datasets(file: Any, path: Path) -> Iterator[tuple[str, Any]]:
     import h5py
 
     todo = [("", file)]
-    found = 0
     while todo:
         at, group = todo.pop()
-        found += len(group)
-        if found > _MAX_WEIGHTS:  # a group may also hold itself
-            raise CheckpointError(f"{path} names more than {_MAX_WEIGHTS} weights; do not use this file.")
+        if at.count("/") > _DEEPEST:  # a group may hold itself
+            raise CheckpointError(f"{path} holds weights deeper than {_DEEPEST} groups; do not use this file.")
         for key in group:
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
