@@ -1,4 +1,4 @@
-"""SavedModels of a decoder: a signature of token ids, and what follows from them, to logits."""
+"""SavedModels of a decoder: a signature of token ids, what follows from them, and maybe a cache, to logits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import numpy as np
 import tensorflow as tf
 
+from llmasos_backend_tf.cached import CachedModel, CacheTensor, load_cached
 from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.recompute import Model
 from llmasos_backend_tf.saved_files import check_variables, read_graph, variable_types
 from llmasos_backend_tf.saved_graph import Port, SignatureOfFile, only_signature, signatures
-from llmasos_backend_tf.trials import load_model
+from llmasos_backend_tf.trials import find_form, load_model
 from llmasos_hookspecs import Checkpoint, CheckpointError, Engine, EngineLimits, UnsupportedModel
 
 #: Context of a model whose files do not say it.
@@ -28,7 +30,7 @@ _LOGITS: Final = ("logits", "output_0")
 
 @attrs.frozen(kw_only=True)
 class Binding:
-    """Names of a signature's inputs and output; None for what it does not take."""
+    """Names of a signature's inputs and output; None for what it does not take. ``cache``: keys and values in and out."""
 
     signature: str
     tokens: str
@@ -37,6 +39,7 @@ class Binding:
     logits: str
     rows: int | None
     length: int | None
+    cache: tuple[CacheTensor, ...] = ()
 
 
 def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[str]) -> Engine:
@@ -57,31 +60,45 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
             function = loaded.signatures[binding.signature]
         except Exception as error:  # TensorFlow raises many kinds for a damaged folder
             raise CheckpointError(f"{folder} is a damaged SavedModel ({first_line(error)}); export it again.") from error
-    taken = function.structured_input_signature[1]
-    if not {binding.tokens, binding.mask, binding.positions} - {None} == set(taken) or binding.logits not in function.structured_outputs:
+    taken, given_back = function.structured_input_signature[1], function.structured_outputs
+    expected = {binding.tokens, binding.mask, binding.positions, *(tensor.past for tensor in binding.cache)} - {None}
+    if set(taken) != expected or not {binding.logits, *(tensor.present for tensor in binding.cache)} <= set(given_back):
         raise CheckpointError(f"{folder} is a damaged SavedModel (its signature and its function differ); export it again.")
     context = checkpoint.config.get("max_position_embeddings")
 
-    def call(ids: Any, mask: Any, positions: Any) -> Any:
+    weight_bytes = sum(file.stat().st_size for file in (*folder.glob("variables/variables.data-*"), folder / "saved_model.pb"))
+    rounded = bool(variable_types(graph) - {tf.float32, tf.float64})
+
+    def run(ids: Any, mask: Any, positions: Any, past: Sequence[Any]) -> tuple[Any, list[Any]]:
         given = {binding.tokens: ids, binding.mask: mask, binding.positions: positions}
+        given |= {tensor.past: array for tensor, array in zip(binding.cache, past, strict=True)}
         # `loaded` owns the variables that the signature reads; the closure keeps it alive.
         feeds = {name: tf.cast(given[name], spec.dtype) for name, spec in taken.items() if loaded is not None}
-        return function(**feeds)[binding.logits].numpy()
+        out = function(**feeds)
+        return out[binding.logits].numpy(), [out[tensor.present].numpy() for tensor in binding.cache]
+
+    def whole(ids: Any, mask: Any, positions: Any) -> Any:
+        empty = [np.repeat(np.zeros(tensor.shape, tensor.dtype), len(ids), 0) for tensor in binding.cache]
+        return run(ids, mask, positions, empty)[0]
 
     model = Model(
         path=folder,
-        call=call,
-        weight_bytes=sum(file.stat().st_size for file in (*folder.glob("variables/variables.data-*"), folder / "saved_model.pb")),
+        call=whole,
+        weight_bytes=weight_bytes,
         rows=binding.rows,
         length=binding.length,
         context_length=context if isinstance(context, int) and context > 0 else None,
-        rounded=bool(variable_types(graph) - {tf.float32, tf.float64}),
+        rounded=rounded,
     )
-    return load_model(model, limits, notes, _DEFAULT_CONTEXT)
+    if not binding.cache:
+        return load_model(model, limits, notes, _DEFAULT_CONTEXT)
+    form, said = find_form(model, limits, notes, _DEFAULT_CONTEXT)
+    cached = CachedModel(path=folder, call=run, cache=binding.cache, weight_bytes=weight_bytes, rounded=rounded)
+    return load_cached(cached, form, limits, said)
 
 
 def bind(found: Sequence[SignatureOfFile], folder: Path) -> Binding:
-    """The first signature that takes token ids, at most a mask and positions beside them, and gives logits.
+    """The first signature that takes token ids, at most a mask, positions and a growing cache beside them, and gives logits.
 
     Raises:
         UnsupportedModel: there is none; the message says what there is.
@@ -92,15 +109,15 @@ def bind(found: Sequence[SignatureOfFile], folder: Path) -> Binding:
             return binding
     raise UnsupportedModel(
         f"{folder} has the signatures {'; '.join(map(str, found)) or 'none'}, and the loader tf needs one that takes whole numbers "
-        "input_ids [batch, tokens], attention_mask and position_ids at most beside them, and gives logits [batch, tokens, vocabulary]; "
-        "export one."
+        "input_ids [batch, tokens], at most attention_mask, position_ids and past keys and values with one open dimension beside them, and "
+        "gives logits [batch, tokens, vocabulary] and present keys and values for the past ones; export one."
     )
 
 
 def _bind(signature: SignatureOfFile) -> Binding | None:
     tokens, mask, positions = (_named(names, signature.inputs) for names in (_TOKENS, _MASKS, _POSITIONS))
     logits = _named(_LOGITS, signature.outputs)
-    if tokens is None or logits is None or set(signature.inputs) != {tokens, mask, positions} - {None}:
+    if tokens is None or logits is None:
         return None
     port, out = signature.inputs[tokens], signature.outputs[logits]
     rectangles = [port, *(signature.inputs[name] for name in (mask, positions) if name is not None)]
@@ -109,7 +126,37 @@ def _bind(signature: SignatureOfFile) -> Binding | None:
     if port.dtype not in (tf.int32, tf.int64) or not out.dtype.is_floating or any(not _is_number(each) for each in rectangles):
         return None
     rows, length = (_fixed(each.shape[axis] for each in rectangles if each.shape is not None) for axis in (0, 1))
-    return Binding(signature=signature.name, tokens=tokens, mask=mask, positions=positions, logits=logits, rows=rows, length=length)
+    pasts = sorted(set(signature.inputs) - {tokens, mask, positions})
+    cache = [_cache_tensor(name, signature) for name in pasts]
+    if cache and (length is not None or rows not in (None, 1)):
+        return None
+    found = [tensor for tensor in cache if tensor is not None]
+    if len(found) < len(cache) or len({tensor.present for tensor in found}) < len(found):
+        return None
+    return Binding(
+        signature=signature.name,
+        tokens=tokens,
+        mask=mask,
+        positions=positions,
+        logits=logits,
+        rows=rows,
+        length=length,
+        cache=tuple(found),
+    )
+
+
+def _cache_tensor(name: str, signature: SignatureOfFile) -> CacheTensor | None:
+    """An input of one open dimension beside the batch, which an output of its name, or of the name with ``present``, makes longer."""
+    port = signature.inputs[name]
+    names = (name, name.replace("past_key_values", "present_key_values"), name.replace("past_key_values", "present"))
+    present = _named([*names, name.replace("past", "present")], signature.outputs)
+    if present is None or port.shape is None or not port.dtype.is_floating or port.shape[:1] not in ((None,), (1,)):
+        return None
+    open_axes = [axis for axis, size in enumerate(port.shape) if size is None and axis > 0]
+    if len(open_axes) != 1 or signature.outputs[present].dtype != port.dtype:
+        return None
+    shape = (1, *(size or 0 for size in port.shape[1:]))
+    return CacheTensor(past=name, present=present, shape=shape, axis=open_axes[0], dtype=port.dtype.as_numpy_dtype)
 
 
 def _named(names: Sequence[str], among: Mapping[str, Port]) -> str | None:

@@ -26,7 +26,22 @@ _TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
 
 def load_model(model: Model, limits: EngineLimits, notes: Sequence[str], default_context: int) -> RecomputingEngine:
-    """The engine of a model, within the limits.
+    """The engine of a model without a cache, within the limits. Raises as ``find_form``."""
+    form, said = find_form(model, limits, notes, default_context)
+    info = EngineInfo(
+        vocab_size=form.vocab_size,
+        context_length=form.context_length,
+        max_sequences=limits.max_sequences,
+        weight_bytes=model.weight_bytes,
+        kv_bytes_per_token=0,
+        features=frozenset({"fork", "batch"} if form.together and model.rows is None else {"fork"}),
+        notes=(*said, NOTE, *([] if form.together else [_ALONE])),
+    )
+    return RecomputingEngine(model, form, info)
+
+
+def find_form(model: Model, limits: EngineLimits, notes: Sequence[str], default_context: int) -> tuple[Form, list[str]]:
+    """What a model computes within the limits, and the notes with what there is to say about it.
 
     Raises:
         UnsupportedModel: it gives no logits of tokens, not the same for a text in pieces as for a whole, or numbers that are not finite.
@@ -44,24 +59,14 @@ def load_model(model: Model, limits: EngineLimits, notes: Sequence[str], default
         said.append(f"The model computes {form.context_length} tokens at most, so its context is that long.")
     elif not stated:
         said.append(f"The model does not say how long its context is, so {form.context_length} tokens are taken at most.")
-    said += [NOTE, *([_LAST_ONLY] if form.last_only else []), *([] if form.together else [_ALONE])]
-    info = EngineInfo(
-        vocab_size=form.vocab_size,
-        context_length=form.context_length,
-        max_sequences=limits.max_sequences,
-        weight_bytes=model.weight_bytes,
-        kv_bytes_per_token=0,
-        features=frozenset({"fork", "batch"} if form.together and model.rows is None else {"fork"}),
-        notes=tuple(said),
-    )
-    return RecomputingEngine(model, form, info)
+    return form, said + ([_LAST_ONLY] if form.last_only else [])
 
 
 def try_out(model: Model, context: int) -> Form:
     """What the model can do on up to ``context`` tokens.
 
     Raises:
-        UnsupportedModel: as ``load_model``.
+        UnsupportedModel: as ``find_form``.
     """
     trials = _Trials(model, context)
     last_only, vocab_size = trials.logits_form()
