@@ -46,20 +46,9 @@ _ACTS: Final[dict[str, dict[str, Any]]] = {
     "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
 }
 #: What people run most, and one of each form; the others take as long again.
-_COMMON: Final = {
-    "llama",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi",
-    "phi3",
-    "granite",
-    "smollm3",
-    "olmo2",
-    "starcoder2",
-    "stablelm",
-    "cohere",
-}
+_COMMON: Final = frozenset(
+    ("llama", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "smollm3", "olmo2", "starcoder2", "stablelm", "cohere")
+)
 
 _FAMILIES: Final = [(kind, _ACTS.get(kind, {})) for kind in DECODER_FAMILIES]
 _MORE: Final[list[tuple[str, dict[str, Any]]]] = [
