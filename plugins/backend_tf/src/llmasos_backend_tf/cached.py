@@ -14,6 +14,7 @@ import tensorflow as tf
 from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.recompute import Form, Logits, Tokens
 from llmasos_backend_tf.slots import SlotTable
+from llmasos_backend_tf.trials import TEXT, most_error, relative_error
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, EngineLimits, ResourceError, Row, UnsupportedModel
 
 Array = npt.NDArray[Any]
@@ -22,10 +23,6 @@ Array = npt.NDArray[Any]
 _CHUNK: Final = 256
 #: What a growing cache takes over the tokens it holds: it is read and written in turn.
 _GROWING_SHARE: Final = 2
-#: Largest relative error of logits that count as the same: see ``trials``.
-_SAME: Final = 1e-3
-_SAME_ROUNDED: Final = 0.03
-_TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
 _NO_CHUNKS: Final = "The export takes one token a run behind its cache, so what a prompt adds to a conversation is computed slowly."
 _NO_BATCH: Final = "The export keeps a cache of its own for each sequence, so sequences take turns."
@@ -97,26 +94,32 @@ def try_cache(model: CachedModel, form: Form) -> bool:
     Raises:
         UnsupportedModel: a text in pieces has other logits than a whole one.
     """
-    text = [token % form.vocab_size for token in _TEXT[: form.context_length]]
-    reason = "it takes one token"
+    text = [token % form.vocab_size for token in TEXT[: form.context_length]]
+    reason = ""
     for pieces in ((5, 3, 1, 1), (5, 1, 1, 1, 1, 1)):
         try:
-            whole = [model.run(text[: end + 1], model.empty())[0][-1] for end in range(len(text))]
-            past, at = model.empty(), 0
-            error = 0.0
-            for size in pieces:
-                if at >= len(text):
-                    break
-                logits, past = model.run(text[at : at + size], past)
-                at = min(at + size, len(text))
-                error = max(error, float(np.linalg.norm(logits[-1] - whole[at - 1]) / max(np.linalg.norm(whole[at - 1]), 1e-30)))
+            whole = np.stack([model.run(text[: end + 1], model.empty())[0][-1] for end in range(len(text))])
+            found = _in_pieces(model, text, pieces)
         except (CapacityExceeded, EngineFailed) as failure:
             reason = str(failure)
             continue
-        if error <= (_SAME_ROUNDED if model.rounded else _SAME):
+        error = max(relative_error(logits, whole[end - 1]) for end, logits in found)
+        if error <= most_error(model.rounded):
             return pieces[1] > 1
         reason = f"its logits are off by {error:.2g} of their size there"
     raise UnsupportedModel(f"{model.path} cannot go on behind its cache: {reason.rstrip('.')}; export it again.")
+
+
+def _in_pieces(model: CachedModel, text: Sequence[int], pieces: Sequence[int]) -> list[tuple[int, Logits]]:
+    """For the end of each piece of the text, the logits [vocab] of its last token."""
+    found: list[tuple[int, Logits]] = []
+    past, at = model.empty(), 0
+    for size in pieces:
+        if at < len(text):
+            logits, past = model.run(text[at : at + size], past)
+            at = min(at + size, len(text))
+            found.append((at, logits[-1]))
+    return found
 
 
 def load_cached(model: CachedModel, form: Form, limits: EngineLimits, notes: Sequence[str]) -> GrowingEngine:

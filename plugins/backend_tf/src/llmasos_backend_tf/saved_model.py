@@ -56,34 +56,15 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
     with only_signature(graph, binding.signature, folder) as reduced:
         check_variables(graph, folder)
         try:
-            loaded = tf.saved_model.load(str(reduced))
-            function = loaded.signatures[binding.signature]
+            exported = _Exported(tf.saved_model.load(str(reduced)), binding)
         except Exception as error:  # TensorFlow raises many kinds for a damaged folder
             raise CheckpointError(f"{folder} is a damaged SavedModel ({first_line(error)}); export it again.") from error
-    taken, given_back = function.structured_input_signature[1], function.structured_outputs
-    expected = {binding.tokens, binding.mask, binding.positions, *(tensor.past for tensor in binding.cache)} - {None}
-    if set(taken) != expected or not {binding.logits, *(tensor.present for tensor in binding.cache)} <= set(given_back):
-        raise CheckpointError(f"{folder} is a damaged SavedModel (its signature and its function differ); export it again.")
     context = checkpoint.config.get("max_position_embeddings")
-
     weight_bytes = sum(file.stat().st_size for file in (*folder.glob("variables/variables.data-*"), folder / "saved_model.pb"))
     rounded = bool(variable_types(graph) - {tf.float32, tf.float64})
-
-    def run(ids: Any, mask: Any, positions: Any, past: Sequence[Any]) -> tuple[Any, list[Any]]:
-        given = {binding.tokens: ids, binding.mask: mask, binding.positions: positions}
-        given |= {tensor.past: array for tensor, array in zip(binding.cache, past, strict=True)}
-        # `loaded` owns the variables that the signature reads; the closure keeps it alive.
-        feeds = {name: tf.cast(given[name], spec.dtype) for name, spec in taken.items() if loaded is not None}
-        out = function(**feeds)
-        return out[binding.logits].numpy(), [out[tensor.present].numpy() for tensor in binding.cache]
-
-    def whole(ids: Any, mask: Any, positions: Any) -> Any:
-        empty = [np.repeat(np.zeros(tensor.shape, tensor.dtype), len(ids), 0) for tensor in binding.cache]
-        return run(ids, mask, positions, empty)[0]
-
     model = Model(
         path=folder,
-        call=whole,
+        call=exported.whole,
         weight_bytes=weight_bytes,
         rows=binding.rows,
         length=binding.length,
@@ -93,8 +74,35 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
     if not binding.cache:
         return load_model(model, limits, notes, _DEFAULT_CONTEXT)
     form, said = find_form(model, limits, notes, _DEFAULT_CONTEXT)
-    cached = CachedModel(path=folder, call=run, cache=binding.cache, weight_bytes=weight_bytes, rounded=rounded)
+    cached = CachedModel(path=folder, call=exported.run, cache=binding.cache, weight_bytes=weight_bytes, rounded=rounded)
     return load_cached(cached, form, limits, said)
+
+
+class _Exported:
+    """A signature that was loaded."""
+
+    def __init__(self, loaded: Any, binding: Binding) -> None:
+        self._owner = loaded  # of the variables that the signature reads
+        self._binding = binding
+        self._function = loaded.signatures[binding.signature]
+        self._inputs = self._function.structured_input_signature[1]
+        expected = {binding.tokens, binding.mask, binding.positions, *(tensor.past for tensor in binding.cache)} - {None}
+        given = {binding.logits, *(tensor.present for tensor in binding.cache)}
+        if set(self._inputs) != expected or not given <= set(self._function.structured_outputs):
+            raise ValueError("its signature and its function differ")
+
+    def run(self, ids: Any, mask: Any, positions: Any, past: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """Logits of tokens behind a cache, and the cache with them."""
+        binding = self._binding
+        given = {binding.tokens: ids, binding.mask: mask, binding.positions: positions}
+        given |= {tensor.past: array for tensor, array in zip(binding.cache, past, strict=True)}
+        out = self._function(**{name: tf.cast(given[name], spec.dtype) for name, spec in self._inputs.items()})
+        return out[binding.logits].numpy(), [out[tensor.present].numpy() for tensor in binding.cache]
+
+    def whole(self, ids: Any, mask: Any, positions: Any) -> Any:
+        """Logits of whole sequences, behind nothing."""
+        empty = [np.repeat(np.zeros(tensor.shape, tensor.dtype), len(ids), 0) for tensor in self._binding.cache]
+        return self.run(ids, mask, positions, empty)[0]
 
 
 def bind(found: Sequence[SignatureOfFile], folder: Path) -> Binding:

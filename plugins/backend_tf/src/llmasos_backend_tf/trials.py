@@ -22,7 +22,8 @@ _ALONE: Final = "The model does not compute several sequences together as it doe
 #: mask or position is off by a tenth and more.
 _SAME: Final = 1e-3
 _SAME_ROUNDED: Final = 0.03
-_TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
+#: What is computed in the trials, modulo the vocabulary.
+TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
 
 def load_model(model: Model, limits: EngineLimits, notes: Sequence[str], default_context: int) -> RecomputingEngine:
@@ -70,7 +71,7 @@ def try_out(model: Model, context: int) -> Form:
     """
     trials = _Trials(model, context)
     last_only, vocab_size = trials.logits_form()
-    trials.text = [token % vocab_size for token in _TEXT[: min(len(_TEXT), context)]]
+    trials.text = [token % vocab_size for token in TEXT[: min(len(TEXT), context)]]
     if model.length is None:
         alone = trials.every_length(last_only)
     else:
@@ -91,6 +92,16 @@ def try_out(model: Model, context: int) -> Form:
     )
 
 
+def most_error(rounded: bool) -> float:
+    """Up to which relative error logits count as the same; ``rounded``: something in the model has fewer bits than float32."""
+    return _SAME_ROUNDED if rounded else _SAME
+
+
+def relative_error(found: Logits, expected: Logits) -> float:
+    """|found - expected| / |expected| of the token where it is largest."""
+    return float((np.linalg.norm(found - expected, axis=-1) / np.maximum(np.linalg.norm(expected, axis=-1), 1e-30)).max())
+
+
 class _Trials:
     """Runs of a model on a text, and what they must have in common."""
 
@@ -98,7 +109,7 @@ class _Trials:
         self.text: list[int] = [0]
         self._model = model
         self._context = context
-        self._limit = _SAME_ROUNDED if model.rounded else _SAME
+        self._limit = most_error(model.rounded)
 
     def run(self, sequences: Sequence[Sequence[int]], length: int) -> Logits:
         """Logits. Raises ``UnsupportedModel`` where the model fails, or gives NaN or infinity."""
@@ -132,7 +143,7 @@ class _Trials:
         for end in ends:
             last = self.run([self.text[:end]], end)[0, -1:]
             if not self._same(last, whole[end - 1 : end]):
-                error = _error(last, whole[end - 1 : end])
+                error = relative_error(last, whole[end - 1 : end])
                 raise UnsupportedModel(
                     f"{self._model.path} gives other logits for a token when more tokens follow it (off by {error:.2g} "
                     f"of their size at token {end}), so it is no decoder, or was exported without its causal mask; export it again."
@@ -148,7 +159,7 @@ class _Trials:
         if not self._same(found, alone[:half]):
             raise UnsupportedModel(
                 f"{self._model.path} takes {self._model.length} tokens always, and padding changes the logits of those before it (by "
-                f"{_error(found, alone[:half]):.2g} of their size); export it with an open length, or with a causal mask."
+                f"{relative_error(found, alone[:half]):.2g} of their size); export it with an open length, or with a causal mask."
             )
 
     def padding(self, alone: Logits) -> bool:
@@ -211,8 +222,4 @@ class _Trials:
         return last_only or self._same(out[: len(self.text)], alone)
 
     def _same(self, found: Logits, expected: Logits) -> bool:
-        return found.shape == expected.shape and _error(found, expected) <= self._limit  # False for NaN
-
-
-def _error(found: Logits, expected: Logits) -> float:
-    return float((np.linalg.norm(found - expected, axis=-1) / np.maximum(np.linalg.norm(expected, axis=-1), 1e-30)).max())
+        return found.shape == expected.shape and relative_error(found, expected) <= self._limit  # False for NaN
