@@ -68,7 +68,7 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
         weight_bytes=weight_bytes,
         rows=binding.rows,
         length=binding.length,
-        context_length=context if isinstance(context, int) and context > 0 else None,
+        context_length=context if type(context) is int and context > 0 else None,
         rounded=rounded,
     )
     if not binding.cache:

@@ -22,6 +22,8 @@ _ALONE: Final = "The model does not compute several sequences together as it doe
 #: mask or position is off by a tenth and more.
 _SAME: Final = 1e-3
 _SAME_ROUNDED: Final = 0.03
+#: Most tokens times bytes of weights in one trial: 4,096 tokens of a model of 1 GB.
+_TRIAL_WORK: Final = 1 << 42
 #: What is computed in the trials, modulo the vocabulary.
 TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
@@ -195,12 +197,16 @@ class _Trials:
         return same
 
     def longest(self, alone: Logits, last_only: bool) -> int:
-        """The longest text up to the context that is computed, and as its beginning is alone."""
+        """The longest text up to the context that is computed, and as its beginning is alone.
+
+        Of a model so large that a text of that length would take minutes, a shorter one is tried, and the context believed.
+        """
         if self._model.length is not None:
             return min(self._context, self._model.length)
-        if self._fits(self._context, alone, last_only):
+        tried = min(self._context, max(len(self.text), _TRIAL_WORK // max(1, self._model.weight_bytes)))
+        if self._fits(tried, alone, last_only):
             return self._context
-        low, high = len(self.text), self._context
+        low, high = len(self.text), tried
         while high - low > 1:
             middle = (low + high) // 2
             if self._fits(middle, alone, last_only):
