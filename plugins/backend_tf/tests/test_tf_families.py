@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import numpy as np
 import pytest
 
-from llmasos_hookspecs import DECODER_FAMILIES, DecoderConfig, Engine, EngineLimits, Row
+from llmasos_hookspecs import DECODER_FAMILIES, CapacityExceeded, DecoderConfig, Engine, EngineLimits, Row, UnsupportedModel
 from llmasos_hookspecs.testing import PluginSandbox, SandboxContext
 
 transformers = pytest.importorskip("transformers")
@@ -120,11 +121,11 @@ def error(got: Any, want: Any) -> float:
     return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
-def load(made: Made, root: Path) -> Engine:
+def load(made: Made, root: Path, precision: str = "fp32") -> Engine:
     plugin = PluginSandbox("llmasos_backend_tf")
     context = SandboxContext(root=root, limits=EngineLimits(max_sequences=3))
     engine: Engine = plugin.call(
-        "llmasos_load", checkpoint=made, options=plugin.options(precision="fp32", prefill_chunk=64), context=context
+        "llmasos_load", checkpoint=made, options=plugin.options(precision=precision, prefill_chunk=64), context=context
     )
     return engine
 
@@ -163,3 +164,55 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
         produced += feed
     assert produced == expected
     engine.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["phi3", "gpt_neox", "cohere"])
+def test_codes_are_laid_out_as_floats_are(kind: str, tmp_path: Path) -> None:
+    """Parts of fused tensors, heads and channels keep their places in 8 bits: the logits differ by rounding alone."""
+    made = Made(kind, _ACTS.get(kind, {}))
+    engine = load(made, tmp_path, "int8")
+    assert error(fed(engine, engine.open(), TOKENS), made.logits(TOKENS)) < 0.05
+    engine.shutdown()
+
+
+def longrope() -> Made:
+    return Made("phi3", {"original_max_position_embeddings": 32, "rope_parameters": {"rope_type": "longrope", **_LONG, **_ORIGINAL}})
+
+
+def test_a_step_that_fails_where_the_rotation_changes_leaves_the_slot_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out while what a slot holds is computed again: the slot goes on as before, short or long."""
+    import tensorflow as tf
+
+    made = longrope()
+    engine: Any = load(made, tmp_path)
+    slot, run = engine.open(), engine._decoder.run
+    fed(engine, slot, TOKENS[:30])
+
+    def fail_after_writing(*arguments: Any) -> Any:
+        run(*arguments)
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+
+    monkeypatch.setattr(engine._decoder, "run", fail_after_writing)
+    with pytest.raises(CapacityExceeded):
+        fed(engine, slot, TOKENS[30:40], 30)
+    monkeypatch.undo()
+    assert error(fed(engine, slot, TOKENS[30:32], 30), made.logits(TOKENS[:32])[30:]) < 2e-6
+    assert error(fed(engine, slot, TOKENS[32:40], 32), made.logits(TOKENS[:40])[32:]) < 2e-6
+    engine.truncate(slot, 10)
+    assert error(fed(engine, slot, TOKENS[10:12], 10), made.logits(TOKENS[:12])[10:]) < 2e-6
+    engine.shutdown()
+
+
+def test_what_is_not_computed_is_said_before_loading(tmp_path: Path) -> None:
+    """The loader takes every family, and neither takes nor loads a decoder with a trait that it does not know."""
+    from llmasos_backend_tf.hooks import llmasos_component
+
+    component = llmasos_component()
+    assert component.takes is not None
+    assert set(component.architectures) == set(DECODER_FAMILIES)
+    made: Any = Made("llama", {})
+    assert component.takes(made) is None
+    made.decoder = attrs.evolve(made.decoder, activation="mish")
+    assert component.takes(made) == "it has mish activation"
+    with pytest.raises(UnsupportedModel, match="it has mish activation"):
+        load(made, tmp_path)

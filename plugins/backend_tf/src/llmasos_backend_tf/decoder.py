@@ -14,7 +14,7 @@ from llmasos_backend_tf.kv_pool import BLOCK, KVPool
 from llmasos_backend_tf.linear import FEW_ROWS, CodeMatrix, FloatMatrix
 from llmasos_backend_tf.rotation import rope_table
 from llmasos_backend_tf.weights import Layer, Norm, WeightReader
-from llmasos_hookspecs import Checkpoint, DecoderConfig, Rope, as_float32
+from llmasos_hookspecs import Checkpoint, DecoderConfig, Rope, UnsupportedModel, as_float32
 
 Want = Literal["last", "all", "none"]
 #: For each part of the heads, factors float32 [R, heads of the part, head_dim] of the heads and of their exchanged halves, the latter None
@@ -105,8 +105,11 @@ class Decoder:
             self._embedding = tf.constant(as_float32(reader.embedding()))
         self.positions = context_length + BLOCK
         ropes = {layer.rope for layer in self._layers if layer.rope is not None}
+        switches = {rope.switch for rope in ropes} - {None}
+        if len(switches) > 1:
+            raise UnsupportedModel(f"{checkpoint.path} rotates its layers otherwise from {switches} tokens on, and one length is taken.")
         #: Tokens up to which a sequence is rotated otherwise than a longer one; None where its length does not matter.
-        self.switch = min((rope.switch for rope in ropes if rope.switch is not None), default=None)
+        self.switch = next(iter(switches), None)
         lengths = (1,) if self.switch is None else (1, self.switch + 1)
         self._ropes = {rope: tf.constant(rope_table(self.config.head_dim, rope, self.positions, lengths)) for rope in ropes}
         self._functions: dict[tuple[Want, int | None], Any] = {}
