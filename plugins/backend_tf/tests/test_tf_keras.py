@@ -130,6 +130,21 @@ def test_weights_that_are_no_numbers_are_refused(form: str, value: float, tmp_pa
         load_tf(path, "keras")
 
 
+def test_a_keras_file_of_own_layers_runs(tmp_path: Path, load_tf: Load) -> None:
+    """Keras's own attention, norms and arithmetic between layers are on the list, and what they compute is Keras's."""
+    import keras
+
+    ids = keras.Input((None,), dtype="int32", name="input_ids")
+    x = keras.layers.Embedding(48, 16)(ids) * 2.0
+    normed = keras.layers.RMSNormalization()(x)
+    x = x + keras.layers.GroupQueryAttention(8, 2, 1)(normed, normed, use_causal_mask=True)
+    x = keras.ops.concatenate([keras.activations.gelu(x[:, :, :8]), x[:, :, 8:]], -1)
+    model = randomised(keras.Model(ids, keras.layers.Dense(48, activation="tanh")(x)))
+    model.save(tmp_path / "model.keras")
+    engine = load_tf(tmp_path / "model.keras", "keras", context=64)
+    same(in_pieces(engine, TOKENS[:40]), np.asarray(model(np.array([TOKENS[:40]])))[0])
+
+
 def registered() -> set[tuple[str, str, str | None]]:
     """Every class and function that Keras or KerasHub would make of a file: module, name and registered name."""
     import keras
@@ -144,9 +159,14 @@ def registered() -> set[tuple[str, str, str | None]]:
                 if not name.startswith("_") and callable(value):
                     found.add((at, name, None))
                     found.add((getattr(value, "__module__", at) or at, name, None))
-    for name, value in keras.saving.get_custom_objects().items():
-        found.add((value.__module__, value.__name__, name))
+    from keras.src.saving.keras_saveable import KerasSaveable
     from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
+
+    todo: list[type] = [KerasSaveable]  # what Keras takes from any module of its packages
+    while todo:
+        kind = todo.pop()
+        found.add((kind.__module__, kind.__name__, None))
+        todo += kind.__subclasses__()
 
     for name, value in GLOBAL_CUSTOM_OBJECTS.items():
         found.add((value.__module__, value.__name__, name))

@@ -31,7 +31,7 @@ KERAS_CLASSES: Final = frozenset(
     {
         *("Functional", "Model", "Sequential", "InputLayer", "Input", "InputSpec"),
         *("Dense", "EinsumDense", "Embedding", "ReversibleEmbedding", "Conv1D", "DepthwiseConv1D", "SeparableConv1D", "ZeroPadding1D"),
-        *("Attention", "MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"),
+        *("Attention", "MultiHeadAttention", "GroupQueryAttention"),
         *("LayerNormalization", "RMSNormalization", "UnitNormalization", "Dropout", "SpatialDropout1D"),
         *("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Identity"),
         *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "Reshape", "Permute", "RepeatVector"),
