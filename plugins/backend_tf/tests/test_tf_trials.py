@@ -70,12 +70,21 @@ def test_a_context_longer_than_the_position_table_is_cut_to_it(export: Export, l
         close([engine.step([Row(slot, [TOKENS[i]], i)])[0] for i in range(20)], model.logits(TOKENS[:20]))
 
 
+def test_a_context_that_a_file_claims_is_not_computed_beyond_reason(export: Export, load_tf: Load) -> None:
+    """A config that says a billion tokens costs no more at load than one that says 4,096."""
+    engine = load_tf(export(table=8192).path, max_position_embeddings=10**9)
+    assert engine.info.context_length == 10**9
+    engine = load_tf(export(table=64).path, max_position_embeddings=10**9)
+    assert engine.info.context_length == 64
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "sentence"),
     [
         ({"causal": False}, UnsupportedModel, "other logits for a token when more tokens follow it.*causal mask"),
         ({"causal": False, "length": 32}, UnsupportedModel, "padding changes the logits"),
         ({"last_only": True, "length": 32}, UnsupportedModel, "gives logits of the last one only"),
+        ({"rows": 64, "length": 4096, "table": 4096}, UnsupportedModel, "64 sequences of 4096 tokens always"),
         ({"mixed": True, "rows": 2}, UnsupportedModel, "change one another's logits"),
         ({"poison": float("nan")}, CheckpointError, "a weight that is NaN or infinite"),
         ({"poison": float("inf")}, CheckpointError, "a weight that is NaN or infinite"),

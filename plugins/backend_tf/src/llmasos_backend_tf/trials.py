@@ -24,6 +24,9 @@ _SAME: Final = 1e-3
 _SAME_ROUNDED: Final = 0.03
 #: Most tokens times bytes of weights in one trial: 4,096 tokens of a model of 1 GB.
 _TRIAL_WORK: Final = 1 << 42
+#: Most tokens in one trial, since attention may take their square; and most that a model of fixed sizes may ask for.
+_MOST_TRIED: Final = 4096
+_MOST_FIXED: Final = 1 << 17
 #: What is computed in the trials, modulo the vocabulary.
 TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
@@ -71,6 +74,12 @@ def try_out(model: Model, context: int) -> Form:
     Raises:
         UnsupportedModel: as ``find_form``.
     """
+    fixed = (model.rows or 1) * (model.length or 1)
+    if fixed > _MOST_FIXED:
+        raise UnsupportedModel(
+            f"{model.path} takes {model.rows or 1} sequences of {model.length or 1} tokens always, over the {_MOST_FIXED} tokens that are "
+            "computed in one run; export it with open dimensions."
+        )
     trials = _Trials(model, context)
     last_only, vocab_size = trials.logits_form()
     trials.text = [token % vocab_size for token in TEXT[: min(len(TEXT), context)]]
@@ -199,11 +208,11 @@ class _Trials:
     def longest(self, alone: Logits, last_only: bool) -> int:
         """The longest text up to the context that is computed, and as its beginning is alone.
 
-        Of a model so large that a text of that length would take minutes, a shorter one is tried, and the context believed.
+        Where a text of that length would take minutes or gigabytes of scores, a shorter one is tried, and the context believed.
         """
         if self._model.length is not None:
             return min(self._context, self._model.length)
-        tried = min(self._context, max(len(self.text), _TRIAL_WORK // max(1, self._model.weight_bytes)))
+        tried = min(self._context, max(len(self.text), min(_MOST_TRIED, _TRIAL_WORK // max(1, self._model.weight_bytes))))
         if self._fits(tried, alone, last_only):
             return self._context
         low, high = len(self.text), tried
