@@ -162,7 +162,7 @@ DECODER_FAMILIES: Final[Mapping[str, Family]] = {
         ropes_by_type=True,
         embedding_scale="root_hidden",
         attention_scale=("query_pre_attn_scalar", "root"),
-        attention_softcap="attn_logit_softcapping",
+        # transformers reads attn_logit_softcapping and does not use it.
         logit_softcap="final_logit_softcapping",
         windows="pattern",
         pattern="sliding_window_pattern",

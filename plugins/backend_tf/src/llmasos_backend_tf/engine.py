@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ _LENGTHS: Final = (1, 8, 32, 128)
 
 
 class TensorFlowEngine:
-    """Llama-family decoder with a KV cache. Rows that fall into the same length bucket and want the same are computed together."""
+    """A decoder with a KV cache. Rows that fall into the same length bucket and want the same are computed together."""
 
     def __init__(self, decoder: Decoder, pool: KVPool, info: EngineInfo, prefill_chunk: int) -> None:
         self._decoder = decoder
@@ -40,21 +40,15 @@ class TensorFlowEngine:
     def step(self, rows: Sequence[Row]) -> list[Logits]:
         self._slots.check(rows)
         self._reserve(rows)
-        results: list[list[Logits]] = [[] for _ in rows]
-        offsets = [0] * len(rows)
         try:
-            while True:
-                pending = [i for i, row in enumerate(rows) if offsets[i] < len(row.tokens)]
-                if not pending:
-                    break
-                for (length, want), members in self._groups(rows, offsets, pending).items():
-                    self._run([rows[i] for i in members], [offsets[i] for i in members], length, want, [results[i] for i in members])
-                    for i in members:
-                        offsets[i] = min(len(rows[i].tokens), offsets[i] + length)
+            results = self._compute(rows, self._turn_over(rows))
         except tf.errors.ResourceExhaustedError as error:
             raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
         for row in rows:
-            self._slots[row.slot].length = row.position + len(row.tokens)
+            slot = self._slots[row.slot]
+            slot.length = row.position + len(row.tokens)
+            if self._decoder.switch is not None:
+                slot.tokens[row.position :] = row.tokens
         empty = np.zeros((0, self._info.vocab_size), np.float32)
         return [np.concatenate(parts) if parts else empty for parts in results]
 
@@ -63,6 +57,7 @@ class TensorFlowEngine:
         if not 0 <= length <= held.length:
             raise ValueError(f"Slot {slot} holds {held.length} tokens and cannot be cut to {length}.")
         held.length = length
+        del held.tokens[length:]
         keep = -(-length // BLOCK)
         self._pool.give_back(held.held[keep:])
         del held.held[keep:]
@@ -75,6 +70,7 @@ class TensorFlowEngine:
             self._slots[copy].held = self._take(len(blocks))
             self._pool.copy(blocks, self._slots[copy].held)
         self._slots[copy].length = source.length
+        self._slots[copy].tokens, self._slots[copy].long = list(source.tokens), source.long
         return copy
 
     def close(self, slot: int) -> None:
@@ -97,6 +93,41 @@ class TensorFlowEngine:
             if missing > 0:
                 held.extend(self._take(missing))
 
+    def _turn_over(self, rows: Sequence[Row]) -> frozenset[int]:
+        """The slots whose sequences become longer than the decoder's switch.
+
+        What a slot holds is computed again where that changes, since the whole sequence is rotated otherwise.
+        """
+        switch = self._decoder.switch
+        if switch is None:
+            return frozenset()
+        long = frozenset(row.slot for row in rows if row.position + len(row.tokens) > switch)
+        changed = [row for row in rows if self._slots[row.slot].long != (row.slot in long)]
+        for row in changed:
+            self._slots[row.slot].long = None  # unknown until all is computed
+        self._compute([Row(row.slot, self._slots[row.slot].tokens, 0, "none") for row in changed if row.position], long)
+        for row in changed:
+            self._slots[row.slot].long = row.slot in long
+        return long
+
+    def _compute(self, rows: Sequence[Row], long: frozenset[int]) -> list[list[Logits]]:
+        """Logits of the rows' tokens, in pieces; writes their keys and values. Slots in ``long`` are past the switch."""
+        results: list[list[Logits]] = [[] for _ in rows]
+        offsets = [0] * len(rows)
+        while True:
+            pending = [i for i, row in enumerate(rows) if offsets[i] < len(row.tokens)]
+            if not pending:
+                return results
+            for (length, want), members in self._groups(rows, offsets, pending).items():
+                for part in self._parts(members, length):
+                    batch, counts = self._batch([rows[i] for i in part], [offsets[i] for i in part], length, long)
+                    out = self._decoder.run(batch, want).numpy()
+                    for at, (i, count) in enumerate(zip(part, counts, strict=True)):
+                        if want != "none":
+                            results[i].append(out[at : at + 1] if want == "last" else out[at, :count])
+                for i in members:
+                    offsets[i] = min(len(rows[i].tokens), offsets[i] + length)
+
     def _groups(self, rows: Sequence[Row], offsets: list[int], pending: list[int]) -> dict[tuple[int, Want], list[int]]:
         """Rows by length bucket and by what they want of this chunk."""
         groups: dict[tuple[int, Want], list[int]] = {}
@@ -109,17 +140,12 @@ class TensorFlowEngine:
             groups.setdefault((length, want), []).append(i)
         return groups
 
-    def _run(self, rows: list[Row], offsets: list[int], length: int, want: Want, results: list[list[Logits]]) -> None:
-        most = max(1, self._chunk // length)  # bounds the tokens of one run
-        for start in range(0, len(rows), most):
-            part = slice(start, start + most)
-            batch, counts = self._batch(rows[part], offsets[part], length)
-            out: Any = self._decoder.run(batch, want).numpy()
-            for i, (result, count) in enumerate(zip(results[part], counts, strict=True)):
-                if want != "none":
-                    result.append(out[i : i + 1] if want == "last" else out[i, :count])
+    def _parts(self, members: list[int], length: int) -> list[list[int]]:
+        """Rows of a group that are computed in one run, which bounds its tokens."""
+        most = max(1, self._chunk // length)
+        return [members[start : start + most] for start in range(0, len(members), most)]
 
-    def _batch(self, rows: list[Row], offsets: list[int], length: int) -> tuple[Batch, list[int]]:
+    def _batch(self, rows: list[Row], offsets: list[int], length: int, long: frozenset[int]) -> tuple[Batch, list[int]]:
         """The rows' next ``length`` tokens, padded to a power of two of rows."""
         counts = [min(length, len(row.tokens) - offset) for row, offset in zip(rows, offsets, strict=True)]
         size = _power_of_two(len(rows))
@@ -127,6 +153,7 @@ class TensorFlowEngine:
         blocks = -(-max(ends) // BLOCK)
         tokens = np.zeros((size, length), np.int32)
         positions = np.zeros((size, length), np.int32)
+        turns = np.zeros((size, length), np.int32)
         table = np.zeros((size, blocks), np.int64)
         block = np.zeros((size, length), np.int64)
         offset_in_block = np.zeros((size, length), np.int64)
@@ -135,6 +162,7 @@ class TensorFlowEngine:
             at = np.arange(row.position + offset, row.position + offset + count)
             tokens[i, :count] = row.tokens[offset : offset + count]
             positions[i, :count] = at
+            turns[i, :count] = at + (self._decoder.positions if row.slot in long else 0)
             table[i, : min(blocks, len(held))] = held[:blocks]
             block[i, :count] = held[at // BLOCK]
             offset_in_block[i, :count] = at % BLOCK
@@ -142,7 +170,14 @@ class TensorFlowEngine:
         writes = np.stack([heads.transpose(0, 2, 1), np.broadcast_to(offset_in_block[:, :, None], heads.transpose(0, 2, 1).shape)], -1)
         last = np.zeros(size, np.int32)
         last[: len(rows)] = np.array(counts) - 1
-        batch = Batch(tokens=tokens, positions=positions, reads=self._pool.head_rows(table), writes=writes.astype(np.int32), last=last)
+        batch = Batch(
+            tokens=tokens,
+            positions=positions,
+            turns=turns,
+            reads=self._pool.head_rows(table),
+            writes=writes.astype(np.int32),
+            last=last,
+        )
         return batch, counts
 
 

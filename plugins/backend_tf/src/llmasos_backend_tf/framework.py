@@ -65,3 +65,8 @@ def _quiet() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(sink)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a framework says, cut to the first of its lines."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmasos_backend_tf.options import Options
-from llmasos_hookspecs import Component, hookimpl
+from llmasos_backend_tf.traits import takes
+from llmasos_hookspecs import DECODER_FAMILIES, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="TensorFlow: Llama-family checkpoints, KerasHub presets and SavedModels.",
+        summary="TensorFlow: decoders of the Llama family and its relatives, KerasHub presets and SavedModels.",
         options=Options,
         frameworks={"tensorflow": "tensorflow-cpu"},
-        examples=('model = llmasos.load_model("smollm2", loader="tf")', "llmasos run smollm2 'Hello' --set loader.use=tf"),
+        examples=('model = llmasos.load_model("smollm2", loader="tf")', 'llmasos run -m smollm2 "Hello" --set loader.use=tf'),
         formats=("huggingface", "gguf", "keras", "saved_model"),
-        architectures=("llama", "mistral", "qwen2", "qwen3"),
+        architectures=tuple(DECODER_FAMILIES),
+        takes=takes,
         preference=30,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmasos_backend_tf.framework import import_tensorflow
 from llmasos_backend_tf.options import Options
+from llmasos_backend_tf.traits import KNOWN_TRAITS
 from llmasos_hookspecs import (
     DecoderConfig,
     EngineInfo,
@@ -57,13 +58,13 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
     from llmasos_backend_tf.engine import TensorFlowEngine
     from llmasos_backend_tf.kv_pool import BLOCK, KVPool
 
-    config = require_plain(checkpoint, "The loader tf")
+    config = require_plain(checkpoint, "The loader tf", KNOWN_TRAITS)
     check_tensors(checkpoint)
     precision = chosen_precision(checkpoint, options)
     token_bytes = 2 * 4 * config.num_layers * config.kv_width
     context_length = _context_length(config, limits, expected_bytes(config, precision), token_bytes)
     pool = KVPool(config, limits.max_sequences * -(-context_length // BLOCK))
-    decoder = Decoder(checkpoint, config, pool, precision)
+    decoder = Decoder(checkpoint, pool, precision, context_length)
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=context_length,
@@ -80,7 +81,7 @@ def chosen_precision(checkpoint: Checkpoint, options: Options) -> str:
     """``fp32`` or ``int8``: what the options say, or for ``auto`` the checkpoint."""
     if options.precision != "auto":
         return options.precision
-    return "int8" if isinstance(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), QuantizedTensor) else "fp32"
+    return "int8" if isinstance(checkpoint.tensor(f"{checkpoint.decoder.linears(0)['up'].module}.weight"), QuantizedTensor) else "fp32"
 
 
 def expected_bytes(config: DecoderConfig, precision: str) -> int:

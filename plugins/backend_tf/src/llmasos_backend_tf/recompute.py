@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -10,58 +11,99 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.slots import SlotTable
-from llmasos_hookspecs import CapacityExceeded, EngineInfo, EngineLimits, ResourceError, Row
+from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 
 Tokens = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
 
-NOTE: Final = "The model keeps no KV cache, so each step computes all the tokens before it again; export a checkpoint to decode faster."
+#: Shortest padded length: short texts meet one shape.
+_SHORTEST: Final = 8
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Model:
     """A function over whole sequences.
 
     Attributes:
-        logits: called with tokens and mask, both int32 [B, T], the mask 0 for padding on the right; gives float32 [B, T, vocab].
+        path: of its files, for what is said about it.
+        call: called with tokens, mask and positions, all int32 [B, T], the mask 0 for padding on the right; gives float [B, T, vocab], or
+            [B, 1, vocab] where the model gives the last token's logits only.
         rows: the B it takes; None for any.
         length: the T it takes; None for any.
         weight_bytes: of its weights.
         context_length: tokens it was made for, where the files say so.
+        rounded: whether something in it is rounded to fewer bits than float32.
     """
 
-    logits: Callable[[Tokens, Tokens], Any]
-    vocab_size: int
+    path: Path
+    call: Callable[[Tokens, Tokens, Tokens], Any]
     weight_bytes: int
     rows: int | None = None
     length: int | None = None
     context_length: int | None = None
+    rounded: bool = False
 
-    def engine(self, limits: EngineLimits, notes: Sequence[str], default_context: int) -> RecomputingEngine:
-        """The engine, within the limits. Raises ``ResourceError`` where the weights alone pass the memory budget."""
-        if limits.memory is not None and self.weight_bytes > limits.memory:
-            raise ResourceError(
-                f"The weights take {self.weight_bytes / 2**20:.0f} MiB, over the budget of {limits.memory / 2**20:.0f} MiB; allow more."
-            )
-        bounds = [bound for bound in (limits.context_length, self.length, self.context_length) if bound is not None]
-        info = EngineInfo(
-            vocab_size=self.vocab_size,
-            context_length=min(bounds, default=default_context),
-            max_sequences=limits.max_sequences,
-            weight_bytes=self.weight_bytes,
-            kv_bytes_per_token=0,
-            features=frozenset({"fork", "batch"}) if self.rows is None else frozenset({"fork"}),
-            notes=(*notes, NOTE),
-        )
-        return RecomputingEngine(self, info)
+    def run(self, sequences: Sequence[Sequence[int]], length: int) -> Logits:
+        """Logits float32 [len(sequences), T or 1, vocab] of sequences padded on the right to ``length``, or to the one the model takes.
+
+        Raises:
+            CapacityExceeded: memory is short.
+            EngineFailed: the model does not compute them.
+        """
+        size, length = self.rows or len(sequences), self.length or length
+        tokens = np.zeros((size, length), np.int32)
+        mask = np.zeros_like(tokens)
+        # A fixed batch is filled up with the last sequence again.
+        for i in range(size):
+            sequence = sequences[min(i, len(sequences) - 1)]
+            tokens[i, : len(sequence)] = sequence
+            mask[i, : len(sequence)] = 1
+        positions = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
+        try:
+            out: Logits = np.asarray(self.call(tokens, mask, positions), np.float32)
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
+        except Exception as error:  # the model is somebody else's, and so are its errors
+            raise EngineFailed(f"{self.path} does not compute {size} sequences of {length} tokens ({first_line(error)}).") from error
+        return out[: len(sequences)]
+
+
+@attrs.frozen(kw_only=True)
+class Form:
+    """What a model computes rightly, found by trying it.
+
+    Attributes:
+        vocab_size: of its logits.
+        context_length: the longest sequence it takes.
+        last_only: it gives logits of the last token only.
+        padded: padding on the right leaves the logits as they are.
+        together: several sequences leave one another's logits as they are.
+    """
+
+    vocab_size: int
+    context_length: int
+    last_only: bool = False
+    padded: bool = False
+    together: bool = False
+
+
+@attrs.frozen
+class _Job:
+    """One sequence to compute; its logits from token ``start`` on go to row ``row`` of the step."""
+
+    row: int
+    tokens: Sequence[int]
+    start: int
 
 
 class RecomputingEngine:
     """Slots hold their tokens."""
 
-    def __init__(self, model: Model, info: EngineInfo) -> None:
+    def __init__(self, model: Model, form: Form, info: EngineInfo) -> None:
         self._model = model
+        self._form = form
         self._info = info
         self._slots: SlotTable[int] = SlotTable(info)
 
@@ -74,20 +116,16 @@ class RecomputingEngine:
 
     def step(self, rows: Sequence[Row]) -> list[Logits]:
         self._slots.check(rows)
-        results: list[Logits] = [np.zeros((0, self._info.vocab_size), np.float32) for _ in rows]
-        asked = [i for i, row in enumerate(rows) if row.want != "none"]
-        size = self._model.rows or len(asked) or 1
-        for start in range(0, len(asked), size):
-            part = asked[start : start + size]
-            out = self._compute([[*self._slots[rows[i].slot].held, *rows[i].tokens] for i in part])
-            for i, logits in zip(part, out, strict=False):
-                end = rows[i].position + len(rows[i].tokens)
-                results[i] = logits[end - 1 : end] if rows[i].want == "last" else logits[rows[i].position : end]
+        parts: list[list[Logits]] = [[np.zeros((0, self._form.vocab_size), np.float32)] for _ in rows]
+        for batch in self._batches([job for i, row in enumerate(rows) for job in self._jobs(i, row)]):
+            out = self._model.run([job.tokens for job in batch], self._padded(max(len(job.tokens) for job in batch)))
+            for job, logits in zip(batch, out, strict=True):
+                parts[job.row].append(logits if self._form.last_only else logits[job.start : len(job.tokens)])
         for row in rows:
             slot = self._slots[row.slot]
             slot.held.extend(row.tokens)
             slot.length = len(slot.held)
-        return results
+        return [np.concatenate(part) for part in parts]
 
     def truncate(self, slot: int, length: int) -> None:
         held = self._slots[slot]
@@ -108,17 +146,26 @@ class RecomputingEngine:
     def shutdown(self) -> None:
         self._slots.clear()
 
-    def _compute(self, sequences: list[list[int]]) -> Logits:
-        longest = max(len(tokens) for tokens in sequences)
-        # Powers of two, so that a traced function meets few shapes; a causal model does not see the padding on the right.
-        length = self._model.length or max(8, 1 << (longest - 1).bit_length())
-        tokens = np.zeros((self._model.rows or len(sequences), length), np.int32)
-        mask = np.zeros_like(tokens)
-        for i, sequence in enumerate(sequences):
-            tokens[i, : len(sequence)] = sequence
-            mask[i, : len(sequence)] = 1
-        try:
-            out: Logits = np.asarray(self._model.logits(tokens, mask), np.float32)
-        except tf.errors.ResourceExhaustedError as error:
-            raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
-        return out
+    def _jobs(self, index: int, row: Row) -> Iterator[_Job]:
+        tokens = [*self._slots[row.slot].held, *row.tokens]
+        if row.want == "last":
+            yield _Job(index, tokens, len(tokens) - 1)
+        elif row.want == "all" and not self._form.last_only:
+            yield _Job(index, tokens, row.position)
+        elif row.want == "all":
+            yield from (_Job(index, tokens[: end + 1], end) for end in range(row.position, len(tokens)))
+
+    def _batches(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
+        """Jobs that are computed in one run."""
+        groups: dict[int, list[_Job]] = {}
+        for job in jobs:
+            groups.setdefault(0 if self._form.padded else len(job.tokens), []).append(job)
+        for group in groups.values():
+            size = (self._model.rows or len(group)) if self._form.together else 1
+            yield from (group[start : start + size] for start in range(0, len(group), size))
+
+    def _padded(self, longest: int) -> int:
+        """Powers of two, so that a traced function meets few shapes, and never more than the model has positions for."""
+        if not self._form.padded:
+            return longest
+        return max(longest, min(max(_SHORTEST, 1 << (longest - 1).bit_length()), self._form.context_length))

@@ -14,10 +14,16 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Slot(Generic[T]):
-    """``length`` tokens, and what the engine keeps of them: blocks of the KV pool, or the tokens themselves."""
+    """``length`` tokens, and what the engine keeps of them: blocks of the KV pool, or the tokens themselves.
+
+    ``tokens`` and ``long`` are of decoders that rotate long sequences otherwise than short ones: what the slot was computed from, and
+    whether as a long one; None where that is unknown.
+    """
 
     held: list[T] = attrs.field(factory=list)
     length: int = 0
+    tokens: list[int] = attrs.field(factory=list)
+    long: bool | None = False
 
 
 class SlotTable(Generic[T]):

@@ -1,0 +1,242 @@
+"""The part of a SavedModel that one signature runs, taken from its file without running anything.
+
+TensorFlow runs more of a SavedModel than the signature that is asked for: initialisers of tables, restore functions of objects, and, to
+infer shapes, parts of every function that it reads. So the signature's own functions are copied into a new graph, with the variables that
+they read and nothing else, and TensorFlow is given that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from llmasos_backend_tf.operations import DECODER_OPERATIONS
+from llmasos_hookspecs import CheckpointError, UnsupportedModel
+
+#: Nodes of a signature with all calls written out. A decoder of 100 layers has 50,000; functions that call each other twice, 30 deep, 10^9.
+_MAX_NODES: Final = 1_000_000
+#: Bytes that constants may take over those of the file: a shape of any size can be given with a single value.
+_MAX_CONSTANT_BYTES: Final = 1 << 28
+#: Objects of a SavedModel that hold others and have no behaviour of their own.
+_CONTAINERS: Final = frozenset(
+    {
+        *("_generic_user_object", "signature_map"),
+        *("trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper", "trackable_mutable_mapping_wrapper"),
+    }
+)
+_CALLS: Final = ("PartitionedCall", "StatefulPartitionedCall")
+
+
+@attrs.frozen(kw_only=True)
+class Port:
+    """An input or output of a signature. ``shape`` has None for open dimensions, and is None where the rank is open."""
+
+    dtype: tf.DType
+    shape: tuple[int | None, ...] | None
+
+
+@attrs.frozen(kw_only=True)
+class SignatureOfFile:
+    """What a signature takes and gives, as the file says it."""
+
+    name: str
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(sorted(self.inputs))}) -> {', '.join(sorted(self.outputs))}"
+
+
+def signatures(graph: Any) -> list[SignatureOfFile]:
+    """The signatures that a caller can name."""
+    return [
+        SignatureOfFile(
+            name=name,
+            inputs={key: _port(value) for key, value in definition.inputs.items()},
+            outputs={key: _port(value) for key, value in definition.outputs.items()},
+        )
+        for name, definition in sorted(graph.signature_def.items())
+        if not name.startswith("__saved_model")
+    ]
+
+
+@contextlib.contextmanager
+def only_signature(graph: Any, name: str, folder: Path) -> Iterator[Path]:
+    """A folder with a SavedModel of one signature, for as long as the context is open.
+
+    Raises:
+        CheckpointError: the signature runs an operation that no decoder needs, the graph is damaged, or larger when it runs than any
+            decoder's.
+        UnsupportedModel: it reads something other than variables and constants.
+    """
+    taken = _take(graph, name, folder)
+    with tempfile.TemporaryDirectory(prefix="llmasos-tf-") as kept:
+        saved = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[taken])
+        (Path(kept) / "saved_model.pb").write_bytes(saved.SerializeToString())
+        source, target = (folder / "variables").resolve(), Path(kept) / "variables"
+        try:
+            target.symlink_to(source, target_is_directory=True)
+        except OSError:  # Windows allows links to few users
+            shutil.copytree(source, target)
+        yield Path(kept)
+
+
+def _take(graph: Any, name: str, folder: Path) -> Any:
+    objects = graph.object_graph_def
+    try:
+        root = objects.nodes[0]
+        signature_map = next(child.node_id for child in root.children if child.local_name == "signatures")
+        chosen = next(child.node_id for child in objects.nodes[signature_map].children if child.local_name == name)
+        function = objects.nodes[chosen].bare_concrete_function.concrete_function_name
+        concrete = objects.concrete_functions.get(function)
+        library = {each.signature.name: each for each in graph.graph_def.library.function}
+        if concrete is None or function not in library:
+            raise CheckpointError(f"{folder} has no function for its signature {name}; export the model again.")
+        used = _functions(library, function, folder)
+        _check_captures(objects, concrete, name, folder)
+        kept = _reduced(graph, {signature_map, chosen}, function)
+    except (StopIteration, IndexError) as error:
+        raise CheckpointError(f"{folder} is a damaged SavedModel (its objects do not fit together); export the model again.") from error
+    child = kept.object_graph_def.nodes[signature_map].children
+    only = [each for each in child if each.node_id == chosen]
+    del child[:]
+    child.extend(only)
+    kept.graph_def.library.function.extend(_plain(library[each]) for each in used)
+    kept.signature_def[name].CopyFrom(graph.signature_def[name])
+    return kept
+
+
+def _functions(library: Mapping[str, Any], start: str, folder: Path) -> list[str]:
+    """The functions that ``start`` calls, itself among them, each after those it calls; all their operations are of decoders."""
+    sizes: dict[str, int] = {}
+    unknown: set[str] = set()
+    constants = 0
+    # An explicit stack: a file decides how deep calls go.
+    stack: list[tuple[str, bool]] = [(start, False)]
+    open_calls: set[str] = set()
+    while stack:
+        name, done = stack.pop()
+        if done:
+            open_calls.discard(name)
+            called = [callee for node in library[name].node_def for callee in _called(node, library)]
+            sizes[name] = len(library[name].node_def) + sum(sizes[callee] for callee in called)
+            if sizes[name] > _MAX_NODES:
+                raise CheckpointError(f"{folder} runs more than {_MAX_NODES} operations for each step; do not use this model.")
+            continue
+        if name in sizes:
+            continue
+        if name in open_calls:
+            raise CheckpointError(f"{folder} has the function {name}, which calls itself without end; do not use this model.")
+        open_calls.add(name)
+        stack.append((name, True))
+        for node in library[name].node_def:
+            called = _called(node, library)
+            if node.op not in (DECODER_OPERATIONS if not called else (*_CALLS, *library)):
+                unknown.add(node.op)
+            constants += sum(_constant_bytes(attribute.tensor) for attribute in node.attr.values() if attribute.HasField("tensor"))
+            stack += [(callee, False) for callee in called if callee not in sizes]
+    if unknown:
+        raise CheckpointError(
+            f"{folder} runs the operation{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown)[:8])}, and the loader tf runs only "
+            "those that compute a decoder's logits from its inputs and variables; export the model without them."
+        )
+    if constants > _MAX_CONSTANT_BYTES + (folder / "saved_model.pb").stat().st_size:
+        raise CheckpointError(f"{folder} has constants of {constants} bytes in a smaller file; keep the weights in variables.")
+    return list(sizes)
+
+
+def _called(node: Any, library: Mapping[str, Any]) -> list[str]:
+    """Functions of the library that a node names, by its operation or by any attribute."""
+    found = [node.op] if node.op in library else []
+    for attribute in node.attr.values():
+        for function in (attribute.func, *attribute.list.func):
+            if function.name:
+                if function.name not in library:
+                    raise CheckpointError(f"The graph calls a function {function.name!r} that it does not hold; export the model again.")
+                found.append(function.name)
+    return found
+
+
+def _constant_bytes(tensor: Any) -> int:
+    size = 1
+    for dimension in tensor.tensor_shape.dim:
+        size *= max(dimension.size, 0)
+    try:
+        return size * (tf.dtypes.as_dtype(tensor.dtype).size or 1)
+    except TypeError:  # a type without a size, such as text
+        return size
+
+
+def _check_captures(objects: Any, concrete: Any, name: str, folder: Path) -> None:
+    for captured in concrete.bound_inputs:
+        kind = objects.nodes[captured].WhichOneof("kind")
+        if kind not in ("variable", "constant"):
+            raise UnsupportedModel(
+                f"{folder} reads a {kind or 'nameless object'} in its signature {name}, and the loader tf takes variables and constants; "
+                "export the model without tables, files and other resources."
+            )
+
+
+def _reduced(graph: Any, kept: set[int], function: str) -> Any:
+    """A graph of the same objects, none of which has a function but that of the signature."""
+    meta = type(graph)()
+    meta.meta_info_def.CopyFrom(graph.meta_info_def)
+    meta.graph_def.versions.CopyFrom(graph.graph_def.versions)
+    objects = graph.object_graph_def
+    constants = {node.constant.operation for node in objects.nodes if node.WhichOneof("kind") == "constant"}
+    for node in graph.graph_def.node:
+        if node.op == "Const" and node.name in constants:
+            constant = meta.graph_def.node.add(name=node.name, op=node.op)
+            for key in ("value", "dtype"):
+                constant.attr[key].CopyFrom(node.attr[key])
+    for index, node in enumerate(objects.nodes):
+        copy = meta.object_graph_def.nodes.add()
+        kind = node.WhichOneof("kind")
+        if kind in ("variable", "constant"):
+            getattr(copy, kind).CopyFrom(getattr(node, kind))
+            if kind == "variable":
+                copy.variable.device = ""
+        elif kind == "bare_concrete_function" and index in kept:
+            copy.bare_concrete_function.CopyFrom(node.bare_concrete_function)
+        else:
+            known = kind == "user_object" and node.user_object.identifier in _CONTAINERS
+            copy.user_object.identifier = node.user_object.identifier if known else "_generic_user_object"
+            copy.user_object.version.producer = copy.user_object.version.min_consumer = 1
+            if kind == "user_object":
+                copy.children.extend(node.children)
+    meta.object_graph_def.concrete_functions[function].CopyFrom(objects.concrete_functions[function])
+    return meta
+
+
+def _plain(function: Any) -> Any:
+    """A function without what says where and how it runs: devices, settings of a session, gradients, replacements."""
+    copy = type(function)()
+    copy.CopyFrom(function)
+    for name in [name for name in copy.attr if name.startswith(("_", "api_"))]:
+        if name not in ("_input_shapes", "_construction_context"):
+            del copy.attr[name]
+    for node in copy.node_def:
+        node.device = ""
+        for name in list(node.attr):
+            if name in ("config", "config_proto", "executor_type"):
+                node.attr[name].s = b""
+            elif name.startswith("_") and name != "_output_shapes":
+                del node.attr[name]
+    return copy
+
+
+def _port(info: Any) -> Port:
+    shape = info.tensor_shape
+    open_rank = shape.unknown_rank
+    return Port(
+        dtype=tf.dtypes.as_dtype(info.dtype),
+        shape=None if open_rank else tuple(None if dimension.size < 0 else dimension.size for dimension in shape.dim),
+    )

@@ -1,0 +1,27 @@
+"""Which decoders of named tensors this loader computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint
+
+#: All that ``DecoderConfig`` describes beyond the plain Llama form, by the names of ``DecoderConfig.traits``.
+KNOWN_TRAITS: Final = frozenset(
+    {
+        *("layer types", "partial rotary", "interleaved rotary", "yarn rope", "longrope"),
+        *("layer norm", "norm offset", "norms without weight", "wide qk norm"),
+        *("gelu activation", "gelu_tanh activation", "relu activation", "relu2 activation", "no gate"),
+        *("post block", "sandwich block", "parallel block"),
+        *("head bias", "embedding scale", "residual scale", "attention scale", "attention softcap", "logit scale", "logit softcap"),
+        *("fused tensors", "other names"),
+    }
+)
+
+
+def takes(checkpoint: Checkpoint) -> str | None:
+    """Why the loader does not take a checkpoint, from its config alone; None where it does. Exports are tried when they are loaded."""
+    return beyond(checkpoint.decoder, KNOWN_TRAITS) if checkpoint.format in NEUTRAL_FORMATS else None
