@@ -91,3 +91,20 @@ def test_models_accelerators_and_backends_stand_in_one_table(cli, tiny):
     assert heading[:2] == ["model", "accuracy"]
     assert [line[0] for line in lines] == ["plain", "small"]
     assert shown.stdout.count("positive") >= 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--task", "sentiment", "none.jsonl"),
+        ("evaluate", "none-such-model", "--corpus", "none.jsonl"),
+        ("task", "sentiment", "--model", "none-such-model", "--batch", "none.jsonl", "--output", "out.jsonl"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_not_there_is_told_before_a_model_is_looked_for(cli, arguments):
+    """What is cheap to check comes before what is dear: the store is empty, and nothing may be fetched."""
+    done = cli(*arguments, "--set", "offline=true")
+    assert done.returncode in (1, 2)
+    assert "none.jsonl" in done.stderr
+    assert done.stderr.count("\n") == 1

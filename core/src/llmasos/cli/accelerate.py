@@ -122,7 +122,9 @@ def _evaluate_task(
     quiet: bool,
 ) -> None:
     from llmasos.runtime.tasks import TaskEvaluation, evaluate_task
+    from llmasos.runtime.tasks.rows import count_rows
 
+    count_rows(examples)  # a file that cannot be read is told before a model is fetched
     rows: list[Any] = []
     sink = TerminalSink(quiet=quiet)
     for name in models or o.CONFIGURED:

@@ -38,6 +38,7 @@ def task(
     if name is None:
         print_result(context.get_help())
         return 0
+    total = _checked_batch(batch, output)
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
     with pipeline:
         found = pipeline.task(name)
@@ -45,9 +46,9 @@ def task(
             print_result(_help(name, found))
             return 0
         inputs = read_inputs(found.inputs, context.args)
-        if batch is not None or output is not None:
+        if batch is not None and output is not None:
             pipeline.prefer_throughput(model=chosen.name)
-            return _run_batch(name, found, chosen, batch, output, inputs, workers, as_json=as_json, quiet=quiet)
+            return _run_batch(name, found, chosen, batch, output, inputs, workers, total, as_json=as_json, quiet=quiet)
         if not as_json and hasattr(found, "stream"):
             for piece in pipeline.stream(name, model=chosen.name, **inputs):
                 print_result(piece, end="")
@@ -84,25 +85,34 @@ def tasks(as_json: o.JsonOption = False) -> None:
         print_table(columns, rows)
 
 
+def _checked_batch(rows: Path | None, output: Path | None) -> int:
+    """How many rows a batch has, before a model is fetched for it; 0 where no batch is asked for."""
+    from llmasos.runtime.tasks.rows import count_rows
+    from llmasos_hookspecs import RequestError
+
+    if rows is None and output is None:
+        return 0
+    if rows is None or output is None:
+        raise RequestError("A batch needs both: --batch rows.jsonl with the inputs, and --output answers.jsonl for the answers.")
+    return count_rows(rows)
+
+
 def _run_batch(
     name: str,
     task: Task,
     model: LanguageModel,
-    rows: Path | None,
-    output: Path | None,
+    rows: Path,
+    output: Path,
     common: dict[str, Any],
     workers: int | None,
+    total: int,
     *,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """A row's own inputs win over the ones of the command line. 1 where rows were refused."""
-    from llmasos.runtime.tasks import Progress, read_rows, run_batch
-    from llmasos_hookspecs import RequestError
+    from llmasos.runtime.tasks import Progress, run_batch
 
-    if rows is None or output is None:
-        raise RequestError("A batch needs both: --batch rows.jsonl with the inputs, and --output answers.jsonl for the answers.")
-    total = sum(1 for _ in read_rows(rows))
     with TerminalSink(quiet=quiet).progress(f"{name} on {rows.name}", total, "") as bar:
         seen = 0
 

@@ -17,7 +17,7 @@ def llmasos_component() -> Component:
         summary="ONNX Runtime: builds an ONNX decoder from any Llama-family checkpoint, the fastest on CPUs; runs exported ones.",
         options=Options,
         frameworks={"onnxruntime": "onnxruntime", "onnx": "onnx"},
-        examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run smollm2 'Hello' --set loader.use=onnx"),
+        examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run 'Hello' --model smollm2 --set loader.use=onnx"),
         formats=("huggingface", "gguf", "onnx", "onnx_genai"),
         architectures=("llama", "mistral", "qwen2", "qwen3"),
         preference=100,

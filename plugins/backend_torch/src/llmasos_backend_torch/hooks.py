@@ -17,7 +17,7 @@ def llmasos_component() -> Component:
         summary="PyTorch: any decoder-only model of transformers, on CPU or GPU, with its own KV cache and batching.",
         options=Options,
         frameworks={"torch": "torch", "transformers": "transformers"},
-        examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run smollm2 'Hello' --set loader.use=torch"),
+        examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run 'Hello' --model smollm2 --set loader.use=torch"),
         formats=("huggingface", "gguf", "torch_export"),
         architectures=("*",),
         preference=50,

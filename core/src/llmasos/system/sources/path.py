@@ -23,7 +23,7 @@ def llmasos_component() -> Component:
     return Component(
         summary="A folder, a GGUF file, or an archive of one, on this machine.",
         schemes=("file",),
-        examples=("llmasos run ./my-model", "llmasos run file:model.tar.gz"),
+        examples=("llmasos run 'Hello' --model ./my-model", "llmasos run 'Hello' --model file:model.tar.gz"),
     )
 
 
