@@ -12,7 +12,8 @@ import numpy as np
 
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
-from llmasos.runtime.checkpoint.folder import inside, read_json
+from llmasos.runtime.checkpoint.folder import inside, read_config
+from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, neutral_name
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 
@@ -28,9 +29,17 @@ class PickledCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config: Mapping[str, Any] = read_json(inside(path, "config.json"))
+        self._config = read_config(inside(path, "config.json"))
         self._files = [file.name for file in sorted(path.glob("pytorch_model*.bin"))]
         self._weights = self._load()
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """As ``HuggingFaceCheckpoint.config`` has it: tied or not as the weights are."""
+        table = embedding_name(self._weights)
+        if self._config.get("tie_word_embeddings") is False or table is None or HEAD not in self._weights:
+            return self._config
+        return {**self._config, "tie_word_embeddings": self._weights[table].equal(self._weights[HEAD])}
 
     @cached_property
     def digest(self) -> str:
@@ -45,7 +54,7 @@ class PickledCheckpoint:
 
     def names(self) -> Sequence[str]:
         tied = bool(self.config.get("tie_word_embeddings", False))
-        return [name for name in self._weights if not (name == "lm_head.weight" and tied)]
+        return [name for name, found in self._weights.items() if found.is_floating_point() and not (name == HEAD and tied)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._find(name).shape)
@@ -59,7 +68,7 @@ class PickledCheckpoint:
         elif tensor.dtype in (torch.float32, torch.float16):
             array = tensor.numpy()
         else:
-            array = tensor.to(torch.float32).numpy()
+            array = (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).numpy()
         assert isinstance(array, np.ndarray)
         array = array.view()
         array.flags.writeable = False
@@ -95,4 +104,5 @@ class PickledCheckpoint:
             if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
                 raise CheckpointError(f"{path} does not hold a table of tensors; get the model as safetensors.")
             weights |= loaded
-        return weights
+        neutral = neutral_name(weights, self._config)
+        return {neutral(name): tensor for name, tensor in weights.items()}

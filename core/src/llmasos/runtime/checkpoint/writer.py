@@ -15,6 +15,7 @@ import numpy as np
 
 from llmasos.runtime.checkpoint import compressed, manifest
 from llmasos.runtime.checkpoint.compare import same_tensor
+from llmasos.runtime.checkpoint.folder import tag_special_floats
 from llmasos.runtime.checkpoint.shards import ShardWriter
 from llmasos.runtime.checkpoint.text_files import write_text_files
 from llmasos.runtime.checkpoint.writing import write_json
@@ -171,7 +172,7 @@ class CheckpointFolderWriter:
             head = [] if "lm_head" in self._schemes else ["lm_head"]
             config["quantization_config"] = compressed.quantization_config(self._schemes, [*self._dense, *head])
         shards.finish()
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", tag_special_floats(config))
         write_text_files(self._base, folder)
         self._write_manifest(folder, {})
         _flush(folder)
