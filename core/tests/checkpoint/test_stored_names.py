@@ -97,18 +97,31 @@ def test_the_head_of_a_language_model_inside_another_is_found(saved: Saved) -> N
 
 @pytest.mark.parametrize("form", ["safetensors", "pickle"])
 def test_masks_and_counters_beside_the_weights_are_not_listed(form: str, saved: Saved) -> None:
-    """Older files hold attention masks and position ids; who asks for one by name gets it as it is stored."""
+    """Older files hold attention masks and position ids beside the weights."""
     folder = saved("llama")
     usual = set(open_checkpoint(folder).names())
     buffers = {
         "model.layers.0.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.bool),
         "model.layers.1.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8),
         "model.position_ids": torch.arange(8),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
     }
     edit_weights(folder, lambda weights: weights | buffers)
-    checkpoint = opened(folder, form)
-    assert set(checkpoint.names()) == usual
-    np.testing.assert_array_equal(checkpoint.tensor("model.position_ids"), np.arange(8))
+    assert set(opened(folder, form).names()) == usual
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pickle"])
+def test_a_table_of_whole_numbers_is_listed_read_and_written_as_it_is(form: str, saved: Saved, tmp_path: Path) -> None:
+    """Some models look up in one which expert a token goes to."""
+    folder, name = saved("llama"), "model.layers.0.mlp.gate.expert_of_token"
+    edit_weights(folder, lambda weights: weights | {name: torch.arange(8)})
+    base = opened(folder, form)
+    with CheckpointFolderWriter(base, tmp_path / "out") as writer:
+        for each in base.names():
+            writer.add(each, base.tensor(each))
+    found = open_checkpoint(tmp_path / "out").tensor(name)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, np.arange(8))
 
 
 def test_a_weight_of_whole_numbers_is_refused_when_it_is_read(saved: Saved) -> None:

@@ -24,7 +24,7 @@ from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel
 from llmasos_hookspecs import Tensor as StoredTensor
 
-#: Rotary embeddings whose frequencies follow the longest sequence of the batch.
+#: Rotary embeddings whose frequencies follow the longest sequence of the batch. ``dynamic`` ones change past the model's context only.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
@@ -33,7 +33,10 @@ class TransformersDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.separate_rows = _rope_types(model.config) & set(_LENGTH_DEPENDENT) != set()
+        ropes = _ropes(model.config)
+        self.separate_rows = any(rope["rope_type"] in _LENGTH_DEPENDENT for rope in ropes)
+        #: Lengths past which every position of a sequence is rotated by other frequencies.
+        self.switches = tuple(sorted({int(rope["original_max_position_embeddings"]) for rope in ropes if rope["rope_type"] == "longrope"}))
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @property
@@ -72,11 +75,14 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
         CheckpointError: tensors are missing or of another shape than the config says.
     """
     config = _config(checkpoint)
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    text = config.sub_configs.get("text_config")
+    if text is not None and architecture.config_class is text:  # the class is of the text part alone, as AutoModelForCausalLM has it
+        config = config.get_text_config()
     weights = {}
     for name in checkpoint.names():
         weights[name] = as_torch(checkpoint.tensor(name), precision.compute)
         advance()
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with _quiet():
         try:
             model, found = architecture.from_pretrained(
@@ -161,10 +167,11 @@ def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{checkpoint.path} lacks the tensor {missing[0]} ({len(missing)} are missing); get the model again.")
 
 
-def _rope_types(config: PretrainedConfig) -> set[str]:
-    found = getattr(config, "rope_parameters", None) or {}
+def _ropes(config: PretrainedConfig) -> list[Mapping[str, Any]]:
+    """The rotary embeddings that a config asks for: one, or one for each type of layer."""
+    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
     each = [found, *(value for value in found.values() if isinstance(value, Mapping))]
-    return {str(part["rope_type"]) for part in each if "rope_type" in part}
+    return [part for part in each if "rope_type" in part]
 
 
 def _parameter_bytes(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.runtime.checkpoint.safetensors import SafetensorsFile
-from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, neutral_name
+from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, is_derived, is_table, neutral_name
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 WEIGHTS: Final = "model.safetensors"
@@ -28,9 +28,6 @@ TEXT_FILES: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
-
-#: Buffers that old files store and that follow from the config. Masks and counters, which are no floats, are known by their type.
-_DERIVED: Final = "rotary_emb.inv_freq"
 
 #: Types that a weight may have.
 _WEIGHT_TYPES: Final = ("float32", "float16", "bfloat16")
@@ -96,7 +93,7 @@ class HuggingFaceCheckpoint:
 
     @cached_property
     def _names(self) -> Sequence[str]:
-        tied = bool(self.config.get("tie_word_embeddings", False))
+        tied = bool(self.config.get("tie_word_embeddings", False)) and embedding_name(self._stored_names) is not None
         return [name for name in self._stored_names if not (name == HEAD and tied)]
 
     def names(self) -> Sequence[str]:
@@ -169,21 +166,14 @@ class HuggingFaceCheckpoint:
         return {
             neutral(name): (stored, parts.get(stored))
             for stored, name in own.items()
-            if stored in parts or not (name.endswith(_DERIVED) or self._is_buffer(stored))
+            if stored in parts or not is_derived(stored, self._file(stored).tensors[stored].dtype.name)
         }
 
-    def _is_buffer(self, stored: str) -> bool:
-        """Whether a plain tensor can be no weight. One called so is refused when it is read."""
-        return self._file(stored).tensors[stored].dtype.kind in "biu" and not stored.endswith(".weight")
-
     def _find(self, name: str) -> tuple[str, str | None]:
-        """What is stored of a weight, or of a buffer, which some architectures ask for though it is not listed."""
-        found = self._stored_names.get(name)
-        if found is None and name in self._place and self._is_buffer(name):
-            return name, None
-        if found is None:
-            raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().")
-        return found
+        try:
+            return self._stored_names[name]
+        except KeyError:
+            raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().") from None
 
     def _file(self, stored: str) -> SafetensorsFile:
         return self._files[self._place[stored]]
@@ -199,7 +189,7 @@ class HuggingFaceCheckpoint:
         assert array is not None
         if array.dtype.name == "float64":
             return array.astype(np.float32)
-        if array.dtype.name not in _WEIGHT_TYPES and not self._is_buffer(name):
+        if array.dtype.name not in _WEIGHT_TYPES and not is_table(name, array.dtype.name):
             raise UnsupportedModel(f"{self.path} holds {name!r} as {array.dtype.name}, and {', '.join(_WEIGHT_TYPES)} are read.")
         return array
 

@@ -13,7 +13,7 @@ import numpy as np
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_config
-from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, neutral_name
+from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, is_derived, neutral_name
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 
@@ -53,8 +53,8 @@ class PickledCheckpoint:
         return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
-        tied = bool(self.config.get("tie_word_embeddings", False))
-        return [name for name, found in self._weights.items() if found.is_floating_point() and not (name == HEAD and tied)]
+        tied = bool(self.config.get("tie_word_embeddings", False)) and embedding_name(self._weights) is not None
+        return [name for name in self._weights if not (name == HEAD and tied)]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._find(name).shape)
@@ -68,7 +68,7 @@ class PickledCheckpoint:
         elif tensor.dtype in (torch.float32, torch.float16):
             array = tensor.numpy()
         else:
-            array = (tensor.to(torch.float32) if tensor.is_floating_point() else tensor).numpy()
+            array = (tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.to(torch.float32)).numpy()
         assert isinstance(array, np.ndarray)
         array = array.view()
         array.flags.writeable = False
@@ -105,4 +105,5 @@ class PickledCheckpoint:
                 raise CheckpointError(f"{path} does not hold a table of tensors; get the model as safetensors.")
             weights |= loaded
         neutral = neutral_name(weights, self._config)
-        return {neutral(name): tensor for name, tensor in weights.items()}
+        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in weights.items()}
+        return {neutral(name): tensor for name, tensor in weights.items() if not is_derived(name, dtypes[name])}

@@ -11,6 +11,11 @@ from llmasos_hookspecs.decoder import LLAMA_FAMILY
 
 HEAD: Final = "lm_head.weight"
 
+#: Buffers that old files store and that follow from the config.
+_DERIVED: Final = (
+    "rotary_emb.inv_freq", ".attention.bias", ".attn.bias", "masked_bias", "position_ids", "token_type_ids", "num_batches_tracked",
+)  # fmt: skip
+
 #: How the names of token embeddings end that heads are tied to.
 _EMBEDDINGS: Final = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
@@ -42,6 +47,23 @@ class Prefixed:
         if head.startswith("lm_head."):
             return head
         return f"model.{name.removeprefix(self.prefix)}" if name.startswith(self.prefix) else name
+
+
+def is_derived(name: str, dtype: str) -> bool:
+    """Whether a plain tensor, of numpy's type ``dtype``, follows from the config, as masks and counters of older files do.
+
+    Masks of a byte each have many names. Other tables of whole numbers, such as which expert a token goes to, belong to the model.
+    """
+    if name.endswith(".weight"):
+        return False
+    if name.endswith(_DERIVED[0]):
+        return True
+    return dtype in ("bool", "uint8", "int8") or (name.endswith(_DERIVED) and not dtype.endswith(("float16", "float32", "float64")))
+
+
+def is_table(name: str, dtype: str) -> bool:
+    """Whether a tensor of whole numbers belongs to the model as it is."""
+    return dtype in ("int32", "int64") and not name.endswith(".weight")
 
 
 def embedding_name(names: Iterable[str]) -> str | None:
