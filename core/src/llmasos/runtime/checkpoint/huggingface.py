@@ -17,7 +17,7 @@ from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.runtime.checkpoint.safetensors import SafetensorsFile
-from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, is_derived, is_table, neutral_name
+from llmasos.runtime.checkpoint.stored_names import is_derived, is_table, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 WEIGHTS: Final = "model.safetensors"
@@ -69,11 +69,10 @@ class HuggingFaceCheckpoint:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        tied = self._config.get("tie_word_embeddings")
-        table = embedding_name(self._stored_names)
-        if tied is False or table is None or HEAD not in self._stored_names:
+        pair = tied_pair(self._stored_names, self._config)
+        if pair is None or self._config.get("tie_word_embeddings") is False:
             return self._config
-        return {**self._config, "tie_word_embeddings": same_tensor(self.tensor(table), self.tensor(HEAD))}
+        return {**self._config, "tie_word_embeddings": same_tensor(*(self.tensor(name) for name in pair))}
 
     @cached_property
     def digest(self) -> str:
@@ -93,8 +92,9 @@ class HuggingFaceCheckpoint:
 
     @cached_property
     def _names(self) -> Sequence[str]:
-        tied = bool(self.config.get("tie_word_embeddings", False)) and embedding_name(self._stored_names) is not None
-        return [name for name in self._stored_names if not (name == HEAD and tied)]
+        pair = tied_pair(self._stored_names, self._config)
+        tied = pair is not None and self.config.get("tie_word_embeddings")
+        return [name for name in self._stored_names if not (tied and pair and name == pair[1])]
 
     def names(self) -> Sequence[str]:
         return list(self._names)

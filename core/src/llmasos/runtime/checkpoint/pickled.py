@@ -13,7 +13,7 @@ import numpy as np
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
 from llmasos.runtime.checkpoint.folder import inside, read_config
-from llmasos.runtime.checkpoint.stored_names import HEAD, embedding_name, is_derived, neutral_name
+from llmasos.runtime.checkpoint.stored_names import is_derived, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 
@@ -36,10 +36,11 @@ class PickledCheckpoint:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """As ``HuggingFaceCheckpoint.config`` has it: tied or not as the weights are."""
-        table = embedding_name(self._weights)
-        if self._config.get("tie_word_embeddings") is False or table is None or HEAD not in self._weights:
+        pair = tied_pair(self._weights, self._config)
+        if pair is None or self._config.get("tie_word_embeddings") is False:
             return self._config
-        return {**self._config, "tie_word_embeddings": self._weights[table].equal(self._weights[HEAD])}
+        embedding, head = (self._weights[name] for name in pair)
+        return {**self._config, "tie_word_embeddings": embedding.equal(head)}
 
     @cached_property
     def digest(self) -> str:
@@ -53,8 +54,9 @@ class PickledCheckpoint:
         return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
-        tied = bool(self.config.get("tie_word_embeddings", False)) and embedding_name(self._weights) is not None
-        return [name for name in self._weights if not (name == HEAD and tied)]
+        pair = tied_pair(self._weights, self._config)
+        tied = pair is not None and self.config.get("tie_word_embeddings")
+        return [name for name in self._weights if not (tied and pair and name == pair[1])]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._find(name).shape)

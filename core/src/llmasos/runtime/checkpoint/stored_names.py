@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs.decoder import LLAMA_FAMILY
-
-HEAD: Final = "lm_head.weight"
+from llmasos_hookspecs import DECODER_FAMILIES, TensorNames
 
 #: Buffers that old files store and that follow from the config.
 _DERIVED: Final = (
     "rotary_emb.inv_freq", ".attention.bias", ".attn.bias", "masked_bias", "position_ids", "token_type_ids", "num_batches_tracked",
 )  # fmt: skip
 
-#: How the names of token embeddings end that heads are tied to.
+#: How the names of token embeddings end that heads are tied to, in families that are not described.
 _EMBEDDINGS: Final = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
-#: What stands for ``model.`` in files of the Llama family: nothing where a base model was saved, else the place of the text model in one
-#: that sees or hears too.
+#: What stands for a family's own prefix: nothing where a base model was saved, else the place of the text model in one that sees too.
 _PREFIXES: Final = ("", "language_model.model.", "model.language_model.", "language_model.")
 
 
 def neutral_name(names: Iterable[str], config: Mapping[str, Any]) -> Callable[[str], str]:
-    """From the name of a weight in the file to the one that the whole decoder has, for the Llama family; other weights keep their names.
+    """From the name of a weight in the file to the one that the whole decoder has, for the families that are described.
 
-    The prefix is known by the embedding, which every such file holds.
+    Weights of others keep their names. The prefix is known by the embedding, which every such file holds.
     """
-    found = set(names)
-    if config.get("model_type") not in LLAMA_FAMILY or "model.embed_tokens.weight" in found:
+    found, family = set(names), _family(config)
+    if family is None or f"{family.embedding}.weight" in found:
         return str
-    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}embed_tokens.weight" in found), None)
-    return str if prefix is None else Prefixed(prefix)
+    own, _, leaf = family.embedding.partition(".")
+    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}{leaf}.weight" in found), None)
+    return str if prefix is None else Prefixed(prefix, f"{own}.", f"{family.head}.")
 
 
 @attrs.frozen
 class Prefixed:
-    """Puts ``model.`` in the place of another prefix."""
+    """Puts ``own`` in the place of ``prefix``; names that begin with ``head`` have no prefix."""
 
     prefix: str
+    own: str
+    head: str
 
     def __call__(self, name: str) -> str:
         head = name.removeprefix("language_model.")
-        if head.startswith("lm_head."):
+        if head.startswith(self.head):
             return head
-        return f"model.{name.removeprefix(self.prefix)}" if name.startswith(self.prefix) else name
+        return f"{self.own}{name.removeprefix(self.prefix)}" if name.startswith(self.prefix) else name
 
 
 def is_derived(name: str, dtype: str) -> bool:
@@ -66,6 +66,16 @@ def is_table(name: str, dtype: str) -> bool:
     return dtype in ("int32", "int64") and not name.endswith(".weight")
 
 
-def embedding_name(names: Iterable[str]) -> str | None:
-    """The token embedding that a head may be tied to; None where no name says which it is."""
-    return next((name for name in names if name.endswith(_EMBEDDINGS)), None)
+def tied_pair(names: Collection[str], config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The token embedding and the head that may be tied to it, where both are stored and their names say which they are."""
+    family = _family(config)
+    head = "lm_head.weight" if family is None else f"{family.head}.weight"
+    endings = _EMBEDDINGS if family is None else (f"{family.embedding}.weight",)
+    embedding = next((name for name in names if name.endswith(endings)), None)
+    return None if embedding is None or head not in names else (embedding, head)
+
+
+def _family(config: Mapping[str, Any]) -> TensorNames | None:
+    kind = config.get("model_type")
+    family = DECODER_FAMILIES.get(kind) if isinstance(kind, str) else None
+    return None if family is None else family.names
