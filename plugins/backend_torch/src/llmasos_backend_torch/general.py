@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmasos_backend_torch.architectures import is_known
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.interface import UnknownAttention, checking_masks
 from llmasos_backend_torch.kv_cache import KVCache
@@ -32,10 +33,14 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
     """See ``loading.load``."""
     with reading(context, checkpoint) as advance:
         model = load_model(checkpoint, precision, advance)
-    notes: list[str] = []
     context_length = _context_length(model)
     _check_decoder(checkpoint, model, precision)
-    reason = _against_slots(model, precision, min(context_length, context.limits.context_length or context_length))
+    kind = checkpoint.config.get("model_type")
+    if is_known(kind):
+        reason = _against_slots(model, precision, min(context_length, context.limits.context_length or context_length))
+    else:
+        reason = f"models of type {kind!r} were never tried with one"
+    notes: list[str] = []
     if reason is not None:
         notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
     decoder = TransformersDecoder(model)
@@ -103,8 +108,8 @@ def _check_decoder(checkpoint: Checkpoint, model: PreTrainedModel, precision: Pr
         ) from error
     if whole.shape[0] != _PROBE or not float((whole[: _PROBE // 2] - part).norm() / part.norm()) <= _TOLERANCE[precision.compute]:
         raise UnsupportedModel(
-            f"{checkpoint.path} is no decoder: what its {type(model).__name__} gives for a token depends on the tokens after it, so no text "
-            "can be generated from it; get a decoder."
+            f"{checkpoint.path} is no decoder: what its {type(model).__name__} gives for a token depends on the tokens after it; get one "
+            "whose config.json says that it is a decoder."
         )
 
 

@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
+from llmasos_backend_torch.architectures import refusal
 from llmasos_backend_torch.interface import SLOTS, computing
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.linear import Linear
@@ -153,8 +154,10 @@ def _config(checkpoint: Checkpoint) -> PretrainedConfig:
         config = AutoConfig.for_model(kind, **kept)
     except Exception as error:  # each config class checks its fields in its own way
         raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_in_one_line(error)}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is no decoder-only language model.")
+    if reason := refusal(checkpoint.config):
+        raise UnsupportedModel(f"{checkpoint.path} is not computed: {reason}.")
     return config
 
 
