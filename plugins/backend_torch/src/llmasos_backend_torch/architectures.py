@@ -36,7 +36,7 @@ SLOTS: Final = _names(
 #: Those that are computed anew each step in their usual form: they keep more than keys and values, or attend in a way of their own.
 RECOMPUTED: Final = _names(
     """
-    axk2 bailing_hybrid bamba bart big_bird bigbird_pegasus blenderbot blenderbot-small bloom camembert data2vec-text deepseek_v32
+    axk2 bailing_hybrid bamba bart big_bird bigbird_pegasus blenderbot blenderbot-small bloom blt camembert data2vec-text deepseek_v32
     deepseek_v4 diffllama doge dory dots3_note dots3_note_text falcon falcon_h1 falcon_mamba gemma3n gemma4_unified git glm_moe_dsa
     gpt_neo gpt_neox_japanese granitemoehybrid hrm_text hy_v4 inkling2_loop_text inkling2_text inkling_text jamba kimi_linear
     lara_mini lfm2 lfm2_moe lfm3 llama4 llama4_text mamba mamba2 marian mbart megatron-bert minimax minimax_m3_vl_text mpt mvp
@@ -63,7 +63,6 @@ _AUDIO: Final = "it is a decoder of sound, and transformers has no text model fo
 
 #: Those that are not computed, each with the reason.
 REFUSED: Final[Mapping[str, str]] = {
-    "blt": _AFTER,
     "cpmant": _AFTER,
     "gemma4_assistant": _ASSISTANT,
     "gemma4_unified_assistant": _ASSISTANT,
