@@ -33,17 +33,17 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
     """See ``loading.load``."""
     with reading(context, checkpoint) as advance:
         model = load_model(checkpoint, precision, advance)
+    decoder = TransformersDecoder(model)
     context_length = _context_length(model)
     _check_decoder(checkpoint, model, precision)
     kind = checkpoint.config.get("model_type")
     if is_known(kind):
-        reason = _against_slots(model, precision, min(context_length, context.limits.context_length or context_length))
+        reason = _against_slots(decoder, precision, min(context_length, context.limits.context_length or context_length))
     else:
         reason = f"models of type {kind!r} were never tried with one"
     notes: list[str] = []
     if reason is not None:
         notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
-    decoder = TransformersDecoder(model)
     undo = use_kernels(model, checkpoint, precision)
     try:
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
@@ -118,13 +118,14 @@ def _probe_tokens(model: PreTrainedModel, precision: Precision) -> Tensor:
     return torch.arange(1, _PROBE + 1, device=precision.device) * 7919 % model.config.get_text_config().vocab_size
 
 
-def _against_slots(model: PreTrainedModel, precision: Precision, positions: int) -> str | None:
+def _against_slots(decoder: TransformersDecoder, precision: Precision, positions: int) -> str | None:
     """Why the model cannot be computed over slots of so many positions; None where it can.
 
     Two sequences, in chunks and side by side, must give the logits that transformers' own attention gives for each in one piece; and each
     layer's mask must be the one of its window at every position, since short sequences do not show what acts later. The model is left with
     the attention that it is to be computed with.
     """
+    model = decoder.model
     first = _probe_tokens(model, precision)
     second = first.flip(0)
     with torch.inference_mode():
@@ -132,7 +133,6 @@ def _against_slots(model: PreTrainedModel, precision: Precision, positions: int)
         own = model.config._attn_implementation
         try:
             use_slots(model)
-            decoder = TransformersDecoder(model)
             with checking_masks(positions):
                 decoder.forward(plan_step([Row(0, first.tolist(), 0)], [0], precision.device), KVCache(1, _PROBE))
             got = torch.cat(_in_pieces(decoder, first, second, precision))

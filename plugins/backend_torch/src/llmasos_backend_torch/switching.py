@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -41,23 +43,39 @@ class SwitchingEngine(TorchEngine):
         decoder = self._running()
         rows = list(rows)
         check_rows(rows, self._slots, self.info)
-        past = {row.slot: sum(row.position + len(row.tokens) > length for length in self._lengths) for row in rows}
+        if any(self._crosses(row) for row in rows):
+            return [self._one_by_one(row) if self._crosses(row) else self.step([row])[0].copy() for row in rows]
         for row in rows:
-            if row.position and self._past[row.slot] != past[row.slot]:
+            past = self._past_of(_length(row))
+            if row.position and self._past[row.slot] != past:
                 self._past[row.slot] = None
                 self._renew(decoder, row)
-                self._past[row.slot] = past[row.slot]
+                self._past[row.slot] = past
         results = super().step(rows)
         for row in rows:
             self._tokens[row.slot][row.position :] = row.tokens
-            self._past[row.slot] = past[row.slot]
+            self._past[row.slot] = self._past_of(_length(row))
         return results
+
+    def _past_of(self, length: int) -> int:
+        """How many of the lengths a sequence of this one is past."""
+        return sum(length > each for each in self._lengths)
+
+    def _crosses(self, row: Row) -> bool:
+        """Whether the row holds drafts, guesses that may not follow, on both sides of a length."""
+        end = row.position + len(row.tokens)
+        return row.generated and row.known < end and self._past_of(max(row.known, row.position + 1)) != self._past_of(end)
+
+    def _one_by_one(self, row: Row) -> npt.NDArray[Any]:
+        single = [attrs.evolve(row, tokens=[token], position=row.position + at, known=0) for at, token in enumerate(row.tokens)]
+        results = [self.step([each])[0].copy() for each in single]
+        return np.concatenate(results) if row.want == "all" else results[-1]
 
     def _renew(self, decoder: Decoder, row: Row) -> None:
         """Compute the slot's keys and values again, by the frequencies of the length that the row brings it to."""
-        tokens = [*self._tokens[row.slot][: row.position], *row.tokens]
+        held = self._tokens[row.slot][: row.position]
         with torch.inference_mode(), typed_errors():
-            self._forward(decoder, [Row(row.slot, tokens, 0, "none")])
+            self._forward(decoder, [Row(row.slot, held, 0, "none", known=_length(row))])
 
     def truncate(self, slot: int, length: int) -> None:
         super().truncate(slot, length)
@@ -76,3 +94,8 @@ class SwitchingEngine(TorchEngine):
         super().shutdown()
         self._tokens.clear()
         self._past.clear()
+
+
+def _length(row: Row) -> int:
+    """Tokens that the row's sequence has after it, or is known to have later."""
+    return max(row.known, row.position + len(row.tokens))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
@@ -36,6 +37,7 @@ class TransformersDecoder:
         self.model = model
         ropes = _ropes(model.config)
         self.separate_rows = any(rope["rope_type"] in _LENGTH_DEPENDENT for rope in ropes)
+        self._longest = LongestSequence(model)
         #: Lengths past which every position of a sequence is rotated by other frequencies.
         self.switches = tuple(sorted({int(rope["original_max_position_embeddings"]) for rope in ropes if rope["rope_type"] == "longrope"}))
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -49,11 +51,43 @@ class TransformersDecoder:
         # Where nobody wants logits one row is computed all the same: models do not take an empty choice.
         wanted = plan.wanted if plan.wanted.shape[0] else plan.wanted.new_tensor([plan.total - 1])
         more = {"logits_to_keep": wanted} if self._picks_logits else {}
-        with computing(plan, cache):
+        with computing(plan, cache), self._longest.being(plan.longest):
             logits: Tensor = self.model(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, **more).logits[0]
         if not self._picks_logits:
             logits = logits[wanted]
         return logits[: plan.wanted.shape[0]]
+
+
+class LongestSequence:
+    """Tells the rotary embeddings of a model how long a sequence will be: they choose their frequencies by the largest position that they
+    see, and a chunk of a prompt does not hold it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._length = 0
+        for module in model.modules():
+            kinds = getattr(module, "rope_type", None)
+            if "longrope" in (kinds.values() if isinstance(kinds, Mapping) else [kinds]):
+                module.register_forward_pre_hook(self._with_last_position, with_kwargs=True)
+                module.register_forward_hook(self._without_last_position)
+
+    @contextmanager
+    def being(self, length: int) -> Iterator[None]:
+        """While this holds, sequences have so many tokens; else as many as there are positions."""
+        self._length = length
+        try:
+            yield
+        finally:
+            self._length = 0
+
+    def _with_last_position(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any] | None:
+        if not self._length:
+            return None
+        x, positions, *rest = (*given, named.pop("position_ids")) if "position_ids" in named else given
+        last = positions.new_full((positions.shape[0], 1), self._length - 1)
+        return (x, torch.cat((positions, last), 1), *rest), named
+
+    def _without_last_position(self, module: nn.Module, given: tuple[Any, ...], rotations: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return tuple(part[:, :-1] for part in rotations) if self._length else None
 
 
 class KernelLinear(nn.Module):
