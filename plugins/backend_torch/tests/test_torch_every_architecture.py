@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -300,6 +302,28 @@ def test_a_model_that_sees_what_comes_after_is_found_by_computing_it(tmp_path: P
 def test_the_config_alone_says_what_is_taken(config: dict[str, Any], reason: str | None) -> None:
     found = refusal(config)
     assert found is None if reason is None else found is not None and reason in found
+
+
+def test_an_architecture_that_was_not_walked_is_recomputed(tmp_path: Path, load_engine: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a later transformers brings may differ past the tokens that are tried at load."""
+    monkeypatch.setattr("llmasos_backend_torch.general.is_known", {}.get)
+    engine = load_engine(save("gemma2", tmp_path / "model"), dtype="float32")
+    assert way(engine) == "recomputed"
+    assert "never tried" in engine.info.notes[0]
+
+
+def test_what_is_taken_is_said_without_a_framework() -> None:
+    """Core asks each loader before it chooses one."""
+    code = (
+        "import sys, types, llmasos_backend_torch as plugin\n"
+        "takes = plugin.llmasos_component().takes\n"
+        "for config in ({'model_type': 't5'}, {'model_type': 'mamba'}):\n"
+        "    print(takes(types.SimpleNamespace(format='huggingface', config=config)))\n"
+        "print(takes(types.SimpleNamespace(format='torch_export', config={})))\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    assert said == ["transformers has no decoder of model_type 't5'", "None", "None"]
 
 
 def test_the_lists_are_those_of_transformers() -> None:
