@@ -34,12 +34,6 @@ def test_weights_config_and_decoder_are_those_of_the_model(shard: str | None, sa
     assert checkpoint.manifest == {}
 
 
-def test_a_tied_head_is_not_listed_even_where_the_file_holds_one(saved: Callable[..., Path]) -> None:
-    folder = saved("llama")
-    change(folder / "config.json", tie_word_embeddings=True)
-    assert "lm_head.weight" not in open_checkpoint(folder).names()
-
-
 def test_the_generation_config_adds_the_ends_that_the_config_does_not_name(saved: Callable[..., Path]) -> None:
     folder = saved("llama")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))

@@ -62,6 +62,8 @@ class Row:
             they get the logits, keys and values that one token a row gives.
         draw: draw the token that follows instead of returning logits; only with ``want="last"``, and only an engine with the feature
             ``sampling`` is asked.
+        known: tokens of the sequence that are known already, those of later steps included; 0 where nobody says. Where the length of a
+            sequence decides how each of its tokens is computed (``Rope.switch``), the first chunk of a prompt is computed as the last.
     """
 
     slot: int
@@ -70,6 +72,7 @@ class Row:
     want: Want = "last"
     generated: bool = False
     draw: Draw | None = None
+    known: int = 0
 
 
 @runtime_checkable

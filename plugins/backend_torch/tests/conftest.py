@@ -24,6 +24,14 @@ from llmasos_hookspecs.testing.sandbox import SandboxContext
 _SHARED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
 _LLAMA = {**_SHARED, "intermediate_size": 96, "num_key_value_heads": 2}
 
+_LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "original_max_position_embeddings": 32,
+    "short_factor": [1.0 + pair / 8 for pair in range(8)],
+    "long_factor": [2.0 + pair for pair in range(8)],
+}
+
 #: Name -> model_type and what differs from its defaults.
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", _LLAMA),
@@ -33,6 +41,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {**_LLAMA, "head_dim": 24}),
     "gemma2": ("gemma2", {**_LLAMA, "head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 5.0}),
     "phi3": ("phi3", {**_LLAMA, "pad_token_id": 0}),
+    "phi3-longrope": ("phi3", {**_LLAMA, "pad_token_id": 0, "original_max_position_embeddings": 32, "rope_parameters": _LONGROPE}),
     "gpt2": (
         "gpt2",
         {"vocab_size": 160, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128, "scale_attn_by_inverse_layer_idx": True},

@@ -290,7 +290,9 @@ class Scheduler:
             new = sequence.tokens[position : position + min(tokens, granted)]
             wanted = "all" if sequence.draft else want
             draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
-            planned.append(Planned(sequence, Row(sequence.slot, (*new, *sequence.draft), position, wanted, sequence.continued, draw)))
+            tokens_given = (*new, *sequence.draft)
+            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=len(sequence.tokens))
+            planned.append(Planned(sequence, row))
         return granted
 
     def _release_followers(self, leader: Sequence) -> None:

@@ -7,18 +7,20 @@ from typing import Final
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmasos_backend_torch.architectures import is_known
 from llmasos_backend_torch.engine import TorchEngine
-from llmasos_backend_torch.interface import UnknownAttention
+from llmasos_backend_torch.interface import UnknownAttention, checking_masks
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.loading import engine_info, reading
 from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
+from llmasos_backend_torch.switching import SwitchingEngine
 from llmasos_backend_torch.transformers_model import TransformersDecoder, load_model, use_kernels, use_slots
-from llmasos_hookspecs import Checkpoint, Context, Row
+from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
 
 _DEFAULT_CONTEXT: Final = 2048
 _PROBE: Final = 12
@@ -31,11 +33,17 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
     """See ``loading.load``."""
     with reading(context, checkpoint) as advance:
         model = load_model(checkpoint, precision, advance)
+    decoder = TransformersDecoder(model)
+    context_length = _context_length(model)
+    _check_decoder(checkpoint, model, precision)
+    kind = checkpoint.config.get("model_type")
+    if is_known(kind):
+        reason = _against_slots(decoder, precision, min(context_length, context.limits.context_length or context_length))
+    else:
+        reason = f"models of type {kind!r} were never tried with one"
     notes: list[str] = []
-    reason = _against_slots(model, precision)
     if reason is not None:
         notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
-    decoder = TransformersDecoder(model)
     undo = use_kernels(model, checkpoint, precision)
     try:
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
@@ -49,7 +57,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         precision,
         context.limits,
         vocab_size=model.config.get_text_config().vocab_size,
-        context_length=_context_length(model),
+        context_length=context_length,
         weight_bytes=decoder.nbytes,
         kv_bytes_per_token=bytes_per_token,
     )
@@ -59,7 +67,9 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         return RecomputeEngine(_whole_sequence(model), info)
     if decoder.separate_rows:
         info = attrs.evolve(info, features=info.features - {"batch"})
-    return TorchEngine(decoder, KVCache(info.max_sequences, info.context_length), info)
+    cache = KVCache(info.max_sequences, info.context_length)
+    switches = [length for length in decoder.switches if length < info.context_length]
+    return SwitchingEngine(decoder, cache, info, switches) if switches else TorchEngine(decoder, cache, info)
 
 
 def _whole_sequence(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
@@ -74,28 +84,58 @@ def _whole_sequence(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
 
 def _context_length(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"):
-        found = getattr(config, name, None)
-        if isinstance(found, int) and found > 0:
-            return found
-    return _DEFAULT_CONTEXT
+    named = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_target_positions")
+    found = [size for size in (getattr(config, name, None) for name in named) if isinstance(size, int) and size > 0]
+    # RoBERTa and its kin count positions from the padding's on, which their table of positions therefore says.
+    tables = [
+        part.num_embeddings - part.padding_idx - 1
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None and "position" in name.rpartition(".")[2]
+    ]
+    return min([*found[:1], *tables], default=_DEFAULT_CONTEXT)
 
 
-def _against_slots(model: PreTrainedModel, precision: Precision) -> str | None:
-    """Why the model cannot be computed over slots; None where it can.
+def _check_decoder(checkpoint: Checkpoint, model: PreTrainedModel, precision: Precision) -> None:
+    """Raises ``UnsupportedModel`` where logits do not follow from token ids alone, or depend on tokens that come later."""
+    tokens = _probe_tokens(model, precision)
+    try:
+        with torch.inference_mode():
+            whole, part = (_whole_sequence(model)(some).float() for some in (tokens, tokens[: _PROBE // 2]))
+    except Exception as error:  # a model that wants more than token ids fails in its own way
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnsupportedModel(
+            f"{checkpoint.path} is a {type(model).__name__}, which cannot be computed from token ids alone: {said}"
+        ) from error
+    if whole.shape[0] != _PROBE or not float((whole[: _PROBE // 2] - part).norm() / part.norm()) <= _TOLERANCE[precision.compute]:
+        raise UnsupportedModel(
+            f"{checkpoint.path} is no decoder: what its {type(model).__name__} gives for a token depends on the tokens after it; get one "
+            "whose config.json says that it is a decoder."
+        )
 
-    Two sequences, in chunks and side by side, must give the logits that transformers' own attention gives for each in one piece. The
-    model is left with the attention that it is to be computed with.
+
+def _probe_tokens(model: PreTrainedModel, precision: Precision) -> Tensor:
+    """Token ids that are far apart, [_PROBE]."""
+    return torch.arange(1, _PROBE + 1, device=precision.device) * 7919 % model.config.get_text_config().vocab_size
+
+
+def _against_slots(decoder: TransformersDecoder, precision: Precision, positions: int) -> str | None:
+    """Why the model cannot be computed over slots of so many positions; None where it can.
+
+    Two sequences, in chunks and side by side, must give the logits that transformers' own attention gives for each in one piece; and each
+    layer's mask must be the one of its window at every position, since short sequences do not show what acts later. The model is left with
+    the attention that it is to be computed with.
     """
-    vocab = model.config.get_text_config().vocab_size
-    first = torch.arange(1, _PROBE + 1, device=precision.device) * 7919 % vocab
+    model = decoder.model
+    first = _probe_tokens(model, precision)
     second = first.flip(0)
     with torch.inference_mode():
         expected = torch.cat([_whole_sequence(model)(tokens).float() for tokens in (first, second)])
         own = model.config._attn_implementation
         try:
             use_slots(model)
-            got = torch.cat(_in_pieces(TransformersDecoder(model), first, second, precision))
+            with checking_masks(positions):
+                decoder.forward(plan_step([Row(0, first.tolist(), 0)], [0], precision.device), KVCache(1, _PROBE))
+            got = torch.cat(_in_pieces(decoder, first, second, precision))
         except UnknownAttention as error:
             reason = str(error)
         except (LookupError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:

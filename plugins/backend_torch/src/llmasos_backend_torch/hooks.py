@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmasos_backend_torch.architectures import refusal
 from llmasos_backend_torch.options import Options
-from llmasos_hookspecs import Component, hookimpl
+from llmasos_hookspecs import NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
+
+
+def takes(checkpoint: Checkpoint) -> str | None:
+    """``Component.takes``: an exported program brings its own decoder, and is tried at load."""
+    return refusal(checkpoint.config) if checkpoint.format in NEUTRAL_FORMATS else None
 
 
 @hookimpl
@@ -21,6 +27,7 @@ def llmasos_component() -> Component:
         formats=("huggingface", "gguf", "torch_export"),
         architectures=("*",),
         preference=50,
+        takes=takes,
     )
 
 

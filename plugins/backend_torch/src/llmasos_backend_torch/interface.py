@@ -7,14 +7,15 @@ keyword arguments, which not all of them pass on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+import attrs
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from llmasos_backend_torch.attention import AttentionForm, attend
 from llmasos_backend_torch.kv_cache import KVCache
@@ -24,6 +25,15 @@ from llmasos_backend_torch.plan import StepPlan
 SLOTS: Final = "llmasos_slots"
 
 _step: ContextVar[tuple[StepPlan, KVCache]] = ContextVar("llmasos_torch_step")
+
+#: How masks are held against what attention is told, while a model is tried; else None.
+_checks: ContextVar[_MaskChecks | None] = ContextVar("llmasos_torch_mask_checks", default=None)
+
+#: Under this name a tensor that stands for a mask carries the rule behind it.
+_RULE: Final = "llmasos_rule"
+
+#: Which key a query sees: batch, head, positions of the query and of the key -> bool.
+MaskRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 #: Keyword arguments that change nothing in a decoder's inference, or that ``_form`` reads.
 _KNOWN: Final = frozenset(
@@ -49,6 +59,29 @@ def computing(plan: StepPlan, cache: KVCache) -> Iterator[None]:
         _step.reset(token)
 
 
+@contextmanager
+def checking_masks(positions: int) -> Iterator[None]:
+    """While this holds, each layer's mask, at all of so many positions, must be the one that our attention makes of its window.
+
+    A short sequence cannot show this: a window of 4096 tokens or a chunk of 8192 begins to act long after it. ``UnknownAttention`` comes
+    out of the model's forward where a layer sees tokens by another rule.
+    """
+    token = _checks.set(_MaskChecks(positions))
+    try:
+        yield
+    finally:
+        _checks.reset(token)
+
+
+def slots_mask(q_length: int, kv_length: int, mask_function: MaskRule, device: torch.device | str, **given: Any) -> Tensor | None:
+    """What transformers asks for where a model needs a mask: none in a step, and one that carries its rule while masks are checked."""
+    if _checks.get() is None:
+        return None
+    mask = torch.ones(1, 1, q_length, kv_length, dtype=torch.bool, device=device)
+    setattr(mask, _RULE, mask_function)
+    return mask
+
+
 def slots_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
 ) -> tuple[Tensor, None]:
@@ -69,12 +102,39 @@ def _layer_index(module: torch.nn.Module) -> int:
     return index
 
 
+@attrs.frozen
+class _MaskChecks:
+    """Holds the rules of masks against windows, each pair once."""
+
+    positions: int
+    _done: set[tuple[MaskRule, int | None]] = attrs.field(factory=set)
+
+    def check(self, rule: MaskRule, window: int | None, device: torch.device) -> None:
+        """Raises ``UnknownAttention`` where a token sees others than the window says: at the last position, around each power of two and
+        around the window's end, over all keys."""
+        if (rule, window) in self._done:
+            return
+        self._done.add((rule, window))
+        edges = {2**power for power in range(self.positions.bit_length())} | {window or 1, 2 * (window or 1), self.positions}
+        keys, zero = torch.arange(self.positions, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        for at in sorted({at for edge in edges for at in range(edge - 2, edge + 2) if 0 <= at < self.positions}):
+            own = keys[: at + 1]
+            expected = own > at - (window or self.positions)
+            if not torch.equal(torch.as_tensor(rule(zero, zero, keys[at], own), device=device).expand(at + 1), expected):
+                told = "all before it" if window is None else f"the last {window}"
+                raise UnknownAttention(f"a token at position {at} does not see {told}, as its layer says")
+
+
 def _form(module: torch.nn.Module, query: Tensor, mask: Tensor | None, given: dict[str, Any]) -> AttentionForm:
     unknown = sorted(name for name, value in given.items() if name not in _KNOWN and value is not None and value is not False)
     if unknown:
         raise UnknownAttention(f"its attention takes {', '.join(unknown)}")
-    if mask is not None:
+    rule: MaskRule | None = getattr(mask, _RULE, None)
+    if mask is not None and rule is None:
         raise UnknownAttention("it makes an attention mask of its own")
+    checks = _checks.get()
+    if rule is not None and checks is not None:
+        checks.check(rule, given.get("sliding_window"), query.device)
     causal = given.get("is_causal")
     if not (getattr(module, "is_causal", True) if causal is None else causal):
         raise UnknownAttention("its attention is not causal")
@@ -85,3 +145,4 @@ def _form(module: torch.nn.Module, query: Tensor, mask: Tensor | None, given: di
 
 
 AttentionInterface.register(SLOTS, slots_attention)
+AttentionMaskInterface.register(SLOTS, slots_mask)

@@ -23,6 +23,7 @@ from llmasos_hookspecs import (
     EngineLimits,
     ResourceError,
     UnsupportedModel,
+    check_tensors,
     require_plain,
 )
 
@@ -77,6 +78,7 @@ def check_fused(checkpoint: Checkpoint) -> None:
 def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> TorchEngine:
     from llmasos_backend_torch.llama import load_llama
 
+    check_tensors(checkpoint)
     decoder = checkpoint.decoder
     positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
     with context.progress("Loading weights", decoder.num_layers, "layers") as progress:

@@ -52,6 +52,7 @@ class StepPlan:
         wanted: int64 [n], packed tokens whose logits are asked for.
         results: for each row of the step, where its logits begin in ``wanted`` and how many they are.
         span: the longest sequence, new tokens included.
+        longest: the longest sequence, with the tokens that are known to follow.
         rows_used: cache rows that the step touches lie below this.
         masks: see ``mask``.
         fixed_mask: what every layer adds to the scores of the one run, where the plan is part of a program that is run again with other
@@ -66,6 +67,7 @@ class StepPlan:
     wanted: Tensor
     results: tuple[tuple[int, int], ...]
     span: int
+    longest: int
     rows_used: int
     masks: dict[tuple[int, int, torch.dtype], Tensor | None]  # no factory: the compiler cannot follow attrs there
     fixed_mask: Tensor | None = None
@@ -123,6 +125,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         wanted=wanted_ids,
         results=tuple(results),
         span=max(row.position + len(row.tokens) for row in rows),
+        longest=max(max(row.known, row.position + len(row.tokens)) for row in rows),
         rows_used=max(cache_rows) + 1,
         masks={},
     )

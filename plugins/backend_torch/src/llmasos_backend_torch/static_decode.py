@@ -86,6 +86,7 @@ class StaticDecoder:
                 wanted=tokens,
                 results=(),
                 span=span,
+                longest=span,
                 rows_used=rows,
                 fixed_mask=mask[:, None, None],
                 masks={},

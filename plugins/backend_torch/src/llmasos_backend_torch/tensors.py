@@ -10,13 +10,13 @@ from llmasos_hookspecs import Tensor as StoredTensor
 
 
 def as_torch(tensor: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
-    """A stored weight as a torch tensor of its own memory."""
+    """A stored weight as a torch tensor of its own memory; a table of whole numbers keeps its type."""
     if isinstance(tensor, QuantizedTensor):
         return torch.from_numpy(tensor.dequantize()).to(dtype)
     array = np.array(tensor)  # a copy: the stored one is read-only and may be a file
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16).to(dtype)
-    return torch.from_numpy(array).to(dtype)
+    return torch.from_numpy(array) if array.dtype.kind == "i" else torch.from_numpy(array).to(dtype)
 
 
 def read(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> StoredTensor:

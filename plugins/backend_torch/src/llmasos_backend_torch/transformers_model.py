@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
@@ -15,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
+from llmasos_backend_torch.architectures import refusal
 from llmasos_backend_torch.interface import SLOTS, computing
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.linear import Linear
@@ -24,7 +26,7 @@ from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel
 from llmasos_hookspecs import Tensor as StoredTensor
 
-#: Rotary embeddings whose frequencies follow the longest sequence of the batch.
+#: Rotary embeddings whose frequencies follow the longest sequence of the batch. ``dynamic`` ones change past the model's context only.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
@@ -33,7 +35,11 @@ class TransformersDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.separate_rows = _rope_types(model.config) & set(_LENGTH_DEPENDENT) != set()
+        ropes = _ropes(model.config)
+        self.separate_rows = any(rope["rope_type"] in _LENGTH_DEPENDENT for rope in ropes)
+        self._longest = LongestSequence(model)
+        #: Lengths past which every position of a sequence is rotated by other frequencies.
+        self.switches = tuple(sorted({int(rope["original_max_position_embeddings"]) for rope in ropes if rope["rope_type"] == "longrope"}))
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @property
@@ -45,11 +51,43 @@ class TransformersDecoder:
         # Where nobody wants logits one row is computed all the same: models do not take an empty choice.
         wanted = plan.wanted if plan.wanted.shape[0] else plan.wanted.new_tensor([plan.total - 1])
         more = {"logits_to_keep": wanted} if self._picks_logits else {}
-        with computing(plan, cache):
+        with computing(plan, cache), self._longest.being(plan.longest):
             logits: Tensor = self.model(input_ids=plan.tokens[None], position_ids=plan.positions[None], use_cache=False, **more).logits[0]
         if not self._picks_logits:
             logits = logits[wanted]
         return logits[: plan.wanted.shape[0]]
+
+
+class LongestSequence:
+    """Tells the rotary embeddings of a model how long a sequence will be: they choose their frequencies by the largest position that they
+    see, and a chunk of a prompt does not hold it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._length = 0
+        for module in model.modules():
+            kinds = getattr(module, "rope_type", None)
+            if "longrope" in (kinds.values() if isinstance(kinds, Mapping) else [kinds]):
+                module.register_forward_pre_hook(self._with_last_position, with_kwargs=True)
+                module.register_forward_hook(self._without_last_position)
+
+    @contextmanager
+    def being(self, length: int) -> Iterator[None]:
+        """While this holds, sequences have so many tokens; else as many as there are positions."""
+        self._length = length
+        try:
+            yield
+        finally:
+            self._length = 0
+
+    def _with_last_position(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any] | None:
+        if not self._length:
+            return None
+        x, positions, *rest = (*given, named.pop("position_ids")) if "position_ids" in named else given
+        last = positions.new_full((positions.shape[0], 1), self._length - 1)
+        return (x, torch.cat((positions, last), 1), *rest), named
+
+    def _without_last_position(self, module: nn.Module, given: tuple[Any, ...], rotations: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return tuple(part[:, :-1] for part in rotations) if self._length else None
 
 
 class KernelLinear(nn.Module):
@@ -72,11 +110,14 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
         CheckpointError: tensors are missing or of another shape than the config says.
     """
     config = _config(checkpoint)
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    text = config.sub_configs.get("text_config")
+    if text is not None and architecture.config_class is text:  # the class is of the text part alone, as AutoModelForCausalLM has it
+        config = config.get_text_config()
     weights = {}
     for name in checkpoint.names():
         weights[name] = as_torch(checkpoint.tensor(name), precision.compute)
         advance()
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with _quiet():
         try:
             model, found = architecture.from_pretrained(
@@ -147,8 +188,10 @@ def _config(checkpoint: Checkpoint) -> PretrainedConfig:
         config = AutoConfig.for_model(kind, **kept)
     except Exception as error:  # each config class checks its fields in its own way
         raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_in_one_line(error)}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is no decoder-only language model.")
+    if reason := refusal(checkpoint.config):
+        raise UnsupportedModel(f"{checkpoint.path} is not computed: {reason}.")
     return config
 
 
@@ -161,10 +204,11 @@ def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{checkpoint.path} lacks the tensor {missing[0]} ({len(missing)} are missing); get the model again.")
 
 
-def _rope_types(config: PretrainedConfig) -> set[str]:
-    found = getattr(config, "rope_parameters", None) or {}
+def _ropes(config: PretrainedConfig) -> list[Mapping[str, Any]]:
+    """The rotary embeddings that a config asks for: one, or one for each type of layer."""
+    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
     each = [found, *(value for value in found.values() if isinstance(value, Mapping))]
-    return {str(part["rope_type"]) for part in each if "rope_type" in part}
+    return [part for part in each if "rope_type" in part]
 
 
 def _parameter_bytes(model: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,10 @@ MAX_JSON_BYTES: Final = 16 << 20
 #: How many values one parsed file may hold: it bounds the memory of the parsed form, which a file of ``{},{},...`` would
 #: otherwise blow up to thirty times its size.
 MAX_JSON_VALUES: Final = 500_000
+
+#: How transformers writes floats into JSON that it has no word for.
+_FLOAT_TAG: Final = "__float__"
+_SPECIAL_FLOATS: Final = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 def inside(folder: Path, name: object) -> Path:
@@ -78,6 +83,41 @@ def read_json(path: Path) -> Mapping[str, Any]:
     value = parse_json(read_small(path), str(path))
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object; get the checkpoint again.")
+    return value
+
+
+def read_config(path: Path) -> Mapping[str, Any]:
+    """``read_json`` of a config.json. transformers writes floats that JSON lacks as ``{"__float__": "Infinity"}``: here they are floats.
+
+    Raises:
+        CheckpointError: see ``read_json``.
+    """
+    try:
+        found: Mapping[str, Any] = _with_special_floats(read_json(path))
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested deeper than any real checkpoint's; get the checkpoint again.") from error
+    return found
+
+
+def tag_special_floats(value: Any) -> Any:
+    """The inverse of what ``read_config`` does: infinities and NaN as transformers writes them into a config.json."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_FLOAT_TAG: next(tag for tag, found in _SPECIAL_FLOATS.items() if str(found) == str(value))}
+    if isinstance(value, Mapping):
+        return {key: tag_special_floats(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [tag_special_floats(part) for part in value]
+    return value
+
+
+def _with_special_floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        tag = value.get(_FLOAT_TAG) if len(value) == 1 else None
+        if isinstance(tag, str) and tag in _SPECIAL_FLOATS:
+            return _SPECIAL_FLOATS[tag]
+        return {key: _with_special_floats(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_special_floats(part) for part in value]
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest, file_digest
-from llmasos.runtime.checkpoint.folder import inside, read_json_if_there
+from llmasos.runtime.checkpoint.folder import inside, read_config, read_json_if_there
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 #: More files than any export has: a folder with more is somebody's home folder.
@@ -109,4 +109,5 @@ def _folder_of(path: Path) -> Path:
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
-    return read_json_if_there(folder, "config.json")
+    path = inside(folder, "config.json")
+    return read_config(path) if path.is_file() else {}

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.checkpoint import compressed, manifest
+from llmasos.runtime.checkpoint.compare import same_tensor
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
-from llmasos.runtime.checkpoint.folder import inside, read_json, read_json_if_there
+from llmasos.runtime.checkpoint.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.runtime.checkpoint.safetensors import SafetensorsFile
+from llmasos.runtime.checkpoint.stored_names import is_derived, is_table, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 WEIGHTS: Final = "model.safetensors"
@@ -27,9 +29,6 @@ TEXT_FILES: Final = (
     "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
 
-#: Buffers that old files store and that follow from the config.
-_DERIVED: Final = "rotary_emb.inv_freq"
-
 #: Types that a weight may have.
 _WEIGHT_TYPES: Final = ("float32", "float16", "bfloat16")
 
@@ -39,6 +38,10 @@ class HuggingFaceCheckpoint:
 
     Weights packed as compressed-tensors writes them are ``QuantizedTensor``s under their plain name. Where ``llmasos.json`` lists
     digests, every file is checked against its own before a byte of it is used.
+
+    Names are those of the whole decoder, though the file may be a base model's; masks and counters that older files hold beside the
+    weights are not listed. ``config`` says ``tie_word_embeddings`` as the weights have it: a head that differs from the embedding is
+    used, whatever the file's flag says.
 
     Raises:
         CheckpointError: a file is missing, truncated, damaged, or would be read from outside the folder.
@@ -53,16 +56,23 @@ class HuggingFaceCheckpoint:
         self._records = manifest.file_records(path, self.manifest)
         manifest.verify_sizes(path, self._records)
         self._verify("config.json")
-        self.config: Mapping[str, Any] = read_json(inside(path, "config.json"))
+        self._config = read_config(inside(path, "config.json"))
         self._files: dict[str, SafetensorsFile] = {}
         self._place = self._placed()
         self._packed = compressed.packed_modules(self._place)
         where = str(path / "config.json")
-        is_packed = compressed.check_config(self.config, where)
+        is_packed = compressed.check_config(self._config, where)
         if self._packed and not is_packed:
             raise CheckpointError(f"{path} holds packed weights and its config.json has no quantization_config; get the checkpoint again.")
-        self._widths = compressed.Widths.read(self.config, where) if is_packed else None
-        self._names = self._listed()
+        self._widths = compressed.Widths.read(self._config, where) if is_packed else None
+        self._stored_names = self._listed()
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        pair = tied_pair(self._stored_names, self._config)
+        if pair is None or self._config.get("tie_word_embeddings") is False:
+            return self._config
+        return {**self._config, "tie_word_embeddings": same_tensor(*(self.tensor(name) for name in pair))}
 
     @cached_property
     def digest(self) -> str:
@@ -80,23 +90,29 @@ class HuggingFaceCheckpoint:
         more = end_tokens(read_json_if_there(self.path, "generation_config.json"))
         return attrs.evolve(found, eos_token_ids=tuple(dict.fromkeys((*more, *found.eos_token_ids))))
 
+    @cached_property
+    def _names(self) -> Sequence[str]:
+        pair = tied_pair(self._stored_names, self._config)
+        tied = pair is not None and self.config.get("tie_word_embeddings")
+        return [name for name in self._stored_names if not (tied and pair and name == pair[1])]
+
     def names(self) -> Sequence[str]:
         return list(self._names)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        module = self._module(name)
+        stored, module = self._find(name)
         if module is None:
-            return self._file(name).tensors[name].shape
-        stored = f"{module}.weight_shape"
-        if stored not in self._place:
+            return self._file(stored).tensors[stored].shape
+        sizes = f"{module}.weight_shape"
+        if sizes not in self._place:
             return self.tensor(name).shape
         # Sixteen bytes, read without the check of the whole file that reading the weight itself brings.
-        return tuple(int(size) for size in self._file(stored).tensor(stored).reshape(-1)[:2])
+        return tuple(int(size) for size in self._file(sizes).tensor(sizes).reshape(-1)[:2])
 
     def tensor(self, name: str) -> Tensor:
-        module = self._module(name)
+        stored, module = self._find(name)
         if module is None:
-            return self._plain(name)
+            return self._plain(stored)
         assert self._widths is not None
         return compressed.unpack(module, self._stored, self._widths, str(self.path))
 
@@ -142,21 +158,20 @@ class HuggingFaceCheckpoint:
         index = [INDEX] if WEIGHTS not in self._files else []
         return [*self._files, *index]
 
-    def _listed(self) -> dict[str, str | None]:
-        """Name -> packed module, None for a plain tensor; in the file's order."""
+    def _listed(self) -> dict[str, tuple[str, str | None]]:
+        """Name -> the stored tensor, and the module where that is packed; in the file's order."""
         parts = {part: module for module in self._packed for part in compressed.parts(module)}
-        tied = bool(self.config.get("tie_word_embeddings", False))
-        found: dict[str, str | None] = {}
-        for stored in self._place:
-            module = parts.get(stored)
-            name = stored if module is None else f"{module}.weight"
-            if not (name == "lm_head.weight" and tied) and not name.endswith(_DERIVED):
-                found[name] = module
-        return found
+        own = {stored: f"{parts[stored]}.weight" if stored in parts else stored for stored in self._place}
+        neutral = neutral_name(own.values(), self._config)
+        return {
+            neutral(name): (stored, parts.get(stored))
+            for stored, name in own.items()
+            if stored in parts or not is_derived(stored, self._file(stored).tensors[stored].dtype.name)
+        }
 
-    def _module(self, name: str) -> str | None:
+    def _find(self, name: str) -> tuple[str, str | None]:
         try:
-            return self._names[name]
+            return self._stored_names[name]
         except KeyError:
             raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().") from None
 
@@ -174,7 +189,7 @@ class HuggingFaceCheckpoint:
         assert array is not None
         if array.dtype.name == "float64":
             return array.astype(np.float32)
-        if array.dtype.name not in _WEIGHT_TYPES:
+        if array.dtype.name not in _WEIGHT_TYPES and not is_table(name, array.dtype.name):
             raise UnsupportedModel(f"{self.path} holds {name!r} as {array.dtype.name}, and {', '.join(_WEIGHT_TYPES)} are read.")
         return array
 

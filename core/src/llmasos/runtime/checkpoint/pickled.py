@@ -12,7 +12,8 @@ import numpy as np
 
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
-from llmasos.runtime.checkpoint.folder import inside, read_json
+from llmasos.runtime.checkpoint.folder import inside, read_config
+from llmasos.runtime.checkpoint.stored_names import is_derived, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 
@@ -28,9 +29,18 @@ class PickledCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config: Mapping[str, Any] = read_json(inside(path, "config.json"))
+        self._config = read_config(inside(path, "config.json"))
         self._files = [file.name for file in sorted(path.glob("pytorch_model*.bin"))]
         self._weights = self._load()
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """As ``HuggingFaceCheckpoint.config`` has it: tied or not as the weights are."""
+        pair = tied_pair(self._weights, self._config)
+        if pair is None or self._config.get("tie_word_embeddings") is False:
+            return self._config
+        embedding, head = (self._weights[name] for name in pair)
+        return {**self._config, "tie_word_embeddings": embedding.equal(head)}
 
     @cached_property
     def digest(self) -> str:
@@ -44,8 +54,9 @@ class PickledCheckpoint:
         return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
-        tied = bool(self.config.get("tie_word_embeddings", False))
-        return [name for name in self._weights if not (name == "lm_head.weight" and tied)]
+        pair = tied_pair(self._weights, self._config)
+        tied = pair is not None and self.config.get("tie_word_embeddings")
+        return [name for name in self._weights if not (tied and pair and name == pair[1])]
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._find(name).shape)
@@ -59,7 +70,7 @@ class PickledCheckpoint:
         elif tensor.dtype in (torch.float32, torch.float16):
             array = tensor.numpy()
         else:
-            array = tensor.to(torch.float32).numpy()
+            array = (tensor if tensor.dtype in (torch.int32, torch.int64) else tensor.to(torch.float32)).numpy()
         assert isinstance(array, np.ndarray)
         array = array.view()
         array.flags.writeable = False
@@ -95,4 +106,6 @@ class PickledCheckpoint:
             if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
                 raise CheckpointError(f"{path} does not hold a table of tensors; get the model as safetensors.")
             weights |= loaded
-        return weights
+        neutral = neutral_name(weights, self._config)
+        dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in weights.items()}
+        return {neutral(name): tensor for name, tensor in weights.items() if not is_derived(name, dtypes[name])}

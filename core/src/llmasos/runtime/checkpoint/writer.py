@@ -15,7 +15,9 @@ import numpy as np
 
 from llmasos.runtime.checkpoint import compressed, manifest
 from llmasos.runtime.checkpoint.compare import same_tensor
+from llmasos.runtime.checkpoint.folder import tag_special_floats
 from llmasos.runtime.checkpoint.shards import ShardWriter
+from llmasos.runtime.checkpoint.stored_names import is_table
 from llmasos.runtime.checkpoint.text_files import write_text_files
 from llmasos.runtime.checkpoint.writing import write_json
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
@@ -137,7 +139,7 @@ class CheckpointFolderWriter:
         array = np.asarray(tensor)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        if array.dtype.name not in ("float32", "float16", "bfloat16"):
+        if array.dtype.name not in ("float32", "float16", "bfloat16") and not is_table(name, array.dtype.name):
             raise AccelerationError(f"Tensor {name!r} is of type {array.dtype.name}, and weights are float32, float16 or bfloat16.")
         if array.ndim == 2 and name != EMBEDDING:
             self._dense.add(name.removesuffix(".weight"))
@@ -171,7 +173,7 @@ class CheckpointFolderWriter:
             head = [] if "lm_head" in self._schemes else ["lm_head"]
             config["quantization_config"] = compressed.quantization_config(self._schemes, [*self._dense, *head])
         shards.finish()
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", tag_special_floats(config))
         write_text_files(self._base, folder)
         self._write_manifest(folder, {})
         _flush(folder)

@@ -113,7 +113,7 @@ def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: 
         try:
             parts = []
             for start in range(0, len(tokens), size):
-                row = Row(slot, tokens[start : start + size].tolist(), position + start, "all")
+                row = Row(slot, tokens[start : start + size].tolist(), position + start, "all", known=position + len(tokens))
                 # A copy where there are several steps: an engine's arrays are the caller's until the next step only.
                 parts.append(engine.step([row])[0].copy() if size < len(tokens) else engine.step([row])[0])
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
