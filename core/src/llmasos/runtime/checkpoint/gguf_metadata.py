@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
 from llmasos_hookspecs import CheckpointError
 
@@ -87,6 +89,11 @@ def array(header: GGUFHeader, key: str) -> Any:
     if found is not None and getattr(getattr(found, "dtype", None), "kind", "") not in ("i", "u"):
         raise _wrong(header, key, "a list of whole numbers")
     return found
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05 for the file's 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
 
 
 def _wrong(header: GGUFHeader, key: str, expected: str) -> CheckpointError:
