@@ -306,8 +306,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         arch="nemotron", model_type="nemotron", architecture="NemotronForCausalLM",
         modules=_with(
-            _LLAMA, Module("model.norm", PlusOne()), _layer("input_layernorm", PlusOne()),
-            _layer("post_attention_layernorm", PlusOne()), without="mlp.gate_proj",
+            _LLAMA, Module("model.norm", PlusOne(), bias=Same()), _layer("input_layernorm", PlusOne(), bias=Same()),
+            _layer("post_attention_layernorm", PlusOne(), bias=Same()), without="mlp.gate_proj",
         ),
         fixed={"hidden_act": "relu2"}, present=_BIASES, norm="norm_eps", rms=False, epsilon=1e-5, partial=0.5, head_dim=True,
     ),

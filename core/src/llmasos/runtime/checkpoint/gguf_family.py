@@ -26,6 +26,7 @@ class Module:
         name: with ``{}`` for the layer, and ``{expert}`` for one of the matrices that GGUF stacks.
         layout: how it differs from GGUF's.
         tensors: GGUF's tensors, where the package's table does not know the name; else it says.
+        bias: how its bias differs, where that is in another way.
         leaf: GGUF's leaf where Hugging Face's name has none; None where both end in ``.weight`` or ``.bias``.
     """
 
@@ -33,6 +34,11 @@ class Module:
     layout: Layout = _SAME
     tensors: tuple[MODEL_TENSOR, ...] = ()
     leaf: str | None = None
+    bias: Layout | None = None
+
+    def layout_of(self, leaf: str) -> Layout:
+        """How one leaf differs."""
+        return self.bias if self.bias is not None and leaf == "bias" else self.layout
 
 
 @attrs.frozen

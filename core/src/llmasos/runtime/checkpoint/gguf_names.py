@@ -12,6 +12,7 @@ from gguf.constants import MODEL_ARCH, MODEL_ARCH_NAMES, TENSOR_NAMES
 from gguf.tensor_mapping import get_tensor_name_map
 
 from llmasos.runtime.checkpoint.gguf_family import Family, Module
+from llmasos.runtime.checkpoint.gguf_layouts import Layout
 
 _NAME: Final = re.compile(r"(?:blk\.(\d{1,6})\.)?([a-z0-9_.]+)\.(weight|bias)")
 _ARCHITECTURES: Final[Mapping[str, MODEL_ARCH]] = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
@@ -28,6 +29,11 @@ class Place:
     part: int
     leaf: str
     layer: int
+
+    @property
+    def layout(self) -> Layout:
+        """How it differs from Hugging Face's."""
+        return self.module.layout_of(self.leaf)
 
     def name(self, expert: int = 0) -> str:
         """Hugging Face's name of the tensor, or of one expert."""

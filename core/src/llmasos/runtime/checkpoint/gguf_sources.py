@@ -80,7 +80,7 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             _add(header, found, place.name(), _whole(header, place, tuple(parts[part] for part in range(len(parts)))))
         elif "{expert}" in place.module.name:
             for expert in range(_stacked(header, tensor)):
-                _add(header, found, place.name(expert), Source((tensor,), place.module.layout, tensor.shape[1:], expert))
+                _add(header, found, place.name(expert), Source((tensor,), place.layout, tensor.shape[1:], expert))
         else:
             _add(header, found, place.name(), _whole(header, place, (tensor,)))
     for place in grouped:
@@ -94,10 +94,10 @@ def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) ->
     if len({len(shape) for shape in shapes}) > 1 or any(len(shape) > 3 for shape in shapes):
         raise CheckpointError(f"{header.path} holds {tensors[0].name!r} in the shape {shapes[0]}, which no such tensor has; get it again.")
     try:
-        shape = place.module.layout.shape(shapes)
+        shape = place.layout.shape(shapes)
     except IndexError:
         raise CheckpointError(f"{header.path} holds {tensors[0].name!r} as a vector, and a matrix is needed; get it again.") from None
-    return Source(tensors, place.module.layout, shape)
+    return Source(tensors, place.layout, shape)
 
 
 def _stacked(header: GGUFHeader, tensor: GGUFTensor) -> int:
@@ -123,7 +123,7 @@ def _split(header: GGUFHeader, table: NameTable, tensor: GGUFTensor, config: Map
     width = rows // (heads + 2 * groups)
     ends = [0, heads * width, (heads + groups) * width, rows]
     return {
-        place.name(): Source((tensor,), place.module.layout, (stop - start, *tensor.shape[1:]), rows=(start, stop))
+        place.name(): Source((tensor,), place.layout, (stop - start, *tensor.shape[1:]), rows=(start, stop))
         for place, start, stop in zip(places, ends, ends[1:], strict=False)
         if place is not None
     }

@@ -96,8 +96,8 @@ def write_gguf(
         UnsupportedModel: the architecture, or something in its config or tokenizer, has no form in GGUF.
         CheckpointError: the checkpoint is damaged, or the file cannot be written.
     """
+    check_request(output, kind, force)
     chosen, file_type = _type(kind)
-    _check_output(output, force)
     if checkpoint.format not in ("huggingface", "gguf"):
         raise UnsupportedModel(f"{checkpoint.path} is a {checkpoint.format} export, from which no GGUF can be written.")
     where = str(checkpoint.path)
@@ -123,6 +123,15 @@ def write_gguf(
     return GGUFExport(path=output, size=size, type=kind, architecture=family.arch, tensors=counts, tokenizer=tokenizer, notes=tuple(notes))
 
 
+def check_request(output: Path, kind: str, force: bool) -> None:
+    """Raise ``RequestError`` for what ``write_gguf`` will refuse without looking at the model."""
+    _type(kind)
+    if output.is_dir():
+        raise RequestError(f"{output} is a folder; name the file to write, such as {output / 'model.gguf'}.")
+    if os.path.lexists(output) and not force:
+        raise RequestError(f"{output} exists already; name another file, or give --force (force=True) to replace it.")
+
+
 def export_size(checkpoint: Checkpoint, kind: str) -> int:
     """Bytes of tensors that ``write_gguf`` will write: the total of what ``advance`` is told."""
     chosen, _ = _type(kind)
@@ -137,13 +146,6 @@ def _type(kind: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
         return TYPES[kind.lower()]
     except KeyError:
         raise RequestError(f"There is no GGUF type {kind[:40]!r} to write; those that are: {', '.join(TYPES)}.") from None
-
-
-def _check_output(output: Path, force: bool) -> None:
-    if output.is_dir():
-        raise RequestError(f"{output} is a folder; name the file to write, such as {output / 'model.gguf'}.")
-    if os.path.lexists(output) and not force:
-        raise RequestError(f"{output} exists already; name another file, or give --force (force=True) to replace it.")
 
 
 def _plan(checkpoint: Checkpoint, table: NameTable, sizes: Mapping[str, Any], kind: GGMLQuantizationType) -> list[_Planned]:
@@ -196,7 +198,7 @@ def _entries(checkpoint: Checkpoint, table: NameTable, place: Place, filled: lis
             raise CheckpointError(f"{checkpoint.path} lacks one of the experts beside {filled[-1]}; get it again.")
         shape = (len(filled), *shape)
     names = table.parts(place.module, place.leaf, place.layer)
-    return tuple(Entry(name, _kind(name, part, kind), part) for name, part in zip(names, place.module.layout.written(shape), strict=True))
+    return tuple(Entry(name, _kind(name, part, kind), part) for name, part in zip(names, place.layout.written(shape), strict=True))
 
 
 def _kind(name: str, shape: tuple[int, ...], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
@@ -267,7 +269,7 @@ def _fill(checkpoint: Checkpoint, file: GGUFFile, part: _Planned, config: Mappin
     offset = 0
     for name in part.names:
         try:
-            tensors = part.place.module.layout.write(checkpoint.tensor(name), config)
+            tensors = part.place.layout.write(checkpoint.tensor(name), config)
             for entry, tensor in zip(part.entries, tensors, strict=True):
                 data = encode(tensor, entry.kind).reshape(-1)
                 file.put(entry.name, data, offset)
