@@ -233,7 +233,9 @@ def _metadata(
         found[Keys.General.BASENAME] = "mistral"  # what readers tell it from llama by
     notes: list[str] = []
     if isinstance(checkpoint, GGUFCheckpoint):
-        found |= gguf_vocabulary.copied(checkpoint.header)
+        # Who made the model and under what licence goes with it.
+        about = {key: value for key, value in checkpoint.header.metadata.items() if key.startswith("general.") and isinstance(value, str)}
+        found = about | found | gguf_vocabulary.copied(checkpoint.header)
     elif not (checkpoint.path / "tokenizer.json").is_file() and not (checkpoint.path / "tokenizer.model").is_file():
         found |= gguf_vocabulary.special_ids(checkpoint.config)
         notes.append("The checkpoint has no tokenizer, and neither has the file.")
