@@ -21,7 +21,7 @@ _END_OF_TURN: Final = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|en
 _27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
 
 #: More layers than any model has: a number that is expanded into a list for each layer is held against it first.
-MAX_LAYERS: Final = 10_000
+MAX_LAYERS: Final = 4096
 
 
 def config_of(header: GGUFHeader) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _ROPE_KEYS: Final = (
     "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_emb_base", "rotary_pct", "rope_local_base_freq",
     "original_max_position_embeddings",
 )  # fmt: skip
+_DERIVED: Final = ("layer_types", "no_rope_layers", "head_dim", "num_ln_in_parallel_attn")
 _SILENT: Final = (
     "architectures",
     "model_type",
@@ -143,12 +144,12 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         told = expected.get(key, _look_up(config, key))
         if told is None and value not in (None, False) and _default(family, key) is not ...:
             told = _default(family, key)
-        if key in family.present and told is None:
-            continue  # the tensors say it
+        if told is None and (key in family.present or key in _DERIVED):
+            continue  # the tensors say it, or transformers makes it of other keys
         if not _equal(told, value) and (told is not None or value not in (None, False, [])):
             raise UnsupportedModel(f"{where} has {key} = {_short(told)}, and a GGUF of {family.arch} can only say {_short(value)}.")
     written = set(_flat(described)) | set(expected) | set(_ROPE_KEYS) | set(family.ignored)
-    for key in _known_keys() - written:
+    for key in sorted(_known_keys() - written):
         if (value := _look_up(config, key)) and _ALIASES.get(key) not in written and not _harmless(key, value, config):
             raise UnsupportedModel(f"{where} has {key} = {_short(value)}, which a GGUF of {family.arch} cannot say.")
     if family.rope and not _same_rope(rope_of(config, family), rope_of(described, family), sizes["head_dim"]):
@@ -234,8 +235,8 @@ def _default(family: Family, key: str) -> Any:
         return family.fixed[key]
     if key == family.norm:
         return family.epsilon
-    if key in ("layer_types", "no_rope_layers", "query_pre_attn_scalar", "head_dim", "num_ln_in_parallel_attn"):
-        return None
+    if key == "query_pre_attn_scalar":
+        return 256
     return next((field.default for field in family.fields if field.name == key), ...)
 
 

@@ -80,6 +80,8 @@ def _check_place(header: GGUFHeader, index: int, count: int) -> None:
     """Hold what a part says of its place against its name."""
     told_count = header.metadata.get(Keys.Split.LLM_KV_SPLIT_COUNT, 1)
     told = header.metadata.get(Keys.Split.LLM_KV_SPLIT_NO, 0)
+    if not isinstance(told_count, int) or not isinstance(told, int):
+        raise CheckpointError(f"{header.path} has no whole numbers in its metadata split.no and split.count; get it again.")
     if told_count in (0, 1) and count == 1:
         return
     if told_count != count or told != index:
