@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.checkpoint.gguf_families import FAMILIES
+from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_write import write_gguf
 from llmasos.runtime.tokenizer.pieces import SPELLING
 from llmasos_hookspecs import Checkpoint, EngineLimits, Row, as_float32
@@ -183,6 +184,38 @@ def apart(got: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
 
 def test_every_family_of_the_table_has_a_model_here() -> None:
     assert {family.model_type for family in FAMILIES} == {kind for kind, _ in MODELS.values()}
+
+
+#: Keys whose value the architecture of the file fixes to another than transformers' default, because no published model has that.
+_PUBLISHED = {("qwen3_moe", "norm_topk_prob")}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.arch} as {family.model_type}")
+def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> None:
+    """The table's defaults and what an architecture implies, against transformers' own config classes."""
+    default = AutoConfig.for_model(family.model_type)
+    told = default.to_dict()
+    nested = told.get("attn_config") or {}
+    for field in family.fields:
+        if field.default is not ...:
+            assert nested.get(field.name.removeprefix("attn_config."), told.get(field.name)) == field.default, field.name
+    for key, value in family.fixed.items():
+        if (family.model_type, key) not in _PUBLISHED and key not in ("new_decoder_architecture", "num_ln_in_parallel_attn"):
+            assert nested.get(key.removeprefix("attn_config."), told.get(key)) == value, key
+    if family.norm:
+        assert told[family.norm] == family.epsilon
+    if type(family.head_dim) is int:
+        assert told["head_dim"] == family.head_dim
+    assert bool(getattr(default, "tie_word_embeddings", True)) == family.tied
+    if family.rope:
+        rope = told["rope_parameters"]
+        whole = rope.get("full_attention", rope)
+        assert whole["rope_theta"] == family.theta
+        assert whole.get("partial_rotary_factor", 1.0) == (1.0 if family.partial is None else family.partial)
+        assert rope.get("sliding_attention", {}).get("rope_theta") == family.local_theta
+    for key, value in family.defaults.items():
+        if family.key(key) in told and told[family.key(key)] is not None and key != "num_key_value_heads":
+            assert told[family.key(key)] == value, key
 
 
 @pytest.mark.parametrize("name", MODELS)

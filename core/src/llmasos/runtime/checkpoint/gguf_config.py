@@ -115,7 +115,7 @@ def _field(header: GGUFHeader, arch: str, field: Field) -> Any:
     if key not in header.metadata:
         if field.default is ...:
             raise CheckpointError(f"{header.path} has nothing in its metadata {key}, which the model needs; get it again.")
-        return field.default
+        return field.default if field.absent is ... else field.absent
     if field.kind == "flag":
         return meta.flag(header, key)
     if field.kind == "whole":

@@ -52,6 +52,7 @@ _ROTATED: Final = (
     _layer("self_attn.k_proj", Interleaved("num_key_value_heads")),
 )
 _LLAMA_ROTATED: Final = _with(_LLAMA, *_ROTATED)
+_NO_NORMS: Final = tuple(module for module in _with(_LLAMA_ROTATED, without=_NORMS) if module.name != "model.norm")
 _POST_NORMS: Final = (_layer("post_feedforward_layernorm"),)
 _GEMMA: Final = tuple(attrs.evolve(module, layout=PlusOne()) if module.name.endswith("norm") else module for module in _LLAMA)
 _GEMMA2: Final = _with(_GEMMA, _layer("pre_feedforward_layernorm", PlusOne()), _layer("post_feedforward_layernorm", PlusOne()))
@@ -151,8 +152,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
         modules=_LLAMA_ROTATED, fixed=_SILU, present=_BIASES, head_dim=True,
     ),
     Family(
-        arch="llama", model_type="mistral", architecture="MistralForCausalLM",
-        modules=_LLAMA_ROTATED, fields=(_WINDOW,), fixed=_SILU, head_dim=True, defaults={"num_key_value_heads": 8},
+        arch="llama", model_type="mistral", architecture="MistralForCausalLM", modules=_LLAMA_ROTATED,
+        fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=_SILU, head_dim=True,
+        defaults={"num_key_value_heads": 8},
     ),
     Family(arch="qwen2", model_type="qwen2", architecture="Qwen2ForCausalLM", modules=_LLAMA, fixed=_SILU, head_dim=True),
     Family(
@@ -268,8 +270,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
         present={"use_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=128, theta=5e5, tied=True, defaults={"num_key_value_heads": 2},
     ),
     Family(
-        arch="olmo", model_type="olmo", architecture="OlmoForCausalLM", modules=tuple(module for module in _with(_LLAMA_ROTATED, without=_NORMS) if module.name != "model.norm"),
-        fields=(_CLIP,), fixed=_SILU, present={"attention_bias": "attn_q.bias"}, norm="", rms=False, epsilon=1e-5,
+        arch="olmo", model_type="olmo", architecture="OlmoForCausalLM", modules=_NO_NORMS, fields=(_CLIP,), fixed=_SILU,
+        present={"attention_bias": "attn_q.bias"}, norm="", rms=False, epsilon=1e-5,
     ),
     Family(
         arch="olmo2", model_type="olmo3", architecture="Olmo3ForCausalLM", modules=(*_with(_LLAMA, without="input_layernorm"),
@@ -426,7 +428,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         arch="bloom", model_type="bloom", architecture="BloomForCausalLM", modules=_BLOOM, rope=False,
         rename={"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "seq_length"},
-        fixed={"apply_residual_connection_post_layernorm": False}, norm="layer_norm_epsilon", rms=False, epsilon=1e-5, tied=True, grouped=False, four=True,
+        fixed={"apply_residual_connection_post_layernorm": False},
+        norm="layer_norm_epsilon", rms=False, epsilon=1e-5, tied=True, grouped=False, four=True,
         defaults={"max_position_embeddings": 2048},
     ),
     Family(

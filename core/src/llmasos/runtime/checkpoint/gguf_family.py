@@ -50,6 +50,7 @@ class Field:
         key: the metadata key, with ``{arch}``.
         kind: ``count``, ``number``, ``flag``, or ``whole`` for a whole number that the metadata has as a float.
         default: what transformers takes where the key is missing; ``...``: it must be there.
+        absent: what a file without the key means, where that is something else.
         off: what the metadata holds where the config has None; None: the key is then left out.
     """
 
@@ -57,6 +58,7 @@ class Field:
     key: str
     kind: str = "count"
     default: Any = ...
+    absent: Any = ...
     off: int | None = None
 
 
@@ -72,8 +74,9 @@ class Family:
         ignored: config keys of the model type that this form of it does not read.
         present: config key -> the GGUF tensor, of layer 0 where it is a layer's, whose presence it tells.
         rename: the name that a common key has in this config.
-        norm: the config's key of the norms' epsilon; ``rms``: whether they are RMS norms.
-        heads_dim: whether the config may give a head's width of its own.
+        norm: the config's key of the norms' epsilon, empty where it has none; ``rms``: whether they are RMS norms; ``epsilon``: the
+            default.
+        head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
         theta: the rotary base where the config is silent.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
@@ -83,6 +86,7 @@ class Family:
         yarn: what YaRN scaling has in this family besides what a file says.
         written: metadata that says a size once more -> the size's common name.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
+        tied: whether the head is the embedding's where the config is silent.
         defaults: what transformers takes for common keys that a config leaves out.
     """
 

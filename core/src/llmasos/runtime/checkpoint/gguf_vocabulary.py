@@ -20,10 +20,11 @@ from llmasos_hookspecs import Checkpoint, CheckpointError, UnsupportedModel
 #: ends, letters of several scripts, marks, punctuation before letters, words of mixed case.
 _PROBES: Final = (
     "1", "12", "123", "1234", "12345678", " 1 22 333 4444", "\n\n1. a\n22. b", "  \t3", "x1y22z333", "3.14159, 1,000,000",
-    "I'm you'RE we'll THEY'D it's 's'S don’t", "Hello World", "helloWorld HTTPServer iPhone ABCdef", " leading", "trailing  ", "a  b   c",
-    "a\n b", "a\n\n\nb\r\nc", "\t\ttabs", " \n \n x", "foo(bar)->baz[0]!= \"q\"", "$x_y/ //z\n/", "...!?", " ...!?\n\n", "é\u0301t\u00e9 naïve",
-    "今天天气很好，1234。", "한국어 텍스트", "日本語ひらがなカタカナ漢字", "עברית العربية ١٢٣", "हिन्दी पाठ", "Привет, МИР", "😀👍🏽 x😀", "a\u00a0b\u3000c",
-    "ｆｕｌｌ１２３", "_under_score", "#tag @user", "a/b\\c", "e.g. U.S.A. 10% 5€", "'tis '99", "x²³ Ⅳ ½",
+    "I'm you'RE we'll THEY'D it's 's'S don’t", "Hello World", "helloWorld HTTPServer iPhone ABCdef", " leading", "trailing  ",
+    "a  b   c", "a\n b", "a\n\n\nb\r\nc", "\t\ttabs", " \n \n x", "foo(bar)->baz[0]!= \"q\"", "$x_y/ //z\n/", "...!?",
+    " ...!?\n\n", "é\u0301t\u00e9 naïve", "今天天气很好，1234。", "한국어 텍스트", "日本語ひらがなカタカナ漢字", "עברית العربية ١٢٣",
+    "हिन्दी पाठ", "Привет, МИР", "😀👍🏽 x😀", "a\u00a0b\u3000c", "ｆｕｌｌ１２３", "_under_score", "#tag @user", "a/b\\c",
+    "e.g. U.S.A. 10% 5€", "'tis '99", "x²³ Ⅳ ½",
 )  # fmt: skip
 
 _BYTE_LEVEL: Final = "gpt2"

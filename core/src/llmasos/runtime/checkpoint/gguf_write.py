@@ -168,6 +168,9 @@ def _plan(checkpoint: Checkpoint, table: NameTable, sizes: Mapping[str, Any], ki
         raise UnsupportedModel(
             f"{checkpoint.path} holds the tensor {min(left)[:80]!r}, for which a GGUF of {table.family.arch} has no place."
         )
+    tied = checkpoint.config.get("tie_word_embeddings", table.family.tied)
+    if not tied and not any(part.entries[0].name == "output.weight" for part in planned):
+        raise CheckpointError(f"{checkpoint.path} holds no output head, and its config does not tie it to the embedding; get it again.")
     return planned
 
 
