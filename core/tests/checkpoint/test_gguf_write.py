@@ -403,5 +403,13 @@ class TestHostile:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with pytest.raises(CheckpointError, match="which no stack of experts has"):
+        with pytest.raises(CheckpointError, match="which no stack has"):
             open_checkpoint(tmp_path / "x.gguf")
+
+    def test_experts_that_the_metadata_does_not_count(self, tmp_path: Path, saved: Saved) -> None:
+        path = write_gguf(open_checkpoint(saved("mixtral", num_local_experts=4)), tmp_path / "x.gguf", "q8_0").path
+        key = b"llama.expert_count" + (4).to_bytes(4, "little")
+        data = path.read_bytes()
+        path.write_bytes(data.replace(key + (4).to_bytes(4, "little"), key + (2**31 - 1).to_bytes(4, "little")))
+        with pytest.raises(CheckpointError, match=r"holds 4 matrices in .*and its metadata says 2147483647"):
+            open_checkpoint(path)

@@ -18,8 +18,14 @@ from llmasos_hookspecs import CheckpointError, UnsupportedModel
 #: More experts, or heads with norms of their own, than any model has.
 MAX_STACKED: Final = 4096
 
+#: More tensors than any model has: one stack is a tensor for each expert, and takes more memory as such than the byte it may have in a
+#: file.
+MAX_TENSORS: Final = 500_000
+
 #: Projections that older converters stored as one tensor.
 _FUSED: Final = "attn_qkv"
+_EXPERT_COUNTS: Final = ("num_local_experts", "num_experts")
+_HEAD_COUNTS: Final = {False: ("num_attention_heads",), True: ("num_key_value_heads",)}
 _QKV: Final = ("attn_q", "attn_k", "attn_v")
 
 
@@ -79,7 +85,7 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             parts = grouped.pop(attrs.evolve(place, part=0))
             _add(header, found, place.name(), _whole(header, place, tuple(parts[part] for part in range(len(parts)))))
         elif "{expert}" in place.module.name:
-            for expert in range(_stacked(header, tensor)):
+            for expert in range(_stacked(header, place, tensor, config)):
                 _add(header, found, place.name(expert), Source((tensor,), place.layout, tensor.shape[1:], expert))
         else:
             _add(header, found, place.name(), _whole(header, place, (tensor,)))
@@ -100,10 +106,15 @@ def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) ->
     return Source(tensors, place.layout, shape)
 
 
-def _stacked(header: GGUFHeader, tensor: GGUFTensor) -> int:
+def _stacked(header: GGUFHeader, place: Place, tensor: GGUFTensor, config: Mapping[str, Any]) -> int:
+    """How many matrices a tensor holds, which must be as many as the config says."""
     if len(tensor.shape) < 2 or tensor.shape[0] > MAX_STACKED:
+        raise CheckpointError(f"{header.path} holds {tensor.name!r} in the shape {tensor.shape}, which no stack has; get it again.")
+    keys = _EXPERT_COUNTS if "experts" in place.module.name else _HEAD_COUNTS["k_" in place.module.name]
+    told = next((config[key] for key in keys if config.get(key) is not None), None)
+    if told != tensor.shape[0]:
         raise CheckpointError(
-            f"{header.path} holds {tensor.name!r} in the shape {tensor.shape}, which no stack of experts has; get it again."
+            f"{header.path} holds {tensor.shape[0]} matrices in {tensor.name!r}, and its metadata says {told}; get it again."
         )
     return tensor.shape[0]
 
@@ -132,6 +143,8 @@ def _split(header: GGUFHeader, table: NameTable, tensor: GGUFTensor, config: Map
 def _add(header: GGUFHeader, found: dict[str, Source], name: str, source: Source) -> None:
     if name in found:
         raise CheckpointError(f"{header.path} holds two tensors for {name}; get it again.")
+    if len(found) >= MAX_TENSORS:
+        raise CheckpointError(f"{header.path} holds more tensors than any model has; get it again.")
     found[name] = source
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -27,9 +26,9 @@ _PROBES: Final = (
     "e.g. U.S.A. 10% 5€", "'tis '99", "x²³ Ⅳ ½",
 )  # fmt: skip
 
+_ANY_CUT: Final = "gpt-2"
 _BYTE_LEVEL: Final = "gpt2"
 _SENTENCEPIECE: Final = "llama"
-_UNIGRAM: Final = "t5"
 
 
 def copied(header: GGUFHeader) -> dict[str, Any]:
@@ -55,14 +54,16 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     tokens, kinds = _tokens(backend, data, rows, kind, where)
     found: dict[str, Any] = {Keys.Tokenizer.MODEL: kind}
     if kind == _BYTE_LEVEL:
-        found[Keys.Tokenizer.PRE] = pre_name(backend.pre_tokenizer, bool(data["model"].get("ignore_merges")), where)
-        found[Keys.Tokenizer.MERGES] = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in data["model"]["merges"]]
+        whole_words = bool(data["model"].get("ignore_merges"))
+        # Where nothing merges every byte is a token, wherever the text is cut.
+        cut_anyhow = not merges and not whole_words
+        found[Keys.Tokenizer.PRE] = _ANY_CUT if cut_anyhow else pre_name(backend.pre_tokenizer, whole_words, where)
+        found[Keys.Tokenizer.MERGES] = merges
     else:
         found[Keys.Tokenizer.PRE] = "default"
-        found[Keys.Tokenizer.SCORES] = np.array(_scores(checkpoint, data, tokens, kind), np.float32)
+        found[Keys.Tokenizer.SCORES] = np.array(_scores(checkpoint, data, tokens), np.float32)
         found[Keys.Tokenizer.ADD_PREFIX] = _adds_space(backend)
-    if kind == _UNIGRAM:
-        found |= _normalization(data, where)
     found[Keys.Tokenizer.LIST] = tokens
     found[Keys.Tokenizer.TOKEN_TYPE] = np.array(kinds, np.int32)
     plain, whole = tokenizer.encode("a", special=False), tokenizer.encode("a", special=True)
@@ -117,8 +118,6 @@ def _kind(data: Mapping[str, Any], where: str) -> str:
             return _SENTENCEPIECE
         if "ByteLevel" in json.dumps(data.get("decoder")) and not model.get("continuing_subword_prefix"):
             return _BYTE_LEVEL
-    if model["type"] == "Unigram":
-        return _UNIGRAM
     raise UnsupportedModel(f"{where} has a tokenizer of the type {model['type']}, for which GGUF has no form that is written here.")
 
 
@@ -128,8 +127,7 @@ def _tokens(backend: Backend, data: Mapping[str, Any], rows: int, kind: str, whe
     added = {entry["id"]: entry for entry in data.get("added_tokens", ())}
     if by_id and max(by_id) >= rows:
         raise CheckpointError(f"{where} has a token {max(by_id)} and an embedding of {rows} rows; get the checkpoint again.")
-    model = data["model"]
-    unknown = model.get("unk_id") if kind == _UNIGRAM else backend.token_to_id(model["unk_token"]) if model.get("unk_token") else None
+    unknown = backend.token_to_id(data["model"].get("unk_token") or "")
     tokens, kinds = [], []
     for index in range(rows):
         text = by_id.get(index)
@@ -150,11 +148,8 @@ def _tokens(backend: Backend, data: Mapping[str, Any], rows: int, kind: str, whe
     return tokens, [int(each) for each in kinds]
 
 
-def _scores(checkpoint: Checkpoint, data: Mapping[str, Any], tokens: list[str], kind: str) -> list[float]:
-    """The score of each token: of tokenizer.model where it is there, else what the merges' order or the vocabulary says."""
-    if kind == _UNIGRAM:
-        known = dict(data["model"]["vocab"])
-        return [float(known.get(token, 0.0)) for token in tokens]
+def _scores(checkpoint: Checkpoint, data: Mapping[str, Any], tokens: list[str]) -> list[float]:
+    """The score of each token: of tokenizer.model where it is there, else what the order of merges says."""
     path = inside(checkpoint.path, "tokenizer.model") if checkpoint.path.is_dir() else None
     if path is not None and path.is_file():
         from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
@@ -174,20 +169,6 @@ def _adds_space(backend: Backend) -> bool:
     """Whether a text gets a space before it."""
     pieces = backend.encode("a", add_special_tokens=False).tokens
     return bool(pieces) and pieces[0].startswith("\u2581")
-
-
-def _normalization(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    normalizer = data.get("normalizer") or {}
-    steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
-    found: dict[str, Any] = {Keys.Tokenizer.REMOVE_EXTRA_WS: any(step.get("type") == "Replace" for step in steps)}
-    for step in steps:
-        if step.get("type") == "Precompiled":
-            charsmap = np.frombuffer(base64.b64decode(step["precompiled_charsmap"]), np.uint8)
-            if charsmap.size:
-                found[Keys.Tokenizer.PRECOMPILED_CHARSMAP] = charsmap
-        elif step.get("type") not in ("Replace", "Strip", "Prepend"):
-            raise UnsupportedModel(f"{where} has a tokenizer that normalises text as {step.get('type')}, which GGUF cannot say.")
-    return found
 
 
 def _named(checkpoint: Checkpoint, backend: Backend, named: Mapping[str, str]) -> dict[str, Any]:
