@@ -81,9 +81,10 @@ def experts_gguf(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_the_unchanged_experts_are_sound(experts_gguf, tmp_path: Path) -> None:
+def test_the_unchanged_experts_are_sound(experts_gguf, use, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(experts_gguf)
+    use(path)
     checkpoint = open_checkpoint(path)
     assert checkpoint.config["model_type"] == "granitemoeshared"
     assert checkpoint.tensor("model.layers.0.block_sparse_moe.input_linear.weight").shape == (3, 64, 32)
