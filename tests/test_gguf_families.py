@@ -23,9 +23,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family
-from llmasos.runtime.checkpoint.gguf_write import write_gguf
+from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
 from llmasos.runtime.tokenizer.pieces import SPELLING
-from llmasos_hookspecs import Checkpoint, EngineLimits, Row, as_float32
+from llmasos_hookspecs import Checkpoint, EngineLimits, Row, UnsupportedModel, as_float32
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 torch.set_num_threads(1)
@@ -258,6 +258,19 @@ def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> boo
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_loaders_that_read_the_decoder_see_the_same_as_in_the_folder(name: str, made: Any) -> None:
+    """``DecoderConfig`` of the file is that of the folder, and is refused where that is."""
+    _, folder, file = made(name)
+    try:
+        wanted = open_checkpoint(folder).decoder
+    except UnsupportedModel:
+        with pytest.raises(UnsupportedModel):
+            _ = open_checkpoint(file).decoder
+    else:
+        assert open_checkpoint(file).decoder == wanted
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_the_torch_loader_computes_what_transformers_computes_of_the_folder(name: str, made: Any, tmp_path: Path) -> None:
     model, _, file = made(name)
     tokens = prompt(60)
@@ -334,6 +347,28 @@ def test_llama_cpp_reads_the_tokenizer_that_was_written(made: Any, llama_cpp_mod
     for text in ("Hello, world 123", "  two\n\nlines", "今天天气很好"):
         assert peer.tokenize(text.encode(), add_bos=False, special=False) == own.encode(text, special=False)
     assert (peer.token_bos(), peer.token_eos()) == (256, 257)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", TYPES)
+def test_llama_cpp_decodes_every_type_to_the_weights_that_we_read(kind: str, tmp_path: Path, llama_cpp_model: Any) -> None:
+    """The bound leaves room for llama.cpp's 8-bit activations, and none for a scale or a code out of place."""
+    torch.manual_seed(1)
+    sizes = {**_SIZES, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes), attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2.0)
+    model.save_pretrained(tmp_path / "model")
+    byte_level_tokenizer(tmp_path / "model")
+    write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "x.gguf", kind)
+    found = open_checkpoint(tmp_path / "x.gguf")
+    model.load_state_dict({name: torch.from_numpy(as_float32(found.tensor(name)).copy()) for name in found.names()})
+    tokens = prompt(40)
+    peer = llama_cpp_model(tmp_path / "x.gguf")
+    peer.eval(tokens)
+    assert apart(np.array(peer._scores), expected(model, tokens)) < 0.03
 
 
 @pytest.mark.peer

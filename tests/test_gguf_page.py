@@ -24,6 +24,11 @@ def test_the_table_of_architectures_is_that_of_the_code() -> None:
     assert listed == {(family.arch, family.model_type) for family in FAMILIES}
 
 
+def test_windows_that_llama_cpp_leaves_out_are_told() -> None:
+    told = {re.findall(r"`([\w-]+)`", row[1])[0] for row in table("Architectures") if "window" in row[2]}
+    assert told == {family.model_type for family in FAMILIES if family.unwindowed}
+
+
 def test_the_table_of_types_is_that_of_the_code() -> None:
     rows = {name: row for row in table("Types") for name in re.findall(r"`(\w+)`", row[0])}
     assert set(rows) == {kind.name for kind in (*FLOATS, *NUMBERS, *BLOCK_TYPES, *GRIDS)}

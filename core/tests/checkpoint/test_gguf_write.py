@@ -142,6 +142,13 @@ def test_columns_that_blocks_do_not_divide_take_a_smaller_block_and_a_note_says_
     assert any("F16" in note for note in written.notes)
 
 
+def test_a_window_that_llama_cpp_leaves_out_is_noted(tmp_path: Path, saved: Saved) -> None:
+    noted = write_gguf(open_checkpoint(saved("mistral", sliding_window=9)), tmp_path / "a.gguf", "f32").notes
+    assert any("without its window of 9 tokens" in note for note in noted)
+    wide = write_gguf(open_checkpoint(saved("mistral", sliding_window=4096)), tmp_path / "b.gguf", "f32").notes
+    assert not any("window" in note for note in wide)
+
+
 def test_a_gguf_file_is_written_again_with_its_codes_its_tokenizer_and_its_licence(
     tmp_path: Path, tiny_model: Any, write_gguf: Any
 ) -> None:

@@ -33,9 +33,7 @@ _ALIASES: Final = {"num_experts": "num_local_experts", "num_local_experts": "num
 
 #: Keys of a config that change what a model computes without a family here having them: one that is set is not written over silently.
 _COMPUTED: Final = (
-    "rope_interleaved", "attn_config.softmax_scale", "attn_config.prefix_lm", "head_dims", "num_nextn_predict_layers",
-    "use_bidirectional_attention", "use_sliding_window", "attention_multiplier", "embedding_multiplier", "residual_multiplier",
-    "logits_scaling", "logit_scale", "attn_logit_softcapping", "final_logit_softcapping", "clip_qkv", "n_inner", "mup",
+    "attn_config.softmax_scale", "attn_config.prefix_lm", "use_bidirectional_attention", "use_sliding_window", "num_nextn_predict_layers",
 )  # fmt: skip
 
 #: Keys that are compared in a form of their own, or say nothing of what a model computes.

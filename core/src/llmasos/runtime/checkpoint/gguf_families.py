@@ -146,6 +146,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         arch="llama", model_type="mixtral", architecture="MixtralForCausalLM", marks=("ffn_gate_exps.weight",),
         modules=(*_LLAMA_ROTATED, *_MIXTRAL), fields=(*_EXPERT_COUNTS, _WINDOW), fixed=_SILU, epsilon=1e-5, head_dim=True, theta=1e6,
+        unwindowed=True,
     ),
     Family(
         arch="llama", model_type="llama", architecture="LlamaForCausalLM",
@@ -154,7 +155,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     Family(
         arch="llama", model_type="mistral", architecture="MistralForCausalLM", modules=_LLAMA_ROTATED,
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=_SILU, head_dim=True,
-        defaults={"num_key_value_heads": 8},
+        defaults={"num_key_value_heads": 8}, unwindowed=True,
     ),
     Family(arch="qwen2", model_type="qwen2", architecture="Qwen2ForCausalLM", modules=_LLAMA, fixed=_SILU, head_dim=True),
     Family(
@@ -221,13 +222,14 @@ FAMILIES: Final[tuple[Family, ...]] = (
         ),
         # 0 stands for no window: a file without the key was made before windows were told.
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=None, off=0),), fixed=_SILU, epsilon=1e-5, partial=1.0,
+        unwindowed=True,
     ),
     Family(
         arch="phimoe", model_type="phimoe", architecture="PhimoeForCausalLM",
         modules=(*_with(_LLAMA, without=_GATED), *_MIXTRAL),
         fields=(*_EXPERT_COUNTS, Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=None, off=0)),
         fixed=_SILU, present={"attention_bias": "attn_q.bias", "lm_head_bias": "output.bias"}, epsilon=1e-5, theta=1e6,
-        defaults={"num_key_value_heads": 8},
+        defaults={"num_key_value_heads": 8}, unwindowed=True,
     ),
     Family(
         arch="granite", model_type="granite", architecture="GraniteForCausalLM",
@@ -294,7 +296,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         arch="starcoder2", model_type="starcoder2", architecture="Starcoder2ForCausalLM",
         modules=_modules(_TOP, "model.layers.{}", f"{_ATTENTION} {_NORMS} mlp.c_fc mlp.c_proj"), fields=(_WINDOW,),
         fixed={"hidden_act": "gelu_pytorch_tanh"}, present={"use_bias": "attn_q.bias"}, norm="norm_epsilon", rms=False, epsilon=1e-5,
-        tied=True, defaults={"num_key_value_heads": 2},
+        tied=True, defaults={"num_key_value_heads": 2}, unwindowed=True,
     ),
     Family(
         arch="stablelm", model_type="stablelm", architecture="StableLmForCausalLM",
@@ -355,7 +357,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         arch="exaone4", model_type="exaone4", architecture="Exaone4ForCausalLM",
         modules=(*_with(_LLAMA, without="input_layernorm"), *_POST_NORMS, *_QK_NORMS),
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, off=0),), fixed=_SILU, epsilon=1e-5, head_dim=True,
-        windows=4,
+        windows=4, unwindowed=True,
     ),
     Family(
         arch="gpt-oss", model_type="gpt_oss", architecture="GptOssForCausalLM", modules=(*_with(_LLAMA, without=_GATED), *_GPT_OSS),

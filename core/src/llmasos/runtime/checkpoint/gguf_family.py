@@ -86,6 +86,7 @@ class Family:
         yarn: what YaRN scaling has in this family besides what a file says.
         written: metadata that says a size once more -> the size's common name.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
+        unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
         tied: whether the head is the embedding's where the config is silent.
         defaults: what transformers takes for common keys that a config leaves out.
     """
@@ -114,6 +115,7 @@ class Family:
     yarn: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     written: Mapping[str, str] = attrs.field(factory=dict, converter=_frozen)
     marks: tuple[str, ...] = ()
+    unwindowed: bool = False
     tied: bool = False
     defaults: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 

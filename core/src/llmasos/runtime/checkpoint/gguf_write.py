@@ -119,7 +119,7 @@ def write_gguf(
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.kind.name] = counts.get(entry.kind.name, 0) + 1
-    notes += _notes(entries, chosen)
+    notes += [*_window_note(checkpoint, family, sizes), *_notes(entries, chosen)]
     return GGUFExport(path=output, size=size, type=kind, architecture=family.arch, tensors=counts, tokenizer=tokenizer, notes=tuple(notes))
 
 
@@ -286,6 +286,15 @@ def _fill(checkpoint: Checkpoint, file: GGUFFile, part: _Planned, config: Mappin
 
 def _unseen(done: int) -> None:
     """Progress that nobody watches."""
+
+
+def _window_note(checkpoint: Checkpoint, family: Family, sizes: Mapping[str, Any]) -> list[str]:
+    """What llama.cpp will do otherwise of a model whose window ends within its context."""
+    default = next((field.default for field in family.fields if field.name == "sliding_window"), None)
+    window = checkpoint.config.get("sliding_window", default)
+    if not family.unwindowed or not isinstance(window, int) or not 0 < window < sizes["max_position_embeddings"]:
+        return []
+    return [f"llama.cpp computes {family.model_type} without its window of {window} tokens: longer texts differ there."]
 
 
 def _notes(entries: list[Entry], wanted: GGMLQuantizationType) -> list[str]:
