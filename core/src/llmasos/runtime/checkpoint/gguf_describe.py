@@ -29,7 +29,7 @@ _SIZES: Final = {
 _STORED: Final = {"count": np.uint32, "number": np.float32, "whole": np.float32, "flag": bool}
 
 #: Names that transformers has for one thing.
-_ALIASES: Final = {"num_experts": "num_local_experts", "num_local_experts": "num_experts", "rms_norm_eps": "norm_eps"}
+_ALIASES: Final = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
 
 #: Keys of a config that change what a model computes without a family here having them: one that is set is not written over silently.
 _COMPUTED: Final = (
@@ -177,7 +177,9 @@ def _window(config: Mapping[str, Any], family: Family) -> Any:
 def _layer_types(config: Mapping[str, Any], family: Family, layers: int, window: Any, where: str) -> list[Any]:
     found = config.get("layer_types")
     if found is None:
-        local = [window is not None and (layer + 1) % family.windows != 0 for layer in range(layers)]
+        period = config.get("sliding_window_pattern")
+        period = period if isinstance(period, int) and period > 0 else family.windows
+        local = [window is not None and (layer + 1) % period != 0 for layer in range(layers)]
         return ["sliding_attention" if each else "full_attention" for each in local]
     if not isinstance(found, list) or len(found) != layers:
         raise CheckpointError(f"{where} has no list of {layers} layer_types; mend it.")
