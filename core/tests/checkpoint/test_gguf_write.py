@@ -21,7 +21,7 @@ from llmasos.runtime.checkpoint.gguf_vocabulary import pre_name
 from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
 from llmasos.runtime.tokenizer.pieces import SPELLING
 from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
-from llmasos_hookspecs import CheckpointError, RequestError, UnsupportedModel, as_float32
+from llmasos_hookspecs import CheckpointError, LLMasOSError, RequestError, UnsupportedModel, as_float32
 
 Saved = Callable[..., Path]
 
@@ -350,6 +350,22 @@ class TestHostile:
         (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
         with pytest.raises(CheckpointError, match=r"num_hidden_layers = .*, and the checkpoint holds 21 tensors"):
             open_checkpoint(folder)
+
+    @pytest.mark.parametrize("value", ["x", {"rope_type": 5}, 1e300])
+    @pytest.mark.parametrize("kind", ["gemma3_text", "gpt_oss"])
+    def test_a_value_of_the_wrong_kind_is_one_sentence(self, kind: str, value: Any, tmp_path: Path, saved: Saved) -> None:
+        """Each key of a config in turn: what can be written is, what cannot is refused."""
+        folder = saved(kind, num_hidden_layers=1, **({"num_local_experts": 2} if kind == "gpt_oss" else {}))
+        config = json.loads((folder / "config.json").read_text())
+        said = []
+        for key in config:
+            (folder / "config.json").write_text(json.dumps({**config, key: value}))
+            try:
+                write_gguf(open_checkpoint(folder), tmp_path / "x.gguf", "f32", force=True)
+            except LLMasOSError as error:
+                said.append(str(error))
+        assert len(said) > 8
+        assert [text for text in said if not text.endswith(".") or len(text) > 2000] == []
 
     def test_more_experts_than_any_model_has(self, tmp_path: Path) -> None:
         writer = gguf.GGUFWriter(tmp_path / "x.gguf", "olmoe")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
+from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.gguf_config import MAX_LAYERS
 from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
@@ -26,7 +27,7 @@ _SIZES: Final = {
 }
 
 #: How the kinds of a ``Field`` are stored.
-_STORED: Final = {"count": np.uint32, "number": np.float32, "whole": np.float32, "flag": bool}
+_STORED: Final[Mapping[str, Callable[[Any], Any]]] = {"count": np.uint32, "number": meta.stored, "whole": meta.stored, "flag": bool}
 
 #: Names that transformers has for one thing.
 _ALIASES: Final = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
@@ -105,6 +106,8 @@ def metadata_of(
     if family.head_dim:
         found[Keys.Attention.KEY_LENGTH] = found[Keys.Attention.VALUE_LENGTH] = np.uint32(sizes["head_dim"])
     epsilon = config.get(family.norm, family.epsilon) if family.norm else family.epsilon
+    if not isinstance(epsilon, (int, float)) or not 0 <= epsilon < 1:
+        raise CheckpointError(f"{where} has {family.norm} = {_short(epsilon)}, and a small number is needed; mend it.")
     found[Keys.Attention.LAYERNORM_RMS_EPS if family.rms else Keys.Attention.LAYERNORM_EPS] = np.float32(epsilon)
     for field in family.fields:
         value = _value(config, field, where)
@@ -263,7 +266,10 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(_equal(a, b) for a, b in zip(one, other, strict=True))
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other))
-    return bool(np.float32(one) == np.float32(other)) if numbers else one == other
+    if not numbers:
+        return bool(one == other)
+    with np.errstate(over="ignore"):
+        return bool(np.float32(one) == np.float32(other))
 
 
 def _short(value: Any) -> str:

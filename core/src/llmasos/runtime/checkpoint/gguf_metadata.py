@@ -96,6 +96,13 @@ def shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def stored(value: float) -> np.float32:
+    """A number as the file has it. Raises ``ValueError`` where float32 cannot hold it."""
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{value} is no number that float32 holds")
+    return np.float32(value)
+
+
 def _wrong(header: GGUFHeader, key: str, expected: str) -> CheckpointError:
     found = header.metadata.get(key)
     shown = "nothing" if found is None else "an array" if hasattr(found, "__len__") and not isinstance(found, str) else str(found)[:40]

@@ -100,9 +100,9 @@ def write_rope(
     """
     arch = family.arch
     rotated = int(head_dim * rope.share)
-    found: dict[str, Any] = {Keys.Rope.DIMENSION_COUNT: np.uint32(rotated), Keys.Rope.FREQ_BASE: np.float32(rope.theta)}
+    found: dict[str, Any] = {Keys.Rope.DIMENSION_COUNT: np.uint32(rotated), Keys.Rope.FREQ_BASE: meta.stored(rope.theta)}
     if rope.local_theta is not None:
-        found[Keys.Rope.FREQ_BASE_SWA] = np.float32(rope.local_theta)
+        found[Keys.Rope.FREQ_BASE_SWA] = meta.stored(rope.local_theta)
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     if rope.scaling is not None:
         more, tensors = _write_scaling(rope, rotated, context, original)
@@ -118,11 +118,11 @@ def _write_scaling(
     kind, factor = scaling["rope_type"], float(scaling.get("factor") or 1.0)
     before = scaling.get("original_max_position_embeddings") or original
     if kind == "linear":
-        return {Keys.Rope.SCALING_TYPE: "linear", Keys.Rope.SCALING_FACTOR: np.float32(factor)}, {}
+        return {Keys.Rope.SCALING_TYPE: "linear", Keys.Rope.SCALING_FACTOR: meta.stored(factor)}, {}
     if kind == "yarn":
-        found: dict[str, Any] = {Keys.Rope.SCALING_TYPE: "yarn", Keys.Rope.SCALING_FACTOR: np.float32(factor)}
+        found: dict[str, Any] = {Keys.Rope.SCALING_TYPE: "yarn", Keys.Rope.SCALING_FACTOR: meta.stored(factor)}
         found[Keys.Rope.SCALING_ORIG_CTX_LEN] = np.uint32(before or context)
-        return found | {key: np.float32(scaling[name]) for name, key in _YARN.items() if name in scaling}, {}
+        return found | {key: meta.stored(scaling[name]) for name, key in _YARN.items() if name in scaling}, {}
     if kind == "llama3":
         return {}, {"rope_freqs.weight": llama3_divisors(scaling, rope.theta, rotated)}
     if kind == "longrope" and "attention_factor" not in scaling and before:
@@ -131,7 +131,7 @@ def _write_scaling(
         return {
             Keys.Rope.SCALING_TYPE: "longrope",
             Keys.Rope.SCALING_ORIG_CTX_LEN: np.uint32(before),
-            Keys.Rope.SCALING_ATTN_FACTOR: np.float32(attention),
+            Keys.Rope.SCALING_ATTN_FACTOR: meta.stored(attention),
         }, tensors
     raise UnsupportedModel(f"config.json has rope scaling {kind!r} in a form that GGUF has none for; export to another format.")
 
@@ -185,6 +185,8 @@ def llama3_divisors(scaling: Mapping[str, Any], theta: float, rotated: int) -> n
     low, high = float(scaling.get("low_freq_factor", 1.0)), float(scaling.get("high_freq_factor", 4.0))
     if high == low:
         raise CheckpointError("config.json has a rope scaling 'llama3' with equal low_freq_factor and high_freq_factor; mend it.")
+    if not 0 < theta < 1e30:
+        raise CheckpointError(f"config.json has rope_theta = {theta}, which no model has; mend it.")
     wavelengths = 2 * np.pi * theta ** (np.arange(rotated // 2) * 2 / rotated)
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)

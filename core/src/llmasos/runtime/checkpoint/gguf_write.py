@@ -102,10 +102,11 @@ def write_gguf(
         raise UnsupportedModel(f"{checkpoint.path} is a {checkpoint.format} export, from which no GGUF can be written.")
     where = str(checkpoint.path)
     family = family_for(checkpoint.config, where)
-    table, sizes = name_table(family), sizes_of(checkpoint.config, family, where)
+    with _right_kinds(where):
+        table, sizes = name_table(family), sizes_of(checkpoint.config, family, where)
+        described, extra = metadata_of(checkpoint.config, family, sizes, where)
     planned = _plan(checkpoint, table, sizes, chosen)
     metadata, tokenizer, notes = _metadata(checkpoint, family, planned, file_type)
-    described, extra = metadata_of(checkpoint.config, family, sizes, where)
     metadata |= described
     entries = [*(Entry(name, _F32, array.shape) for name, array in extra.items()), *(e for part in planned for e in part.entries)]
     with _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
@@ -260,8 +261,10 @@ def _name(checkpoint: Checkpoint) -> str:
 
 def _check(checkpoint: Checkpoint, partial: Path, planned: list[_Planned], family: Family, sizes: Mapping[str, Any]) -> None:
     """Read the file's header back: it must describe the model that it was written from."""
-    found = GGUFCheckpoint(partial)
-    check_same(checkpoint.config, found.config, family, sizes, str(checkpoint.path))
+    where = str(checkpoint.path)
+    with _right_kinds(where):
+        found = GGUFCheckpoint(partial)
+        check_same(checkpoint.config, found.config, family, sizes, where)
     for part in planned:
         for name in part.names:
             if found.shape(name) != tuple(checkpoint.shape(name)):
@@ -309,6 +312,17 @@ def _notes(entries: list[Entry], wanted: GGMLQuantizationType) -> list[str]:
         block = GGML_QUANT_SIZES[wanted][0]
         notes.append(f"{len(rest)} matrices are {kinds}, since blocks of {block} do not divide their columns ({rest[0].name}).")
     return notes
+
+
+@contextmanager
+def _right_kinds(where: str) -> Iterator[None]:
+    """One sentence for a value of a config that is of a type that no config has."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError, ZeroDivisionError, RecursionError) as error:
+        raise CheckpointError(
+            f"{where} holds a value of the wrong kind in its config ({str(error)[:80]}); get the checkpoint again."
+        ) from error
 
 
 @contextmanager
