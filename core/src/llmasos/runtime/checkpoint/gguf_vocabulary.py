@@ -58,7 +58,7 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
         whole_words = bool(data["model"].get("ignore_merges"))
         # Where nothing merges every byte is a token, wherever the text is cut.
         cut_anyhow = not merges and not whole_words
-        found[Keys.Tokenizer.PRE] = _ANY_CUT if cut_anyhow else pre_name(backend.pre_tokenizer, whole_words, where)
+        found[Keys.Tokenizer.PRE] = _ANY_CUT if cut_anyhow else pre_name(backend, whole_words, where)
         found[Keys.Tokenizer.MERGES] = merges
     else:
         found[Keys.Tokenizer.PRE] = "default"
@@ -86,25 +86,33 @@ def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: np.uint32(value) for key, value in found.items() if isinstance(value, int) and 0 <= value < 2**31}
 
 
-def pre_name(pre_tokenizer: PreTokenizer | None, ignore_merges: bool, where: str) -> str:
-    """The ``tokenizer.ggml.pre`` that cuts text as this pre-tokenizer does; found by what they do with texts that tell them apart.
+def pre_name(backend: Backend, ignore_merges: bool, where: str) -> str:
+    """The ``tokenizer.ggml.pre`` that cuts text as this tokenizer does; found by what they do with texts that tell them apart.
+
+    A name that also composes characters and takes whole words as this does goes before one that only cuts alike.
 
     Raises:
-        UnsupportedModel: none of those known does.
+        UnsupportedModel: none of those known cuts alike.
     """
     from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
 
-    if pre_tokenizer is not None:
-        wanted = [_cut(pre_tokenizer, text) for text in _PROBES]
-        # llama.cpp's own names first: the later ones of the table are names of single models.
-        for exact in (True, False):
-            for name, known in PRE_TOKENIZERS.items():
-                if name == "default" or (exact and known.ignore_merges != ignore_merges):
-                    continue
-                built = known.build()
-                if all(_cut(built, text) == cut for text, cut in zip(_PROBES, wanted, strict=True)):
-                    return name
-    raise UnsupportedModel(f"{where} cuts text before merging in a way that llama.cpp has no name for; its tokenizer cannot be written.")
+    if backend.pre_tokenizer is None:
+        raise UnsupportedModel(f"{where} merges without cutting text before, for which llama.cpp has no name.")
+    wanted = [_cut(backend.pre_tokenizer, text) for text in _PROBES]
+    composes = "NFC" in repr(backend.normalizer)
+    found: dict[tuple[bool, bool], str] = {}
+    for name, known in PRE_TOKENIZERS.items():
+        alike = (known.ignore_merges == ignore_merges, known.nfc == composes)
+        if name == "default" or alike in found:
+            continue
+        built = known.build()
+        if all(_cut(built, text) == cut for text, cut in zip(_PROBES, wanted, strict=True)):
+            found[alike] = name
+    if not found:
+        raise UnsupportedModel(
+            f"{where} cuts text before merging in a way that llama.cpp does not name; it cannot be written."
+        )
+    return found[max(found)]
 
 
 def _cut(pre_tokenizer: PreTokenizer, text: str) -> list[str]:
