@@ -109,9 +109,7 @@ def pre_name(backend: Backend, ignore_merges: bool, where: str) -> str:
         if all(_cut(built, text) == cut for text, cut in zip(_PROBES, wanted, strict=True)):
             found[alike] = name
     if not found:
-        raise UnsupportedModel(
-            f"{where} cuts text before merging in a way that llama.cpp does not name; it cannot be written."
-        )
+        raise UnsupportedModel(f"{where} cuts text before merging in a way that llama.cpp does not name; it cannot be written.")
     return found[max(found)]
 
 
