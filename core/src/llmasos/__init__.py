@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from llmasos import resources as resources
     from llmasos.acceleration import accelerate as accelerate
     from llmasos.acceleration import evaluate as evaluate
+    from llmasos.exporting import export as export
     from llmasos.model import LanguageModel as LanguageModel
     from llmasos.pipeline import Pipeline as Pipeline
     from llmasos.pipeline import load_model as load_model
@@ -30,11 +31,12 @@ _EXPORTS: Final = {
     "Pipeline": "llmasos.pipeline",
     "accelerate": "llmasos.acceleration",
     "evaluate": "llmasos.acceleration",
+    "export": "llmasos.exporting",
     "load_model": "llmasos.pipeline",
 }
 _MODULES: Final = ("resources",)
 
-__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "accelerate", "evaluate", "load_model", "resources"]
+__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "accelerate", "evaluate", "export", "load_model", "resources"]
 
 
 def __getattr__(name: str) -> Any:

@@ -108,7 +108,7 @@ def test_an_unknown_tensor_name_is_one_clear_sentence(saved: Callable[..., Path]
         ({"config.json": "{", "model.safetensors": ""}, "not valid JSON"),
         ({"config.json": "{}", "model.safetensors": ""}, "is empty"),
         ({"config.json": "{}", "model.safetensors.index.json": "{}"}, "has no weight_map"),
-        ({"a.gguf": "x", "b.gguf": "x"}, "holds 2 GGUF files"),
+        ({"a.gguf": "x", "b.gguf": "x"}, "holds 2 GGUF models"),
         ({"a.gguf": "no header"}, "is no GGUF file"),
         ({"config.json": "{}", "pytorch_model.bin": ""}, "pickle"),
     ],

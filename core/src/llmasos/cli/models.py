@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,6 +113,39 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     except LLMasOSError as error:
         return {"loader": None, "no_loader": str(error)}
     return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}
+
+
+@app.command("export")
+def export(
+    reference: Reference,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    gguf: Annotated[
+        str, typer.Option("--gguf", help="The type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1 or q4_k.")
+    ] = "q8_0",
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+) -> None:
+    """Write a model as one GGUF file, for llama.cpp and what is built on it."""
+    from llmasos.exporting import export as export_model
+
+    written = export_model(reference, output, gguf=gguf, force=force, progress=TerminalSink(quiet=quiet))
+    if as_json:
+        print_json(
+            {
+                "path": str(written.path),
+                "size": written.size,
+                "type": written.type,
+                "architecture": written.architecture,
+                "tensors": dict(written.tensors),
+                "tokenizer": written.tokenizer,
+                "notes": list(written.notes),
+            }
+        )
+        return
+    for note in [] if quiet else written.notes:
+        print_note(note)
+    print_result(f"{written.path}  {in_bytes(written.size)}")
 
 
 @app.command("remove")

@@ -1,4 +1,4 @@
-"""A GGUF file read as a neutral checkpoint."""
+"""A GGUF file, or a split one, read as a neutral checkpoint."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.decoders import read_decoder
-from llmasos.runtime.checkpoint.digest import file_digest
-from llmasos.runtime.checkpoint.gguf_blocks import BLOCK_TYPES, FLOATS, unpack_blocks
+from llmasos.runtime.checkpoint.digest import combined_digest, file_digest
+from llmasos.runtime.checkpoint.gguf_blocks import read_tensor
 from llmasos.runtime.checkpoint.gguf_config import config_of
-from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor, read_header
-from llmasos.runtime.checkpoint.gguf_names import DERIVED, huggingface_name, unpermuted_rows
-from llmasos.runtime.checkpoint.mapped import view
-from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
+from llmasos.runtime.checkpoint.gguf_families import family_of
+from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor
+from llmasos.runtime.checkpoint.gguf_sources import Source, sources_of
+from llmasos.runtime.checkpoint.gguf_split import read_parts
+from llmasos_hookspecs import CheckpointError, DecoderConfig, QuantizedTensor, Tensor, Tokenizer
 
 
 class GGUFCheckpoint:
-    """Implements ``Checkpoint`` for one GGUF file of the architectures llama, mistral, qwen2, qwen3 and gemma2.
+    """Implements ``Checkpoint`` for a GGUF file of an architecture in ``gguf_families``; of a split model any part may be named.
 
-    Quantised matrices keep the file's codes and scales exactly; queries and keys come in Hugging Face's row order, Gemma's
-    norms without the 1 that llama.cpp adds.
+    Quantised matrices keep the file's codes and scales exactly where their type has a uniform grid; those of other types are float32.
+    Names, the order of rows, norms and experts are Hugging Face's.
 
     Raises:
-        CheckpointError: the file is missing, truncated or damaged.
+        CheckpointError: the file or a part is missing, truncated or damaged, or lies outside the folder.
         UnsupportedModel: its architecture, or the type or name of a tensor, is not one that is read.
     """
 
@@ -36,38 +33,39 @@ class GGUFCheckpoint:
     manifest: Mapping[str, Any] = {}
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.header: GGUFHeader = read_header(path)
+        self.header: GGUFHeader
+        self.header, self._files = read_parts(path)
+        self.path = self._files[0]
         self.config: Mapping[str, Any] = config_of(self.header)
-        self._tensors = _by_name(self.header, self.config["model_type"])
-        self._permuted = _permuted_heads(self.header, self.config, self._tensors)
+        self._sources: Mapping[str, Source] = sources_of(self.header, family_of(self.header), self.config)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file."""
-        return file_digest(self.path)
+        """SHA-256 of the file, or of the names and digests of all parts."""
+        if len(self._files) == 1:
+            return file_digest(self.path)
+        return combined_digest(self.path.parent, [file.name for file in self._files])
 
     @cached_property
     def decoder(self) -> DecoderConfig:
         return read_decoder(self.config, str(self.path))
 
     def names(self) -> Sequence[str]:
-        return list(self._tensors)
+        return list(self._sources)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._find(name).shape
 
     def tensor(self, name: str) -> Tensor:
-        stored = self._find(name)
-        raw = self.header.data[stored.start : stored.start + stored.nbytes]
-        if (heads := self._permuted.get(name)) is not None:
-            # On the stored bytes of whole rows, so that codes and scales move together.
-            raw = raw.reshape(stored.shape[0], -1)[unpermuted_rows(stored.shape[0], heads)].reshape(-1)
-        if stored.kind in FLOATS:
-            return self._floats(name, stored, raw)
-        if len(stored.shape) == 1:
-            return unpack_blocks(raw, stored.kind, 1, stored.shape[0]).dequantize().reshape(-1)
-        return unpack_blocks(raw, stored.kind, stored.shape[0], stored.shape[1])
+        source = self._find(name)
+        parts = [self._part(source, tensor) for tensor in source.tensors]
+        try:
+            found = source.layout.read(parts, self.config)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path} holds {source.tensors[0].name!r} in a shape that does not fit ({error}).") from error
+        if not isinstance(found, QuantizedTensor):
+            found.flags.writeable = False
+        return found
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
@@ -78,47 +76,21 @@ class GGUFCheckpoint:
 
         return tokenizer_from_gguf(self.header)
 
-    def _find(self, name: str) -> GGUFTensor:
+    def _find(self, name: str) -> Source:
         try:
-            return self._tensors[name]
+            return self._sources[name]
         except KeyError:
             raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().") from None
 
-    def _floats(self, name: str, stored: GGUFTensor, raw: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        array: npt.NDArray[Any] = view(raw, 0, raw.size, FLOATS[stored.kind], stored.shape)
-        if self.config["model_type"] == "gemma2" and name.endswith("norm.weight"):
-            return array.astype(np.float32) - np.float32(1)
-        array.flags.writeable = False
-        return array
-
-
-def _by_name(header: GGUFHeader, model_type: str) -> dict[str, GGUFTensor]:
-    found: dict[str, GGUFTensor] = {}
-    for tensor in header.tensors:
-        if tensor.name in DERIVED:
-            continue
-        name = huggingface_name(tensor.name, model_type)
-        if name is None or len(tensor.shape) > 2:
-            raise UnsupportedModel(f"{header.path} holds the tensor {tensor.name[:80]!r}, which a {model_type} decoder does not have.")
-        if tensor.kind not in FLOATS and tensor.kind not in BLOCK_TYPES:
-            known = ", ".join(kind.name for kind in (*FLOATS, *BLOCK_TYPES))
-            raise UnsupportedModel(f"{header.path} holds {tensor.name!r} as {tensor.kind.name}, and the types read are {known}.")
-        if name in found:
-            raise CheckpointError(f"{header.path} holds two tensors for {name}; get it again.")
-        found[name] = tensor
-    return found
-
-
-def _permuted_heads(header: GGUFHeader, config: Mapping[str, Any], tensors: Mapping[str, GGUFTensor]) -> dict[str, int]:
-    """Name -> heads of every q and k whose rows llama.cpp has reordered."""
-    if meta.architecture(header) not in ("llama", "mistral"):
-        return {}
-    parts = {"self_attn.q_proj": config["num_attention_heads"], "self_attn.k_proj": config["num_key_value_heads"]}
-    found = {}
-    for name, tensor in tensors.items():
-        heads = parts.get(".".join(name.split(".")[3:5]))
-        if heads is not None:
-            if tensor.shape[0] % (2 * heads):
-                raise CheckpointError(f"{header.path} gives {tensor.name!r} {tensor.shape[0]} rows, which {heads} heads cannot share.")
-            found[name] = heads
-    return found
+    def _part(self, source: Source, tensor: GGUFTensor) -> Tensor:
+        """The tensor, or the rows or the expert of it that the source takes."""
+        raw = self.header.raw(tensor)
+        if source.rows is not None:
+            start, stop = source.rows
+            width = tensor.nbytes // tensor.shape[0]
+            return read_tensor(raw[start * width : stop * width], tensor.kind, (stop - start, *tensor.shape[1:]))
+        if source.expert is not None:
+            size = tensor.nbytes // tensor.shape[0]
+            start = source.expert * size
+            return read_tensor(raw[start : start + size], tensor.kind, tensor.shape[1:])
+        return read_tensor(raw, tensor.kind, tensor.shape)

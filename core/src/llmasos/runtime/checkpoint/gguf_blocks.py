@@ -1,12 +1,14 @@
-"""The block types of GGUF as codes, scales and offsets, exactly.
+"""The types of GGUF's tensors, exactly: uniform blocks as codes, scales and offsets, all others as float32.
 
 Each ``w = scale * (code - zero)`` or ``w = scale * code + minimum``; what a K-quant stores as a 6-bit scale of a float16 scale
 becomes the float32 product that its dequantisation multiplies by, so nothing is rounded. Layouts: ggml-common.h and
-ggml-quants.c of llama.cpp; ``gguf.quants`` dequantises the same blocks and is what the tests compare with.
+ggml-quants.c of llama.cpp; ``gguf.quants`` dequantises the same blocks and is what the tests compare with. The codes of the other types
+(IQ1 to IQ4, MXFP4, NVFP4) name points of a grid that is not uniform; ``gguf.quants`` makes float32 of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -15,8 +17,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
 
-from llmasos_hookspecs import QuantizedTensor
+from llmasos.runtime.checkpoint.mapped import view
+from llmasos_hookspecs import QuantizedTensor, Tensor
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -28,16 +32,32 @@ FLOATS: Final[Mapping[GGMLQuantizationType, np.dtype[Any]]] = {
     GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
 }
 
+#: Types of plain numbers that no weight is computed in; they are read as float32.
+NUMBERS: Final[Mapping[GGMLQuantizationType, np.dtype[Any]]] = {
+    GGMLQuantizationType.F64: np.dtype(np.float64),
+    GGMLQuantizationType.I8: np.dtype(np.int8),
+    GGMLQuantizationType.I16: np.dtype(np.int16),
+    GGMLQuantizationType.I32: np.dtype(np.int32),
+    GGMLQuantizationType.I64: np.dtype(np.int64),
+}
+
+#: Types whose codes name points of a grid that is not uniform.
+GRIDS: Final = tuple(
+    GGMLQuantizationType[name]
+    for name in ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"]
+)
+
 _SUPER = 256
 
 
 @attrs.frozen
 class _Blocks:
-    """Codes [blocks, elements a block] with float32 scales and minimums [blocks, groups a block]."""
+    """Codes [blocks, elements a block] with float32 scales and minimums, or zeros, [blocks, groups a block]."""
 
     codes: Bytes
     scales: Floats
     minimums: Floats | None = None
+    zeros: Bytes | None = None
 
 
 @attrs.frozen
@@ -47,6 +67,23 @@ class BlockType:
     bits: int
     group: int
     read: Callable[[Bytes], _Blocks]
+
+
+def read_tensor(raw: Bytes, kind: GGMLQuantizationType, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of any type that is read.
+
+    Matrices of a uniform block type keep their codes; what else is quantised is dequantised to float32, as are stacks of matrices.
+    """
+    if kind in FLOATS:
+        return view(raw, 0, raw.size, FLOATS[kind], shape)
+    if kind in NUMBERS:
+        return view(raw, 0, raw.size, NUMBERS[kind], shape).astype(np.float32)
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    if kind not in BLOCK_TYPES:
+        found: Floats = dequantize(raw.reshape(rows, -1), kind).reshape(shape)
+        return found
+    blocks = unpack_blocks(raw, kind, rows, columns)
+    return blocks if len(shape) == 2 else blocks.dequantize().reshape(shape)
 
 
 def unpack_blocks(raw: Bytes, kind: GGMLQuantizationType, rows: int, columns: int) -> QuantizedTensor:
@@ -60,6 +97,7 @@ def unpack_blocks(raw: Bytes, kind: GGMLQuantizationType, rows: int, columns: in
         bits=form.bits,
         group=form.group,
         minimums=None if blocks.minimums is None else blocks.minimums.reshape(rows, -1),
+        zeros=None if blocks.zeros is None else blocks.zeros.reshape(rows, -1),
     )
 
 
@@ -158,7 +196,29 @@ def _q6_k(blocks: Bytes) -> _Blocks:
     return _Blocks(codes, _half(blocks, 208) * scales)
 
 
-#: The quantised types that are read.
+def _tq2_0(blocks: Bytes) -> _Blocks:
+    return _ternary(_shifted(blocks[:, :64], 32, 2), _half(blocks, 64))
+
+
+def _tq1_0(blocks: Bytes) -> _Blocks:
+    # Five digits of base 3 a byte, as a fraction of 256 whose first digit the product with 3 pushes out; four in the last four bytes.
+    first, second, last = blocks[:, :32], blocks[:, 32:48], blocks[:, 48:52]
+    parts = [_digits(part, count).reshape(len(blocks), -1) for part, count in ((first, 5), (second, 5), (last, 4))]
+    return _ternary(np.concatenate(parts, axis=1), _half(blocks, 52))
+
+
+def _digits(packed: Bytes, count: int) -> Bytes:
+    """[blocks, n] bytes as ``count`` digits of base 3 each: [blocks, count, n]."""
+    powers = np.array([1, 3, 9, 27, 81][:count], np.uint8).reshape(1, -1, 1)
+    return ((np.multiply(packed[:, None], powers).astype(np.uint16) * 3) >> 8).astype(np.uint8)
+
+
+def _ternary(codes: Bytes, scales: Floats) -> _Blocks:
+    """Codes 0, 1 and 2 for -1, 0 and 1."""
+    return _Blocks(codes, scales, zeros=np.ones(scales.shape, np.uint8))
+
+
+#: The quantised types whose codes are kept.
 BLOCK_TYPES: Final[Mapping[GGMLQuantizationType, BlockType]] = {
     GGMLQuantizationType.Q8_0: BlockType(8, 32, _q8_0),
     GGMLQuantizationType.Q4_0: BlockType(4, 32, _q4_0),
@@ -170,4 +230,9 @@ BLOCK_TYPES: Final[Mapping[GGMLQuantizationType, BlockType]] = {
     GGMLQuantizationType.Q4_K: BlockType(4, 32, _q4_k),
     GGMLQuantizationType.Q5_K: BlockType(5, 32, _q5_k),
     GGMLQuantizationType.Q6_K: BlockType(6, 16, _q6_k),
+    GGMLQuantizationType.TQ1_0: BlockType(2, 256, _tq1_0),
+    GGMLQuantizationType.TQ2_0: BlockType(2, 256, _tq2_0),
 }
+
+#: All types that are read.
+READABLE: Final = (*FLOATS, *NUMBERS, *BLOCK_TYPES, *GRIDS)

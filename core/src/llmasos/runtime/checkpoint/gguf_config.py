@@ -2,89 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-from gguf.constants import GGMLQuantizationType
+from gguf.constants import GGMLQuantizationType, Keys
 
 from llmasos.runtime.checkpoint import gguf_metadata as meta
+from llmasos.runtime.checkpoint.gguf_families import family_of
+from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
-from llmasos_hookspecs import UnsupportedModel
-
-#: ``model_type`` -> the class that transformers loads it with.
-CLASSES: Final[Mapping[str, str]] = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "gemma2": "Gemma2ForCausalLM",
-}
+from llmasos.runtime.checkpoint.gguf_rope import read_rope
+from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer
 #: ends with them; llama.cpp finds them by their text as well.
 _END_OF_TURN: Final = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>"})
 
-#: Gemma 2 with this many layers (27B) scales its queries by the width a head would have if heads shared the hidden size.
-_GEMMA2_27B_LAYERS: Final = 46
+#: Gemma 2 and 3 with this many layers (27B) scale their queries by the width a head would have if heads shared the hidden size.
+_27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
+
+#: More layers than any model has: a number that is expanded into a list for each layer is held against it first.
+MAX_LAYERS: Final = 4096
 
 
 def config_of(header: GGUFHeader) -> dict[str, Any]:
     """The config of the model in a GGUF file.
 
     Raises:
-        UnsupportedModel: the architecture is none of llama, mistral, qwen2, qwen3 and gemma2, or part of a head is rotated only.
+        UnsupportedModel: the architecture is not in the table of families, or heads are of a form that it does not have.
         CheckpointError: a size is missing or impossible.
     """
-    arch = meta.architecture(header)
-    kind = _model_type(header, arch)
-    hidden, heads = meta.count(header, f"{arch}.embedding_length"), meta.count(header, f"{arch}.attention.head_count")
-    head_dim = _head_dim(header, arch, hidden, heads)
-    tensors = {tensor.name: tensor for tensor in header.tensors}
+    family = family_of(header)
+    arch, sizes = family.arch, _sizes(header, family)
+    head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"])
+    tensors = {tensor.name for tensor in header.tensors}
     config: dict[str, Any] = {
-        "architectures": [CLASSES[kind]],
-        "model_type": kind,
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         "vocab_size": _vocab_size(header, arch),
-        "hidden_size": hidden,
-        "intermediate_size": meta.count(header, f"{arch}.feed_forward_length"),
-        "num_hidden_layers": meta.count(header, f"{arch}.block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": meta.count(header, f"{arch}.attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "max_position_embeddings": meta.count(header, f"{arch}.context_length", 2048),
-        "rms_norm_eps": _shortest(meta.number(header, f"{arch}.attention.layer_norm_rms_epsilon", 1e-6)),
-        "rope_theta": _shortest(meta.number(header, f"{arch}.rope.freq_base", 10000.0)),
+        **{family.key(name): value for name, value in sizes.items()},
         "tie_word_embeddings": "output.weight" not in tensors,
         "bos_token_id": meta.token_id(header, "tokenizer.ggml.bos_token_id"),
         "eos_token_id": _eos(header),
         "pad_token_id": meta.token_id(header, "tokenizer.ggml.padding_token_id"),
         "dtype": _dtype(header),
     }
-    scaling = _rope_scaling(header, arch, config)
-    if scaling is not None:
-        config["rope_scaling"] = scaling
-    if kind == "gemma2":
-        config |= _gemma2(header, arch, config)
-    else:
-        config["hidden_act"] = "silu"
-        config["attention_bias"] = "blk.0.attn_q.bias" in tensors and kind != "qwen2"
-        if kind == "llama":
-            config["mlp_bias"] = "blk.0.ffn_gate.bias" in tensors
-        if kind == "mistral":
-            # llama.cpp runs these with full attention, whatever window the file mentions.
-            config["sliding_window"] = None
-    return config
+    if family.head_dim:
+        config["head_dim"] = head_dim
+    if family.norm:
+        key = Keys.Attention.LAYERNORM_RMS_EPS if family.rms else Keys.Attention.LAYERNORM_EPS
+        config[family.norm] = meta.shortest(meta.number(header, key.format(arch=arch), family.epsilon))
+    for name, value in family.fixed.items():
+        _put(config, name, value)
+    for name, mark in family.present.items():
+        config[name] = mark in tensors or f"blk.0.{mark}" in tensors
+    for field in family.fields:
+        _put(config, field.name, _field(header, arch, field))
+    if family.rope:
+        config |= _rope(header, family, head_dim)
+    return config | _special(header, family, config, head_dim)
 
 
-def _model_type(header: GGUFHeader, arch: str) -> str:
-    if arch not in CLASSES:
-        raise UnsupportedModel(f"{header.path} holds a model of the architecture {arch[:40]!r}, and {', '.join(CLASSES)} are read.")
-    names = (meta.text(header, f"general.{key}") or "" for key in ("name", "basename"))
-    # llama.cpp converts Mistral as llama, whose mathematics it shares; only the name tells.
-    if arch == "llama" and any("mistral" in name.lower() for name in names):
-        return "mistral"
-    return arch
+def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
+    """The sizes that every config has, by their common names."""
+    arch = family.arch
+    heads = meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=arch))
+    sizes = {
+        "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
+        "intermediate_size": meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=arch)),
+        "num_hidden_layers": meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=arch)),
+        "num_attention_heads": heads,
+        "max_position_embeddings": meta.count(header, Keys.LLM.CONTEXT_LENGTH.format(arch=arch), 2048),
+    }
+    if sizes["num_hidden_layers"] > MAX_LAYERS:
+        raise CheckpointError(f"{header.path} says that it has {sizes['num_hidden_layers']} layers, more than any model; get it again.")
+    groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
+    if family.grouped:
+        sizes["num_key_value_heads"] = groups
+    elif groups != heads:
+        raise UnsupportedModel(f"{header.path} has {groups} heads of keys for {heads} of queries, which a {family.model_type} cannot have.")
+    return sizes
 
 
 def _vocab_size(header: GGUFHeader, arch: str) -> int:
@@ -96,17 +92,82 @@ def _vocab_size(header: GGUFHeader, arch: str) -> int:
     return meta.count(header, f"{arch}.vocab_size", len(tokens) if isinstance(tokens, StringArray) else None)
 
 
-def _head_dim(header: GGUFHeader, arch: str, hidden: int, heads: int) -> int:
-    head_dim = meta.count(header, f"{arch}.attention.key_length", max(1, hidden // heads))
-    value_dim = meta.count(header, f"{arch}.attention.value_length", head_dim)
-    rotated = meta.count(header, f"{arch}.rope.dimension_count", head_dim)
-    if f"{arch}.attention.key_length" not in header.metadata and rotated != head_dim:
+def _head_dim(header: GGUFHeader, family: Family, hidden: int, heads: int) -> int:
+    arch, told = family.arch, Keys.Attention.KEY_LENGTH.format(arch=family.arch)
+    shared = max(1, hidden // heads)
+    head_dim = meta.count(header, told, shared)
+    value_dim = meta.count(header, Keys.Attention.VALUE_LENGTH.format(arch=arch), head_dim)
+    rotated = meta.count(header, Keys.Rope.DIMENSION_COUNT.format(arch=arch), head_dim) if family.rope else head_dim
+    partial = family.partial is not None
+    if told not in header.metadata and rotated != head_dim and not partial and family.head_dim:
         head_dim = value_dim = rotated
-    if rotated != head_dim or value_dim != head_dim:
+    if value_dim != head_dim or rotated > head_dim or (rotated != head_dim and not partial):
         raise UnsupportedModel(
-            f"{header.path} rotates {rotated} of {head_dim} elements a head with values of {value_dim}; only whole, equal heads are read."
+            f"{header.path} rotates {rotated} of {head_dim} elements a head with values of {value_dim}; a {family.model_type} cannot."
         )
+    if not family.head_dim and head_dim != shared:
+        raise UnsupportedModel(f"{header.path} has heads of {head_dim} elements; a {family.model_type} of this size has {shared}.")
     return head_dim
+
+
+def _field(header: GGUFHeader, arch: str, field: Field) -> Any:
+    key = field.key.format(arch=arch)
+    if key not in header.metadata:
+        if field.default is ...:
+            raise CheckpointError(f"{header.path} has nothing in its metadata {key}, which the model needs; get it again.")
+        return field.default if field.absent is ... else field.absent
+    if field.kind == "flag":
+        return meta.flag(header, key)
+    if field.kind == "whole":
+        return round(meta.number(header, key))
+    if field.kind == "number":
+        return meta.shortest(meta.number(header, key))
+    return None if header.metadata[key] == 0 else meta.count(header, key)
+
+
+def _put(config: dict[str, Any], name: str, value: Any) -> None:
+    """Set a key; a dot leads into an object."""
+    outer, _, inner = name.partition(".")
+    if inner:
+        config.setdefault(outer, {})[inner] = value
+    else:
+        config[name] = value
+
+
+def _rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, Any]:
+    found = read_rope(header, family, head_dim)
+    scaling = found.get("rope_scaling") or {}
+    if scaling.get("rope_type") == "longrope":
+        # Phi-3 reads it outside of the scaling.
+        found["original_max_position_embeddings"] = scaling["original_max_position_embeddings"]
+    return found
+
+
+def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_dim: int) -> dict[str, Any]:
+    """What one family has alone."""
+    found: dict[str, Any] = {}
+    if (layers := _27B_LAYERS.get(family.model_type)) is not None:
+        wide = config["num_hidden_layers"] == layers
+        found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else head_dim
+    if family.windows:
+        found["layer_types"] = _layer_types(header, family, config[family.key("num_hidden_layers")], config.get("sliding_window"))
+    if family.model_type == "smollm3":
+        interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
+        found["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in range(layers)]
+    return found
+
+
+def _layer_types(header: GGUFHeader, family: Family, layers: int, window: int | None) -> list[str]:
+    key = Keys.Attention.SLIDING_WINDOW_PATTERN.format(arch=family.arch)
+    pattern = header.metadata.get(key)
+    if window is None:
+        local = [False] * layers
+    elif getattr(pattern, "ndim", None) == 1:
+        local = [bool(value) for value in meta.numbers(header, key, layers).tolist()]
+    else:
+        period = family.windows if pattern is None else meta.count(header, key)
+        local = [(layer + 1) % period != 0 for layer in range(layers)]
+    return ["sliding_attention" if each else "full_attention" for each in local]
 
 
 def _eos(header: GGUFHeader) -> int | list[int] | None:
@@ -132,73 +193,3 @@ def _dtype(header: GGUFHeader) -> str:
     if kinds == {GGMLQuantizationType.BF16}:
         return "bfloat16"
     return "float16" if kinds == {GGMLQuantizationType.F16} else "float32"
-
-
-def _gemma2(header: GGUFHeader, arch: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    wide = config["num_hidden_layers"] == _GEMMA2_27B_LAYERS
-    return {
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": False,
-        "query_pre_attn_scalar": config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"],
-        "attn_logit_softcapping": meta.number(header, f"{arch}.attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": meta.number(header, f"{arch}.final_logit_softcapping", 30.0),
-        "sliding_window": meta.count(header, f"{arch}.attention.sliding_window", 4096),
-    }
-
-
-def _rope_scaling(header: GGUFHeader, arch: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    for tensor in header.tensors:
-        if tensor.name == "rope_freqs.weight":
-            raw = header.data[tensor.start : tensor.start + tensor.nbytes]
-            if tensor.kind != GGMLQuantizationType.F32 or tensor.shape != (config["head_dim"] // 2,):
-                raise UnsupportedModel(f"{header.path} has a rope_freqs.weight of a form that is not read.")
-            return llama3_scaling(raw.copy().view(np.float32), config["rope_theta"], str(header.path))
-    kind = meta.text(header, f"{arch}.rope.scaling.type")
-    factor_key = f"{arch}.rope.scaling.factor" if kind is not None else f"{arch}.rope.scale_linear"
-    if kind == "none" or (kind is None and factor_key not in header.metadata):
-        return None
-    factor = _shortest(meta.number(header, factor_key, 1.0))
-    if kind in (None, "linear"):
-        return None if factor == 1.0 else {"rope_type": "linear", "factor": factor}
-    scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
-    if (key := f"{arch}.rope.scaling.original_context_length") in header.metadata:
-        scaling["original_max_position_embeddings"] = meta.count(header, key)
-    return scaling
-
-
-def llama3_scaling(divisors: npt.NDArray[np.float32], theta: float, where: str) -> dict[str, Any]:
-    """Llama 3's rope scaling, recovered from the divisors of its frequencies that llama.cpp stores in place of it.
-
-    ``divisors``: float32 [head_dim / 2]. High frequencies have the divisor 1, low ones ``factor``; between them
-    ``1 / divisor = (1 - s) / factor + s`` with ``s = (original / wavelength - low) / (high - low)``. That is a line in
-    1 / wavelength with two unknowns, so that ``low`` may be taken as 1, as all of Meta's models have it.
-
-    Raises:
-        UnsupportedModel: the divisors are not of this form.
-    """
-    wavelengths = 2 * np.pi * theta ** (np.arange(len(divisors)) / len(divisors))
-    factor = float(f"{divisors.max():.5g}")  # without the noise of the float32 division that made it
-    candidates = [(4.0, 8192)]
-    between = (divisors > 1.001) & (divisors < 0.999 * factor)
-    if factor > 1 and between.sum() >= 2:
-        smooth = (1 / divisors[between] - 1 / factor) / (1 - 1 / factor)
-        slope, offset = np.polyfit(1 / wavelengths[between], smooth, 1)
-        if slope > 0 > offset:
-            candidates.append((1 - 1 / offset, round(slope / -offset)))
-    for high, original in candidates:
-        smooth = np.clip((original / wavelengths - 1) / (high - 1), 0, 1)
-        expected = 1 / ((1 - smooth) / factor + smooth)
-        if np.allclose(expected, divisors, rtol=1e-4, atol=0):
-            return {
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": round(high, 4),
-                "original_max_position_embeddings": original,
-            }
-    raise UnsupportedModel(f"{where} has rope_freqs.weight that are not of Llama 3's form, which is the only one read.")
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal that is the same float32: 1e-05 for the file's 9.999999747378752e-06."""
-    return float(str(np.float32(value)))

@@ -42,13 +42,15 @@ _U64: Final = struct.Struct("<Q")
 
 @attrs.frozen
 class GGUFTensor:
-    """One tensor of the file. ``shape`` is numpy's order (rows first), ``start`` counts from the beginning of the file."""
+    """One tensor of the file. ``shape`` is numpy's order (rows first), ``start`` counts from the beginning of the file; ``part`` says
+    of which, where the model is split."""
 
     name: str
     kind: GGMLQuantizationType
     shape: tuple[int, ...]
     start: int
     nbytes: int
+    part: int = 0
 
 
 @attrs.frozen(eq=False)
@@ -78,15 +80,20 @@ class StringArray:
 
 @attrs.frozen(eq=False)
 class GGUFHeader:
-    """What a GGUF file says of itself.
+    """What a GGUF file, or all parts of a split one, say of themselves.
 
-    ``metadata`` holds plain numbers and strings; arrays are numpy arrays (views of the file) or ``StringArray``.
+    ``metadata`` holds plain numbers and strings; arrays are numpy arrays (views of the file) or ``StringArray``. ``files`` are the
+    parts in order, each mapped into memory; ``path`` is the first.
     """
 
     path: Path
-    data: npt.NDArray[np.uint8]
+    files: tuple[npt.NDArray[np.uint8], ...]
     metadata: Mapping[str, Any]
     tensors: tuple[GGUFTensor, ...]
+
+    def raw(self, tensor: GGUFTensor) -> npt.NDArray[np.uint8]:
+        """The bytes of a tensor: uint8 [nbytes], a view of its file."""
+        return self.files[tensor.part][tensor.start : tensor.start + tensor.nbytes]
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -120,7 +127,7 @@ def read_header(path: Path) -> GGUFHeader:
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
         raise CheckpointError(f"{path} has general.alignment {str(alignment)[:40]!r}, which must be a power of two; get it again.")
     base = -(-reader.offset // alignment) * alignment
-    return GGUFHeader(path, data, metadata, _placed(path, data.size, base, alignment, table))
+    return GGUFHeader(path, (data,), metadata, _placed(path, data.size, base, alignment, table))
 
 
 @attrs.frozen

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
 from llmasos_hookspecs import CheckpointError
 
@@ -87,6 +89,18 @@ def array(header: GGUFHeader, key: str) -> Any:
     if found is not None and getattr(getattr(found, "dtype", None), "kind", "") not in ("i", "u"):
         raise _wrong(header, key, "a list of whole numbers")
     return found
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that is the same float32: 1e-05 for the file's 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def stored(value: float) -> np.float32:
+    """A number as the file has it. Raises ``ValueError`` where float32 cannot hold it."""
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{value} is no number that float32 holds")
+    return np.float32(value)
 
 
 def _wrong(header: GGUFHeader, key: str, expected: str) -> CheckpointError:

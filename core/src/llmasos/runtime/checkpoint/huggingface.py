@@ -66,6 +66,7 @@ class HuggingFaceCheckpoint:
             raise CheckpointError(f"{path} holds packed weights and its config.json has no quantization_config; get the checkpoint again.")
         self._widths = compressed.Widths.read(self._config, where) if is_packed else None
         self._stored_names = self._listed()
+        check_layers(self._config, len(self._place), where)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -192,6 +193,21 @@ class HuggingFaceCheckpoint:
         if array.dtype.name not in _WEIGHT_TYPES and not is_table(name, array.dtype.name):
             raise UnsupportedModel(f"{self.path} holds {name!r} as {array.dtype.name}, and {', '.join(_WEIGHT_TYPES)} are read.")
         return array
+
+
+def check_layers(config: Mapping[str, Any], tensors: int, where: str) -> None:
+    """Hold the count of layers against what is there, before anybody expands it: a layer has a tensor at least.
+
+    Raises:
+        CheckpointError: a config counts more layers than the checkpoint has tensors.
+    """
+    nested = config.get("text_config")
+    for part in (config, nested if isinstance(nested, Mapping) else {}):
+        for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
+            found = part.get(key)
+            if isinstance(found, int) and found > tensors:
+                shown = str(found) if found < 10**12 else "more than 10^12"
+                raise CheckpointError(f"{where} has {key} = {shown}, and the checkpoint holds {tensors} tensors; get it again.")
 
 
 def end_tokens(config: Mapping[str, Any]) -> tuple[int, ...]:

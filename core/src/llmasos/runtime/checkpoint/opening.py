@@ -9,7 +9,8 @@ from llmasos_hookspecs import Checkpoint, CheckpointError
 
 
 def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Open the checkpoint at ``path``: a GGUF file (or a folder that holds just one), a Hugging Face folder, or an export.
+    """Open the checkpoint at ``path``: a GGUF file, a part of a split one, a folder that holds one such model, a Hugging Face folder,
+    or an export.
 
     Only headers and small files are read. ``allow_pickle`` lets a folder of ``pytorch_model.bin`` through, read by torch with
     ``weights_only=True``.
@@ -51,11 +52,13 @@ def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
         return HuggingFaceCheckpoint(path)
     if (form := foreign_format(path)) is not None:
         return ForeignCheckpoint(path, form)
-    files = sorted(path.glob("*.gguf"))
-    if len(files) == 1:
-        return _open_file(files[0])
-    if files:
-        raise CheckpointError(f"{path} holds {len(files)} GGUF files; name one of them, such as {files[0].name}.")
+    from llmasos.runtime.checkpoint.gguf_split import first_parts
+
+    models = first_parts(path)
+    if len(models) == 1:
+        return _open_file(models[0])
+    if models:
+        raise CheckpointError(f"{path} holds {len(models)} GGUF models; name one of them, such as {models[0].name}.")
     if any(path.glob("pytorch_model*.bin")):
         from llmasos.runtime.checkpoint.pickled import PickledCheckpoint
 
