@@ -6,6 +6,6 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]
 
-from llmasos.cli import main  # noqa: E402 - after the line above, or it would come from there
+from llmasos.cli import main
 
 main()
