@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import jinja2
+from jinja2 import nodes
 
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached, budget
@@ -67,6 +68,10 @@ class ChatTemplate:
         if source is None:
             return None
         return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
+
+    def constants(self) -> list[str]:
+        """The texts that stand in the template's expressions."""
+        return [node.value for node in ChatEnvironment().parse(self.source).find_all(nodes.Const) if isinstance(node.value, str)]
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The messages as one text, with the beginning of the assistant's turn where ``add_generation_prompt`` is set.

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
+from jinja2.filters import FILTERS as DEFAULT_FILTERS
+from jinja2.tests import TESTS as DEFAULT_TESTS
 
 from llmasos.runtime.template_sandbox.limits import VALUE, LimitReached, bounded, bounded_number, made, pay_bytes, pay_read, spend, weigh
 
 #: The largest number that a filter takes; a width of text, in practice.
 MAX_ARGUMENT: Final = 100_000
+#: All but stand-ins of ``control_tokens``, which are ASCII in the end.
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f\ue000-\ue0ff]+")
 _WIDE: Final = re.compile(r"\d{5}|\*")
 
 #: Methods of texts. ``format`` is jinja2's own, behind ``guarded_format``.
@@ -39,8 +42,8 @@ _SHALLOW: Final = frozenset({
 })  # fmt: skip
 #: Filters that look at all that their arguments hold.
 _DEEP: Final = frozenset({
-    "abs", "capitalize", "dictsort", "float", "format", "indent", "int", "join", "lower", "max", "min", "replace", "round", "sort", "string",
-    "sum", "title", "trim", "unique", "upper", "wordcount",
+    "abs", "capitalize", "dictsort", "float", "format", "indent", "int", "join", "lower", "max", "min", "replace", "round", "sort",
+    "string", "sum", "title", "trim", "unique", "upper", "wordcount",
 })  # fmt: skip
 #: These compare their parts with one another, some twenty times each in the longest lists.
 _SORTING: Final = frozenset({"dictsort", "sort", "unique", "max", "min"})
@@ -81,7 +84,8 @@ def filters() -> dict[str, Callable[..., Any]]:
 
 def tests() -> dict[str, Callable[..., Any]]:
     """The tests by name."""
-    return {name: _guarded_test(DEFAULT_TESTS[name]) for name in TESTS}
+    registry: Mapping[str, Callable[..., Any]] = DEFAULT_TESTS  # type: ignore[assignment]  # jinja2 types it by its first entry
+    return {name: _guarded_test(registry[name]) for name in TESTS}
 
 
 def guarded_format(wrapped: Callable[..., str], text: str) -> Callable[..., str]:
@@ -124,7 +128,11 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separato
     width = indent if isinstance(indent, int) else len(indent or "")
     # A value takes a line of its own where there is an indent.
     bounded(characters + characters // VALUE * width * (depth + 1))
-    return str(made(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)))
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    if ensure_ascii and not text.isascii():
+        bounded(6 * len(text))
+        text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return str(made(text))
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,7 +44,8 @@ class _Metered(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        for holder in (node, *node.ops):
+        holders: list[Any] = [node, *node.ops]
+        for holder in holders:
             if not isinstance(holder.expr, nodes.Const):
                 holder.expr = _call("weighed", [holder.expr], node.lineno)
         return node
@@ -103,9 +104,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.concatenate = _concatenate
         self.sliced = _sliced
         self._own = (spend, weighed, _concatenate, _sliced)
-        self.concat = _concatenated  # type: ignore[assignment]
-        self.filters = allowed.filters()
-        self.tests = allowed.tests()
+        self.concat = _concatenated  # type: ignore[method-assign]
+        self.filters.clear()
+        self.filters.update(allowed.filters())
+        self.tests.clear()
+        self.tests.update(allowed.tests())
         self.globals = {
             "range": self.globals["range"],
             "dict": dict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -24,7 +24,6 @@ MAX_SECONDS: Final = 5.0
 _MAX_BITS: Final = 4096
 #: What a value costs beside its characters; so one may hold 262,144 others. A chat with a hundred tools has ten thousand.
 VALUE: Final = 64
-_DICT_VIEWS: Final = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class LimitReached(Exception):
@@ -149,7 +148,7 @@ def _parts(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
-    if isinstance(value, _DICT_VIEWS):
+    if isinstance(value, (KeysView, ValuesView, ItemsView)):
         return list(value)
     if isinstance(value, Namespace):  # its text is that of all it holds
         return list(vars(value).values())
