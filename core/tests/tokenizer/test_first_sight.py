@@ -91,7 +91,9 @@ def test_a_tokenizer_is_tried_apart_once_and_remembered_by_its_content(folder: W
 def test_a_library_that_crashes_on_a_tokenizer_does_not_take_the_process_along(
     folder: Write, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_sight, "_PROBE", "faulthandler:_sigsegv")
+    run = first_sight.run_apart
+    crash = b"__import__('os').abort()"
+    monkeypatch.setattr(first_sight, "run_apart", lambda _, __, **more: run("builtins:eval", crash, **more))
     with pytest.raises(CheckpointError, match="was stopped: it takes more time or memory than it may, or crashes the library"):
         tokenizer_from_folder(folder())
 

@@ -18,7 +18,6 @@ from llmasos.system.isolation import ApartError, Limits, run_apart
 from llmasos.system.isolation.remembered import Remembered
 from llmasos_hookspecs import CheckpointError
 
-_PROBE: Final = f"{__name__}:probe"
 #: Raised when ``probe`` checks more than it did.
 _VERSION: Final = 1
 #: Gemma's file, the largest in use, takes 0.9 GB and three seconds.
@@ -51,7 +50,7 @@ def check_at_first_sight(data: bytes, where: str) -> None:
     if digest in known:
         return
     try:
-        run_apart(_PROBE, data, limits=_LIMITS)
+        run_apart(f"{__name__}:probe", data, limits=_LIMITS)
     except ApartError as error:
         if error.kind in ("Killed", "Timeout", "MemoryError", "_OutOfBounds"):
             raise CheckpointError(f"{where} holds a tokenizer that was stopped: {error.sentence}; do not use this model.") from error
@@ -91,7 +90,7 @@ def probe(data: bytes) -> None:
 
 def _check_bounds(settings: Any) -> None:
     if not isinstance(settings, dict):
-        raise ValueError("it is no JSON object")
+        raise TypeError("it is no JSON object")
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         steps = list(_steps(settings.get(part)))
         if len(steps) > _MOST_STEPS:
