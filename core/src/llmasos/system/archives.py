@@ -112,7 +112,7 @@ def open_zip(archive: Path) -> zipfile.ZipFile:
 
 
 def _directory_size(archive: Path) -> int:
-    """Bytes of a zip's list of files, from the record at its end, as PKWARE's APPNOTE.TXT 4.3.14 and 4.3.16 have it; 0 where there is none."""
+    """Bytes of a zip's list of files, from the record at its end (PKWARE's APPNOTE.TXT, 4.3.14 and 4.3.16); 0 where there is none."""
     with archive.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = file.seek(max(0, size - (1 << 16) - 22))
