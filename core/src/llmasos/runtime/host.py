@@ -21,10 +21,24 @@ from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.residency import Lease, Residency
 from llmasos.runtime.ticket import Ticket
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import Checkpoint, EngineInfo, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score
+from llmasos_hookspecs import (
+    Checkpoint,
+    ContextLengthExceeded,
+    EngineInfo,
+    Generation,
+    LLMasOSError,
+    ModelClosed,
+    Prompt,
+    Request,
+    SchedulingPolicy,
+    Score,
+)
 
 if TYPE_CHECKING:
     from llmasos.runtime.replicas import ReplicaSet
+
+#: Characters of a token; vocabularies have longer ones, but no text is made of them alone.
+_LONGEST_TOKEN: Final = 256
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
@@ -112,6 +126,11 @@ class RunningModel:
         self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
+        # Told before a text is read that cannot fit, however long its tokens are.
+        if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
+            )
         return self.prompts.encode(prompt, allow_control_tokens=params.allow_control_tokens)
 
     def _request(self, tokens: list[int], params: GenerationParams) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmasos.runtime.checkpoint.folder import inside
 from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint, foreign_format
 from llmasos_hookspecs import Checkpoint, CheckpointError
 
@@ -53,7 +54,7 @@ def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
         return ForeignCheckpoint(path, form)
     files = sorted(path.glob("*.gguf"))
     if len(files) == 1:
-        return _open_file(files[0])
+        return _open_file(inside(path, files[0].name))
     if files:
         raise CheckpointError(f"{path} holds {len(files)} GGUF files; name one of them, such as {files[0].name}.")
     if any(path.glob("pytorch_model*.bin")):

@@ -20,6 +20,8 @@ DEFAULT_MODEL: Final = "default"
 
 #: What stands where config says nothing.
 DEFAULT_SOURCE: Final = "smollm2"
+#: Each is a process with weights of its own; no machine holds more.
+MAX_REPLICAS: Final = 1024
 DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = "fifo"
 
@@ -61,7 +63,7 @@ class ModelTable:
     allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
     replicas: int = attrs.field(
         default=1,
-        validator=attrs.validators.ge(1),
+        validator=[attrs.validators.ge(1), attrs.validators.le(MAX_REPLICAS)],
         metadata={"help": "Processes that serve the model, each with weights of its own; 1: none beside the program's."},
     )
 

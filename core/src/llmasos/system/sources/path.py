@@ -66,11 +66,12 @@ def _unpacked(archive: Path, context: Context) -> Path:
         try:
             with context.progress(f"Unpacking {archive.name}", None, "B") as progress:
                 found = unpack(archive, work, advance=progress.advance)
-            if not found:
-                raise SourceError(f"The archive {archive} holds no file.")
         except SourceError:
             shutil.rmtree(work, ignore_errors=True)  # what is refused leaves nothing
             raise
+        if not found:
+            work.rmdir()
+            raise SourceError(f"The archive {archive} holds no file.")
         for child in work.iterdir():
             child.rename(folder / child.name)
         return f"file:{archive}", ""
