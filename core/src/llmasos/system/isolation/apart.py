@@ -76,7 +76,7 @@ def run_apart(function: str, data: bytes, *, limits: Limits | None = None, **arg
         answer.seek(0)
         try:
             kind, value = json.loads(answer.read(limits.output))
-        except ValueError:  # it came to no answer, or to more than one
+        except (ValueError, TypeError, RecursionError):  # it came to no answer, or to more than one
             kind, value = "Killed", "it takes more time or memory than it may, or crashes the library that reads it"
     if kind:
         raise ApartError(kind, value)
