@@ -53,6 +53,18 @@ def test_a_prompt_of_twenty_million_characters_is_refused_before_it_is_read(prom
         PromptEncoder(ByteTokenizer(), None).encode(prompt)
 
 
-def test_a_hundred_million_replicas_are_refused() -> None:
-    with pytest.raises(ConfigError, match="replicas"):
-        load_config(overrides=["model.replicas=100000000"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.replicas=100000000",
+        "model.context_length=1000000000000000000000",
+        "resources.threads=1000000000",
+        "seed=100000000000000000000000",
+        "resources.keep_alive=nan",
+        "resources.memory=nan",
+        "resources.memory=1e300",
+    ],
+)
+def test_impossible_values_of_a_config_are_refused_with_their_place(override: str) -> None:
+    with pytest.raises(ConfigError, match=override.partition("=")[0].replace(".", r"\.")):
+        load_config(overrides=[override])
