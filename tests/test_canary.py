@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -68,7 +69,16 @@ def as_wheel(tmp: Path) -> Case:
     return Case("pypi:tiny-model==1.0", ())
 
 
-CASES: dict[str, Callable[[Path], Case]] = {"folder": as_folder, "tar": as_tar, "wheel": as_wheel}
+def as_export(tmp: Path) -> Case:
+    """A decoder that another tool exported, with its weights in a file beside the graph."""
+    exporters = runpy.run_path(str(ROOT / "plugins" / "backend_onnx" / "tests" / "exported" / "conftest.py"))
+    path = exporters["write_export"](tiny_checkpoint("llama"), tmp / "model", exporters["Style"](external="model.onnx.data"))
+    for name, content in tokenizer_files().items():
+        (path / name).write_text(json.dumps(content))
+    return Case(str(path), (path,))
+
+
+CASES: dict[str, Callable[[Path], Case]] = {"folder": as_folder, "tar": as_tar, "wheel": as_wheel, "export": as_export}
 
 
 def decoys(path: Path) -> Path:
