@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_a_tokenizer_without_bounds_is_refused_and_stays_refused(name: str, fold
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"holds a tokenizer that was stopped: .*; do not use this model"):
             tokenizer_from_folder(path)
+
+
+def test_the_steps_of_published_tokenizers_pass(folder: Write, home: Path) -> None:
+    """ALBERT's normalizers, which replace, decompose, lower and map characters one after the other."""
+    quotes = [{"type": "Replace", "pattern": {"String": text}, "content": '"'} for text in ("``", "''")]
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    table = base64.b64encode((0).to_bytes(4, "little") + "صلى الله عليه وسلم".encode() + b"\0").decode()
+    mapped = {"type": "Precompiled", "precompiled_charsmap": table}
+    steps = [*quotes, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, spaces]
+    tokenizer = tokenizer_from_folder(folder(normalizer={"type": "Sequence", "normalizers": steps}))
+    assert tokenizer.decode(tokenizer.encode("A  ``b''")) == 'a "b"'
+    first_sight._check_bounds({"normalizer": {"type": "Sequence", "normalizers": [*steps, mapped]}})
+    with pytest.raises(ValueError, match="up to 324 times"):
+        first_sight._check_bounds({"normalizer": {"type": "Sequence", "normalizers": [mapped, mapped]}})
+    long = base64.b64encode((0).to_bytes(4, "little") + b"a" * 100 + b"\0").decode()
+    with pytest.raises(ValueError, match="table of characters"):
+        first_sight._check_bounds({"normalizer": {"type": "Precompiled", "precompiled_charsmap": long}})
 
 
 def test_a_tokenizer_is_tried_apart_once_and_remembered_by_its_content(folder: Write, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

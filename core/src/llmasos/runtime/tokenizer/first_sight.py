@@ -95,10 +95,12 @@ def _check_bounds(settings: Any) -> None:
         steps = list(_steps(settings.get(part)))
         if len(steps) > _MOST_STEPS:
             raise _OutOfBounds(f"its {part} has {len(steps)} steps")
-        growth = 1.0
+        # Unicode's forms do not grow one upon the other: what is decomposed stays so. Replacements do.
+        growth = max((_GROWTH.get(str(step.get("type")), 1) for step in steps), default=1.0)
         for step in steps:
             growth *= _growth(step)
             _check_patterns(step)
+        growth *= _GROWTH["Precompiled"] ** max(0, sum(step.get("type") == "Precompiled" for step in steps) - 1)
         if growth > _MOST_GROWTH:
             raise _OutOfBounds(f"its {part} makes a text up to {growth:.0f} times as long")
         around = sum(_around(step) for step in steps)
@@ -122,6 +124,7 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def _growth(step: dict[str, Any]) -> float:
+    """How many times as long replacements make a text."""
     kind = step.get("type")
     if kind in ("Replace", "Prepend", "Strip"):
         content = str(step.get("content", step.get("prepend", "")))
@@ -132,7 +135,7 @@ def _growth(step: dict[str, Any]) -> float:
         return max(1.0, len(content) / max(1, least)) if kind == "Replace" else 1.0
     if kind == "Precompiled":
         _check_character_map(step.get("precompiled_charsmap"))
-    return _GROWTH.get(str(kind), 1)
+    return 1.0
 
 
 def _check_character_map(text: Any) -> None:
@@ -141,7 +144,8 @@ def _check_character_map(text: Any) -> None:
         return
     data = base64.b64decode(text, validate=True)
     replacements = data[4 + int.from_bytes(data[:4], "little") :]
-    if max(map(len, replacements.split(b"\0"))) > _MOST_GROWTH * 4:
+    # U+FDFA becomes 33 bytes.
+    if max(map(len, replacements.split(b"\0"))) > 64:
         raise _OutOfBounds("its table of characters makes very long texts")
 
 
