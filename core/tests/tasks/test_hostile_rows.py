@@ -72,7 +72,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
             run_batch(Repeat(), MODEL, ROWS, output)
 
 
-@pytest.mark.parametrize("torn", ['{"index": 0, "key": "ab', '{"ind', "{", "\0\0\0\0", ""])
+@pytest.mark.parametrize("torn", ['{"index": 0, "key": "ab', '{"ind', "{", "\0\0\0\0", "{" + "\0" * 20, ""])
 def test_a_torn_first_line_of_a_batch_is_still_mended(tmp_path: Path, torn: str) -> None:
     output = tmp_path / "out.jsonl"
     output.write_text(torn)

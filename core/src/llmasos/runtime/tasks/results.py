@@ -113,8 +113,8 @@ class ResultFile:
         assert self._stream is not None
         self._stream.seek(0)
         start = self._stream.read(len(_BEGINNING))
-        # A crash of the machine can leave a file whole in length and empty in content.
-        if start and not (start == _BEGINNING[: len(start)] or not start.strip(b"\0")):
+        # A crash of the machine can leave a file whole in length, with nothing in it from some place on.
+        if not _BEGINNING.startswith(start.rstrip(b"\0")):
             raise RequestError(f"{self._path} is a file that no batch has written; name another output file, or remove it.")
 
     @contextlib.contextmanager
