@@ -218,21 +218,21 @@ def test_a_template_does_not_leave_the_sandbox(name: str) -> None:
     assert text.strip() in ("", "None")  # what the sandbox hides is undefined, and renders as nothing
 
 
-NAMED = {
+ALLOWED = {
     "filters": allowed.filters(),
     "tests": allowed.tests(),
 }
 
 
-@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("kind", ALLOWED)
 def test_every_filter_and_test_of_jinja2_that_is_not_named_is_refused(kind: str) -> None:
     """What is named renders; all others of jinja2's registry are refused before anything is rendered."""
     from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
 
     registry = {"filters": DEFAULT_FILTERS, "tests": DEFAULT_TESTS}[kind]
     form = "{{{{ messages | {} }}}}" if kind == "filters" else "{{{{ messages is {} }}}}"
-    assert set(NAMED[kind]) <= set(registry)
-    words = [name for name in sorted(set(registry) - set(NAMED[kind])) if name.isidentifier() and name not in ("not", "in")]
+    assert set(ALLOWED[kind]) <= set(registry)
+    words = [name for name in sorted(set(registry) - set(ALLOWED[kind])) if name.isidentifier() and name not in ("not", "in")]
     assert words
     for name in words:
         with pytest.raises(CheckpointError, match="chat template"):
