@@ -16,7 +16,7 @@ MAX_CHARACTERS: Final = 16 << 20
 #: Turns of loops (more for long bodies), calls and filters; a chat of 1,000 messages takes some fifty thousand.
 MAX_STEPS: Final = 1_000_000
 #: Bytes of all texts and lists that a rendering makes, whether they live at once or not.
-MAX_MADE: Final = 192 << 20
+MAX_MADE: Final = 160 << 20
 #: Characters and values that it looks at, to search, compare or write them.
 MAX_READ: Final = 1 << 30
 MAX_SECONDS: Final = 5.0
