@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 import llmasos
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.tokenizer import first_sight
+from llmasos.system.isolation import ApartError
 from llmasos_hookspecs import LLMasOSError
 
 CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "2000"))
@@ -107,6 +109,20 @@ def _check_sentence(error: LLMasOSError) -> None:
 
 
 Fuzz = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _probed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried in a child process at first sight is tried in this one, where it is watched; nothing is remembered."""
+
+    def here(_: str, data: bytes, **__: Any) -> None:
+        try:
+            first_sight.probe(data)
+        except BaseException as error:
+            raise ApartError(type(error).__name__, " ".join(str(error).split())) from error
+
+    monkeypatch.setattr(first_sight, "run_apart", here)
+    monkeypatch.setattr(first_sight, "Remembered", lambda _: set())
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ class LanguageModel:
     place in the queue (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy
     and reproducible.
 
-    A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template.
+    A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
+    only the template writes control tokens: text that spells one, as ``<|im_end|>`` does, stays text, by a space behind its first
+    character, unless ``allow_control_tokens`` is true. In plain text control tokens are what they spell.
 
     Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is ever cut
     silently), ``Rejected`` where the scheduler refuses, and ``ModelClosed`` after ``close()``.
@@ -159,13 +161,16 @@ class LanguageModel:
         _check_messages(messages)
         return self.stream(messages, **sampling)
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, allow_control_tokens: bool = False
+    ) -> str:
         """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript."""
-        return self._host.opened().prompts.render(messages, add_generation_prompt=add_generation_prompt)
+        prompts = self._host.opened().prompts
+        return prompts.render(messages, add_generation_prompt=add_generation_prompt, allow_control_tokens=allow_control_tokens)
 
-    def count_tokens(self, prompt: Prompt) -> int:
+    def count_tokens(self, prompt: Prompt, *, allow_control_tokens: bool = False) -> int:
         """Tokens that the prompt takes in the context."""
-        return len(self._host.opened().prompts.encode(prompt))
+        return len(self._host.opened().prompts.encode(prompt, allow_control_tokens=allow_control_tokens))
 
     # Numbers
 

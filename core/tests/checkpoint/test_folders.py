@@ -72,6 +72,14 @@ def test_a_link_out_of_the_folder_is_refused(saved: Callable[..., Path], tmp_pat
         open_checkpoint(folder)
 
 
+def test_a_gguf_file_of_a_folder_that_is_a_link_out_of_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.gguf").write_bytes(b"GGUF")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "w.gguf").symlink_to(tmp_path / "elsewhere.gguf")
+    with pytest.raises(CheckpointError, match="link that leads outside"):
+        open_checkpoint(tmp_path / "folder")
+
+
 def test_the_links_of_a_hugging_face_cache_are_followed(saved: Callable[..., Path], tmp_path: Path) -> None:
     folder = saved("llama")
     snapshot, blobs = tmp_path / "models--x" / "snapshots" / "abc", tmp_path / "models--x" / "blobs"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -171,3 +174,97 @@ def test_a_name_is_safe_or_refused(name):
         return
     base = Path("/base")
     assert os.path.normpath(base / path).startswith("/base/")
+
+
+def long_name(path: Path, size: int, kind: bytes = tarfile.GNUTYPE_LONGNAME) -> Path:
+    """A tar of a few kilobytes that says of its first file's name that it has ``size`` bytes, which compress to nothing."""
+    with gzip.open(path, "wb") as file:
+        header = tarfile.TarInfo("././@LongLink")
+        header.type, header.size = kind, size
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        block = bytes(1 << 20)
+        for _ in range(min(size, 64 << 20) >> 20):
+            file.write(block)
+    return path
+
+
+@pytest.mark.parametrize("size", [1 << 20, 2_500_000_000])
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_long_headers_of_a_tar_are_not_read(tmp_path, folder, size, kind):
+    archive = long_name(tmp_path / "m.tar.gz", size, kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="headers are longer than any real ones"):
+            unpack(archive, folder)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_real_long_names_of_a_tar_are_read(tmp_path, folder):
+    name = "/".join(["d" * 100] * 5) + "/file"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        archive = tmp_path / f"m{form}.tar"
+        with tarfile.open(archive, "w", format=form) as tape:
+            for number in range(3):
+                entry = tarfile.TarInfo(f"{number}/{name}")
+                entry.size = 3
+                tape.addfile(entry, io.BytesIO(b"abc"))
+        assert len(unpack(archive, make(folder / str(form)))) == 3
+
+
+def test_a_zip_that_lists_a_million_folders_is_refused_by_its_size_alone(tmp_path, folder):
+    central = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 2, 0, 0, 0, 0, 0o040755 << 16, 0) + b"d/"
+    archive = tmp_path / "m.zip"
+    count = 1_000_000
+    with archive.open("wb") as file:
+        file.write(central * count)
+        size = len(central) * count
+        file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 65535, 65535, size, 0, 0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SourceError, match="lists far more files than any model has"):
+            unpack(archive, folder)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_more_folders_than_any_model_has_are_refused(tmp_path, folder, suffix):
+    archive = tmp_path / f"m{suffix}"
+    count = 20_001
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as bundle:
+            for number in range(count):
+                bundle.writestr(zipfile.ZipInfo(f"{number}/"), b"")
+    else:
+        with tarfile.open(archive, "w") as tape:
+            for number in range(count):
+                entry = tarfile.TarInfo(f"{number}")
+                entry.type = tarfile.DIRTYPE
+                tape.addfile(entry)
+    with pytest.raises(SourceError, match="more files or longer names"):
+        unpack(archive, folder)
+
+
+def test_a_sparse_file_of_a_tar_is_refused(tmp_path, folder):
+    archive = tmp_path / "m.tar"
+    entry = tarfile.TarInfo("sparse")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    archive.write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(SourceError):
+        unpack(archive, folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_refused_archive_leaves_nothing_in_the_store(tmp_path, monkeypatch):
+    from llmasos.system.sources import resolve
+
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    archive = make_tar(tmp_path / "m.tar.gz", [("config.json", b"{}"), ("../x", b"")])
+    with pytest.raises(SourceError):
+        resolve(str(archive))
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert kept == []
+    assert not list((tmp_path / "home" / "data" / "staging").glob("*"))

@@ -178,3 +178,17 @@ def test_a_model_that_is_in_the_store_already_needs_no_heavy_import(site):
     env = {**os.environ, "PYTHONPATH": str(site.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout == "[]\n"
+
+
+def test_a_gguf_file_that_is_a_link_out_of_its_folder_is_not_followed(tmp_path):
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere.gguf"
+    folder.mkdir()
+    elsewhere.write_bytes(b"GGUF")
+    (folder / "w.gguf").symlink_to(elsewhere)
+    with pytest.raises(SourceError, match=r"w\.gguf is a link that leads outside its folder; name the file itself"):
+        resolve(f"{folder}/")
+    assert resolve(str(elsewhere)).path == elsewhere
+    (folder / "w.gguf").unlink()
+    (folder / "own").write_bytes(b"GGUF")
+    (folder / "w.gguf").symlink_to("own")
+    assert resolve(f"{folder}/").path == folder / "w.gguf"

@@ -202,7 +202,7 @@ def test_a_file_cut_anywhere_loses_at_most_the_row_that_was_cut(tmp_path: Path, 
 def test_a_file_that_is_no_result_of_a_batch_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"note": "mine"}\n{"note": "too"}\n')
-    with pytest.raises(LLMasOSError, match="line 1 is no result of a batch"):
+    with pytest.raises(LLMasOSError, match="is a file that no batch has written"):
         run_batch(Repeat(), MODEL, [{"text": "a"}], path)
     assert path.read_text() == '{"note": "mine"}\n{"note": "too"}\n'
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.runtime import template_sandbox
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.template_sandbox import allowed, limits
 from llmasos_hookspecs import CheckpointError, LLMasOSError, RequestError
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -133,6 +133,51 @@ BOMBS = {
     "date": "{{ strftime_now('%c' * 1000000) }}",
     "recursion": "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
     "recursive loop": "{% for a in [[1, 1], [1, 1]] recursive %}{{ loop([[1, 1], [1, 1]]) }}{% endfor %}",
+    "nested lists through str": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{% set y = x | string %}",
+    "nested lists written": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x }}",
+    "nested lists joined to a text": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{% set y = x ~ '' %}",
+    "nested lists as JSON": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ x | tojson }}",
+    "nested lists compared": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 60 + "{{ x == y }}",
+    "nested lists sought": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 60 + "{{ x in [y] }}",
+    "nested lists tested": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 60 + "{{ x is eq(y) }}",
+    "nested lists counted": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 60 + "{{ [x].count(y) }}",
+    "nested lists sorted": "{% set x, y = [1], [1] %}" + "{% set x, y = [x, x], [y, y] %}" * 60 + "{{ [x, y] | sort }}",
+    "nested lists as unique": "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60 + "{{ [x] | unique }}",
+    "nested lists in a format": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ '%s' % (x,) }}",
+    "nested lists in str.format": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ '{}'.format(x) }}",
+    "nested lists joined": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ ','.join([x]) }}{{ [x] | join }}",
+    "nested lists changed": "{% set x, y = [1], [1] %}"
+    + "{% set x, y = [x, x], [y, y] %}" * 60
+    + "{% for a in [x, y] %}{{ loop.changed(a) }}{% endfor %}",
+    "nested lists as a key": "{% set x = (1,) %}" + "{% set x = (x, x) %}" * 60 + "{{ {}.get(x) }}",
+    "nested lists in an error": "{% set x = [1] %}" + "{% set x = [x, x] %}" * 60 + "{{ raise_exception(x) }}",
+    "nested namespaces": "{% set x = namespace(a=1) %}" + "{% set x = namespace(a=x, b=x) %}" * 60 + "{{ x }}",
+    "sum of lists": "{{ [[1]] | sum(start=[]) }}",
+    "sum of many lists": "{% set x = [[1] * 100] * 1000 %}{{ x | sum(start=[]) }}",
+    "expandtabs of two thousand million": "{{ '\t'.expandtabs(2 * 10 ** 9) }}",
+    "ljust of bytes": "{{ 'a'.encode().ljust(10 ** 10) }}",
+    "replace of bytes": "{% set x = ('a' * 99999).encode() %}{{ x.replace('a'.encode(), x) }}",
+    "join of bytes": "{% set x = ('a' * 99999).encode() %}{{ x.join([x] * 99999) }}",
+    "bytes of an integer": "{{ (1).to_bytes(10 ** 10, 'big') }}",
+    "format_map": "{{ '{a:>10000000000}'.format_map({'a': 1}) }}",
+    "format_map of the message": "{{ messages[0].role.format_map({}) }}",
+    "growing lists": "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = ns.x + [i] %}{% endfor %}",
+    "growing lists of lists": "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% for j in range(99999) %}"
+    "{% set ns.x = [ns.x, range(99999) | list] %}{% endfor %}{% endfor %}",
+    "copies": "{% set x = 'a' * 10000000 %}{% set ns = namespace(x=[]) %}{% for i in range(9999) %}"
+    "{% set ns.x = [ns.x, x[1:]] %}{% endfor %}",
+    "many arguments": "{% macro f() %}{{ varargs | length }}{% endmacro %}{% set x = range(99999) | list %}"
+    "{% for i in range(99999) %}{{ f(*x) }}{% endfor %}",
+    "a filtered loop": "{% for i in range(99999) %}{% for j in range(99999) if false %}{% endfor %}{% endfor %}",
+    "long numbers": "{% set x = ('f' * 9999999) | int(0, 16) %}{{ x // 3 }}",
+    "numbers of texts": "{{ ('9' * 4000) | int * ('9' * 4000) | int }}",
+    "strip of any of many": "{% set x = 'a' * 9999999 %}{% set y = 'b' * 9999999 ~ 'a' %}{{ x.strip(y) }}",
+    "rfind": "{% set x = 'a' * 9999999 %}{% set y = 'b' ~ 'a' * 4999999 %}{{ x.rfind(y) }}",
+    "escapes": "{% set x = '<' * 9999999 %}{{ x | e | e | e }}",
+    "a block that calls itself": "{% block a %}{{ self.a() }}{{ self.a() }}{% endblock %}",
+    "set blocks": "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set x %}{{ ns.x }}{{ ns.x }}{% endset %}"
+    "{% set ns.x = x %}{% endfor %}",
+    "a long body": "{% for i in range(99999) %}{% for j in range(99999) %}" + "{{ 1 }}" * 2000 + "{% endfor %}{% endfor %}",
     "wide tree": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
 }
 ESCAPES = {
@@ -151,7 +196,9 @@ ESCAPES = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_template_that_asks_for_much_time_or_memory_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "MAX_STEPS", 20_000)  # tracing memory makes steps slow
+    # Tracing memory makes steps slow.
+    monkeypatch.setattr(limits, "MAX_STEPS", 20_000)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 2.0)
     tracemalloc.start()
     try:
         with pytest.raises(LLMasOSError) as caught:
@@ -169,6 +216,72 @@ def test_a_template_does_not_leave_the_sandbox(name: str) -> None:
     except LLMasOSError as error:
         text = "" if len(str(error).splitlines()) == 1 else str(error)
     assert text.strip() in ("", "None")  # what the sandbox hides is undefined, and renders as nothing
+
+
+ALLOWED = {
+    "filters": allowed.filters(),
+    "tests": allowed.tests(),
+}
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_every_filter_and_test_of_jinja2_that_is_not_named_is_refused(kind: str) -> None:
+    """What is named renders; all others of jinja2's registry are refused before anything is rendered."""
+    from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_TESTS
+
+    registry = {"filters": DEFAULT_FILTERS, "tests": DEFAULT_TESTS}[kind]
+    form = "{{{{ messages | {} }}}}" if kind == "filters" else "{{{{ messages is {} }}}}"
+    assert set(ALLOWED[kind]) <= set(registry)
+    words = [name for name in sorted(set(registry) - set(ALLOWED[kind])) if name.isidentifier() and name not in ("not", "in")]
+    assert words
+    for name in words:
+        with pytest.raises(CheckpointError, match="chat template"):
+            ChatTemplate(form.format(name), TOKENS, "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [("'text'", allowed.TEXT_METHODS), ("{'a': 1}", allowed.DICT_METHODS), ("[1]", allowed.LIST_METHODS), ("(1,)", allowed.LIST_METHODS),
+     ("1", frozenset()), ("1.5", frozenset()), ("none", frozenset())],
+)  # fmt: skip
+def test_every_method_that_is_not_named_is_refused(value: str, named: frozenset[str]) -> None:
+    sample = {"none": None}[value] if value == "none" else eval(value)
+    for name in dir(sample):
+        if name not in named and callable(getattr(sample, name)):
+            with pytest.raises((CheckpointError, RequestError)):
+                ChatTemplate(f"{{{{ ({value}).{name}() }}}}", TOKENS, "here").render([{"role": "user", "content": "x"}])
+            with pytest.raises((CheckpointError, RequestError)):
+                ChatTemplate(f"{{{{ ({value})['{name}']() }}}}", TOKENS, "here").render([{"role": "user", "content": "x"}])
+
+
+def test_what_templates_of_published_models_call_is_on_the_lists() -> None:
+    """Each named method, filter and test renders what jinja2 itself does."""
+    import jinja2
+
+    plain = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    sources = [
+        "{{ ' a b '.strip() }}{{ 'a,b'.split(',') }}{{ 'aXb'.partition('X') }}{{ 'abc'.removeprefix('a').removesuffix('c') }}",
+        "{{ 'ab'.startswith('a') }}{{ 'ab'.endswith(('b', 'c')) }}{{ 'a b'.title() }}{{ 'aab'.count('a') }}{{ 'x'.join(['a', 'b']) }}",
+        "{{ 'a\nb'.splitlines() }}{{ 'ab'.find('b') }}{{ 'a-b-c'.rsplit('-', 1)[0] }}{{ 'aab'.replace('a', 'c', 1) }}",
+        "{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}{{ {'a': 1}.get('b', 2) }}{{ {'b': 1, 'a': 2} | dictsort }}",
+        "{{ [3, 1, 2] | sort | join('-') }}{{ [1, 1, 2] | unique | list }}{{ [1, 2] | sum }}{{ [1, 2] | max }}",
+        "{{ [1, 2] | reverse | list }}",
+        "{{ [{'a': 1}, {'a': 2}] | selectattr('a', 'equalto', 2) | list }}{{ ['a', ''] | select | list }}{{ ['1'] | map('int') | first }}",
+        "{{ 'abc' | upper | lower | capitalize | title | length }}{{ 'a' | default('b') }}{{ x | d('c') }}",
+        "{{ '3.7' | float | round | int }}",
+        "{{ messages is sequence }}{{ 'a' is string }}{{ {} is mapping }}{{ 2 is even }}{{ none is none }}",
+        "{{ x is undefined }}{{ 1 is number }}",
+        "{{ 'x' if 1 in [1, 2] and 1 < 2 <= 2 else 'y' }}{{ 1 == 1.0 }}",
+        "{{ not true }}{{ -1 }}{{ 7 // 2 }}{{ 7 % 2 }}{{ 2 ** 3 }}{{ 'a' * 3 }}",
+        "{% for x in [1, 2, 3] if x != 2 %}{{ loop.index }}{{ loop.last }}{{ loop.previtem }}{{ loop.cycle('a', 'b') }}{% endfor %}",
+        "{% macro f(a, b=2) %}{{ a }}{{ b }}{{ caller() if caller }}{% endmacro %}{{ f(1) }}{% call f(3) %}c{% endcall %}",
+        "{% set x %}a{{ 1 }}{% endset %}{{ x }}{% filter upper %}b{% endfilter %}{{ 'abcdef'[1:4] }}{{ 'abc'[::-1] }}{{ ['a', 'b'][-1] }}",
+        "{% for a in [1, [2, 3]] recursive %}{{ a if a is number else loop(a) }}{% endfor %}",
+        "{{ '%s-%03d' % ('a', 5) }}{{ '{:>4}'.format('x') }}",
+    ]
+    for source in sources:
+        messages = [{"role": "user", "content": "x"}]
+        assert ChatTemplate(source, TOKENS, "here").render(messages) == plain.from_string(source).render(messages=messages), source
 
 
 @pytest.mark.parametrize("source", ["{% for %}", "{{ (", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% if %}", "x" * (1 << 21)])

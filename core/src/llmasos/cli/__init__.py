@@ -9,7 +9,12 @@ from typing import Any
 
 def main() -> None:
     """Run the command line and exit the process; errors are one sentence, never a traceback."""
-    sys.exit(invoke())
+    try:
+        code = invoke()
+    except KeyboardInterrupt:  # while the program itself is being read
+        sys.stderr.write("Interrupted.\n")
+        code = 130
+    sys.exit(code)
 
 
 def invoke(arguments: list[str] | None = None) -> int:

@@ -14,10 +14,13 @@ from llmasos_hookspecs import Progress
 #: Seconds after which work that cannot show a bar says what it is doing.
 _PATIENCE: Final = 1.0
 
+#: Control characters of ASCII as the pictures that Unicode has of them, and those of Latin-1, which some terminals obey too, as a box.
+_SHOWN: Final = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421} | dict.fromkeys(range(128, 160), 0xFFFD)
+
 
 def print_result(text: str = "", *, end: str = "\n") -> None:
-    """Part of the answer, at once."""
-    sys.stdout.write(text + end)
+    """Part of the answer, at once; on a terminal without the signs that would command it."""
+    sys.stdout.write((_harmless(text) if sys.stdout.isatty() else text) + end)
     sys.stdout.flush()
 
 
@@ -28,7 +31,7 @@ def print_json(value: Any) -> None:
 
 def print_note(sentence: str) -> None:
     """Something worth knowing that is no part of the answer."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(_harmless(sentence) if sys.stderr.isatty() else sentence, file=sys.stderr, flush=True)
 
 
 def print_error(sentence: str) -> None:
@@ -48,8 +51,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_harmless(cell)) for cell in row))
     Console().print(table)
+
+
+def _harmless(text: str) -> str:
+    """Text whose control characters, line breaks and tabs aside, are shown rather than obeyed: what a model, a file or another user said
+    could move the cursor, rename the window or type for the user."""
+    return text.translate(_SHOWN)
 
 
 class TerminalSink:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ class Conversation:
             self._messages = [{"role": str(each["role"]), "content": str(each["content"])} for each in messages]
         except FileNotFoundError:
             raise RequestError(f'There is no conversation "{name}"{did_you_mean(name, _kept())}') from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise RequestError(f"The conversation in {path} is damaged; remove the file.") from error
         self._name = name
 
@@ -105,7 +106,8 @@ class Conversation:
         path = _path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps({"messages": self._messages}, ensure_ascii=False, indent=1))
+            # What people say is theirs alone to read.
+            write_atomically(path, json.dumps({"messages": self._messages}, ensure_ascii=False, indent=1), mode=0o600)
         except OSError as error:
             raise RequestError(f"The conversation cannot be kept in {path}: {error.strerror}.") from error
         self._name = name
@@ -258,6 +260,8 @@ def _line_editing() -> Iterator[None]:
         readline.set_history_length(_HISTORY)
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.chmod(file, 0o600)
             readline.write_history_file(file)
 
 

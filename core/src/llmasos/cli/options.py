@@ -115,8 +115,9 @@ def read_json(text: str, name: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text)
-    except ValueError as error:
-        raise RequestError(f"{name} is no JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise RequestError(f"{name} is no JSON: {reason}.") from error
     if not isinstance(value, dict):
         raise RequestError(f"{name} is {type(value).__name__}, and it must be a JSON object.")
     return value

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import jinja2
+from jinja2 import nodes
 
-from llmasos.runtime import template_sandbox
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
-from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached
+from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached, budget
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
 
 if TYPE_CHECKING:
     from llmasos.runtime.checkpoint.gguf_header import GGUFHeader
 
-#: The longest templates in use have 20 KB.
-MAX_TEMPLATE_BYTES: Final = 1 << 20
+#: The longest templates in use have 20 KB; compiling one takes a second for some 200 KB.
+MAX_TEMPLATE_BYTES: Final = 128 << 10
 
 #: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
@@ -43,8 +43,9 @@ class ChatTemplate:
         if len(source) > MAX_TEMPLATE_BYTES:
             raise CheckpointError(f"{where} has a chat template of {len(source)} characters, more than any real one; get the model again.")
         try:
-            self._template = ChatEnvironment().from_string(source)
-        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
+            with budget():
+                self._template = ChatEnvironment().from_string(source)
+        except (LimitReached, jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{where} has a chat template that is no valid jinja2 ({_short(error)}); get it again.") from error
 
     @classmethod
@@ -68,6 +69,10 @@ class ChatTemplate:
             return None
         return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
 
+    def constants(self) -> list[str]:
+        """The texts that stand in the template's expressions."""
+        return [node.value for node in ChatEnvironment().parse(self.source).find_all(nodes.Const) if isinstance(node.value, str)]
+
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The messages as one text, with the beginning of the assistant's turn where ``add_generation_prompt`` is set.
 
@@ -79,23 +84,12 @@ class ChatTemplate:
             raise RequestError("A chat needs at least one message; give messages with role and content.")
         values = {"messages": [_plain(_message(message)) for message in messages], "tools": None, "documents": None}
         try:
-            with template_sandbox.budget():
-                pieces = self._template.generate(**values, **self._tokens, add_generation_prompt=add_generation_prompt)
-                return _joined(pieces)
+            with budget():
+                return self._template.render(**values, **self._tokens, add_generation_prompt=add_generation_prompt)
         except (LimitReached, RecursionError, MemoryError, jinja2.exceptions.SecurityError) as error:
             raise CheckpointError(f"{self._where} has a chat template that was stopped: {_short(error)}; do not use this model.") from error
         except Exception as error:  # whatever the template's expressions do with these messages
             raise RequestError(f"The chat template of {self._where} refuses these messages: {_short(error)}.") from error
-
-
-def _joined(pieces: Iterable[str]) -> str:
-    found, size = [], 0
-    for piece in pieces:
-        size += len(piece)
-        if size > template_sandbox.MAX_CHARACTERS:
-            raise LimitReached("it makes too long a text")
-        found.append(piece)
-    return "".join(found)
 
 
 def templates_in_gguf(header: GGUFHeader) -> str | list[dict[str, str]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,10 @@ from llmasos_hookspecs import Constraint, RequestError, Tokenizer
 #: White space between the tokens of JSON: none, a space, or a new line with its indentation. Without a bound a model can fill its whole
 #: answer with it.
 _JSON_SPACE: Final[Any] = {"whitespace_flexible": True, "whitespace_pattern": r" |\r?\n[ \t]{0,64}"}
+
+#: Characters, and levels of nesting, of a schema, expression or grammar; the largest in use have some 100,000 and 30.
+_LARGEST: Final = 1 << 20
+_DEEPEST: Final = 200
 
 #: Longest reason of llguidance's that is worth repeating.
 _REASON: Final = 300
@@ -65,6 +69,7 @@ class ConstraintCompiler:
 
     def compile(self, constraint: Constraint) -> ConstraintState:
         """Raises ``RequestError`` where the schema, expression or grammar is none, or uses what llguidance does not know."""
+        _check_size(constraint)
         from llguidance import LLMatcher  # slow to import, and seldom needed
 
         with self._lock:
@@ -137,6 +142,34 @@ class _Bridge:
             found.append(self._token_of[piece])
             place += len(piece)
         return found
+
+
+def _check_size(constraint: Constraint) -> None:
+    """Refuse what takes a parser's stack or minutes of compiling."""
+    level: list[Any] = [constraint.value]
+    size = 0
+    for _ in range(_DEEPEST):
+        size += sum(len(each) if isinstance(each, str) else 1 for each in level)
+        if size > _LARGEST:
+            raise RequestError(_sentence(constraint, f"it has more than {_LARGEST} characters; make it smaller"))
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            break
+    else:
+        raise RequestError(_sentence(constraint, f"it is nested deeper than {_DEEPEST} levels; make it flatter"))
+    if isinstance(constraint.value, str):
+        depth = most = 0
+        for character in constraint.value:
+            depth += (character in "([{") - (character in ")]}")
+            most = max(most, depth)
+        if most > _DEEPEST:
+            raise RequestError(_sentence(constraint, f"it is nested deeper than {_DEEPEST} levels; make it flatter"))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _grammar(constraint: Constraint) -> str:

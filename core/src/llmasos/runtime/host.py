@@ -21,10 +21,24 @@ from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.residency import Lease, Residency
 from llmasos.runtime.ticket import Ticket
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import Checkpoint, EngineInfo, Generation, LLMasOSError, ModelClosed, Prompt, Request, SchedulingPolicy, Score
+from llmasos_hookspecs import (
+    Checkpoint,
+    ContextLengthExceeded,
+    EngineInfo,
+    Generation,
+    LLMasOSError,
+    ModelClosed,
+    Prompt,
+    Request,
+    SchedulingPolicy,
+    Score,
+)
 
 if TYPE_CHECKING:
     from llmasos.runtime.replicas import ReplicaSet
+
+#: Characters of a token; vocabularies have longer ones, but no text is made of them alone.
+_LONGEST_TOKEN: Final = 256
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
@@ -83,12 +97,12 @@ class RunningModel:
 
     def generation(self, prompt: Prompt, params: GenerationParams) -> Call[Ticket[Generation]]:
         """One generation."""
-        request = self._request(self.prompts.encode(prompt), params)
+        request = self._request(self._encoded(prompt, params), params)
         return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
 
     def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> Call[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
-        request = self._request(self.prompts.encode(prompt), params)
+        request = self._request(self._encoded(prompt, params), params)
         return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
 
     def logits(self, tokens: Sequence[int]) -> Call[Ticket[npt.NDArray[np.float32]]]:
@@ -98,8 +112,8 @@ class RunningModel:
 
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
-        head = self.prompts.encode(prompt)
-        tails = self.prompts.encode_continuations(prompt, head, continuations)
+        head = self._encoded(prompt, params)
+        tails = self.prompts.encode_continuations(prompt, head, continuations, allow_control_tokens=params.allow_control_tokens)
         request = self._request(head, params)
         return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
 
@@ -110,6 +124,14 @@ class RunningModel:
             return
         policy = make()
         self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
+
+    def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
+        # Told before a text is read that cannot fit, however long its tokens are.
+        if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
+            )
+        return self.prompts.encode(prompt, allow_control_tokens=params.allow_control_tokens)
 
     def _request(self, tokens: list[int], params: GenerationParams) -> Request:
         return params.request(self.name, tokens, self.loop.context_length)

@@ -36,7 +36,7 @@ class Measurements:
         try:
             found = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
             return Need(**{field.name: found[field.name] for field in attrs.fields(Need)})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def add(self, key: str, measured: Need) -> None:

@@ -17,7 +17,7 @@ from pluggy import PluginManager, PluginValidationError
 from llmasos.system.discovery import Entry
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
-from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, specs
+from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, ResourceError, specs
 
 _log = logging.getLogger(__name__)
 
@@ -124,6 +124,10 @@ class PluginSet:
                 raise LLMasOSError(
                     f"The {loaded.entry.label} could not write {error.filename or 'its files'} ({error.strerror}); make room for them, or "
                     "set LLMASOS_HOME to a folder on a larger disk."
+                ) from error
+            if isinstance(error, MemoryError):
+                raise ResourceError(
+                    f"Memory ran out in the {loaded.entry.label}, in {hook}; close other models, or choose a smaller one."
                 ) from error
             raise PluginError(
                 f"The {loaded.entry.label} failed in {hook}: {_in_words(error)}; this is a fault of the plugin, "

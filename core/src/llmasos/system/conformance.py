@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from xml.etree import ElementTree
 import attrs
 
 from llmasos.system.discovery import Entry
+from llmasos.system.isolation import code_command
 from llmasos_hookspecs import GROUPS, PluginError
 
 #: kind -> the class of the kit. A source cannot be tried without a reference of its own, which only its author's tests can make.
@@ -126,23 +126,13 @@ def _run(tests: Path, folder: Path, paths: Sequence[Path], subject: Callable[[st
         raise PluginError("Plugins are checked with pytest, which is not installed; pip install 'llmasos-hookspecs[testing]'.")
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.xml")
-        search = os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--rootdir={folder}",
-            f"--junitxml={report}",
-            str(tests),
-        ]
+        arguments = ("-q", "-p", "no:cacheprovider", f"--rootdir={folder}", f"--junitxml={report}", str(tests))
+        command = code_command("import pytest; sys.exit(pytest.main())", *arguments, first=paths)
         try:
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": search, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

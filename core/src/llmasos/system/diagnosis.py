@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from llmasos.hardware import defaults, measure_bandwidth, probe
 from llmasos.system.catalog import PUBLISHED
 from llmasos.system.discovery import Entry, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
+from llmasos.system.isolation import code_command
 
 _PACKAGES: Final = (
     "llmasos",
@@ -87,7 +87,7 @@ def _try(entry: Entry) -> Mapping[str, Any]:
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRY, entry.kind, entry.qualified],
+            code_command(_TRY, entry.kind, entry.qualified),
             capture_output=True,
             text=True,
             timeout=_PATIENCE,

@@ -16,6 +16,7 @@ import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED
 from llmasos.system.discovery import Entry, Registry, normalized
+from llmasos.system.isolation import module_command
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import PluginError, RequestError
 
@@ -161,7 +162,7 @@ def _planned(item: dict[str, Any]) -> Change:
 
 
 def _pip(verb: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", verb, *arguments]
+    command = module_command("pip", "--disable-pip-version-check", "--no-input", verb, *arguments)
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )

@@ -20,7 +20,7 @@ def model_in(folder: Path) -> Path:
     """The model in a folder: the folder itself where it is one, its only GGUF file, or the only folder inside it.
 
     Raises:
-        SourceError: it holds several models, so that one has to be named.
+        SourceError: it holds several models, so that one has to be named, or one that is a link out of it.
     """
     while True:
         if (folder / "config.json").is_file():
@@ -29,6 +29,7 @@ def model_in(folder: Path) -> Path:
         weights = sorted(path for path in files if path.suffix.lower() == ".gguf")
         heads = [path for path in weights if _PART not in path.stem or "-00001-of-" in path.stem]
         if len(heads) == 1:
+            _check_link(folder, heads[0])
             return heads[0]
         if len(heads) > 1:
             raise SourceError(f"{folder} holds several models ({listed(path.name for path in heads)}); name one of the files.")
@@ -36,6 +37,15 @@ def model_in(folder: Path) -> Path:
             # Whatever it is (an exported decoder, a SavedModel), its loader knows it by its files.
             return folder
         folder = files[0]
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Refuse a link out of the folder, which whoever made the folder can point anywhere; that of a Hugging Face cache to its own blobs is
+    followed."""
+    real, root = path.resolve(), folder.resolve()
+    cached = root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs")
+    if not real.is_relative_to(root) and not cached:
+        raise SourceError(f"{path} is a link that leads outside its folder; name the file itself if you trust it.")
 
 
 def model_files(names: Iterable[str]) -> list[str]:

@@ -17,11 +17,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from filelock import FileLock, Timeout
 
+from llmasos.system.digests import file_digest, remember_digest
 from llmasos.system.folders import data_folder
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import LLMasOSError, SourceError
@@ -186,6 +187,28 @@ class Store:
                 elif path.stat().st_size != recorded.size or sha256_of(path) != recorded.sha256:
                     yield f'{name} of the stored model "{entry.key}" is damaged; remove the model and fetch it again.'
 
+    def check(self, path: Path) -> None:
+        """Hold the stored model that ``path`` lies in to its record: sizes always, digests once while its files stay as they are.
+        Nothing is checked outside of the store.
+
+        Raises:
+            SourceError: a file is missing or damaged.
+        """
+        models = self.root / _MODELS
+        if not path.is_relative_to(models):
+            return
+        entry = _read_entry(models / path.relative_to(models).parts[0])
+        cure = f"llmasos models remove {entry.key} removes the model; then fetch it again"
+        for name, recorded in entry.files.items():
+            file = entry.path / name
+            try:
+                sound = file.stat().st_size == recorded.size and file_digest(file) == recorded.sha256
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise SourceError(f'{name} of the stored model "{entry.key}" cannot be read ({reason}); {cure}.') from error
+            if not sound:
+                raise SourceError(f'{name} of the stored model "{entry.key}" is damaged; {cure}.')
+
     def clean(self) -> int:
         """Remove what killed processes left: trash, unfinished fetches that nobody works on; returns the bytes freed."""
         freed = 0
@@ -277,7 +300,7 @@ class Store:
             raise SourceError(f'The fetch of "{key}" brought {links[0].name}, a link, which is not stored; this is a fault of its source.')
         if not found:
             raise SourceError(f'The fetch of "{key}" brought no file; this is a fault of its source.')
-        entry = {
+        entry: dict[str, Any] = {
             "format": _FORMAT,
             "key": key,
             "source": source,
@@ -299,6 +322,8 @@ class Store:
             shutil.rmtree(target)
         staging.rename(target)
         _flush(models)
+        for name, file in entry["files"].items():
+            remember_digest(target / "files" / name, file["sha256"])
 
 
 def sha256_of(path: Path) -> str:
@@ -319,12 +344,14 @@ def bytes_below(folder: Path, part: str = "") -> int:
     return total
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file whole, or not at all. Writers take turns by a lock of their own."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Replace a file whole, or not at all, whoever else writes it at the same time. ``mode``: permissions, less the user's umask."""
+    fresh = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        _flush(fresh)
+        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

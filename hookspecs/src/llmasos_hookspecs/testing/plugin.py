@@ -113,8 +113,7 @@ class PluginConformance(StandardTests, standard=True):
         name = sandbox.module.__name__
         code = f"import sys, {name}; {name}.llmasos_component(); print(*sys.modules)"
         run = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {[p for p in sys.path if os.path.isabs(p)]!r}\n{code}"],
             capture_output=True,
             text=True,
             timeout=120,

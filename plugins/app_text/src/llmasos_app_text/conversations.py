@@ -98,7 +98,7 @@ class ConversationFolder:
             )
         except FileNotFoundError:
             return Conversation(name=name)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to begin anew.") from error
 
     def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:

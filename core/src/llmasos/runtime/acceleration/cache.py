@@ -58,7 +58,7 @@ class StageCache:
                 path=folder / _MODEL, touched=tuple(found["touched"]), skipped=dict(found["skipped"]), report=found["report"]
             )
             return CachedStage(path=folder / _MODEL, result=result, seconds=float(found["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     @contextlib.contextmanager

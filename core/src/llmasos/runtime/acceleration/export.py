@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from llmasos.runtime.acceleration.page import render_evaluation, render_page
 from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport
-from llmasos.runtime.checkpoint.manifest import read_manifest, write_manifest
+from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, write_manifest
 from llmasos.runtime.checkpoint.writer import remove_stale
-from llmasos_hookspecs import AccelerationError
+from llmasos_hookspecs import AccelerationError, CheckpointError
 
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"
@@ -30,9 +30,12 @@ def check_output(output: Path | None) -> list[str]:
 
 def export(model: Path, output: Path, report: AccelerationReport) -> None:
     """Copy a finished checkpoint to ``output``, which appears by a rename, whole."""
-    with _appearing(output) as partial:
+    with _appearing(output) as partial, _damage(model):
         shutil.copytree(model, partial, dirs_exist_ok=True)
         manifest = read_manifest(partial)
+        # The copy gets a manifest of its own, which must not vouch for what was damaged before, or while it was copied.
+        for name, record in file_records(partial, manifest).items():
+            verify_digest(partial, name, record)
         write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
         # Folders move; the report lies in the one that it is about.
         _write_report(partial, {**report.to_dict(), "path": "."}, render_page(report))
@@ -60,6 +63,16 @@ def _appearing(output: Path) -> Iterator[Path]:
         raise AccelerationError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _damage(model: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise AccelerationError(
+            f"The result in {model} is damaged and was not exported; run again, which makes it anew ({error})"
+        ) from error
 
 
 def _write_report(folder: Path, facts: Mapping[str, Any], page: str) -> None:

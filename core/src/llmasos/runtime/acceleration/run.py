@@ -22,13 +22,15 @@ from llmasos.runtime.acceleration.notes import base_notes, reference_notes, stag
 from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
 from llmasos.runtime.evaluation import Backend, Corpus, Measurement, Quality, measure
 from llmasos.runtime.evaluation.measure import LENGTH, WINDOWS
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint
+from llmasos.system.store import write_atomically
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
 
 #: Below this share of the weights that a stage could change, it is refused unless allowed.
 LEAST_COVERAGE: Final = 0.9
@@ -105,6 +107,7 @@ def run_acceleration(
             corpus=corpus,
             seed=seed,
             allow_low_coverage=allow_low_coverage,
+            note=sink.note,
         )
         notes = [*base_notes(checkpoint), *reference_notes(base)]
         reports: list[StageReport] = []
@@ -166,6 +169,7 @@ class _StageRunner:
     corpus: Corpus
     seed: int
     allow_low_coverage: bool
+    note: Callable[[str], None]
 
     def key(self, before: str, stage: PlannedStage) -> str:
         """The key of a stage whose input has the key ``before``."""
@@ -176,6 +180,9 @@ class _StageRunner:
         """The stage's result, and whether it was there already."""
         with self.cache.lock(key):
             found = self.cache.find(key)
+            if found is not None and (damage := _damage(found.path)):
+                self.note(f"The kept result of {stage.name} is damaged ({damage}), and is made anew.")
+                found = None
             cached = found is not None
             if found is None:
                 with self.cache.workplace(key) as workplace:
@@ -251,14 +258,26 @@ class _Measurer:
         found = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
         if known is None:
             place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_suffix(".partial")
-            temporary.write_text(json.dumps(attrs.asdict(found.quality)), encoding="utf-8")
-            temporary.replace(place)
+            write_atomically(place, json.dumps(attrs.asdict(found.quality)))
         return found
+
+
+def _damage(folder: Path) -> str:
+    """What is wrong with the files of a kept checkpoint; empty where they are as they were written."""
+    try:
+        manifest = read_manifest(folder)
+        records = file_records(folder, manifest)
+        verify_sizes(folder, records)
+        for name, record in records.items():
+            verify_digest(folder, name, record)
+        open_checkpoint(folder)
+    except LLMasOSError as error:
+        return str(error).rstrip(".")
+    return ""
 
 
 def _read_quality(place: Path) -> Quality | None:
     try:
         return Quality(**json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None

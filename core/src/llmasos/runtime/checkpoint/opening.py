@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from llmasos.runtime.checkpoint.folder import inside
 from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint, foreign_format
 from llmasos_hookspecs import Checkpoint, CheckpointError
 
@@ -56,7 +57,7 @@ def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
 
     models = first_parts(path)
     if len(models) == 1:
-        return _open_file(models[0])
+        return _open_file(inside(path, models[0].name))
     if models:
         raise CheckpointError(f"{path} holds {len(models)} GGUF models; name one of them, such as {models[0].name}.")
     if any(path.glob("pytorch_model*.bin")):

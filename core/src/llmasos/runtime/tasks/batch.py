@@ -23,6 +23,7 @@ BATCH_SEQUENCES = 64
 #: Rows on their way at once. More than a scheduler runs at once, so that it always has a next one to choose.
 DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
 _LEAST_SEQUENCES = 8
+_DEEPEST = 64
 _ROW_TOKENS = 2048
 
 
@@ -80,7 +81,7 @@ def run_batch(
         nonlocal seen, now
         for row in read_rows(rows):
             item = _prepare(task, row, common or {}, ignore)
-            if item.error is not None and row.index == 0:
+            if item.error is not None and row.index == 0 and item.misfit:
                 raise item.error  # most likely all rows are like it
             seen += 1
             known = results.keys.get(row.index)
@@ -124,14 +125,39 @@ class _Prepared:
     key: str
     inputs: Any = None
     error: RequestError | None = None
+    misfit: bool = True
 
 
 def _prepare(task: Task, row: Row, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+    if fault := _fault(row.values):
+        # What no task can read is this row's own matter; the next ones may be sound.
+        return _Prepared(
+            row.index, row.place, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.place} {fault}."), misfit=False
+        )
     try:
         inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
     except RequestError as error:
         return _Prepared(row.index, row.place, _digest(dict(row.values)), error=error)
     return _Prepared(row.index, row.place, _digest(unstructure(inputs)), inputs)
+
+
+def _fault(values: Any) -> str:
+    """What no task can read; empty where there is no such thing."""
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        for each in level:
+            if isinstance(each, str) and not each.isascii() and any("\ud800" <= character <= "\udfff" for character in each):
+                return "holds half a surrogate pair, which is no Unicode text; write it as UTF-8"
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return ""
+    return f"is nested deeper than {_DEEPEST} levels; make it flatter"
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _digest(values: Any) -> str:

@@ -10,17 +10,21 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Final, Self
 
 from filelock import FileLock, Timeout
 
 from llmasos_hookspecs import LLMasOSError, RequestError
 
+#: How every file of results begins.
+_BEGINNING: Final = b'{"index": '
+
 
 class ResultFile:
     """Results by row number in a ``.jsonl`` file, each line with ``index`` and ``key``, a digest of the row's input.
 
-    Opening one repairs a last line that was cut in the middle of writing, by dropping it. One process at a time may have it open.
+    Opening one repairs a last line that was cut in the middle of writing, by dropping it. A file that does not begin as such a file does, a
+    link, or what is no regular file, is refused and left as it is. One process at a time may have it open.
 
     Attributes:
         keys: row number -> key, for all rows that are there.
@@ -35,6 +39,10 @@ class ResultFile:
 
     def __enter__(self) -> Self:
         """Raises ``LLMasOSError`` here and from every method where the file cannot be written; what it holds is kept."""
+        if self._path.is_symlink():
+            raise RequestError(f"{self._path} is a link, and answers are written to a file of their own; name another output file.")
+        if self._path.exists() and not self._path.is_file():
+            raise RequestError(f"{self._path} is no file, and answers are written to one; name another output file.")
         with self._faults():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -43,7 +51,8 @@ class ResultFile:
                 raise RequestError(f"{self._path} is being written by another process; wait, or choose another output file.") from None
         try:
             with self._faults():
-                self._stream = self._path.open("a+b")
+                self._stream = self._open()
+                self._check_ours()
                 self._read()
         except BaseException:
             self.__exit__(None, None, None)
@@ -92,7 +101,21 @@ class ResultFile:
             Path(temporary).unlink(missing_ok=True)
             raise
         finally:
-            self._stream = self._path.open("a+b")
+            self._stream = self._open()
+
+    def _open(self) -> BinaryIO:
+        # A link that was put in its place meanwhile is not followed.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        return os.fdopen(os.open(self._path, flags, 0o666), "a+b")
+
+    def _check_ours(self) -> None:
+        """Refuse a file that somebody else wrote, before anything in it is taken for a torn line."""
+        assert self._stream is not None
+        self._stream.seek(0)
+        start = self._stream.read(len(_BEGINNING))
+        # A crash of the machine can leave a file whole in length, with nothing in it from some place on.
+        if not _BEGINNING.startswith(start.rstrip(b"\0")):
+            raise RequestError(f"{self._path} is a file that no batch has written; name another output file, or remove it.")
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -123,7 +146,7 @@ class ResultFile:
             values = json.loads(line)
             self.keys[int(values["index"])] = str(values["key"])
             self.errors += "error" in values
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if not self._stream.read(1):  # the last line: a crash of the machine can leave it whole in length and empty in content
                 return True
             raise LLMasOSError(
@@ -133,4 +156,7 @@ class ResultFile:
 
 
 def _encoded(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    try:
+        return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair has no UTF-8 form, and JSON an escape for it
+        return json.dumps(line, allow_nan=False).encode() + b"\n"

@@ -53,8 +53,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             values = json.loads(line)
-        except ValueError as error:
-            raise RequestError(f"{path}, line {number} is no JSON: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+            raise RequestError(f"{path}, line {number} is no JSON: {reason}.") from error
         if not isinstance(values, dict):
             raise RequestError(f"{path}, line {number} is {type(values).__name__}, and it must be a JSON object.")
         yield Row(index, values, f"{path}, line {number}")

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.checkpoint.huggingface import end_tokens
 from llmasos.runtime.tokenizer.fast import FastTokenizer
+from llmasos.runtime.tokenizer.first_sight import check_at_first_sight
 from llmasos.runtime.tokenizer.folder_files import tokenizer_from_files
 from llmasos.runtime.tokenizer.panics import guarded
 from llmasos_hookspecs import CheckpointError, LLMasOSError
@@ -37,6 +38,7 @@ def tokenizer_from_folder(folder: Path) -> FastTokenizer:
     if not path.is_file():
         return _from_other_files(folder, config)
     data = read_small(path, MAX_TOKENIZER_BYTES)
+    check_at_first_sight(data, str(path))
     try:
         with guarded():
             backend = Backend.from_buffer(data)

@@ -20,10 +20,13 @@ DEFAULT_MODEL: Final = "default"
 
 #: What stands where config says nothing.
 DEFAULT_SOURCE: Final = "smollm2"
+#: Each is a process with weights of its own; no machine holds more.
+MAX_REPLICAS: Final = 1024
+#: Threads of one process, and tokens of one sequence, beyond what any system starts or any model reads.
+MAX_THREADS: Final = 4096
+MAX_CONTEXT: Final = 2**31 - 1
 DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = "fifo"
-
-_at_least_one = attrs.validators.optional(attrs.validators.ge(1))
 
 
 @attrs.frozen
@@ -55,13 +58,13 @@ class ModelTable:
     )
     context_length: int | None = attrs.field(
         default=None,
-        validator=_at_least_one,
+        validator=attrs.validators.optional([attrs.validators.ge(1), attrs.validators.le(MAX_CONTEXT)]),
         metadata={"help": "Tokens that one sequence can hold; left out: the model's own, as far as memory allows."},
     )
     allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
     replicas: int = attrs.field(
         default=1,
-        validator=attrs.validators.ge(1),
+        validator=[attrs.validators.ge(1), attrs.validators.le(MAX_REPLICAS)],
         metadata={"help": "Processes that serve the model, each with weights of its own; 1: none beside the program's."},
     )
 
@@ -98,7 +101,7 @@ class ResourcesConfig:
     )
     threads: int | None = attrs.field(
         default=None,
-        validator=_at_least_one,
+        validator=attrs.validators.optional([attrs.validators.ge(1), attrs.validators.le(MAX_THREADS)]),
         metadata={"help": "Compute threads; left out: as many as the process may use cores."},
     )
     reserve: int | None = attrs.field(
@@ -127,7 +130,11 @@ class ResourcesConfig:
 class GlobalTable:
     """The keys of config that stand outside of any table."""
 
-    seed: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata={"help": "Seed of all that is random."})
+    seed: int = attrs.field(
+        default=0,
+        validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)],
+        metadata={"help": "Seed of all that is random."},
+    )
     offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
 
 

@@ -63,9 +63,14 @@ def _unpacked(archive: Path, context: Context) -> Path:
         work = folder / f"{WORKING}-unpacked"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        with context.progress(f"Unpacking {archive.name}", None, "B") as progress:
-            found = unpack(archive, work, advance=progress.advance)
+        try:
+            with context.progress(f"Unpacking {archive.name}", None, "B") as progress:
+                found = unpack(archive, work, advance=progress.advance)
+        except SourceError:
+            shutil.rmtree(work, ignore_errors=True)  # what is refused leaves nothing
+            raise
         if not found:
+            work.rmdir()
             raise SourceError(f"The archive {archive} holds no file.")
         for child in work.iterdir():
             child.rename(folder / child.name)

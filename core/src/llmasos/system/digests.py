@@ -1,0 +1,90 @@
+"""SHA-256 of files, computed once while they stay as they are: in a process, and for large files between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from llmasos.system.folders import cache_folder
+
+#: Bytes from which on a digest is kept on disk; smaller files are read again as quickly.
+_LARGE: Final = 1 << 20
+#: Digests kept on disk; those written longest ago go first.
+_MOST: Final = 4000
+_LENGTH: Final = 64
+
+# By inode, so that a folder may be renamed; with the change time, because whoever copies a file can set the modification time.
+_known: dict[tuple[int, ...], str] = {}
+_lock = Lock()
+
+
+def file_digest(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file. A file of unchanged device, inode, size and times is not read twice. Raises ``OSError``."""
+    key = _key(os.stat(path))
+    with _lock:
+        known = _known.get(key)
+    if known is None:
+        known = _recall(key)
+    if known is not None:
+        with _lock:
+            _known[key] = known
+        return known
+    with path.open("rb", buffering=0) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        unchanged = _key(os.fstat(file.fileno())) == key
+    if unchanged:
+        _remember(key, found)
+    return found
+
+
+def remember_digest(path: Path, digest: str) -> None:
+    """Take ``digest`` for the SHA-256 of the file as it now is: for who computed it while writing the file. Raises ``OSError``."""
+    _remember(_key(os.stat(path)), digest)
+
+
+def _key(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _remember(key: tuple[int, ...], digest: str) -> None:
+    with _lock:
+        _known[key] = digest
+    if key[2] < _LARGE:
+        return
+    place = _place(key)
+    fresh = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
+    with contextlib.suppress(OSError):  # a disk that is full or read-only costs reading the file again
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
+                file.write(digest)
+            fresh.replace(place)
+        finally:
+            fresh.unlink(missing_ok=True)
+        _trim(place.parent)
+
+
+def _recall(key: tuple[int, ...]) -> str | None:
+    if key[2] < _LARGE:
+        return None
+    try:
+        text = _place(key).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if len(text) == _LENGTH else None
+
+
+def _trim(folder: Path) -> None:
+    kept = list(folder.iterdir())
+    if len(kept) > _MOST:
+        for old in sorted(kept, key=lambda path: path.stat().st_mtime)[: len(kept) // 2]:
+            old.unlink(missing_ok=True)
+
+
+def _place(key: tuple[int, ...]) -> Path:
+    name = hashlib.sha256(repr(key).encode()).hexdigest()[:40]
+    return cache_folder() / "checked" / "digests" / name

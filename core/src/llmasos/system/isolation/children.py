@@ -1,0 +1,30 @@
+"""Command lines of child interpreters. No other place of core builds one.
+
+A child that Python starts as it likes puts the working folder on its path, and what ``PYTHONPATH`` names: a file ``attrs.py`` that came
+with a model would run. Ours are isolated from both.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Iterable
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """``python -m MODULE``, for a module that is installed beside the interpreter: pip."""
+    # pip has to see the user's own site, which -I hides, where that is where it installs.
+    flags = ["-E", "-P"] if site.ENABLE_USER_SITE else ["-I"]
+    return [sys.executable, *flags, "-m", module, *arguments]
+
+
+def code_command(code: str, *arguments: str, first: Iterable[os.PathLike[str] | str] = ()) -> list[str]:
+    """``python -c CODE``. It finds modules where this process does, relative places aside, and in the folders ``first`` before them."""
+    path = [*(os.path.abspath(place) for place in first), *search_path()]
+    return [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {path!r}\n{code}", *arguments]
+
+
+def search_path() -> list[str]:
+    """Where this process finds modules, without what is meant from the working folder."""
+    return [place for place in sys.path if os.path.isabs(place)]

@@ -1,0 +1,85 @@
+"""A function that runs apart is held within its limits, and nothing of the user's gets into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import pytest
+
+from llmasos.system.isolation import ApartError, Limits, code_command, module_command, run_apart
+
+EVAL = "builtins:eval"
+LINUX = sys.platform == "linux"
+
+
+def failure(code: str, **limits: float) -> ApartError:
+    with pytest.raises(ApartError) as caught:
+        run_apart(EVAL, code.encode(), limits=Limits(**limits))  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_plain_data_goes_in_and_comes_out():
+    assert run_apart(EVAL, b"{'a': [1, 2.5, None, 'x' * 3]}") == {"a": [1, 2.5, None, "xxx"]}
+
+
+def test_an_error_comes_back_as_its_kind_and_a_sentence():
+    found = failure("int('seven')")
+    assert (found.kind, found.sentence) == ("ValueError", "invalid literal for int() with base 10: 'seven'")
+
+
+@pytest.mark.skipif(not LINUX, reason="RLIMIT_AS is enforced on Linux")
+def test_memory_is_bounded():
+    assert failure("len(bytearray(1 << 33))").kind == "MemoryError"
+
+
+def test_time_is_bounded_by_the_clock_and_by_the_processor():
+    began = time.monotonic()
+    assert failure("__import__('time').sleep(60)", seconds=0.5).kind == "Timeout"
+    assert failure("sum(1 for _ in iter(int, 1))", cpu_seconds=1).kind == "Killed"
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.skipif(not LINUX, reason="other systems have the limits alone")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "__import__('socket').socket()",
+        "__import__('os').fork()",
+        "__import__('os').posix_spawn('/bin/true', ['true'], {})",
+        "__import__('os').execv('/bin/true', ['true'])",
+        "__import__('subprocess').run(['true'])",
+    ],
+)
+def test_no_process_program_or_connection_can_be_made(code):
+    assert failure(code).kind in ("PermissionError", "BlockingIOError")
+
+
+def test_a_crash_of_a_library_is_an_error_and_no_crash_of_ours():
+    assert failure("__import__('ctypes').string_at(0)").kind == "Killed"
+    assert failure("__import__('os')._exit(3)").kind == "Killed"
+
+
+def test_what_it_writes_is_bounded(tmp_path):
+    failure(f"open({str(tmp_path / 'file')!r}, 'wb').write(bytes(1 << 21))")
+    assert (tmp_path / "file").stat().st_size <= 1 << 20
+    assert failure("'x' * (1 << 21)").kind == "Killed"
+
+
+def test_the_environments_secrets_and_the_working_folder_stay_outside(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_SECRET_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("json.py", "attrs.py", "sitecustomize.py", "llmasos.py", "ctypes.py"):
+        (tmp_path / name).write_text("raise SystemExit('a decoy ran')")
+    seen = run_apart(EVAL, b"[dict(__import__('os').environ), __import__('os').getcwd(), __import__('sys').path]")
+    assert "A_SECRET_TOKEN" not in seen[0]
+    assert seen[1] == os.path.abspath(os.sep)
+    assert str(tmp_path) not in seen[2]
+    assert "" not in seen[2]
+
+
+def test_every_command_line_of_a_child_is_isolated():
+    assert code_command("pass")[1] == "-I"
+    assert module_command("pip")[1:-2] in (["-I"], ["-E", "-P"])
