@@ -466,10 +466,11 @@ class EngineLoop:
             return
         if engine is None:
             self._closed = failure
-            self._on_lost()
         else:
             self._engine = engine
         self._runner.replace_engine(engine, failure)
+        if engine is None:
+            self._on_lost()
 
     def _end(self) -> None:
         if self._given_up:

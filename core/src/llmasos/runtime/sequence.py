@@ -40,7 +40,8 @@ class View(NamedTuple):
 
 def frozen(request: Request) -> Request:
     """The request with nothing in it that a policy could change."""
-    sampling, fields = request.sampling, {}
+    sampling = request.sampling
+    fields: dict[str, Any] = {}
     if not isinstance(request.tokens, tuple):
         fields["tokens"] = tuple(request.tokens)
     if sampling.logit_bias or sampling.constraint is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
 
@@ -37,3 +39,15 @@ def as_ours(error: BaseException, label: str, where: str, distribution: str = ""
         )
     cure = f"try another version of {distribution} or tell its author" if distribution else "tell its author"
     return PluginError(f"The {label} failed in {where}: {in_words(error)}; this is a fault of the plugin, so {cure}.")
+
+
+@contextlib.contextmanager
+def crossing(label: str, where: str) -> Iterator[None]:
+    """Call a plugin's object in the ``with`` block: what it raises becomes what ``as_ours`` makes of it."""
+    try:
+        yield
+    except BaseException as error:
+        ours = error if interrupted(error) else as_ours(error, label, where)
+        if ours is error:
+            raise
+        raise ours from error
