@@ -38,7 +38,7 @@ WRONG = {
     "implements nothing": (PLUGIN.replace("def llmasos_pipeline", "def pipeline").replace("def llmasos_request", "def request").replace(
         "@hookimpl\ndef pipeline", "def pipeline").replace("@hookimpl\ndef request", "def request"), "test_the_kind_has_its_hook"),
     "asks for more than a record": (
-        changed("finished(record):", "finished(record, context):"), "test_hooks_name_their_parameters_as_specified"
+        changed("finished(record):", "finished(record, model):"), "test_hooks_name_their_parameters_as_specified"
     ),
 }  # fmt: skip
 

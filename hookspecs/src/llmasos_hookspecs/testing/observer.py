@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox
+from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.standard import overrides_standard
 
 #: Ends of a request, with what never happened left out.
@@ -43,22 +43,26 @@ class ObserverConformance(PluginConformance, standard=True):
 
     kind = "observer"
 
+    def tell(self, sandbox: PluginSandbox, context: SandboxContext, hook: str, **arguments: Any) -> None:
+        """Call one of the observer's hooks as core does."""
+        sandbox.call(hook, options=self.plugin_options(sandbox), context=context, **arguments)
+
     @overrides_standard("an observer may implement any one of three hooks")
     def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
         """The module implements one of the observers' hooks at least."""
         assert any(sandbox.has(hook) for hook in OBSERVER_HOOKS), f"Implement one of {', '.join(OBSERVER_HOOKS)}."
 
     @pytest.mark.parametrize("record", RECORDS)
-    def test_takes_every_record(self, sandbox: PluginSandbox, record: str) -> None:
+    def test_takes_every_record(self, sandbox: PluginSandbox, context: SandboxContext, record: str) -> None:
         """However a request ended, the observer takes its record."""
         if not sandbox.has("llmasos_request_finished"):
             pytest.skip("The observer does not look at requests.")
-        sandbox.call("llmasos_request_finished", record=RECORDS[record])
+        self.tell(sandbox, context, "llmasos_request_finished", record=RECORDS[record])
 
-    def test_outlives_pipelines(self, sandbox: PluginSandbox) -> None:
+    def test_outlives_pipelines(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
         """Pipelines may come and go, and several be open at once."""
         one, two = object(), object()
         events = [("ready", one), ("ready", two), ("closed", one), ("closed", two), ("ready", one), ("closed", one)]
         for event, pipeline in events:
             if sandbox.has(f"llmasos_pipeline_{event}"):
-                sandbox.call(f"llmasos_pipeline_{event}", pipeline=pipeline)
+                self.tell(sandbox, context, f"llmasos_pipeline_{event}", pipeline=pipeline)

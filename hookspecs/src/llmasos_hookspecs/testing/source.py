@@ -48,7 +48,7 @@ class SourceConformance(PluginConformance, standard=True):
 
     def fetch(self, sandbox: PluginSandbox, ref: str, context: SandboxContext) -> Path | None:
         """What the source answers."""
-        found = sandbox.call("llmasos_fetch", ref=ref, context=context)
+        found = sandbox.call("llmasos_fetch", ref=ref, options=self.plugin_options(sandbox), context=context)
         assert found is None or isinstance(found, Path), f"llmasos_fetch returned {found!r}; return a Path or None."
         return found
 
