@@ -96,7 +96,7 @@ def unpack(data: bytes) -> list[Any]:
             blocks.append(body[start : start + size])
             start += size
         return [_decode(each, blocks) for each in value]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except Exception as error:  # also of the classes that check what they are made of
         raise WireError(f"What a replica sent is no message ({in_words(error)}).") from error
 
 
