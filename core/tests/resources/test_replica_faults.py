@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -270,7 +271,5 @@ tagged = st.recursive(
 @given(st.binary(max_size=200) | tagged.map(lambda value: json.dumps([[value], [0, 8]]).encode() + b"\n" + bytes(8)))
 def test_what_is_no_message_is_refused_by_its_receiver(data: bytes) -> None:
     """Nothing but a message or one error comes of any bytes."""
-    try:
+    with contextlib.suppress(wire.WireError):
         assert isinstance(wire.unpack(data), list)
-    except wire.WireError:
-        pass

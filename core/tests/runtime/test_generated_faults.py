@@ -352,7 +352,7 @@ def test_a_step_that_returns_something_else_is_an_error_that_names_the_engine(
 ) -> None:
     """What it returned is said, and nobody waits."""
     engine = hash_engine()
-    engine.step = answer if callable(answer) else lambda rows: answer
+    engine.step = answer if callable(answer) else lambda _rows: answer
     loop = make_loop(engine, engine_label="loader X")
     with pytest.raises(EngineFailed, match="loader X returned"):
         loop.submit(request_of([1, 2], 3)).result(SECONDS)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.watchdog import Watch
-from llmasos.system.edge import in_words, interrupted
+from llmasos.system.edge import in_words, interrupted, kind_of
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
 
 _log = logging.getLogger("llmasos.runtime")
@@ -139,4 +139,4 @@ def _described(value: Any) -> str:
         return f"{value.dtype} of shape {value.shape}"
     if isinstance(value, list | tuple):
         return f"{len(value)} results"
-    return f"a {type(value).__name__}"
+    return kind_of(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 from typing import Any
 
 from llmasos.runtime.sequence import Sequence
-from llmasos.system.edge import in_words, interrupted
+from llmasos.system.edge import in_words, interrupted, kind_of
 from llmasos_hookspecs import Admit, Charge, Reject, Request, SchedulingPolicy, Stats
 
 _log = logging.getLogger("llmasos.scheduler")
@@ -39,7 +39,7 @@ class GuardedPolicy:
             answer = self.policy.admit(request, stats)
             if isinstance(answer, Admit | Reject):
                 return answer
-            self._report("admit", f"it returned {type(answer).__name__} and not Admit or Reject")
+            self._report("admit", f"it returned {kind_of(answer)} and not Admit or Reject")
         except BaseException as error:
             self._failed("admit", error)
         return Admit()

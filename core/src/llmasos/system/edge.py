@@ -29,6 +29,12 @@ def in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def kind_of(value: object) -> str:
+    """The type of what a plugin gave, with its article: its text might be anything."""
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
 def as_ours(error: BaseException, label: str, where: str, distribution: str = "") -> LLMasOSError:
     """What a plugin raised in ``where``, as an error that names it: its own where it meant it."""
     if isinstance(error, LLMasOSError):

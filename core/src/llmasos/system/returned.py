@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.system.edge import kind_of
 from llmasos_hookspecs import AccelerationResult, EngineInfo, MemoryEstimate
 
 #: What each of these objects must be able to do.
@@ -26,7 +27,7 @@ def _engine(value: Any) -> str:
         return missing
     info = value.info
     if not isinstance(info, EngineInfo):
-        return f"an engine whose info is {_kind(info)} and no EngineInfo"
+        return f"an engine whose info is {kind_of(info)} and no EngineInfo"
     least = {"vocab_size": 1, "context_length": 1, "max_sequences": 1, "weight_bytes": 0, "kv_bytes_per_token": 0}
     for name, low in least.items():
         number = getattr(info, name)
@@ -51,28 +52,24 @@ def _task(value: Any) -> str:
 
 
 def _estimate(value: Any) -> str:
-    return "" if value is None or isinstance(value, MemoryEstimate) else f"{_kind(value)} and no MemoryEstimate"
+    return "" if value is None or isinstance(value, MemoryEstimate) else f"{kind_of(value)} and no MemoryEstimate"
 
 
 def _result(value: Any) -> str:
-    return "" if isinstance(value, AccelerationResult) else f"{_kind(value)} and no AccelerationResult"
+    return "" if isinstance(value, AccelerationResult) else f"{kind_of(value)} and no AccelerationResult"
 
 
 def _path(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, Path):
-        return f"{_kind(value)} and no Path"
+        return f"{kind_of(value)} and no Path"
     return "" if value.is_dir() or value.is_file() else f"{value}, which is no path there,"
 
 
 def _missing(value: Any, methods: tuple[str, ...]) -> str:
     missing = [name for name in methods if not callable(getattr(value, name, None))]
-    return f"{_kind(value)} without {', '.join(missing)}" if missing else ""
-
-
-def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    return f"{kind_of(value)} without {', '.join(missing)}" if missing else ""
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {

@@ -10,7 +10,7 @@ import attrs
 from llmasos.runtime.loader_choice import refusal
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
-from llmasos.system.edge import crossing
+from llmasos.system.edge import crossing, kind_of
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 
@@ -115,7 +115,7 @@ def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, stat
     with crossing(loaded.entry.label, "plan"):
         plan: Any = loaded.component.plan(decoder, options, dict(state))
     if not isinstance(plan, StagePlan):
-        raise PluginError(f"The {loaded.entry.label} returned a {type(plan).__name__} from plan, and it must be a StagePlan.")
+        raise PluginError(f"The {loaded.entry.label} returned {kind_of(plan)} from plan, and it must be a StagePlan.")
     return plan
 
 

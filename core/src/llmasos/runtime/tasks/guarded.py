@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from llmasos.system.edge import crossing
+from llmasos.system.edge import crossing, kind_of
 from llmasos_hookspecs import PluginError, Task, TaskModel
 
 
@@ -29,8 +29,8 @@ class GuardedTask:
             answer = self._task.run(model, inputs)
         if not isinstance(answer, self.output):
             raise PluginError(
-                f"The {self._label} returned a {type(answer).__name__} from run, and it must be a {self.output.__name__}; this is a fault "
-                "of the plugin."
+                f"The {self._label} returned {kind_of(answer)} from run, and its output is {self.output.__name__}; this is a fault of the "
+                "plugin."
             )
         return answer
 
@@ -47,7 +47,7 @@ class _StreamingTask(GuardedTask):
                 if piece is None:
                     return
                 if not isinstance(piece, str):
-                    raise PluginError(f"The {self._label} gave a {type(piece).__name__} from stream, and every piece must be text.")
+                    raise PluginError(f"The {self._label} gave {kind_of(piece)} from stream, and every piece must be text.")
                 yield piece
         finally:
             with crossing(self._label, "stream"):
