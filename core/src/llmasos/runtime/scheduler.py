@@ -129,6 +129,7 @@ class Scheduler:
         The policy is asked to admit all of them first, so that it knows whom it will be asked about. A refusal comes too late: they have
         been admitted already.
         """
+        self.settle()  # who is over is known to the old policy only
         self.policy = GuardedPolicy(policy, label)
         self.max_sequences = max_sequences or self.max_sequences
         self.step_tokens = self.row_tokens = step_tokens or self.step_tokens

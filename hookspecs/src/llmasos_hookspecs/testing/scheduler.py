@@ -148,7 +148,8 @@ class SchedulerConformance(PluginConformance, standard=True):
         for i, item in enumerate(odd):
             assert isinstance(policy.admit(item, Stats(now=_START)), Admit | Reject)
             state = ("waiting", "running", "preempted")[i % 3]
-            views.append(SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i)))  # type: ignore[arg-type]
+            sequence = SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i))  # type: ignore[arg-type]
+            views.append(sequence.view())
         ranks = [policy.rank(view, _START + 1) for view in views]
         assert ranks == [policy.rank(view, _START + 1) for view in views], "rank is not the same for the same sequence at the same time."
         for a in ranks:
@@ -164,7 +165,7 @@ class SchedulerConformance(PluginConformance, standard=True):
             for prompt in (1, 63, 5000):
                 item = request(f"q{budget}-{prompt}", prompt=prompt)
                 policy.admit(item, Stats(now=_START))
-                quantum = policy.quantum(SimulatedSequence(request=item, state="running"), budget)
+                quantum = policy.quantum(SimulatedSequence(request=item, state="running").view(), budget)
                 assert isinstance(quantum, int | np.integer), f"quantum returned {quantum!r} for a budget of {budget}."
 
     @pytest.mark.parametrize("seed", range(4))
@@ -216,6 +217,31 @@ class SchedulerConformance(PluginConformance, standard=True):
         assert loop.cancelled, "The simulation cancelled nothing."
         assert not loop.cancelled & set(loop.done), "A cancelled request was served all the same."
         _served(loop, [r for r in requests if r.id not in loop.cancelled])
+
+    def test_changes_nothing_it_is_shown(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
+        """A policy reads the sequences it is shown, and keeps its own books elsewhere: views cannot be changed, and have no more than
+        ``SequenceView`` says."""
+        loop = self.simulation(sandbox, context)
+        try:
+            loop.run(workload(40, count=12), max_steps=400)
+        except (AttributeError, TypeError) as error:
+            pytest.fail(f"The policy needs what a SequenceView has not, or changes it ({error}); read its attributes only.")
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_takes_over_a_queue(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
+        """A policy that takes another's place is asked to ``admit`` all that are live, and serves them whatever it answered."""
+        requests = workload(50 + seed, count=30, seconds=2.0)
+        loop = self.simulation(sandbox, context)
+        for item in requests:
+            loop.submit(item)
+        for _ in range(5):
+            loop.step()
+        try:
+            loop.use_policy(self.policy(sandbox, context))
+            loop.run((), max_steps=4000)
+        except LookupError as error:
+            pytest.fail(f"The policy does not know {error}, which was live when it took over; what it refused then stays all the same.")
+        _served(loop, [item for item in requests if item.id not in loop.rejected])
 
     def test_same_work_same_order(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
         """Two policies with the same options and seed serve the same requests in the same order."""
