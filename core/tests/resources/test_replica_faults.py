@@ -42,6 +42,7 @@ LOADER = '''
     """A loader with one fault, which is not planted again once the file ``once`` is there."""
 
     import os
+    import re
     import threading
 
     import attrs
@@ -70,6 +71,8 @@ LOADER = '''
             raise SystemExit(3)
         if options.fault == "stall":
             threading.Event().wait()
+        if options.fault == "hold the interpreter":  # native code that never lets another thread run
+            re.match(r"(a+)+$", "a" * 60 + "b")
 
     class Faulty(ReferenceEngine):
         options = None
@@ -175,6 +178,16 @@ def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callab
         again = within_bound(lambda: model.generate("again", max_new_tokens=4, ignore_eos=True))
         assert len(again.tokens) == 4
     assert within_bound(pipeline.close) is None
+
+
+def test_a_replica_that_holds_the_interpreter_is_ended_from_outside(faulty: Callable[..., Pipeline]) -> None:
+    """No thread of its own can help; the parent ends it, tells the callers, and starts another."""
+    with faulty("hold the interpreter", "step", once=True, step_timeout=0.5) as pipeline:
+        model = within_bound(pipeline.load)
+        error = within_bound(lambda: model.generate("x", max_new_tokens=4))
+        assert isinstance(error, EngineFailed), error
+        assert "did not answer for 0.5 seconds" in str(error)
+        assert len(within_bound(lambda: model.generate("again", max_new_tokens=4, ignore_eos=True)).tokens) == 4
 
 
 def test_a_deadline_is_kept_by_a_replica_that_does_not_come_back(faulty: Callable[..., Pipeline]) -> None:
