@@ -46,7 +46,8 @@ def frozen(request: Request) -> Request:
         fields["tokens"] = tuple(request.tokens)
     if sampling.logit_bias or sampling.constraint is not None:
         constraint = sampling.constraint and attrs.evolve(sampling.constraint, value=_frozen_value(sampling.constraint.value))
-        fields["sampling"] = attrs.evolve(sampling, logit_bias=MappingProxyType(dict(sampling.logit_bias)), constraint=constraint)
+        fields["sampling"] = shown = attrs.evolve(sampling, constraint=constraint)
+        object.__setattr__(shown, "logit_bias", MappingProxyType(dict(sampling.logit_bias)))  # its converter would make a dict of it
     return attrs.evolve(request, **fields) if fields else request
 
 
