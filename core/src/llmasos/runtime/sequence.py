@@ -25,7 +25,7 @@ _new_view: Final = tuple.__new__
 class View(NamedTuple):
     """The ``SequenceView`` that a policy gets: a sequence at one moment. It cannot be changed, and leads nowhere but to the request.
 
-    A tuple, because one is made for every rank that is taken: half a microsecond each.
+    A tuple, because one is made for every rank that is taken: a third of a microsecond each.
     """
 
     request: Request
@@ -143,11 +143,12 @@ class Sequence:
 
     def view(self) -> View:
         """What the policy may see of it just now."""
-        # Not View(...): a NamedTuple's own constructor takes twice as long.
-        return _new_view(
-            View,
-            (self.shown, self.state, self.computed, self.remaining, self.generated, self.cached, self.preemptions, self.waited),
-        )
+        generated, since = self.generated, self._without_slot_since
+        rest = len(self.tokens) - self.computed - (1 if generated else 0)
+        remaining = (rest if rest > 0 else 0) + self.request.max_new_tokens - generated
+        waited = self._waited if since is None else self._waited + self._clock() - since
+        # Neither View(...) nor the properties that say the same: they make it twice as slow, and it is made for every rank.
+        return _new_view(View, (self.shown, self.state, self.computed, remaining, generated, self.cached, self.preemptions, waited))
 
     @property
     def remaining(self) -> int:
