@@ -131,6 +131,30 @@ WRONG = {
     "leaves its notes beside the output": Wrong(
         accelerator("(output.parent / 'calibration.npy').write_bytes(b'x')\n" + RIGHT), ("test_writes_a_checkpoint_that_loads",)
     ),
+    "writes whole numbers": Wrong(
+        accelerator(RIGHT.replace("rounded(tensor, options)", "rounded(tensor, options).astype('i4')")), ("test_same_seed_same_bits",)
+    ),
+    "edits the config when the writer has closed": Wrong(
+        accelerator(
+            RIGHT.replace(
+                "return writer",
+                "(output / 'config.json').write_text(\n    (output / 'config.json').read_text().replace('silu', 'gelu'))\nreturn writer",
+            )
+        ),
+        ("test_writes_a_checkpoint_that_loads", "test_same_seed_same_bits"),
+    ),
+    "adds a file when the writer has closed": Wrong(
+        accelerator(RIGHT.replace("return writer", "(output / 'notes.txt').write_text('x')\nreturn writer")),
+        ("test_writes_a_checkpoint_that_loads",),
+    ),
+    "writes beside its own module": Wrong(
+        accelerator("from pathlib import Path\nPath(__file__).with_suffix('.notes').write_text('seen')\n" + RIGHT),
+        ("test_writes_nowhere_else",),
+    ),
+    "makes a folder far away": Wrong(
+        accelerator("from pathlib import Path\nPath(__file__).with_suffix('.d').mkdir(exist_ok=True)\n" + RIGHT),
+        ("test_writes_nowhere_else",),
+    ),
     "fails on codes with an error of numpy's": Wrong(
         accelerator(RIGHT.replace('"norm" in name', "tensor.mean() < 5")), ("test_takes_or_refuses_quantised_input",)
     ),

@@ -37,24 +37,23 @@ from llmasos_hookspecs.testing import ByteTokenizer, ReferenceEngine, tiny_check
 HOOKS = {name: function for name, function in vars(specs).items() if name.startswith("llmasos_")}
 PARAMETERS = {
     "llmasos_component": (),
-    "llmasos_fetch": ("ref", "context"),
+    "llmasos_fetch": ("ref", "options", "context"),
     "llmasos_load": ("checkpoint", "options", "context"),
     "llmasos_predict": ("checkpoint", "options", "context"),
     "llmasos_accelerate": ("checkpoint", "output", "options", "context"),
     "llmasos_create_scheduler": ("options", "context"),
     "llmasos_create_task": ("options", "context"),
-    "llmasos_pipeline_ready": ("pipeline",),
-    "llmasos_request_finished": ("record",),
-    "llmasos_pipeline_closed": ("pipeline",),
+    "llmasos_pipeline_ready": ("pipeline", "options", "context"),
+    "llmasos_request_finished": ("record", "options", "context"),
+    "llmasos_pipeline_closed": ("pipeline", "options", "context"),
 }
 
 
 def test_the_hooks_are_those_of_the_contract() -> None:
-    """Each hook has its name and parameters, and every hook that makes something is lent a context."""
+    """Each hook has its name and parameters, and every hook but the first gets its options and is lent a context."""
     assert {name: tuple(inspect.signature(function).parameters) for name, function in HOOKS.items()} == PARAMETERS
     for name, parameters in PARAMETERS.items():
-        makes = name not in ("llmasos_component", "llmasos_request_finished") and not name.startswith("llmasos_pipeline")
-        assert ("context" in parameters) == makes
+        assert parameters[-2:] == (() if name == "llmasos_component" else ("options", "context"))
 
 
 def test_hooks_have_resolvable_types_and_docs() -> None:

@@ -133,6 +133,30 @@ WRONG = {
         """),
         ("test_unequal_batch",),
     ),
+    "keeps 20 KB of every step": Wrong(
+        engine("""
+            kept = []
+
+            def step(self, rows):
+                self.kept.append(np.ones(2560))
+                return super().step(rows)
+        """),
+        ("test_many_steps_leave_nothing",),
+    ),
+    "has numbers for the first hundred positions only": Wrong(
+        decoder("""
+            def _rotate(self, x, positions):
+                return np.where(positions[:, None, None] < 100, super()._rotate(x, positions), np.nan)
+        """),
+        ("test_the_whole_context",),
+    ),
+    "turns positions past the first hundred too little": Wrong(
+        decoder("""
+            def _rotate(self, x, positions):
+                return super()._rotate(x, np.minimum(positions, 100))
+        """),
+        ("test_the_whole_context",),
+    ),
     "promises drafts and rounds them as prompts": Wrong(
         engine("""
             @property

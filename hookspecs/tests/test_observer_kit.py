@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from llmasos_hookspecs.testing import observer
+
 PLUGIN = """
 from llmasos_hookspecs import Component, hookimpl
 
@@ -35,10 +37,16 @@ WRONG = {
     "needs a first token": (changed("record.queued)", "record.first_token)"), "test_takes_every_record"),
     "formats with what the error holds": (changed('"{:.3f}".format', '((record.error or "") % ()).format'), "test_takes_every_record"),
     "knows one pipeline only": (changed("SEEN.append(pipeline)", "assert not SEEN; SEEN.append(pipeline)"), "test_outlives_pipelines"),
+    "blocks": (changed("SEEN.append(pipeline)", "__import__('threading').Event().wait()"), "test_is_quick_and_only_looks"),
+    "asks the model for more": (
+        changed('"{:.3f}".format', "SEEN[-1].models['m'].generate('again'); \"{:.3f}\".format"), "test_is_quick_and_only_looks"
+    ),
+    "closes the pipeline": (changed('"{:.3f}".format', 'SEEN[-1].close(); "{:.3f}".format'), "test_is_quick_and_only_looks"),
+    "reaches behind the pipeline": (changed('"{:.3f}".format', 'SEEN[-1]._hosts; "{:.3f}".format'), "test_is_quick_and_only_looks"),
     "implements nothing": (PLUGIN.replace("def llmasos_pipeline", "def pipeline").replace("def llmasos_request", "def request").replace(
         "@hookimpl\ndef pipeline", "def pipeline").replace("@hookimpl\ndef request", "def request"), "test_the_kind_has_its_hook"),
     "asks for more than a record": (
-        changed("finished(record):", "finished(record, context):"), "test_hooks_name_their_parameters_as_specified"
+        changed("finished(record):", "finished(record, model):"), "test_hooks_name_their_parameters_as_specified"
     ),
 }  # fmt: skip
 
@@ -51,8 +59,9 @@ def test_a_right_observer_passes(run_conformance: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("defect", WRONG)
-def test_a_wrong_observer_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
+def test_a_wrong_observer_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """An observer with one defect fails the test that is meant to find it."""
+    monkeypatch.setattr(observer, "SECONDS", 0.3)
     source, caught_by = WRONG[defect]
     outcomes = run_conformance("ObserverConformance", source, only=[caught_by])
     assert caught_by in outcomes.failed, f"passed {sorted(outcomes.passed)}"

@@ -184,6 +184,39 @@ WRONG = {
         """),
         ("test_forgets_what_is_over",),
     ),
+    "rewrites the prompt of whom it ranks": Wrong(
+        policy("""
+            def rank(self, sequence, now):
+                sequence.tokens[-1] = 0
+                return (sequence.request.arrival, sequence.request.id)
+        """),
+        ("test_changes_nothing_it_is_shown",),
+    ),
+    "sets back what is computed": Wrong(
+        policy("""
+            def quantum(self, sequence, budget):
+                sequence.computed = 0
+                return budget
+        """),
+        ("test_changes_nothing_it_is_shown",),
+    ),
+    "keeps its books on the request": Wrong(
+        policy("def admit(self, request, stats): request.seen = True; return Admit()"), ("test_changes_nothing_it_is_shown",)
+    ),
+    "knows only whom it has let in": Wrong(
+        policy("""
+            def __init__(self): self.seen = {}
+            def admit(self, request, stats):
+                if len(self.seen) >= 8: return Reject("busy", retry_after=1.0)
+                self.seen[request.id] = request.arrival
+                return Admit()
+            def rank(self, sequence, now): return (self.seen[sequence.request.id], sequence.request.id)
+            def on_commit(self, charges):
+                for c in charges:
+                    if c.finished: self.seen.pop(c.id, None)
+        """),
+        ("test_takes_over_a_queue",),
+    ),
     "shares one policy between queues": Wrong(policy(made="POLICY", shared="POLICY = Policy()"), ("test_policy_is_whole",)),
     "lacks a method": Wrong(policy(made="object()"), ("test_policy_is_whole",)),
     "allows no sequence": Wrong(policy().replace("int = 8", "int = 0"), ("test_shared_options_are_sound",)),

@@ -21,12 +21,15 @@ def llmasos_fetch(ref, context):
     scheme, _, rest = ref.partition(":")
     if scheme != "copy":
         return None
-    if not rest or not Path(rest).is_absolute() or not Path(rest).is_dir():
+    if not rest or ".." in rest or not Path(rest).is_absolute() or not Path(rest).is_dir():
         raise SourceError(f"{ref!r} names no folder; give an absolute path.")
     found = context.store.find(rest)
     if found is not None:
         return found
     return context.store.add(rest, lambda folder: shutil.copytree(rest, folder, dirs_exist_ok=True), source=ref)
+"""
+
+CHECK = """    if not rest or ".." in rest or not Path(rest).is_absolute() or not Path(rest).is_dir():
 """
 
 BODY = """
@@ -73,6 +76,17 @@ WRONG = {
     "returns what is not there": Wrong(
         changed("return context.store.add(rest, lambda", 'return Path("/nowhere") or (rest, lambda'),
         ("test_fetching_twice_gives_the_same",),
+    ),
+    "follows dots out of its place": Wrong(
+        changed(
+            CHECK,
+            "    if Path('shelf', rest).is_dir():\n        return Path('shelf', rest).absolute()\n" + CHECK.replace('".." in rest or ', ""),
+        ),
+        ("test_stays_in_its_place",),
+    ),
+    "follows dots out of its cache": Wrong(
+        changed(CHECK, "    if (context.cache / rest / 'config.json').exists():\n        return context.cache / rest\n" + CHECK),
+        ("test_stays_in_its_place",),
     ),
     "has a scheme with a colon": Wrong(changed('("copy",)', '("copy:",)'), ("test_schemes_are_plain",)),
 }

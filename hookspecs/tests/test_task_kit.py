@@ -107,6 +107,10 @@ WRONG = {
         ),
         ("test_task_is_whole",),
     ),
+    "closes the model behind its back": Wrong(
+        changed("said = model", "getattr(model, '_host', None) and model._host.close()\n        said = model"),
+        ("test_uses_what_a_model_offers",),
+    ),
     "has no run": Wrong(changed("def run(", "def answer("), ("test_task_is_whole",)),
     "takes offence at markup": Wrong(changed("said = model", "inputs.text.format()\n        said = model"), ("test_answers_any_language",)),
 }

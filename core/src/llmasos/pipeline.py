@@ -15,6 +15,7 @@ import attrs
 from llmasos.model import LanguageModel
 from llmasos.runtime.composition import Composer, problems_as_one
 from llmasos.runtime.host import ModelHost
+from llmasos.runtime.observer import close_observers
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.process import ProcessResources, process_resources
 from llmasos.runtime.status import process_status
@@ -72,7 +73,8 @@ class Pipeline:
             sink=self._sink,
             process=self._process,
         )
-        on_finished = self._request_finished if config.observers else None
+        self._observers = self._composer.observers()
+        on_finished = self._request_finished if self._observers else None
         self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
         self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
@@ -83,7 +85,8 @@ class Pipeline:
         self._process.pipelines.add(self)
         if process is None:
             process_status().open(self, _status)
-        self._composer.plugins.notify("llmasos_pipeline_ready", pipeline=self)
+        for observer in self._observers:
+            observer.tell("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
     def from_config(
@@ -222,8 +225,15 @@ class Pipeline:
         """What every model is doing, as plain data."""
         return {name: host.usage() for name, host in self._hosts.items()}
 
+    def observers(self) -> list[dict[str, Any]]:
+        """Each observer's name, what it has not been told yet, and what it was never told because it was too slow."""
+        return [observer.describe() for observer in self._observers]
+
     def close(self) -> None:
-        """Fail what is on its way and free every engine; calling it again does nothing."""
+        """Fail what is on its way and free every engine; calling it again does nothing.
+
+        Observers are told all that happened, and waited for 5 seconds in all.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -232,7 +242,7 @@ class Pipeline:
         for host in self._hosts.values():
             host.close()
         process_status().close(self)
-        self._composer.plugins.notify("llmasos_pipeline_closed", pipeline=self)
+        close_observers(self._observers, "llmasos_pipeline_closed", pipeline=self)
 
     def __enter__(self) -> Self:
         return self
@@ -265,7 +275,8 @@ class Pipeline:
         return structure_options(task.inputs, inputs, name)
 
     def _request_finished(self, record: RequestRecord) -> None:
-        self._composer.plugins.notify("llmasos_request_finished", record=record)
+        for observer in self._observers:
+            observer.tell("llmasos_request_finished", record=record)
 
     def _check_open(self) -> None:
         if self._closed:

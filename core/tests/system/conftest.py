@@ -27,9 +27,20 @@ SCHEDULER = """
     def llmasos_component():
         return Component(summary="A scheduler of the tests.", options=Options)
 
+    @attrs.frozen
+    class Mine:
+        options: object
+        name: str
+
+        def admit(self, request, stats): ...
+        def rank(self, sequence, now): ...
+        def victim(self, running, needy, now): ...
+        def quantum(self, sequence, budget): ...
+        def on_commit(self, charges): ...
+
     @hookimpl
     def llmasos_create_scheduler(options, context):
-        return (options, context.name)
+        return Mine(options, context.name)
 """
 
 

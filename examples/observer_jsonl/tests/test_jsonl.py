@@ -7,15 +7,20 @@ from pathlib import Path
 
 import observer_jsonl
 import pytest
-from observer_jsonl import JsonLines, line
+from observer_jsonl import line
 
 from llmasos_hookspecs.testing.observer import RECORDS, ObserverConformance
 
 
-@pytest.fixture(autouse=True)
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(observer_jsonl.VARIABLE, str(tmp_path / "requests.jsonl"))
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
     return tmp_path / "requests.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the default file is written."""
+    monkeypatch.chdir(tmp_path)
 
 
 class TestConformance(ObserverConformance):
@@ -29,8 +34,7 @@ def read(path: Path) -> list[dict[str, object]]:
 def test_a_line_for_each_request(log: Path) -> None:
     """In order, whole, and with what never happened as null."""
     for record in RECORDS.values():
-        observer_jsonl.llmasos_request_finished(record)
-    observer_jsonl.llmasos_pipeline_closed(object())
+        observer_jsonl.llmasos_request_finished(record, observer_jsonl.Options(path=str(log)))
     lines = read(log)
     assert [each["id"] for each in lines] == [record.id for record in RECORDS.values()]
     assert [each["finish_reason"] for each in lines] == [record.finish_reason for record in RECORDS.values()]
@@ -44,25 +48,13 @@ def test_times_are_those_of_the_calendar() -> None:
     assert line(RECORDS["served"], now=11.0, wall=1_700_000_010.0)["queued_at"] == "2023-11-14T22:13:20.000+00:00"
 
 
-def test_nobody_waits_for_the_disk(tmp_path: Path) -> None:
-    """A file that cannot be written loses lines, says how many in the next one, and blocks nobody."""
-    (tmp_path / "file").mkdir()
-    file = JsonLines(tmp_path / "file")
-    file.add({"id": 1})
-    file.flush()
-    (tmp_path / "file").rmdir()
-    file.add({"id": 2})
-    file.flush()
-    assert read(tmp_path / "file") == [{"id": 2, "dropped": 1}]
-
-
 def test_a_pipeline_tells_it(log: Path, tmp_path: Path) -> None:
     """Composed by config, it writes what a real request took."""
     llmasos = pytest.importorskip("llmasos")
     from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
     tiny_checkpoint("llama", folder=tmp_path / "model")
-    config = {"model": {"source": str(tmp_path / "model")}, "observers": [{"use": "jsonl"}]}
+    config = {"model": {"source": str(tmp_path / "model")}, "observers": [{"use": "jsonl", "path": str(log)}]}
     with llmasos.Pipeline.from_config(config) as pipeline:
         answer = pipeline.model.generate("otters", max_new_tokens=5)
     (found,) = read(log)

@@ -23,7 +23,7 @@ def llmasos_component() -> Component | None:
 
 
 @hookspec(firstresult=True)
-def llmasos_fetch(ref: str, context: Context) -> Path | None:
+def llmasos_fetch(ref: str, options: Any, context: Context) -> Path | None:
     """Source: bring the model that ``ref`` names and return its folder or file; None where the reference is another source's."""
 
 
@@ -54,15 +54,16 @@ def llmasos_create_task(options: Any, context: Context) -> Task | None:
 
 
 @hookspec
-def llmasos_pipeline_ready(pipeline: Any) -> None:
-    """Observer: the pipeline is composed and can take requests."""
+def llmasos_pipeline_ready(pipeline: Any, options: Any, context: Context) -> None:
+    """Observer: the pipeline is composed and can take requests. Observers are called on a thread of their own, one event after the other;
+    one that is too slow is not told of everything. Errors are logged and ignored."""
 
 
 @hookspec
-def llmasos_request_finished(record: RequestRecord) -> None:
-    """Observer: a request is over, well or not. Must return quickly; errors are logged and ignored."""
+def llmasos_request_finished(record: RequestRecord, options: Any, context: Context) -> None:
+    """Observer: a request is over, well or not."""
 
 
 @hookspec
-def llmasos_pipeline_closed(pipeline: Any) -> None:
-    """Observer: the pipeline has been closed."""
+def llmasos_pipeline_closed(pipeline: Any, options: Any, context: Context) -> None:
+    """Observer: the pipeline has been closed; a few seconds are left."""

@@ -21,9 +21,11 @@ from llmasos.runtime.loader_choice import LoaderChoice, choose_loader, installed
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.measurements import Measurements, watch_peak
 from llmasos.runtime.memory import Account, Budget
+from llmasos.runtime.observer import Observer
 from llmasos.runtime.prediction import Need, predict
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.prompts import PromptEncoder
+from llmasos.runtime.tasks.guarded import guarded
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
@@ -70,7 +72,7 @@ class Composer:
         self._store = store
         self._aliases = aliases
         self._sink = sink
-        for observer in config.observers:
+        for observer in config.observers:  # broken ones are found before anything is loaded
             self.component("observer", observer.use)
 
     def component(self, kind: str, use: str) -> LoadedComponent:
@@ -108,6 +110,7 @@ class Composer:
             offline=self.config.offline,
             allow_pickle=model.allow_pickle,
             sink=self._sink,
+            sources=self.config.sources.values(),
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
@@ -189,8 +192,12 @@ class Composer:
             step_tokens=policy.step_tokens,
             context_length=model.context_length,
             ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
-            rebuild=functools.partial(_rebuild, load, on_lost),
+            rebuild=load,
+            on_lost=on_lost,
             on_finished=on_finished,
+            step_timeout=self.config.resources.step_timeout,
+            engine_label=loader.entry.label,
+            policy_label=policy.label,
         )
         return RunningModel(
             name=model.name,
@@ -222,10 +229,18 @@ class Composer:
             models={model.name: served},
             tasks={},
             observers=(),
+            sources={},
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
         specs = [WorkerSpec(config=config, cores=tuple(cores[i * each : (i + 1) * each])) for i in range(model.replicas)]
-        replicas = ReplicaSet(model.name, specs, seed=self.config.seed, on_lost=on_lost, on_finished=on_finished)
+        replicas = ReplicaSet(
+            model.name,
+            specs,
+            seed=self.config.seed,
+            on_lost=on_lost,
+            on_finished=on_finished,
+            step_timeout=resources.step_timeout,
+        )
         ready = replicas.ready
         held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
         return RunningModel(
@@ -287,14 +302,25 @@ class Composer:
             policy=made,
             max_sequences=getattr(options, "max_sequences", None) or _MAX_SEQUENCES,
             step_tokens=getattr(options, "step_tokens", None) or _STEP_TOKENS,
+            label=scheduler.entry.label,
         )
+
+    def observers(self) -> tuple[Observer, ...]:
+        """Whoever config wants to be told of what happens, each with a queue and a thread of its own."""
+        found = []
+        for config in self.config.observers:
+            component = self.component("observer", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            tell = functools.partial(self.plugins.call, component, options=options, context=self._context(component))
+            found.append(Observer(component.entry.label, tell))
+        return tuple(found)
 
     def task(self, config: ComponentConfig) -> Task:
         """The task that config names."""
         component = self.component("task", config.use)
         options: Any = structure_options(component.component.options, config.options, config.path)
         made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
-        return made
+        return guarded(made, component.entry.label)
 
     def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
         """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.
@@ -346,15 +372,6 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
     """What replicas need, each with its KV cache set aside as a whole, in a process of its own."""
     total = copies * max(need.weights, each)
     return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
-
-
-def _rebuild(load: Callable[[], Engine], on_lost: Callable[[], None]) -> Engine:
-    """A new engine in place of one that failed; where there is none, the loop ends."""
-    try:
-        return load()
-    except BaseException:
-        on_lost()
-        raise
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:

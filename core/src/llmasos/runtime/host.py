@@ -63,11 +63,12 @@ class OpenedModel:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """A scheduling policy, with the limits that core reads from its options."""
+    """A scheduling policy, with the limits that core reads from its options. ``label`` names its plugin."""
 
     policy: SchedulingPolicy
     max_sequences: int
     step_tokens: int
+    label: str = ""
 
 
 @attrs.frozen
@@ -123,7 +124,7 @@ class RunningModel:
             self.loop.use_scheduler(scheduler)
             return
         policy = make()
-        self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens)
+        self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
         # Told before a text is read that cannot fit, however long its tokens are.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.prefix_cache import CachedPrefix, PrefixCache, common_prefix
 from llmasos.runtime.sequence import Sequence
-from llmasos_hookspecs import CapacityExceeded, Engine
+from llmasos.system.edge import in_words
+from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed
+
+_log = logging.getLogger("llmasos.runtime")
 
 #: A prefix shorter than this is computed again rather than copied.
 _WORTH_A_FORK: Final = 8
@@ -130,7 +134,7 @@ class KVCache:
         while not self.ledger.ensure(held):  # the engine copies all of it before it can be cut
             if not self.evict(sparing):
                 return None
-        slot = self._new_slot(lambda: self._engine.fork(source), sparing)
+        slot = self._new_slot(lambda: self._copy(source), sparing)
         if slot is not None:
             if not self.ledger.reserve(slot, held):  # another model was faster
                 self._close(slot)
@@ -140,7 +144,18 @@ class KVCache:
                 self.truncate(slot, keep)
         return slot
 
-    def _new_slot(self, make: Callable[[], int], sparing: CachedPrefix | None) -> int | None:
+    def _copy(self, source: int) -> int | None:
+        """A fork of ``source``; None for good where the engine cannot, because whatever is copied can be computed as well."""
+        try:
+            return self._engine.fork(source)
+        except (CapacityExceeded, EngineFailed):
+            raise
+        except Exception as error:
+            self._can_fork = False
+            _log.warning("%s could not fork a slot (%s), and is not asked again.", self._engine, in_words(error))
+            return None
+
+    def _new_slot(self, make: Callable[[], int | None], sparing: CachedPrefix | None) -> int | None:
         while True:
             try:
                 slot = make()
@@ -148,7 +163,8 @@ class KVCache:
                 if not self.evict(sparing):
                     return None
             else:
-                self.ledger.open(slot)
+                if slot is not None:
+                    self.ledger.open(slot)
                 return slot
 
     def _close(self, slot: int) -> None:

@@ -22,6 +22,7 @@ from llmasos.runtime.beam_search import BeamSearch
 from llmasos.runtime.constraint import ConstraintCompiler
 from llmasos.runtime.exiting import begin_exit, left_behind
 from llmasos.runtime.generation import GenerationWork
+from llmasos.runtime.guarded_engine import GuardedEngine
 from llmasos.runtime.heap import trim_heap
 from llmasos.runtime.kv_cache import KVCache
 from llmasos.runtime.ledger import KVLedger, kv_capacity
@@ -32,8 +33,11 @@ from llmasos.runtime.scoring import LogitsWork, ScoreWork
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.ticket import Ticket
 from llmasos.runtime.usage import Usage
+from llmasos.runtime.watchdog import TICK, Watch, watchdog
 from llmasos.runtime.work import Work
+from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
+    Cancelled,
     Engine,
     EngineFailed,
     EngineInfo,
@@ -51,15 +55,22 @@ from llmasos_hookspecs import (
 _log = logging.getLogger("llmasos.runtime")
 #: Seconds without work after which a loop gives back the memory that its last work left free.
 IDLE_SECONDS: Final = 1.0
+#: Seconds that one round of the loop may take where nothing else is said: far more than any step that ends.
+STEP_SECONDS: Final = 600.0
+#: Seconds for which closing waits for a plugin to come back.
+CLOSE_SECONDS: Final = 10.0
+#: Engines lost one after the other, without a token computed in between, after which the next would be lost as well.
+_REBUILDS: Final = 3
 R = TypeVar("R")
 
 
 @attrs.frozen
 class _Arrival:
-    """What the loop's thread shall do, and the requests that wait for it."""
+    """What the loop's thread shall do, the requests that wait for it, and whom to tell if it cannot be done."""
 
     action: Callable[[], object]
     requests: tuple[Request, ...]
+    tickets: tuple[Ticket[Any], ...]
 
 
 class EngineLoop:
@@ -67,6 +78,9 @@ class EngineLoop:
 
     All methods are safe from any thread. What cannot be served as asked is refused by the call itself; what the scheduler refuses, and
     what fails later, is raised by the ticket. The loop owns the engine: ``close`` shuts it down.
+
+    The watchdog looks after the thread: while it does not come back out of a plugin, requests still end at their deadlines, and after
+    ``step_timeout`` seconds the model is given up and all callers are told which plugin it was in.
 
     A prompt with ``max_new_tokens`` more than the context holds is refused, never cut: who may shorten a default that nobody asked for
     is the caller, who knows that it is one (``context_length`` says how far).
@@ -86,7 +100,12 @@ class EngineLoop:
         ledger: KVLedger | None = None,
         keep_prefixes: bool = True,
         rebuild: Callable[[], Engine] | None = None,
+        on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
+        step_timeout: float = STEP_SECONDS,
+        close_timeout: float = CLOSE_SECONDS,
+        engine_label: str = "engine",
+        policy_label: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -102,7 +121,11 @@ class EngineLoop:
             ledger: counts the KV cache's tokens; None: one of its own, within ``memory``.
             keep_prefixes: keep what finished sequences computed for prompts that begin alike.
             rebuild: makes a new engine after this one failed.
+            on_lost: told when the loop ends without having been closed.
             on_finished: told of each request that is over, on the loop's thread; must return quickly.
+            step_timeout: seconds after which a step that has not ended makes the model lost.
+            close_timeout: seconds that ``close`` waits for a plugin to come back.
+            engine_label, policy_label: name the plugins in messages.
             clock: seconds that only go forward.
         """
         self.info: Final[EngineInfo] = engine.info
@@ -110,18 +133,25 @@ class EngineLoop:
         self.context_length: Final = min(self.info.context_length, context_length or self.info.context_length)
         self._tokenizer = tokenizer
         self._constraints = ConstraintCompiler(tokenizer)
-        self._engine = engine
+        self._watch = Watch()
+        self._engine_label = engine_label
+        self._engine = GuardedEngine(engine, engine_label, self._watch)
         self._rebuild = rebuild
+        self._on_lost = on_lost
+        self._step_timeout = step_timeout
+        self._close_timeout = close_timeout
         self._clock = clock
-        cache = KVCache(engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
-        self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens)
+        cache = KVCache(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
+        self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
         self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
-        self._runner = Runner(engine, self._scheduler, clock=clock, on_finished=on_finished)
+        self._runner = Runner(self._engine, self._scheduler, clock=clock, on_finished=on_finished)
         self._inbox: deque[_Arrival] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._closed: LLMasOSError | None = None
+        self._given_up = False
+        self._failures = self._moves = 0
         self._trimmed = False
         self._thread = threading.Thread(target=self._run, name=f"llmasos-{model}", daemon=True)
         _loops.add(self)
@@ -150,7 +180,7 @@ class EngineLoop:
         if request.sampling.num_beams > 1:
             return self._submit_beams(request)
         ticket, work = self._generation(request)
-        self._send(lambda: self._runner.add(request, work), request)
+        self._send(lambda: self._runner.add(request, work), [request], [ticket])
         return ticket
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
@@ -169,15 +199,16 @@ class EngineLoop:
                 sequence = self._runner.add(each, work, leader)
                 leader = leader or sequence
 
-        self._send(add, *requests)
-        return [ticket for ticket, _ in pairs]
+        tickets = [ticket for ticket, _ in pairs]
+        self._send(add, requests, tickets)
+        return tickets
 
     def submit_score(self, request: Request, continuations: Many[Many[int]]) -> Ticket[list[Score]]:
         """Queue the scoring of ``continuations`` (token ids) after the request's prompt, which is computed once."""
         self._checks.continuations(request, continuations)
         ticket: Ticket[list[Score]] = self._ticket(request)
         work = ScoreWork(continuations, ticket)
-        self._send(lambda: self._runner.add(request, work), request)
+        self._send(lambda: self._runner.add(request, work), [request], [ticket])
         return ticket
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
@@ -185,14 +216,16 @@ class EngineLoop:
         self._checks.prompt(request)
         ticket: Ticket[npt.NDArray[np.float32]] = self._ticket(request)
         work: Work = LogitsWork(ticket)
-        self._send(lambda: self._runner.add(request, work), request)
+        self._send(lambda: self._runner.add(request, work), [request], [ticket])
         return ticket
 
     # The loop itself
 
-    def use_policy(self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None) -> None:
+    def use_policy(
+        self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
+    ) -> None:
         """Go on under another policy; nothing is lost. Returns when it is in force."""
-        self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens))
+        self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens, label=label))
 
     def forget_prefixes(self) -> None:
         """Give back all KV that is kept for its prefix only, and memory that is free. Returns when it is done."""
@@ -228,12 +261,68 @@ class EngineLoop:
         )
 
     def close(self) -> None:
-        """Fail what is on its way with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing."""
+        """Fail what is on its way with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing.
+
+        A plugin that does not come back is left behind, with the memory it holds: its thread is a daemon, and ends with the process.
+        """
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if threading.current_thread() is self._thread or self._given_up:
+            return
+        self._thread.join(self._close_timeout)
+        if self._thread.is_alive():
+            _log.error("The model %s was closed while %s did not come back; its memory is not free.", self.model, self._culprit())
+            self._give_up(_closed_error(self.model))
+
+    # The watchdog's
+
+    def look(self, now: float) -> bool:
+        """Called by the watchdog: end requests at their deadlines while the loop's thread is away, and give it up at last."""
+        since = self._watch.since
+        if since is None or self._given_up:
+            return False
+        if now - since > TICK:
+            self._expire()
+        if now - since > self._step_timeout:
+            error = EngineFailed(
+                f"The model {self.model} is lost: {self._culprit()} did not come back in {self._step_timeout:g} seconds "
+                "(resources.step_timeout); it is loaded again when it is next used."
+            )
+            _log.error("%s", error)
+            self._give_up(error)
+            self._on_lost()
+            return False
+        return True
+
+    def _expire(self) -> None:
+        """The callers are told by their tickets; the loop takes their requests out when it comes back."""
+        now = self._clock()
+        for ticket in self._pending():
+            if ticket.deadline is not None and ticket.deadline <= now:
+                ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._culprit()} was computing."))
+
+    def _give_up(self, error: LLMasOSError) -> None:
+        """Tell everybody that it is over, from any thread; the loop's own ends by itself, if it ever comes back."""
+        with self._wake:
+            if self._given_up:
+                return
+            self._given_up = True
+            self._closed = self._closed or error
+            self._inbox.clear()
+        self._engine.lose(str(error))
+        self._runner.abandon(error)
+        for ticket in self._pending():
+            ticket.fail(error)
+
+    def _pending(self) -> list[Ticket[Any]]:
+        with self._wake:
+            return [ticket for ticket in self._tickets if not ticket.done]
+
+    def _culprit(self) -> str:
+        """The plugin that the loop's thread is in."""
+        calling = self._watch.calling
+        return repr(self._scheduler.policy) if calling is None else f"the {calling[0]} in {calling[1]}"
 
     # Between threads
 
@@ -255,25 +344,29 @@ class EngineLoop:
         ticket: Ticket[Generation] = self._ticket(request)
         works = BeamSearch(request, self._tokenizer, ticket).works()
         requests = [request, *(_sibling(request, place) for place in range(1, width))]
-        self._send(lambda: self._runner.add_group(requests, works), *requests)
+        self._send(lambda: self._runner.add_group(requests, works), requests, [ticket])
         return ticket
 
     def _ticket(self, request: Request) -> Ticket[Any]:
-        ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id))
-        self._tickets.add(ticket)
+        ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id), request.deadline)
+        self._keep(ticket)
         return ticket
+
+    def _keep(self, ticket: Ticket[Any]) -> None:
+        with self._wake:
+            self._tickets.add(ticket)
 
     def _cancel(self, request_id: str) -> None:
         with contextlib.suppress(LLMasOSError, SystemExit):  # of a closed loop: then it is over already
             self._send(lambda: self._runner.cancel(request_id))
 
-    def _send(self, action: Callable[[], object], *requests: Request) -> None:
+    def _send(self, action: Callable[[], object], requests: Many[Request] = (), tickets: Many[Ticket[Any]] = ()) -> None:
         """Have something done on the loop's thread, before its next step: most often, queue ``requests``."""
         with self._wake:
             if self._closed is not None or self._closing:
                 error = self._closed or _closed_error(self.model)
                 raise SystemExit if left_behind(error) else error
-            self._inbox.append(_Arrival(action, requests))
+            self._inbox.append(_Arrival(action, tuple(requests), tuple(tickets)))
             self._wake.notify()
 
     def _call(self, action: Callable[[], object]) -> None:
@@ -282,30 +375,45 @@ class EngineLoop:
             action()
             return
         ticket: Ticket[None] = Ticket("call", lambda: None)
-        self._tickets.add(ticket)
+        self._keep(ticket)
 
         def act() -> None:
             action()
             ticket.finish(None)
 
-        self._send(act)
+        self._send(act, tickets=[ticket])
         ticket.result()
 
     # On the loop's thread
 
     def _run(self) -> None:
-        while not self._closing and self._closed is None:
-            try:
-                self._take_in()
-                busy = self._runner.step()
-            except Exception as error:
-                self._recover(error)
-            else:
-                if busy:
-                    self._trimmed = False
+        try:
+            while not self._closing and self._closed is None:
+                self._begin_round()
+                try:
+                    self._engine.check()
+                    self._take_in()
+                    busy = self._runner.step()
+                except BaseException as error:
+                    self._recover(error)
                 else:
-                    self._sleep()
-        self._end()
+                    if busy:
+                        self._trimmed = False
+                    else:
+                        self._sleep()
+            self._end()
+        except BaseException as error:  # the last net: what mends faults has failed itself, and nobody may wait for it
+            _log.critical("The loop of %s ended by a fault of its own.", self.model, exc_info=error)
+            self._give_up(EngineFailed(f"The loop of {self.model} failed, and what it was computing is lost: {in_words(error)}."))
+            self._on_lost()
+        finally:
+            self._engine.shutdown()
+            self._watch.since = None
+
+    def _begin_round(self) -> None:
+        idle, self._watch.since = self._watch.since is None, time.monotonic()
+        if idle:
+            watchdog().wake(self)
 
     def _take_in(self) -> None:
         while True:
@@ -313,48 +421,65 @@ class EngineLoop:
                 if not self._inbox:
                     return
                 arrival = self._inbox.popleft()
-            arrival.action()
+            try:
+                arrival.action()
+            except BaseException as error:
+                for ticket in arrival.tickets:
+                    ticket.fail(EngineFailed(f"The loop of {self.model} could not take request {ticket.id}: {in_words(error)}."))
+                raise
 
     def _sleep(self) -> None:
+        self._watch.since = None
         with self._wake:
             if self._inbox or self._closing or self._wake.wait(None if self._trimmed else IDLE_SECONDS):
                 return
         self._trimmed = True
         trim_heap()
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: BaseException) -> None:
         """The engine is lost, or a fault of core's own has left doubt about it: go on with a new one, or not at all."""
+        if self._given_up:
+            return
         if not isinstance(error, EngineFailed):
             _log.error("The loop of %s failed.", self.model, exc_info=error)
-        self._shutdown()
-        failure = EngineFailed(f"The engine of {self.model} failed, and what it was computing is lost: {error}")
+        self._engine.shutdown()
+        told = str(error) if isinstance(error, LLMasOSError) else in_words(error)
+        failure = EngineFailed(f"The engine of {self.model} failed, and what it was computing is lost: {told}")
         failure.__cause__ = error
-        engine: Engine | None = None
-        if self._rebuild is not None:
+        self._failures = self._failures + 1 if self._runner.moves == self._moves else 1
+        self._moves = self._runner.moves
+        engine: GuardedEngine | None = None
+        if self._failures >= _REBUILDS:
+            failure = EngineFailed(f"The engine of {self.model} failed {_REBUILDS} times before it computed anything: {told}")
+            failure.__cause__ = error
+        elif self._rebuild is not None:
             try:
-                engine = self._rebuild()
-            except Exception as second:
-                failure = EngineFailed(f"The engine of {self.model} failed ({error}) and could not be rebuilt ({second}); load it again.")
+                engine = GuardedEngine(self._rebuild(), self._engine_label, self._watch)
+            except BaseException as second:
+                failure = EngineFailed(
+                    f"The engine of {self.model} failed ({told}) and could not be rebuilt ({in_words(second)}); load it again."
+                )
                 failure.__cause__ = second
+        if self._given_up:  # meanwhile
+            if engine is not None:
+                engine.shutdown()
+            return
         if engine is None:
             self._closed = failure
         else:
             self._engine = engine
         self._runner.replace_engine(engine, failure)
+        if engine is None:
+            self._on_lost()
 
     def _end(self) -> None:
+        if self._given_up:
+            return
         reason = self._closed or _closed_error(self.model)
         with self._wake:
             self._closed = reason
         self._take_in()  # requests that came too late still get their answer
         self._runner.fail_all(reason)
-        self._shutdown()
-
-    def _shutdown(self) -> None:
-        try:
-            self._engine.shutdown()
-        except Exception:
-            _log.warning("The engine of %s failed to shut down.", self.model, exc_info=True)
 
     def _after_fork(self) -> None:
         """In a child process: the loop's thread is not here, and its locks may never be released."""

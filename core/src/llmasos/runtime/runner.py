@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from llmasos.runtime.sampler import sample
 from llmasos.runtime.scheduler import Planned, Scheduler
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.work import Reading, Work
+from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
     CapacityExceeded,
@@ -57,6 +59,7 @@ class Runner:
 
     Attributes:
         finished: requests that are over.
+        moves: steps in which something was computed.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Runner:
     ) -> None:
         self.scheduler: Final = scheduler
         self.finished = 0
+        self.moves = 0
         self._engine = engine
         self._clock = clock
         self._on_finished = on_finished
@@ -86,7 +90,7 @@ class Runner:
         try:
             if request.id in self._live:
                 raise RequestError(f"A request with the id {request.id} is on its way already; give each request an id of its own.")
-            self.scheduler.admit(request)
+            self.scheduler.admit(sequence.shown)
         except LLMasOSError as error:
             self._record(sequence, "rejected" if isinstance(error, Rejected) else "error", error)
             work.fail(error)
@@ -177,6 +181,7 @@ class Runner:
             else:
                 computed.append((part, outcome))
         if computed:
+            self.moves += 1
             self._stalled = 0
             self.scheduler.moved()
         elif short:
@@ -281,23 +286,42 @@ class Runner:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         for each in (sequence, *sequence.group):
-            if self._leave(each, keep=True):
-                self._record(each, reason, None)
-                each.work.finish(each, reason)
+            with self._leaving(each, keep=True) as leaves:
+                if leaves:
+                    self._record(each, reason, None)
+                    each.work.finish(each, reason)
 
     def _fail(self, sequence: Sequence, error: LLMasOSError, reason: str = "error") -> None:
         for each in (sequence, *sequence.group):
-            if self._leave(each, keep=False):
-                self._record(each, reason, error)
-                each.work.fail(error)
+            with self._leaving(each, keep=False) as leaves:
+                if leaves:
+                    self._record(each, reason, error)
+                    each.work.fail(error)
 
-    def _leave(self, sequence: Sequence, *, keep: bool) -> bool:
-        """Take a sequence out; False where it has been already, with its group."""
+    @contextlib.contextmanager
+    def _leaving(self, sequence: Sequence, *, keep: bool) -> Iterator[bool]:
+        """Take a sequence out, then have its caller told in the ``with`` block; False where it is out already, with its group.
+
+        Whatever fails in between, the caller is told something: nothing else knows of the sequence any more.
+        """
         if self._live.pop(sequence.request.id, None) is None:
-            return False
-        self.scheduler.finish(sequence, keep=keep)
+            yield False
+            return
         self.finished += 1
-        return True
+        try:
+            self.scheduler.finish(sequence, keep=keep)
+            yield True
+        except BaseException as error:
+            failure = EngineFailed(f"Request {sequence.request.id} could not be ended as it should ({in_words(error)}); send it again.")
+            failure.__cause__ = error
+            sequence.work.fail(failure)
+            raise
+
+    def abandon(self, error: LLMasOSError) -> None:
+        """Tell every caller ``error``, from another thread while the runner's own does not come back. It must not be used any more."""
+        for sequence in list(self._live.values()):
+            self._record(sequence, "error", error)
+            sequence.work.fail(error)
 
     def _record(self, sequence: Sequence, reason: str, error: LLMasOSError | None) -> None:
         if self._on_finished is None:
@@ -321,7 +345,7 @@ class Runner:
         )
         try:
             self._on_finished(record)
-        except Exception:
+        except Exception:  # core's own; observers are told on threads of their own
             _log.warning("Whoever is told of finished requests failed on %s.", request.id, exc_info=True)
 
     def _count(self, computed: list[tuple[Planned, Logits]], seconds: float) -> None:

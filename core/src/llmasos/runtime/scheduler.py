@@ -53,8 +53,10 @@ class Scheduler:
         clock: Callable[[], float],
         max_sequences: int = 8,
         step_tokens: int = 512,
+        label: str = "",
     ) -> None:
-        self.policy = GuardedPolicy(policy)
+        """``label``: names the policy's plugin in messages."""
+        self.policy = GuardedPolicy(policy, label)
         self.cache: Final = cache
         self.waiting: Final = WaitingQueue(self.policy)
         self.running: list[Sequence] = []
@@ -70,7 +72,7 @@ class Scheduler:
     # Coming and going
 
     def admit(self, request: Request) -> None:
-        """Ask the policy. Raises ``Rejected``, with the reason it gave."""
+        """Ask the policy, about a request that it cannot change. Raises ``Rejected``, with the reason it gave."""
         answer = self.policy.admit(request, self.stats())
         if isinstance(answer, Reject):
             raise Rejected(f"Request {request.id} was refused by the scheduler: {answer.reason}", answer.retry_after)
@@ -119,11 +121,21 @@ class Scheduler:
         followers = (sequence for group in self._followers.values() for sequence in group)
         return [*self.running, *self.waiting.sequences(), *followers]
 
-    def use_policy(self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None) -> None:
-        """Go on under another policy; who runs goes on running, who waits is ranked anew."""
-        self.policy = GuardedPolicy(policy)
+    def use_policy(
+        self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
+    ) -> None:
+        """Go on under another policy; who runs goes on running, who waits is ranked anew.
+
+        The policy is asked to admit all of them first, so that it knows whom it will be asked about. A refusal comes too late: they have
+        been admitted already.
+        """
+        self.settle()  # who is over is known to the old policy only
+        self.policy = GuardedPolicy(policy, label)
         self.max_sequences = max_sequences or self.max_sequences
         self.step_tokens = self.row_tokens = step_tokens or self.step_tokens
+        stats = self.stats()
+        for sequence in sorted(self.sequences(), key=lambda sequence: sequence.queued):
+            self.policy.admit(sequence.shown, stats)
         self.waiting.use_policy(self.policy, self._clock())
 
     # One step
@@ -232,8 +244,13 @@ class Scheduler:
                 preemptions += 1
                 continue
             self.waiting.remove(sequence, now)
-            if not self.cache.start(sequence, self.running):
-                self.waiting.push(sequence, now)
+            started = False
+            try:
+                started = self.cache.start(sequence, self.running)
+            finally:
+                if not started:  # also where the engine is lost: it is served by the next one
+                    self.waiting.push(sequence, now)
+            if not started:
                 break
             self.running.append(sequence)
             backlog += self._appetite(sequence)

@@ -25,10 +25,12 @@ class Ticket(Generic[R]):
 
     Attributes:
         id: of the request.
+        deadline: of the request.
     """
 
-    def __init__(self, request_id: str, cancel: Callable[[], None]) -> None:
+    def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None) -> None:
         self.id = request_id
+        self.deadline = deadline
         self._cancel = cancel
         self._pieces: list[str] = []
         self._result: R | None = None

@@ -73,7 +73,7 @@ class WaitingQueue:
         self.prompt_tokens += sequence.prompt_length
         try:
             self._enter(place, self._policy.rank(sequence, now))
-        except Exception as error:  # ranks that cannot be compared with one another
+        except BaseException as error:  # ranks that cannot be compared with one another
             self._policy.rank_failed(error)
             self.rank_all(now)
 
@@ -84,7 +84,7 @@ class WaitingQueue:
         self.prompt_tokens -= sequence.prompt_length
         try:
             self._leave(place)
-        except Exception as error:
+        except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
 
@@ -92,7 +92,7 @@ class WaitingQueue:
         """The best-ranked sequence; None where nobody waits."""
         try:
             return self._look(now)
-        except Exception as error:
+        except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
             return self._look(now)
@@ -107,7 +107,7 @@ class WaitingQueue:
                 if place.item is None or rank < place.item[0]:
                     self._leave(place)
                     self._enter(place, rank)
-        except Exception as error:
+        except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
 
@@ -123,7 +123,7 @@ class WaitingQueue:
             for place in self._places.values():
                 place.item = place.head = None
                 self._enter(place, self._policy.rank(place.sequence, now))
-        except Exception as error:
+        except BaseException as error:
             if self._policy.by_arrival:
                 raise
             self._policy.rank_failed(error)

@@ -6,7 +6,6 @@ import errno
 import importlib
 import importlib.util
 import inspect
-import logging
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
@@ -15,11 +14,11 @@ import attrs
 from pluggy import PluginManager, PluginValidationError
 
 from llmasos.system.discovery import Entry
+from llmasos.system.edge import as_ours, in_words, interrupted
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
-from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, ResourceError, specs
-
-_log = logging.getLogger(__name__)
+from llmasos.system.returned import fault_of
+from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, specs
 
 _OBSERVER_HOOKS: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
 
@@ -105,7 +104,8 @@ class PluginSet:
 
         Raises:
             PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
-                mean, or it returned nothing where its kind must.
+                mean, or it returned something that its kind must not.
+            ResourceError: it ran out of memory.
             LLMasOSError: whatever the plugin raised on purpose, or the disk is full.
         """
         missing = missing_frameworks(loaded.component)
@@ -117,35 +117,22 @@ class PluginSet:
         caller = self._manager.subset_hook_caller(hook, others)
         try:
             result = caller(**arguments)
-        except LLMasOSError:
-            raise
-        except Exception as error:
+            fault = "None" if result is None and hook not in _MAY_RETURN_NONE else fault_of(hook, result)
+        except BaseException as error:
+            if interrupted(error):
+                raise
             if isinstance(error, OSError) and error.errno in _FULL:
                 raise LLMasOSError(
                     f"The {loaded.entry.label} could not write {error.filename or 'its files'} ({error.strerror}); make room for them, or "
                     "set LLMASOS_HOME to a folder on a larger disk."
                 ) from error
-            if isinstance(error, MemoryError):
-                raise ResourceError(
-                    f"Memory ran out in the {loaded.entry.label}, in {hook}; close other models, or choose a smaller one."
-                ) from error
-            raise PluginError(
-                f"The {loaded.entry.label} failed in {hook}: {_in_words(error)}; this is a fault of the plugin, "
-                f"so try another version of {loaded.entry.distribution} or tell its author."
-            ) from error
-        if result is None and hook not in _MAY_RETURN_NONE:
-            raise PluginError(f"The {loaded.entry.label} returned None from {hook}; this is a fault of the plugin.")
+            ours = as_ours(error, loaded.entry.label, hook, loaded.entry.distribution)
+            if ours is error:
+                raise
+            raise ours from error
+        if fault:
+            raise PluginError(f"The {loaded.entry.label} returned {fault} from {hook}; this is a fault of the plugin.")
         return result
-
-    def notify(self, hook: str, **arguments: Any) -> None:
-        """Tell every observer; one that fails is logged and harms nothing."""
-        for each in self.loaded:
-            if each.entry.kind != "observer":
-                continue
-            try:
-                self.call(each, hook, **arguments)
-            except LLMasOSError as error:
-                _log.warning("%s", error)
 
 
 def _import(entry: Entry) -> ModuleType:
@@ -163,10 +150,11 @@ def _import(entry: Entry) -> ModuleType:
         else:
             cure = f"pip install the package that brings {missing.partition('.')[0]}"
         raise PluginError(f"The {entry.label} cannot be imported, because the module {missing} is missing; {cure}.") from error
-    # A module that calls sys.exit() would end the program without a word.
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a module that calls sys.exit() would end the program without a word
+        if interrupted(error):
+            raise
         raise PluginError(
-            f"The {entry.label} cannot be imported, because it raises {_in_words(error)}; try another version of "
+            f"The {entry.label} cannot be imported, because it raises {in_words(error)}; try another version of "
             f"{entry.distribution}, or pip uninstall {entry.distribution} and take it out of the config."
         ) from error
 
@@ -208,9 +196,11 @@ def _why_not(module: ModuleType, needed: tuple[str, ...]) -> str:
 def _describe(entry: Entry, module: ModuleType) -> Component:
     try:
         component = module.llmasos_component()
-    except Exception as error:
+    except BaseException as error:
+        if interrupted(error):
+            raise
         raise PluginError(
-            f"The {entry.label} fails in llmasos_component: {_in_words(error)}; try another version of {entry.distribution}."
+            f"The {entry.label} fails in llmasos_component: {in_words(error)}; try another version of {entry.distribution}."
         ) from error
     if not isinstance(component, Component):
         raise PluginError(f"The {entry.label} returns {component!r} from llmasos_component, and it must be a Component.")
@@ -234,8 +224,3 @@ def _importable(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _in_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import datetime
 import json
-import os
-import queue
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,12 @@ import attrs
 
 from llmasos_hookspecs import Component, RequestRecord, hookimpl
 
-#: Names the file; observers have no options of their own in the hooks' calls.
-VARIABLE = "LLMASOS_REQUEST_LOG"
+
+@attrs.frozen
+class Options:
+    """Where the lines go."""
+
+    path: str = attrs.field(default="llmasos-requests.jsonl", metadata={"help": "The file that lines are appended to."})
 
 
 def line(record: RequestRecord, *, now: float, wall: float) -> dict[str, Any]:
@@ -33,72 +33,13 @@ def line(record: RequestRecord, *, now: float, wall: float) -> dict[str, Any]:
     }
 
 
-class JsonLines:
-    """Appends lines to a file from a thread of its own; drops them, and counts what it dropped, rather than let anybody wait."""
-
-    def __init__(self, path: Path, *, waiting: int = 10_000) -> None:
-        self._path = path
-        self._queue: queue.Queue[dict[str, Any] | threading.Event] = queue.Queue(waiting)
-        self._dropped = 0
-        threading.Thread(target=self._write, name="observer-jsonl", daemon=True).start()
-
-    def add(self, facts: dict[str, Any]) -> None:
-        try:
-            self._queue.put_nowait(facts | ({"dropped": self._dropped} if self._dropped else {}))
-        except queue.Full:
-            self._dropped += 1
-        else:
-            self._dropped = 0
-
-    def flush(self, timeout: float = 5.0) -> None:
-        """Wait until what was added is in the file."""
-        written = threading.Event()
-        self._queue.put(written)
-        written.wait(timeout)
-
-    def _write(self) -> None:
-        while True:
-            item = self._queue.get()
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            try:
-                with self._path.open("ab", buffering=0) as file:  # one write to a file opened for appending stays whole
-                    file.write(json.dumps(item, ensure_ascii=False).encode() + b"\n")
-            except OSError:
-                self._dropped += 1
-
-
-_files: dict[Path, JsonLines] = {}
-_lock = threading.Lock()
-
-
-def _file() -> JsonLines:
-    path = Path(os.environ.get(VARIABLE) or "llmasos-requests.jsonl").absolute()
-    with _lock:
-        if path not in _files:
-            _files[path] = JsonLines(path)
-        return _files[path]
-
-
-def _flush_all() -> None:
-    for file in list(_files.values()):
-        file.flush()
-
-
-atexit.register(_flush_all)
-
-
 @hookimpl
 def llmasos_component() -> Component:
-    return Component(summary=f"Writes one JSON line for each finished request to the file that {VARIABLE} names.")
+    return Component(summary="Writes one JSON line for each finished request to a file.", options=Options)
 
 
 @hookimpl
-def llmasos_request_finished(record: RequestRecord) -> None:
-    _file().add(line(record, now=time.monotonic(), wall=time.time()))
-
-
-@hookimpl
-def llmasos_pipeline_closed(pipeline: object) -> None:
-    _flush_all()
+def llmasos_request_finished(record: RequestRecord, options: Options) -> None:
+    text = json.dumps(line(record, now=time.monotonic(), wall=time.time()), ensure_ascii=False)
+    with Path(options.path).open("ab", buffering=0) as file:  # one write to a file opened for appending stays whole
+        file.write(text.encode() + b"\n")

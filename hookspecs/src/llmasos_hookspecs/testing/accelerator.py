@@ -20,6 +20,7 @@ from llmasos_hookspecs.tensors import Tensor
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, equal_tensors, read_folder
+from llmasos_hookspecs.testing.watching import writes_outside
 
 
 class FailingCheckpoint:
@@ -102,8 +103,15 @@ class AcceleratorConformance(PluginConformance, standard=True):
         logits = ReferenceDecoder(written).logits(list(range(40)))
         assert np.isfinite(logits).all(), "The new checkpoint's logits are not finite."
         assert (written.decoder.vocab_size, written.tokenizer().vocab_size) == (checkpoint.decoder.vocab_size,) * 2
-        left = sorted(path.name for path in tmp_path.iterdir() if path.name not in ("model", "out", "cache", "store"))
+        left = sorted(path.name for path in tmp_path.iterdir() if path.name not in ("model", "out", "cache", "store", "tmp"))
         assert not left, f"The accelerator left {', '.join(left)} behind; keep derived data in context.cache."
+
+    def test_writes_nowhere_else(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """Nothing is written but the output, the plugin's cache and temporary files: not beside the module, and not in the home folder."""
+        checkpoint = self.make_checkpoint(self.cases[0], tmp_path / "model")
+        with writes_outside(tmp_path) as found:
+            self.accelerate(sandbox, checkpoint, tmp_path)
+        assert not found, f"The accelerator wrote to {found[0]}; keep derived data in context.cache."
 
     def test_reports_what_it_did(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
         """``touched`` names just the tensors that differ, ``skipped`` gives reasons for others, and the report is plain data."""

@@ -376,6 +376,41 @@ class LoaderConformance(PluginConformance, standard=True):
         slots = [engine.open() for _ in range(engine.engine.info.max_sequences)]
         engine.agree(engine.prefill(slots[-1], tokens), engine.expected(tokens), "a slot after a thousand others")
 
+    def test_many_steps_leave_nothing(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """800 steps of one slot, over and over in the same place, keep no memory."""
+        engine = self.load(sandbox, self.make_checkpoint(self.covered_cases()[0], tmp_path / "model"), tmp_path)
+        slot = engine.open()
+        engine.step([Row(slot, [1, 2, 3, 4], 0)])
+
+        def repeat(count: int) -> None:
+            for token in range(count):
+                engine.step([Row(slot, [token % 200], 4)])
+                engine.truncate(slot, 4)
+
+        repeat(200)
+        before = _resident_bytes()
+        repeat(800)
+        grown = _resident_bytes() - before
+        engine.shutdown()
+        assert grown < 8 * 2**20, f"800 steps left {grown / 2**20:.1f} MiB behind."
+
+    def test_the_whole_context(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
+        """Where nothing bounds it, a slot holds the model's own context, and the logits of its last tokens are as right as its first."""
+        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        made = self.load(sandbox, checkpoint, tmp_path, EngineLimits(threads=2, max_sequences=2))
+        engine = EngineUnderTest(made, checkpoint, self.tolerance, self.consistency)
+        length = min(made.info.context_length, checkpoint.decoder.context_length)
+        tokens, slot = engine.prompt(length, seed=14), engine.open()
+        got = [engine.step(Row(slot, tokens[at : at + 50], at, "all"))[0] for at in range(0, length - 1, 50)]
+        engine.agree(
+            np.concatenate(got)[: length - 1],
+            engine.reference.logits(tokens)[: length - 1],
+            f"a prompt of {length} tokens against the reference",
+            # Rounding adds up over the layers of every token that is attended to.
+            1.5 * engine.tolerance,
+        )
+        made.shutdown()
+
     # Loading and refusing.
 
     def test_shutdown_twice(self, sandbox: PluginSandbox, tmp_path: Path) -> None:

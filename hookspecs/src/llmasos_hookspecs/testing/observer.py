@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox
+from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.standard import overrides_standard
+from llmasos_hookspecs.testing.watching import Watched, within
 
 #: Ends of a request, with what never happened left out.
 RECORDS: Final = {
@@ -34,6 +35,18 @@ RECORDS: Final = {
 }  # fmt: skip
 
 
+#: Seconds in which an observer's hook returns.
+SECONDS: Final = 5.0
+
+#: What has work done, or undone, by whatever part of a pipeline it is asked for.
+_WORK: Final = frozenset(
+    {
+        *("close", "load", "unload", "run", "stream", "task", "accelerate", "measure", "use_scheduler", "prefer_throughput"),
+        *("generate", "generate_text", "stream_text", "chat", "batch", "score", "choose", "embed", "logits"),
+    }
+)
+
+
 class ObserverConformance(PluginConformance, standard=True):
     """Subclass it, name the plugin, and pytest proves its observer::
 
@@ -43,22 +56,43 @@ class ObserverConformance(PluginConformance, standard=True):
 
     kind = "observer"
 
+    def tell(self, sandbox: PluginSandbox, context: SandboxContext, hook: str, **arguments: Any) -> None:
+        """Call one of the observer's hooks as core does."""
+        sandbox.call(hook, options=self.plugin_options(sandbox), context=context, **arguments)
+
     @overrides_standard("an observer may implement any one of three hooks")
     def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
         """The module implements one of the observers' hooks at least."""
         assert any(sandbox.has(hook) for hook in OBSERVER_HOOKS), f"Implement one of {', '.join(OBSERVER_HOOKS)}."
 
     @pytest.mark.parametrize("record", RECORDS)
-    def test_takes_every_record(self, sandbox: PluginSandbox, record: str) -> None:
+    def test_takes_every_record(self, sandbox: PluginSandbox, context: SandboxContext, record: str) -> None:
         """However a request ended, the observer takes its record."""
         if not sandbox.has("llmasos_request_finished"):
             pytest.skip("The observer does not look at requests.")
-        sandbox.call("llmasos_request_finished", record=RECORDS[record])
+        self.tell(sandbox, context, "llmasos_request_finished", record=RECORDS[record])
 
-    def test_outlives_pipelines(self, sandbox: PluginSandbox) -> None:
+    def test_outlives_pipelines(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
         """Pipelines may come and go, and several be open at once."""
-        one, two = object(), object()
+        one, two = Watched(), Watched()
         events = [("ready", one), ("ready", two), ("closed", one), ("closed", two), ("ready", one), ("closed", one)]
         for event, pipeline in events:
             if sandbox.has(f"llmasos_pipeline_{event}"):
-                sandbox.call(f"llmasos_pipeline_{event}", pipeline=pipeline)
+                self.tell(sandbox, context, f"llmasos_pipeline_{event}", pipeline=pipeline)
+
+    @pytest.mark.parametrize("hook", OBSERVER_HOOKS)
+    def test_is_quick_and_only_looks(self, sandbox: PluginSandbox, context: SandboxContext, hook: str) -> None:
+        """Each hook returns within a few seconds, and neither asks the pipeline for work nor closes it: an observer that is slow misses
+        what happens next, and its own requests are told to it as well."""
+        if not sandbox.has(hook):
+            pytest.skip(f"The observer does not implement {hook}.")
+        pipeline = Watched()
+        calls: list[tuple[str, dict[str, Any]]] = [("llmasos_pipeline_ready", {"pipeline": pipeline})]
+        if hook != calls[0][0]:
+            calls.append((hook, {"record": RECORDS["served"]} if hook == "llmasos_request_finished" else {"pipeline": pipeline}))
+        for name, arguments in calls:
+            if sandbox.has(name):
+                ended = within(SECONDS, lambda name=name, arguments=arguments: self.tell(sandbox, context, name, **arguments))  # type: ignore[misc]
+                assert ended, f"{name} did not return in {SECONDS:g} seconds; hand long work to a thread of your own."
+        meddled = [name for name in pipeline.asked if name in _WORK or name.startswith("_") or name.endswith(" =")]
+        assert not meddled, f"The observer asked the pipeline for {meddled[0]}; an observer only looks."

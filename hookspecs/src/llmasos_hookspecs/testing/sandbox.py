@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import json
@@ -22,7 +23,7 @@ from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
 from llmasos_hookspecs.component import GROUPS, Component
 from llmasos_hookspecs.context import EngineLimits
-from llmasos_hookspecs.errors import CheckpointError, PluginError, SourceError
+from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
 from llmasos_hookspecs.markers import PROJECT
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
@@ -203,9 +204,11 @@ class SandboxWriter:
                 parts[name] = tensor if tensor.dtype.name in ("float32", "float16") else tensor.astype(np.float32)
         save_safetensors(partial / "model.safetensors", parts)
         files: dict[str, Any] = {"config.json": self._config, "quantized.json": forms, **tokenizer_files()}
-        files["llmasos.json"] = dict(self._input.manifest)
         for file, contents in files.items():
             (partial / file).write_text(json.dumps(contents, indent=2), encoding="utf-8")
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
+        manifest = {**self._input.manifest, _WRITTEN: digests}
+        (partial / "llmasos.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         partial.rename(self._output)
         self._closed = True
 
@@ -213,26 +216,38 @@ class SandboxWriter:
         self._config.update(changes)
 
     def add(self, name: str, tensor: Tensor) -> None:
+        if self._closed:
+            raise AccelerationError(f"Tensor {name!r} was added outside the writer's with block; add it inside.")
         if name in self._tensors:
-            raise CheckpointError(f"The tensor {name!r} was added twice.")
-        self._tensors[name] = tensor
+            raise AccelerationError(f"Tensor {name!r} was added twice; add every tensor once.")
+        if isinstance(tensor, QuantizedTensor):
+            if not name.endswith(".weight"):
+                raise AccelerationError(f"Tensor {name!r} is quantised, and only weights (a name that ends in .weight) can be stored so.")
+        elif (kind := np.asarray(tensor).dtype.name) not in _WEIGHT_TYPES:
+            raise AccelerationError(f"Tensor {name!r} is of type {kind}, and weights are float32, float16 or bfloat16.")
+        self._tensors[name] = tensor if isinstance(tensor, QuantizedTensor) else np.asarray(tensor)
 
     def skip(self, name: str, reason: str) -> None:
         self._skipped[name] = reason
 
     def result(self, **report: Any) -> AccelerationResult:
         if not self._closed:
-            raise CheckpointError("result() was called inside the with block; call it after the block has ended.")
+            raise AccelerationError("result() was called inside the with block; call it after the block has ended.")
         old, new = set(self._input.names()), set(self._tensors)
         changed = {name for name in old & new if not equal_tensors(self._input.tensor(name), self._tensors[name])}
         return AccelerationResult(path=self._output, touched=tuple(sorted(old ^ new | changed)), skipped=self._skipped, report=report)
 
 
+#: Types that weights may have; float64 is stored as float32.
+_WEIGHT_TYPES = ("float32", "float16", "bfloat16", "float64")
+#: Key of the manifest under which a writer notes the digest of each file.
+_WRITTEN = "written"
 _PARTS = ("codes", "scales", "zeros", "minimums")
 
 
 def read_folder(path: Path) -> TinyCheckpoint:
-    """Open a folder that ``TinyCheckpoint.write`` or ``SandboxWriter`` wrote. Raises ``CheckpointError`` where files are missing."""
+    """Open a folder that ``TinyCheckpoint.write`` or ``SandboxWriter`` wrote. Raises ``CheckpointError`` where files are missing, or were
+    changed or added after the writer had closed."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         stored = load_safetensors(path / "model.safetensors")
@@ -241,6 +256,11 @@ def read_folder(path: Path) -> TinyCheckpoint:
     forms_file, manifest_file = path / "quantized.json", path / "llmasos.json"
     forms = json.loads(forms_file.read_text(encoding="utf-8")) if forms_file.exists() else {}
     manifest = json.loads(manifest_file.read_text(encoding="utf-8")) if manifest_file.exists() else {}
+    if (digests := manifest.get(_WRITTEN)) is not None:
+        found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.iterdir() if file.name != "llmasos.json"}
+        changed = sorted(name for name in {*found, *digests} if found.get(name) != digests.get(name))
+        if changed:
+            raise CheckpointError(f"{path / changed[0]} is not as the writer left it; change a checkpoint inside the writer's with block.")
     tensors: dict[str, Tensor] = {name: array for name, array in stored.items() if ":" not in name}
     for name, form in forms.items():
         parts: dict[str, Any] = {part: stored[f"{name}:{part}"] for part in _PARTS if f"{name}:{part}" in stored}

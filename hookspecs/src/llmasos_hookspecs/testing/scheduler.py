@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, Stats
+from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
@@ -72,6 +72,25 @@ _RIVALRIES: Final[Mapping[str, Rivalry]] = {
     "of other tenants": Rivalry(waiting={"tenant": "quiet"}, rival={"weight": 2.0}, tenants=6),
     "of one heavy tenant": Rivalry(waiting={"tenant": "quiet"}, rival={"weight": 4.0}, tenants=1),
 }
+
+
+class FirstCome:
+    """The plainest policy, which refuses nobody: what another one takes over from."""
+
+    def admit(self, request: Request, stats: Stats) -> Admit:
+        return Admit()
+
+    def rank(self, sequence: SequenceView, now: float) -> tuple[float, str]:
+        return (sequence.request.arrival, sequence.request.id)
+
+    def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> None:
+        return None
+
+    def quantum(self, sequence: SequenceView, budget: int) -> int:
+        return budget
+
+    def on_commit(self, charges: Sequence[Charge]) -> None:
+        pass
 
 
 class SchedulerConformance(PluginConformance, standard=True):
@@ -148,7 +167,8 @@ class SchedulerConformance(PluginConformance, standard=True):
         for i, item in enumerate(odd):
             assert isinstance(policy.admit(item, Stats(now=_START)), Admit | Reject)
             state = ("waiting", "running", "preempted")[i % 3]
-            views.append(SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i)))  # type: ignore[arg-type]
+            sequence = SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i))  # type: ignore[arg-type]
+            views.append(sequence.view())
         ranks = [policy.rank(view, _START + 1) for view in views]
         assert ranks == [policy.rank(view, _START + 1) for view in views], "rank is not the same for the same sequence at the same time."
         for a in ranks:
@@ -164,7 +184,7 @@ class SchedulerConformance(PluginConformance, standard=True):
             for prompt in (1, 63, 5000):
                 item = request(f"q{budget}-{prompt}", prompt=prompt)
                 policy.admit(item, Stats(now=_START))
-                quantum = policy.quantum(SimulatedSequence(request=item, state="running"), budget)
+                quantum = policy.quantum(SimulatedSequence(request=item, state="running").view(), budget)
                 assert isinstance(quantum, int | np.integer), f"quantum returned {quantum!r} for a budget of {budget}."
 
     @pytest.mark.parametrize("seed", range(4))
@@ -216,6 +236,31 @@ class SchedulerConformance(PluginConformance, standard=True):
         assert loop.cancelled, "The simulation cancelled nothing."
         assert not loop.cancelled & set(loop.done), "A cancelled request was served all the same."
         _served(loop, [r for r in requests if r.id not in loop.cancelled])
+
+    def test_changes_nothing_it_is_shown(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
+        """A policy reads the sequences it is shown, and keeps its own books elsewhere: views cannot be changed, and have no more than
+        ``SequenceView`` says."""
+        loop = self.simulation(sandbox, context)
+        try:
+            loop.run(workload(40, count=12), max_steps=400)
+        except (AttributeError, TypeError) as error:
+            pytest.fail(f"The policy needs what a SequenceView has not, or changes it ({error}); read its attributes only.")
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_takes_over_a_queue(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
+        """A policy that takes another's place is asked to ``admit`` all that are live, and serves them whatever it answered."""
+        requests = workload(50 + seed, count=30, seconds=2.0)
+        loop = Simulation(FirstCome())
+        for item in requests:
+            loop.submit(item)
+        for _ in range(5):
+            loop.step()
+        try:
+            loop.use_policy(self.policy(sandbox, context))
+            loop.run((), max_steps=4000)
+        except LookupError as error:
+            pytest.fail(f"The policy does not know {error}, which was live when it took over; what it refused then stays all the same.")
+        _served(loop, requests)
 
     def test_same_work_same_order(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
         """Two policies with the same options and seed serve the same requests in the same order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -16,9 +16,22 @@ import numpy as np
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, State, Stats
 
 
+class SimulatedView(NamedTuple):
+    """The ``SequenceView`` that a policy is shown: like core's it cannot be changed, and leads to nothing else."""
+
+    request: Request
+    state: State
+    computed: int
+    remaining: int
+    generated: int
+    cached: int
+    preemptions: int
+    waited: float
+
+
 @attrs.define(eq=False, kw_only=True)
 class SimulatedSequence:
-    """A ``SequenceView`` with the counters that the loop keeps."""
+    """A sequence with the counters that the loop keeps."""
 
     request: Request
     state: State = "waiting"
@@ -33,6 +46,11 @@ class SimulatedSequence:
     @property
     def remaining(self) -> int:
         return max(0, len(self.request.tokens) - self.computed) + self.request.max_new_tokens - self.generated
+
+    def view(self) -> SimulatedView:
+        """What the policy is shown of it now."""
+        counts = (self.computed, self.remaining, self.generated, self.cached, self.preemptions)
+        return SimulatedView(self.request, self.state, *counts, self.waited)
 
     @property
     def to_prefill(self) -> int:
@@ -81,6 +99,12 @@ class Simulation:
             self.problems.append(f"admit returned {answer!r}, and it must return Admit() or Reject(reason).")
         self.live.append(SimulatedSequence(request=request))
         return True
+
+    def use_policy(self, policy: SchedulingPolicy) -> None:
+        """Go on under another policy, as core does: it is asked to admit all that are live, which stay whatever it answers."""
+        self.policy = policy
+        for sequence in self.live:
+            policy.admit(sequence.request, self.stats())
 
     def cancel(self, request_id: str) -> None:
         """Take a sequence away at once, wherever it stands; its last charge says that it is over."""
@@ -187,7 +211,7 @@ class Simulation:
         return len(sequence.request.tokens) + sequence.generated + 1 - sequence.computed
 
     def _preempt(self, running: list[SimulatedSequence], needy: SimulatedSequence) -> bool:
-        name = self.policy.victim(tuple(running), needy, self.now)
+        name = self.policy.victim(tuple(s.view() for s in running), needy.view(), self.now)
         if name is None:
             return False
         by_id = {s.request.id: s for s in running}
@@ -221,16 +245,16 @@ class Simulation:
         self.live.remove(sequence)
 
     def _ranked(self, sequences: list[SimulatedSequence]) -> list[SimulatedSequence]:
-        ranks: list[Any] = [self.policy.rank(s, self.now) for s in sequences]
+        ranks: list[Any] = [self.policy.rank(s.view(), self.now) for s in sequences]
         if sequences and self.steps % 16 == 0:
-            again = self.policy.rank(sequences[0], self.now)
+            again = self.policy.rank(sequences[0].view(), self.now)
             if again != ranks[0]:
                 self.problems.append(f"rank gave {ranks[0]!r} and then {again!r} for the same sequence at the same time.")
         order = sorted(range(len(sequences)), key=ranks.__getitem__)
         return [sequences[i] for i in order]
 
     def _quantum(self, sequence: SimulatedSequence, budget: int) -> int:
-        quantum = self.policy.quantum(sequence, budget)
+        quantum = self.policy.quantum(sequence.view(), budget)
         if isinstance(quantum, bool) or not isinstance(quantum, int | np.integer):
             self.problems.append(f"quantum returned {quantum!r}, and it must return a whole number of tokens.")
             return budget

@@ -37,10 +37,12 @@ class SourceConformance(PluginConformance, standard=True):
 
     Attributes:
         unknown: references of the source's own that lead nowhere; empty: some are made from its schemes.
+        paths: its references are paths of this machine, which may lead anywhere.
     """
 
     kind = "source"
     unknown: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[bool] = False
 
     def make_reference(self, folder: Path) -> str | None:
         """A reference that can be fetched without a network, set up in ``folder``; None where there is none."""
@@ -48,7 +50,7 @@ class SourceConformance(PluginConformance, standard=True):
 
     def fetch(self, sandbox: PluginSandbox, ref: str, context: SandboxContext) -> Path | None:
         """What the source answers."""
-        found = sandbox.call("llmasos_fetch", ref=ref, context=context)
+        found = sandbox.call("llmasos_fetch", ref=ref, options=self.plugin_options(sandbox), context=context)
         assert found is None or isinstance(found, Path), f"llmasos_fetch returned {found!r}; return a Path or None."
         return found
 
@@ -86,6 +88,29 @@ class SourceConformance(PluginConformance, standard=True):
             with contextlib.suppress(SourceError):
                 found = self.fetch(sandbox, ref, context)
             assert found is None, f"{ref!r} led to {found}, and it should lead nowhere."
+
+    def test_stays_in_its_place(
+        self, sandbox: PluginSandbox, context: SandboxContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A reference with ``..`` in it does not lead out of where the source keeps its models, to any folder of the machine."""
+        if self.paths:
+            pytest.skip("The source's references are paths.")
+        place = tmp_path / "a" / "b" / "place"
+        place.mkdir(parents=True)
+        monkeypatch.chdir(place)
+        decoys = [folder / "decoy" for folder in (tmp_path, tmp_path / "a", tmp_path / "a" / "b", place, context.cache, context.store.root)]
+        for decoy in decoys:
+            decoy.mkdir(parents=True, exist_ok=True)
+            (decoy / "config.json").write_text("{}")
+        made = self.make_reference(tmp_path / "origin")
+        starts = [f"{scheme}:" for scheme in sandbox.component.schemes] + ([f"{made}/"] if made else [])
+        for ref in (f"{start}{way}decoy" for start in starts for way in ("../", "../../", "../../../", "x/../../", "./../")):
+            found = None
+            with contextlib.suppress(SourceError):
+                found = self.fetch(sandbox, ref, context)
+            ours = found is None or any(found.resolve().is_relative_to(home.resolve()) for home in (context.store.root, context.cache))
+            assert ours, f"{ref!r} led out of the source's place, to {found}; refuse references with .. in them."
+            assert found is None or found.resolve() not in decoys, f"{ref!r} led to {found}, which is none of its models."
 
     def test_fetching_twice_gives_the_same(self, sandbox: PluginSandbox, context: SandboxContext, tmp_path: Path) -> None:
         """The second fetch of a reference gives the same path, and fetches nothing again."""

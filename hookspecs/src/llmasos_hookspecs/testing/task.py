@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import typing
 from collections.abc import Callable, Mapping
@@ -135,6 +136,20 @@ class TaskConformance(PluginConformance, standard=True):
             task, ScriptedTaskModel(seed=4), self.make_inputs(task, "something else") if self.has_text(task) else self.make_inputs(task)
         )
         assert self.run(task, ScriptedTaskModel(seed=3), self.make_inputs(task)) == first
+
+    def test_uses_what_a_model_offers(self, task: Task) -> None:
+        """A task asks its model for what ``TaskModel`` has, and for nothing behind it: not its pipeline, nor to close it."""
+        asked: list[str] = []
+
+        class Listening(ScriptedTaskModel):
+            def __getattr__(self, name: str) -> Any:
+                if not name.startswith("__"):
+                    asked.append(name)
+                raise AttributeError(f"A TaskModel has no {name}.")
+
+        with contextlib.suppress(LLMasOSError, AttributeError):
+            task.run(Listening(), self.make_inputs(task))
+        assert not asked, f"The task asked its model for {asked[0]!r}, which TaskModel has not."
 
     def test_inputs_stay_as_they_are(self, task: Task) -> None:
         """``run`` does not change its inputs."""

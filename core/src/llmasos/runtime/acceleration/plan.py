@@ -10,8 +10,9 @@ import attrs
 from llmasos.runtime.loader_choice import refusal
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
+from llmasos.system.edge import crossing, kind_of
 from llmasos.system.options import find_problems, structure_options, unstructure
-from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, StagePlan
+from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 
 #: The order of stages: structure is recovered by distillation, which would undo masks, and nothing changes codes.
 ORDER: Final = ("structure", "distil", "mask", "quant")
@@ -26,12 +27,14 @@ class PlannedStage:
         options: its options, as its own class.
         calibration: whether it reads calibration text.
         leaves: what it leaves for the stages after it, such as ``quantized``.
+        decoder: what it says the model will be; None where it says nothing, or changes nothing.
     """
 
     loaded: LoadedComponent
     options: Any
     calibration: bool
     leaves: Mapping[str, Any]
+    decoder: DecoderConfig | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +85,7 @@ def plan_stages(
         if not refused:
             options = structure_options(component.options, config.options, where)
             if component.plan is not None and decoder is not None and not found:
-                plan = component.plan(decoder, options, state)
+                plan = _planned(loaded, decoder, options, state)
                 problems += [f"{where}: {sentence}" for sentence in plan.problems]
         stage = plan.stage or component.stage
         if stage is not None:
@@ -99,11 +102,21 @@ def plan_stages(
         decoder = plan.decoder or decoder
         leaves = dict(plan.leaves) or _implied(component, refused=bool(refused))
         state = {**state, **leaves}
-        planned.append(PlannedStage(loaded=loaded, options=options, calibration=calibration, leaves=leaves))
+        planned.append(PlannedStage(loaded=loaded, options=options, calibration=calibration, leaves=leaves, decoder=plan.decoder))
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise AccelerationError(f"The acceleration plan has {count}. {' '.join(problems)}", tuple(problems))
     return Plan(stages=tuple(planned))
+
+
+def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, state: Mapping[str, Any]) -> StagePlan:
+    """What the accelerator plans. Raises ``PluginError`` where it cannot say."""
+    assert loaded.component.plan is not None
+    with crossing(loaded.entry.label, "plan"):
+        plan: Any = loaded.component.plan(decoder, options, dict(state))
+    if not isinstance(plan, StagePlan):
+        raise PluginError(f"The {loaded.entry.label} returned {kind_of(plan)} from plan, and it must be a StagePlan.")
+    return plan
 
 
 def initial_state(checkpoint: Checkpoint) -> dict[str, Any]:

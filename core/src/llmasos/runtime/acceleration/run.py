@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.acceleration.cache import CachedStage, StageCache, content_key, model_folder
+from llmasos.runtime.acceleration.code_digest import code_digest
 from llmasos.runtime.acceleration.coverage import coverage
 from llmasos.runtime.acceleration.export import check_output, export
 from llmasos.runtime.acceleration.notes import base_notes, reference_notes, stage_notes
 from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
+from llmasos.runtime.acceleration.stage_output import check_stage
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
@@ -174,7 +176,14 @@ class _StageRunner:
     def key(self, before: str, stage: PlannedStage) -> str:
         """The key of a stage whose input has the key ``before``."""
         calibration = self.corpus.digest if stage.calibration else None
-        return content_key(input=before, stage=stage.to_dict(), seed=self.seed, calibration=calibration, base=self.base.digest)
+        return content_key(
+            input=before,
+            stage=stage.to_dict(),
+            code=code_digest(stage.loaded.module),
+            seed=self.seed,
+            calibration=calibration,
+            base=self.base.digest,
+        )
 
     def run(self, key: str, stage: PlannedStage, current: Checkpoint) -> tuple[CachedStage, bool]:
         """The stage's result, and whether it was there already."""
@@ -188,6 +197,7 @@ class _StageRunner:
                 with self.cache.workplace(key) as workplace:
                     began = time.perf_counter()
                     result = self._make(stage, current, model_folder(workplace))
+                    check_stage(stage, current, result.path)
                     self._check_coverage(stage, current, result)
                     found = self.cache.keep(key, workplace, result, time.perf_counter() - began)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -14,12 +15,19 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.runtime.replicas.wire import Channel
 from llmasos.runtime.replicas.worker import WorkerSpec
 from llmasos.runtime.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError
 
-#: Not ``-m``: the package imports the module, which Python would then run a second time.
-_SERVE: Final = "from llmasos.runtime.replicas.worker import main; main()"
+_log = logging.getLogger("llmasos.replicas")
+
+#: ``-I``: nothing is imported from the folder that the program happens to be in. What else the parent can import comes last, so that it
+#: hides nothing. Not ``-m``: the package imports the module, which Python would then run a second time.
+_SERVE: Final = (
+    "import sys; sys.path += [each for each in sys.argv[2:] if each not in sys.path]; "
+    "from llmasos.runtime.replicas.worker import main; main()"
+)
 
 
 @attrs.define(eq=False)
@@ -55,6 +63,7 @@ class Replica:
         ready: what it said of itself; None while it loads.
         failure: why it could not load.
         jobs: what was sent to it and is not over, by request id.
+        silence: looks of the watchdog since it was last heard.
     """
 
     def __init__(self, number: int, spec: WorkerSpec, on_message: Callable[[Replica, str, tuple[Any, ...]], None]) -> None:
@@ -64,20 +73,20 @@ class Replica:
         self.ready: Ready | None = None
         self.failure: LLMasOSError | None = None
         self.jobs: dict[str, Job] = {}
+        self.silence = 0
         self._on_message = on_message
-        self._sending = threading.Lock()
-        self._connection, theirs = Pipe()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._why = ""
+        ours, theirs = Pipe()
+        self._channel = Channel(ours)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno())],
+            [sys.executable, "-I", "-c", _SERVE, str(theirs.fileno()), *_import_path()],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=environment,
         )
         theirs.close()
         self.pid = self._process.pid
-        self.send(spec)
+        self.send("open", spec.config.to_mapping(), spec.cores)
         self._thread = threading.Thread(target=self._listen, name=f"llmasos-replica-{number}", daemon=True)
         self._thread.start()
 
@@ -90,18 +99,24 @@ class Replica:
     def end(self) -> str:
         """How its process ended, for messages."""
         code = self._process.poll()
+        if self._why:
+            return self._why
         if code is None:
             return "no longer answers"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
-    def send(self, message: Any) -> bool:
-        """False where it is gone; its end is told by its thread."""
+    def send(self, *message: Any) -> bool:
+        """False where it is gone; its end is told by its thread. Raises ``WireError`` for what cannot be sent."""
         try:
-            with self._sending:
-                self._connection.send(message)
+            self._channel.send(*message)
         except OSError:
             return False
         return True
+
+    def kill(self, why: str) -> None:
+        """End a process that does not do it itself; the thread that listens to it will tell. ``why`` is for messages."""
+        self._why = why
+        self._process.kill()
 
     def close(self) -> None:
         """End the process, which wakes the thread that listens to it."""
@@ -114,14 +129,26 @@ class Replica:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         with contextlib.suppress(OSError):
-            self._connection.close()
+            self._channel.close()
 
     def _listen(self) -> None:
         try:
             while True:
-                verb, *arguments = self._connection.recv()
+                verb, *arguments = self._channel.receive()
+                self.silence = 0
                 self._on_message(self, verb, tuple(arguments))
         except (EOFError, OSError):
+            pass
+        except Exception as error:
+            _log.exception("Replica %d was misunderstood.", self.number)
+            self._why = f"said what is no answer ({error})"
+        finally:
             self._process.kill()
             self._process.wait()
             self._on_message(self, "died", ())
+
+
+def _import_path() -> list[str]:
+    """Where this process imports from, but for the folder it happens to be in."""
+    here = os.path.realpath(os.curdir)
+    return [each for each in sys.path if each and os.path.realpath(each) != here]

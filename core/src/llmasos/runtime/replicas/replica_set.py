@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.runtime.ledger import KVLedger
+from llmasos.runtime.loop import STEP_SECONDS
 from llmasos.runtime.replicas.replica import Job, Ready, Replica
 from llmasos.runtime.replicas.routing import Router
 from llmasos.runtime.replicas.worker import WorkerSpec
 from llmasos.runtime.requests import RequestChecks
 from llmasos.runtime.ticket import Ticket
 from llmasos.runtime.usage import Usage
+from llmasos.runtime.watchdog import TICK, watchdog
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
@@ -27,6 +29,8 @@ from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError,
 _MOVES: Final = 2
 #: Times in a row that a replica may die before it is ready, until it is given up.
 _RESTARTS: Final = 3
+#: Seconds by which a replica may be late with what its own watchdog sees to.
+_GRACE: Final = 5.0
 #: Seconds to wait for a replica's figures.
 _USAGE_TIMEOUT: Final = 2.0
 
@@ -46,6 +50,7 @@ class ReplicaSet:
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
+        step_timeout: float = STEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start one process for each of ``specs``, and return when all are ready. Raises what loading the model raised in one of them.
@@ -58,6 +63,7 @@ class ReplicaSet:
         self._router = Router(seed)
         self._on_lost = on_lost
         self._on_finished = on_finished
+        self._step_timeout = step_timeout
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._replicas: dict[int, Replica] = {}
@@ -66,10 +72,14 @@ class ReplicaSet:
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
         self._closed: LLMasOSError | None = None
-        with self._changed:
-            for number in range(len(specs)):
-                self._start(number)
-            self._changed.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
+        try:
+            with self._changed:
+                for number in range(len(specs)):
+                    self._start(number)
+                self._changed.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
+        except BaseException:  # Ctrl-C, or no more processes are to be had
+            self.close()
+            raise
         if self._closed is not None:
             self.close()
             raise self._closed
@@ -104,19 +114,19 @@ class ReplicaSet:
         with self._changed:
             self._scheduler = scheduler
             for replica in self._replicas.values():
-                replica.send(("scheduler", scheduler))
+                replica.send("scheduler", scheduler)
 
     def forget_prefixes(self) -> None:
         """Give back KV that is kept for its prefix only."""
         with self._changed:
             for replica in self._replicas.values():
-                replica.send(("forget",))
+                replica.send("forget")
 
     def usage(self) -> Usage:
         """The queues and KV caches of all replicas together."""
         with self._changed:
             self._usage.clear()
-            asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send(("usage",))]
+            asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
             self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
             found = list(self._usage.values())
             homeless = len(self._homeless)
@@ -165,10 +175,33 @@ class ReplicaSet:
             if self._closed is not None:
                 raise self._closed
             self._place(job)
+        watchdog().wake(self)
         return list(tickets.values())
 
     def _ticket(self, request_id: str) -> Ticket[Any]:
         return Ticket(request_id, lambda: self._cancel(request_id))
+
+    # The watchdog's
+
+    def look(self, now: float) -> bool:
+        """End requests whose replica does not, and replicas that are silent for longer than a step may take."""
+        lost: list[Job] = []
+        with self._changed:
+            jobs = list(self._homeless)
+            for replica in self._replicas.values():
+                jobs += replica.jobs.values()
+                replica.silence = replica.silence + 1 if replica.ready is not None and replica.jobs else 0
+                if replica.silence * TICK > self._step_timeout + _GRACE:
+                    replica.silence = 0
+                    replica.kill(f"did not answer for {self._step_timeout:g} seconds (resources.step_timeout)")
+            over = self._clock() - _GRACE
+            for job in {id(job): job for job in jobs}.values():
+                deadline = job.request.deadline
+                if deadline is not None and deadline <= over:
+                    lost.append(job)
+        for job in lost:
+            self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
+        return bool(jobs)
 
     def _place(self, job: Job) -> None:
         """Give the job to a replica, or keep it until one is ready. With the lock held."""
@@ -177,7 +210,7 @@ class ReplicaSet:
             number = self._router.choose(job.request, able)
             replica = self._replicas[number]
             need = min(job.tokens, replica.ready.context_length if replica.ready else job.tokens) * max(1, job.request.sampling.num_beams)
-            if replica.send(("submit", job.kind, job.request, job.extra, need)):
+            if replica.send("submit", job.kind, job.request, job.extra, need):
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
                 return
             del able[number]  # it is dead, and its thread is about to say so
@@ -187,7 +220,7 @@ class ReplicaSet:
         with self._changed:
             for replica in self._replicas.values():
                 if request_id in replica.jobs:
-                    replica.send(("cancel", request_id))
+                    replica.send("cancel", request_id)
                     return
             for job in self._homeless:
                 if request_id in job.tickets:
@@ -205,6 +238,8 @@ class ReplicaSet:
                 self._on_finished(arguments[0])
         elif verb == "died":
             self._bury(replica)
+        elif verb == "alive":
+            return
         else:
             with self._changed:
                 if verb == "started":
@@ -223,7 +258,7 @@ class ReplicaSet:
         replica.ready = ready
         self._attempts[replica.number] = 0
         if self._scheduler is not None:
-            replica.send(("scheduler", self._scheduler))
+            replica.send("scheduler", self._scheduler)
         homeless, self._homeless = self._homeless, []
         for job in homeless:
             self._place(job)

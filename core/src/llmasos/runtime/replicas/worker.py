@@ -7,23 +7,32 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from llmasos.runtime.composition import Composer
-from llmasos.runtime.host import Call, Policy
+from llmasos.runtime.host import Call, OpenedModel, Policy, RunningModel
+from llmasos.runtime.memory import Account
 from llmasos.runtime.process import ProcessResources
+from llmasos.runtime.replicas.wire import Channel
 from llmasos.runtime.ticket import Ticket
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
-from llmasos.system.config import ComponentConfig, Config
+from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
+from llmasos.system.edge import as_ours
 from llmasos.system.store import Store
-from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.scheduling import Admit
+
+#: Seconds between two signs of life.
+ALIVE_SECONDS: Final = 1.0
+#: Status with which a process ends whose model is lost.
+_LOST: Final = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -66,42 +75,55 @@ class StartReporter:
 class _ReportingComposer(Composer):
     report: Callable[[list[str]], None]
 
+    def load(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        account: Account,
+        on_lost: Callable[[], None],
+        *,
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        """As ever, but for a model that is lost: the process ends with it, and the parent starts another."""
+        return super().load(model, opened, scheduler, account, _end_lost, on_finished=on_finished)
+
     def policy(self, config: ComponentConfig) -> Policy:
         made = super().policy(config)
         return attrs.evolve(made, policy=StartReporter(made.policy, self.report))
 
 
 class Worker:
-    """Serves one model to the process at the other end of a connection."""
+    """Serves one model to the process at the other end of a channel."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
-        """Until the parent closes the connection, or is gone."""
+        """Until the parent closes the channel, or is gone."""
         try:
-            spec: WorkerSpec = self._connection.recv()
+            _, config, cores = self._channel.receive()
             try:
-                self._open(spec)
-            except LLMasOSError as error:
-                self._tell("failed", error)
+                self._open(Config.from_mapping(config), cores)
+            except BaseException as error:
+                self._tell("failed", as_ours(error, "replica", "loading"))
                 return
+            threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
             while True:
-                verb, *arguments = self._connection.recv()
+                verb, *arguments = self._channel.receive()
                 getattr(self, f"_do_{verb}")(*arguments)
         except (EOFError, OSError):
             return
 
-    def _open(self, spec: WorkerSpec) -> None:
-        if spec.cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, spec.cores)
+    def _open(self, config: Config, cores: Sequence[int]) -> None:
+        if cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
         self._composer = _ReportingComposer(
-            spec.config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
+            config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
         )
         self._composer.report = functools.partial(self._tell, "started")
-        (model,) = spec.config.models.values()
+        (model,) = config.models.values()
         self._host = self._composer.host(model, functools.partial(self._tell, "record"))
         with self._host.lease() as running:
             self._host.place.pinned = True
@@ -109,6 +131,12 @@ class Worker:
             gc.collect()
             gc.freeze()
             self._tell("ready", running.info, running.need, running.loader, running.loop.context_length, running.loop.usage().kv_capacity)
+
+    def _stay_in_touch(self) -> None:
+        """A process whose threads all stand still, because one of them does not let go of the interpreter, says nothing."""
+        while True:
+            time.sleep(ALIVE_SECONDS)
+            self._tell("alive")
 
     def _do_submit(self, kind: str, request: Request, extra: Any, tokens: int) -> None:
         def send(loop: Any) -> list[Ticket[Any]]:
@@ -120,9 +148,10 @@ class Worker:
 
         try:
             tickets = self._host.submit(lambda _: Call(tokens, send))
-        except LLMasOSError as error:
+        except BaseException as error:
+            ours = as_ours(error, "replica", "taking a request")
             for place in range(extra if kind == "many" else 1):
-                self._tell("error", request.id if place == 0 else f"{request.id}/{place}", error)
+                self._tell("error", request.id if place == 0 else f"{request.id}/{place}", ours)
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
@@ -147,20 +176,23 @@ class Worker:
         self._tickets.pop(ticket.id, None)
         try:
             result = ticket.result()
-        except LLMasOSError as error:
-            self._tell("error", ticket.id, error)
+        except BaseException as error:
+            self._tell("error", ticket.id, as_ours(error, "replica", "answering"))
         else:
             self._tell("done", ticket.id, result)
 
     def _tell(self, *message: Any) -> None:
         try:
-            with self._lock:
-                self._connection.send(message)
+            self._channel.send(*message)
         except OSError:  # nobody listens any more
             os._exit(0)
 
 
+def _end_lost() -> None:
+    os._exit(_LOST)
+
+
 def main() -> None:
     """Serve at the file descriptor that the command line names."""
-    Worker(Connection(int(sys.argv[1]))).run()
+    Worker(Channel(Connection(int(sys.argv[1])))).run()
     os._exit(0)  # the parent is gone or wants it so: nobody waits for what is on its way

