@@ -13,6 +13,7 @@ import numpy.typing as npt
 from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import file_digest
+from llmasos.runtime.checkpoint.finite import FiniteTensors
 from llmasos.runtime.checkpoint.gguf_blocks import BLOCK_TYPES, FLOATS, unpack_blocks
 from llmasos.runtime.checkpoint.gguf_config import config_of
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor, read_header
@@ -40,6 +41,7 @@ class GGUFCheckpoint:
         self.header: GGUFHeader = read_header(path)
         self.config: Mapping[str, Any] = config_of(self.header)
         self._tensors = _by_name(self.header, self.config["model_type"])
+        self._finite = FiniteTensors(path)
         self._permuted = _permuted_heads(self.header, self.config, self._tensors)
 
     @cached_property
@@ -58,6 +60,9 @@ class GGUFCheckpoint:
         return self._find(name).shape
 
     def tensor(self, name: str) -> Tensor:
+        return self._finite.checked(name, self._read(name))
+
+    def _read(self, name: str) -> Tensor:
         stored = self._find(name)
         raw = self.header.data[stored.start : stored.start + stored.nbytes]
         if (heads := self._permuted.get(name)) is not None:

@@ -15,6 +15,7 @@ from llmasos.runtime.checkpoint import manifest
 from llmasos.runtime.checkpoint.compare import same_tensor
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
+from llmasos.runtime.checkpoint.finite import FiniteTensors
 from llmasos.runtime.checkpoint.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.runtime.checkpoint.forms import SIDE_FILES, described, quantized_form
 from llmasos.runtime.checkpoint.quantization import is_cache_scale
@@ -64,6 +65,7 @@ class HuggingFaceCheckpoint:
         headers = {name: self._file(name).tensors[name] for name in self._place}
         self._form = quantized_form(self._config, headers, str(path))
         self._stored_names = self._listed()
+        self._finite = FiniteTensors(path)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -114,9 +116,9 @@ class HuggingFaceCheckpoint:
     def tensor(self, name: str) -> Tensor:
         stored, module = self._find(name)
         if module is None:
-            return self._plain(stored)
+            return self._finite.checked(name, self._plain(stored))
         assert self._form is not None
-        return self._form.tensor(module, self._stored)
+        return self._finite.checked(name, self._form.tensor(module, self._stored))
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
