@@ -13,8 +13,8 @@ import pytest
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.loading import load
 from llmasos_hookspecs import Engine, EngineLimits, Row
+from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.testing import TinyCheckpoint, quantize, tiny_checkpoint
-from llmasos_hookspecs.testing.reference import ReferenceDecoder
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 HEAD_NOTE = "Weights were rounded to 8 bits with one scale a row."
