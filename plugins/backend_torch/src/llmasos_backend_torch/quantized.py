@@ -37,11 +37,13 @@ class Grouped:
 
 def fits_groups(tensor: QuantizedTensor) -> bool:
     """Whether the int4 kernel can hold the stored codes."""
-    return tensor.bits <= 4 and _kernel_group(tensor) is not None
+    return kernel_group(tensor) is not None
 
 
-def _kernel_group(tensor: QuantizedTensor) -> int | None:
-    """The largest group of the int4 kernel of which the tensor's groups are whole multiples."""
+def kernel_group(tensor: QuantizedTensor) -> int | None:
+    """The largest group of the int4 kernel of which the tensor's groups are whole multiples; None where it cannot hold the codes."""
+    if tensor.bits > 4:
+        return None
     columns = tensor.shape[1]
     fitting = [group for group in INT4_GROUPS if min(tensor.group, columns) % group == 0 and columns % group == 0]
     return fitting[-1] if fitting else None
@@ -53,8 +55,8 @@ def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
     Codes of 2 and 3 bits leave room among 16: they are moved to where zero lies in the middle, since an offset that mostly cancels what the
     codes stand for would leave its own rounding behind. With whole zeros nothing is left of it.
     """
-    group = _kernel_group(tensor)
-    if tensor.bits > 4 or group is None:
+    group = kernel_group(tensor)
+    if group is None:
         return None
     spread = np.arange(0, tensor.shape[1], group) // tensor.group
     scales = tensor.scales[:, spread]
