@@ -196,20 +196,22 @@ class Pipeline:
         length: int | None = None,
         speed: bool = True,
     ) -> Measurement:
-        """Size, quality over ``windows`` windows of ``length`` tokens, and speed of a model on its loader.
+        """Size, quality over ``windows`` windows of ``length`` tokens (or of the model's context, where that is shorter), and speed of a
+        model on its loader.
 
         ``base`` is a reference whose predictions are compared with, in float32; None: the model's own weights, dequantised.
         """
-        from llmasos.runtime.evaluation import Corpus, measure
+        from llmasos.runtime.evaluation import Corpus, fitting_length, measure
         from llmasos.runtime.evaluation.measure import LENGTH, WINDOWS
 
         config = self._config_of(model)
         checkpoint = self._composer.open(config).checkpoint
         compared = checkpoint if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1]
         text = corpus or Corpus.default()
+        fitting = fitting_length(compared, fitting_length(checkpoint, length or LENGTH, config.context_length))
         return measure(
             checkpoint,
-            text.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, length or LENGTH),
+            text.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, fitting),
             self._composer.backend(config, checkpoint),
             self._sink,
             base=compared,

@@ -49,7 +49,8 @@ def test_a_plan_sees_what_the_stages_before_it_leave(bench: Bench) -> None:
 
     bench.add("narrow", noisy, plan=narrower)
     bench.problems(["narrow", "narrow", "nothing"])
-    assert seen == [(128, {"quantized": False, "masked": False}), (64, {"quantized": False, "masked": False, "narrowed": True})]
+    nothing = {"quantized": False, "masked": False, "changed": False}
+    assert seen == [(128, nothing), (64, {**nothing, "changed": True, "narrowed": True})]
 
 
 def test_the_stage_may_depend_on_the_options(bench: Bench) -> None:

@@ -14,7 +14,7 @@ import pytest
 from llmasos.runtime.acceleration.notes import base_notes, reference_notes
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.evaluation import Corpus
-from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, as_float32, hookimpl
+from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, StagePlan, as_float32, hookimpl
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 from .conftest import Bench, is_quantized, noisy, rounded
@@ -238,3 +238,74 @@ def test_calibration_text_is_no_evaluation_text(bench: Bench) -> None:
     assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.calibration for window in given[0])
     evaluated = corpus.evaluation_windows(tokenizer, 400, 64)
     assert all(tokenizer.decode(window.tolist()).strip("\ufffd") in corpus.evaluation for window in evaluated)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.1.mlp.down_proj.weight", "model.norm.weight"])
+def test_nan_that_a_stage_leaves_is_not_kept(bench: Bench, name: str, value: float) -> None:
+    """The stage and the tensor are named, the stage before stays, and the next run makes the stage anew."""
+
+    def overflowing(each: str, tensor: Any, options: Any, context: Any) -> Any:
+        if each != name:
+            return tensor
+        changed = np.array(tensor)
+        changed.reshape(-1)[3] = value
+        return changed
+
+    bench.add("broken", overflowing)
+    for _ in range(2):
+        with pytest.raises(AccelerationError, match=f'"broken" left NaN or infinity in {name}'):
+            bench.run(["noise", "broken"], output=bench.folder / "out")
+    assert bench.log == ["noise", "broken", "broken"]
+    assert not (bench.folder / "out").exists()
+    assert len(list((bench.folder / "cache" / "stages").glob("[!.]*"))) == 1
+
+
+def test_scales_that_overflow_are_found_too(bench: Bench) -> None:
+    def overflowing(each: str, tensor: Any, options: Any, context: Any) -> Any:
+        if not each.endswith("q_proj.weight"):
+            return tensor
+        codes = rounded(each, tensor, options, context)
+        codes.scales[0, 0] = np.inf
+        return codes
+
+    bench.add("broken", overflowing)
+    with pytest.raises(AccelerationError, match=r'"broken" left NaN or infinity in model\.layers\.0\.self_attn\.q_proj'):
+        bench.run(["broken"])
+
+
+def test_windows_longer_than_the_context_are_fitted_when_the_run_is_planned(bench: Bench) -> None:
+    """The model has 256 positions; a limit of the backend counts as well."""
+    report = bench.run(["noise"], measure=True, windows=2, length=512)
+    assert report.length == 256
+    assert report.base is not None
+    assert report.base.quality.window == 256
+    assert any("512 were asked for" in note for note in report.notes)
+    seen: list[tuple[int, ...]] = []
+
+    def reading(each: str, tensor: Any, options: Any, context: Any) -> Any:
+        if each == "model.norm.weight":
+            seen.append(context.calibration(2, 512).shape)
+        return tensor
+
+    bench.add("reading", reading, calibration=True)
+    bench.run(["reading"])
+    assert seen == [(2, 256)]
+
+
+def test_another_model_that_a_stage_reads_is_judged_before_the_first_stage(bench: Bench) -> None:
+    """One that is not there, one that the stage cannot use, and one that it can."""
+    tiny_checkpoint("llama", folder=bench.folder / "wide", vocab_size=300)
+
+    def plan(path: Path) -> Any:
+        def judge(found: Any) -> list[str]:
+            return [] if found.vocab_size == 288 else [f"It has {found.vocab_size} tokens."]
+
+        return lambda *_: StagePlan(opens={str(path): judge})
+
+    for path, problem in ((bench.folder / "gone", "does not exist"), (bench.folder / "wide", "It has 300 tokens.")):
+        bench.add("taught", noisy, plan=plan(path))
+        assert problem in " ".join(bench.problems(["noise", "taught"]))
+    bench.add("taught", noisy, plan=plan(bench.folder / "model"))
+    bench.run(["noise", "taught"])
+    assert bench.log == ["noise", "taught"]

@@ -139,14 +139,6 @@ def test_a_path_to_nothing_or_to_another_file_says_so(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "bitsandbytes"])
-def test_another_quantisation_is_named(method: str, saved: Callable[..., Path]) -> None:
-    folder = saved("llama")
-    change(folder / "config.json", quantization_config={"quant_method": method, "bits": 4})
-    with pytest.raises(UnsupportedModel, match=f"'{method}'"):
-        open_checkpoint(folder)
-
-
 @pytest.mark.parametrize(
     ("names", "form"),
     [

@@ -22,7 +22,9 @@ from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from llmasos.runtime.checkpoint import CheckpointFolderWriter, open_checkpoint
 from llmasos.runtime.checkpoint.compare import same_tensor
-from llmasos.runtime.checkpoint.compressed import Scheme, Widths, pack, quantization_config, unpack
+from llmasos.runtime.checkpoint.compressed import Scheme, pack, quantization_config
+from llmasos.runtime.checkpoint.compressed_reading import CompressedForm
+from llmasos.runtime.checkpoint.safetensors import StoredTensor
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, QuantizedTensor, Tensor, as_float32
 
 TOKENS = torch.arange(3, 60)[None]
@@ -50,6 +52,12 @@ def logits_of(checkpoint: Checkpoint, model: Any) -> torch.Tensor:
         return plain(TOKENS).logits
 
 
+def unpacked(module: str, stored: dict[str, np.ndarray], config: dict[str, Any]) -> Tensor:
+    """What is read of one packed weight."""
+    headers = {name: StoredTensor(array.dtype, array.shape, 0, array.nbytes) for name, array in stored.items()}
+    return CompressedForm(config, headers, "x").tensor(module, stored.get)
+
+
 def loaded(folder: Path, **options: Any) -> torch.Tensor:
     model, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -71,14 +79,12 @@ def test_a_packed_tensor_reads_back_to_every_bit(bits: int, rows: int, groups: i
         zeros=None if symmetric else rng.integers(0, 2**bits, scales.shape).astype(np.uint8),
     )
     stored = pack("a.b.weight", tensor)
-    config = {"quantization_config": quantization_config({"a.b": Scheme.of(tensor)}, [])}
-    assert same_tensor(unpack("a.b", stored.get, Widths.read(config, "x"), "x"), tensor)
+    assert same_tensor(unpacked("a.b", stored, quantization_config({"a.b": Scheme.of(tensor)}, [])), tensor)
 
 
 def test_groups_that_do_not_divide_the_columns_are_stored_as_smaller_ones_of_equal_value(quantize: Any) -> None:
     tensor = quantize(np.random.default_rng(0).standard_normal((5, 100)).astype(np.float32), group=32, symmetric=False)
-    config = {"quantization_config": quantization_config({"a": Scheme.of(tensor)}, [])}
-    found = unpack("a", pack("a.weight", tensor).get, Widths.read(config, "x"), "x")
+    found = unpacked("a", pack("a.weight", tensor), quantization_config({"a": Scheme.of(tensor)}, []))
     assert found.group == 4
     np.testing.assert_array_equal(found.dequantize(), tensor.dequantize())
 

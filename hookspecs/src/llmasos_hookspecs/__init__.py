@@ -17,6 +17,7 @@ from llmasos_hookspecs.decoder import (
     beyond,
     check_tensors,
     require_plain,
+    unread_note,
 )
 from llmasos_hookspecs.engine import Engine, EngineInfo, Row
 from llmasos_hookspecs.errors import (
@@ -42,7 +43,7 @@ from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.sampling import Constraint, Draw, SamplingParams
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.tasks import Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
-from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32
+from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32, is_finite
 
 __all__ = [
     "API_VERSION",
@@ -114,5 +115,7 @@ __all__ = [
     "expected_seconds",
     "hookimpl",
     "hookspec",
+    "is_finite",
     "require_plain",
+    "unread_note",
 ]

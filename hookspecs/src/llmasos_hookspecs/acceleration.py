@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ class StagePlan:
     """What a stage would do to a decoder of a given description, found without reading a weight.
 
     ``Component.plan`` is called as ``plan(decoder, options, state)``; ``state`` is what the stages before it leave, with the
-    keys ``quantized`` and ``masked`` (bool).
+    keys ``quantized``, ``masked`` and ``changed`` (bool); the last is whether any stage of this run comes before.
 
     Attributes:
         problems: one sentence each for all that makes the stage impossible; empty where it can run.
         decoder: the description after the stage; None where it stays as it was.
         leaves: keys of ``state`` that the stage sets.
         stage: as ``Component.stage``, for an accelerator whose stage depends on its options; None: as the component says.
+        opens: folder or file of each further model that the stage reads -> what is wrong with the decoder found there, one sentence each.
+            Core opens them all when it plans, and looks for NaN in them before the first stage runs.
         calibration: whether the stage, with these options, will call ``context.calibration``; None: as ``Component.calibration`` says.
     """
 
@@ -31,6 +33,7 @@ class StagePlan:
     leaves: Mapping[str, Any] = attrs.field(factory=dict)
     stage: str | None = None
     calibration: bool | None = None
+    opens: Mapping[str, Callable[[DecoderConfig], Iterable[str]]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -93,6 +93,23 @@ def test_columns_that_are_never_used_do_no_harm() -> None:
     assert output_error(weight, found, x) < 0.05 * float(np.square(x @ weight.T).mean())
 
 
+@pytest.mark.parametrize("damping", [1e-30, 1e-12, 1e-9])
+def test_too_little_damping_is_raised_until_the_factor_can_be_trusted(damping: float) -> None:
+    """Inputs of rank 8: their moments have no inverse, and with too little added a wrong one that numpy gives without an error."""
+    weight = matrix()
+    x = inputs(8) @ np.random.default_rng(3).standard_normal((8, 128)).astype(np.float32)
+    curvature = Curvature.of(x.T @ x / len(x), damping)
+    assert damping < curvature.damping <= 1e-3
+    found = gptq(weight, curvature, bits=4, group=32, symmetric=True).dequantize()
+    nearest = Grid.spanning(weight, bits=4, group=32, symmetric=True).nearest(weight).dequantize()
+    assert output_error(weight, found, x) < output_error(weight, nearest, x)
+
+
+def test_damping_that_is_enough_is_left_as_it_is() -> None:
+    x = inputs(128)
+    assert Curvature.of(x.T @ x / len(x), 0.01).damping == 0.01
+
+
 def test_awq_scales_lower_the_output_error() -> None:
     weight, x = matrix(), inputs(128)
     hessian = x.T @ x / len(x)

@@ -91,7 +91,6 @@ def evaluate(
     from llmasos.runtime.acceleration import EvaluationReport
     from llmasos.runtime.acceleration.export import check_output, export_evaluation
     from llmasos.runtime.evaluation import Corpus
-    from llmasos.runtime.evaluation.measure import LENGTH
 
     for problem in check_output(output):
         raise RequestError(problem)
@@ -102,7 +101,7 @@ def evaluate(
         with pipeline:
             label = name or pipeline.config.models[chosen.name].source
             measured[label] = pipeline.measure(model=chosen.name, base=base, corpus=text, windows=windows, length=length, speed=speed)
-    report = EvaluationReport(models=measured, base=base, corpus=text.name, length=length or LENGTH)
+    report = EvaluationReport(models=measured, base=base, corpus=text.name, length=min(found.quality.window for found in measured.values()))
     if output is not None:
         export_evaluation(output, report)
     if as_json:

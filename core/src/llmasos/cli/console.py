@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from llmasos.system.plain_json import dump_json
 from llmasos_hookspecs import Progress
 
 #: Seconds after which work that cannot show a bar says what it is doing.
@@ -26,7 +26,7 @@ def print_result(text: str = "", *, end: str = "\n") -> None:
 
 def print_json(value: Any) -> None:
     """The answer as JSON, for other programs."""
-    print_result(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print_result(dump_json(value, indent=2))
 
 
 def print_note(sentence: str) -> None:

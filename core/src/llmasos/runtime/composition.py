@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint import open_checkpoint, storage_notes
 from llmasos.runtime.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.runtime.kv_share import SharedKVLedger
 from llmasos.runtime.ledger import kv_capacity
@@ -171,7 +171,7 @@ class Composer:
         began = time.monotonic()
         with watch_peak() as peak:
             engine = load()
-        info = attrs.evolve(engine.info, notes=(*passed_over, *engine.info.notes))
+        info = attrs.evolve(engine.info, notes=(*passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
         need = Need(
             weights=info.weight_bytes,
             peak=max(info.weight_bytes, peak.bytes),
@@ -291,6 +291,7 @@ class Composer:
             label=label,
             load=lambda checkpoint: self.engine_maker(model, checkpoint)[1](),
             load_reference=lambda checkpoint: self.engine_maker(plain, checkpoint)[1](),
+            context_length=model.context_length,
         )
 
     def policy(self, config: ComponentConfig) -> Policy:

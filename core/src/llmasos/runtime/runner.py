@@ -233,7 +233,7 @@ class Runner:
         """Take the sampled token; True where the draft foresaw it, so that the next one can be sampled too."""
         sequence, place = cursor.sequence, cursor.place
         if token is None:
-            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN, or nothing that may be chosen")))
+            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN or infinity, or nothing that may be chosen")))
             return False
         reason = cursor.work.push(sequence, token, cursor.logits[place])
         if reason is None and place < len(cursor.draft) and cursor.draft[place] == token:
@@ -247,8 +247,8 @@ class Runner:
         return False
 
     def _read(self, sequence: Sequence, work: Work, position: int, logits: Logits) -> None:
-        if np.isnan(logits.max()):
-            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN")))
+        if not np.isfinite(logits.max()):
+            self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN or infinity")))
             return
         reading: Reading = work  # type: ignore[assignment]
         if reading.accept(sequence, position, logits, self.scheduler.rewind):

@@ -126,7 +126,7 @@ class SamplingState:
 def sample(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int | None]:
     """The next token of each sequence: logits [vocab] float32 a row, which are not changed. Does not call ``accept``.
 
-    None for a row that holds NaN, or nothing that may be chosen.
+    None for a row that holds NaN or infinity, or nothing that may be chosen.
     """
     return [_next_token(row, state) for row, state in zip(rows, states, strict=True)]
 
@@ -134,7 +134,7 @@ def sample(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int 
 def _next_token(row: Logits, state: SamplingState) -> int | None:
     logits = state.changed(row)
     best = int(logits.argmax())  # of a row with NaN this is a NaN
-    if not logits[best] > -np.inf:
+    if not np.isfinite(logits[best]):
         return None
     if state.params.temperature == 0:
         return best

@@ -1,6 +1,6 @@
 """Decoders that are described by one plain table of shapes and switches: the Llama family and its relatives."""
 
-from llmasos_hookspecs.decoder.checks import LLAMA_FAMILY, beyond, check_tensors, require_plain
+from llmasos_hookspecs.decoder.checks import LLAMA_FAMILY, beyond, check_tensors, require_plain, unread_note
 from llmasos_hookspecs.decoder.config import DecoderConfig, DecoderLayer, Part, TensorNames
 from llmasos_hookspecs.decoder.families import DECODER_FAMILIES
 from llmasos_hookspecs.decoder.rope import Rope, RopeScaling
@@ -17,4 +17,5 @@ __all__ = [
     "beyond",
     "check_tensors",
     "require_plain",
+    "unread_note",
 ]

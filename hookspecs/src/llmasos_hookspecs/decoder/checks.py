@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from llmasos_hookspecs.decoder.config import DecoderConfig
@@ -52,3 +52,20 @@ def check_tensors(checkpoint: Checkpoint) -> None:
             raise CheckpointError(
                 f"{checkpoint.path} holds {name} in the shape {found}, and its config asks for {expected}; fetch the model again."
             )
+
+
+def unread_note(checkpoint: Checkpoint, unread: Iterable[str] | None = None) -> tuple[str, ...]:
+    """One sentence for ``EngineInfo.notes`` about tensors that nothing reads, or none.
+
+    Args:
+        unread: their names; None: all that the decoder of this config does not have.
+    """
+    if unread is None:
+        read = checkpoint.decoder.tensor_shapes()
+        unread = (name for name in checkpoint.names() if name not in read)
+    found = sorted(unread)
+    if not found:
+        return ()
+    if len(found) == 1:
+        return (f"The checkpoint holds {found[0][:120]}, which the model does not use; it was left out.",)
+    return (f"The checkpoint holds {len(found)} tensors that the model does not use, such as {found[0][:120]}; they were left out.",)

@@ -17,8 +17,9 @@ Logits = npt.NDArray[np.float32]
 #: magnify rounding: 8 bits cost them 0.03, 4 bits 0.35, where a rotary frequency 2 % off costs 0.07 to 0.37.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.1, "int4": 0.6}
 
-#: Largest relative error between two ways through the same engine.
-CONSISTENCY: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.08, "int4": 0.1}
+#: Largest relative error between two ways through the same engine. Codes are no reason for any: products of integers have no order, and
+#: what kernels of few and of many tokens round apart, with activations in float32 between them, is at most 0.015 in 4 bits.
+CONSISTENCY: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.002, "int4": 0.02}
 
 
 class EngineUnderTest:

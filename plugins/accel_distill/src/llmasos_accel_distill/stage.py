@@ -15,6 +15,7 @@ import torch
 from llmasos_accel_distill.data import Sequences, Tokens
 from llmasos_accel_distill.loss import teaching_layers
 from llmasos_accel_distill.options import Options
+from llmasos_accel_distill.plan import NO_TEACHER, teacher_problems
 from llmasos_accel_distill.state import Progress, RunFolder
 from llmasos_accel_distill.training import Training
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, Context
@@ -47,8 +48,6 @@ def distill_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, c
     shallower = student.config.num_layers < teacher.config.num_layers
     same_width = student.config.hidden_size == teacher.config.hidden_size
     hidden = options.hidden if options.hidden is not None else (_HIDDEN if shallower and same_width else 0.0)
-    if hidden and not same_width:
-        raise AccelerationError("hidden states can be taught only where student and teacher have the same hidden_size; set hidden = 0.")
     training = Training(
         student,
         teacher,
@@ -72,15 +71,9 @@ def distill_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, c
 def _teacher(checkpoint: Checkpoint, options: Options, context: Context) -> Checkpoint:
     teacher = context.load_checkpoint(Path(options.teacher)) if options.teacher else context.base
     if teacher is None or teacher.digest == checkpoint.digest:
-        raise AccelerationError(
-            "The student has nobody to learn from, because it is itself the model that the first stage started from; "
-            "put a prune stage before distill, or name a teacher."
-        )
-    if teacher.decoder.vocab_size != checkpoint.decoder.vocab_size:
-        raise AccelerationError(
-            f"The teacher has a vocabulary of {teacher.decoder.vocab_size} tokens and the student one of "
-            f"{checkpoint.decoder.vocab_size}; name a teacher with the same tokenizer."
-        )
+        raise AccelerationError(NO_TEACHER)
+    if problems := teacher_problems(checkpoint.decoder, teacher.decoder, options.hidden):
+        raise AccelerationError(" ".join(problems))
     return teacher
 
 

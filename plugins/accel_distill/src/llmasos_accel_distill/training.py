@@ -14,6 +14,7 @@ from llmasos_accel_distill.data import Sequences, Tokens
 from llmasos_accel_distill.loss import divergence, state_error
 from llmasos_accel_distill.options import Options
 from llmasos_accel_distill.state import Progress, RunFolder, optimizer_tensors, restore_optimizer
+from llmasos_hookspecs import AccelerationError
 from llmasos_torch_decoder import Decoder
 
 
@@ -96,6 +97,8 @@ class Training:
             tokens = _ids(sequence[None])
             each.append(float(divergence(self._teacher(tokens), self._student(tokens))))
         found = float(np.mean(each))
+        if not math.isfinite(found) and not progress.held_out:
+            raise AccelerationError("What the teacher or the student predicts is NaN or infinite before any training; check both models.")
         progress.held_out.append([progress.step, found])
         if found < progress.best:
             progress.best, progress.best_step, progress.stale = found, progress.step, 0

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from llmasos_accel_prune.options import Options
 from llmasos_accel_prune.tensors import LAYER, plain
-from llmasos_hookspecs import AccelerationResult, Checkpoint, Context, Progress
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, Context, Progress
 from llmasos_torch_decoder import Decoder, load_decoder
 
 
@@ -66,6 +66,10 @@ def choose_layers(decoder: Decoder, tokens: Tensor, count: int, progress: Progre
                 total[place] += functional.cosine_similarity(hidden, left, dim=-1).double().sum()
                 hidden = left
         influence = 1 - total / tokens.numel()
+        if not bool(influence.isfinite().all()):
+            raise AccelerationError(
+                "What the model computes on the calibration text is NaN or infinite; its weights are finite and too large."
+            )
         place = int(influence.argmin())
         number, _ = layers.pop(place)
         rounds.append({"layer": number, "influence": float(influence[place])})

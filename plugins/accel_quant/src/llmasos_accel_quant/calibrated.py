@@ -28,28 +28,44 @@ _BEFORE: Final[Mapping[str, str]] = {
 
 def quantize_calibrated(
     checkpoint: Checkpoint, options: Options, context: Context, tokens: npt.NDArray[np.int32]
-) -> tuple[dict[str, QuantizedTensor], dict[str, Tensor]]:
-    """The layers' linear weights quantised, and the float tensors that AWQ changed, by name."""
+) -> tuple[dict[str, QuantizedTensor], dict[str, Tensor], list[str]]:
+    """The layers' linear weights quantised, the float tensors that AWQ changed, by name, and notes."""
     decoder = load_decoder(checkpoint)
     quantized: dict[str, QuantizedTensor] = {}
     scaled: dict[str, Tensor] = {}
+    dampings: list[float] = []
     with context.progress(f"{options.rounding} on {len(tokens)} windows", total=len(decoder.layers), unit="layers") as progress:
         for step in walk_layers(decoder, torch.from_numpy(tokens.astype(np.int64))):
             if options.rounding == "gptq":
-                _gptq_layer(step, options, quantized)
+                dampings += _gptq_layer(step, options, quantized)
             else:
                 _awq_layer(decoder, step, options, quantized, scaled)
             progress.advance()
-    return quantized, scaled
+    return quantized, scaled, _damping_notes(dampings, options.damping)
 
 
-def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor]) -> None:
+def _damping_notes(used: list[float], asked: float) -> list[str]:
+    """Where the damping that was asked for was too little."""
+    raised = [damping for damping in used if damping > asked]
+    if not raised:
+        return []
+    return [
+        f"damping = {asked:g} is too little for {len(raised)} of {len(used)} inputs, whose columns are nearly the same; there it was "
+        f"raised, to {max(raised):.2g} at most."
+    ]
+
+
+def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor]) -> list[float]:
+    """Quantise a layer; returns the damping that each of its inputs took."""
+    used = []
     for point, names in POINTS.items():
         curvature = Curvature.of(step.moments(point).numpy(), options.damping)
+        used.append(curvature.damping)
         for name in names:
             weight = step.linear(name).weight.detach().numpy()
             tensor = gptq(weight, curvature, bits=options.bits, group=_group(weight, options), symmetric=options.symmetric)
             _put(step, name, tensor, quantized)
+    return used
 
 
 def _awq_layer(

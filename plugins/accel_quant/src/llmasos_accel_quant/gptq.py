@@ -14,6 +14,8 @@ from llmasos_hookspecs import QuantizedTensor
 #: Columns whose corrections to the rest are applied in one matrix product.
 BLOCK: Final = 128
 
+#: Largest relative error that a factor may make on the way from a vector through the matrix and back.
+_TRUSTED: Final = 0.01
 
 #: A matrix with more exact zeros than this was masked, and its zeros are kept.
 MASKED: Final = 0.05
@@ -27,23 +29,46 @@ class Curvature:
         moments: float32 [columns], the mean over tokens of ``x ** 2``.
         order: columns by falling moment.
         factor: float32 [columns, columns] in that order, the upper Cholesky factor of the inverse of the damped ``x x^T``.
+        damping: what was added to the diagonal, as a share of its mean.
     """
 
     moments: Floats
     order: npt.NDArray[np.intp]
     factor: Floats
+    damping: float
 
     @classmethod
     def of(cls, hessian: Floats, damping: float) -> Curvature:
         """From the mean over tokens of ``x x^T``, float32 [columns, columns]; ``damping``, a share of the diagonal's mean, is added
-        to the diagonal."""
+        to the diagonal, and ten times as much as long as the factor cannot be computed."""
         moments = np.diagonal(hessian).copy()
         order = np.argsort(-moments, kind="stable")
-        damped: npt.NDArray[np.float64] = hessian[np.ix_(order, order)].astype(np.float64)
-        diagonal = np.einsum("ii->i", damped)
-        diagonal += max(damping * diagonal.mean(), 1e-8)
-        factor = np.linalg.cholesky(np.linalg.inv(damped)).T
-        return cls(moments, order, np.ascontiguousarray(factor, dtype=np.float32))
+        ordered: npt.NDArray[np.float64] = hessian[np.ix_(order, order)].astype(np.float64)
+        while (factor := _factor(ordered, damping)) is None:
+            damping *= 10
+        return cls(moments, order, factor, damping)
+
+
+def _factor(hessian: npt.NDArray[np.float64], damping: float) -> Floats | None:
+    """The upper Cholesky factor of the damped inverse, float32; None where rounding leaves the matrix no longer positive."""
+    damped = hessian.copy()
+    diagonal = np.einsum("ii->i", damped)
+    diagonal += max(damping * diagonal.mean(), 1e-8)
+    try:
+        factor = np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(damped)).T, dtype=np.float32)
+    except np.linalg.LinAlgError:
+        return None
+    # A matrix that is barely positive gives a factor of huge or vanishing numbers instead of an error.
+    pivots = np.diagonal(factor)
+    return factor if np.isfinite(factor).all() and pivots.min() > 0 and _restores(factor, damped) else None
+
+
+def _restores(factor: Floats, damped: npt.NDArray[np.float64]) -> bool:
+    """Whether ``factor.T @ factor`` undoes the matrix, tried on a few vectors: a whole product would take as long as the factor did."""
+    tried = np.random.default_rng(0).standard_normal((len(damped), 4))
+    wide = factor.astype(np.float64)
+    back = wide.T @ (wide @ (damped @ tried))
+    return bool(np.linalg.norm(back - tried) <= _TRUSTED * np.linalg.norm(tried))
 
 
 def gptq(weight: Floats, curvature: Curvature, *, bits: int, group: int, symmetric: bool) -> QuantizedTensor:

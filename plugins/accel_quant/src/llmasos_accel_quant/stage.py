@@ -27,10 +27,11 @@ def quantize_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, 
     """
     calibrated: Mapping[str, QuantizedTensor] = {}
     changed: Mapping[str, Tensor] = {}
+    notes: list[str] = []
     if options.rounding != "rtn":
         from llmasos_accel_quant.calibrated import quantize_calibrated
 
-        calibrated, changed = quantize_calibrated(checkpoint, options, context, context.calibration(options.windows, options.length))
+        calibrated, changed, notes = quantize_calibrated(checkpoint, options, context, context.calibration(options.windows, options.length))
     linears = set(linear_weights(checkpoint))
     names = list(checkpoint.names())
     groups: Counter[str] = Counter()
@@ -54,7 +55,7 @@ def quantize_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, 
             else:
                 writer.add(name, changed[name] if name in changed else checkpoint.tensor(name))
             progress.advance()
-    return writer.result(**_report(options, groups, tied))
+    return writer.result(**_report(options, groups, tied, notes))
 
 
 def _nearest(checkpoint: Checkpoint, name: str, bits: int, columns_per_scale: int, symmetric: bool) -> QuantizedTensor:
@@ -83,8 +84,8 @@ def _words(tensor: QuantizedTensor) -> str:
     return f"{tensor.bits} bits, one scale a row" if tensor.group == tensor.shape[1] else f"{tensor.bits} bits, groups of {tensor.group}"
 
 
-def _report(options: Options, groups: Counter[str], tied: bool) -> dict[str, Any]:
-    notes = []
+def _report(options: Options, groups: Counter[str], tied: bool, notes: list[str]) -> dict[str, Any]:
+    notes = list(notes)
     asked = f"{options.bits} bits, groups of {options.columns_per_scale}"
     smaller = sorted(words for words in groups if options.columns_per_scale and words != asked)
     if smaller:

@@ -17,7 +17,7 @@ from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import rotary_tables
 from llmasos_backend_onnx.session import DecoderSession, open_session
-from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors, require_plain
+from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors, require_plain, unread_note
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
 _GRAPH_VERSION: Final = 6
@@ -95,7 +95,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         kv_bytes_per_token=kv_bytes,
         dtype=built["dtype"],
         features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
-        notes=tuple(built["notes"]),
+        notes=(*built["notes"], *unread_note(checkpoint)),
     )
     tables = rotary_tables(config, places)
     decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)

@@ -17,6 +17,7 @@ from llmasos_hookspecs import (
     UnsupportedModel,
     check_tensors,
     require_plain,
+    unread_note,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def load_decoder(checkpoint: Checkpoint, options: Options, limits: EngineLimits,
         weight_bytes=decoder.weight_bytes,
         kv_bytes_per_token=token_bytes,
         dtype="int8" if precision == "int8" else "float32",
-        notes=tuple(notes),
+        notes=(*notes, *unread_note(checkpoint)),
     )
     return TensorFlowEngine(decoder, pool, info, options.prefill_chunk)
 

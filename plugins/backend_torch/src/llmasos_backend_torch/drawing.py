@@ -16,7 +16,7 @@ _FIRST_NUCLEUS: Final = 256
 
 
 def draw_tokens(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """One token of each row of logits [n, vocab], any float dtype; int64 [n], -1 where a row holds NaN or nothing that may be chosen.
+    """One token of each row of logits [n, vocab], any float dtype; int64 [n], -1 where a row holds NaN, infinity or no choice.
 
     A row's token depends on that row and its draw alone. Probabilities are float64, as the runtime's own sampler has them.
     """
@@ -30,7 +30,7 @@ def draw_tokens(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     if warm:
         rows = Rows(warm, len(draws), logits.device)
         rows.put(tokens, _inverse(rows.of(logits), rows.of(top), [draws[place] for place in warm]))
-    return tokens.where(top[:, 0] > -torch.inf, -1)
+    return tokens.where(top[:, 0].isfinite(), -1)
 
 
 class Rows:

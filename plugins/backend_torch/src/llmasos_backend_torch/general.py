@@ -44,6 +44,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
     notes: list[str] = []
     if reason is not None:
         notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
+    of_weights = set(precision.notes)
     undo = use_kernels(model, checkpoint, precision)
     try:
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
@@ -51,7 +52,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         undo()
         if precision.dtype in ("int8", "int4"):
             notes.append(f"The weights are not {precision.dtype}, since this model's code reads them itself.")
-        precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."), notes=set())
+        precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."), notes=of_weights)
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
     info = engine_info(
         precision,

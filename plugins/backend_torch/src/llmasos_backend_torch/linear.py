@@ -12,14 +12,9 @@ from llmasos_backend_torch import quantized
 
 #: From this many tokens on, the layouts made for many of them are faster. Measured per step of SmolLM2's layers on two cores (Sapphire
 #: Rapids): float32 transposed 13 ms at 1 token, 20 at 2, 31 at 8; packed 18, 20, 23. int4 3 ms at 1 token, 10 at 8, 38 at 32; bfloat16
-#: packed 10, 10, 11. int8 with bfloat16 activations 7 ms at 1 token, 15 at 8; with two integer halves 5, 6 and 4 to halve them.
+#: packed 10, 10, 11, of which the layout for many beside int4 takes two.
 MANY_FLOAT32: Final = 2
-MANY_INT8: Final = 2
-MANY_INT4: Final = 8
-
-#: Elements from which on halving the activations costs less than the integer kernel gains at one token: 25 us against 2.2 ms and 1.0 ms
-#: for SmolLM2's head of 28 million, 0.060 and 0.045 ms for a layer's matrix of 0.9 million.
-LARGE_INT8: Final = 2_000_000
+MANY_INT4: Final = 16
 
 
 class Linear(Protocol):
@@ -122,7 +117,9 @@ class Int8Linear(Linear):
     """int8 weights with one scale a row; activations in 16 bits as two int8 halves, so that integer kernels lose nothing.
 
     x is ``largest / 127 * (high + low / 254)`` with int8 ``high`` and ``low`` and the largest element of each token: an error of at most
-    1/32,258 of it, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product.
+    1/32,258 of it, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product. Single tokens go
+    the same way: PyTorch's kernel for them, 7 ms of SmolLM2's layers where this takes 9, computes in bfloat16, and gave a token other
+    logits alone (2 % on small models) than among others.
 
     Args:
         codes: int8 [out, in].
@@ -164,21 +161,6 @@ class Int8Linear(Linear):
         return out.to(x.dtype)
 
 
-class Int8Single(Linear):
-    """The same weights for a single token: PyTorch's weight-only kernel, which computes in bfloat16."""
-
-    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None = None) -> None:
-        self._codes, self._scales, self.bias = codes.contiguous(), scales.to(torch.bfloat16), bias
-
-    @property
-    def nbytes(self) -> int:
-        return self._codes.nbytes + self._scales.nbytes + _bytes(self.bias)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        out = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._codes, self._scales).to(x.dtype)
-        return out if self.bias is None else out + self.bias
-
-
 class Int4Linear(Linear):
     """4-bit codes in groups of columns, each group with a scale and a float offset: ``scale * (code - 8) + offset``.
 
@@ -202,9 +184,34 @@ class Int4Linear(Linear):
         return self._weight.nbytes + self._scales.nbytes + _bytes(self.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x.contiguous(), self._weight, self._group, self._scales)
+        half = x.to(torch.bfloat16).contiguous()
+        out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(half, self._weight, self._group, self._scales)
         if self._padding:
             out = out[:, : self._rows]
+        out = out.to(x.dtype)
+        return out if self.bias is None else out + self.bias
+
+
+class SplitLinear(Linear):
+    """float32 weights as the sum of two bfloat16 matrices in oneDNN's blocked layout: 16 bits of each weight.
+
+    One bfloat16 matrix would be half the work and another model: the int4 kernel keeps its weights whole, and a token would get other
+    logits among many tokens than among few. Of the outputs that the two kernels give for the same token 43 % differed in their last bit
+    with one matrix, and 0.2 % do with two.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        high = weight.to(torch.bfloat16)
+        self._high, self._low = PackedLinear(high), PackedLinear((weight - high.float()).to(torch.bfloat16))
+        self.bias = bias
+
+    @property
+    def nbytes(self) -> int:
+        return self._high.nbytes + self._low.nbytes + _bytes(self.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        half = x.to(torch.bfloat16)
+        out = self._high.add(half, self._low(half)).to(x.dtype)
         return out if self.bias is None else out + self.bias
 
 
@@ -236,20 +243,12 @@ def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> L
     return BySize(SingleLinear(weight, bias), PackedLinear(weight, bias), MANY_FLOAT32)
 
 
-def int8_linear(codes: Tensor, scales: Tensor, bias: Tensor | None, *, packed_copy: bool) -> Linear:
-    """int8 codes with a scale a row; a second copy of a small matrix serves single tokens where ``packed_copy``."""
-    many = Int8Linear(codes, scales, bias)
-    if not packed_copy or codes.numel() >= LARGE_INT8:
-        return many
-    return BySize(Int8Single(codes, scales, bias), many, MANY_INT8)
-
-
 def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy: bool) -> Linear:
-    """4-bit groups, with a bfloat16 copy of what they stand for to compute many tokens where ``packed_copy``."""
+    """4-bit groups, with a copy of what they stand for to compute many tokens where ``packed_copy``."""
     few = Int4Linear(grouped.codes, grouped.scales, grouped.offsets, grouped.group, bias)
     if not packed_copy or not PackedLinear.available():
         return few
-    return BySize(few, PackedLinear(grouped.dequantize().to(torch.bfloat16), bias), MANY_INT4)
+    return BySize(few, SplitLinear(grouped.dequantize(), bias), MANY_INT4)
 
 
 def _bytes(tensor: Tensor | None) -> int:

@@ -25,6 +25,7 @@ from llmasos_hookspecs import (
     UnsupportedModel,
     check_tensors,
     require_plain,
+    unread_note,
 )
 
 
@@ -91,6 +92,7 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
         weight_bytes=model.nbytes,
         kv_bytes_per_token=model.kv_bytes_per_token(),
     )
+    info = attrs.evolve(info, notes=(*info.notes, *unread_note(checkpoint)))
     if not options.compile and precision.device.type != "cuda":
         return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
     from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph, or_plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from llmasos_backend_torch import quantized
-from llmasos_backend_torch.linear import LARGE_INT8, PackedLinear
+from llmasos_backend_torch.linear import PackedLinear
 from llmasos_backend_torch.loading import check_fused
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
@@ -45,27 +45,29 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
 
 
 def _matrix_bytes(precision: Precision, parts: list[Tensor], *, head: bool) -> int:
-    """Of one linear layer, in all of its layouts."""
+    """Of one linear layer, in all of its layouts; see ``Precision.matrix``."""
     elements, rows = sum(math.prod(part.shape) for part in parts), sum(part.shape[0] for part in parts)
     twice = precision.packed_copy and PackedLinear.available()
     if precision.dtype == "bfloat16":
         return 2 * elements
     if precision.dtype == "float32":
         return 4 * elements * (2 if twice else 1)
-    group = _group(parts, head) if precision.dtype == "int4" else None
-    if group is None:
-        return elements + 4 * rows + (elements + 2 * rows if precision.packed_copy and elements < LARGE_INT8 else 0)
-    padded = elements + -rows % 64 * parts[0].shape[1]
-    return padded // 2 + 4 * padded // group + (2 * elements if twice else 0)
+    if precision.dtype == "int4":
+        groups = {_group(part, precision, head) for part in parts}
+        group = groups.pop()
+        if group is not None and not groups:
+            padded = elements + -rows % 64 * parts[0].shape[1]
+            return padded // 2 + 4 * padded // group + (4 * elements if twice else 0)
+    in_rows = all(isinstance(part, QuantizedTensor) and quantized.fits_rows(part) for part in parts)
+    if len(parts) > 1 and (precision.dtype == "int4" or (precision.keep and not in_rows)):
+        return sum(_matrix_bytes(precision, [part], head=head) for part in parts)
+    if in_rows or not precision.keep or (head and precision.dtype == "int4"):
+        return elements + 4 * rows
+    return 4 * elements * (2 if twice else 1)
 
 
-def _group(parts: list[Tensor], head: bool) -> int | None:
-    """Columns that share a scale in 4 bits; None where the layer is kept at 8."""
-    found = {_group_of(part, head) for part in parts}
-    return found.pop() if len(found) == 1 else None
-
-
-def _group_of(part: Tensor, head: bool) -> int | None:
+def _group(part: Tensor, precision: Precision, head: bool) -> int | None:
+    """Columns that share a scale in 4 bits; None where the matrix is kept otherwise."""
     if isinstance(part, QuantizedTensor):
-        return part.group if quantized.fits_groups(part) else None
-    return None if head or part.shape[1] % quantized.NEW_GROUP else quantized.NEW_GROUP
+        return quantized.kernel_group(part)
+    return None if head or precision.keep or part.shape[1] % quantized.NEW_GROUP else quantized.NEW_GROUP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmasos_backend_torch import quantized
-from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, int8_linear, stays_plain
+from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, stays_plain
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor
@@ -27,19 +28,22 @@ class Precision:
     Attributes:
         dtype: ``float32``, ``bfloat16``, ``int8`` or ``int4``, as ``EngineInfo`` names it.
         device: where.
-        packed_copy: keep float32, int8 and int4 matrices in two layouts, for few tokens and for many.
+        keep: leave in floats what int8 and int4 would have to round, but for the head beside int4.
+        packed_copy: keep float32 and int4 matrices in two layouts, for few tokens and for many.
         notes: what ``matrix`` rounded, one sentence each, for ``EngineInfo``.
     """
 
     dtype: str
     device: torch.device
     packed_copy: bool = False
+    keep: bool = False
     notes: set[str] = attrs.field(factory=set, eq=False)
 
     @property
     def compute(self) -> torch.dtype:
-        """Of activations, norms and the KV cache. int8 keeps float32, which its kernel takes whole; int4's kernel takes bfloat16."""
-        return torch.float32 if self.dtype in ("float32", "int8") else torch.bfloat16
+        """Of activations, norms and the KV cache. Beside codes they are float32, though int4's kernel takes its inputs in bfloat16: what is
+        bfloat16 throughout rounds otherwise for one token than for many, which grows from layer to layer."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     @property
     def shares_embedding(self) -> bool:
@@ -52,7 +56,7 @@ class Precision:
         ``head``: the output head, whose rounding no later layer averages; it stays at 8 bits where int4 would have to round it.
         """
         if self.dtype == "int8":
-            return self._int8(parts, bias)
+            return self._int8(parts, bias, keep=self.keep)
         if self.dtype == "int4":
             return self._int4(parts, bias, head)
         weight = torch.cat([as_torch(part, self.compute) for part in parts])
@@ -69,24 +73,31 @@ class Precision:
                 whole[0].group,
             )
             return int4_linear(joined, bias, packed_copy=self.packed_copy)
-        if len(parts) == 1:
-            return self._int8(parts, bias)
-        biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
-        return Stacked([self._int4([part], own, head) for part, own in zip(parts, biases, strict=True)])
+        if len(parts) > 1:
+            return _side_by_side(parts, bias, lambda part, own: self._int4([part], own, head))
+        # Beside products in bfloat16 a head of 8 bits loses nothing that shows, and is read several times as fast.
+        return self._int8(parts, bias, keep=self.keep and not head)
 
     def _groups(self, part: StoredTensor, head: bool) -> quantized.Grouped | None:
-        """4-bit groups of a matrix; None where it is better kept at 8 bits."""
+        """4-bit groups of a matrix; None where they would round its codes, or it is better kept wider."""
         if isinstance(part, QuantizedTensor):
             return quantized.stored_groups(part)
-        if head:
+        if head or self.keep:
             return None
-        self.notes.add(f"Float weights were rounded to 4 bits in groups of {quantized.NEW_GROUP}.")
-        return quantized.round_to_groups(as_torch(part, torch.float32))
+        grouped = quantized.round_to_groups(as_torch(part, torch.float32))
+        if grouped is not None:
+            self.notes.add(f"Float weights were rounded to 4 bits in groups of {quantized.NEW_GROUP}.")
+        return grouped
 
-    def _int8(self, parts: list[StoredTensor], bias: Tensor | None) -> Linear:
+    def _int8(self, parts: list[StoredTensor], bias: Tensor | None, *, keep: bool) -> Linear:
+        """``keep``: leave in floats what the kernel cannot hold as it is."""
+        if keep and not all(isinstance(part, QuantizedTensor) and quantized.fits_rows(part) for part in parts):
+            if len(parts) > 1:
+                return _side_by_side(parts, bias, lambda part, own: self._int8([part], own, keep=True))
+            return float_linear(as_torch(parts[0], self.compute).to(self.device), bias, packed_copy=self.packed_copy)
         rows = [self._rows(part) for part in parts]
         codes, scales = torch.cat([codes for codes, _ in rows]), torch.cat([scales for _, scales in rows])
-        return int8_linear(codes, scales, bias, packed_copy=self.packed_copy)
+        return Int8Linear(codes, scales, bias)
 
     def _rows(self, part: StoredTensor) -> tuple[Tensor, Tensor]:
         stored = quantized.stored_rows(part) if isinstance(part, QuantizedTensor) else None
@@ -94,6 +105,12 @@ class Precision:
             return stored
         self.notes.add("Weights were rounded to 8 bits with one scale a row.")
         return quantized.round_to_rows(as_torch(part, torch.float32))
+
+
+def _side_by_side(parts: list[StoredTensor], bias: Tensor | None, make: Callable[[StoredTensor, Tensor | None], Linear]) -> Linear:
+    """Matrices over the same input that no one kernel holds together, each with its part of the bias."""
+    biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
+    return Stacked([make(part, own) for part, own in zip(parts, biases, strict=True)])
 
 
 def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | None) -> Precision:
@@ -109,7 +126,8 @@ def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | 
         raise ConfigError(f"{dtype} needs PyTorch with oneDNN, which this build lacks; use float32 or bfloat16.", "loader.dtype")
     if dtype == "auto":
         dtype = _stored_dtype(checkpoint) if device.type == "cpu" else "bfloat16"
-    return Precision(dtype, device, options.packed_copy and device.type == "cpu" and _copy_fits(checkpoint, dtype, memory))
+    copied = options.packed_copy and device.type == "cpu" and _copy_fits(checkpoint, dtype, memory)
+    return Precision(dtype, device, copied, keep=options.dtype == "auto")
 
 
 def _device(name: str) -> torch.device:
@@ -128,7 +146,7 @@ def _device(name: str) -> torch.device:
 
 
 def _stored_dtype(checkpoint: Checkpoint) -> str:
-    """The precision of a CPU that loses nothing, or nearly: codes stay codes, bfloat16 stays, else float32."""
+    """The precision of a CPU that loses nothing, or nearly: codes stay codes where a kernel holds them, bfloat16 stays, else float32."""
     names = [name for name in checkpoint.names() if len(checkpoint.shape(name)) == 2]
     # A matrix of some layer says more than the embedding, which is often kept wider.
     name = next((name for name in names if "layers.0." in name or ".h.0." in name), names[0] if names else None)
@@ -136,8 +154,11 @@ def _stored_dtype(checkpoint: Checkpoint) -> str:
         return "float32"
     tensor = checkpoint.tensor(name)
     if isinstance(tensor, QuantizedTensor):
-        exact = quantized.stored_groups(tensor) is not None
-        return ("int4" if exact else "int8") if Int8Linear.available() else "float32"
+        if not Int8Linear.available():
+            return "float32"
+        if quantized.fits_groups(tensor):
+            return "int4"
+        return "int8" if quantized.fits_rows(tensor) else "float32"
     return "bfloat16" if tensor.dtype.name == "bfloat16" and _fast_bfloat16() else "float32"
 
 
@@ -146,10 +167,10 @@ def _fast_bfloat16() -> bool:
 
 
 def _copy_fits(checkpoint: Checkpoint, dtype: str, memory: int | None) -> bool:
-    if dtype == "bfloat16":
+    if dtype in ("bfloat16", "int8"):
         return False
     weights = sum(_product(checkpoint.shape(name)) for name in checkpoint.names())
-    first, second = {"float32": (4, 4), "int8": (1, 1), "int4": (1, 2)}[dtype]  # bytes a weight
+    first, second = {"float32": (4, 4), "int4": (1, 4)}[dtype]  # bytes a weight
     if memory is not None and weights * (first + second) > memory / 2:
         return False
     return weights * second <= _available_memory() * _COPY_SHARE

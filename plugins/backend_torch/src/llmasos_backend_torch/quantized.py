@@ -6,6 +6,7 @@ from typing import Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class Grouped:
     group: int
 
     def dequantize(self) -> Tensor:
-        """float32 [rows, columns]; scales and offsets rounded to bfloat16 as in the kernel."""
+        """What the kernel computes with: float32 [rows, columns], of scales and offsets in bfloat16."""
         rows, columns = self.codes.shape
         codes = self.codes.view(rows, -1, self.group).float() - 8
         scales, offsets = (part.to(torch.bfloat16).float()[..., None] for part in (self.scales, self.offsets))
@@ -36,32 +37,64 @@ class Grouped:
 
 def fits_groups(tensor: QuantizedTensor) -> bool:
     """Whether the int4 kernel can hold the stored codes."""
-    return tensor.bits <= 4 and tensor.group in INT4_GROUPS and tensor.shape[1] % tensor.group == 0
+    return kernel_group(tensor) is not None
+
+
+def kernel_group(tensor: QuantizedTensor) -> int | None:
+    """The largest group of the int4 kernel of which the tensor's groups are whole multiples; None where it cannot hold the codes."""
+    if tensor.bits > 4:
+        return None
+    columns = tensor.shape[1]
+    fitting = [group for group in INT4_GROUPS if min(tensor.group, columns) % group == 0 and columns % group == 0]
+    return fitting[-1] if fitting else None
 
 
 def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
-    """The stored codes as the int4 kernel takes them, nothing rounded but the scales; None where it cannot hold them."""
-    if not fits_groups(tensor):
+    """The stored codes as the int4 kernel takes them, nothing rounded but scales and offsets; None where it cannot hold them.
+
+    Codes of 2 and 3 bits leave room among 16: they are moved to where zero lies in the middle, since an offset that mostly cancels what the
+    codes stand for would leave its own rounding behind. With whole zeros nothing is left of it.
+    """
+    group = kernel_group(tensor)
+    if group is None:
         return None
+    spread = np.arange(0, tensor.shape[1], group) // tensor.group
+    scales = tensor.scales[:, spread]
     if tensor.minimums is not None:
-        offsets = tensor.minimums + 8 * tensor.scales
+        minimums = tensor.minimums[:, spread]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            zeros = np.where(scales == 0, np.float32(0), -minimums / scales)
     else:
-        zeros = 2 ** (tensor.bits - 1) if tensor.zeros is None else tensor.zeros.astype(np.float32)
-        offsets = tensor.scales * (8 - zeros)
+        zeros = np.float32(2 ** (tensor.bits - 1)) if tensor.zeros is None else tensor.zeros[:, spread].astype(np.float32)
+    moved = np.broadcast_to(np.clip(np.rint(8 - zeros), 0, 16 - 2**tensor.bits), scales.shape)
+    offsets = scales * (8 - moved - zeros) if tensor.minimums is None else minimums + scales * (8 - moved)
+    codes = tensor.codes + np.repeat(moved.astype(np.uint8), group, axis=1)
     return Grouped(
-        torch.from_numpy(np.array(tensor.codes)),
-        torch.from_numpy(np.array(tensor.scales)),
-        torch.from_numpy(np.array(offsets, dtype=np.float32)),
-        tensor.group,
+        torch.from_numpy(codes), torch.from_numpy(np.array(scales)), torch.from_numpy(np.array(offsets, dtype=np.float32)), group
     )
+
+
+def fits_rows(tensor: QuantizedTensor) -> bool:
+    """Whether the int8 kernel can hold the stored codes: it has no groups, no offsets, and no distance from zero past a byte."""
+    if tensor.group < tensor.shape[1] or tensor.minimums is not None:
+        return False
+    if tensor.zeros is None or tensor.bits < 8:
+        return True
+    codes = _from_zero(tensor)
+    return bool(codes.min(initial=0) >= -128 and codes.max(initial=0) <= 127)
+
+
+def _from_zero(tensor: QuantizedTensor) -> npt.NDArray[np.int16]:
+    """``code - zero`` of each weight."""
+    zeros = 2 ** (tensor.bits - 1) if tensor.zeros is None else tensor.zeros.astype(np.int16)
+    return tensor.codes.astype(np.int16) - np.int16(zeros)
 
 
 def stored_rows(tensor: QuantizedTensor) -> tuple[Tensor, Tensor] | None:
     """The stored codes as int8 [rows, columns] with float32 scales [rows], nothing rounded; None where the int8 kernel cannot hold them."""
-    if tensor.group < tensor.shape[1] or not tensor.symmetric:
+    if not fits_rows(tensor):
         return None
-    codes = tensor.codes.astype(np.int16) - 2 ** (tensor.bits - 1)
-    return torch.from_numpy(codes.astype(np.int8)), torch.from_numpy(np.array(tensor.scales[:, 0]))
+    return torch.from_numpy(_from_zero(tensor).astype(np.int8)), torch.from_numpy(np.array(tensor.scales[:, 0]))
 
 
 def round_to_groups(weight: Tensor) -> Grouped | None:

@@ -23,7 +23,7 @@ from llmasos_backend_torch.linear import Linear
 from llmasos_backend_torch.plan import StepPlan
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.tensors import as_torch
-from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel, unread_note
 from llmasos_hookspecs import Tensor as StoredTensor
 
 #: Rotary embeddings whose frequencies follow the longest sequence of the batch. ``dynamic`` ones change past the model's context only.
@@ -103,7 +103,8 @@ class KernelLinear(nn.Module):
 
 
 def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[], None]) -> PreTrainedModel:
-    """Build the model that config.json describes and give it the checkpoint's weights; ``advance`` is called once a tensor.
+    """Build the model that config.json describes and give it the checkpoint's weights; ``advance`` is called once a tensor. Tensors that
+    the model does not ask for are named in ``precision.notes``.
 
     Raises:
         UnsupportedModel: transformers has no decoder of this architecture.
@@ -128,6 +129,7 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
             message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_in_one_line(error)}"
             raise UnsupportedModel(message) from error
     _check_complete(checkpoint, found)
+    precision.notes.update(unread_note(checkpoint, found.get("unexpected_keys", ())))
     return model.eval().requires_grad_(False).to(precision.device)
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from llmasos_hookspecs import AccelerationError
 from llmasos_torch_decoder.decoder import Decoder, DecoderLayer
 
 #: The four inputs of a layer's linears, in the order of computation, and which linears each one feeds.
@@ -57,11 +58,20 @@ class LayerStep:
             yield states.flatten(0, 1)
 
     def moments(self, point: str) -> Tensor:
-        """The mean over tokens of ``x x^T`` of a point's inputs, float32 [features, features]."""
+        """The mean over tokens of ``x x^T`` of a point's inputs, float32 [features, features].
+
+        Raises ``AccelerationError`` where it holds NaN or infinity.
+        """
         total, count = torch.zeros(()), 0
         for inputs in self.inputs(point):
             total = total + inputs.T @ inputs
             count += len(inputs)
+        if not bool(total.isfinite().all()):
+            # Codes and masks made from these would look like any others.
+            raise AccelerationError(
+                f"What the model computes for layer {self.index} ({point}) on the calibration text is NaN or infinite; its weights are "
+                "finite and too large."
+            )
         return total / count
 
     def restart(self) -> None:

@@ -15,11 +15,12 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
+from llmasos.system.plain_json import dump_json
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 
 #: Raised when the same inputs would no longer give the same output through a change of core.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MODEL, _RESULT = "model", "stage.json"
 
 
@@ -140,7 +141,7 @@ class StageCache:
         }
         try:
             with (workplace / _RESULT).open("w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1, default=_plain)
+                file.write(dump_json(record, indent=1))
                 file.flush()
                 os.fsync(file.fileno())
             entry = self._root / key
@@ -172,10 +173,3 @@ def _remove(folder: Path) -> int:
     size = bytes_below(folder)
     shutil.rmtree(folder, ignore_errors=True)
     return size - bytes_below(folder)
-
-
-def _plain(value: Any) -> Any:
-    """numpy scalars and arrays in a plugin's report, as JSON has them."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no plain data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Final, TypeGuard
 
 _WIDTH: Final = 480
 _ROW: Final = 26
@@ -35,9 +35,9 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float, float]], form: str) -
     return _figure(title, len(bars) * _ROW, parts)
 
 
-def line_chart(title: str, series: Mapping[str, Sequence[Sequence[float]]], horizontal: str = "step") -> str:
-    """Lines through points (x, y), a colour for each series; points that are not finite are left out."""
-    points = {name: [(x, y) for x, y in line if math.isfinite(x) and math.isfinite(y)] for name, line in series.items()}
+def line_chart(title: str, series: Mapping[str, Sequence[Sequence[float | None]]], horizontal: str = "step") -> str:
+    """Lines through points (x, y), a colour for each series; points that are not finite, or None in their place, are left out."""
+    points = {name: [(x, y) for x, y in line if _finite(x) and _finite(y)] for name, line in series.items()}
     every = [point for line in points.values() for point in line]
     if not every:
         return ""
@@ -63,6 +63,10 @@ def line_chart(title: str, series: Mapping[str, Sequence[Sequence[float]]], hori
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts.append(f'<text x="{_MARGIN + 8 + index * 130}" y="{_HEIGHT - 8}" fill="{colour}">{escape(name)}</text>')
     return _figure(title, _HEIGHT, parts)
+
+
+def _finite(number: float | None) -> TypeGuard[float]:
+    return number is not None and math.isfinite(number)
 
 
 def _figure(title: str, height: int, parts: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from llmasos.runtime.acceleration.page import render_evaluation, render_page
 from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport
 from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, write_manifest
 from llmasos.runtime.checkpoint.writer import remove_stale
+from llmasos.system.plain_json import dump_json, finite
 from llmasos_hookspecs import AccelerationError, CheckpointError
 
 REPORT: Final = "report.json"
@@ -76,7 +76,7 @@ def _damage(model: Path) -> Iterator[None]:
 
 
 def _write_report(folder: Path, facts: Mapping[str, Any], page: str) -> None:
-    (folder / REPORT).write_text(json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    (folder / REPORT).write_text(dump_json(facts, indent=2) + "\n", encoding="utf-8")
     (folder / PAGE).write_text(page, encoding="utf-8")
 
 
@@ -85,7 +85,7 @@ def _with_figures(stages: list[dict[str, Any]], report: AccelerationReport) -> l
     before = stages[: len(stages) - len(report.stages)]
     figures = report.to_dict()["stages"]
     own = [
-        {**stage, "seconds": found["seconds"], "coverage": found["coverage"], "measured": found["measurement"]}
+        {**stage, "seconds": found["seconds"], "coverage": found["coverage"], "measured": finite(found["measurement"])}
         for stage, found in zip(stages[len(before) :], figures, strict=True)
     ]
     return [*before, *own]

@@ -35,6 +35,12 @@ def reference_notes(base: Measurement | None) -> Iterator[str]:
         yield f"The base that the divergences refer to was computed in {reference}, so they leave out what that rounds."
 
 
+def length_notes(base: Measurement | None, asked: int) -> Iterator[str]:
+    """Where windows are shorter than asked for."""
+    if base is not None and base.quality.window < asked:
+        yield f"The model's context has {base.quality.window} tokens, and so have the evaluation windows; {asked} were asked for."
+
+
 def stage_notes(stage: StageReport, before: Measurement | None, base: Measurement | None) -> Iterator[str]:
     """What the accelerator noted, what it skipped, and figures that the reader should not have to work out.
 
@@ -51,5 +57,5 @@ def stage_notes(stage: StageReport, before: Measurement | None, base: Measuremen
     if quality is not None and before is not None and base is not None:
         lost = math.log(before.quality.perplexity / base.quality.perplexity)
         recovered = math.log(before.quality.perplexity / quality.perplexity)
-        if lost > 0.01 and recovered > 0.01:
+        if 0.01 < lost < math.inf and recovered > 0.01:
             yield f"{stage.name}: recovered {recovered / lost:.0%} of the log-perplexity that was lost before it."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 from llmasos.runtime.acceleration.charts import bar_chart, line_chart
 from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport, StageReport
 from llmasos.runtime.evaluation import Measurement
+from llmasos.system.plain_json import dump_json
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
@@ -81,7 +82,7 @@ def _document(title: str, told: str, table: Sequence[Sequence[str]], notes: str,
 
 def _bars(measured: Mapping[str, Measurement]) -> Iterator[str]:
     for title, figure, form in _BARS:
-        bars = [(label, *pair) for label, found in measured.items() if (pair := figure(found)) is not None]
+        bars = [(label, *pair) for label, found in measured.items() if (pair := figure(found)) is not None and math.isfinite(pair[0])]
         if bars:
             yield bar_chart(title, bars, form)
 
@@ -95,8 +96,8 @@ def _stage(number: int, stage: StageReport) -> str:
         f"<h2>{number} {escape(stage.name)}</h2><p>{escape(stage.use)} {escape(stage.version)}; {stage.touched} tensors touched, "
         f"coverage {stage.coverage:.1%}.</p>"
         f'<div class="charts">{charts}</div>'
-        f"<details><summary>Options and report</summary><pre>{escape(json.dumps(dict(stage.options), indent=1, default=str))}</pre>"
-        f"<pre>{escape(json.dumps(told, indent=1, default=str))}</pre></details>"
+        f"<details><summary>Options and report</summary><pre>{escape(dump_json(dict(stage.options), indent=1))}</pre>"
+        f"<pre>{escape(dump_json(told, indent=1))}</pre></details>"
         f"{f'<h3>Skipped</h3><ul>{skipped}</ul>' if skipped else ''}"
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos.runtime.loader_choice import refusal
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
@@ -49,9 +51,10 @@ class PlannedStage:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Plan:
-    """Stages that can run one after the other."""
+    """Stages that can run one after the other. ``opened`` are the models that they read besides the one they change."""
 
     stages: tuple[PlannedStage, ...]
+    opened: tuple[Checkpoint, ...] = ()
 
 
 def plan_stages(
@@ -66,6 +69,7 @@ def plan_stages(
     """
     problems = list(also)
     planned: list[PlannedStage] = []
+    opened: list[Checkpoint] = []
     decoder, state, reached = _decoder(checkpoint), initial_state(checkpoint), -1
     if not stages:
         problems.append("No stage is named; name at least one accelerator.")
@@ -86,7 +90,7 @@ def plan_stages(
             options = structure_options(component.options, config.options, where)
             if component.plan is not None and decoder is not None and not found:
                 plan = _planned(loaded, decoder, options, state)
-                problems += [f"{where}: {sentence}" for sentence in plan.problems]
+                problems += [f"{where}: {sentence}" for sentence in (*plan.problems, *_judged(plan, opened))]
         stage = plan.stage or component.stage
         if stage is not None:
             rank = ORDER.index(stage)
@@ -101,12 +105,12 @@ def plan_stages(
             problems.append(f'{where}: "{loaded.entry.name}" calibrates on text, and {reason}')
         decoder = plan.decoder or decoder
         leaves = dict(plan.leaves) or _implied(component, refused=bool(refused))
-        state = {**state, **leaves}
+        state = {**state, **leaves, "changed": True}
         planned.append(PlannedStage(loaded=loaded, options=options, calibration=calibration, leaves=leaves, decoder=plan.decoder))
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise AccelerationError(f"The acceleration plan has {count}. {' '.join(problems)}", tuple(problems))
-    return Plan(stages=tuple(planned))
+    return Plan(stages=tuple(planned), opened=tuple(opened))
 
 
 def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, state: Mapping[str, Any]) -> StagePlan:
@@ -124,7 +128,7 @@ def initial_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
     A GGUF file does not: its blocks are dequantised without loss, and the stages start from those floats.
     """
-    state: dict[str, Any] = {"quantized": False, "masked": False}
+    state: dict[str, Any] = {"quantized": False, "masked": False, "changed": False}
     if not checkpoint.manifest:
         state["quantized"] = bool(checkpoint.config.get("quantization_config")) and checkpoint.format == "huggingface"
     for stage in checkpoint.manifest.get("stages", ()):
@@ -136,6 +140,18 @@ def _implied(component: Component, *, refused: bool) -> dict[str, Any]:
     """What a stage leaves whose options were refused, or that has no plan: enough to judge the stages after it."""
     kinds = {"quant": {"quantized": True}, "mask": {"masked": True}}
     return dict(kinds.get(component.stage or "", {})) if refused or component.plan is None else {}
+
+
+def _judged(plan: StagePlan, opened: list[Checkpoint]) -> Iterator[str]:
+    """What is wrong with the other models that a stage reads; those that can be opened are added to ``opened``."""
+    for path, judge in plan.opens.items():
+        try:
+            checkpoint = open_checkpoint(Path(path))
+            yield from judge(checkpoint.decoder)
+        except LLMasOSError as error:
+            yield str(error)
+        else:
+            opened.append(checkpoint)
 
 
 def _component_problems(loaded: LoadedComponent, checkpoint: Checkpoint) -> list[str]:

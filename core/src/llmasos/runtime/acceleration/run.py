@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,18 +20,20 @@ from llmasos.runtime.acceleration.cache import CachedStage, StageCache, content_
 from llmasos.runtime.acceleration.code_digest import code_digest
 from llmasos.runtime.acceleration.coverage import coverage
 from llmasos.runtime.acceleration.export import check_output, export
-from llmasos.runtime.acceleration.notes import base_notes, reference_notes, stage_notes
+from llmasos.runtime.acceleration.notes import base_notes, length_notes, reference_notes, stage_notes
 from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
 from llmasos.runtime.acceleration.stage_output import check_stage
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint import open_checkpoint, storage_notes
+from llmasos.runtime.checkpoint.finite import NotFinite, check_all
 from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
-from llmasos.runtime.evaluation import Backend, Corpus, Measurement, Quality, measure
+from llmasos.runtime.evaluation import Backend, Corpus, Measurement, Quality, fitting_length, measure
 from llmasos.runtime.evaluation.measure import LENGTH, WINDOWS
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos.system.plain_json import dump_json
 from llmasos.system.store import write_atomically
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
 
@@ -87,18 +90,20 @@ def run_acceleration(
         output: a new folder for the result, with ``report.json`` and ``report.html``; None leaves it in the cache.
         backend: what to measure on; None measures nothing.
         corpus: text to calibrate and evaluate on; None: ``Corpus.default()``.
-        windows, length: evaluation windows, and tokens of each.
+        windows, length: evaluation windows, and tokens of each: as many as the model's context has, where that is shorter.
         allow_low_coverage: accept a stage that changed less than 90 % of what it could.
         model: what the report calls the base; None: where it lies.
 
     Raises:
-        AccelerationError: the plan cannot work (with every problem found), or a stage failed.
+        AccelerationError: the plan cannot work (with every problem found), a stage failed or left NaN or infinity, or what it left
+            predicts NaN.
+        CheckpointError: the base, or another model that a stage reads, holds NaN or infinity, or is damaged.
     """
     sink = sink or SilentSink()
     plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output))
     corpus = corpus or Corpus.default()
-    measurer = _Measurer(checkpoint, backend, corpus, windows, length, cache / "quality", sink)
-    base = measurer.measure(checkpoint, checkpoint.digest, "base")
+    fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
+    measurer = _Measurer(checkpoint, backend, corpus, windows, fitting, cache / "quality", sink)
     with contextlib.ExitStack() as uses:
         runner = _StageRunner(
             cache=StageCache(cache / "stages"),
@@ -111,7 +116,12 @@ def run_acceleration(
             allow_low_coverage=allow_low_coverage,
             note=sink.note,
         )
-        notes = [*base_notes(checkpoint), *reference_notes(base)]
+        # A stage that is there already was made of a base that was checked.
+        if runner.cache.find(runner.key(checkpoint.digest, plan.stages[0])) is None:
+            for each in (checkpoint, *plan.opened):
+                check_all(each)
+        base = measurer.measure(checkpoint, checkpoint.digest, "base")
+        notes = [*storage_notes(checkpoint), *base_notes(checkpoint), *reference_notes(base), *length_notes(base, length)]
         reports: list[StageReport] = []
         current, key = checkpoint, checkpoint.digest
         for number, stage in enumerate(plan.stages, 1):
@@ -131,7 +141,7 @@ def run_acceleration(
             stages=tuple(reports),
             corpus=corpus.name,
             windows=measurer.count,
-            length=length,
+            length=fitting,
             backend=None if backend is None else backend.label,
             seed=seed,
             notes=tuple(dict.fromkeys(notes)),
@@ -220,7 +230,9 @@ class _StageRunner:
             base=self.base,
             open_checkpoint=open_checkpoint,
             open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}),
-            calibration_windows=lambda windows, length: self.corpus.calibration_windows(current.tokenizer(), windows, length),
+            calibration_windows=lambda windows, length: self.corpus.calibration_windows(
+                current.tokenizer(), windows, fitting_length(current, length)
+            ),
         )
         result = self.accelerators.call(
             loaded, "llmasos_accelerate", checkpoint=current, output=output, options=stage.options, context=context
@@ -229,6 +241,12 @@ class _StageRunner:
             raise AccelerationError(
                 f"The {loaded.entry.label} did not write its checkpoint to the output it was given; this is a fault of the plugin."
             )
+        try:
+            check_all(open_checkpoint(output))
+        except NotFinite as error:
+            raise AccelerationError(
+                f'"{stage.name}" left NaN or infinity in {error.tensor}, and nothing of it was kept; change its options, or leave it out.'
+            ) from error
         return result
 
     def _check_coverage(self, stage: PlannedStage, current: Checkpoint, result: AccelerationResult) -> None:
@@ -265,10 +283,13 @@ class _Measurer:
         parts = {"model": key, "base": self._base.digest, "corpus": self._corpus.digest, "backend": self._backend.label}
         place = self._cache / f"{content_key(**parts, windows=self._windows.shape)}.json"
         known = _read_quality(place)
-        found = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
-        if known is None:
+        try:
+            found = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
+        except AccelerationError as error:
+            raise AccelerationError(f'Measuring "{label}" failed: {error}') from error
+        if known is None and math.isfinite(found.quality.perplexity):
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, json.dumps(attrs.asdict(found.quality)))
+            write_atomically(place, dump_json(attrs.asdict(found.quality)))
         return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest, file_digest
+from llmasos.runtime.checkpoint.finite import FiniteTensors
 from llmasos.runtime.checkpoint.gguf_blocks import read_tensor
 from llmasos.runtime.checkpoint.gguf_config import config_of
 from llmasos.runtime.checkpoint.gguf_families import family_of
@@ -38,6 +39,7 @@ class GGUFCheckpoint:
         self.path = self._files[0]
         self.config: Mapping[str, Any] = config_of(self.header)
         self._sources: Mapping[str, Source] = sources_of(self.header, family_of(self.header), self.config)
+        self._finite = FiniteTensors(self.path)
 
     @cached_property
     def digest(self) -> str:
@@ -57,6 +59,9 @@ class GGUFCheckpoint:
         return self._find(name).shape
 
     def tensor(self, name: str) -> Tensor:
+        return self._finite.checked(name, self._read(name))
+
+    def _read(self, name: str) -> Tensor:
         source = self._find(name)
         parts = [self._part(source, tensor) for tensor in source.tensors]
         try:

@@ -11,11 +11,14 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.runtime.checkpoint import compressed, manifest
+from llmasos.runtime.checkpoint import manifest
 from llmasos.runtime.checkpoint.compare import same_tensor
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
+from llmasos.runtime.checkpoint.finite import FiniteTensors
 from llmasos.runtime.checkpoint.folder import inside, read_config, read_json, read_json_if_there
+from llmasos.runtime.checkpoint.forms import SIDE_FILES, described, quantized_form
+from llmasos.runtime.checkpoint.quantization import is_cache_scale
 from llmasos.runtime.checkpoint.safetensors import SafetensorsFile
 from llmasos.runtime.checkpoint.stored_names import is_derived, is_table, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
@@ -36,8 +39,8 @@ _WEIGHT_TYPES: Final = ("float32", "float16", "bfloat16")
 class HuggingFaceCheckpoint:
     """Implements ``Checkpoint`` for a folder of config.json and safetensors, one file or shards with an index.
 
-    Weights packed as compressed-tensors writes them are ``QuantizedTensor``s under their plain name. Where ``llmasos.json`` lists
-    digests, every file is checked against its own before a byte of it is used.
+    Weights quantised by compressed-tensors, GPTQ or AWQ are ``QuantizedTensor``s under their plain name, those of 8-bit floats float32.
+    Where ``llmasos.json`` lists digests, every file is checked against its own before a byte of it is used.
 
     Names are those of the whole decoder, though the file may be a base model's; masks and counters that older files hold beside the
     weights are not listed. ``config`` says ``tie_word_embeddings`` as the weights have it: a head that differs from the embedding is
@@ -45,7 +48,7 @@ class HuggingFaceCheckpoint:
 
     Raises:
         CheckpointError: a file is missing, truncated, damaged, or would be read from outside the folder.
-        UnsupportedModel: the weights are quantised in another way.
+        UnsupportedModel: the weights are quantised in a way that is not read.
     """
 
     format = "huggingface"
@@ -56,17 +59,14 @@ class HuggingFaceCheckpoint:
         self._records = manifest.file_records(path, self.manifest)
         manifest.verify_sizes(path, self._records)
         self._verify("config.json")
-        self._config = read_config(inside(path, "config.json"))
+        self._config = described(read_config(inside(path, "config.json")), path)
         self._files: dict[str, SafetensorsFile] = {}
         self._place = self._placed()
-        self._packed = compressed.packed_modules(self._place)
-        where = str(path / "config.json")
-        is_packed = compressed.check_config(self._config, where)
-        if self._packed and not is_packed:
-            raise CheckpointError(f"{path} holds packed weights and its config.json has no quantization_config; get the checkpoint again.")
-        self._widths = compressed.Widths.read(self._config, where) if is_packed else None
+        headers = {name: self._file(name).tensors[name] for name in self._place}
+        self._form = quantized_form(self._config, headers, str(path))
         self._stored_names = self._listed()
-        check_layers(self._config, len(self._place), where)
+        check_layers(self._config, len(self._place), str(path / "config.json"))
+        self._finite = FiniteTensors(path)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -75,10 +75,16 @@ class HuggingFaceCheckpoint:
             return self._config
         return {**self._config, "tie_word_embeddings": same_tensor(*(self.tensor(name) for name in pair))}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user of the model should know of how its weights are stored."""
+        return () if self._form is None else self._form.notes
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and digests of config, weights, tokenizer, chat template and generation config."""
-        names = {"config.json", *self._weight_files(), *(name for name in TEXT_FILES if inside(self.path, name).is_file())}
+        beside = (name for name in (*TEXT_FILES, *SIDE_FILES) if inside(self.path, name).is_file())
+        names = {"config.json", *self._weight_files(), *beside}
         for name in names:
             self._verify(name)
         return combined_digest(self.path, names)
@@ -104,18 +110,16 @@ class HuggingFaceCheckpoint:
         stored, module = self._find(name)
         if module is None:
             return self._file(stored).tensors[stored].shape
-        sizes = f"{module}.weight_shape"
-        if sizes not in self._place:
-            return self.tensor(name).shape
-        # Sixteen bytes, read without the check of the whole file that reading the weight itself brings.
-        return tuple(int(size) for size in self._file(sizes).tensor(sizes).reshape(-1)[:2])
+        assert self._form is not None
+        # Headers and sixteen bytes, read without the check of the whole file that reading the weight itself brings.
+        return self._form.shape(module, lambda part: self._file(part).tensor(part) if part in self._place else None)
 
     def tensor(self, name: str) -> Tensor:
         stored, module = self._find(name)
         if module is None:
-            return self._plain(stored)
-        assert self._widths is not None
-        return compressed.unpack(module, self._stored, self._widths, str(self.path))
+            return self._finite.checked(name, self._plain(stored))
+        assert self._form is not None
+        return self._finite.checked(name, self._form.tensor(module, self._stored))
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
@@ -160,9 +164,14 @@ class HuggingFaceCheckpoint:
         return [*self._files, *index]
 
     def _listed(self) -> dict[str, tuple[str, str | None]]:
-        """Name -> the stored tensor, and the module where that is packed; in the file's order."""
-        parts = {part: module for module in self._packed for part in compressed.parts(module)}
-        own = {stored: f"{parts[stored]}.weight" if stored in parts else stored for stored in self._place}
+        """Name -> the stored tensor, and the module where that is quantised; in the file's order."""
+        modules = {} if self._form is None else self._form.parts
+        parts = {part: module for module, names in modules.items() for part in names}
+        own = {
+            stored: f"{parts[stored]}.weight" if stored in parts else stored
+            for stored in self._place
+            if self._form is None or not is_cache_scale(stored)
+        }
         neutral = neutral_name(own.values(), self._config)
         return {
             neutral(name): (stored, parts.get(stored))

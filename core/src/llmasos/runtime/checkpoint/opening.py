@@ -31,6 +31,13 @@ def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
     raise CheckpointError(f"{path} does not exist; check the path.")
 
 
+def storage_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a user should know of how a checkpoint's weights are stored, one sentence each."""
+    from llmasos.runtime.checkpoint.huggingface import HuggingFaceCheckpoint
+
+    return checkpoint.notes if isinstance(checkpoint, HuggingFaceCheckpoint) else ()
+
+
 def _open_file(path: Path) -> Checkpoint:
     if (form := foreign_format(path)) is not None:
         return ForeignCheckpoint(path, form)

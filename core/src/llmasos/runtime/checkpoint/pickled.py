@@ -12,6 +12,7 @@ import numpy as np
 
 from llmasos.runtime.checkpoint.decoders import read_decoder
 from llmasos.runtime.checkpoint.digest import combined_digest
+from llmasos.runtime.checkpoint.finite import FiniteTensors
 from llmasos.runtime.checkpoint.folder import inside, read_config
 from llmasos.runtime.checkpoint.stored_names import is_derived, neutral_name, tied_pair
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
@@ -32,6 +33,7 @@ class PickledCheckpoint:
         self._config = read_config(inside(path, "config.json"))
         self._files = [file.name for file in sorted(path.glob("pytorch_model*.bin"))]
         self._weights = self._load()
+        self._finite = FiniteTensors(path)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -74,7 +76,7 @@ class PickledCheckpoint:
         assert isinstance(array, np.ndarray)
         array = array.view()
         array.flags.writeable = False
-        return array
+        return self._finite.checked(name, array)
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer

@@ -20,6 +20,7 @@ from llmasos.runtime.checkpoint.shards import ShardWriter
 from llmasos.runtime.checkpoint.stored_names import is_table
 from llmasos.runtime.checkpoint.text_files import write_text_files
 from llmasos.runtime.checkpoint.writing import write_json
+from llmasos.system.plain_json import finite
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
 
 EMBEDDING: Final = "model.embed_tokens.weight"
@@ -185,7 +186,7 @@ class CheckpointFolderWriter:
 
     def _write_manifest(self, folder: Path, report: Mapping[str, Any]) -> None:
         found = self._base.manifest
-        own = [] if self._stage is None else [{**self._stage, "report": dict(report)}]
+        own = [] if self._stage is None else [{**self._stage, "report": finite(report)}]
         files = [file.name for file in folder.iterdir() if file.name != manifest.NAME and not file.name.startswith(".")]
         manifest.write_manifest(folder, base=found.get("base") or self._base.digest, stages=[*found.get("stages", ()), *own], files=files)
 

@@ -1,5 +1,6 @@
 """Text, perplexity, divergence, speed and size: what a model is worth and what it costs."""
 
+from llmasos.runtime.evaluation.context import fitting_length
 from llmasos.runtime.evaluation.corpus import Corpus
 from llmasos.runtime.evaluation.measure import Backend, Measurement, measure
 from llmasos.runtime.evaluation.quality import Quality, measure_quality
@@ -17,6 +18,7 @@ __all__ = [
     "Size",
     "Speed",
     "Throughput",
+    "fitting_length",
     "measure",
     "measure_quality",
     "measure_size",

@@ -30,11 +30,13 @@ class Backend:
         load: makes an engine of a checkpoint.
         load_reference: makes the engine that others are compared with, of a float32 checkpoint; without the options that would
             round what ``load`` makes.
+        context_length: tokens that a sequence may have on it; None: as many as the model's own context.
     """
 
     label: str
     load: Callable[[Checkpoint], Engine]
     load_reference: Callable[[Checkpoint], Engine]
+    context_length: int | None = None
 
 
 @attrs.frozen(kw_only=True)

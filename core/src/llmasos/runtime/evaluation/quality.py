@@ -27,6 +27,7 @@ class Quality:
         mean_kl_error: standard error of the mean, from the spread between windows.
         top1: share of tokens whose likeliest successor is the reference's as well.
         tokens: how many predictions were compared.
+        window: tokens of a window.
         reference: what the reference was computed from, such as ``float32``.
     """
 
@@ -37,6 +38,7 @@ class Quality:
     p99_kl: float | None
     top1: float | None
     tokens: int
+    window: int
     reference: str | None
 
 
@@ -46,7 +48,8 @@ def measure_quality(
     """Run token windows [windows, length] through an engine, and through the reference beside it.
 
     Raises:
-        AccelerationError: engine and reference have different vocabularies, or a window does not fit an engine's context.
+        AccelerationError: engine and reference have different vocabularies, a window does not fit an engine's context, or logits are no
+            numbers.
     """
     if reference is not None and reference.info.vocab_size != engine.info.vocab_size:
         raise AccelerationError(
@@ -73,6 +76,7 @@ def measure_quality(
         p99_kl=None if compared is None else float(np.quantile(compared, 0.99)),
         top1=None if compared is None else float(np.concatenate(agreements).mean()),
         tokens=int(windows.size),
+        window=int(windows.shape[1]),
         reference=None if reference is None else reference.info.dtype,
     )
 
@@ -111,17 +115,24 @@ def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: 
     size = len(tokens)
     while True:
         try:
-            parts = []
+            parts: list[Floats] = []
             for start in range(0, len(tokens), size):
                 row = Row(slot, tokens[start : start + size].tolist(), position + start, "all", known=position + len(tokens))
                 # A copy where there are several steps: an engine's arrays are the caller's until the next step only.
                 parts.append(engine.step([row])[0].copy() if size < len(tokens) else engine.step([row])[0])
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return _numbers(parts[0] if len(parts) == 1 else np.concatenate(parts))
         except CapacityExceeded as error:
             engine.truncate(slot, position)
             if size == 1:
                 raise AccelerationError(f"The evaluation window does not fit the engine ({error}); ask for shorter windows.") from error
             size //= 2
+
+
+def _numbers(logits: Floats) -> Floats:
+    # NaN is the maximum of a row that holds one. Minus infinity is a token that the model never says.
+    if not np.isfinite(logits.max(axis=1)).all():
+        raise AccelerationError("The model's predictions hold NaN or infinity, so there is nothing to measure; compute it in float32.")
+    return logits
 
 
 def _log_softmax(logits: Floats) -> Floats:
