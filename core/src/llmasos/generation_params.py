@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.runtime.chat_messages import ChatOptions
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
 from llmasos_hookspecs.sampling import plain_number
@@ -22,7 +23,7 @@ _SAMPLING: Final = frozenset(field.name for field in attrs.fields(SamplingParams
 _CONSTRAINTS: Final = {"schema": "json_schema", "regex": "regex", "choices": "choices", "grammar": "grammar"}
 _PLACE: Final = ("tenant", "priority", "weight", "deadline")
 _LENGTH: Final = ("max_new_tokens", "max_length")
-_ALLOW: Final = "allow_control_tokens"
+_CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 
 _numbers = itertools.count(1)
 
@@ -37,7 +38,7 @@ class GenerationParams:
         max_length: tokens of prompt and continuation together at most.
         tenant, priority, weight: as in ``Request``.
         deadline: seconds from now after which the answer is worth nothing; None: never.
-        allow_control_tokens: chat messages may spell control tokens.
+        chat: what a prompt of chat messages depends on beside them.
     """
 
     sampling: SamplingParams
@@ -47,7 +48,7 @@ class GenerationParams:
     priority: int = 0
     weight: float = 1.0
     deadline: float | None = None
-    allow_control_tokens: bool = False
+    chat: ChatOptions = attrs.field(factory=ChatOptions)
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationParams:
@@ -56,7 +57,7 @@ class GenerationParams:
         Raises:
             RequestError: one is unknown (with the nearest name), or its value is refused.
         """
-        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, _ALLOW)
+        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT)
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
@@ -82,9 +83,6 @@ class GenerationParams:
         tenant = arguments.get("tenant", "default")
         if not isinstance(tenant, str) or not tenant:
             raise RequestError(f"tenant is {tenant!r}, and it must be a name.")
-        allow = arguments.get(_ALLOW, False)
-        if not isinstance(allow, bool):
-            raise RequestError(f"{_ALLOW} is {allow!r}, and it must be True or False.")
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -96,7 +94,7 @@ class GenerationParams:
             priority=priority,
             weight=float(weight),
             deadline=deadline,
-            allow_control_tokens=allow,
+            chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
         )
 
     def request(self, model: str, tokens: Sequence[int], context_length: int) -> Request:

@@ -31,7 +31,8 @@ class LanguageModel:
     ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
     too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and the request's
     place in the queue (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy
-    and reproducible.
+    and reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that write them) and
+    ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
     only the template writes control tokens: text that spells one, as ``<|im_end|>`` does, stays text, by a space behind its first
@@ -151,26 +152,27 @@ class LanguageModel:
 
     # Chat
 
-    def chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
-        """The reply to chat messages, each with ``role`` and ``content``."""
+    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
+        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of text parts."""
         _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
-    def stream_chat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> Generator[str, None, None]:
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Generator[str, None, None]:
         """The reply piece by piece."""
         _check_messages(messages)
         return self.stream(messages, **sampling)
 
-    def render(
-        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, allow_control_tokens: bool = False
-    ) -> str:
-        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript."""
-        prompts = self._host.opened().prompts
-        return prompts.render(messages, add_generation_prompt=add_generation_prompt, allow_control_tokens=allow_control_tokens)
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **options: Any) -> str:
+        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript.
 
-    def count_tokens(self, prompt: Prompt, *, allow_control_tokens: bool = False) -> int:
-        """Tokens that the prompt takes in the context."""
-        return len(self._host.opened().prompts.encode(prompt, allow_control_tokens=allow_control_tokens))
+        ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
+        """
+        prompts = self._host.opened().prompts
+        return prompts.render(messages, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+
+    def count_tokens(self, prompt: Prompt, **options: Any) -> int:
+        """Tokens that the prompt takes in the context; ``options`` as for ``render``."""
+        return len(self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat))
 
     # Numbers
 
@@ -219,7 +221,7 @@ class LanguageModel:
         async for piece in ticket:
             yield piece
 
-    async def achat(self, messages: Sequence[Mapping[str, str]], **sampling: Any) -> str:
+    async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
         """``chat`` for an event loop."""
         _check_messages(messages)
         return (await self.agenerate(messages, **sampling)).text

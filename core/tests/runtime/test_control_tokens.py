@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from llmasos.runtime.chat_messages import ChatOptions
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.tokenizer import FastTokenizer
@@ -130,7 +131,7 @@ def encoder_text(prompts: PromptEncoder, count: int) -> str:
 def test_who_means_it_may_write_control_tokens(tokenizer: Any) -> None:
     prompts = encoder(tokenizer, "chatml")
     messages = [{"role": "user", "content": "a<|im_end|>"}]
-    assert "a<|im_end|>" in prompts.render(messages, allow_control_tokens=True)
+    assert "a<|im_end|>" in prompts.render(messages, ChatOptions(allow_control_tokens=True))
     assert "a< |im_end|>" in prompts.render(messages)
     both = [prompts.encode(messages, allow_control_tokens=allowed) for allowed in (True, False)]
     assert len(controls(tokenizer, both[0])) == len(controls(tokenizer, both[1])) + 1

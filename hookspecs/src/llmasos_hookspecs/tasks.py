@@ -12,7 +12,7 @@ from llmasos_hookspecs.checkpoint import Tokenizer
 FinishReason = Literal["stop", "length", "cancelled"]
 
 #: A prompt is plain text, or chat messages with ``role`` and ``content``.
-Prompt = str | Sequence[Mapping[str, str]]
+Prompt = str | Sequence[Mapping[str, Any]]
 
 
 @attrs.frozen(kw_only=True)

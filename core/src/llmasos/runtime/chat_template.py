@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import jinja2
+from jinja2 import meta as jinja_meta
 from jinja2 import nodes
 
+from llmasos.runtime.chat_messages import ChatOptions
 from llmasos.runtime.checkpoint.folder import inside, read_json_if_there, read_small
 from llmasos.runtime.template_sandbox import ChatEnvironment, LimitReached, budget
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
@@ -73,8 +76,34 @@ class ChatTemplate:
         """The texts that stand in the template's expressions."""
         return [node.value for node in ChatEnvironment().parse(self.source).find_all(nodes.Const) if isinstance(node.value, str)]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names that the template reads and does not set."""
+        return frozenset(jinja_meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
+
+    def check(self, options: ChatOptions) -> None:
+        """Raises ``RequestError`` where the template would pass over tools or an argument in silence."""
+        if options.tools and "tools" not in self.variables:
+            raise RequestError(f"The chat template of {self._where} writes no tools; say in a message what the model may call.")
+        for name in options.template_arguments:
+            if name not in self.variables:
+                known = sorted(self.variables - {"messages", "tools", "documents", "add_generation_prompt", *self._tokens})
+                reads = f"it reads {', '.join(known)}" if known else "it reads none"
+                raise RequestError(f"The chat template of {self._where} has no variable {name!r}; {reads}.")
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
         """The messages as one text, with the beginning of the assistant's turn where ``add_generation_prompt`` is set.
+
+        Args:
+            tools: what the model may call, each described as JSON.
+            arguments: further variables of the template.
 
         Raises:
             RequestError: there are no messages, or the template refuses them.
@@ -82,10 +111,17 @@ class ChatTemplate:
         """
         if not messages:
             raise RequestError("A chat needs at least one message; give messages with role and content.")
-        values = {"messages": [_plain(_message(message)) for message in messages], "tools": None, "documents": None}
+        values = {
+            **{name: _plain(value) for name, value in (arguments or {}).items()},
+            **self._tokens,
+            "messages": [_plain(_message(message)) for message in messages],
+            "tools": _plain(tools),
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
             with budget():
-                return self._template.render(**values, **self._tokens, add_generation_prompt=add_generation_prompt)
+                return self._template.render(values)
         except (LimitReached, RecursionError, MemoryError, jinja2.exceptions.SecurityError) as error:
             raise CheckpointError(f"{self._where} has a chat template that was stopped: {_short(error)}; do not use this model.") from error
         except Exception as error:  # whatever the template's expressions do with these messages

@@ -114,7 +114,7 @@ class RunningModel:
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self._encoded(prompt, params)
-        tails = self.prompts.encode_continuations(prompt, head, continuations, allow_control_tokens=params.allow_control_tokens)
+        tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
         request = self._request(head, params)
         return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
 
@@ -132,7 +132,7 @@ class RunningModel:
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
             )
-        return self.prompts.encode(prompt, allow_control_tokens=params.allow_control_tokens)
+        return self.prompts.encode(prompt, params.chat)
 
     def _request(self, tokens: list[int], params: GenerationParams) -> Request:
         return params.request(self.name, tokens, self.loop.context_length)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.runtime.chat_messages import ChatOptions, characters, checked_messages
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos.runtime.control_tokens import ControlTokens
 from llmasos.runtime.template_sandbox.limits import MAX_CHARACTERS
@@ -15,14 +16,15 @@ from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
 #: Tokens of a prompt that are read again with a continuation: no merge of characters is known to reach as far.
 _BORDER: Final = 16
+_PLAIN: Final = ChatOptions()
 
 
 @attrs.frozen
 class PromptEncoder:
     """A checkpoint's tokenizer and chat template; ``template`` is None where the checkpoint has none.
 
-    In chat messages only the template writes control tokens; ``allow_control_tokens`` lets the messages' texts spell them too. A plain
-    text is what its author says, control tokens included.
+    In chat messages only the template writes control tokens, unless the options say otherwise. A plain text is what its author says,
+    control tokens included.
     """
 
     tokenizer: Tokenizer
@@ -33,24 +35,27 @@ class PromptEncoder:
         """Raises ``CheckpointError`` where the checkpoint has no tokenizer."""
         return cls(checkpoint.tokenizer(), ChatTemplate.of(checkpoint))
 
-    def encode(self, prompt: Prompt, *, allow_control_tokens: bool = False) -> list[int]:
-        """Token ids of a prompt. Raises ``RequestError`` where it is neither text nor chat messages, empty, or longer than any context."""
+    def encode(self, prompt: Prompt, options: ChatOptions = _PLAIN) -> list[int]:
+        """Token ids of a prompt. Raises ``RequestError`` where it is neither text nor chat messages, empty, or longer than any context, or
+        where a plain text comes with options of chats."""
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("The prompt is empty; give at least one character.")
+            if options.tools or options.template_arguments:
+                raise RequestError("tools and template_arguments belong to chat messages, and the prompt is a plain text.")
             _check_length(len(prompt))
             return self.tokenizer.encode(prompt)
-        return self._rendered(prompt, True, allow_control_tokens)[1]
+        return self._rendered(prompt, True, options)[1]
 
     def encode_continuations(
-        self, prompt: Prompt, head: list[int], continuations: Sequence[str], *, allow_control_tokens: bool = False
+        self, prompt: Prompt, head: list[int], continuations: Sequence[str], options: ChatOptions = _PLAIN
     ) -> list[list[int]]:
         """Tokens that each continuation adds to a prompt of the tokens ``head``, as they are where both are written together.
 
         Where the two would grow into one token at the border, the continuation is taken by itself, so that all share the same prompt.
         A long prompt is not read again for each: its last tokens are enough where they come out as they stand in it.
         """
-        text = prompt if isinstance(prompt, str) else self.render(prompt, allow_control_tokens=allow_control_tokens)
+        text = prompt if isinstance(prompt, str) else self.render(prompt, options)
         starts = [(text, head, isinstance(prompt, str) or self.template is None)]
         near = head[-_BORDER:]
         if len(near) < len(head) and text.endswith(end := self.tokenizer.decode(near, skip_special=False)):
@@ -65,38 +70,46 @@ class PromptEncoder:
 
         return [tail(continuation) for continuation in continuations]
 
-    def render(
-        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True, allow_control_tokens: bool = False
-    ) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], options: ChatOptions = _PLAIN, *, add_generation_prompt: bool = True) -> str:
         """Chat messages as text: through the template, else as a plain ``role: content`` transcript."""
-        return self._rendered(messages, add_generation_prompt, allow_control_tokens)[0]
+        return self._rendered(messages, add_generation_prompt, options)[0]
 
-    def _rendered(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool, allow_control_tokens: bool
-    ) -> tuple[str, list[int]]:
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions) -> tuple[str, list[int]]:
         """Messages as text, and its tokens."""
-        checked = _checked(messages)
+        checked = checked_messages(messages)
+        _check_length(characters(checked))
         template = self.template
         if template is None:
-            # What is around a text is the tokenizer's to add; in the transcript itself nothing is a control token.
-            lines = [f"{message['role']}: {message['content']}\n" for message in checked]
-            text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
-            if not allow_control_tokens:
-                text = self._control_tokens.break_all(text)
-            return text, self.tokenizer.encode(text)
+            return self._transcript(checked, add_generation_prompt, options)
+        template.check(options)
+        # Tools are texts of others' as well: they go the way of the messages, behind them.
+        given = [*checked, {"role": "tools", "tools": list(options.tools)}] if options.tools else checked
 
-        def render(messages: Sequence[Mapping[str, Any]]) -> str:
-            return template.render(messages, add_generation_prompt=add_generation_prompt)
+        def render(given: Sequence[Mapping[str, Any]]) -> str:
+            shown, tools = (given[:-1], given[-1]["tools"]) if options.tools else (given, None)
+            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=options.template_arguments)
 
-        if allow_control_tokens:
-            text = render(checked)
+        if options.allow_control_tokens:
+            text = render(given)
             return text, self.tokenizer.encode(text, special=False)
-        text = self._control_tokens.render(checked, render)
+        text = self._control_tokens.render(given, render)
         tokens = self.tokenizer.encode(text, special=False)
-        if self._control_tokens.surplus(text, tokens) and (plain := self._control_tokens.plain(checked)) != checked:
+        if self._control_tokens.surplus(text, tokens) and (plain := self._control_tokens.plain(given)) != given:
             text = self._control_tokens.render(plain, render)
             tokens = self.tokenizer.encode(text, special=False)
         return text, tokens
+
+    def _transcript(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions
+    ) -> tuple[str, list[int]]:
+        if options.tools or options.template_arguments:
+            raise RequestError("This model has no chat template, so it cannot be given tools or template_arguments.")
+        # What is around a text is the tokenizer's to add; in the transcript itself nothing is a control token.
+        lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+        text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
+        if not options.allow_control_tokens:
+            text = self._control_tokens.break_all(text)
+        return text, self.tokenizer.encode(text)
 
     @cached_property
     def _control_tokens(self) -> ControlTokens:
@@ -106,18 +119,3 @@ class PromptEncoder:
 def _check_length(characters: int) -> None:
     if characters > MAX_CHARACTERS:
         raise RequestError(f"The prompt has {characters} characters, and at most {MAX_CHARACTERS} are read; shorten it.")
-
-
-def _checked(messages: Any) -> list[dict[str, str]]:
-    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
-        raise RequestError(f"The prompt is a {type(messages).__name__}, and it must be a text or a list of chat messages.")
-    if not messages:
-        raise RequestError("The list of chat messages is empty; give at least one message.")
-    for place, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise RequestError(f"Chat message {place} is a {type(message).__name__}, and it must have the keys role and content.")
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                raise RequestError(f"Chat message {place} has {key} = {message.get(key)!r}, and it must be a text.")
-    _check_length(sum(len(message["content"]) for message in messages))
-    return [dict(message) for message in messages]

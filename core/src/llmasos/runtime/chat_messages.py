@@ -1,0 +1,110 @@
+"""Chat messages as callers give them, and as templates want them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from llmasos_hookspecs import RequestError
+
+#: Values that every template gets; no argument may take their place.
+_TAKEN: Final = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
+
+
+@attrs.frozen(kw_only=True)
+class ChatOptions:
+    """What a prompt of chat messages depends on beside them.
+
+    Attributes:
+        tools: JSON descriptions of functions that the model may call, in OpenAI's form, for templates that write them.
+        template_arguments: further variables of the template, such as ``enable_thinking``.
+        allow_control_tokens: the messages' texts may spell control tokens.
+    """
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template_arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    allow_control_tokens: bool = False
+
+    @classmethod
+    def of(cls, tools: Any = None, template_arguments: Any = None, allow_control_tokens: Any = False) -> ChatOptions:
+        """Raises ``RequestError`` where a value is of the wrong kind."""
+        if isinstance(tools, Mapping | str) or not isinstance(tools or (), Sequence):
+            raise RequestError(f"tools is a {type(tools).__name__}, and it must be a list of functions, each described as JSON.")
+        for place, tool in enumerate(tools or ()):
+            if not isinstance(tool, Mapping):
+                raise RequestError(f"tools[{place}] is a {type(tool).__name__}, and it must describe a function as JSON.")
+        if not isinstance(template_arguments or {}, Mapping):
+            raise RequestError(f"template_arguments is a {type(template_arguments).__name__}, and it must map names to values.")
+        arguments = dict(template_arguments or {})
+        for name in arguments:
+            if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
+                raise RequestError(f"template_arguments has {name!r}, which is no variable that can be given to a chat template.")
+        if not isinstance(allow_control_tokens, bool):
+            raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.")
+        return cls(tools=tuple(tools or ()), template_arguments=arguments, allow_control_tokens=allow_control_tokens)
+
+
+def checked_messages(messages: Any) -> list[dict[str, Any]]:
+    """Messages with a role and a text each.
+
+    A content of text parts is joined by line ends; an assistant's message that calls tools may have none. The arguments of a call become
+    an object where they are its JSON, as templates want them.
+
+    Raises:
+        RequestError: they are no messages, or hold what a model of text cannot read.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
+        raise RequestError(f"The prompt is a {type(messages).__name__}, and it must be a text or a list of chat messages.")
+    if not messages:
+        raise RequestError("The list of chat messages is empty; give at least one message.")
+    return [_message(place, message) for place, message in enumerate(messages)]
+
+
+def characters(messages: Sequence[Mapping[str, Any]]) -> int:
+    """How long the messages' contents are together."""
+    return sum(len(message["content"]) for message in messages)
+
+
+def _message(place: int, message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise RequestError(f"Chat message {place} is a {type(message).__name__}, and it must have the keys role and content.")
+    found = dict(message)
+    if not isinstance(found.get("role"), str):
+        raise RequestError(f"Chat message {place} has role = {found.get('role')!r}, and it must be a text.")
+    if found.get("tool_calls"):
+        found["tool_calls"] = _calls(place, found["tool_calls"])
+        found["content"] = "" if found.get("content") is None else found["content"]
+    content = found.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        found["content"] = "\n".join(_part(place, part) for part in content)
+    elif not isinstance(content, str):
+        raise RequestError(f"Chat message {place} has content = {content!r}, and it must be a text.")
+    return found
+
+
+def _part(place: int, part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    if not isinstance(part, Mapping) or kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
+        raise RequestError(f"Chat message {place} holds a part of the type {kind!r}, and this model reads text alone.")
+    return str(part["text"])
+
+
+def _calls(place: int, calls: Any) -> list[dict[str, Any]]:
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise RequestError(f"Chat message {place} has tool_calls that are no list.")
+    return [_call(place, call) for call in calls]
+
+
+def _call(place: int, call: Any) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise RequestError(f"Chat message {place} holds a tool call without a function that has a name.")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is shown as it is
+            arguments = json.loads(arguments)
+    return {**call, "function": {**function, "arguments": arguments}}
