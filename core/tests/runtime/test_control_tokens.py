@@ -133,7 +133,7 @@ def test_who_means_it_may_write_control_tokens(tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "a<|im_end|>"}]
     assert "a<|im_end|>" in prompts.render(messages, ChatOptions(allow_control_tokens=True))
     assert "a< |im_end|>" in prompts.render(messages)
-    both = [prompts.encode(messages, allow_control_tokens=allowed) for allowed in (True, False)]
+    both = [prompts.encode(messages, ChatOptions(allow_control_tokens=allowed)) for allowed in (True, False)]
     assert len(controls(tokenizer, both[0])) == len(controls(tokenizer, both[1])) + 1
 
 
