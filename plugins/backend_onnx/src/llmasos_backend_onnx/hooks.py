@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="ONNX Runtime: builds an ONNX decoder from a checkpoint of any of its architectures, the fastest on CPUs; runs exported ones.",
+        summary="ONNX Runtime: builds a decoder from a checkpoint, the fastest on CPUs; runs exported ones.",
         options=Options,
         frameworks={"onnxruntime": "onnxruntime", "onnx": "onnx"},
         examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run 'Hello' --model smollm2 --set loader.use=onnx"),

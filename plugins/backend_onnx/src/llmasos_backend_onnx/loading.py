@@ -57,7 +57,9 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     """
     config, limits = checkpoint.decoder, context.limits
     if reason := refusal(config):
-        raise UnsupportedModel(f"The loader onnx does not compute {checkpoint.path} ({config.model_type}): {reason}; use llmasos-backend-torch.")
+        raise UnsupportedModel(
+            f"The loader onnx does not compute {checkpoint.path} ({config.model_type}): {reason}; use llmasos-backend-torch."
+        )
     check_tensors(checkpoint)
     if options.precision == "int8_channel":
         check_byte_products("precision", "int8_channel")
@@ -95,9 +97,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     }
     # Behind the longest sequence there must be room for the filler of a run.
     places = length + options.prefill_chunk + 1
-    cache = KVCache(
-        layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=width
-    )
+    cache = KVCache(layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=width)
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
