@@ -45,12 +45,16 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
 
 @attrs.define
 class _Matrices:
-    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes."""
+    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes.
+
+    ``summed``: columns and blocks of inputs whose blocks are summed up by a matrix of their own, one for all layers.
+    """
 
     bytes: int = 0
     floats: int = 0
     products: int = 0
     four_bit: bool = False
+    summed: set[tuple[int, int]] = attrs.field(factory=set)
 
     def add(self, tensor: Tensor, rows: int, precision: Precision, times: int = 1) -> None:
         """Count ``times`` layers of so many rows like those of ``tensor``."""
@@ -62,6 +66,9 @@ class _Matrices:
             self.bytes += times * (_bytes(weights) * rows // part.shape[0])
             self.products += times * rows * (PRODUCT_BYTES * columns + 4)
             self.four_bit |= weights.bits == 4
+            if weights.sums and (columns, weights.block) not in self.summed:
+                self.summed.add((columns, weights.block))
+                self.bytes += 4 * columns * weights.sums
         elif isinstance(weights, RowMatrix):
             self.bytes += times * rows * (columns + 4)
         else:
