@@ -214,6 +214,13 @@ def test_a_step_that_failed_past_the_switch_leaves_the_sequence_as_it_was(
         check(engine.step([Row(slot, [TOKENS[15]], 15)])[0][-1], longrope.logits(TOKENS[:16])[-1])
 
 
+def test_a_switch_is_noted_where_the_context_reaches_it(longrope: Made, start: Start) -> None:
+    """And forgotten where it does not."""
+    (note,) = start(longrope.checkpoint).info.notes
+    assert "past 16 tokens" in note
+    assert start(longrope.checkpoint, context_length=16).info.notes == ()
+
+
 HEADS: Final = [2, 4, 6, 8, 10, 16, 20, 24, 40, 72, 100, 120, 128, 250, 256]
 
 

@@ -46,9 +46,7 @@ def test_every_family_is_taken_from_its_config_alone() -> None:
         ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "it has an attention scale or softcap of 0"),
     ],
 )
-def test_what_the_graph_lacks_is_said_and_refused_at_load(
-    config: dict[str, Any], reason: str, start: Callable[..., OnnxEngine]
-) -> None:
+def test_what_the_graph_lacks_is_said_and_refused_at_load(config: dict[str, Any], reason: str, start: Callable[..., OnnxEngine]) -> None:
     """In the same words; what an export computes is not asked of its config."""
     config = {**FAMILY_SIZES, **config}
     assert asked(config) == reason
