@@ -41,7 +41,6 @@ def test_every_family_is_taken_from_its_config_alone() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"model_type": "llama", "head_dim": 272}, "it has heads of 272 elements, over 256"),
         ({"model_type": "granite", "attention_multiplier": 0.0}, "it has an attention scale or softcap of 0"),
         ({"model_type": "gemma2", "attn_logit_softcapping": 0.0}, "it has an attention scale or softcap of 0"),
     ],
@@ -59,12 +58,11 @@ def test_what_the_graph_lacks_is_said_and_refused_at_load(config: dict[str, Any]
     ("changes", "loader"),
     [
         ({"hidden_act": "mish"}, "torch"),
-        ({"head_dim": 272}, "torch"),
         ({"hidden_act": "gelu"}, "onnx"),
         ({"head_dim": 24}, "onnx"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}}, "onnx"),
     ],
-    ids=["mish", "heads of 272", "gelu", "heads of 24", "yarn"],
+    ids=["mish", "gelu", "heads of 24", "yarn"],
 )
 def test_auto_goes_on_to_another_loader_where_this_one_does_not_compute_a_config(
     tmp_path: Path, changes: dict[str, Any], loader: str

@@ -41,9 +41,6 @@ TRAITS: Final = frozenset(
     }
 )
 
-#: Elements of a head that the attention operator was tried with.
-MOST_HEAD_ELEMENTS: Final = 256
-
 
 def takes(checkpoint: Checkpoint) -> str | None:
     """Why this loader does not take a checkpoint, as the end of a sentence ("it has ..."); None where it does.
@@ -57,8 +54,6 @@ def takes(checkpoint: Checkpoint) -> str | None:
 
 def refusal(config: DecoderConfig) -> str | None:
     """Why there is no graph for a decoder, as the end of a sentence; None where there is one."""
-    if config.head_dim > MOST_HEAD_ELEMENTS:
-        return f"it has heads of {config.head_dim} elements, over {MOST_HEAD_ELEMENTS}"
     # To the attention operator 0 means that there is no scale, and no cap.
     if config.score_scale == 0.0 or config.attention_softcap == 0.0:
         return "it has an attention scale or softcap of 0"
