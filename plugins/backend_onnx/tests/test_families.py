@@ -173,6 +173,21 @@ def test_a_sequence_that_passes_the_switch_back_and_forth_is_right_each_time(lon
         check(other[-1], longrope.logits(TOKENS[: at + 1])[-1])
 
 
+def test_a_prompt_whose_length_is_known_is_computed_in_chunks_as_in_one_piece(longrope: Made, start: Start) -> None:
+    """Every token of it, those before the switch too; guesses behind it are computed as if they came one by one."""
+    engine = start(longrope.checkpoint)
+    slot, want = engine.open(), longrope.logits(TOKENS)
+    chunks = [TOKENS[at : at + 7] for at in range(0, CONTEXT, 7)]
+    found = [engine.step([Row(slot, chunk, 7 * at, "all", known=CONTEXT)])[0].copy() for at, chunk in enumerate(chunks)]
+    check(np.concatenate(found), want)
+    engine.truncate(slot, 10)
+    check(engine.step([Row(slot, TOKENS[10:11], 10, known=CONTEXT)])[0], want[10:11])
+    engine.truncate(slot, 10)
+    drafts = engine.step([Row(slot, TOKENS[10:20], 10, "all", generated=True, known=14)])[0].copy()  # 4 of them known, 6 guessed
+    check(drafts[:6], longrope.logits(TOKENS[:16])[10:])
+    check(drafts[-1], longrope.logits(TOKENS[:20])[-1])
+
+
 def test_drafts_that_pass_the_switch_get_the_logits_of_tokens_one_by_one(longrope: Made, start: Start) -> None:
     engine = start(longrope.checkpoint)
     alone, drafted = engine.open(), engine.open()

@@ -137,7 +137,7 @@ class OnnxEngine:
         end, phase, place = min(start + self._chunk, len(tokens)), 0, self._slots.row(row.slot)
         if self._histories is not None:
             position = row.position
-            end, phase = self._histories.piece(position + start, position + end, generated=row.generated, whole=position + len(tokens))
+            end, phase = self._histories.piece(position + start, position + end, row)
             end -= position
             self._recompute(self._histories, row.slot, phase, tokens[:start])
         wanted = max(0, min(end - start, asked(row) - len(tokens) + end))

@@ -10,6 +10,7 @@ import numpy as np
 
 from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.steps import Integers
+from llmasos_hookspecs import Row
 
 #: The phase of keys that a step left half computed.
 _UNKNOWN: Final = -1
@@ -47,16 +48,15 @@ class Histories:
         """The slot holds the first ``position`` tokens that it held, and ``tokens`` behind them."""
         self._slots[slot].tokens[position:] = tokens
 
-    def piece(self, position: int, end: int, *, generated: bool, whole: int) -> tuple[int, int]:
+    def piece(self, position: int, end: int, row: Row) -> tuple[int, int]:
         """Where a piece of a row that begins at ``position`` of its sequence ends, ``end`` or before it, and the phase it is in.
 
-        A prompt is in the phase of the ``whole`` length that its row reaches. Generated tokens are in the phases that they would have one
-        by one, so that several at once get the logits of each by itself.
+        A prompt is in the phase of its whole length, what follows in later rows included. Generated tokens are in the phases that they
+        would have one by one, so that several at once get the logits of each by itself.
         """
-        if not generated:
-            return end, self._ropes.phase(whole)
-        phase = self._ropes.phase(position + 1)
-        switches = self._ropes.switches
+        if not row.generated:
+            return end, self._ropes.phase(max(row.known, row.position + len(row.tokens)))
+        phase, switches = self._ropes.phase(max(row.known, position + 1)), self._ropes.switches
         return (min(end, switches[phase]) if phase < len(switches) else end), phase
 
     def outdated(self, slot: int, phase: int, so_far: Integers) -> Integers:
