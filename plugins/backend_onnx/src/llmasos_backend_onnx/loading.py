@@ -98,11 +98,11 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     # Behind the longest sequence there must be room for the filler of a run.
     places = length + options.prefill_chunk + 1
     cache = KVCache(layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=width)
-    ropes = Ropes.of(config)
-    tables = [ropes.tables(places, phase) for phase in range(ropes.phase(length) + 1)]
+    ropes = Ropes.of(config, length)
+    tables = [ropes.tables(places, phase) for phase in range(len(ropes.switches) + 1)]
     switches = [
         f"A sequence that grows past {switch:,} tokens has all of them computed again once, since its rotations change there."
-        for switch in ropes.switches[: len(tables) - 1]
+        for switch in ropes.switches
     ]
     info = EngineInfo(
         vocab_size=config.vocab_size,
@@ -115,5 +115,5 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         notes=(*built["notes"], *switches, *unread_note(checkpoint)),
     )
     decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)
-    histories = Histories(ropes) if len(tables) > 1 else None
+    histories = Histories(ropes) if ropes.switches else None
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories)

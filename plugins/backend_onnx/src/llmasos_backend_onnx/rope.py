@@ -34,10 +34,12 @@ class Ropes:
     switches: tuple[int, ...]
 
     @classmethod
-    def of(cls, config: DecoderConfig) -> Ropes:
+    def of(cls, config: DecoderConfig, context_length: int | None = None) -> Ropes:
+        """Those of a decoder whose sequences have so many tokens at most; None: as many as the model allows."""
+        longest = config.context_length if context_length is None else context_length
         layers = [config.layer(index) for index in range(config.num_layers)]
         ropes = tuple(dict.fromkeys(layer.rope for layer in layers if layer.rope is not None))
-        switches = {rope.switch for rope in ropes if rope.switch is not None and rope.switch < config.context_length}
+        switches = {rope.switch for rope in ropes if rope.switch is not None and rope.switch < longest}
         return cls(ropes=ropes, width=head_width(config), switches=tuple(sorted(switches)))
 
     def inputs(self, rope: Rope) -> tuple[str, str]:
