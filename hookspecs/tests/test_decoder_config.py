@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos_hookspecs import CheckpointError, DecoderConfig, LLMasOSError, RopeScaling, UnsupportedModel
-from llmasos_hookspecs.testing import CASES, tiny_checkpoint
+from llmasos_hookspecs.testing import CASES, TRAIT_CASES, tiny_checkpoint
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -47,7 +47,7 @@ def test_transformers_configs_are_read(kind: str) -> None:
     assert read.tensor_shapes() == shapes
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *TRAIT_CASES])
 def test_a_tiny_checkpoint_has_the_tensors_of_its_config(case: str) -> None:
     """``tensor_shapes`` names just the tensors that the kit's checkpoints hold."""
     checkpoint = tiny_checkpoint(case)

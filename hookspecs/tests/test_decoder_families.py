@@ -10,65 +10,10 @@ import pytest
 
 from llmasos_hookspecs import DECODER_FAMILIES, DecoderConfig, Rope, RopeScaling, UnsupportedModel, require_plain
 from llmasos_hookspecs.reference import ReferenceDecoder
+from llmasos_hookspecs.testing.families import FAMILY_CASES, FAMILY_SIZES, ROPE_CASES
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
-
-SIZES: Final[dict[str, Any]] = {
-    "vocab_size": 131, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-
-_WINDOW: Final = {"sliding_window": 8}
-_QWEN: Final = {**_WINDOW, "use_sliding_window": True, "max_window_layers": 2}
-_BIASES: Final = {"attention_bias": True, "mlp_bias": True}
-_MULTIPLIERS: Final = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
-
-#: Model type -> changes of its config, so that each of its switches acts within 64 tokens in one case at least.
-CASES: Final[list[tuple[str, dict[str, Any]]]] = [
-    *((kind, {"attention_multiplier": 0.25} if kind == "granite" else {}) for kind in DECODER_FAMILIES),
-    ("llama", _BIASES),
-    ("mistral", _WINDOW),
-    ("ministral", {**_WINDOW, "layer_types": ["full_attention", "sliding_attention"] * 2}),
-    ("qwen2", _QWEN),
-    ("qwen2", {**_QWEN, "layer_types": ["full_attention", "sliding_attention"] * 2}),
-    ("qwen3", {**_QWEN, **_BIASES}),
-    ("gemma", {"attention_bias": True, "hidden_act": "gelu"}),
-    ("gemma2", {**_WINDOW, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5}),
-    ("gemma3_text", {**_WINDOW, "sliding_window_pattern": 2, "query_pre_attn_scalar": 20}),
-    ("granite", {**_MULTIPLIERS, **_BIASES}),
-    ("smollm3", {**_WINDOW, "use_sliding_window": True, **_BIASES}),
-    ("smollm3", {"no_rope_layers": [1, 0, 0, 1]}),
-    ("olmo2", {"attention_bias": True}),
-    ("olmo3", _WINDOW),
-    ("starcoder2", _WINDOW),
-    ("starcoder2", {"use_bias": False, "hidden_act": "relu"}),
-    ("stablelm", {"use_qkv_bias": True, "use_parallel_residual": True}),
-    ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False}),
-    ("cohere", {"attention_bias": True}),
-    ("cohere2", {**_WINDOW, "sliding_window_pattern": 2}),
-    ("nemotron", _BIASES),
-    ("seed_oss", {"attention_bias": False, "attention_out_bias": True, "mlp_bias": True}),
-    ("arcee", _BIASES),
-    ("exaone4", {**_WINDOW, "sliding_window_pattern": 2}),
-    ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 4}),
-    ("ernie4_5", {"use_bias": True}),
-]
-
-_ORIGINAL: Final = {"rope_theta": 1e4, "original_max_position_embeddings": 16}
-_LONG: Final = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
-
-ROPES: Final[list[tuple[str, dict[str, Any]]]] = [
-    ("llama", {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}),
-    ("llama", {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}),
-    ("llama", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **_ORIGINAL}),
-    ("llama", {"rope_type": "yarn", "factor": 4.0, **_ORIGINAL}),
-    ("qwen2", {"rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0, "beta_slow": 2.0, "attention_factor": 1.1, **_ORIGINAL}),
-    ("qwen3", {"rope_type": "yarn", "factor": 4.0, "truncate": False, "mscale": 0.7, "mscale_all_dim": 0.4, **_ORIGINAL}),
-    ("phi3", {"rope_type": "longrope", **_LONG, **_ORIGINAL}),
-    ("llama", {"rope_type": "longrope", "factor": 3.0, **_LONG, **_ORIGINAL}),
-    ("stablelm", {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
-]
 
 
 class Made:
@@ -80,7 +25,7 @@ class Made:
         torch.manual_seed(0)
         if kind == "phi3" and "rope_parameters" in changes:
             changes = {**changes, "original_max_position_embeddings": 16}
-        made = transformers.AutoConfig.for_model(kind, **{**SIZES, **changes})
+        made = transformers.AutoConfig.for_model(kind, **{**FAMILY_SIZES, **changes})
         self.model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation="eager").float().eval()
         for parameter in self.model.parameters():
             noise = torch.randn_like(parameter)
@@ -109,7 +54,9 @@ def error(got: Any, want: Any) -> float:
 TOKENS: Final = [int(token) for token in np.random.default_rng(0).integers(3, 131, 64)]
 
 
-@pytest.mark.parametrize(("kind", "changes"), CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain")
+@pytest.mark.parametrize(
+    ("kind", "changes"), FAMILY_CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain"
+)
 def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: dict[str, Any]) -> None:
     """Logits over the whole context, in one piece and in chunks, and the names and shapes of all tensors."""
     made = Made(kind, changes)
@@ -121,7 +68,7 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
     assert error(np.concatenate(chunks), want) < 2e-6
 
 
-@pytest.mark.parametrize(("kind", "rope"), ROPES, ids=lambda value: value if isinstance(value, str) else value["rope_type"])
+@pytest.mark.parametrize(("kind", "rope"), ROPE_CASES, ids=lambda value: value if isinstance(value, str) else value["rope_type"])
 def test_a_rope_is_scaled_as_transformers_scales_it(kind: str, rope: dict[str, Any]) -> None:
     """Sequences on both sides of the context that the model was first trained for."""
     made = Made(kind, {"rope_parameters": rope})
@@ -130,12 +77,12 @@ def test_a_rope_is_scaled_as_transformers_scales_it(kind: str, rope: dict[str, A
         assert error(got, made.logits(TOKENS[:count])) < 2e-6, count
 
 
-@pytest.mark.parametrize("rope", [rope for _, rope in ROPES[:4]], ids=lambda rope: rope["rope_type"])
+@pytest.mark.parametrize("rope", [rope for _, rope in ROPE_CASES[:4]], ids=lambda rope: rope["rope_type"])
 def test_an_old_config_says_the_same_with_other_keys(rope: dict[str, Any]) -> None:
     """``rope_theta`` and ``rope_scaling`` with ``type`` are what ``rope_parameters`` with ``rope_type`` is."""
-    new = {"model_type": "llama", **SIZES, "rope_parameters": rope}
+    new = {"model_type": "llama", **FAMILY_SIZES, "rope_parameters": rope}
     old_rope = {"type": rope["rope_type"], **{key: value for key, value in rope.items() if key not in ("rope_type", "rope_theta")}}
-    old = {"model_type": "llama", **SIZES, "rope_scaling": old_rope, "rope_theta": rope["rope_theta"]}
+    old = {"model_type": "llama", **FAMILY_SIZES, "rope_scaling": old_rope, "rope_theta": rope["rope_theta"]}
     assert DecoderConfig.from_dict(old) == DecoderConfig.from_dict(new)
 
 
@@ -146,9 +93,9 @@ _REQUIRED: Final = {"vocab_size", "hidden_size", "intermediate_size", "num_hidde
 @pytest.mark.parametrize("kind", DECODER_FAMILIES)
 def test_a_missing_key_has_the_default_of_its_architecture(kind: str) -> None:
     """Each key of a config is dropped in turn: read as it is, it says what transformers' own class makes of it."""
-    changes = dict(next((changes for name, changes in CASES if name == kind and changes), {}))
+    changes = dict(next((changes for name, changes in FAMILY_CASES if name == kind and changes), {}))
     heads = {"hidden_size": 1280, "num_attention_heads": 160}  # which every family's default of key-value heads divides
-    full = transformers.AutoConfig.for_model(kind, **{**SIZES, **heads, **changes}).to_dict()
+    full = transformers.AutoConfig.for_model(kind, **{**FAMILY_SIZES, **heads, **changes}).to_dict()
     for dropped in full.keys() - _REQUIRED:
         config = {key: value for key, value in full.items() if key != dropped}
         given = {key: value for key, value in config.items() if key != "model_type"}
@@ -161,7 +108,7 @@ def test_a_missing_key_has_the_default_of_its_architecture(kind: str) -> None:
 def test_what_is_not_described_is_refused(kind: str) -> None:
     """A switch that changes the model and that no field holds."""
     with pytest.raises(UnsupportedModel, match="use_bidirectional_attention"):
-        DecoderConfig.from_dict({"model_type": kind, **SIZES, "use_bidirectional_attention": True})
+        DecoderConfig.from_dict({"model_type": kind, **FAMILY_SIZES, "use_bidirectional_attention": True})
 
 
 def test_traits_tell_what_plain_code_would_get_wrong() -> None:
@@ -200,4 +147,4 @@ def test_an_impossible_value_is_damage(changes: dict[str, Any], sentence: str) -
     from llmasos_hookspecs import CheckpointError
 
     with pytest.raises(CheckpointError, match=sentence):
-        DecoderConfig.from_dict({"model_type": "llama", **SIZES, **changes})
+        DecoderConfig.from_dict({"model_type": "llama", **FAMILY_SIZES, **changes})

@@ -9,6 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
+from llmasos_hookspecs import Component
+from llmasos_hookspecs.testing import QUANTIZED_CASES, TRAIT_CASES, LoaderConformance
+
 PLUGIN = """
 import attrs
 from llmasos_hookspecs import Component, hookimpl
@@ -32,6 +35,12 @@ def llmasos_load(checkpoint, options, context):
 
 {load}
 """
+
+
+@attrs.frozen
+class Options:
+    """Of a loader that is asked and never loaded."""
+
 
 RIGHT = "return ReferenceEngine(checkpoint, context.limits)"
 
@@ -452,3 +461,30 @@ def test_a_loader_may_round_within_its_dtype(run_conformance: Callable[..., Any]
     honest = run_conformance("LoaderConformance", plugin(load.format(dtype="int8")), 'cases = ("llama", "qwen2")')
     assert not honest.failed, honest.messages
     assert "test_prefill" in run_conformance("LoaderConformance", plugin(load.format(dtype="float32")), 'cases = ("llama",)').failed
+
+
+@pytest.mark.parametrize(
+    ("says", "traits"),
+    [
+        ({"architectures": ("llama", "olmo2")}, set()),
+        ({"architectures": ("llama", "olmo2"), "takes": lambda _: None}, {"olmo2"}),
+        (
+            {"architectures": ("*",), "takes": lambda checkpoint: "it has no gate" if "no gate" in checkpoint.decoder.traits else None},
+            {"cohere2", "gemma2", "olmo2"},
+        ),
+        ({"architectures": ("*",)}, set(TRAIT_CASES)),
+    ],
+    ids=["plain", "asked", "any but some", "any"],
+)
+def test_decoders_beyond_the_plain_form_are_for_loaders_that_say_they_take_them(says: dict[str, Any], traits: set[str]) -> None:
+    """A loader that says nothing of a config is held to the plain form of the architectures that it names."""
+
+    class Loader(LoaderConformance, standard=True):
+        @classmethod
+        def load_plugin(cls) -> Any:
+            return attrs.make_class("Plugin", ["component"])(Component(summary="A loader.", options=Options, **says))
+
+    covered = set(Loader.covered_cases())
+    assert covered & set(TRAIT_CASES) == traits
+    assert covered >= {"llama", *QUANTIZED_CASES}
+    assert ("mistral" in covered) == (says["architectures"] == ("*",))

@@ -12,6 +12,7 @@ from llmasos_hookspecs import AccelerationError, CheckpointError, QuantizedTenso
 from llmasos_hookspecs.testing import (
     CASES,
     QUANTIZED_CASES,
+    TRAIT_CASES,
     ReferenceDecoder,
     ReferenceEngine,
     SandboxContext,
@@ -25,7 +26,7 @@ from llmasos_hookspecs.testing.sandbox import equal_tensors
 TOKENS = [int(t) for t in np.random.default_rng(1).integers(0, 256, 80)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *TRAIT_CASES])
 def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     """On every case the reference and transformers' own model, loaded from the written folder, agree to rounding."""
     torch = pytest.importorskip("torch")
@@ -37,7 +38,7 @@ def test_logits_are_those_of_transformers(case: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ReferenceDecoder(checkpoint).logits(TOKENS), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *TRAIT_CASES])
 def test_a_cache_changes_nothing(case: str) -> None:
     """Tokens fed in pieces give what they give in one."""
     decoder = ReferenceDecoder(tiny_checkpoint(case))

@@ -51,6 +51,17 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "mistral-window": {"model_type": "mistral", "tie_word_embeddings": False, "sliding_window": 8},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "tie_word_embeddings": True, "head_dim": 16},
+    "cohere2": {"model_type": "cohere2", "sliding_window": 8, "sliding_window_pattern": 2, "logit_scale": 0.5},
+    "gemma2": {
+        "model_type": "gemma2",
+        "head_dim": 16,
+        "sliding_window": 8,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "olmo2-odd-heads": {"model_type": "olmo2", "tie_word_embeddings": False, "head_dim": 20},
+    "phi": {"model_type": "phi", "tie_word_embeddings": False},
     "qwen3-biases": {"model_type": "qwen3", "tie_word_embeddings": False, "head_dim": 32, "attention_bias": True},
 }
 

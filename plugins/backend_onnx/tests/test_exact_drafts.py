@@ -34,7 +34,7 @@ def step(engine: OnnxEngine, *rows: Row) -> list[np.ndarray]:
 
 
 @way
-@pytest.mark.parametrize("family", ["llama", "mistral-window", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "mistral-window", "qwen3", "cohere2", "gemma2", "olmo2-odd-heads", "phi"])
 def test_drafts_get_the_logits_of_tokens_one_by_one(checkpoints, start: Start, family: str, way: str) -> None:
     """And leave the same keys and values, in the company of others too."""
     engine = start(checkpoints[family], WAYS[way])
@@ -52,8 +52,9 @@ def test_drafts_get_the_logits_of_tokens_one_by_one(checkpoints, start: Start, f
 
 
 @way
-def test_a_prompt_gets_the_same_bits_in_any_chunks_and_company(checkpoints, start: Start, way: str) -> None:
-    engine = start(checkpoints["llama"], attrs.evolve(WAYS[way], prefill_chunk=64))
+@pytest.mark.parametrize("family", ["llama", "cohere2", "gemma2", "olmo2-odd-heads", "phi"])
+def test_a_prompt_gets_the_same_bits_in_any_chunks_and_company(checkpoints, start: Start, family: str, way: str) -> None:
+    engine = start(checkpoints[family], attrs.evolve(WAYS[way], prefill_chunk=64))
     slot = engine.open()
     expected = step(engine, Row(slot, TOKENS, 0, "all"))[0]
     for chunk in (7, 33, 64):  # 90 tokens: none leaves a chunk of one

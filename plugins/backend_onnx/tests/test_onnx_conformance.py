@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from llmasos_hookspecs.testing import LoaderConformance
+from llmasos_hookspecs.testing import TRAIT_CASES, LoaderConformance
 
 
 class TestConformance(LoaderConformance):
@@ -33,3 +33,18 @@ class TestInexactDrafts(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"exact_drafts": False}
     cases = ("llama", "llama-q4-minimums")
+
+
+class TestTraits(LoaderConformance):
+    """Decoders beyond the plain form on every path."""
+
+    module = "llmasos_backend_onnx"
+    cases = tuple(TRAIT_CASES)
+    path_cases = cases
+
+
+class TestTraitsInt8(LoaderConformance):
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"precision": "int8"}
+    cases = tuple(TRAIT_CASES)
+    path_cases = cases

@@ -5,7 +5,7 @@ Needs pytest: install ``llmasos-hookspecs[testing]``.
 
 from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
-from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, quantize, tiny_checkpoint
+from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.loader import LoaderConformance
 from llmasos_hookspecs.testing.observer import ObserverConformance
@@ -22,6 +22,7 @@ from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 __all__ = [
     "CASES",
     "QUANTIZED_CASES",
+    "TRAIT_CASES",
     "AcceleratorConformance",
     "ByteTokenizer",
     "KeyValues",

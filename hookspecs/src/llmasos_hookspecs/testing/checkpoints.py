@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every architecture of the Llama family, made with numpy from a seed."""
+"""Tiny random checkpoints, made with numpy from a seed: of the Llama family, and of architectures that have traits beyond it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LLAMA3: Final = {
     "original_max_position_embeddings": 32,
 }
 
-#: Case name -> what its ``config.json`` changes. Each switch of ``DecoderConfig`` is on in at least one case.
+#: Case name -> what its ``config.json`` changes: the plain Llama form with each of its switches on in at least one case.
 CASES: Final[Mapping[str, Mapping[str, Any]]] = {
     "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
     "llama-rope3-tied": {
@@ -68,6 +68,48 @@ CASES: Final[Mapping[str, Mapping[str, Any]]] = {
     "mistral": {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 12, "head_dim": 32},
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": False, "tie_word_embeddings": True},
     "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "head_dim": 32},
+}
+
+#: Case name -> what its ``config.json`` changes: decoders with traits beyond the plain form (``DecoderConfig.traits``).
+TRAIT_CASES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cohere2": {
+        "model_type": "cohere2",
+        "architectures": ["Cohere2ForCausalLM"],
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "layer_norm_eps": 1e-5,
+        "logit_scale": 0.5,
+        "tie_word_embeddings": True,
+    },
+    "gemma2": {
+        "model_type": "gemma2",
+        "architectures": ["Gemma2ForCausalLM"],
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 8.0,
+        "tie_word_embeddings": True,
+    },
+    "gpt_neox": {
+        "model_type": "gpt_neox",
+        "architectures": ["GPTNeoXForCausalLM"],
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25},
+        "attention_bias": True,
+        "use_parallel_residual": True,
+    },
+    "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "attention_bias": False},
+    "phi": {
+        "model_type": "phi",
+        "architectures": ["PhiForCausalLM"],
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        "num_key_value_heads": 4,
+    },
 }
 
 #: Case name -> how the weights of a llama are stored, as a GGUF file would hold them.
@@ -132,14 +174,15 @@ class TinyCheckpoint:
 
 
 def tiny_checkpoint(case: str = "llama", *, seed: int = 0, folder: Path | None = None, **config: Any) -> TinyCheckpoint:
-    """A random checkpoint of one of ``CASES`` or ``QUANTIZED_CASES``; equal for equal arguments.
+    """A random checkpoint of one of ``CASES``, ``TRAIT_CASES`` or ``QUANTIZED_CASES``; equal for equal arguments.
 
     ``config`` changes further keys of ``config.json``. With ``folder`` an unquantised one is written there as well.
     """
     quantized = case in QUANTIZED_CASES
-    if not quantized and case not in CASES:
-        raise ValueError(f"There is no case {case!r}; the cases are {', '.join((*CASES, *QUANTIZED_CASES))}.")
-    settings = {**_SHAPE, **CASES["llama" if quantized else case], **config}
+    plain = {**CASES, **TRAIT_CASES}
+    if not quantized and case not in plain:
+        raise ValueError(f"There is no case {case!r}; the cases are {', '.join((*plain, *QUANTIZED_CASES))}.")
+    settings = {**_SHAPE, **plain["llama" if quantized else case], **config}
     decoder = DecoderConfig.from_dict(settings)
     tensors: dict[str, Tensor] = dict(_random_weights(decoder, np.random.default_rng(seed)))
     if quantized:
@@ -148,38 +191,42 @@ def tiny_checkpoint(case: str = "llama", *, seed: int = 0, folder: Path | None =
     return checkpoint if folder is None else checkpoint.write(folder)
 
 
+_GAINS: Final = {"q": 1.4, "k": 1.4, "v": 1.0, "o": 1.0, "gate": 1.2, "up": 1.2, "down": 1.2}
+
+
 def _random_weights(decoder: DecoderConfig, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
     """Weights with the gains of a trained model: attention that picks, logits that spread, so that a mistake shows."""
-    hidden, inner, width = decoder.hidden_size, decoder.intermediate_size, decoder.num_heads * decoder.head_dim
     tensors: dict[str, npt.NDArray[np.float32]] = {}
+    shapes = decoder.tensor_shapes()
 
-    def linear(name: str, rows: int, columns: int, gain: float, bias: bool = False) -> None:
-        tensors[f"{name}.weight"] = (rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
-        if bias:
-            tensors[f"{name}.bias"] = (rng.standard_normal(rows) * 0.3).astype(np.float32)
+    def linear(module: str, gain: float) -> None:
+        # A module that several parts are rows of is made once, with the gain of the first.
+        if f"{module}.weight" in shapes and f"{module}.weight" not in tensors:
+            rows, columns = shapes[f"{module}.weight"]
+            tensors[f"{module}.weight"] = (rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
+        vector(f"{module}.bias", 0.0, 0.3)
 
-    def norm(name: str, size: int) -> None:
-        tensors[f"{name}.weight"] = (1 + 0.2 * rng.standard_normal(size)).astype(np.float32)
+    def norm(module: str) -> None:
+        vector(f"{module}.weight", 1 - decoder.norm_offset, 0.2)
+        vector(f"{module}.bias", 0.0, 0.2)
+
+    def vector(name: str, mean: float, spread: float) -> None:
+        if name in shapes and name not in tensors:
+            tensors[name] = (mean + spread * rng.standard_normal(shapes[name])).astype(np.float32)
 
     # A tied embedding is the head as well; 3 / sqrt(hidden) spreads the logits by 3 and the norms make up for its size.
-    linear("model.embed_tokens", decoder.vocab_size, hidden, 3.0)
+    linear(decoder.names.embedding, 3.0)
     for layer in range(decoder.num_layers):
-        at = f"model.layers.{layer}"
-        norm(f"{at}.input_layernorm", hidden)
-        linear(f"{at}.self_attn.q_proj", width, hidden, 1.4, decoder.attention_bias)
-        linear(f"{at}.self_attn.k_proj", decoder.kv_width, hidden, 1.4, decoder.attention_bias)
-        linear(f"{at}.self_attn.v_proj", decoder.kv_width, hidden, 1.0, decoder.attention_bias)
-        linear(f"{at}.self_attn.o_proj", hidden, width, 1.0, decoder.output_bias)
-        if decoder.qk_norm:
-            norm(f"{at}.self_attn.q_norm", decoder.head_dim)
-            norm(f"{at}.self_attn.k_norm", decoder.head_dim)
-        norm(f"{at}.post_attention_layernorm", hidden)
-        linear(f"{at}.mlp.gate_proj", inner, hidden, 1.2, decoder.mlp_bias)
-        linear(f"{at}.mlp.up_proj", inner, hidden, 1.2, decoder.mlp_bias)
-        linear(f"{at}.mlp.down_proj", hidden, inner, 1.2, decoder.mlp_bias)
-    norm("model.norm", hidden)
-    if not decoder.tie_embeddings:
-        linear("lm_head", decoder.vocab_size, hidden, 3.0)
+        parts, norms = decoder.linears(layer), decoder.norms(layer)
+        for place in ("attention_norm", "q", "k", "v", "o", "q_norm", "k_norm", "attention_out_norm", "mlp_norm", "gate", "up", "down"):
+            if place in norms:
+                norm(norms[place])
+            elif place in parts:
+                linear(parts[place].module, _GAINS[place])
+        if "mlp_out_norm" in norms:
+            norm(norms["mlp_out_norm"])
+    norm(decoder.names.final_norm)
+    linear(decoder.names.head, 3.0)
     return tensors
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.engine import Engine, Row
 from llmasos_hookspecs.errors import CapacityExceeded, CheckpointError, ResourceError, UnsupportedModel
-from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.drawing import acceptable_tokens, drawn_token, example_draws
 from llmasos_hookspecs.testing.engine_under_test import EngineUnderTest
 from llmasos_hookspecs.testing.plugin import PluginConformance
@@ -41,7 +42,7 @@ class LoaderConformance(PluginConformance, standard=True):
             module = "llmasos_backend_mine"
 
     Attributes:
-        cases: names of ``CASES`` and ``QUANTIZED_CASES`` to load; None: all that the component's formats and architectures cover.
+        cases: names of ``CASES``, ``TRAIT_CASES`` and ``QUANTIZED_CASES`` to load; None: all that the component says it takes.
         path_cases: of these, the ones that go through every path (batches, truncate, fork, capacity).
         tolerance: largest relative error against the reference; None: what the engine's dtype allows.
         consistency: largest relative error between two ways through the engine; None: what the engine's dtype allows.
@@ -68,9 +69,8 @@ class LoaderConformance(PluginConformance, standard=True):
         if cls.cases is not None:
             return list(cls.cases)
         component = cls.load_plugin().component
-        takes = component.architectures
-        plain = [case for case, config in CASES.items() if "*" in takes or config["model_type"] in takes]
-        llama = "*" in takes or "llama" in takes
+        plain = [case for case in (*CASES, *TRAIT_CASES) if _takes(component, tiny_checkpoint(case))]
+        llama = not {"*", "llama"}.isdisjoint(component.architectures)
         return (plain if "huggingface" in component.formats else []) + (
             list(QUANTIZED_CASES) if "gguf" in component.formats and llama else []
         )
@@ -469,6 +469,18 @@ class LoaderConformance(PluginConformance, standard=True):
         with pytest.raises(CheckpointError) as caught:
             self.load(sandbox, broken, tmp_path)
         assert "k_proj" in str(caught.value), f"The error does not name the tensor {name}: {caught.value}"
+
+
+def _takes(component: Component, checkpoint: TinyCheckpoint) -> bool:
+    """Whether a loader says that it takes a checkpoint; one that says nothing takes the plain form of the architectures that it names."""
+    if "*" not in component.architectures and checkpoint.config["model_type"] not in component.architectures:
+        return False
+    if component.takes is None:
+        return "*" in component.architectures or not checkpoint.decoder.traits
+    try:
+        return component.takes(checkpoint) is None
+    except UnsupportedModel:
+        return False
 
 
 def _resident_bytes() -> int:

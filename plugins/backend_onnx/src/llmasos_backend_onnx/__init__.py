@@ -1,4 +1,4 @@
-"""LLMasOS loader ``onnx``: any Llama-family checkpoint as an ONNX decoder, and exported decoders, run by ONNX Runtime."""
+"""LLMasOS loader ``onnx``: a checkpoint as an ONNX decoder, and exported decoders, run by ONNX Runtime."""
 
 from llmasos_backend_onnx.hooks import llmasos_component, llmasos_load, llmasos_predict
 from llmasos_backend_onnx.options import Options

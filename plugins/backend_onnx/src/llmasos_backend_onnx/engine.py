@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from llmasos_backend_onnx import forks
+from llmasos_backend_onnx.histories import Histories
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
@@ -28,15 +29,28 @@ class OnnxEngine:
     A token that follows a prompt gets the same logits, to the bit, alone and in company. With the feature ``drafts`` it gets them one
     at a time or several (``Row.generated``) too, and a prompt gets the same in chunks of whatever size; it gets those of the tokens that
     follow one where one session computes both, which is wherever quantised weights do not take a prompt's activations in more bits.
+
+    Args:
+        histories: where keys depend on how long their sequence has become; they are computed again where that changes them.
     """
 
-    def __init__(self, info: EngineInfo, session: DecoderSession, cache: KVCache, *, prefill_chunk: int, kv_tokens: int | None) -> None:
+    def __init__(
+        self,
+        info: EngineInfo,
+        session: DecoderSession,
+        cache: KVCache,
+        *,
+        prefill_chunk: int,
+        kv_tokens: int | None,
+        histories: Histories | None = None,
+    ) -> None:
         self._info = info
         self._session: DecoderSession | None = session
         self._cache = cache
         self._slots = SlotTable(cache, info.weight_bytes)
         self._chunk = prefill_chunk
         self._kv_tokens = kv_tokens
+        self._histories = histories
 
     @property
     def info(self) -> EngineInfo:
@@ -44,7 +58,10 @@ class OnnxEngine:
 
     def open(self) -> int:
         self._running()
-        return self._slots.open()
+        slot = self._slots.open()
+        if self._histories is not None:
+            self._histories.open(slot)
+        return slot
 
     def step(self, rows: Sequence[Row]) -> list[Floats]:
         session = self._running()
@@ -58,21 +75,30 @@ class OnnxEngine:
         # Only now: after an error every slot still has the length from before the step.
         for row in rows:
             self._slots.set_length(row.slot, row.position + len(row.tokens))
+            if self._histories is not None:
+                self._histories.set(row.slot, row.position, row.tokens)
         return results
 
     def truncate(self, slot: int, length: int) -> None:
         self._running()
         check_length(slot, self._slots.length(slot), length)
         self._slots.set_length(slot, length)
+        if self._histories is not None:
+            self._histories.set(slot, length, ())
 
     def fork(self, slot: int) -> int:
         self._running()
         check_room(self._kv_tokens, self._slots.tokens, self._slots.length(slot))
-        return self._slots.fork(slot)
+        copy = self._slots.fork(slot)
+        if self._histories is not None:
+            self._histories.fork(slot, copy)
+        return copy
 
     def close(self, slot: int) -> None:
         if self._session is not None:
             self._slots.close(slot)
+            if self._histories is not None:
+                self._histories.close(slot)
 
     def shutdown(self) -> None:
         if self._session is not None:
@@ -93,10 +119,7 @@ class OnnxEngine:
         while begun:
             parts: dict[int, Part] = {}
             for index, start in begun.items():
-                row, end = rows[index], min(start + self._chunk, len(tokens[index]))
-                wanted = max(0, min(end - start, asked(row) - len(tokens[index]) + end))
-                place = self._slots.row(row.slot)
-                parts[index] = Part(row=place, tokens=tokens[index][start:end], length=row.position + start, wanted=wanted)
+                parts[index] = self._part(rows[index], tokens[index], start)
             index_of = {part.row: index for index, part in parts.items()}
             for run in runs(list(parts.values()), tokens=self._chunk, places=_FILL * self._chunk):
                 logits, at = compute(run), 0
@@ -104,9 +127,28 @@ class OnnxEngine:
                     if part.wanted:
                         index = index_of[part.row]
                         found = logits[at : at + part.wanted]
-                        results[index] = np.concatenate((results[index], found)) if len(tokens[index]) > self._chunk else found
+                        results[index] = np.concatenate((results[index], found)) if len(part.tokens) < len(tokens[index]) else found
                         at += part.wanted
-            begun = {index: start + self._chunk for index, start in begun.items() if start + self._chunk < len(tokens[index])}
+            ends = {index: start + len(parts[index].tokens) for index, start in begun.items()}
+            begun = {index: end for index, end in ends.items() if end < len(tokens[index])}
+
+    def _part(self, row: Row, tokens: Integers, start: int) -> Part:
+        """The next tokens of a row from ``start`` on; what they follow is computed again where its keys are of another phase."""
+        end, phase, place = min(start + self._chunk, len(tokens)), 0, self._slots.row(row.slot)
+        if self._histories is not None:
+            position = row.position
+            end, phase = self._histories.piece(position + start, position + end, row)
+            end -= position
+            self._recompute(self._histories, row.slot, phase, tokens[:start])
+        wanted = max(0, min(end - start, asked(row) - len(tokens) + end))
+        return Part(row=place, tokens=tokens[start:end], length=row.position + start, wanted=wanted, phase=phase)
+
+    def _recompute(self, histories: Histories, slot: int, phase: int, so_far: Integers) -> None:
+        outdated = histories.outdated(slot, phase, so_far)
+        for start in range(0, len(outdated), self._chunk):
+            part = Part(row=self._slots.row(slot), tokens=outdated[start : start + self._chunk], length=start, wanted=0, phase=phase)
+            self._running().prefill([part])
+        histories.computed(slot, phase)
 
     def _running(self) -> DecoderSession:
         if self._session is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmasos_backend_onnx.options import Options
-from llmasos_hookspecs import Component, hookimpl
+from llmasos_backend_onnx.traits import takes
+from llmasos_hookspecs import DECODER_FAMILIES, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="ONNX Runtime: builds an ONNX decoder from any Llama-family checkpoint, the fastest on CPUs; runs exported ones.",
+        summary="ONNX Runtime: builds a decoder from a checkpoint, the fastest on CPUs; runs exported ones.",
         options=Options,
         frameworks={"onnxruntime": "onnxruntime", "onnx": "onnx"},
         examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run 'Hello' --model smollm2 --set loader.use=onnx"),
         formats=("huggingface", "gguf", "onnx", "onnx_genai"),
-        architectures=("llama", "mistral", "qwen2", "qwen3"),
+        architectures=tuple(DECODER_FAMILIES),
+        takes=takes,
         preference=100,
     )
 

@@ -64,14 +64,15 @@ def round_rows(weights: Floats, *, bits: int) -> RowMatrix:
     return RowMatrix(high=high.astype(np.int8), low=low, scales=scales)
 
 
-def bound_of_norm(gamma: Floats) -> float | None:
-    """What no element of an RMS norm with these weights passes; None where that is too far from what they usually reach.
+def bound_of_norm(gamma: Floats, beta: Floats | None = None) -> float | None:
+    """What no element of a norm with these weights and biases passes; None where that is too far from what they usually reach.
 
-    The norm of n elements keeps each below the root of n, and of activations without outliers the largest is about 4: a bound over
-    ``_SLACK`` times as high would leave too few codes for them.
+    The norm of n elements keeps each below the root of n, with the mean taken off or not, and of activations without outliers the
+    largest is about 4: a bound over ``_SLACK`` times as high would leave too few codes for them.
     """
-    bound = float(np.sqrt(gamma.size) * np.abs(gamma).max())
-    usual = 4 * float(np.sqrt(np.mean(np.square(gamma, dtype=np.float64))))
+    shift = np.zeros_like(gamma) if beta is None else beta
+    bound = float((np.sqrt(gamma.size) * np.abs(gamma) + np.abs(shift)).max())
+    usual = float(np.sqrt(np.mean(np.square(4 * gamma, dtype=np.float64) + np.square(shift, dtype=np.float64))))
     return bound if 0 < bound <= _SLACK * usual else None
 
 

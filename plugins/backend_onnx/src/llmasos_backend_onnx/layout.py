@@ -21,12 +21,14 @@ class Part:
         tokens: int64 [n], at least one.
         length: tokens it holds before.
         wanted: of the last so many tokens the logits are asked for.
+        phase: of its sequence: which rotary tables it needs (``rope``).
     """
 
     row: int
     tokens: Integers
     length: int
     wanted: int
+    phase: int = 0
 
 
 @attrs.frozen(eq=False)
@@ -85,14 +87,15 @@ def _made_even(array: Integers, even: bool) -> Integers:
 
 
 def runs(parts: Sequence[Part], *, tokens: int, places: int) -> list[list[Part]]:
-    """Parts that are computed together, in the order of their rows: a run has at most so many tokens, and so many places with the
-    filler, or a single part."""
+    """Parts that are computed together, in the order of their rows: a run has parts of one phase, at most so many tokens, and so many
+    places with the filler, or a single part."""
     found: list[list[Part]] = []
     count = longest = 0
-    for part in sorted(parts, key=lambda part: part.row):
+    for part in sorted(parts, key=lambda part: (part.phase, part.row)):
         count += len(part.tokens)
         longest = max(longest, len(part.tokens))
-        if found and count <= tokens and longest * (part.row - found[-1][0].row + 1) <= places:
+        begun = found[-1][0] if found else None
+        if begun and begun.phase == part.phase and count <= tokens and longest * (part.row - begun.row + 1) <= places:
             found[-1].append(part)
         else:
             found.append([part])

@@ -12,12 +12,15 @@ from llmasos_backend_onnx.cpu import check_byte_products, prefill_activations
 from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
 from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
+from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
+from llmasos_backend_onnx.histories import Histories
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
-from llmasos_backend_onnx.rope import rotary_tables
+from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.session import DecoderSession, open_session
-from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, check_tensors, require_plain, unread_note
+from llmasos_backend_onnx.traits import refusal
+from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, UnsupportedModel, check_tensors, unread_note
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
 _GRAPH_VERSION: Final = 6
@@ -47,19 +50,29 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     """Build the decoder's graph, or find it in the cache, and start ONNX Runtime on it.
 
     Raises:
-        UnsupportedModel: the checkpoint is no Llama-family decoder.
+        UnsupportedModel: the checkpoint is no decoder that ``DecoderConfig`` describes, or has what ``traits`` refuses.
         CheckpointError: a tensor is missing or damaged.
         ConfigError: the options ask for what this CPU does not compute exactly.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
-    config, limits = require_plain(checkpoint, "The loader onnx"), context.limits
+    config, limits = checkpoint.decoder, context.limits
+    if reason := refusal(config):
+        raise UnsupportedModel(
+            f"The loader onnx does not compute {checkpoint.path} ({config.model_type}): {reason}; use llmasos-backend-torch."
+        )
     check_tensors(checkpoint)
     if options.precision == "int8_channel":
         check_byte_products("precision", "int8_channel")
     activations = prefill_activations(options, config, limits)
     integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
+    width = head_width(config)
     key = cache_key(
-        digest=checkpoint.digest, decoder=attrs.asdict(config), precision=options.precision, integer=integer, version=_GRAPH_VERSION
+        digest=checkpoint.digest,
+        decoder=attrs.asdict(config),
+        precision=options.precision,
+        integer=integer,
+        version=_GRAPH_VERSION,
+        **({} if width == config.head_dim else {"head_width": width}),  # of others there are older folders that are right
     )
 
     def write(folder: Path) -> dict[str, Any]:
@@ -69,7 +82,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     folder, built = obtain(context.cache, key, write)
     for note in built["notes"]:
         context.note(note)
-    kv_bytes = 2 * config.num_layers * config.kv_width * 4
+    kv_bytes = kv_bytes_per_token(config)
     graphs: dict[str, int] = built["graphs"]
     for_prompts = {"int16": INTEGER_MODEL, "fp32": FLOAT_MODEL}.get(activations, MODEL)
     if for_prompts not in graphs:
@@ -84,9 +97,13 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     }
     # Behind the longest sequence there must be room for the filler of a run.
     places = length + options.prefill_chunk + 1
-    cache = KVCache(
-        layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=config.head_dim
-    )
+    cache = KVCache(layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=width)
+    ropes = Ropes.of(config, length)
+    tables = [ropes.tables(places, phase) for phase in range(len(ropes.switches) + 1)]
+    switches = [
+        f"A sequence that grows past {switch:,} tokens has all of them computed again once, since its rotations change there."
+        for switch in ropes.switches
+    ]
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
@@ -95,8 +112,8 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         kv_bytes_per_token=kv_bytes,
         dtype=built["dtype"],
         features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
-        notes=(*built["notes"], *unread_note(checkpoint)),
+        notes=(*built["notes"], *switches, *unread_note(checkpoint)),
     )
-    tables = rotary_tables(config, places)
     decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)
-    return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room)
+    histories = Histories(ropes) if ropes.switches else None
+    return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories)

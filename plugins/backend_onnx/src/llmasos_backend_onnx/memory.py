@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from llmasos_backend_onnx.cpu import PRODUCT_BYTES, prefill_activations
+from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
 from llmasos_backend_onnx.integer import RowMatrix
 from llmasos_backend_onnx.linear import choose
 from llmasos_backend_onnx.options import Options, Precision
@@ -21,47 +22,53 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
     """What ``build`` makes of the checkpoint, taking every layer for one like the first; None for exports, which stay as they are."""
     if checkpoint.format not in NEUTRAL_FORMATS:
         return None
-    config, precision = checkpoint.decoder, options.precision
-    norms = 0
+    config, precision, names = checkpoint.decoder, options.precision, checkpoint.decoder.names
+    vectors = sum(4 * shape[0] for shape in config.tensor_shapes().values() if len(shape) == 1)
     matrices = _Matrices()
-    for name, shape in config.tensor_shapes().items():
-        if len(shape) == 1:
-            norms += 4 * shape[0]
-        elif name.startswith("model.layers.0."):
-            matrices.add(checkpoint.tensor(name), precision, config.num_layers)
-    table = checkpoint.tensor("model.embed_tokens.weight")
+    for place, part in config.linears(0).items():
+        rows = part.shape[0] // config.head_dim * head_width(config) if place in ("q", "k", "v") else part.shape[0]
+        matrices.add(checkpoint.tensor(f"{part.module}.weight"), rows, precision, config.num_layers)
+    table = checkpoint.tensor(f"{names.embedding}.weight")
     # As the graph is built: a head keeps 8 bits where 4 are asked for, and a tied one shares the codes of an embedding that has some.
-    head = table if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
-    matrices.add(head, "int8" if precision == "int4" else precision)
+    head = table if config.tie_embeddings else checkpoint.tensor(f"{names.head}.weight")
+    matrices.add(head, config.vocab_size, "int8" if precision == "int4" else precision)
     embedded, shared = _embedding(table, precision)
     apart = 0 if shared and config.tie_embeddings and precision in ("auto", "int8") else embedded
-    weights = norms + apart + matrices.bytes
+    weights = vectors + apart + matrices.bytes
     activations = prefill_activations(options, config, limits)
     if activations == "fp32" and matrices.four_bit:
         weights *= 2
     elif activations == "int16" and matrices.products:
-        weights += norms + embedded + matrices.floats + matrices.products
-    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * config.num_layers * config.kv_width * 4)
+        weights += vectors + embedded + matrices.floats + matrices.products
+    return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=kv_bytes_per_token(config))
 
 
 @attrs.define
 class _Matrices:
-    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes."""
+    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes.
+
+    ``summed``: columns and blocks of inputs whose blocks are summed up by a matrix of their own, one for all layers.
+    """
 
     bytes: int = 0
     floats: int = 0
     products: int = 0
     four_bit: bool = False
+    summed: set[tuple[int, int]] = attrs.field(factory=set)
 
-    def add(self, tensor: Tensor, precision: Precision, times: int = 1) -> None:
+    def add(self, tensor: Tensor, rows: int, precision: Precision, times: int = 1) -> None:
+        """Count ``times`` layers of so many rows like those of ``tensor``."""
         part = _first_rows(tensor)
         weights = choose([part], precision)
         assert weights is not None
-        rows, columns = tensor.shape
+        columns = tensor.shape[1]
         if isinstance(weights, BlockMatrix):
             self.bytes += times * (_bytes(weights) * rows // part.shape[0])
             self.products += times * rows * (PRODUCT_BYTES * columns + 4)
             self.four_bit |= weights.bits == 4
+            if weights.sums and (columns, weights.block) not in self.summed:
+                self.summed.add((columns, weights.block))
+                self.bytes += 4 * columns * weights.sums
         elif isinstance(weights, RowMatrix):
             self.bytes += times * rows * (columns + 4)
         else:

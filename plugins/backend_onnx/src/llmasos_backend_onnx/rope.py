@@ -1,42 +1,62 @@
-"""Tables of rotary position embeddings.
+"""The rotary tables that the graph's layers read.
 
-Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", arXiv:2104.09864; frequency scaling as the Llama
-3.1 model card describes it.
+Where a rope has a ``switch``, a sequence has other frequencies once it has grown past it. Between two switches it is in a *phase*:
+phase 0 up to the first, and so on; a model without any has phase 0 alone.
 """
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
+from collections.abc import Mapping
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import DecoderConfig, RopeScaling
+from llmasos_backend_onnx.heads import head_width
+from llmasos_hookspecs import DecoderConfig, Rope
 
 Floats = npt.NDArray[np.float32]
 
 
-def inverse_frequencies(config: DecoderConfig) -> Floats:
-    """Radians a position turns each pair of head dimensions: float32 [head_dim / 2]."""
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = (1.0 / np.power(config.rope_theta, exponents.astype(np.float64))).astype(np.float32)
-    if config.rope_scaling is None:
-        return frequencies
-    return _scaled(frequencies, config.rope_scaling)
+@attrs.frozen
+class Ropes:
+    """The different ropes of a decoder's layers.
 
+    Attributes:
+        ropes: each once, in the order of the layers.
+        width: elements of a head in the graph.
+        switches: lengths up to which a phase holds, ascending.
+    """
 
-def rotary_tables(config: DecoderConfig, length: int) -> tuple[Floats, Floats]:
-    """Cosines and sines of the angles of positions 0 .. length - 1: float32 [length, head_dim / 2] each."""
-    # The angle is rounded to float32 before its cosine is taken, as the reference implementations do: at position 8,000 a more
-    # exact angle would differ from theirs by up to 5e-4.
-    angles = np.arange(length, dtype=np.float32)[:, None] * inverse_frequencies(config)[None, :]
-    return np.cos(angles), np.sin(angles)
+    ropes: tuple[Rope, ...]
+    width: int
+    switches: tuple[int, ...]
 
+    @classmethod
+    def of(cls, config: DecoderConfig, context_length: int | None = None) -> Ropes:
+        """Those of a decoder whose sequences have so many tokens at most; None: as many as the model allows."""
+        longest = config.context_length if context_length is None else context_length
+        layers = [config.layer(index) for index in range(config.num_layers)]
+        ropes = tuple(dict.fromkeys(layer.rope for layer in layers if layer.rope is not None))
+        switches = {rope.switch for rope in ropes if rope.switch is not None and rope.switch < longest}
+        return cls(ropes=ropes, width=head_width(config), switches=tuple(sorted(switches)))
 
-def _scaled(frequencies: Floats, scaling: RopeScaling) -> Floats:
-    if scaling.kind == "linear":
-        return (frequencies / np.float32(scaling.factor)).astype(np.float32)
-    wavelengths = 2 * math.pi / frequencies.astype(np.float64)
-    turns = scaling.original_max_position / wavelengths
-    blend = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0, 1.0)
-    return ((1 - blend) * frequencies / scaling.factor + blend * frequencies).astype(np.float32)
+    def inputs(self, rope: Rope) -> tuple[str, str]:
+        """Names of the graph's inputs that hold a rope's cosines and sines."""
+        number = self.ropes.index(rope)
+        return ("cos", "sin") if number == 0 else (f"cos.{number}", f"sin.{number}")
+
+    def phase(self, length: int) -> int:
+        """The phase of a sequence of ``length`` tokens."""
+        return bisect_left(self.switches, length)
+
+    def tables(self, places: int, phase: int) -> Mapping[str, Floats]:
+        """What the inputs hold in a phase: float32 [places, width / 2]."""
+        length = self.switches[phase - 1] + 1 if phase else 1
+        found: dict[str, Floats] = {}
+        for rope in self.ropes:
+            still = self.width // 2 - rope.dim // 2  # pairs that are turned by 0
+            for name, table, filler in zip(self.inputs(rope), rope.tables(places, length), (1, 0), strict=True):
+                found[name] = np.pad(table, ((0, 0), (0, still)), constant_values=filler) if still else table
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,7 +77,7 @@ class DecoderSession:
     Args:
         decode: a session of the graph, for tokens that follow one another in a text.
         prefill: for prompts; may be the same.
-        tables: cosines and sines, float32 [places, head_dim / 2].
+        tables: for each phase of a sequence, the inputs that hold cosines and sines and their contents, float32 [places, H / 2].
         exact: give a token the same bits in whatever company it is computed.
     """
 
@@ -86,7 +86,7 @@ class DecoderSession:
         decode: ort.InferenceSession,
         prefill: ort.InferenceSession,
         cache: KVCache,
-        tables: tuple[Floats, Floats],
+        tables: Sequence[Mapping[str, Floats]],
         vocab_size: int,
         *,
         exact: bool,
@@ -98,7 +98,7 @@ class DecoderSession:
         self._exact = exact
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
-        self._bindings: OrderedDict[tuple[int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
+        self._bindings: OrderedDict[tuple[int, int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
         self._logits: Floats = np.empty((0, vocab_size), dtype=np.float32)
         self._written = 0
 
@@ -107,15 +107,16 @@ class DecoderSession:
         self._written = 0
 
     def decode(self, parts: Sequence[Part]) -> Floats:
-        """Compute parts, which are in the order of their rows: if exact, each token gets the bits that it would get alone.
+        """Compute parts of one phase, which are in the order of their rows: if exact, each token gets the bits that it would get alone.
 
         Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next ``begin_step``.
         """
         shape = _shape(parts)
-        key = (parts[0].row, shape)
+        first = parts[0]
+        key = (first.row, first.phase, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(self._decoding, parts[0].row, Layout.of(shape, even_places=self._exact, even_tokens=False))
+            binding = self._bind(self._decoding, first, Layout.of(shape, even_places=self._exact, even_tokens=False))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
@@ -127,7 +128,7 @@ class DecoderSession:
     def prefill(self, parts: Sequence[Part]) -> Floats:
         """The same for tokens of prompts. They get the bits of ``decode`` where it is exact and one session does both."""
         layout = Layout.of(_shape(parts), even_places=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
-        binding = self._bind(self._prefilling, parts[0].row, layout)
+        binding = self._bind(self._prefilling, parts[0], layout)
         binding.write_to(self._new_space(len(layout.wanted)))
         return self._run(binding, parts)
 
@@ -149,7 +150,7 @@ class DecoderSession:
         except MemoryError as error:
             raise CapacityExceeded(f"No memory for the logits of {count} tokens; ask for fewer in a step.") from error
 
-    def _bind(self, session: ort.InferenceSession, row: int, layout: Layout) -> _Binding:
+    def _bind(self, session: ort.InferenceSession, first: Part, layout: Layout) -> _Binding:
         io = session.io_binding()
         binding = _Binding(
             session=session,
@@ -159,7 +160,6 @@ class DecoderSession:
             seqlens=np.zeros(layout.rows, dtype=np.int32),
             total=np.zeros((), dtype=np.int32),
         )
-        cos, sin = self._tables
         for name, array in (
             ("input_ids", binding.tokens),
             ("batch", layout.batch),
@@ -168,12 +168,11 @@ class DecoderSession:
             ("seqlens", binding.seqlens),
             ("total_length", binding.total),
             ("wanted", layout.wanted),
-            ("cos", cos),
-            ("sin", sin),
+            *self._tables[first.phase].items(),
         ):
             io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         shape = (layout.rows, *self._cache.shape)
-        for name, pointer in zip(self._past, self._cache.pointers(row), strict=True):
+        for name, pointer in zip(self._past, self._cache.pointers(first.row), strict=True):
             io.bind_input(name, "cpu", 0, np.float32, shape, pointer)
             io.bind_output(name.replace("past", "present", 1), "cpu", 0, np.float32, shape, pointer)
         return binding

@@ -1,0 +1,137 @@
+"""The linear layers of a decoder, from its stored tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import numpy as np
+
+from llmasos_backend_onnx.graph import GraphWriter
+from llmasos_backend_onnx.heads import Indices, chosen_rows
+from llmasos_backend_onnx.integer import RowMatrix
+from llmasos_backend_onnx.linear import Floats, Weights, choose, emit, loses
+from llmasos_backend_onnx.options import Precision
+from llmasos_backend_onnx.packing import BlockMatrix
+from llmasos_hookspecs import Checkpoint, Part, QuantizedTensor, Tensor, as_float32
+
+
+@attrs.frozen(eq=False)
+class Projection:
+    """A part, and which of its rows the graph has, in order; ``rows`` None: all of them as they are."""
+
+    part: Part
+    rows: Indices | None = None
+
+    @property
+    def width(self) -> int:
+        """Rows in the graph: the last dimension of what it gives."""
+        return self.part.shape[0] if self.rows is None else len(self.rows)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Its rows of the stored tensor, a matrix or a bias."""
+        stored = self.part.row_indices()
+        whole = tensor if stored is None else chosen_rows(tensor, np.array(stored, dtype=np.int64))
+        return chosen_rows(whole, self.rows)
+
+
+class Projections:
+    """Emits linear layers, those that have the same input as one wherever their weights have a form in common.
+
+    Args:
+        bounds: of values in the graph, what none of their elements passes.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        writer: GraphWriter,
+        precision: Precision,
+        bounds: Mapping[str, float | None],
+        *,
+        integer: bool,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.writer = writer
+        self.precision = precision
+        self.bounds = bounds
+        self.integer = integer
+        self.rounded = 0
+        self.dequantized = 0
+        self.bits: list[int] = []
+        self._last: tuple[str, Tensor] | None = None
+
+    def one(self, name: str, part: Part, value: str) -> str:
+        """The output of one layer."""
+        return self.joined(name, [Projection(part)], value)[0]
+
+    def split(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
+        """The outputs of several layers of one input, each by itself."""
+        outputs = self.joined(name, projections, value)
+        if len(outputs) == len(projections):
+            return outputs
+        widths = [projection.width for projection in projections]
+        sizes = self.writer.constant(f"sizes{'_'.join(map(str, widths))}", np.array(widths, dtype=np.int64))
+        names = [f"{name}.part{index}" for index in range(len(widths))]
+        self.writer.node("Split", [outputs[0], sizes], names, axis=-1)
+        return names
+
+    def joined(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
+        """One output for all layers side by side where their weights have a form in common, else one for each."""
+        tensors = [projection.of(self._tensor(f"{projection.part.module}.weight")) for projection in projections]
+        weights = choose(tensors, self.precision)
+        if weights is not None:
+            self._count(tensors, weights, self.precision)
+            biases = None
+            if projections[0].part.bias:
+                stored = [projection.of(self.checkpoint.tensor(f"{projection.part.module}.bias")) for projection in projections]
+                biases = np.concatenate([as_float32(bias) for bias in stored])
+            return [self._emit(name, weights, value, biases)]
+        return [
+            output
+            for projection in projections
+            for output in self.joined(f"{name}.{projection.part.module.rpartition('.')[2]}", [projection], value)
+        ]
+
+    def head(self, module: str, bias: str | None, value: str) -> str:
+        """The output layer. It decides between tokens: where the user asks for 4 bits it keeps 8."""
+        tensor = self._tensor(f"{module}.weight")
+        precision = "int8" if self.precision == "int4" else self.precision
+        weights = choose([tensor], precision)
+        assert weights is not None
+        self._count([tensor], weights, precision)
+        return self._emit("head", weights, value, None if bias is None else as_float32(self.checkpoint.tensor(bias)))
+
+    def dtype(self) -> str:
+        """What most linear layers are computed from."""
+        bits = max(set(self.bits), key=self.bits.count)
+        return {32: "float32", 8: "int8", 4: "int4"}[bits]
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the weights."""
+        notes = []
+        if self.rounded:
+            what = "to 8 bits with one scale a row" if self.precision == "int8_channel" else "to fewer bits than they are stored in"
+            notes.append(f"precision = {self.precision!r} rounded {self.rounded} weight matrices {what}.")
+        if self.dequantized:
+            notes.append(
+                f"{self.dequantized} quantised weight matrices are computed in float32, since ONNX Runtime has no blocks for their groups."
+            )
+        return tuple(notes)
+
+    def _emit(self, name: str, weights: Weights, value: str, bias: Floats | None) -> str:
+        return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=self.bounds.get(value))
+
+    def _tensor(self, name: str) -> Tensor:
+        """A stored tensor; the last one is kept, since several layers may be rows of it."""
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self.checkpoint.tensor(name))
+        return self._last[1]
+
+    def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
+        """Keep account of what became of stored tensors."""
+        self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 8 if isinstance(weights, RowMatrix) else 32)
+        if isinstance(weights, BlockMatrix | RowMatrix):
+            self.rounded += sum(loses(tensor, precision) for tensor in tensors)
+        elif precision != "fp32":
+            self.dequantized += sum(isinstance(tensor, QuantizedTensor) for tensor in tensors)

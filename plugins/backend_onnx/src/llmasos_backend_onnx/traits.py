@@ -1,0 +1,60 @@
+"""Which decoders this plugin builds a graph for, told from their config alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint, DecoderConfig
+
+#: What the graph computes beyond the plain Llama form; see ``DecoderConfig.traits``.
+TRAITS: Final = frozenset(
+    {
+        "layer types",
+        "partial rotary",
+        "interleaved rotary",
+        "yarn rope",
+        "longrope",
+        "layer norm",
+        "norm offset",
+        "norms without weight",
+        "gelu activation",
+        "gelu_tanh activation",
+        "relu activation",
+        "relu2 activation",
+        "no gate",
+        "post block",
+        "sandwich block",
+        "parallel block",
+        "wide qk norm",
+        "head bias",
+        "embedding scale",
+        "residual scale",
+        "attention scale",
+        "attention softcap",
+        "logit scale",
+        "logit softcap",
+        "fused tensors",
+        "other names",
+    }
+)
+
+
+def takes(checkpoint: Checkpoint) -> str | None:
+    """Why this loader does not take a checkpoint, as the end of a sentence ("it has ..."); None where it does.
+
+    Raises:
+        UnsupportedModel: the checkpoint is of an architecture that ``DecoderConfig`` does not describe.
+        CheckpointError: a size is missing or impossible.
+    """
+    return refusal(checkpoint.decoder) if checkpoint.format in NEUTRAL_FORMATS else None  # an export brings its graph
+
+
+def refusal(config: DecoderConfig) -> str | None:
+    """Why there is no graph for a decoder, as the end of a sentence; None where there is one."""
+    # To the attention operator 0 means that there is no scale, and no cap.
+    if config.score_scale == 0.0 or config.attention_softcap == 0.0:
+        return "it has an attention scale or softcap of 0"
+    return beyond(config, TRAITS)
