@@ -154,15 +154,15 @@ WRONG = {
     ),
     "has numbers for the first hundred positions only": Wrong(
         decoder("""
-            def _rotate(self, x, positions):
-                return np.where(positions[:, None, None] < 100, super()._rotate(x, positions), np.nan)
+            def _rotate(self, x, rope, positions, length):
+                return np.where(positions[:, None] < 100, super()._rotate(x, rope, positions, length), np.nan)
         """),
         ("test_the_whole_context",),
     ),
     "turns positions past the first hundred too little": Wrong(
         decoder("""
-            def _rotate(self, x, positions):
-                return super()._rotate(x, np.minimum(positions, 100))
+            def _rotate(self, x, rope, positions, length):
+                return super()._rotate(x, rope, np.minimum(positions, 100), length)
         """),
         ("test_the_whole_context",),
     ),
