@@ -111,6 +111,14 @@ def test_what_is_not_described_is_refused(kind: str) -> None:
         DecoderConfig.from_dict({"model_type": kind, **FAMILY_SIZES, "use_bidirectional_attention": True})
 
 
+# Helium's output projection fits heads alone that share the hidden size.
+@pytest.mark.parametrize("kind", sorted(set(DECODER_FAMILIES) - {"helium"}))
+def test_a_head_size_of_its_own_is_followed_where_transformers_follows_it(kind: str) -> None:
+    """A ``head_dim`` that is no share of the hidden size decides the shapes, or is passed over, as in transformers."""
+    made = Made(kind, {"head_dim": 24})
+    assert made.decoder.tensor_shapes() == {name: tuple(made.state[name].shape) for name in made.names()}
+
+
 def test_traits_tell_what_plain_code_would_get_wrong() -> None:
     """Code that knows the plain form alone refuses each family that has more, and names what."""
     plain = {kind for kind in DECODER_FAMILIES if not Made(kind, {}).decoder.traits}

@@ -332,7 +332,6 @@ DECODER_FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "cohere2": Family(
         defaults={**_COHERE, "sliding_window": 4096, "sliding_window_pattern": 4},
-        takes_head_dim=False,
         eps="layer_norm_eps",
         norm="layer",
         block="parallel",
