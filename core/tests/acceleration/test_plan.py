@@ -62,7 +62,7 @@ def test_the_stage_may_depend_on_the_options(bench: Bench) -> None:
 def test_an_architecture_that_an_accelerator_does_not_take_is_refused(bench: Bench) -> None:
     bench.add("qwen", noisy, architectures=("qwen3",))
     (problem,) = bench.problems(["qwen"])
-    assert "takes the architectures qwen3, and the model is llama" in problem
+    assert "takes the architectures qwen3, and " in problem
 
 
 def test_a_framework_that_is_missing_is_named(bench: Bench) -> None:

@@ -259,6 +259,7 @@ def test_an_engine_that_fails_keeps_nobody_waiting(
             elif not isinstance(outcome, LLMasOSError):
                 assert same(outcome, faultless.answers[name]), (at, name)
         if not for_ever and "submit" not in outcomes:
+            faulty.fault.method = ""  # this run may have taken fewer calls than the one that was counted
             again = faulty.loop.submit(faulty.request_of([5, 6], 3, ignore_eos=True)).result(SECONDS)
             assert len(again.tokens) == 3
         faulty.check_balance()

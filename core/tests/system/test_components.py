@@ -10,7 +10,7 @@ import pytest
 from llmasos.system.components import PluginSet, load_component, missing_frameworks
 from llmasos.system.context import HookContext
 from llmasos.system.options import structure_options
-from llmasos_hookspecs import ConfigError, PluginError, ResourceError
+from llmasos_hookspecs import ConfigError, PluginError
 
 HEAD = "from llmasos_hookspecs import Component, hookimpl\n"
 COMPONENT = HEAD + "@hookimpl\ndef llmasos_component(): return Component(summary='x')\n"
@@ -169,10 +169,3 @@ def test_loading_cores_own_sources_imports_no_framework_and_no_network_library()
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_memory_that_runs_out_in_a_hook_is_no_fault_of_the_plugin(site, scheduler_code, context):
-    site.add("sched-mine", "scheduler", "mine", scheduler_code.replace("return (options, context.name)", "raise MemoryError"))
-    loaded = load(site)
-    with pytest.raises(ResourceError, match=r"Memory ran out in the .*mine.*; close other models, or choose a smaller one"):
-        PluginSet([loaded]).call(loaded, "llmasos_create_scheduler", options=None, context=context)

@@ -268,12 +268,12 @@ class EngineLoop:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if threading.current_thread() is self._thread or self._given_up:
-            return
-        self._thread.join(self._close_timeout)
-        if self._thread.is_alive():
-            _log.error("The model %s was closed while %s did not come back; its memory is not free.", self.model, self._culprit())
-            self._give_up(_closed_error(self.model))
+        if threading.current_thread() is not self._thread and not self._given_up:
+            self._thread.join(self._close_timeout)
+            if self._thread.is_alive():
+                _log.error("The model %s was closed while %s did not come back; its memory is not free.", self.model, self._culprit())
+                self._give_up(_closed_error(self.model))
+        watchdog().forget(self)
 
     # The watchdog's
 

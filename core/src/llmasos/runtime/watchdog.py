@@ -39,7 +39,7 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Looks at everything that is busy, ten times a second, on a daemon thread; sleeps while nothing is."""
+    """Looks at everything that is busy, ten times a second, on a daemon thread; sleeps while nothing is, and ends with the last."""
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
@@ -57,9 +57,21 @@ class Watchdog:
                 self._thread.start()
             self._changed.notify()
 
+    def forget(self, watched: Watched) -> None:
+        """``watched`` was closed; the thread ends with the last one."""
+        with self._changed:
+            self._watched.discard(watched)
+            thread = None if self._watched else self._thread
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(10 * TICK)
+
     def _run(self) -> None:
         while True:
             with self._changed:
+                if not self._watched:
+                    self._thread = None
+                    return
                 self._called = False
                 watched = list(self._watched)
             busy = [each for each in watched if self._look(each)]
@@ -68,7 +80,7 @@ class Watchdog:
             with self._changed:
                 if again:
                     self._changed.wait(TICK)
-                while not again and not self._called:
+                while not again and not self._called and self._watched:
                     self._changed.wait()
 
     @staticmethod

@@ -208,6 +208,7 @@ class _StageRunner:
                     began = time.perf_counter()
                     result = self._make(stage, current, model_folder(workplace))
                     check_stage(stage, current, result.path)
+                    _check_finite(stage, result.path)
                     self._check_coverage(stage, current, result)
                     found = self.cache.keep(key, workplace, result, time.perf_counter() - began)
             else:
@@ -241,12 +242,6 @@ class _StageRunner:
             raise AccelerationError(
                 f"The {loaded.entry.label} did not write its checkpoint to the output it was given; this is a fault of the plugin."
             )
-        try:
-            check_all(open_checkpoint(output))
-        except NotFinite as error:
-            raise AccelerationError(
-                f'"{stage.name}" left NaN or infinity in {error.tensor}, and nothing of it was kept; change its options, or leave it out.'
-            ) from error
         return result
 
     def _check_coverage(self, stage: PlannedStage, current: Checkpoint, result: AccelerationResult) -> None:
@@ -291,6 +286,15 @@ class _Measurer:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(place, dump_json(attrs.asdict(found.quality)))
         return found
+
+
+def _check_finite(stage: PlannedStage, output: Path) -> None:
+    try:
+        check_all(open_checkpoint(output))
+    except NotFinite as error:
+        raise AccelerationError(
+            f'"{stage.name}" left NaN or infinity in {error.tensor}, and nothing of it was kept; change its options, or leave it out.'
+        ) from error
 
 
 def _damage(folder: Path) -> str:
