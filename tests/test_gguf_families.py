@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -25,7 +28,7 @@ from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
 from llmasos.runtime.tokenizer.pieces import SPELLING
-from llmasos_hookspecs import Checkpoint, EngineLimits, Row, UnsupportedModel, as_float32
+from llmasos_hookspecs import Checkpoint, CheckpointError, EngineLimits, Row, UnsupportedModel, as_float32
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 torch.set_num_threads(1)
@@ -40,6 +43,18 @@ _WIDTH = {"head_dim": 16}
 _GPT = {**_VOCAB, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _MLP_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_ROUTED = {
+    **_SIZES, "num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+_LATENT = {
+    **_ROUTED, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 8, "v_head_dim": 24,
+}  # fmt: skip
+_LATENT_YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707, "mscale_all_dim": 0.707,
+    "beta_fast": 32.0, "beta_slow": 1.0,
+}  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -109,6 +124,21 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon": ("falcon", _FALCON),
     "falcon, groups": ("falcon", {**_FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),
     "falcon, one norm": ("falcon", {**_FALCON, "num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
+    "deepseek_v2": ("deepseek_v2", _LATENT),
+    "deepseek_v2, yarn": ("deepseek_v2", {**_LATENT, "rope_parameters": _LATENT_YARN}),
+    "deepseek_v2, groups": ("deepseek_v2", {**_LATENT, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}),
+    "deepseek_v2, lite": (
+        "deepseek_v2",
+        {**_LATENT, "num_hidden_layers": 27, "first_k_dense_replace": 26, "q_lora_rank": None, "hidden_size": 32, "kv_lora_rank": 16},
+    ),
+    "deepseek_v3": ("deepseek_v3", {**_LATENT, "n_group": 4, "topk_group": 2}),
+    "deepseek_v3, yarn": ("deepseek_v3", {**_LATENT, "n_group": 1, "topk_group": 1, "rope_parameters": _LATENT_YARN}),
+    "glm4_moe": ("glm4_moe", {**_ROUTED, **_WIDTH, "use_qk_norm": True, "attention_bias": True}),
+    "dots1": ("dots1", {**_ROUTED, **_WIDTH, "num_key_value_heads": 4, "sliding_window": None, "norm_topk_prob": True}),
+    "ernie4_5_moe": (
+        "ernie4_5_moe",
+        {**_SIZES, "num_hidden_layers": 3, "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 32},
+    ),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
@@ -119,6 +149,7 @@ NOT_IN_LLAMA_CPP = {
     "phi3, window": "it runs phi3 without windows",
     "phimoe": "it chooses experts by softmax, transformers by SparseMixer",
     "exaone4, windows": "it knows windows in EXAONE 4 of 64 layers only",
+    "deepseek_v2, groups": "it rates groups by their best two experts, transformers by the best one",
     "cohere, norms": "it looks for norms of queries and keys in Command R of 64 layers or more only",
 }
 
@@ -187,7 +218,7 @@ def test_every_family_of_the_table_has_a_model_here() -> None:
 
 
 #: Keys whose value the architecture of the file fixes to another than transformers' default, because no published model has that.
-_PUBLISHED = {("qwen3_moe", "norm_topk_prob")}
+_PUBLISHED = {("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window")}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.arch} as {family.model_type}")
@@ -247,6 +278,8 @@ def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> boo
         return bool(np.float32(found) == np.float32(wanted))
     if key == "head_dim" and wanted is None:
         return found in (None, model.config.hidden_size // model.config.num_attention_heads)
+    if key in ("num_mtp_layers", "num_nextn_predict_layers"):  # layers that the logits do not need
+        return True
     # Where the architecture does not read a key, its value says nothing; widths are there in full where the config implied them.
     if key in ("num_kv_heads", "multi_query") and model.config.model_type == "falcon":
         return True
@@ -281,6 +314,75 @@ def test_the_torch_loader_computes_what_transformers_computes_of_the_folder(name
     finally:
         engine.shutdown()
     assert apart(got, expected(model, tokens)) < 2e-6
+
+
+def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: dict[str, npt.NDArray[np.float32]], without: str) -> None:
+    """The file ``source`` with numbers of its metadata and tensors changed or added, and what has ``without`` in its name left out."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(target, architecture)
+    for field in reader.fields.values():
+        if (
+            without not in field.name
+            and not field.name.startswith(("GGUF.", "general.architecture"))
+            and field.name not in metadata
+            and field.contents() != []
+        ):
+            writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for key, value in metadata.items():
+        writer.add_uint32(key, value)
+    for tensor in reader.tensors:
+        if without not in tensor.name:
+            writer.add_tensor(tensor.name, np.array(tensor.data))
+    for name, array in tensors.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_keys_and_values_of_before_they_were_split_are_read(made: Any, tmp_path: Path) -> None:
+    """Older files of DeepSeek hold both in one matrix, and give the widths of a head of each."""
+    _, folder, file = made("deepseek_v3")
+    source = open_checkpoint(folder)
+    whole = {
+        f"blk.{layer}.attn_kv_b.weight": as_float32(source.tensor(f"model.layers.{layer}.self_attn.kv_b_proj.weight")).copy()
+        for layer in range(3)
+    }
+    widths = {"deepseek2.attention.head_count_kv": 4, "deepseek2.attention.key_length": 24, "deepseek2.attention.value_length": 24}
+    changed_copy(file, tmp_path / "part.gguf", {}, {}, "attn_v_b")
+    with pytest.raises(CheckpointError, match="only a part of"):
+        open_checkpoint(tmp_path / "part.gguf")
+    changed_copy(file, tmp_path / "no_keys.gguf", {}, {}, "attn_k_b")
+    changed_copy(tmp_path / "no_keys.gguf", tmp_path / "neither.gguf", {}, {}, "attn_v_b")
+    changed_copy(tmp_path / "neither.gguf", tmp_path / "old.gguf", widths, whole, "_length_mla")
+    found = open_checkpoint(tmp_path / "old.gguf")
+    assert set(found.names()) == set(source.names())
+    for name in source.names():
+        np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(source.tensor(name)), err_msg=name)
+
+
+def test_layers_that_predict_further_ahead_are_neither_read_nor_written(made: Any, tmp_path: Path) -> None:
+    _, folder, file = made("glm4_moe")
+    more = {"blk.3.attn_norm.weight": np.ones(64, np.float32), "blk.3.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    counts = {"glm4moe.block_count": 4, "glm4moe.nextn_predict_layers": 1}
+    changed_copy(file, tmp_path / "ahead.gguf", counts, more, "nothing")
+    found, wanted = open_checkpoint(tmp_path / "ahead.gguf"), open_checkpoint(file)
+    assert (list(found.names()), found.config) == (list(wanted.names()), wanted.config)
+    shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors") | {"model.layers.3.eh_proj.weight": torch.ones(64, 128)}
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    written = write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "written.gguf", "f32")
+    assert any("further ahead are left out" in note for note in written.notes)
+    assert set(open_checkpoint(written.path).names()) == set(wanted.names())
+
+
+def test_experts_chosen_in_a_way_that_transformers_does_not_know_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("deepseek_v3")
+    changed_copy(file, tmp_path / "x.gguf", {"deepseek2.expert_gating_func": 3}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="expert_gating_func = 3"):
+        open_checkpoint(tmp_path / "x.gguf")
 
 
 def torch_engine(checkpoint: Checkpoint, folder: Path) -> Any:

@@ -10,6 +10,7 @@ from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.gguf_families import family_of
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
+from llmasos.runtime.checkpoint.gguf_latent import read_latent, rotated_width
 from llmasos.runtime.checkpoint.gguf_rope import read_rope
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
@@ -62,6 +63,11 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
     return config | _special(header, family, config, head_dim)
 
 
+def layers_ahead(header: GGUFHeader, family: Family) -> int:
+    """How many of the file's last layers predict tokens further ahead; the logits of the next token do not need them."""
+    return meta.natural(header, Keys.LLM.NEXTN_PREDICT_LAYERS.format(arch=family.arch), 0) if family.ahead else 0
+
+
 def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
     """The sizes that every config has, by their common names."""
     arch = family.arch
@@ -69,12 +75,16 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
     sizes = {
         "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
         "intermediate_size": meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=arch)),
-        "num_hidden_layers": meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=arch)),
+        "num_hidden_layers": meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=arch)) - layers_ahead(header, family),
         "num_attention_heads": heads,
         "max_position_embeddings": meta.count(header, Keys.LLM.CONTEXT_LENGTH.format(arch=arch), 2048),
     }
     if sizes["num_hidden_layers"] > MAX_LAYERS:
         raise CheckpointError(f"{header.path} says that it has {sizes['num_hidden_layers']} layers, more than any model; get it again.")
+    if sizes["num_hidden_layers"] < 1:
+        raise CheckpointError(f"{header.path} says that all of its layers predict further ahead; get it again.")
+    if family.latent:
+        return sizes | {"num_key_value_heads": heads}  # the file counts the one latent vector, or the heads
     groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
     if family.grouped:
         sizes["num_key_value_heads"] = groups
@@ -93,6 +103,8 @@ def _vocab_size(header: GGUFHeader, arch: str) -> int:
 
 
 def _head_dim(header: GGUFHeader, family: Family, hidden: int, heads: int) -> int:
+    if family.latent:
+        return rotated_width(header, family.arch)
     arch, told = family.arch, Keys.Attention.KEY_LENGTH.format(arch=family.arch)
     shared = max(1, hidden // heads)
     head_dim = meta.count(header, told, shared)
@@ -118,6 +130,8 @@ def _field(header: GGUFHeader, arch: str, field: Field) -> Any:
         return field.default if field.absent is ... else field.absent
     if field.kind == "flag":
         return meta.flag(header, key)
+    if field.kind == "natural":
+        return meta.natural(header, key, 0)
     if field.kind == "whole":
         return round(meta.number(header, key))
     if field.kind == "number":
@@ -145,7 +159,11 @@ def _rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, Any]:
 
 def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_dim: int) -> dict[str, Any]:
     """What one family has alone."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = read_latent(header, family.arch) if family.latent else {}
+    if family.model_type == "deepseek_v2":
+        found["topk_method"] = "greedy" if config["n_group"] in (None, 1) else "group_limited_greedy"
+    if family.ahead:
+        found["num_nextn_predict_layers"] = 0
     if (layers := _27B_LAYERS.get(family.model_type)) is not None:
         wide = config["num_hidden_layers"] == layers
         found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else head_dim

@@ -27,6 +27,7 @@ class Module:
         layout: how it differs from GGUF's.
         tensors: GGUF's tensors, where the package's table does not know the name; else it says.
         bias: how its bias differs, where that is in another way.
+        written: whether it is written; a form that only older files have is not.
         leaf: GGUF's leaf where Hugging Face's name has none; None where both end in ``.weight`` or ``.bias``.
     """
 
@@ -35,6 +36,7 @@ class Module:
     tensors: tuple[MODEL_TENSOR, ...] = ()
     leaf: str | None = None
     bias: Layout | None = None
+    written: bool = True
 
     def layout_of(self, leaf: str) -> Layout:
         """How one leaf differs."""
@@ -48,7 +50,8 @@ class Field:
     Attributes:
         name: the key in ``config.json``; with a dot for a key of a nested object.
         key: the metadata key, with ``{arch}``.
-        kind: ``count``, ``number``, ``flag``, or ``whole`` for a whole number that the metadata has as a float.
+        kind: ``count``, ``natural`` for one that may be 0, ``number``, ``flag``, or ``whole`` for a whole number that the metadata has as a
+            float.
         default: what transformers takes where the key is missing; ``...``: it must be there.
         absent: what a file without the key means, where that is something else.
         off: what the metadata holds where the config has None; None: the key is then left out.
@@ -84,7 +87,10 @@ class Family:
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
         four: whether the MLP is four times as wide as the rest where the config is silent.
         yarn: what YaRN scaling has in this family besides what a file says.
-        written: metadata that says a size once more -> the size's common name.
+        written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
+        constants: metadata that the architecture implies; a file with another value is of another family, or not read.
+        latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
         tied: whether the head is the embedding's where the config is silent.
@@ -113,7 +119,10 @@ class Family:
     kv_heads: int | None = None
     four: bool = False
     yarn: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
-    written: Mapping[str, str] = attrs.field(factory=dict, converter=_frozen)
+    written: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_frozen)
+    constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
+    latent: bool = False
+    ahead: bool = False
     marks: tuple[str, ...] = ()
     unwindowed: bool = False
     tied: bool = False

@@ -24,7 +24,7 @@ class Layout(Protocol):
     ``read`` makes of tensors of ``shapes``, ``written`` those of what ``write`` makes."""
 
     def shape(self, shapes: Sequence[Shape]) -> Shape: ...
-    def written(self, shape: Shape) -> tuple[Shape, ...]: ...
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]: ...
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor: ...
     def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]: ...
 
@@ -36,7 +36,7 @@ class Same:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -56,7 +56,7 @@ class RowsMoved:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -111,7 +111,7 @@ class PlusOne:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -128,7 +128,7 @@ class Transposed:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return _turned(shapes[0])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (_turned(shape),)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -145,7 +145,7 @@ class OneRow:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return (1, shapes[0][-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return ((shape[-1],),)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -162,7 +162,7 @@ class Halves:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return (*shapes[0][:-2], 2 * shapes[0][-2], shapes[0][-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         half = (*shape[:-2], shape[-2] // 2, shape[-1])
         return half, half
 
@@ -186,7 +186,7 @@ class AlternatingColumns:
         shape = shapes[0] if len(shapes[0]) < 3 else (shapes[0][0], shapes[0][2], shapes[0][1])
         return (*shape[:-1], 2 * shape[-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         half = (*shape[:-1], shape[-1] // 2)
         part = half if len(half) < 3 else (half[0], half[2], half[1])
         return part, part
@@ -199,6 +199,41 @@ class AlternatingColumns:
         array = _plain(tensor)
         parts = (array[..., 0::2], array[..., 1::2])
         return parts if array.ndim < 3 else tuple(part.swapaxes(-1, -2) for part in parts)
+
+
+@attrs.frozen
+class LatentKeysAndValues:
+    """The matrix that makes every head's keys and values of a latent vector, row by row; GGUF stores the two apart, one matrix a head,
+    those of the keys transposed.
+
+    ``heads`` and ``keys`` are the config's keys for the number of heads and the width of the part of a key that is not rotated.
+    """
+
+    heads: str
+    keys: str
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        (heads, rank, keys), (_, values, _) = shapes[0][-3:], shapes[1][-3:]
+        return (heads * (keys + values), rank)
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        heads, keys = self._sizes(shape[0], config)
+        return (heads, shape[1], keys), (heads, shape[0] // heads - keys, shape[1])
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        keys, values = (_plain(part) for part in parts)
+        return np.concatenate([keys.swapaxes(1, 2), values], axis=1).reshape(-1, values.shape[-1])
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        heads, keys = self._sizes(tensor.shape[0], config)
+        by_head = _plain(tensor).reshape(heads, -1, tensor.shape[1])
+        return by_head[:, :keys].swapaxes(1, 2), by_head[:, keys:]
+
+    def _sizes(self, rows: int, config: Config) -> tuple[int, int]:
+        heads, keys = _count(config, self.heads, rows, 2), config.get(self.keys)
+        if not isinstance(keys, int) or not 0 < keys < rows // heads:
+            raise ValueError(f"{rows // heads} rows a head cannot hold {self.keys} = {keys!r} of keys")
+        return heads, keys
 
 
 def take_rows(tensor: Tensor, index: npt.NDArray[np.intp]) -> Tensor:

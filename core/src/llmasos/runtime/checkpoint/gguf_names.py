@@ -65,7 +65,7 @@ class NameTable:
         """Each place that Hugging Face's ``names`` fill, in GGUF's order, with the names that fill it: several where experts are
         stacked, as many as ``experts`` says of the module."""
         held = set(names)
-        for module in self.family.modules:
+        for module in (module for module in self.family.modules if module.written):
             leaves = ("weight", "bias") if module.leaf is None else (module.leaf,)
             for layer in range(layers if "{}" in module.name else 1):
                 for leaf in leaves:

@@ -26,6 +26,9 @@ _YARN: Final = {
     "attention_factor": Keys.Rope.SCALING_YARN_ATTN_FACTOR,
 }
 
+#: What the converter multiplies ``mscale_all_dim`` by.
+_LOG_MULTIPLIER: Final = 0.1
+
 
 @attrs.frozen(kw_only=True)
 class Rope:
@@ -107,6 +110,8 @@ def write_rope(
     if rope.scaling is not None:
         more, tensors = _write_scaling(rope, rotated, context, original)
         found |= more
+        if family.latent and rope.scaling["rope_type"] == "yarn":
+            found[Keys.Rope.SCALING_YARN_LOG_MUL] = meta.stored(_LOG_MULTIPLIER * _attention_scale(rope.scaling))
     return {key.format(arch=arch): value for key, value in found.items()}, tensors
 
 
@@ -134,6 +139,18 @@ def _write_scaling(
             Keys.Rope.SCALING_ATTN_FACTOR: meta.stored(attention),
         }, tensors
     raise UnsupportedModel(f"config.json has rope scaling {kind!r} in a form that GGUF has none for; export to another format.")
+
+
+def _attention_scale(scaling: Mapping[str, Any]) -> float:
+    """What YaRN multiplies the logarithm of its factor by to scale attention scores.
+
+    Raises:
+        UnsupportedModel: rotated elements are scaled in another measure than scores, for which GGUF has no form.
+    """
+    whole = scaling.get("mscale_all_dim")
+    if not whole or scaling.get("mscale") != whole:
+        raise UnsupportedModel("config.json has YaRN scaling whose mscale and mscale_all_dim differ, which GGUF cannot say.")
+    return float(whole)
 
 
 def _share(rotated: int, head_dim: int) -> float:
@@ -168,6 +185,11 @@ def _scaling(header: GGUFHeader, family: Family, head_dim: int, theta: float) ->
     for name, key in _YARN.items():
         if (key := key.format(arch=arch)) in header.metadata:
             scaling[name] = meta.shortest(meta.number(header, key))
+    if family.latent:
+        multiplier = Keys.Rope.SCALING_YARN_LOG_MUL.format(arch=arch)
+        if multiplier not in header.metadata:
+            raise UnsupportedModel(f"{header.path} does not say how YaRN scales attention ({multiplier}), which a {arch} needs.")
+        scaling["mscale"] = scaling["mscale_all_dim"] = float(f"{meta.number(header, multiplier) / _LOG_MULTIPLIER:.6g}")
     return scaling | dict(family.yarn)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.runtime.checkpoint.gguf_blocks import READABLE
+from llmasos.runtime.checkpoint.gguf_config import layers_ahead
 from llmasos.runtime.checkpoint.gguf_families import ROPE_TENSORS
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor
@@ -24,7 +25,7 @@ MAX_TENSORS: Final = 500_000
 
 #: Projections that older converters stored as one tensor.
 _FUSED: Final = "attn_qkv"
-_EXPERT_COUNTS: Final = ("num_local_experts", "num_experts")
+_EXPERT_COUNTS: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _HEAD_COUNTS: Final = {False: ("num_attention_heads",), True: ("num_key_value_heads",)}
 _QKV: Final = ("attn_q", "attn_k", "attn_v")
 
@@ -59,8 +60,10 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
     found: dict[str, Source] = {}
     grouped: dict[Place, dict[int, GGUFTensor]] = {}
     layers: set[int] = set()
+    count = config[family.key("num_hidden_layers")]
+    ahead = layers_ahead(header, family)
     for tensor in header.tensors:
-        if tensor.name in ROPE_TENSORS:
+        if tensor.name in ROPE_TENSORS or _layer_of(tensor.name) in range(count, count + ahead):
             continue
         if tensor.kind not in READABLE:
             known = ", ".join(kind.name for kind in READABLE)
@@ -91,8 +94,13 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             _add(header, found, place.name(), _whole(header, place, (tensor,)))
     for place in grouped:
         raise CheckpointError(f"{header.path} holds only a part of {place.name()}; get it again.")
-    _check_layers(header, layers, config[family.key("num_hidden_layers")])
+    _check_layers(header, layers, count)
     return found
+
+
+def _layer_of(name: str) -> int | None:
+    pieces = name.split(".")
+    return int(pieces[1]) if pieces[0] == "blk" and len(pieces) > 1 and pieces[1].isdecimal() and len(pieces[1]) < 7 else None
 
 
 def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) -> Source:
@@ -101,8 +109,10 @@ def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) ->
         raise CheckpointError(f"{header.path} holds {tensors[0].name!r} in the shape {shapes[0]}, which no such tensor has; get it again.")
     try:
         shape = place.layout.shape(shapes)
-    except IndexError:
-        raise CheckpointError(f"{header.path} holds {tensors[0].name!r} as a vector, and a matrix is needed; get it again.") from None
+    except (IndexError, ValueError):
+        raise CheckpointError(
+            f"{header.path} holds {tensors[0].name!r} in the shape {shapes[0]}, which no such tensor has; get it again."
+        ) from None
     return Source(tensors, place.layout, shape)
 
 
