@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import gguf
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,10 @@ _LATENT = {
 _LATENT_YARN = {
     "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707, "mscale_all_dim": 0.707,
     "beta_fast": 32.0, "beta_slow": 1.0,
+}  # fmt: skip
+_GRANITE_HYBRID = {
+    **_SIZES, "layer_types": ["linear_attention", "full_attention"], "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2,
+    "shared_intermediate_size": 48, "attention_multiplier": 0.2,
 }  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"}
@@ -139,6 +144,25 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "ernie4_5_moe",
         {**_SIZES, "num_hidden_layers": 3, "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 32},
     ),
+    "lfm2": (
+        "lfm2",
+        {**_TIED, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    ),
+    "lfm2, adjusted": ("lfm2", {**_TIED, "full_attn_idxs": [1]}),
+    "lfm2_moe": (
+        "lfm2_moe",
+        {**_TIED, **_MLP_EXPERTS, "num_hidden_layers": 3, "num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
+    ),
+    "mamba": ("mamba", {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
+    "mamba2": (
+        "mamba2",
+        {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2},
+    ),
+    "granitemoehybrid": ("granitemoehybrid", {**_GRANITE_HYBRID, **_EXPERTS, "position_embedding_type": "nope"}),
+    "granitemoehybrid, dense": (
+        "granitemoehybrid",
+        {**_GRANITE_HYBRID, "num_local_experts": 0, "intermediate_size": 48, "position_embedding_type": "rope"},
+    ),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
@@ -153,7 +177,8 @@ NOT_IN_LLAMA_CPP = {
     "cohere, norms": "it looks for norms of queries and keys in Command R of 64 layers or more only",
 }
 
-#: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum.
+#: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum, and logarithms of decay rates by that of
+#: the exponential.
 PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron")
 
 #: Keys of a config that say nothing of what a model computes, or say it of what is written anyhow.
@@ -218,7 +243,7 @@ def test_every_family_of_the_table_has_a_model_here() -> None:
 
 
 #: Keys whose value the architecture of the file fixes to another than transformers' default, because no published model has that.
-_PUBLISHED = {("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window")}
+_PUBLISHED = {("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window"), ("granitemoehybrid", "num_local_experts")}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.arch} as {family.model_type}")
@@ -233,6 +258,10 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> 
     for key, value in family.fixed.items():
         if (family.model_type, key) not in _PUBLISHED and key not in ("new_decoder_architecture", "num_ln_in_parallel_attn"):
             assert nested.get(key.removeprefix("attn_config."), told.get(key)) == value, key
+    names = () if family.state is None else attrs.astuple(family.state, recurse=False)
+    for name, value in names:
+        # An "auto" is gone once the config is made; the models here prove what it means.
+        assert not name or value == "auto" or told[name] == value, name
     if family.norm:
         assert told[family.norm] == family.epsilon
     if type(family.head_dim) is int:
@@ -257,7 +286,8 @@ def test_tensors_are_those_of_the_folder(name: str, made: Any) -> None:
     for tensor in source.names():
         wanted, got = as_float32(source.tensor(tensor)), as_float32(found.tensor(tensor))
         assert got.shape == found.shape(tensor) == wanted.shape
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-7 if name in PLUS_ONE and "norm" in tensor else 0, err_msg=tensor)
+        rounded = (name in PLUS_ONE and "norm" in tensor) or tensor.endswith("A_log")
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-7 if rounded else 0, err_msg=tensor)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -279,6 +309,11 @@ def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> boo
     if key == "head_dim" and wanted is None:
         return found in (None, model.config.hidden_size // model.config.num_attention_heads)
     if key in ("num_mtp_layers", "num_nextn_predict_layers"):  # layers that the logits do not need
+        return True
+    # LFM2's MLP is given as wide as it is; and its layers by kind.
+    if model.config.model_type == "lfm2" and key in ("intermediate_size", "block_auto_adjust_ff_dim", "full_attn_idxs"):
+        return True
+    if key == "num_experts_per_tok" and getattr(model.config, "num_local_experts", None) == 0:
         return True
     # Where the architecture does not read a key, its value says nothing; widths are there in full where the config implied them.
     if key in ("num_kv_heads", "multi_query") and model.config.model_type == "falcon":
@@ -376,6 +411,22 @@ def test_layers_that_predict_further_ahead_are_neither_read_nor_written(made: An
     written = write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "written.gguf", "f32")
     assert any("further ahead are left out" in note for note in written.notes)
     assert set(open_checkpoint(written.path).names()) == set(wanted.names())
+
+
+def test_a_decay_rate_that_is_not_negative_is_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mamba2")
+    changed_copy(file, tmp_path / "x.gguf", {}, {"blk.0.ssm_a": np.ones((8, 1), np.float32)}, "blk.0.ssm_a")
+    with pytest.raises(CheckpointError, match=r"'blk\.0\.ssm_a' that does not fit \(a decay rate is not below 0\)"):
+        open_checkpoint(tmp_path / "x.gguf").tensor("backbone.layers.0.mixer.A_log")
+
+
+def test_layers_of_different_heads_of_keys_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("lfm2")
+    reader = gguf.GGUFReader(file)
+    assert reader.fields["lfm2.attention.head_count_kv"].contents() == [0, 2, 0]
+    changed_copy(file, tmp_path / "x.gguf", {"lfm2.attention.head_count_kv": 0}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="heads of keys in its layers"):
+        open_checkpoint(tmp_path / "x.gguf")
 
 
 def test_experts_chosen_in_a_way_that_transformers_does_not_know_are_refused(made: Any, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class GGUFCheckpoint:
         try:
             found = source.layout.read(parts, self.config)
         except ValueError as error:
-            raise CheckpointError(f"{self.path} holds {source.tensors[0].name!r} in a shape that does not fit ({error}).") from error
+            raise CheckpointError(f"{self.path} holds {source.tensors[0].name!r} that does not fit ({error}).") from error
         if not isinstance(found, QuantizedTensor):
             found.flags.writeable = False
         return found

@@ -12,6 +12,7 @@ from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
 from llmasos.runtime.checkpoint.gguf_latent import read_latent, rotated_width
 from llmasos.runtime.checkpoint.gguf_rope import read_rope
+from llmasos.runtime.checkpoint.gguf_state import read_groups, read_state
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer
@@ -34,7 +35,7 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
     """
     family = family_of(header)
     arch, sizes = family.arch, _sizes(header, family)
-    head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"])
+    head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"]) if family.attention else 0
     tensors = {tensor.name for tensor in header.tensors}
     config: dict[str, Any] = {
         "architectures": [family.architecture],
@@ -71,26 +72,38 @@ def layers_ahead(header: GGUFHeader, family: Family) -> int:
 def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
     """The sizes that every config has, by their common names."""
     arch = family.arch
+    if not family.attention:
+        return {
+            "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
+            "num_hidden_layers": _layers(header, family),
+        }
     heads = meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=arch))
     sizes = {
         "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
         "intermediate_size": meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=arch)),
-        "num_hidden_layers": meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=arch)) - layers_ahead(header, family),
+        "num_hidden_layers": _layers(header, family),
         "num_attention_heads": heads,
         "max_position_embeddings": meta.count(header, Keys.LLM.CONTEXT_LENGTH.format(arch=arch), 2048),
     }
-    if sizes["num_hidden_layers"] > MAX_LAYERS:
-        raise CheckpointError(f"{header.path} says that it has {sizes['num_hidden_layers']} layers, more than any model; get it again.")
-    if sizes["num_hidden_layers"] < 1:
-        raise CheckpointError(f"{header.path} says that all of its layers predict further ahead; get it again.")
     if family.latent:
         return sizes | {"num_key_value_heads": heads}  # the file counts the one latent vector, or the heads
+    if family.hybrid:
+        return sizes | {"num_key_value_heads": read_groups(header, family, sizes["num_hidden_layers"])[0]}
     groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
     if family.grouped:
         sizes["num_key_value_heads"] = groups
     elif groups != heads:
         raise UnsupportedModel(f"{header.path} has {groups} heads of keys for {heads} of queries, which a {family.model_type} cannot have.")
     return sizes
+
+
+def _layers(header: GGUFHeader, family: Family) -> int:
+    total = meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=family.arch))
+    if total > MAX_LAYERS:
+        raise CheckpointError(f"{header.path} says that it has {total} layers, more than any model; get it again.")
+    if (layers := total - layers_ahead(header, family)) < 1:
+        raise CheckpointError(f"{header.path} says that all of its layers predict further ahead; get it again.")
+    return layers
 
 
 def _vocab_size(header: GGUFHeader, arch: str) -> int:
@@ -160,6 +173,15 @@ def _rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, Any]:
 def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_dim: int) -> dict[str, Any]:
     """What one family has alone."""
     found: dict[str, Any] = read_latent(header, family.arch) if family.latent else {}
+    if family.state is not None:
+        found |= read_state(header, family, config["hidden_size"])
+    if family.hybrid:
+        found["layer_types"] = read_groups(header, family, config["num_hidden_layers"])[1]
+    if family.model_type == "lfm2":
+        found["block_auto_adjust_ff_dim"] = False
+    if family.model_type == "granitemoehybrid":
+        rotated = meta.flag(header, Keys.Rope.SCALING_FINETUNED.format(arch=family.arch))
+        found["position_embedding_type"] = "nope" if rotated is False else "rope"
     if family.model_type == "deepseek_v2":
         found["topk_method"] = "greedy" if config["n_group"] in (None, 1) else "group_limited_greedy"
     if family.ahead:

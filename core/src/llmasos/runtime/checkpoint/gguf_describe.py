@@ -16,6 +16,7 @@ from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_latent import write_latent
 from llmasos.runtime.checkpoint.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
+from llmasos.runtime.checkpoint.gguf_state import feed_forward_width, layer_kinds, state_sizes, write_groups, write_state
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Sizes that every config has -> their metadata keys.
@@ -27,6 +28,8 @@ _SIZES: Final = {
     "num_key_value_heads": Keys.Attention.HEAD_COUNT_KV,
     "max_position_embeddings": Keys.LLM.CONTEXT_LENGTH,
 }
+
+_SIZES_WITHOUT_ATTENTION: Final = ("hidden_size", "num_hidden_layers")
 
 #: How the kinds of a ``Field`` are stored.
 _STORED: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -48,6 +51,7 @@ _ALIASES: Final = {name: tuple(other for other in names if other != name) for na
 _COMPUTED: Final = (
     "attn_config.softmax_scale", "attn_config.prefix_lm", "use_bidirectional_attention", "use_sliding_window", "num_nextn_predict_layers",
     "moe_layer_end_index",
+    "time_step_limit",
 )  # fmt: skip
 
 #: Keys that are compared in a form of their own, or say nothing of what a model computes.
@@ -75,26 +79,35 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
         CheckpointError: a size is missing or impossible.
     """
     found: dict[str, Any] = {}
-    for name in _SIZES:
+    for name in _SIZES if family.attention else _SIZES_WITHOUT_ATTENTION:
         value = config.get(family.key(name))
         if value is None:
             value = config.get(name)
         found[name] = family.defaults.get(name) if value is None else value
+    if not family.attention:
+        _check_sizes(found, family, where)
+        return found
+    if family.model_type == "lfm2":
+        found["intermediate_size"] = feed_forward_width(config, found["intermediate_size"])
     if found["intermediate_size"] is None and family.four and isinstance(found["hidden_size"], int):
         found["intermediate_size"] = 4 * found["hidden_size"]
     if not family.grouped or found["num_key_value_heads"] is None:
         found["num_key_value_heads"] = found["num_attention_heads"]
     if family.kv_heads is not None:
         found["num_key_value_heads"] = family.kv_heads
+    _check_sizes(found, family, where)
+    told = config.get("qk_rope_head_dim") if family.latent else config.get("head_dim") if family.head_dim else None
+    default = family.head_dim if type(family.head_dim) is int else None
+    found["head_dim"] = told or default or found["hidden_size"] // found["num_attention_heads"]
+    return found
+
+
+def _check_sizes(found: Mapping[str, Any], family: Family, where: str) -> None:
     for name, value in found.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
             raise CheckpointError(f"{where} has {family.key(name)} = {value!r}, and a whole number above 0 is needed; mend it.")
     if found["num_hidden_layers"] > MAX_LAYERS:
         raise CheckpointError(f"{where} has {found['num_hidden_layers']} layers, more than any model; mend it.")
-    told = config.get("qk_rope_head_dim") if family.latent else config.get("head_dim") if family.head_dim else None
-    default = family.head_dim if type(family.head_dim) is int else None
-    found["head_dim"] = told or default or found["hidden_size"] // found["num_attention_heads"]
-    return found
 
 
 def layout_config(config: Mapping[str, Any], sizes: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def metadata_of(
         CheckpointError: a value is missing or of the wrong kind.
     """
     arch = family.arch
-    found: dict[str, Any] = {key: np.uint32(sizes[name]) for name, key in _SIZES.items()}
+    found: dict[str, Any] = {key: np.uint32(sizes[name]) for name, key in _SIZES.items() if name in sizes}
     if family.head_dim:
         found[Keys.Attention.KEY_LENGTH] = found[Keys.Attention.VALUE_LENGTH] = np.uint32(sizes["head_dim"])
     epsilon = config.get(family.norm, family.epsilon) if family.norm else family.epsilon
@@ -129,6 +142,12 @@ def metadata_of(
     for key, names in family.written.items():
         found[key] = np.uint32(math.prod(values[name] for name in names))
     found |= {key: value if isinstance(value, bool) else np.uint32(value) for key, value in family.constants.items()}
+    if family.state is not None:
+        found |= write_state(config, family, sizes["hidden_size"], where)
+    if family.hybrid:
+        found |= write_groups(config, family, sizes, where)
+    if family.model_type == "granitemoehybrid":
+        found[Keys.Rope.SCALING_FINETUNED] = config.get("position_embedding_type") == "rope"
     if family.latent:
         found |= write_latent(config, where)
     if family.windows:
@@ -157,6 +176,14 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         UnsupportedModel: a key that changes what the model computes has another value, so that GGUF cannot say it.
     """
     expected = layout_config({}, sizes, family)
+    if family.state is not None:
+        expected |= state_sizes(config, family.state, sizes["hidden_size"], where)
+    if family.hybrid:
+        expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
+    if family.model_type == "lfm2":
+        expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
+    if family.model_type == "granitemoehybrid" and config.get("position_embedding_type") is None:
+        expected["position_embedding_type"] = "nope"
     for key, value in _flat(described).items():
         if key in _ROPE_KEYS or key in _SILENT or (key == "num_nextn_predict_layers" and family.ahead):
             continue
@@ -219,6 +246,8 @@ def _harmless(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """Whether a key that a family does not have says what it does anyhow."""
     if key == "moe_layer_end_index":
         return value in (-1, config.get("num_hidden_layers", 0) - 1)
+    if key == "time_step_limit":
+        return isinstance(value, (list, tuple)) and list(value) in ([0.0, math.inf], [0.0, {"__float__": "Infinity"}])
     if key == "layer_types":
         return isinstance(value, list) and set(value) == {"full_attention"}
     if key == "sliding_window":

@@ -18,9 +18,10 @@ from llmasos.runtime.checkpoint.gguf_decoders import DECODERS
 from llmasos.runtime.checkpoint.gguf_experts import EXPERTS
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader
+from llmasos.runtime.checkpoint.gguf_hybrids import HYBRIDS
 from llmasos_hookspecs import UnsupportedModel
 
-FAMILIES: Final[tuple[Family, ...]] = (*DECODERS, *EXPERTS)
+FAMILIES: Final[tuple[Family, ...]] = (*DECODERS, *EXPERTS, *HYBRIDS)
 
 #: Buffers of some checkpoints that follow from the config, and that GGUF does not hold.
 BUFFERS: Final = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "rotary_emb.inv_freq")

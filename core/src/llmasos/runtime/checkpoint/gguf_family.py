@@ -28,7 +28,7 @@ class Module:
         tensors: GGUF's tensors, where the package's table does not know the name; else it says.
         bias: how its bias differs, where that is in another way.
         written: whether it is written; a form that only older files have is not.
-        leaf: GGUF's leaf where Hugging Face's name has none; None where both end in ``.weight`` or ``.bias``.
+        leaf: GGUF's leaf where Hugging Face's name has none, empty where neither has; None where both end in ``.weight`` or ``.bias``.
     """
 
     name: str
@@ -65,6 +65,25 @@ class Field:
     off: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class StateNames:
+    """What a config calls the sizes of state-space layers, each with what transformers takes where the config is silent.
+
+    Attributes:
+        conv, size, expand: the convolution's kernel, elements of the state, and how many times as wide as the rest a layer is.
+        rank: of the projection to time steps (Mamba).
+        heads, width, groups: heads, their width, and the groups that share projections (Mamba-2). An empty name: it has none.
+    """
+
+    conv: tuple[str, int]
+    size: tuple[str, int]
+    expand: tuple[str, int]
+    rank: tuple[str, Any] = ("", None)
+    heads: tuple[str, Any] = ("", None)
+    width: tuple[str, Any] = ("", None)
+    groups: tuple[str, Any] = ("", None)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Family:
     """One architecture of GGUF as one model type of transformers.
@@ -90,6 +109,8 @@ class Family:
         written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
         constants: metadata that the architecture implies; a file with another value is of another family, or not read.
         latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
+        state: what a config calls the sizes of its state-space layers; None for none.
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
@@ -123,6 +144,9 @@ class Family:
     constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     latent: bool = False
     ahead: bool = False
+    attention: bool = True
+    hybrid: str = ""
+    state: StateNames | None = None
     marks: tuple[str, ...] = ()
     unwindowed: bool = False
     tied: bool = False

@@ -156,6 +156,84 @@ class OneRow:
 
 
 @attrs.frozen
+class OneColumn:
+    """A vector that GGUF stores as a matrix of one column."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0][:1]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return ((*shape, 1),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return _plain(parts[0]).reshape(-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (_plain(tensor).reshape(-1, 1),)
+
+
+@attrs.frozen
+class NegativeExponent:
+    """Logarithms of decay rates, of which GGUF stores the rates, which are negative; ``column``: a vector as a matrix of one column."""
+
+    column: bool = False
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0][:1] if self.column else shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return ((*shape, 1) if self.column else shape,)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        rates = as_float32(parts[0])
+        if not (rates < 0).all():
+            raise ValueError("a decay rate is not below 0")
+        logarithms = np.log(-rates)
+        return logarithms.reshape(-1) if self.column else logarithms
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        rates = -np.exp(as_float32(tensor))
+        return (rates.reshape(-1, 1) if self.column else rates,)
+
+
+@attrs.frozen
+class Depthwise:
+    """A convolution with one filter a channel, whose axis of length 1 GGUF leaves out. Biases are as they are."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0] if len(shapes[0]) < 2 else (shapes[0][0], 1, shapes[0][1])
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return (shape if len(shape) < 3 else (shape[0], shape[2]),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return parts[0] if len(parts[0].shape) < 2 else _plain(parts[0])[:, None]
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (tensor if len(tensor.shape) < 3 else _plain(tensor)[:, 0],)
+
+
+@attrs.frozen
+class InGroups:
+    """A vector that GGUF stores as one row a group; ``groups`` is the config's key for their number."""
+
+    groups: str
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return (shapes[0][0] * shapes[0][-1],) if len(shapes[0]) > 1 else shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        groups = _count(config, self.groups, shape[0], 1)
+        return ((groups, shape[0] // groups),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return _plain(parts[0]).reshape(-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (_plain(tensor).reshape(_count(config, self.groups, tensor.shape[0], 1), -1),)
+
+
+@attrs.frozen
 class Halves:
     """Two projections that Hugging Face stores as one, first all rows of the one, then those of the other; GGUF stores them apart."""
 

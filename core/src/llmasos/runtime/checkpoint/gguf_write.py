@@ -43,8 +43,11 @@ TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, LlamaFileType]]] = {
 #: What takes the place of a type whose blocks do not divide a tensor's columns, as in llama.cpp's own quantiser.
 _SMALLER_BLOCKS: Final = {GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0, GGMLQuantizationType.Q6_K: _Q8_0}
 
-#: Matrices that stay float32: norms of each head, routers and positions, which llama.cpp does not compute in blocks.
-_KEPT_F32: Final = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight")
+#: Matrices that stay float32: norms of each head, routers, positions, and what moves a state, which llama.cpp does not compute in blocks.
+_KEPT_F32: Final = (
+    "_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight",
+    "ssm_conv1d.weight", "shortconv.conv.weight", ".ssm_a", ".ssm_d",
+)  # fmt: skip
 
 #: Matrices that a type of fewer than 8 bits costs most: each token's own row.
 _TOKEN_TABLES: Final = ("token_embd.weight", "output.weight")

@@ -1,0 +1,151 @@
+"""Families of GGUF some or all of whose layers keep a state in place of keys and values."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
+
+from llmasos.runtime.checkpoint.gguf_family import Family, Field, Module, StateNames
+from llmasos.runtime.checkpoint.gguf_layouts import Depthwise, Halves, InGroups, NegativeExponent, OneColumn
+from llmasos.runtime.checkpoint.gguf_modules import (
+    EXPERT_COUNTS,
+    EXPERT_WIDTH,
+    GATED,
+    GRANITE_EXPERTS,
+    GRANITE_SCALES,
+    LLAMA_ROTATED,
+    MLP_EXPERT_COUNTS,
+    SILU,
+    modules_of,
+    of_layer,
+    with_changes,
+)
+
+_SHORT_CONVOLUTION: Final = (
+    *modules_of("model.embed_tokens lm_head", "model.layers.{}", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"),
+    Module("model.embedding_norm", tensors=(MODEL_TENSOR.TOKEN_EMBD_NORM,)),
+    of_layer("operator_norm", tensors=(MODEL_TENSOR.ATTN_NORM,)),
+    of_layer("ffn_norm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+    of_layer("self_attn.out_proj", tensors=(MODEL_TENSOR.ATTN_OUT,)),
+    of_layer("self_attn.q_layernorm", tensors=(MODEL_TENSOR.ATTN_Q_NORM,)),
+    of_layer("self_attn.k_layernorm", tensors=(MODEL_TENSOR.ATTN_K_NORM,)),
+    of_layer("conv.conv", Depthwise(), (MODEL_TENSOR.SHORTCONV_CONV,)),
+    of_layer("conv.in_proj", tensors=(MODEL_TENSOR.SHORTCONV_INPROJ,)),
+    of_layer("conv.out_proj", tensors=(MODEL_TENSOR.SHORTCONV_OUTPROJ,)),
+    of_layer("feed_forward.w1", tensors=(MODEL_TENSOR.FFN_GATE,)),
+    of_layer("feed_forward.w2", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+    of_layer("feed_forward.w3", tensors=(MODEL_TENSOR.FFN_UP,)),
+)
+_SHORT_CONVOLUTION_EXPERTS: Final = (
+    of_layer("feed_forward.gate", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+    of_layer("feed_forward.expert_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+    of_layer("feed_forward.experts.{expert}.w1", tensors=(MODEL_TENSOR.FFN_GATE_EXP,)),
+    of_layer("feed_forward.experts.{expert}.w2", tensors=(MODEL_TENSOR.FFN_DOWN_EXP,)),
+    of_layer("feed_forward.experts.{expert}.w3", tensors=(MODEL_TENSOR.FFN_UP_EXP,)),
+)
+_KERNEL: Final = Field("conv_L_cache", Keys.ShortConv.L_CACHE, default=3)
+
+
+def _mixer(prefix: str) -> tuple[Module, ...]:
+    """What both kinds of Mamba layers have."""
+    return (
+        Module(f"{prefix}.in_proj", tensors=(MODEL_TENSOR.SSM_IN,)),
+        Module(f"{prefix}.out_proj", tensors=(MODEL_TENSOR.SSM_OUT,)),
+        Module(f"{prefix}.conv1d", Depthwise(), (MODEL_TENSOR.SSM_CONV1D,)),
+    )
+
+
+def _mamba(prefix: str) -> tuple[Module, ...]:
+    return (
+        *_mixer(prefix),
+        Module(f"{prefix}.x_proj", tensors=(MODEL_TENSOR.SSM_X,)),
+        Module(f"{prefix}.dt_proj", tensors=(MODEL_TENSOR.SSM_DT,)),
+        Module(f"{prefix}.A_log", NegativeExponent(), (MODEL_TENSOR.SSM_A,), ""),
+        Module(f"{prefix}.D", tensors=(MODEL_TENSOR.SSM_D,), leaf=""),
+    )
+
+
+def _mamba2(prefix: str, groups: str) -> tuple[Module, ...]:
+    """Mamba-2, whose heads share one number each."""
+    return (
+        *_mixer(prefix),
+        Module(f"{prefix}.dt_bias", tensors=(MODEL_TENSOR.SSM_DT,), leaf="bias"),
+        Module(f"{prefix}.A_log", NegativeExponent(column=True), (MODEL_TENSOR.SSM_A,), ""),
+        Module(f"{prefix}.D", OneColumn(), (MODEL_TENSOR.SSM_D,), ""),
+        Module(f"{prefix}.norm", InGroups(groups), (MODEL_TENSOR.SSM_NORM,)),
+    )
+
+
+_BACKBONE: Final = (
+    Module("backbone.embeddings", tensors=(MODEL_TENSOR.TOKEN_EMBD,)),
+    Module("backbone.norm_f", tensors=(MODEL_TENSOR.OUTPUT_NORM,)),
+    Module("lm_head", tensors=(MODEL_TENSOR.OUTPUT,)),
+    Module("backbone.layers.{}.norm", tensors=(MODEL_TENSOR.ATTN_NORM,)),
+)
+_GRANITE: Final = (*with_changes(LLAMA_ROTATED, without=GATED), *_mamba2("model.layers.{}.mamba", "mamba_n_groups"))
+_GRANITE_STATE: Final = StateNames(
+    conv=("mamba_d_conv", 4), size=("mamba_d_state", 256), expand=("mamba_expand", 2), heads=("mamba_n_heads", 128),
+    width=("mamba_d_head", "auto"), groups=("mamba_n_groups", 1),
+)  # fmt: skip
+_GRANITE_FIXED: Final[dict[str, Any]] = {**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}
+
+HYBRIDS: Final[tuple[Family, ...]] = (
+    Family(
+        arch="lfm2", model_type="lfm2", architecture="Lfm2ForCausalLM", modules=_SHORT_CONVOLUTION, fields=(_KERNEL,),
+        fixed={"conv_bias": False}, norm="norm_eps", epsilon=1e-5, theta=1e6, tied=True, hybrid="conv",
+        defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="lfm2moe", model_type="lfm2_moe", architecture="Lfm2MoeForCausalLM",
+        modules=(*_SHORT_CONVOLUTION, *_SHORT_CONVOLUTION_EXPERTS),
+        fields=(
+            _KERNEL, *MLP_EXPERT_COUNTS, EXPERT_WIDTH,
+            Field("num_dense_layers", Keys.LLM.LEADING_DENSE_BLOCK_COUNT, "natural", 2, absent=0),
+        ),
+        constants={Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)},
+        fixed={"conv_bias": False, "norm_topk_prob": True, "use_expert_bias": True, "routed_scaling_factor": 1.0},
+        norm="norm_eps", epsilon=1e-5, theta=1e6, tied=True, hybrid="conv", defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="mamba", model_type="mamba", architecture="MambaForCausalLM",
+        modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: False},
+        state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, norm="layer_norm_epsilon", epsilon=1e-5, rope=False, tied=True,
+        attention=False,
+    ),
+    Family(
+        arch="mamba2", model_type="mamba2", architecture="Mamba2ForCausalLM",
+        modules=(*_BACKBONE, *_mamba2("backbone.layers.{}.mixer", "n_groups")),
+        state=StateNames(
+            conv=("conv_kernel", 4), size=("state_size", 128), expand=("expand", 2), heads=("num_heads", 128), width=("head_dim", 64),
+            groups=("n_groups", 8),
+        ),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        attention=False,
+    ),
+    Family(
+        # Without experts the MLP that all tokens share is the only one.
+        arch="granitehybrid", model_type="granitemoehybrid", architecture="GraniteMoeHybridForCausalLM", marks=("ffn_gate.weight",),
+        modules=(
+            *_GRANITE, of_layer("shared_mlp.input_linear", Halves(), (MODEL_TENSOR.FFN_GATE, MODEL_TENSOR.FFN_UP)),
+            of_layer("shared_mlp.output_linear", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+        ),
+        fields=(*GRANITE_SCALES, Field("shared_intermediate_size", Keys.LLM.FEED_FORWARD_LENGTH, default=1024)), state=_GRANITE_STATE,
+        fixed={**_GRANITE_FIXED, "num_local_experts": 0, "attention_bias": False}, ignored=("num_experts_per_tok",),
+        hybrid="linear_attention",
+    ),
+    Family(
+        arch="granitehybrid", model_type="granitemoehybrid", architecture="GraniteMoeHybridForCausalLM",
+        modules=(
+            *_GRANITE, *GRANITE_EXPERTS,
+            of_layer("shared_mlp.input_linear", Halves(), (MODEL_TENSOR.FFN_GATE_SHEXP, MODEL_TENSOR.FFN_UP_SHEXP)),
+            of_layer("shared_mlp.output_linear", tensors=(MODEL_TENSOR.FFN_DOWN_SHEXP,)),
+        ),
+        fields=(
+            *GRANITE_SCALES, *EXPERT_COUNTS,
+            Field("shared_intermediate_size", Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH, default=1024),
+        ),
+        state=_GRANITE_STATE, fixed={**_GRANITE_FIXED, "attention_bias": False}, hybrid="linear_attention",
+    ),
+)  # fmt: skip
