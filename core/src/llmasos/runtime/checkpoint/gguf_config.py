@@ -12,7 +12,7 @@ from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
 from llmasos.runtime.checkpoint.gguf_latent import read_latent, rotated_width
 from llmasos.runtime.checkpoint.gguf_rope import read_rope
-from llmasos.runtime.checkpoint.gguf_state import read_groups, read_state
+from llmasos.runtime.checkpoint.gguf_state import jamba_periods, read_groups, read_state
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer
@@ -175,7 +175,12 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
     found: dict[str, Any] = read_latent(header, family.arch) if family.latent else {}
     if family.state is not None:
         found |= read_state(header, family, config["hidden_size"])
-    if family.hybrid:
+    if family.model_type == "jamba":
+        kinds = read_groups(header, family, config["num_hidden_layers"])[1]
+        routers = {tensor.name for tensor in header.tensors if tensor.name.endswith(".ffn_gate_inp.weight")}
+        experts = [f"blk.{layer}.ffn_gate_inp.weight" in routers for layer in range(len(kinds))]
+        found |= jamba_periods([kind == "full_attention" for kind in kinds], experts, str(header.path))
+    elif family.hybrid:
         found["layer_types"] = read_groups(header, family, config["num_hidden_layers"])[1]
     if family.model_type == "lfm2":
         found["block_auto_adjust_ff_dim"] = False

@@ -16,7 +16,15 @@ from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_latent import write_latent
 from llmasos.runtime.checkpoint.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
-from llmasos.runtime.checkpoint.gguf_state import feed_forward_width, layer_kinds, state_sizes, write_groups, write_state
+from llmasos.runtime.checkpoint.gguf_state import (
+    feed_forward_width,
+    jamba_layers,
+    jamba_periods,
+    layer_kinds,
+    state_sizes,
+    write_groups,
+    write_state,
+)
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Sizes that every config has -> their metadata keys.
@@ -46,6 +54,9 @@ _SAME_THING: Final = (
     ("num_experts_per_tok", "moe_k", "moe_topk"),
 )
 _ALIASES: Final = {name: tuple(other for other in names if other != name) for names in _SAME_THING for name in names}
+
+#: Keys of which some configs have one number a layer; GGUF has one for all.
+_PER_LAYER: Final = ("moe_topk", "num_experts")
 
 #: Keys of a config that change what a model computes without a family here having them: one that is set is not written over silently.
 _COMPUTED: Final = (
@@ -178,7 +189,9 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
     expected = layout_config({}, sizes, family)
     if family.state is not None:
         expected |= state_sizes(config, family.state, sizes["hidden_size"], where)
-    if family.hybrid:
+    if family.model_type == "jamba":
+        expected |= jamba_periods(*jamba_layers(config, sizes["num_hidden_layers"], where), where)
+    elif family.hybrid:
         expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.model_type == "lfm2":
         expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
@@ -309,6 +322,8 @@ def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _look_up(config: Mapping[str, Any], name: str) -> Any:
     inside = _object(config, name)
     found = inside.get(name.rpartition(".")[2])
+    if name in _PER_LAYER and isinstance(found, list) and found and all(each == found[0] for each in found):
+        found = found[0]
     others = (value for other in _ALIASES.get(name, ()) if (value := inside.get(other)) is not None)
     return next(others, None) if found is None else found
 

@@ -8,7 +8,7 @@ from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_layouts import LatentKeysAndValues, OneRow
-from llmasos.runtime.checkpoint.gguf_modules import EXPERT_WIDTH, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, with_changes
+from llmasos.runtime.checkpoint.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, with_changes
 
 _SHARED: Final = tuple(of_layer(f"mlp.shared_experts.{name}_proj") for name in ("gate", "up", "down"))
 _CHOICE_BIAS: Final = of_layer("mlp.gate.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias")
@@ -27,6 +27,11 @@ _LATENT: Final = (
 _SIGMOID: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)}
 _SOFTMAX: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SOFTMAX)}
 _USED: Final = Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT)
+
+_HUNYUAN: Final = (
+    *LLAMA, of_layer("self_attn.query_layernorm", tensors=(MODEL_TENSOR.ATTN_Q_NORM,)),
+    of_layer("self_attn.key_layernorm", tensors=(MODEL_TENSOR.ATTN_K_NORM,)),
+)  # fmt: skip
 
 
 def _routed(shared: int | None, dense: int, scale: float) -> tuple[Field, ...]:
@@ -76,6 +81,27 @@ EXPERTS: Final[tuple[Family, ...]] = (
         modules=(*LLAMA, *MLP_EXPERTS, *_SHARED, *QK_NORMS, _CHOICE_BIAS),
         fields=(*_routed(None, 0, 1.0), *_groups(1, 1, 1), _normed(False)), constants=_SIGMOID,
         fixed={**SILU, "sliding_window": None}, present={"attention_bias": "attn_q.bias"}, head_dim=True,
+    ),
+    Family(
+        arch="hunyuan-dense", model_type="hunyuan_v1_dense", architecture="HunYuanDenseV1ForCausalLM", modules=_HUNYUAN, fixed=SILU,
+        present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=True, alpha=True,
+    ),
+    Family(
+        arch="hunyuan-moe", model_type="hunyuan_v1_moe", architecture="HunYuanMoEV1ForCausalLM",
+        modules=(
+            *with_changes(_HUNYUAN, without=GATED),
+            *(module for module in MLP_EXPERTS if module.name != "model.layers.{}.mlp.gate"), of_layer("mlp.gate.wg"),
+            *(of_layer(f"mlp.shared_mlp.{name}_proj") for name in ("gate", "up", "down")),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=1), Field("moe_topk", Keys.LLM.EXPERT_USED_COUNT, default=1),
+        ),
+        written={
+            Keys.LLM.EXPERT_FEED_FORWARD_LENGTH: ("intermediate_size",),
+            Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH: ("intermediate_size",),
+        },
+        fixed=SILU, ignored=("moe_intermediate_size",), present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=True,
+        alpha=True,
     ),
     Family(
         arch="ernie4_5-moe", model_type="ernie4_5_moe", architecture="Ernie4_5_MoeForCausalLM",

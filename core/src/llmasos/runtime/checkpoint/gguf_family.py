@@ -100,7 +100,7 @@ class Family:
             default.
         head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
-        theta: the rotary base where the config is silent.
+        theta: the rotary base where the config is silent; ``alpha``: whether a config may stretch it by a factor of that name.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
@@ -134,6 +134,7 @@ class Family:
     rope: bool = True
     partial: float | None = None
     theta: float = 10000.0
+    alpha: bool = False
     windows: int = 0
     local_theta: float | None = None
     grouped: bool = True

@@ -9,6 +9,7 @@ from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 from llmasos.runtime.checkpoint.gguf_family import Family, Field, Module, StateNames
 from llmasos.runtime.checkpoint.gguf_layouts import Depthwise, Halves, InGroups, NegativeExponent, OneColumn
 from llmasos.runtime.checkpoint.gguf_modules import (
+    ATTENTION,
     EXPERT_COUNTS,
     EXPERT_WIDTH,
     GATED,
@@ -19,6 +20,7 @@ from llmasos.runtime.checkpoint.gguf_modules import (
     SILU,
     modules_of,
     of_layer,
+    stacked_experts,
     with_changes,
 )
 
@@ -123,6 +125,30 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         ),
         fixed={**SILU, "use_bias": False, "use_conv_bias": True}, norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
         attention=False,
+    ),
+    Family(
+        arch="jamba", model_type="jamba", architecture="JambaForCausalLM",
+        modules=(
+            *modules_of("model.embed_tokens model.final_layernorm lm_head", "model.layers.{}", f"{ATTENTION} input_layernorm"),
+            *_mamba("model.layers.{}.mamba"),
+            of_layer("mamba.dt_layernorm", tensors=(MODEL_TENSOR.SSM_DT_NORM,)),
+            of_layer("mamba.b_layernorm", tensors=(MODEL_TENSOR.SSM_B_NORM,)),
+            of_layer("mamba.c_layernorm", tensors=(MODEL_TENSOR.SSM_C_NORM,)),
+            of_layer("pre_ff_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+            of_layer("feed_forward.gate_proj", tensors=(MODEL_TENSOR.FFN_GATE,)),
+            of_layer("feed_forward.up_proj", tensors=(MODEL_TENSOR.FFN_UP,)),
+            of_layer("feed_forward.down_proj", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+            of_layer("feed_forward.router", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+            *stacked_experts("feed_forward", "gate_proj", "up_proj", "down_proj"),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=16),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=2),
+        ),
+        state=StateNames(
+            conv=("mamba_d_conv", 4), size=("mamba_d_state", 16), expand=("mamba_expand", 2), rank=("mamba_dt_rank", "auto"),
+        ),
+        fixed={**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}, rope=False, hybrid="mamba", defaults={"num_key_value_heads": 8},
     ),
     Family(
         # Without experts the MLP that all tokens share is the only one.

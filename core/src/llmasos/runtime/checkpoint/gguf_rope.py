@@ -56,6 +56,10 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     share = scaling.pop("partial_rotary_factor", None) or config.get(family.key("partial_rotary_factor")) or family.partial or 1.0
     kind = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
+    if family.alpha and kind == "dynamic" and scaling.get("alpha"):
+        # A fixed factor makes another base of it, and that is what a file tells.
+        width = config.get("head_dim") or config[family.key("hidden_size")] // config[family.key("num_attention_heads")]
+        theta, kind = theta * scaling["alpha"] ** (width / (width - 2)), "default"
     local_theta = None
     if family.local_theta is not None:
         inherited = config.get("rope_local_base_freq") or (family.local_theta if family.local_theta != family.theta else theta)

@@ -110,6 +110,8 @@ def layer_kinds(config: Mapping[str, Any], family: Family, layers: int, where: s
         CheckpointError: there is no kind for each.
         UnsupportedModel: one is of a kind that the family has not.
     """
+    if family.model_type == "jamba":
+        return [_ATTENTION if attends else family.hybrid for attends in jamba_layers(config, layers, where)[0]]
     told = config.get("layer_types")
     if told is None:
         attention = config.get("full_attn_idxs")
@@ -129,6 +131,45 @@ def write_groups(config: Mapping[str, Any], family: Family, sizes: Mapping[str, 
     """The metadata that tells layers with attention from the others."""
     kinds = layer_kinds(config, family, sizes["num_hidden_layers"], where)
     return {Keys.Attention.HEAD_COUNT_KV: [np.uint32(sizes["num_key_value_heads"] if kind == _ATTENTION else 0) for kind in kinds]}
+
+
+#: What Jamba's config calls the periods in which layers attend and have experts, with what transformers takes.
+_JAMBA: Final = (
+    ({"attn_layer_period": 8}, {"attn_layer_offset": 4}),
+    ({"expert_layer_period": 2}, {"expert_layer_offset": 1}),
+)
+
+
+def jamba_layers(config: Mapping[str, Any], layers: int, where: str) -> tuple[list[bool], list[bool]]:
+    """Which layers of Jamba attend, and which have experts.
+
+    Raises:
+        CheckpointError: a period is missing or impossible.
+    """
+    found = []
+    for period, offset in _JAMBA:
+        (every, default), (first, start) = *period.items(), *offset.items()
+        step, at = config.get(every, default), config.get(first, start)
+        if not isinstance(step, int) or not isinstance(at, int) or not 0 <= at < step:
+            raise CheckpointError(f"{where} has {every} = {str(step)[:20]} and {first} = {str(at)[:20]}, which are no period; mend it.")
+        found.append([layer % step == at for layer in range(layers)])
+    return found[0], [each and config.get("num_experts", 16) != 1 for each in found[1]]
+
+
+def jamba_periods(attention: list[bool], experts: list[bool], where: str) -> dict[str, int]:
+    """The periods in which layers of Jamba attend and have experts; where there is one such layer the period is all of them.
+
+    Raises:
+        UnsupportedModel: they have no period.
+    """
+    found: dict[str, int] = {}
+    for (period, offset), layers in zip(_JAMBA, (attention, experts), strict=True):
+        at = [layer for layer, each in enumerate(layers) if each] or [len(layers)]
+        step = at[1] - at[0] if len(at) > 1 else len(layers) + (at[0] == len(layers))
+        if at[0] >= step or layers != [layer % step == at[0] for layer in range(len(layers))]:
+            raise UnsupportedModel(f"{where} has layers of attention or experts that do not follow a period, as all of Jamba do.")
+        found |= dict.fromkeys(period, step) | dict.fromkeys(offset, at[0])
+    return found
 
 
 def feed_forward_width(config: Mapping[str, Any], told: Any) -> Any:
