@@ -60,6 +60,9 @@ _GRANITE_HYBRID = {
     **_SIZES, "layer_types": ["linear_attention", "full_attention"], "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2,
     "shared_intermediate_size": 48, "attention_multiplier": 0.2,
 }  # fmt: skip
+_FALCON_H1 = {
+    **_SIZES, **_WIDTH, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_state": 16, "mamba_n_groups": 2,
+}  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -144,6 +147,26 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "ernie4_5_moe",
         {**_SIZES, "num_hidden_layers": 3, "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 32},
     ),
+    "falcon_h1": ("falcon_h1", _FALCON_H1),
+    "falcon_h1, multiplied": (
+        "falcon_h1",
+        {
+            **_FALCON_H1,
+            "lm_head_multiplier": 0.5,
+            "embedding_multiplier": 4.0,
+            "mlp_multipliers": [0.5, 2.0],
+            "key_multiplier": 0.25,
+            "attention_out_multiplier": 0.5,
+            "attention_in_multiplier": 2.0,
+            "ssm_multipliers": [0.5, 2.0, 0.25, 4.0, 0.125],
+            "ssm_in_multiplier": 2.0,
+            "ssm_out_multiplier": 0.5,
+        },
+    ),
+    "llama4": (
+        "llama4_text",
+        {**_SIZES, **_WIDTH, **_EXPERTS, "num_hidden_layers": 5, "intermediate_size_mlp": 80, "interleave_moe_layer_step": 2},
+    ),
     "hunyuan": ("hunyuan_v1_dense", {**_SIZES, **_WIDTH}),
     "hunyuan, alpha": (
         "hunyuan_v1_dense",
@@ -197,6 +220,9 @@ NOT_IN_LLAMA_CPP = {
 #: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum, and logarithms of decay rates by that of
 #: the exponential.
 PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron")
+
+#: The model that GGUF stores with other weights: multiplied, where its config says by what.
+MULTIPLIED = "falcon_h1, multiplied"
 
 #: Keys of a config that say nothing of what a model computes, or say it of what is written anyhow.
 _SILENT = {"architectures", "dtype", "transformers_version", "_attn_implementation_autoset"}
@@ -300,6 +326,10 @@ def test_tensors_are_those_of_the_folder(name: str, made: Any) -> None:
     _, folder, file = made(name)
     source, found = open_checkpoint(folder), open_checkpoint(file)
     assert set(found.names()) == set(source.names())
+    if name == MULTIPLIED:
+        wanted = 2 * 0.25 * as_float32(source.tensor("model.layers.1.self_attn.k_proj.weight"))
+        np.testing.assert_array_equal(as_float32(found.tensor("model.layers.1.self_attn.k_proj.weight")), wanted)
+        return
     for tensor in source.names():
         wanted, got = as_float32(source.tensor(tensor)), as_float32(found.tensor(tensor))
         assert got.shape == found.shape(tensor) == wanted.shape
@@ -319,6 +349,8 @@ def test_the_config_makes_the_same_config_of_transformers(name: str, made: Any) 
 def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> bool:
     if key in _SILENT:
         return True
+    if str(key).endswith(("multiplier", "multipliers")) and model.config.model_type == "falcon_h1":  # the weights are multiplied
+        return found in (1.0, [1.0] * len(wanted) if isinstance(wanted, list) else 1.0)
     if key == "rope_parameters" and "alpha" in wanted:  # the base is given as stretched as it is
         return bool(found["rope_type"] == "default" and found["rope_theta"] > wanted["rope_theta"])
     if key == "moe_topk" and isinstance(wanted, list):

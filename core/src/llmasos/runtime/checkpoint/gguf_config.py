@@ -182,6 +182,8 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         found |= jamba_periods([kind == "full_attention" for kind in kinds], experts, str(header.path))
     elif family.hybrid:
         found["layer_types"] = read_groups(header, family, config["num_hidden_layers"])[1]
+    if family.model_type == "llama4_text":
+        found |= _llama4_layers(header, config)
     if family.model_type == "lfm2":
         found["block_auto_adjust_ff_dim"] = False
     if family.model_type == "granitemoehybrid":
@@ -200,6 +202,20 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
         found["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in range(layers)]
     return found
+
+
+def _llama4_layers(header: GGUFHeader, config: dict[str, Any]) -> dict[str, Any]:
+    """Which layers of Llama 4 rotate and attend in chunks, and which have experts."""
+    if header.metadata.get(Keys.Attention.SLIDING_WINDOW.format(arch="llama4")) == 0:
+        raise UnsupportedModel(f"{header.path} is a Llama 4 without chunks of attention, which is not read.")
+    layers, step = config["num_hidden_layers"], config["interleave_moe_layer_step"]
+    rotated = [int((layer + 1) % config["no_rope_layer_interval"] != 0) for layer in range(layers)]
+    return {
+        "no_rope_layers": rotated,
+        "layer_types": ["chunked_attention" if each else "full_attention" for each in rotated],
+        "moe_layers": list(range(step - 1, layers, step)),
+        "use_qk_norm": config["num_local_experts"] != 128,  # Maverick alone has none
+    }
 
 
 def _layer_types(header: GGUFHeader, family: Family, layers: int, window: int | None) -> list[str]:

@@ -70,7 +70,7 @@ _ROPE_KEYS: Final = (
     "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_emb_base", "rotary_pct", "rope_local_base_freq",
     "original_max_position_embeddings",
 )  # fmt: skip
-_DERIVED: Final = ("layer_types", "no_rope_layers", "head_dim", "num_ln_in_parallel_attn")
+_DERIVED: Final = ("moe_layers", "layer_types", "no_rope_layers", "head_dim", "num_ln_in_parallel_attn")
 _SILENT: Final = (
     "architectures",
     "model_type",
@@ -123,7 +123,8 @@ def _check_sizes(found: Mapping[str, Any], family: Family, where: str) -> None:
 
 def layout_config(config: Mapping[str, Any], sizes: Mapping[str, Any], family: Family) -> dict[str, Any]:
     """The config with its sizes under the names that layouts ask for."""
-    return dict(config) | dict(sizes) | {family.key(name): value for name, value in sizes.items()}
+    state = {} if family.state is None or not config else state_sizes(config, family.state, sizes["hidden_size"], "config.json")
+    return dict(config) | state | dict(sizes) | {family.key(name): value for name, value in sizes.items()}
 
 
 def metadata_of(
@@ -187,8 +188,14 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         UnsupportedModel: a key that changes what the model computes has another value, so that GGUF cannot say it.
     """
     expected = layout_config({}, sizes, family)
+    # A common name may be that of a field: the width of Llama 4's experts is called what others call that of their MLP.
+    for name in family.rename:
+        if any(field.name == name for field in family.fields):
+            del expected[name]
     if family.state is not None:
         expected |= state_sizes(config, family.state, sizes["hidden_size"], where)
+    if family.model_type == "falcon_h1" and config.get("tie_word_embeddings") and not _plain_embedding(config):
+        raise UnsupportedModel(f"{where} multiplies an embedding that is the head too, which a GGUF of {family.arch} cannot say.")
     if family.model_type == "jamba":
         expected |= jamba_periods(*jamba_layers(config, sizes["num_hidden_layers"], where), where)
     elif family.hybrid:
@@ -213,6 +220,10 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
             raise UnsupportedModel(f"{where} has {key} = {_short(value)}, which a GGUF of {family.arch} cannot say.")
     if family.rope and not _same_rope(rope_of(config, family), rope_of(described, family), sizes["head_dim"]):
         raise UnsupportedModel(f"{where} has rotary embeddings that a GGUF of {family.arch} cannot say; export to another format.")
+
+
+def _plain_embedding(config: Mapping[str, Any]) -> bool:
+    return all(config.get(key) in (None, 1.0) for key in ("embedding_multiplier", "lm_head_multiplier"))
 
 
 def _value(config: Mapping[str, Any], field: Field, where: str) -> Any:
@@ -304,6 +315,8 @@ def _default(family: Family, key: str) -> Any:
         return 256
     if key == "topk_method":
         return "greedy"
+    if key == "use_qk_norm" and family.model_type == "llama4_text":
+        return True
     return next((field.default for field in family.fields if field.name == key), ...)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
-from llmasos.runtime.checkpoint.gguf_layouts import LatentKeysAndValues, OneRow
+from llmasos.runtime.checkpoint.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
 from llmasos.runtime.checkpoint.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, with_changes
 
 _SHARED: Final = tuple(of_layer(f"mlp.shared_experts.{name}_proj") for name in ("gate", "up", "down"))
@@ -81,6 +81,36 @@ EXPERTS: Final[tuple[Family, ...]] = (
         modules=(*LLAMA, *MLP_EXPERTS, *_SHARED, *QK_NORMS, _CHOICE_BIAS),
         fields=(*_routed(None, 0, 1.0), *_groups(1, 1, 1), _normed(False)), constants=_SIGMOID,
         fixed={**SILU, "sliding_window": None}, present={"attention_bias": "attn_q.bias"}, head_dim=True,
+    ),
+    Family(
+        # llama.cpp takes the sizes of chunks and of attention's temperature from the architecture's name.
+        arch="llama4", model_type="llama4_text", architecture="Llama4ForCausalLM",
+        modules=(
+            *with_changes(LLAMA, without=GATED),
+            of_layer("feed_forward.gate_proj", tensors=(MODEL_TENSOR.FFN_GATE,)),
+            of_layer("feed_forward.up_proj", tensors=(MODEL_TENSOR.FFN_UP,)),
+            of_layer("feed_forward.down_proj", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+            of_layer("feed_forward.router", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+            of_layer(
+                "feed_forward.experts.gate_up_proj", HalvesOfColumns(), (MODEL_TENSOR.FFN_GATE_EXP, MODEL_TENSOR.FFN_UP_EXP), "weight",
+            ),
+            of_layer("feed_forward.experts.down_proj", Transposed(), (MODEL_TENSOR.FFN_DOWN_EXP,), "weight"),
+            of_layer("feed_forward.shared_expert.gate_proj", tensors=(MODEL_TENSOR.FFN_GATE_SHEXP,)),
+            of_layer("feed_forward.shared_expert.up_proj", tensors=(MODEL_TENSOR.FFN_UP_SHEXP,)),
+            of_layer("feed_forward.shared_expert.down_proj", tensors=(MODEL_TENSOR.FFN_DOWN_SHEXP,)),
+        ),
+        rename={"intermediate_size": "intermediate_size_mlp"},
+        fields=(
+            Field("intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=8192),
+            Field("num_local_experts", Keys.LLM.EXPERT_COUNT, default=16),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=1),
+            Field("interleave_moe_layer_step", Keys.LLM.INTERLEAVE_MOE_LAYER_STEP, default=1),
+        ),
+        fixed={
+            **SILU, "attention_bias": False, "no_rope_layer_interval": 4, "attention_chunk_size": 8192, "attn_temperature_tuning": True,
+            "floor_scale": 8192, "attn_scale": 0.1,
+        },
+        epsilon=1e-5, head_dim=128, theta=5e5, defaults={"num_key_value_heads": 8},
     ),
     Family(
         arch="hunyuan-dense", model_type="hunyuan_v1_dense", architecture="HunYuanDenseV1ForCausalLM", modules=_HUNYUAN, fixed=SILU,

@@ -70,14 +70,16 @@ class StateNames:
     """What a config calls the sizes of state-space layers, each with what transformers takes where the config is silent.
 
     Attributes:
-        conv, size, expand: the convolution's kernel, elements of the state, and how many times as wide as the rest a layer is.
+        conv, size: the convolution's kernel and elements of the state.
+        expand, inner: how many times as wide as the rest a layer is, or how wide.
         rank: of the projection to time steps (Mamba).
         heads, width, groups: heads, their width, and the groups that share projections (Mamba-2). An empty name: it has none.
     """
 
     conv: tuple[str, int]
     size: tuple[str, int]
-    expand: tuple[str, int]
+    expand: tuple[str, Any] = ("", None)
+    inner: tuple[str, Any] = ("", None)
     rank: tuple[str, Any] = ("", None)
     heads: tuple[str, Any] = ("", None)
     width: tuple[str, Any] = ("", None)

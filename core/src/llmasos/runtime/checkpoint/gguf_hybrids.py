@@ -7,7 +7,7 @@ from typing import Any, Final
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.runtime.checkpoint.gguf_family import Family, Field, Module, StateNames
-from llmasos.runtime.checkpoint.gguf_layouts import Depthwise, Halves, InGroups, NegativeExponent, OneColumn
+from llmasos.runtime.checkpoint.gguf_layouts import Depthwise, Halves, InGroups, Multiplied, NegativeExponent, OneColumn
 from llmasos.runtime.checkpoint.gguf_modules import (
     ATTENTION,
     EXPERT_COUNTS,
@@ -91,6 +91,10 @@ _GRANITE_STATE: Final = StateNames(
     width=("mamba_d_head", "auto"), groups=("mamba_n_groups", 1),
 )  # fmt: skip
 _GRANITE_FIXED: Final[dict[str, Any]] = {**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}
+#: The parts that the rows of Falcon-H1's projection into a state-space layer are for: gate, inputs, both projections of the state, steps.
+_FALCON_PARTS: Final = (
+    ("mamba_d_ssm",), ("mamba_d_ssm",), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_heads",),
+)  # fmt: skip
 
 HYBRIDS: Final[tuple[Family, ...]] = (
     Family(
@@ -113,8 +117,8 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         arch="mamba", model_type="mamba", architecture="MambaForCausalLM",
         modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: False},
         state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
-        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, norm="layer_norm_epsilon", epsilon=1e-5, rope=False, tied=True,
-        attention=False,
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",), norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        tied=True, attention=False,
     ),
     Family(
         arch="mamba2", model_type="mamba2", architecture="Mamba2ForCausalLM",
@@ -123,7 +127,7 @@ HYBRIDS: Final[tuple[Family, ...]] = (
             conv=("conv_kernel", 4), size=("state_size", 128), expand=("expand", 2), heads=("num_heads", 128), width=("head_dim", 64),
             groups=("n_groups", 8),
         ),
-        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",), norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
         attention=False,
     ),
     Family(
@@ -149,6 +153,39 @@ HYBRIDS: Final[tuple[Family, ...]] = (
             conv=("mamba_d_conv", 4), size=("mamba_d_state", 16), expand=("mamba_expand", 2), rank=("mamba_dt_rank", "auto"),
         ),
         fixed={**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}, rope=False, hybrid="mamba", defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="falcon-h1", model_type="falcon_h1", architecture="FalconH1ForCausalLM",
+        modules=(
+            Module("model.embed_tokens", Multiplied(("embedding_multiplier",))),
+            Module("model.final_layernorm", tensors=(MODEL_TENSOR.OUTPUT_NORM,)),
+            Module("lm_head", Multiplied(("lm_head_multiplier",)), (MODEL_TENSOR.OUTPUT,)),
+            of_layer("input_layernorm"),
+            of_layer("self_attn.q_proj", Multiplied(("attention_in_multiplier",))),
+            of_layer("self_attn.k_proj", Multiplied(("key_multiplier", "attention_in_multiplier"))),
+            of_layer("self_attn.v_proj", Multiplied(("attention_in_multiplier",))),
+            of_layer("self_attn.o_proj", Multiplied(("attention_out_multiplier",))),
+            *(
+                module for module in _mamba2("model.layers.{}.mamba", "mamba_n_groups")
+                if not module.name.endswith((".norm", "in_proj", "out_proj"))
+            ),
+            of_layer("mamba.in_proj", Multiplied(("ssm_in_multiplier",), "ssm_multipliers", _FALCON_PARTS), (MODEL_TENSOR.SSM_IN,)),
+            of_layer("mamba.out_proj", Multiplied(("ssm_out_multiplier",)), (MODEL_TENSOR.SSM_OUT,)),
+            of_layer("pre_ff_layernorm.weight", tensors=(MODEL_TENSOR.FFN_NORM,), leaf=""),
+            of_layer("feed_forward.gate_proj", Multiplied(("mlp_multipliers.0",)), (MODEL_TENSOR.FFN_GATE,)),
+            of_layer("feed_forward.up_proj", tensors=(MODEL_TENSOR.FFN_UP,)),
+            of_layer("feed_forward.down_proj", Multiplied(("mlp_multipliers.1",)), (MODEL_TENSOR.FFN_DOWN,)),
+        ),
+        state=StateNames(
+            conv=("mamba_d_conv", 4), size=("mamba_d_state", 256), inner=("mamba_d_ssm", 1024), heads=("mamba_n_heads", 128),
+            width=("mamba_d_head", "auto"), groups=("mamba_n_groups", 1),
+        ),
+        fixed={
+            **SILU, "mamba_conv_bias": True, "mamba_proj_bias": False, "mamba_rms_norm": False, "projectors_bias": False,
+            "attention_bias": False, "mlp_bias": False,
+        },
+        # What they multiply is stored multiplied.
+        ignored=("embedding_multiplier",), epsilon=1e-5, head_dim=True, defaults={"num_key_value_heads": 8},
     ),
     Family(
         # Without experts the MLP that all tokens share is the only one.

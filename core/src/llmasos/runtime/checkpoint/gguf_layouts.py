@@ -6,6 +6,7 @@ stored; one that does arithmetic or moves columns gives floats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -234,6 +235,49 @@ class InGroups:
 
 
 @attrs.frozen
+class Multiplied:
+    """Weights that GGUF stores multiplied by numbers of the config, a key each, and its index after a dot; what is read is as it is.
+
+    ``parts`` is the key of numbers for parts of the rows, which ``widths`` says how many rows each of them has by products of keys.
+    """
+
+    by: tuple[str, ...]
+    parts: str = ""
+    widths: tuple[tuple[str, ...], ...] = ()
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return (shape,)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return parts[0]
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        factor = math.prod(self._number(config, key) for key in self.by)
+        rows = np.full((tensor.shape[0], *[1] * (len(tensor.shape) - 1)), factor, np.float32)
+        start = 0
+        for index, keys in enumerate(self.widths):
+            width = math.prod(config[key] for key in keys)
+            rows[start : start + width] *= np.float32(self._number(config, f"{self.parts}.{index}"))
+            start += width
+        return (tensor,) if (rows == 1).all() else (as_float32(tensor) * rows,)
+
+    @staticmethod
+    def _number(config: Config, key: str) -> float:
+        name, _, index = key.partition(".")
+        found = config.get(name)
+        if index and found is not None:
+            found = found[int(index)] if isinstance(found, (list, tuple)) and len(found) > int(index) else "nothing"
+        if found is None:
+            return 1.0
+        if not isinstance(found, (int, float)) or not math.isfinite(found):
+            raise ValueError(f"{key} = {str(found)[:40]} is no number to multiply by")
+        return float(found)
+
+
+@attrs.frozen
 class Halves:
     """Two projections that Hugging Face stores as one, first all rows of the one, then those of the other; GGUF stores them apart."""
 
@@ -253,6 +297,26 @@ class Halves:
         if isinstance(tensor, QuantizedTensor):
             return tensor.take_rows(slice(None, half)), tensor.take_rows(slice(half, None))
         return tensor[..., :half, :], tensor[..., half:, :]
+
+
+@attrs.frozen
+class HalvesOfColumns:
+    """Two projections that Hugging Face stores as one, [inputs, outputs] with the outputs of the one before those of the other; GGUF stores
+    them apart, transposed."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return (*shapes[0][:-2], shapes[0][-1], 2 * shapes[0][-2])
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        part = (*shape[:-2], shape[-1] // 2, shape[-2])
+        return part, part
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return np.concatenate([_plain(part).swapaxes(-1, -2) for part in parts], axis=-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        turned, half = _plain(tensor).swapaxes(-1, -2), tensor.shape[-1] // 2
+        return turned[..., :half, :], turned[..., half:, :]
 
 
 @attrs.frozen

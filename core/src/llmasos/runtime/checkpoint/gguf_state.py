@@ -33,12 +33,12 @@ def read_state(header: GGUFHeader, family: Family, hidden: int) -> dict[str, Any
     names, arch = family.state, family.arch
     inner = meta.count(header, Keys.SSM.INNER_SIZE.format(arch=arch))
     rank = meta.count(header, Keys.SSM.TIME_STEP_RANK.format(arch=arch))
-    if inner % hidden or (names.heads[0] and inner % rank):
+    if (names.expand[0] and inner % hidden) or (names.heads[0] and inner % rank):
         raise CheckpointError(f"{header.path} has state-space layers of {inner} elements for {hidden} and {rank} heads; get it again.")
     found = {
         names.conv[0]: meta.count(header, Keys.SSM.CONV_KERNEL.format(arch=arch)),
         names.size[0]: meta.count(header, Keys.SSM.STATE_SIZE.format(arch=arch)),
-        names.expand[0]: inner // hidden,
+        names.expand[0] or names.inner[0]: inner // hidden if names.expand[0] else inner,
         names.heads[0] or names.rank[0]: rank,
     }
     if names.heads[0]:
@@ -53,20 +53,25 @@ def state_sizes(config: Mapping[str, Any], names: StateNames, hidden: int, where
         CheckpointError: a size is impossible.
     """
     found: dict[str, int] = {}
-    for entry in (names.conv, names.size, names.expand, names.rank, names.heads, names.width, names.groups):
+    for entry in (names.conv, names.size, names.expand, names.inner, names.rank, names.heads, names.width, names.groups):
         name, default = entry
         if not name:
             continue
         value = config.get(name)
         value = default if value is None else value
         if value == "auto":
-            value = found[names.expand[0]] * hidden // found[names.heads[0]] if names.heads[0] else math.ceil(hidden / 16)
+            value = _inner(found, names, hidden) // found[names.heads[0]] if names.heads[0] else math.ceil(hidden / 16)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
             raise CheckpointError(f"{where} has {name} = {str(value)[:40]}, and a whole number above 0 is needed; mend it.")
         found[name] = value
-    if names.heads[0] and found[names.heads[0]] * found[names.width[0]] != found[names.expand[0]] * hidden:
+    if names.heads[0] and found[names.heads[0]] * found[names.width[0]] != _inner(found, names, hidden):
         raise CheckpointError(f"{where} has {names.heads[0]} and {names.width[0]} that do not make up its state-space layers; mend it.")
     return found
+
+
+def _inner(sizes: Mapping[str, int], names: StateNames, hidden: int) -> int:
+    """How wide a state-space layer is."""
+    return sizes[names.expand[0]] * hidden if names.expand[0] else sizes[names.inner[0]]
 
 
 def write_state(config: Mapping[str, Any], family: Family, hidden: int, where: str) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def write_state(config: Mapping[str, Any], family: Family, hidden: int, where: s
     found = {
         Keys.SSM.CONV_KERNEL: sizes[names.conv[0]],
         Keys.SSM.STATE_SIZE: sizes[names.size[0]],
-        Keys.SSM.INNER_SIZE: sizes[names.expand[0]] * hidden,
+        Keys.SSM.INNER_SIZE: _inner(sizes, names, hidden),
         Keys.SSM.TIME_STEP_RANK: sizes[names.heads[0] or names.rank[0]],
     }
     if names.groups[0]:
