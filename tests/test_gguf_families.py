@@ -106,6 +106,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoeshared": ("granitemoeshared", {**_SIZES, **_EXPERTS, "shared_intermediate_size": 48}),
     "smollm3": ("smollm3", {**_TIED, "num_hidden_layers": 5}),
     "arcee": ("arcee", _SIZES),
+    "apertus": ("apertus", {**_SIZES, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "apertus, scaled": ("apertus", {**_SIZES, "hidden_size": 256, "rope_parameters": _LLAMA3}),
     "seed_oss": ("seed_oss", {**_SIZES, **_WIDTH}),
     "ernie4_5": ("ernie4_5", {**_SIZES, **_WIDTH}),
     "olmo": ("olmo", {**_SIZES, "clip_qkv": 0.5}),
@@ -315,6 +317,7 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> 
         whole = rope.get("full_attention", rope)
         assert whole["rope_theta"] == family.theta
         assert whole.get("partial_rotary_factor", 1.0) == (1.0 if family.partial is None else family.partial)
+        assert all(rope[key] == value for key, value in family.scaling.items())
         assert rope.get("sliding_attention", {}).get("rope_theta") == family.local_theta
     for key, value in family.defaults.items():
         if family.key(key) in told and told[family.key(key)] is not None and key != "num_key_value_heads":

@@ -63,6 +63,8 @@ class GGUFCheckpoint:
 
     def _read(self, name: str) -> Tensor:
         source = self._find(name)
+        if source.value is not None:
+            return source.value.copy()
         parts = [self._part(source, tensor) for tensor in source.tensors]
         try:
             found = source.layout.read(parts, self.config)

@@ -208,6 +208,24 @@ DECODERS: Final[tuple[Family, ...]] = (
         fixed={"hidden_act": "relu2"}, present=BIASES, epsilon=1e-5, head_dim=True,
     ),
     Family(
+        arch="apertus", model_type="apertus", architecture="ApertusForCausalLM",
+        modules=(
+            *with_changes(LLAMA, of_layer("attention_layernorm"), of_layer("feedforward_layernorm"), without=f"{NORMS} mlp.gate_proj"),
+            *QK_NORMS,
+        ),
+        scalars={
+            f"model.layers.{{}}.mlp.act_fn.{name}": (key, shape) for name, key, shape in (
+                ("alpha_n", Keys.xIELU.ALPHA_N, (1,)), ("alpha_p", Keys.xIELU.ALPHA_P, (1,)), ("beta", Keys.xIELU.BETA, ()),
+                ("eps", Keys.xIELU.EPS, ()),
+            )
+        },
+        fixed={"hidden_act": "xielu"}, present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, theta=12e6,
+        scaling={
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+    ),
+    Family(
         arch="seed_oss", model_type="seed_oss", architecture="SeedOssForCausalLM", modules=LLAMA, fixed=SILU,
         present={"attention_bias": "attn_q.bias", "attention_out_bias": "attn_output.bias", "mlp_bias": "ffn_up.bias"},
         head_dim=128, defaults={"num_key_value_heads": 8},

@@ -103,6 +103,7 @@ class Family:
         head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
         theta: the rotary base where the config is silent; ``alpha``: whether a config may stretch it by a factor of that name.
+        scaling: how rotary frequencies are scaled where the config is silent about all of this.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
@@ -111,6 +112,7 @@ class Family:
         written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
         constants: metadata that the architecture implies; a file with another value is of another family, or not read.
         latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
         attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
         state: what a config calls the sizes of its state-space layers; None for none.
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
@@ -137,6 +139,7 @@ class Family:
     partial: float | None = None
     theta: float = 10000.0
     alpha: bool = False
+    scaling: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     windows: int = 0
     local_theta: float | None = None
     grouped: bool = True
@@ -147,6 +150,7 @@ class Family:
     constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     latent: bool = False
     ahead: bool = False
+    scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
     attention: bool = True
     hybrid: str = ""
     state: StateNames | None = None

@@ -117,7 +117,8 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         arch="mamba", model_type="mamba", architecture="MambaForCausalLM",
         modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: False},
         state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
-        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",), norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
         tied=True, attention=False,
     ),
     Family(
@@ -127,7 +128,8 @@ HYBRIDS: Final[tuple[Family, ...]] = (
             conv=("conv_kernel", 4), size=("state_size", 128), expand=("expand", 2), heads=("num_heads", 128), width=("head_dim", 64),
             groups=("n_groups", 8),
         ),
-        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",), norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
         attention=False,
     ),
     Family(

@@ -48,7 +48,7 @@ class Rope:
 
 def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     """The rotary embeddings of a config in any of the forms that transformers reads."""
-    found = config.get("rope_parameters") or {}
+    found = config.get("rope_parameters") or ({} if config.get("rope_scaling") else family.scaling)
     whole = found.get(_FULL, found) if isinstance(found, Mapping) else {}
     local = found.get(_LOCAL) if isinstance(found, Mapping) else None
     scaling = dict(config.get("rope_scaling") or {}) | dict(whole)
@@ -85,6 +85,8 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
     scaling = _scaling(header, family, head_dim, theta)
     if scaling is not None:
         config["rope_scaling"] = scaling
+    elif family.scaling:
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}  # silence would mean the family's own scaling
     if family.local_theta is not None:
         inherited = family.local_theta if family.local_theta != family.theta else theta
         local = meta.shortest(meta.number(header, Keys.Rope.FREQ_BASE_SWA.format(arch=arch), inherited))

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
+from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.gguf_blocks import READABLE
 from llmasos.runtime.checkpoint.gguf_config import layers_ahead
 from llmasos.runtime.checkpoint.gguf_families import ROPE_TENSORS
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor
-from llmasos.runtime.checkpoint.gguf_layouts import Layout
+from llmasos.runtime.checkpoint.gguf_layouts import Layout, Same
 from llmasos.runtime.checkpoint.gguf_names import NameTable, Place, name_table
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
@@ -40,6 +43,7 @@ class Source:
         shape: of the tensor that they make.
         expert: which of the stacked matrices, where it is one.
         rows: the rows that it takes of a tensor that holds several.
+        value: the tensor itself, where it is metadata.
     """
 
     tensors: tuple[GGUFTensor, ...]
@@ -47,6 +51,7 @@ class Source:
     shape: tuple[int, ...]
     expert: int | None = None
     rows: tuple[int, int] | None = None
+    value: npt.NDArray[np.float32] | None = None
 
 
 def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) -> dict[str, Source]:
@@ -95,6 +100,19 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
     for place in grouped:
         raise CheckpointError(f"{header.path} holds only a part of {place.name()}; get it again.")
     _check_layers(header, layers, count)
+    found |= _scalars(header, family, count)
+    return found
+
+
+def _scalars(header: GGUFHeader, family: Family, layers: int) -> dict[str, Source]:
+    """Tensors of one number a layer, which are metadata: an array, or one number for all."""
+    found = {}
+    for name, (key, shape) in family.scalars.items():
+        told = key.format(arch=family.arch)
+        held = header.metadata.get(told)
+        values = np.full(layers, meta.number(header, told)) if not hasattr(held, "__len__") else meta.numbers(header, told, layers)
+        for layer, value in enumerate(np.asarray(values, np.float32)):
+            found[name.format(layer)] = Source((), Same(), shape, value=np.full(shape, value, np.float32))
     return found
 
 

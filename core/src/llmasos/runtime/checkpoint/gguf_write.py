@@ -20,7 +20,7 @@ from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_file import Entry, GGUFFile
 from llmasos.runtime.checkpoint.gguf_names import NameTable, Place, name_table
 from llmasos.runtime.checkpoint.gguf_quantize import encode
-from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
 
 _F32: Final = GGMLQuantizationType.F32
 _F16: Final = GGMLQuantizationType.F16
@@ -112,7 +112,7 @@ def write_gguf(
     with _right_kinds(where):
         planned = _plan(checkpoint, table, layouts, chosen)
     metadata, tokenizer, notes = _metadata(checkpoint, family, planned, file_type)
-    metadata |= described
+    metadata |= described | _scalars(checkpoint, family, sizes["num_hidden_layers"])
     entries = [*(Entry(name, _F32, array.shape) for name, array in extra.items()), *(e for part in planned for e in part.entries)]
     with _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
         for name, array in extra.items():
@@ -170,6 +170,7 @@ def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], k
     if (layers := config["num_hidden_layers"]) > len(names):
         raise CheckpointError(f"{checkpoint.path} says that it has {layers} layers and holds {len(names)} tensors; get it again.")
     left = {name for name in names if not name.endswith(BUFFERS)}
+    left -= {name.format(layer) for name in table.family.scalars for layer in range(layers)}
     if table.family.ahead:
         left -= _ahead(names, layers)
     planned = []
@@ -273,6 +274,23 @@ def _metadata(
         if (template := ChatTemplate.of(checkpoint)) is not None:
             found[Keys.Tokenizer.CHAT_TEMPLATE] = template.source
     return found, found.get(Keys.Tokenizer.MODEL), notes
+
+
+def _scalars(checkpoint: Checkpoint, family: Family, layers: int) -> dict[str, Any]:
+    """Tensors of one number a layer, as metadata.
+
+    Raises:
+        CheckpointError: one is missing, or holds more than a number.
+    """
+    found: dict[str, Any] = {}
+    for name, (key, shape) in family.scalars.items():
+        names = [name.format(layer) for layer in range(layers)]
+        if missing := set(names) - set(checkpoint.names()):
+            raise CheckpointError(f"{checkpoint.path} holds no {min(missing)}; get it again.")
+        if wrong := next((each for each in names if tuple(checkpoint.shape(each)) not in ((), shape)), None):
+            raise CheckpointError(f"{checkpoint.path} holds more than one number in {wrong}; get it again.")
+        found[key.format(arch=family.arch)] = [np.float32(as_float32(checkpoint.tensor(each)).reshape(-1)[0]) for each in names]
+    return found
 
 
 def _name(checkpoint: Checkpoint) -> str:
