@@ -7,10 +7,12 @@ them; llama.cpp, which shares no code with either, must compute the same.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import attrs
@@ -18,6 +20,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
@@ -556,6 +559,25 @@ def test_llama_cpp_reads_the_tokenizer_that_was_written(made: Any, llama_cpp_mod
     for text in ("Hello, world 123", "  two\n\nlines", "今天天气很好"):
         assert peer.tokenize(text.encode(), add_bos=False, special=False) == own.encode(text, special=False)
     assert (peer.token_bos(), peer.token_eos()) == (256, 257)
+
+
+@pytest.mark.peer
+def test_llama_cpp_reads_the_unigram_tokenizer_that_was_written(tmp_path: Path, llama_cpp_model: Any) -> None:
+    lines = [line for name in sorted(topics)[:25] for line in topics[name].splitlines() if line.strip()]
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=proto, model_type="unigram", vocab_size=500, hard_vocab_limit=False, minloglevel=2
+    )
+    sizes = {**_TIED, "vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes)).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.model").write_bytes(proto.getvalue())
+    (tmp_path / "model" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    )
+    write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    peer, own = llama_cpp_model(tmp_path / "x.gguf"), open_checkpoint(tmp_path / "x.gguf").tokenizer()
+    for text in (*lines[100:130], "  two   spaces ", "\ufb01ne \u00bd"):
+        assert peer.tokenize(text.encode(), add_bos=False, special=False) == own.encode(text, special=False), text
 
 
 @pytest.mark.peer

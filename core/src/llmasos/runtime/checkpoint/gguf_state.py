@@ -98,7 +98,7 @@ def read_groups(header: GGUFHeader, family: Family, layers: int) -> tuple[int, l
         UnsupportedModel: the layers with attention have different numbers of heads, or there is none.
     """
     key = Keys.Attention.HEAD_COUNT_KV.format(arch=family.arch)
-    found = header.metadata.get(key)
+    found = header.metadata.get(key, meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=family.arch)))
     counts = [found] * layers if isinstance(found, int) else [int(each) for each in meta.numbers(header, key, layers)]
     held = {count for count in counts if count}
     if len(held) != 1 or not 0 < min(held) < 2**20:

@@ -64,7 +64,7 @@ class GGUFExport:
         type: the word it was asked for by.
         architecture: GGUF's name of the architecture.
         tensors: how many, by type.
-        tokenizer: the kind that was written (``gpt2``, ``llama``); None for none.
+        tokenizer: the kind that was written (``gpt2``, ``llama``, ``t5``); None for none.
         notes: what a user should know: tensors of another type, a tokenizer that is missing.
     """
 
