@@ -65,7 +65,7 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
         cut_anyhow = not merges and not whole_words
         found[Keys.Tokenizer.PRE] = _ANY_CUT if cut_anyhow else pre_name(backend, whole_words, where)
         found[Keys.Tokenizer.MERGES] = merges
-    elif kind == _UNIGRAM:
+    elif form is not None and kind == _UNIGRAM:
         found |= _unigram(form, len(tokens))
         kinds[: len(form.kinds)] = form.kinds
     else:
