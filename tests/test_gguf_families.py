@@ -7,15 +7,22 @@ them; llama.cpp, which shares no code with either, must compute the same.
 from __future__ import annotations
 
 import ctypes
+import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
+import attrs
+import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+import sentencepiece
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -25,7 +32,7 @@ from llmasos.runtime.checkpoint.gguf_families import FAMILIES
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
 from llmasos.runtime.tokenizer.pieces import SPELLING
-from llmasos_hookspecs import Checkpoint, EngineLimits, Row, UnsupportedModel, as_float32
+from llmasos_hookspecs import Checkpoint, CheckpointError, EngineLimits, Row, UnsupportedModel, as_float32
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 torch.set_num_threads(1)
@@ -40,6 +47,25 @@ _WIDTH = {"head_dim": 16}
 _GPT = {**_VOCAB, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _MLP_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_ROUTED = {
+    **_SIZES, "num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+_LATENT = {
+    **_ROUTED, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 8, "v_head_dim": 24,
+}  # fmt: skip
+_LATENT_YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707, "mscale_all_dim": 0.707,
+    "beta_fast": 32.0, "beta_slow": 1.0,
+}  # fmt: skip
+_GRANITE_HYBRID = {
+    **_SIZES, "layer_types": ["linear_attention", "full_attention"], "mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2,
+    "shared_intermediate_size": 48, "attention_multiplier": 0.2,
+}  # fmt: skip
+_FALCON_H1 = {
+    **_SIZES, **_WIDTH, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_state": 16, "mamba_n_groups": 2,
+}  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -83,6 +109,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoeshared": ("granitemoeshared", {**_SIZES, **_EXPERTS, "shared_intermediate_size": 48}),
     "smollm3": ("smollm3", {**_TIED, "num_hidden_layers": 5}),
     "arcee": ("arcee", _SIZES),
+    "apertus": ("apertus", {**_SIZES, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+    "apertus, scaled": ("apertus", {**_SIZES, "hidden_size": 256, "rope_parameters": _LLAMA3}),
     "seed_oss": ("seed_oss", {**_SIZES, **_WIDTH}),
     "ernie4_5": ("ernie4_5", {**_SIZES, **_WIDTH}),
     "olmo": ("olmo", {**_SIZES, "clip_qkv": 0.5}),
@@ -109,6 +137,77 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon": ("falcon", _FALCON),
     "falcon, groups": ("falcon", {**_FALCON, "num_kv_heads": 2, "new_decoder_architecture": True}),
     "falcon, one norm": ("falcon", {**_FALCON, "num_kv_heads": 2, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}),
+    "deepseek_v2": ("deepseek_v2", _LATENT),
+    "deepseek_v2, yarn": ("deepseek_v2", {**_LATENT, "rope_parameters": _LATENT_YARN}),
+    "deepseek_v2, groups": ("deepseek_v2", {**_LATENT, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}),
+    "deepseek_v2, lite": (
+        "deepseek_v2",
+        {**_LATENT, "num_hidden_layers": 27, "first_k_dense_replace": 26, "q_lora_rank": None, "hidden_size": 32, "kv_lora_rank": 16},
+    ),
+    "deepseek_v3": ("deepseek_v3", {**_LATENT, "n_group": 4, "topk_group": 2}),
+    "deepseek_v3, yarn": ("deepseek_v3", {**_LATENT, "n_group": 1, "topk_group": 1, "rope_parameters": _LATENT_YARN}),
+    "glm4_moe": ("glm4_moe", {**_ROUTED, **_WIDTH, "use_qk_norm": True, "attention_bias": True}),
+    "dots1": ("dots1", {**_ROUTED, **_WIDTH, "num_key_value_heads": 4, "sliding_window": None, "norm_topk_prob": True}),
+    "ernie4_5_moe": (
+        "ernie4_5_moe",
+        {**_SIZES, "num_hidden_layers": 3, "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 32},
+    ),
+    "falcon_h1": ("falcon_h1", _FALCON_H1),
+    "falcon_h1, multiplied": (
+        "falcon_h1",
+        {
+            **_FALCON_H1,
+            "lm_head_multiplier": 0.5,
+            "embedding_multiplier": 4.0,
+            "mlp_multipliers": [0.5, 2.0],
+            "key_multiplier": 0.25,
+            "attention_out_multiplier": 0.5,
+            "attention_in_multiplier": 2.0,
+            "ssm_multipliers": [0.5, 2.0, 0.25, 4.0, 0.125],
+            "ssm_in_multiplier": 2.0,
+            "ssm_out_multiplier": 0.5,
+        },
+    ),
+    "llama4": (
+        "llama4_text",
+        {**_SIZES, **_WIDTH, **_EXPERTS, "num_hidden_layers": 5, "intermediate_size_mlp": 80, "interleave_moe_layer_step": 2},
+    ),
+    "hunyuan": ("hunyuan_v1_dense", {**_SIZES, **_WIDTH}),
+    "hunyuan, alpha": (
+        "hunyuan_v1_dense",
+        {**_SIZES, "head_dim": 24, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0}},
+    ),
+    "hunyuan_moe": ("hunyuan_v1_moe", {**_SIZES, **_WIDTH, "num_experts": 4, "moe_topk": [2, 2]}),
+    "jamba": (
+        "jamba",
+        {
+            **_SIZES,
+            "num_hidden_layers": 4,
+            "num_experts": 4,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "mamba_d_state": 8,
+        },
+    ),
+    "lfm2": (
+        "lfm2",
+        {**_TIED, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
+    ),
+    "lfm2, adjusted": ("lfm2", {**_TIED, "full_attn_idxs": [1]}),
+    "lfm2_moe": (
+        "lfm2_moe",
+        {**_TIED, **_MLP_EXPERTS, "num_hidden_layers": 3, "num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
+    ),
+    "mamba": ("mamba", {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
+    "mamba2": (
+        "mamba2",
+        {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2},
+    ),
+    "granitemoehybrid": ("granitemoehybrid", {**_GRANITE_HYBRID, **_EXPERTS, "position_embedding_type": "nope"}),
+    "granitemoehybrid, dense": (
+        "granitemoehybrid",
+        {**_GRANITE_HYBRID, "num_local_experts": 0, "intermediate_size": 48, "position_embedding_type": "rope"},
+    ),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
@@ -119,11 +218,16 @@ NOT_IN_LLAMA_CPP = {
     "phi3, window": "it runs phi3 without windows",
     "phimoe": "it chooses experts by softmax, transformers by SparseMixer",
     "exaone4, windows": "it knows windows in EXAONE 4 of 64 layers only",
+    "deepseek_v2, groups": "it rates groups by their best two experts, transformers by the best one",
     "cohere, norms": "it looks for norms of queries and keys in Command R of 64 layers or more only",
 }
 
-#: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum.
+#: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum, and logarithms of decay rates by that of
+#: the exponential.
 PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron")
+
+#: The model that GGUF stores with other weights: multiplied, where its config says by what.
+MULTIPLIED = "falcon_h1, multiplied"
 
 #: Keys of a config that say nothing of what a model computes, or say it of what is written anyhow.
 _SILENT = {"architectures", "dtype", "transformers_version", "_attn_implementation_autoset"}
@@ -187,7 +291,7 @@ def test_every_family_of_the_table_has_a_model_here() -> None:
 
 
 #: Keys whose value the architecture of the file fixes to another than transformers' default, because no published model has that.
-_PUBLISHED = {("qwen3_moe", "norm_topk_prob")}
+_PUBLISHED = {("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window"), ("granitemoehybrid", "num_local_experts")}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.arch} as {family.model_type}")
@@ -202,6 +306,10 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> 
     for key, value in family.fixed.items():
         if (family.model_type, key) not in _PUBLISHED and key not in ("new_decoder_architecture", "num_ln_in_parallel_attn"):
             assert nested.get(key.removeprefix("attn_config."), told.get(key)) == value, key
+    names = () if family.state is None else attrs.astuple(family.state, recurse=False)
+    for name, value in names:
+        # An "auto" is gone once the config is made; the models here prove what it means.
+        assert not name or value == "auto" or told[name] == value, name
     if family.norm:
         assert told[family.norm] == family.epsilon
     if type(family.head_dim) is int:
@@ -212,6 +320,7 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(family: Family) -> 
         whole = rope.get("full_attention", rope)
         assert whole["rope_theta"] == family.theta
         assert whole.get("partial_rotary_factor", 1.0) == (1.0 if family.partial is None else family.partial)
+        assert all(rope[key] == value for key, value in family.scaling.items())
         assert rope.get("sliding_attention", {}).get("rope_theta") == family.local_theta
     for key, value in family.defaults.items():
         if family.key(key) in told and told[family.key(key)] is not None and key != "num_key_value_heads":
@@ -223,10 +332,15 @@ def test_tensors_are_those_of_the_folder(name: str, made: Any) -> None:
     _, folder, file = made(name)
     source, found = open_checkpoint(folder), open_checkpoint(file)
     assert set(found.names()) == set(source.names())
+    if name == MULTIPLIED:
+        wanted = 2 * 0.25 * as_float32(source.tensor("model.layers.1.self_attn.k_proj.weight"))
+        np.testing.assert_array_equal(as_float32(found.tensor("model.layers.1.self_attn.k_proj.weight")), wanted)
+        return
     for tensor in source.names():
         wanted, got = as_float32(source.tensor(tensor)), as_float32(found.tensor(tensor))
         assert got.shape == found.shape(tensor) == wanted.shape
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-7 if name in PLUS_ONE and "norm" in tensor else 0, err_msg=tensor)
+        rounded = (name in PLUS_ONE and "norm" in tensor) or tensor.endswith("A_log")
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-7 if rounded else 0, err_msg=tensor)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -241,12 +355,25 @@ def test_the_config_makes_the_same_config_of_transformers(name: str, made: Any) 
 def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> bool:
     if key in _SILENT:
         return True
+    if str(key).endswith(("multiplier", "multipliers")) and model.config.model_type == "falcon_h1":  # the weights are multiplied
+        return found in (1.0, [1.0] * len(wanted) if isinstance(wanted, list) else 1.0)
+    if key == "rope_parameters" and "alpha" in wanted:  # the base is given as stretched as it is
+        return bool(found["rope_type"] == "default" and found["rope_theta"] > wanted["rope_theta"])
+    if key == "moe_topk" and isinstance(wanted, list):
+        return bool(wanted == [found] * len(wanted))
     if isinstance(wanted, dict) and isinstance(found, dict):
         return all(same_value(found.get(part), wanted[part], part, model) for part in wanted)
     if isinstance(wanted, float) and isinstance(found, (int, float)):
         return bool(np.float32(found) == np.float32(wanted))
     if key == "head_dim" and wanted is None:
         return found in (None, model.config.hidden_size // model.config.num_attention_heads)
+    if key in ("num_mtp_layers", "num_nextn_predict_layers"):  # layers that the logits do not need
+        return True
+    # LFM2's MLP is given as wide as it is; and its layers by kind.
+    if model.config.model_type == "lfm2" and key in ("intermediate_size", "block_auto_adjust_ff_dim", "full_attn_idxs"):
+        return True
+    if key == "num_experts_per_tok" and getattr(model.config, "num_local_experts", None) == 0:
+        return True
     # Where the architecture does not read a key, its value says nothing; widths are there in full where the config implied them.
     if key in ("num_kv_heads", "multi_query") and model.config.model_type == "falcon":
         return True
@@ -281,6 +408,91 @@ def test_the_torch_loader_computes_what_transformers_computes_of_the_folder(name
     finally:
         engine.shutdown()
     assert apart(got, expected(model, tokens)) < 2e-6
+
+
+def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: dict[str, npt.NDArray[np.float32]], without: str) -> None:
+    """The file ``source`` with numbers of its metadata and tensors changed or added, and what has ``without`` in its name left out."""
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(target, architecture)
+    for field in reader.fields.values():
+        if (
+            without not in field.name
+            and not field.name.startswith(("GGUF.", "general.architecture"))
+            and field.name not in metadata
+            and field.contents() != []
+        ):
+            writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for key, value in metadata.items():
+        writer.add_uint32(key, value)
+    for tensor in reader.tensors:
+        if without not in tensor.name:
+            writer.add_tensor(tensor.name, np.array(tensor.data))
+    for name, array in tensors.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_keys_and_values_of_before_they_were_split_are_read(made: Any, tmp_path: Path) -> None:
+    """Older files of DeepSeek hold both in one matrix, and give the widths of a head of each."""
+    _, folder, file = made("deepseek_v3")
+    source = open_checkpoint(folder)
+    whole = {
+        f"blk.{layer}.attn_kv_b.weight": as_float32(source.tensor(f"model.layers.{layer}.self_attn.kv_b_proj.weight")).copy()
+        for layer in range(3)
+    }
+    widths = {"deepseek2.attention.head_count_kv": 4, "deepseek2.attention.key_length": 24, "deepseek2.attention.value_length": 24}
+    changed_copy(file, tmp_path / "part.gguf", {}, {}, "attn_v_b")
+    with pytest.raises(CheckpointError, match="only a part of"):
+        open_checkpoint(tmp_path / "part.gguf")
+    changed_copy(file, tmp_path / "no_keys.gguf", {}, {}, "attn_k_b")
+    changed_copy(tmp_path / "no_keys.gguf", tmp_path / "neither.gguf", {}, {}, "attn_v_b")
+    changed_copy(tmp_path / "neither.gguf", tmp_path / "old.gguf", widths, whole, "_length_mla")
+    found = open_checkpoint(tmp_path / "old.gguf")
+    assert set(found.names()) == set(source.names())
+    for name in source.names():
+        np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(source.tensor(name)), err_msg=name)
+
+
+def test_layers_that_predict_further_ahead_are_neither_read_nor_written(made: Any, tmp_path: Path) -> None:
+    _, folder, file = made("glm4_moe")
+    more = {"blk.3.attn_norm.weight": np.ones(64, np.float32), "blk.3.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    counts = {"glm4moe.block_count": 4, "glm4moe.nextn_predict_layers": 1}
+    changed_copy(file, tmp_path / "ahead.gguf", counts, more, "nothing")
+    found, wanted = open_checkpoint(tmp_path / "ahead.gguf"), open_checkpoint(file)
+    assert (list(found.names()), found.config) == (list(wanted.names()), wanted.config)
+    shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors") | {"model.layers.3.eh_proj.weight": torch.ones(64, 128)}
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    written = write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "written.gguf", "f32")
+    assert any("further ahead are left out" in note for note in written.notes)
+    assert set(open_checkpoint(written.path).names()) == set(wanted.names())
+
+
+def test_a_decay_rate_that_is_not_negative_is_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mamba2")
+    changed_copy(file, tmp_path / "x.gguf", {}, {"blk.0.ssm_a": np.ones((8, 1), np.float32)}, "blk.0.ssm_a")
+    with pytest.raises(CheckpointError, match=r"'blk\.0\.ssm_a' that does not fit \(a decay rate is not below 0\)"):
+        open_checkpoint(tmp_path / "x.gguf").tensor("backbone.layers.0.mixer.A_log")
+
+
+def test_layers_of_different_heads_of_keys_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("lfm2")
+    reader = gguf.GGUFReader(file)
+    assert reader.fields["lfm2.attention.head_count_kv"].contents() == [0, 2, 0]
+    changed_copy(file, tmp_path / "x.gguf", {"lfm2.attention.head_count_kv": 0}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="heads of keys in its layers"):
+        open_checkpoint(tmp_path / "x.gguf")
+
+
+def test_experts_chosen_in_a_way_that_transformers_does_not_know_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("deepseek_v3")
+    changed_copy(file, tmp_path / "x.gguf", {"deepseek2.expert_gating_func": 3}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="expert_gating_func = 3"):
+        open_checkpoint(tmp_path / "x.gguf")
 
 
 def torch_engine(checkpoint: Checkpoint, folder: Path) -> Any:
@@ -347,6 +559,25 @@ def test_llama_cpp_reads_the_tokenizer_that_was_written(made: Any, llama_cpp_mod
     for text in ("Hello, world 123", "  two\n\nlines", "今天天气很好"):
         assert peer.tokenize(text.encode(), add_bos=False, special=False) == own.encode(text, special=False)
     assert (peer.token_bos(), peer.token_eos()) == (256, 257)
+
+
+@pytest.mark.peer
+def test_llama_cpp_reads_the_unigram_tokenizer_that_was_written(tmp_path: Path, llama_cpp_model: Any) -> None:
+    lines = [line for name in sorted(topics)[:25] for line in topics[name].splitlines() if line.strip()]
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=proto, model_type="unigram", vocab_size=500, hard_vocab_limit=False, minloglevel=2
+    )
+    sizes = {**_TIED, "vocab_size": 512, "bos_token_id": 1, "eos_token_id": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes)).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.model").write_bytes(proto.getvalue())
+    (tmp_path / "model" / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    )
+    write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    peer, own = llama_cpp_model(tmp_path / "x.gguf"), open_checkpoint(tmp_path / "x.gguf").tokenizer()
+    for text in (*lines[100:130], "  two   spaces ", "\ufb01ne \u00bd"):
+        assert peer.tokenize(text.encode(), add_bos=False, special=False) == own.encode(text, special=False), text
 
 
 @pytest.mark.peer

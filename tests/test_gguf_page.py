@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from gguf.constants import MODEL_ARCH_NAMES
+
 from llmasos.runtime.checkpoint.gguf_blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
-from llmasos.runtime.checkpoint.gguf_families import FAMILIES
+from llmasos.runtime.checkpoint.gguf_families import FAMILIES, architectures
 from llmasos.runtime.checkpoint.gguf_write import TYPES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "gguf.md").read_text(encoding="utf-8")
@@ -22,6 +24,15 @@ def table(heading: str) -> list[list[str]]:
 def test_the_table_of_architectures_is_that_of_the_code() -> None:
     listed = {(row[0].strip("`"), kind) for row in table("Architectures") for kind in re.findall(r"`([\w-]+)`", row[1])}
     assert listed == {(family.arch, family.model_type) for family in FAMILIES}
+
+
+def test_what_is_listed_as_not_read_is_not() -> None:
+    rows = table("Not read")
+    listed = {name for row in rows for name in re.findall(r"`([\w-]+)`", row[0])}
+    assert listed <= set(MODEL_ARCH_NAMES.values())
+    assert listed.isdisjoint(architectures())
+    kinds = {kind for row in rows for kind in re.findall(r"`([\w-]+)`", row[1])}
+    assert kinds.isdisjoint(family.model_type for family in FAMILIES)
 
 
 def test_windows_that_llama_cpp_leaves_out_are_told() -> None:

@@ -157,8 +157,8 @@ def test_the_ends_of_a_turn_are_ends_of_a_generation(tmp_path: Path, tiny_model:
 
 
 def test_an_architecture_that_is_not_read_is_named(tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:
-    with pytest.raises(UnsupportedModel, match="'mamba'"):
-        open_checkpoint(write_gguf(tmp_path / "x.gguf", tiny_model("llama"), arch="mamba"))
+    with pytest.raises(UnsupportedModel, match="'rwkv6'"):
+        open_checkpoint(write_gguf(tmp_path / "x.gguf", tiny_model("llama"), arch="rwkv6"))
 
 
 def test_a_tensor_that_the_family_does_not_have_is_named(tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:

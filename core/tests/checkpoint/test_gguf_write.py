@@ -148,7 +148,7 @@ class TestOutput:
             {"mlp_bias": False, "attn_logit_softcapping": 20.0},
             "attn_logit_softcapping = 20.0, which a GGUF of granite cannot say",
         ),
-        ("mamba", {}, "model_type 'mamba', for which no GGUF is written; those that are: mixtral, llama"),
+        ("rwkv", {}, "model_type 'rwkv', for which no GGUF is written; those that are: mixtral, llama"),
     ],
 )
 def test_what_a_file_cannot_say_is_refused_before_a_weight_is_written(
@@ -156,7 +156,7 @@ def test_what_a_file_cannot_say_is_refused_before_a_weight_is_written(
 ) -> None:
     folder = saved(kind, **changes)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **({} if kind == "mamba" else changes)}))
+    (folder / "config.json").write_text(json.dumps({**config, **({} if kind == "rwkv" else changes)}))
     with pytest.raises(UnsupportedModel, match=words):
         write_gguf(open_checkpoint(folder), tmp_path / "x.gguf", "q8_0")
     assert not list(tmp_path.glob("*.gguf*"))

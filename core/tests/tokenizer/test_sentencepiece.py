@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import json
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
 import sentencepiece
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.checkpoint.gguf_write import write_gguf
 from llmasos.runtime.checkpoint.text_files import write_text_files
 from llmasos.runtime.tokenizer import tokenizer_from_folder
 from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
@@ -98,6 +101,28 @@ def test_a_gguf_file_gives_the_librarys_tokens(options: dict[str, Any], write_to
     trained = Trained(library, model.pieces, [], model.kinds, model.scores)
     path = write_tokenizer(trained, {"bpe": "llama", "unigram": "t5"}[options["model_type"]], pre="default", merges=False, **flags)
     same(open_checkpoint(path).tokenizer(), library, plain(strings))
+
+
+@pytest.mark.parametrize("options", [options for options in MODELS if options["model_type"] == "unigram"][::3], ids=names)
+def test_a_unigram_model_is_written_to_gguf_with_its_form_of_text(options: dict[str, Any], tmp_path: Path, strings: list[str]) -> None:
+    """Of a folder whose embedding has more rows than the model has pieces; what is read of the file gives the folder's tokens."""
+    library = sentencepiece.SentencePieceProcessor(model_proto=train(**options))
+    folder = tmp_path / "model"
+    sizes = {"vocab_size": library.get_piece_size() + 8, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    config = LlamaConfig(**sizes, num_hidden_layers=1, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(train(**options))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    )
+    source = open_checkpoint(folder)
+    written = write_gguf(source, tmp_path / "x.gguf", "f32")
+    assert written.tokenizer == "t5"
+    found = open_checkpoint(written.path).tokenizer()
+    for special in (False, True):
+        assert [found.encode(text, special=special) for text in plain(strings)] == [
+            source.tokenizer().encode(text, special=special) for text in plain(strings)
+        ]
 
 
 @pytest.mark.parametrize("options", [MODELS[0], MODELS[1], MODELS[6], MODELS[12], MODELS[-1]], ids=names)

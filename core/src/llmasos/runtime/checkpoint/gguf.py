@@ -63,11 +63,13 @@ class GGUFCheckpoint:
 
     def _read(self, name: str) -> Tensor:
         source = self._find(name)
+        if source.value is not None:
+            return source.value.copy()
         parts = [self._part(source, tensor) for tensor in source.tensors]
         try:
             found = source.layout.read(parts, self.config)
         except ValueError as error:
-            raise CheckpointError(f"{self.path} holds {source.tensors[0].name!r} in a shape that does not fit ({error}).") from error
+            raise CheckpointError(f"{self.path} holds {source.tensors[0].name!r} that does not fit ({error}).") from error
         if not isinstance(found, QuantizedTensor):
             found.flags.writeable = False
         return found

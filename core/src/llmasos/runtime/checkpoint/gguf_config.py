@@ -10,7 +10,9 @@ from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.gguf_families import family_of
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
+from llmasos.runtime.checkpoint.gguf_latent import read_latent, rotated_width
 from llmasos.runtime.checkpoint.gguf_rope import read_rope
+from llmasos.runtime.checkpoint.gguf_state import jamba_periods, read_groups, read_state
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer
@@ -33,7 +35,7 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
     """
     family = family_of(header)
     arch, sizes = family.arch, _sizes(header, family)
-    head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"])
+    head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"]) if family.attention else 0
     tensors = {tensor.name for tensor in header.tensors}
     config: dict[str, Any] = {
         "architectures": [family.architecture],
@@ -62,25 +64,46 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
     return config | _special(header, family, config, head_dim)
 
 
+def layers_ahead(header: GGUFHeader, family: Family) -> int:
+    """How many of the file's last layers predict tokens further ahead; the logits of the next token do not need them."""
+    return meta.natural(header, Keys.LLM.NEXTN_PREDICT_LAYERS.format(arch=family.arch), 0) if family.ahead else 0
+
+
 def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
     """The sizes that every config has, by their common names."""
     arch = family.arch
+    if not family.attention:
+        return {
+            "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
+            "num_hidden_layers": _layers(header, family),
+        }
     heads = meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=arch))
     sizes = {
         "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
         "intermediate_size": meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=arch)),
-        "num_hidden_layers": meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=arch)),
+        "num_hidden_layers": _layers(header, family),
         "num_attention_heads": heads,
         "max_position_embeddings": meta.count(header, Keys.LLM.CONTEXT_LENGTH.format(arch=arch), 2048),
     }
-    if sizes["num_hidden_layers"] > MAX_LAYERS:
-        raise CheckpointError(f"{header.path} says that it has {sizes['num_hidden_layers']} layers, more than any model; get it again.")
+    if family.latent:
+        return sizes | {"num_key_value_heads": heads}  # the file counts the one latent vector, or the heads
+    if family.hybrid:
+        return sizes | {"num_key_value_heads": read_groups(header, family, sizes["num_hidden_layers"])[0]}
     groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
     if family.grouped:
         sizes["num_key_value_heads"] = groups
     elif groups != heads:
         raise UnsupportedModel(f"{header.path} has {groups} heads of keys for {heads} of queries, which a {family.model_type} cannot have.")
     return sizes
+
+
+def _layers(header: GGUFHeader, family: Family) -> int:
+    total = meta.count(header, Keys.LLM.BLOCK_COUNT.format(arch=family.arch))
+    if total > MAX_LAYERS:
+        raise CheckpointError(f"{header.path} says that it has {total} layers, more than any model; get it again.")
+    if (layers := total - layers_ahead(header, family)) < 1:
+        raise CheckpointError(f"{header.path} says that all of its layers predict further ahead; get it again.")
+    return layers
 
 
 def _vocab_size(header: GGUFHeader, arch: str) -> int:
@@ -93,6 +116,8 @@ def _vocab_size(header: GGUFHeader, arch: str) -> int:
 
 
 def _head_dim(header: GGUFHeader, family: Family, hidden: int, heads: int) -> int:
+    if family.latent:
+        return rotated_width(header, family.arch)
     arch, told = family.arch, Keys.Attention.KEY_LENGTH.format(arch=family.arch)
     shared = max(1, hidden // heads)
     head_dim = meta.count(header, told, shared)
@@ -118,6 +143,8 @@ def _field(header: GGUFHeader, arch: str, field: Field) -> Any:
         return field.default if field.absent is ... else field.absent
     if field.kind == "flag":
         return meta.flag(header, key)
+    if field.kind == "natural":
+        return meta.natural(header, key, 0)
     if field.kind == "whole":
         return round(meta.number(header, key))
     if field.kind == "number":
@@ -145,7 +172,27 @@ def _rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, Any]:
 
 def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_dim: int) -> dict[str, Any]:
     """What one family has alone."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = read_latent(header, family.arch) if family.latent else {}
+    if family.state is not None:
+        found |= read_state(header, family, config["hidden_size"])
+    if family.model_type == "jamba":
+        kinds = read_groups(header, family, config["num_hidden_layers"])[1]
+        routers = {tensor.name for tensor in header.tensors if tensor.name.endswith(".ffn_gate_inp.weight")}
+        experts = [f"blk.{layer}.ffn_gate_inp.weight" in routers for layer in range(len(kinds))]
+        found |= jamba_periods([kind == "full_attention" for kind in kinds], experts, str(header.path))
+    elif family.hybrid:
+        found["layer_types"] = read_groups(header, family, config["num_hidden_layers"])[1]
+    if family.model_type == "llama4_text":
+        found |= _llama4_layers(header, config)
+    if family.model_type == "lfm2":
+        found["block_auto_adjust_ff_dim"] = False
+    if family.model_type == "granitemoehybrid":
+        rotated = meta.flag(header, Keys.Rope.SCALING_FINETUNED.format(arch=family.arch))
+        found["position_embedding_type"] = "nope" if rotated is False else "rope"
+    if family.model_type == "deepseek_v2":
+        found["topk_method"] = "greedy" if config["n_group"] in (None, 1) else "group_limited_greedy"
+    if family.ahead:
+        found["num_nextn_predict_layers"] = 0
     if (layers := _27B_LAYERS.get(family.model_type)) is not None:
         wide = config["num_hidden_layers"] == layers
         found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else head_dim
@@ -155,6 +202,20 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
         found["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in range(layers)]
     return found
+
+
+def _llama4_layers(header: GGUFHeader, config: dict[str, Any]) -> dict[str, Any]:
+    """Which layers of Llama 4 rotate and attend in chunks, and which have experts."""
+    if header.metadata.get(Keys.Attention.SLIDING_WINDOW.format(arch="llama4")) == 0:
+        raise UnsupportedModel(f"{header.path} is a Llama 4 without chunks of attention, which is not read.")
+    layers, step = config["num_hidden_layers"], config["interleave_moe_layer_step"]
+    rotated = [int((layer + 1) % config["no_rope_layer_interval"] != 0) for layer in range(layers)]
+    return {
+        "no_rope_layers": rotated,
+        "layer_types": ["chunked_attention" if each else "full_attention" for each in rotated],
+        "moe_layers": list(range(step - 1, layers, step)),
+        "use_qk_norm": config["num_local_experts"] != 128,  # Maverick alone has none
+    }
 
 
 def _layer_types(header: GGUFHeader, family: Family, layers: int, window: int | None) -> list[str]:

@@ -27,7 +27,8 @@ class Module:
         layout: how it differs from GGUF's.
         tensors: GGUF's tensors, where the package's table does not know the name; else it says.
         bias: how its bias differs, where that is in another way.
-        leaf: GGUF's leaf where Hugging Face's name has none; None where both end in ``.weight`` or ``.bias``.
+        written: whether it is written; a form that only older files have is not.
+        leaf: GGUF's leaf where Hugging Face's name has none, empty where neither has; None where both end in ``.weight`` or ``.bias``.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Module:
     tensors: tuple[MODEL_TENSOR, ...] = ()
     leaf: str | None = None
     bias: Layout | None = None
+    written: bool = True
 
     def layout_of(self, leaf: str) -> Layout:
         """How one leaf differs."""
@@ -48,7 +50,8 @@ class Field:
     Attributes:
         name: the key in ``config.json``; with a dot for a key of a nested object.
         key: the metadata key, with ``{arch}``.
-        kind: ``count``, ``number``, ``flag``, or ``whole`` for a whole number that the metadata has as a float.
+        kind: ``count``, ``natural`` for one that may be 0, ``number``, ``flag``, or ``whole`` for a whole number that the metadata has as a
+            float.
         default: what transformers takes where the key is missing; ``...``: it must be there.
         absent: what a file without the key means, where that is something else.
         off: what the metadata holds where the config has None; None: the key is then left out.
@@ -60,6 +63,27 @@ class Field:
     default: Any = ...
     absent: Any = ...
     off: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class StateNames:
+    """What a config calls the sizes of state-space layers, each with what transformers takes where the config is silent.
+
+    Attributes:
+        conv, size: the convolution's kernel and elements of the state.
+        expand, inner: how many times as wide as the rest a layer is, or how wide.
+        rank: of the projection to time steps (Mamba).
+        heads, width, groups: heads, their width, and the groups that share projections (Mamba-2). An empty name: it has none.
+    """
+
+    conv: tuple[str, int]
+    size: tuple[str, int]
+    expand: tuple[str, Any] = ("", None)
+    inner: tuple[str, Any] = ("", None)
+    rank: tuple[str, Any] = ("", None)
+    heads: tuple[str, Any] = ("", None)
+    width: tuple[str, Any] = ("", None)
+    groups: tuple[str, Any] = ("", None)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -78,13 +102,20 @@ class Family:
             default.
         head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
-        theta: the rotary base where the config is silent.
+        theta: the rotary base where the config is silent; ``alpha``: whether a config may stretch it by a factor of that name.
+        scaling: how rotary frequencies are scaled where the config is silent about all of this.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
         four: whether the MLP is four times as wide as the rest where the config is silent.
         yarn: what YaRN scaling has in this family besides what a file says.
-        written: metadata that says a size once more -> the size's common name.
+        written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
+        constants: metadata that the architecture implies; a file with another value is of another family, or not read.
+        latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
+        attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
+        state: what a config calls the sizes of its state-space layers; None for none.
+        ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
         tied: whether the head is the embedding's where the config is silent.
@@ -107,13 +138,22 @@ class Family:
     rope: bool = True
     partial: float | None = None
     theta: float = 10000.0
+    alpha: bool = False
+    scaling: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     windows: int = 0
     local_theta: float | None = None
     grouped: bool = True
     kv_heads: int | None = None
     four: bool = False
     yarn: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
-    written: Mapping[str, str] = attrs.field(factory=dict, converter=_frozen)
+    written: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_frozen)
+    constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
+    latent: bool = False
+    ahead: bool = False
+    scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
+    attention: bool = True
+    hybrid: str = ""
+    state: StateNames | None = None
     marks: tuple[str, ...] = ()
     unwindowed: bool = False
     tied: bool = False

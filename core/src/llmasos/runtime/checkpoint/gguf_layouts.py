@@ -6,6 +6,7 @@ stored; one that does arithmetic or moves columns gives floats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ class Layout(Protocol):
     ``read`` makes of tensors of ``shapes``, ``written`` those of what ``write`` makes."""
 
     def shape(self, shapes: Sequence[Shape]) -> Shape: ...
-    def written(self, shape: Shape) -> tuple[Shape, ...]: ...
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]: ...
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor: ...
     def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]: ...
 
@@ -36,7 +37,7 @@ class Same:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -56,7 +57,7 @@ class RowsMoved:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -111,7 +112,7 @@ class PlusOne:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -128,7 +129,7 @@ class Transposed:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return _turned(shapes[0])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return (_turned(shape),)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -145,7 +146,7 @@ class OneRow:
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return (1, shapes[0][-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         return ((shape[-1],),)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
@@ -156,13 +157,134 @@ class OneRow:
 
 
 @attrs.frozen
+class OneColumn:
+    """A vector that GGUF stores as a matrix of one column."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0][:1]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return ((*shape, 1),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return _plain(parts[0]).reshape(-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (_plain(tensor).reshape(-1, 1),)
+
+
+@attrs.frozen
+class NegativeExponent:
+    """Logarithms of decay rates, of which GGUF stores the rates, which are negative; ``column``: a vector as a matrix of one column."""
+
+    column: bool = False
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0][:1] if self.column else shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return ((*shape, 1) if self.column else shape,)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        rates = as_float32(parts[0])
+        if not (rates < 0).all():
+            raise ValueError("a decay rate is not below 0")
+        logarithms = np.log(-rates)
+        return logarithms.reshape(-1) if self.column else logarithms
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        rates = -np.exp(as_float32(tensor))
+        return (rates.reshape(-1, 1) if self.column else rates,)
+
+
+@attrs.frozen
+class Depthwise:
+    """A convolution with one filter a channel, whose axis of length 1 GGUF leaves out. Biases are as they are."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0] if len(shapes[0]) < 2 else (shapes[0][0], 1, shapes[0][1])
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return (shape if len(shape) < 3 else (shape[0], shape[2]),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return parts[0] if len(parts[0].shape) < 2 else _plain(parts[0])[:, None]
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (tensor if len(tensor.shape) < 3 else _plain(tensor)[:, 0],)
+
+
+@attrs.frozen
+class InGroups:
+    """A vector that GGUF stores as one row a group; ``groups`` is the config's key for their number."""
+
+    groups: str
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return (shapes[0][0] * shapes[0][-1],) if len(shapes[0]) > 1 else shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        groups = _count(config, self.groups, shape[0], 1)
+        return ((groups, shape[0] // groups),)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return _plain(parts[0]).reshape(-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (_plain(tensor).reshape(_count(config, self.groups, tensor.shape[0], 1), -1),)
+
+
+@attrs.frozen
+class Multiplied:
+    """Weights that GGUF stores multiplied by numbers of the config, a key each, and its index after a dot; what is read is as it is.
+
+    ``parts`` is the key of numbers for parts of the rows, which ``widths`` says how many rows each of them has by products of keys.
+    """
+
+    by: tuple[str, ...]
+    parts: str = ""
+    widths: tuple[tuple[str, ...], ...] = ()
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return (shape,)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return parts[0]
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        factor = math.prod(self._number(config, key) for key in self.by)
+        rows = np.full((tensor.shape[0], *[1] * (len(tensor.shape) - 1)), factor, np.float32)
+        start = 0
+        for index, keys in enumerate(self.widths):
+            width = math.prod(config[key] for key in keys)
+            rows[start : start + width] *= np.float32(self._number(config, f"{self.parts}.{index}"))
+            start += width
+        return (tensor,) if (rows == 1).all() else (as_float32(tensor) * rows,)
+
+    @staticmethod
+    def _number(config: Config, key: str) -> float:
+        name, _, index = key.partition(".")
+        found = config.get(name)
+        if index and found is not None:
+            found = found[int(index)] if isinstance(found, (list, tuple)) and len(found) > int(index) else "nothing"
+        if found is None:
+            return 1.0
+        if not isinstance(found, (int, float)) or not math.isfinite(found):
+            raise ValueError(f"{key} = {str(found)[:40]} is no number to multiply by")
+        return float(found)
+
+
+@attrs.frozen
 class Halves:
     """Two projections that Hugging Face stores as one, first all rows of the one, then those of the other; GGUF stores them apart."""
 
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return (*shapes[0][:-2], 2 * shapes[0][-2], shapes[0][-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         half = (*shape[:-2], shape[-2] // 2, shape[-1])
         return half, half
 
@@ -178,6 +300,26 @@ class Halves:
 
 
 @attrs.frozen
+class HalvesOfColumns:
+    """Two projections that Hugging Face stores as one, [inputs, outputs] with the outputs of the one before those of the other; GGUF stores
+    them apart, transposed."""
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return (*shapes[0][:-2], shapes[0][-1], 2 * shapes[0][-2])
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        part = (*shape[:-2], shape[-1] // 2, shape[-2])
+        return part, part
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return np.concatenate([_plain(part).swapaxes(-1, -2) for part in parts], axis=-1)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        turned, half = _plain(tensor).swapaxes(-1, -2), tensor.shape[-1] // 2
+        return turned[..., :half, :], turned[..., half:, :]
+
+
+@attrs.frozen
 class AlternatingColumns:
     """Two projections whose outputs take turns along the last axis, as GPT-OSS has them; GGUF stores them apart, transposed where they
     are matrices."""
@@ -186,7 +328,7 @@ class AlternatingColumns:
         shape = shapes[0] if len(shapes[0]) < 3 else (shapes[0][0], shapes[0][2], shapes[0][1])
         return (*shape[:-1], 2 * shape[-1])
 
-    def written(self, shape: Shape) -> tuple[Shape, ...]:
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
         half = (*shape[:-1], shape[-1] // 2)
         part = half if len(half) < 3 else (half[0], half[2], half[1])
         return part, part
@@ -199,6 +341,41 @@ class AlternatingColumns:
         array = _plain(tensor)
         parts = (array[..., 0::2], array[..., 1::2])
         return parts if array.ndim < 3 else tuple(part.swapaxes(-1, -2) for part in parts)
+
+
+@attrs.frozen
+class LatentKeysAndValues:
+    """The matrix that makes every head's keys and values of a latent vector, row by row; GGUF stores the two apart, one matrix a head,
+    those of the keys transposed.
+
+    ``heads`` and ``keys`` are the config's keys for the number of heads and the width of the part of a key that is not rotated.
+    """
+
+    heads: str
+    keys: str
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        (heads, rank, keys), (_, values, _) = shapes[0][-3:], shapes[1][-3:]
+        return (heads * (keys + values), rank)
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        heads, keys = self._sizes(shape[0], config)
+        return (heads, shape[1], keys), (heads, shape[0] // heads - keys, shape[1])
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        keys, values = (_plain(part) for part in parts)
+        return np.concatenate([keys.swapaxes(1, 2), values], axis=1).reshape(-1, values.shape[-1])
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        heads, keys = self._sizes(tensor.shape[0], config)
+        by_head = _plain(tensor).reshape(heads, -1, tensor.shape[1])
+        return by_head[:, :keys].swapaxes(1, 2), by_head[:, keys:]
+
+    def _sizes(self, rows: int, config: Config) -> tuple[int, int]:
+        heads, keys = _count(config, self.heads, rows, 2), config.get(self.keys)
+        if not isinstance(keys, int) or not 0 < keys < rows // heads:
+            raise ValueError(f"{rows // heads} rows a head cannot hold {self.keys} = {keys!r} of keys")
+        return heads, keys
 
 
 def take_rows(tensor: Tensor, index: npt.NDArray[np.intp]) -> Tensor:

@@ -37,6 +37,14 @@ def count(header: GGUFHeader, key: str, default: int | None = None) -> int:
     return found
 
 
+def natural(header: GGUFHeader, key: str, default: int | None = None) -> int:
+    """A whole number from 0."""
+    found = header.metadata.get(key, default)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 2**31:
+        raise _wrong(header, key, "one whole number")
+    return found
+
+
 def number(header: GGUFHeader, key: str, default: float | None = None) -> float:
     """A finite number."""
     found = header.metadata.get(key, default)

@@ -14,7 +14,7 @@ from gguf.tensor_mapping import get_tensor_name_map
 from llmasos.runtime.checkpoint.gguf_family import Family, Module
 from llmasos.runtime.checkpoint.gguf_layouts import Layout
 
-_NAME: Final = re.compile(r"(?:blk\.(\d{1,6})\.)?([a-z0-9_.]+)\.(weight|bias)")
+_NAME: Final = re.compile(r"(?:blk\.(\d{1,6})\.)?([a-z0-9_.]+?)(?:\.(weight|bias))?")
 _ARCHITECTURES: Final[Mapping[str, MODEL_ARCH]] = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
 
 #: How a layer is named in GGUF.
@@ -54,18 +54,18 @@ class NameTable:
         if found is None:
             return None
         layer, base, leaf = found.groups()
-        entry = self.modules.get((base, leaf, layer is not None))
-        return None if entry is None else Place(*entry, leaf, int(layer or 0))
+        entry = self.modules.get((base, leaf or "", layer is not None))
+        return None if entry is None else Place(*entry, leaf or "", int(layer or 0))
 
     def parts(self, module: Module, leaf: str, layer: int) -> tuple[str, ...]:
         """The GGUF tensors that hold a module's leaf."""
-        return tuple(f"{base.format(bid=layer)}.{leaf}" for base in _bases(self.family.arch, module))
+        return tuple(f"{base.format(bid=layer)}.{leaf}".rstrip(".") for base in _bases(self.family.arch, module))
 
     def tensors(self, layers: int, experts: Mapping[str, int], names: Iterable[str]) -> Iterator[tuple[Place, list[str]]]:
         """Each place that Hugging Face's ``names`` fill, in GGUF's order, with the names that fill it: several where experts are
         stacked, as many as ``experts`` says of the module."""
         held = set(names)
-        for module in self.family.modules:
+        for module in (module for module in self.family.modules if module.written):
             leaves = ("weight", "bias") if module.leaf is None else (module.leaf,)
             for layer in range(layers if "{}" in module.name else 1):
                 for leaf in leaves:

@@ -26,6 +26,9 @@ _YARN: Final = {
     "attention_factor": Keys.Rope.SCALING_YARN_ATTN_FACTOR,
 }
 
+#: What the converter multiplies ``mscale_all_dim`` by.
+_LOG_MULTIPLIER: Final = 0.1
+
 
 @attrs.frozen(kw_only=True)
 class Rope:
@@ -45,7 +48,7 @@ class Rope:
 
 def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     """The rotary embeddings of a config in any of the forms that transformers reads."""
-    found = config.get("rope_parameters") or {}
+    found = config.get("rope_parameters") or ({} if config.get("rope_scaling") else family.scaling)
     whole = found.get(_FULL, found) if isinstance(found, Mapping) else {}
     local = found.get(_LOCAL) if isinstance(found, Mapping) else None
     scaling = dict(config.get("rope_scaling") or {}) | dict(whole)
@@ -53,6 +56,10 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     share = scaling.pop("partial_rotary_factor", None) or config.get(family.key("partial_rotary_factor")) or family.partial or 1.0
     kind = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
+    if family.alpha and kind == "dynamic" and scaling.get("alpha"):
+        # A fixed factor makes another base of it, and that is what a file tells.
+        width = config.get("head_dim") or config[family.key("hidden_size")] // config[family.key("num_attention_heads")]
+        theta, kind = theta * scaling["alpha"] ** (width / (width - 2)), "default"
     local_theta = None
     if family.local_theta is not None:
         inherited = config.get("rope_local_base_freq") or (family.local_theta if family.local_theta != family.theta else theta)
@@ -78,6 +85,8 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
     scaling = _scaling(header, family, head_dim, theta)
     if scaling is not None:
         config["rope_scaling"] = scaling
+    elif family.scaling:
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}  # silence would mean the family's own scaling
     if family.local_theta is not None:
         inherited = family.local_theta if family.local_theta != family.theta else theta
         local = meta.shortest(meta.number(header, Keys.Rope.FREQ_BASE_SWA.format(arch=arch), inherited))
@@ -107,6 +116,8 @@ def write_rope(
     if rope.scaling is not None:
         more, tensors = _write_scaling(rope, rotated, context, original)
         found |= more
+        if family.latent and rope.scaling["rope_type"] == "yarn":
+            found[Keys.Rope.SCALING_YARN_LOG_MUL] = meta.stored(_LOG_MULTIPLIER * _attention_scale(rope.scaling))
     return {key.format(arch=arch): value for key, value in found.items()}, tensors
 
 
@@ -134,6 +145,18 @@ def _write_scaling(
             Keys.Rope.SCALING_ATTN_FACTOR: meta.stored(attention),
         }, tensors
     raise UnsupportedModel(f"config.json has rope scaling {kind!r} in a form that GGUF has none for; export to another format.")
+
+
+def _attention_scale(scaling: Mapping[str, Any]) -> float:
+    """What YaRN multiplies the logarithm of its factor by to scale attention scores.
+
+    Raises:
+        UnsupportedModel: rotated elements are scaled in another measure than scores, for which GGUF has no form.
+    """
+    whole = scaling.get("mscale_all_dim")
+    if not whole or scaling.get("mscale") != whole:
+        raise UnsupportedModel("config.json has YaRN scaling whose mscale and mscale_all_dim differ, which GGUF cannot say.")
+    return float(whole)
 
 
 def _share(rotated: int, head_dim: int) -> float:
@@ -168,6 +191,11 @@ def _scaling(header: GGUFHeader, family: Family, head_dim: int, theta: float) ->
     for name, key in _YARN.items():
         if (key := key.format(arch=arch)) in header.metadata:
             scaling[name] = meta.shortest(meta.number(header, key))
+    if family.latent:
+        multiplier = Keys.Rope.SCALING_YARN_LOG_MUL.format(arch=arch)
+        if multiplier not in header.metadata:
+            raise UnsupportedModel(f"{header.path} does not say how YaRN scales attention ({multiplier}), which a {arch} needs.")
+        scaling["mscale"] = scaling["mscale_all_dim"] = float(f"{meta.number(header, multiplier) / _LOG_MULTIPLIER:.6g}")
     return scaling | dict(family.yarn)
 
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
+from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.gguf_blocks import READABLE
+from llmasos.runtime.checkpoint.gguf_config import layers_ahead
 from llmasos.runtime.checkpoint.gguf_families import ROPE_TENSORS
 from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, GGUFTensor
-from llmasos.runtime.checkpoint.gguf_layouts import Layout
+from llmasos.runtime.checkpoint.gguf_layouts import Layout, Same
 from llmasos.runtime.checkpoint.gguf_names import NameTable, Place, name_table
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
@@ -24,7 +28,7 @@ MAX_TENSORS: Final = 500_000
 
 #: Projections that older converters stored as one tensor.
 _FUSED: Final = "attn_qkv"
-_EXPERT_COUNTS: Final = ("num_local_experts", "num_experts")
+_EXPERT_COUNTS: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _HEAD_COUNTS: Final = {False: ("num_attention_heads",), True: ("num_key_value_heads",)}
 _QKV: Final = ("attn_q", "attn_k", "attn_v")
 
@@ -39,6 +43,7 @@ class Source:
         shape: of the tensor that they make.
         expert: which of the stacked matrices, where it is one.
         rows: the rows that it takes of a tensor that holds several.
+        value: the tensor itself, where it is metadata.
     """
 
     tensors: tuple[GGUFTensor, ...]
@@ -46,6 +51,7 @@ class Source:
     shape: tuple[int, ...]
     expert: int | None = None
     rows: tuple[int, int] | None = None
+    value: npt.NDArray[np.float32] | None = None
 
 
 def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) -> dict[str, Source]:
@@ -59,8 +65,10 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
     found: dict[str, Source] = {}
     grouped: dict[Place, dict[int, GGUFTensor]] = {}
     layers: set[int] = set()
+    count = config[family.key("num_hidden_layers")]
+    ahead = layers_ahead(header, family)
     for tensor in header.tensors:
-        if tensor.name in ROPE_TENSORS:
+        if tensor.name in ROPE_TENSORS or _layer_of(tensor.name) in range(count, count + ahead):
             continue
         if tensor.kind not in READABLE:
             known = ", ".join(kind.name for kind in READABLE)
@@ -91,8 +99,26 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             _add(header, found, place.name(), _whole(header, place, (tensor,)))
     for place in grouped:
         raise CheckpointError(f"{header.path} holds only a part of {place.name()}; get it again.")
-    _check_layers(header, layers, config[family.key("num_hidden_layers")])
+    _check_layers(header, layers, count)
+    found |= _scalars(header, family, count)
     return found
+
+
+def _scalars(header: GGUFHeader, family: Family, layers: int) -> dict[str, Source]:
+    """Tensors of one number a layer, which are metadata: an array, or one number for all."""
+    found = {}
+    for name, (key, shape) in family.scalars.items():
+        told = key.format(arch=family.arch)
+        held = header.metadata.get(told)
+        values = np.full(layers, meta.number(header, told)) if not hasattr(held, "__len__") else meta.numbers(header, told, layers)
+        for layer, value in enumerate(np.asarray(values, np.float32)):
+            found[name.format(layer)] = Source((), Same(), shape, value=np.full(shape, value, np.float32))
+    return found
+
+
+def _layer_of(name: str) -> int | None:
+    pieces = name.split(".")
+    return int(pieces[1]) if pieces[0] == "blk" and len(pieces) > 1 and pieces[1].isdecimal() and len(pieces[1]) < 7 else None
 
 
 def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) -> Source:
@@ -101,8 +127,10 @@ def _whole(header: GGUFHeader, place: Place, tensors: tuple[GGUFTensor, ...]) ->
         raise CheckpointError(f"{header.path} holds {tensors[0].name!r} in the shape {shapes[0]}, which no such tensor has; get it again.")
     try:
         shape = place.layout.shape(shapes)
-    except IndexError:
-        raise CheckpointError(f"{header.path} holds {tensors[0].name!r} as a vector, and a matrix is needed; get it again.") from None
+    except (IndexError, ValueError):
+        raise CheckpointError(
+            f"{header.path} holds {tensors[0].name!r} in the shape {shapes[0]}, which no such tensor has; get it again."
+        ) from None
     return Source(tensors, place.layout, shape)
 
 

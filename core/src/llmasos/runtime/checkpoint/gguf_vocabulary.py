@@ -29,6 +29,10 @@ _PROBES: Final = (
 _ANY_CUT: Final = "gpt-2"
 _BYTE_LEVEL: Final = "gpt2"
 _SENTENCEPIECE: Final = "llama"
+_UNIGRAM: Final = "t5"
+
+#: What a piece scores that text never becomes.
+_NEVER: Final = -1000.0
 
 
 def copied(header: GGUFHeader) -> dict[str, Any]:
@@ -50,7 +54,8 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     backend: Backend = tokenizer.backend  # type: ignore[attr-defined]  # core's own, over the tokenizers library
     where = str(checkpoint.path)
     data = json.loads(backend.to_str())
-    kind = _kind(data, where)
+    form = getattr(tokenizer, "form", None)  # of SentencePiece's own model
+    kind = _UNIGRAM if form is not None and not form.is_bpe else _kind(data, where)
     tokens, kinds = _tokens(backend, data, rows, kind, where)
     found: dict[str, Any] = {Keys.Tokenizer.MODEL: kind}
     if kind == _BYTE_LEVEL:
@@ -60,6 +65,9 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
         cut_anyhow = not merges and not whole_words
         found[Keys.Tokenizer.PRE] = _ANY_CUT if cut_anyhow else pre_name(backend, whole_words, where)
         found[Keys.Tokenizer.MERGES] = merges
+    elif form is not None and kind == _UNIGRAM:
+        found |= _unigram(form, len(tokens))
+        kinds[: len(form.kinds)] = form.kinds
     else:
         found[Keys.Tokenizer.PRE] = "default"
         found[Keys.Tokenizer.SCORES] = np.array(_scores(checkpoint, data, tokens), np.float32)
@@ -74,6 +82,20 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     if extra:
         raise UnsupportedModel(f"{where} puts more tokens around a text than BOS and EOS, which GGUF cannot say.")
     return found | _named(checkpoint, backend, getattr(tokenizer, "named", {}))
+
+
+def _unigram(form: Any, tokens: int) -> dict[str, Any]:
+    """Log probabilities of pieces and the form of text of a unigram model (``SentencePieceModel``)."""
+    scores = [*form.scores, *[_NEVER] * (tokens - len(form.scores))]
+    found: dict[str, Any] = {
+        Keys.Tokenizer.PRE: "default",
+        Keys.Tokenizer.SCORES: np.array(scores, np.float32),
+        Keys.Tokenizer.ADD_PREFIX: form.prefix,
+        Keys.Tokenizer.REMOVE_EXTRA_WS: form.squeeze,
+    }
+    if form.charsmap:
+        found[Keys.Tokenizer.PRECOMPILED_CHARSMAP] = np.frombuffer(form.charsmap, np.uint8)
+    return found
 
 
 def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +184,7 @@ def _scores(checkpoint: Checkpoint, data: Mapping[str, Any], tokens: list[str]) 
 
         file = read_sentencepiece(path)
         stored = dict(zip(file.pieces, file.scores, strict=True))
-        return [stored.get(token, -1000.0) for token in tokens]
+        return [stored.get(token, _NEVER) for token in tokens]
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(data["model"]["merges"]):
         left, right = merge.split(" ") if isinstance(merge, str) else merge

@@ -20,7 +20,7 @@ from llmasos.runtime.checkpoint.gguf_family import Family
 from llmasos.runtime.checkpoint.gguf_file import Entry, GGUFFile
 from llmasos.runtime.checkpoint.gguf_names import NameTable, Place, name_table
 from llmasos.runtime.checkpoint.gguf_quantize import encode
-from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
 
 _F32: Final = GGMLQuantizationType.F32
 _F16: Final = GGMLQuantizationType.F16
@@ -43,8 +43,11 @@ TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, LlamaFileType]]] = {
 #: What takes the place of a type whose blocks do not divide a tensor's columns, as in llama.cpp's own quantiser.
 _SMALLER_BLOCKS: Final = {GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0, GGMLQuantizationType.Q6_K: _Q8_0}
 
-#: Matrices that stay float32: norms of each head, routers and positions, which llama.cpp does not compute in blocks.
-_KEPT_F32: Final = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight")
+#: Matrices that stay float32: norms of each head, routers, positions, and what moves a state, which llama.cpp does not compute in blocks.
+_KEPT_F32: Final = (
+    "_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight",
+    "ssm_conv1d.weight", "shortconv.conv.weight", ".ssm_a", ".ssm_d",
+)  # fmt: skip
 
 #: Matrices that a type of fewer than 8 bits costs most: each token's own row.
 _TOKEN_TABLES: Final = ("token_embd.weight", "output.weight")
@@ -61,7 +64,7 @@ class GGUFExport:
         type: the word it was asked for by.
         architecture: GGUF's name of the architecture.
         tensors: how many, by type.
-        tokenizer: the kind that was written (``gpt2``, ``llama``); None for none.
+        tokenizer: the kind that was written (``gpt2``, ``llama``, ``t5``); None for none.
         notes: what a user should know: tensors of another type, a tokenizer that is missing.
     """
 
@@ -105,9 +108,11 @@ def write_gguf(
     with _right_kinds(where):
         table, sizes = name_table(family), sizes_of(checkpoint.config, family, where)
         described, extra = metadata_of(checkpoint.config, family, sizes, where)
-    planned = _plan(checkpoint, table, sizes, chosen)
+    layouts = layout_config(checkpoint.config, sizes, family)
+    with _right_kinds(where):
+        planned = _plan(checkpoint, table, layouts, chosen)
     metadata, tokenizer, notes = _metadata(checkpoint, family, planned, file_type)
-    metadata |= described
+    metadata |= described | _scalars(checkpoint, family, sizes["num_hidden_layers"])
     entries = [*(Entry(name, _F32, array.shape) for name, array in extra.items()), *(e for part in planned for e in part.entries)]
     with _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
         for name, array in extra.items():
@@ -115,11 +120,13 @@ def write_gguf(
         file.flush()
         _check(checkpoint, partial, planned, family, sizes)
         for part in planned:
-            _fill(checkpoint, file, part, layout_config(sizes, family), advance or _unseen)
+            _fill(checkpoint, file, part, layouts, advance or _unseen)
         size = file.size
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.kind.name] = counts.get(entry.kind.name, 0) + 1
+    if family.ahead and _ahead(set(checkpoint.names()), sizes["num_hidden_layers"]):
+        notes.append("The layers that predict tokens further ahead are left out.")
     notes += [*_window_note(checkpoint, family, sizes), *_notes(entries, chosen)]
     return GGUFExport(path=output, size=size, type=kind, architecture=family.arch, tensors=counts, tokenizer=tokenizer, notes=tuple(notes))
 
@@ -138,7 +145,9 @@ def export_size(checkpoint: Checkpoint, kind: str) -> int:
     chosen, _ = _type(kind)
     where = str(checkpoint.path)
     family = family_for(checkpoint.config, where)
-    planned = _plan(checkpoint, name_table(family), sizes_of(checkpoint.config, family, where), chosen)
+    layouts = layout_config(checkpoint.config, sizes_of(checkpoint.config, family, where), family)
+    with _right_kinds(where):
+        planned = _plan(checkpoint, name_table(family), layouts, chosen)
     return sum(entry.nbytes for part in planned for entry in part.entries)
 
 
@@ -149,7 +158,7 @@ def _type(kind: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
         raise RequestError(f"There is no GGUF type {kind[:40]!r} to write; those that are: {', '.join(TYPES)}.") from None
 
 
-def _plan(checkpoint: Checkpoint, table: NameTable, sizes: Mapping[str, Any], kind: GGMLQuantizationType) -> list[_Planned]:
+def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], kind: GGMLQuantizationType) -> list[_Planned]:
     """Every GGUF tensor, in order, with what fills it.
 
     Raises:
@@ -158,13 +167,16 @@ def _plan(checkpoint: Checkpoint, table: NameTable, sizes: Mapping[str, Any], ki
     """
     names = set(checkpoint.names())
     # The count of layers is held against what is there before it is expanded.
-    if (layers := sizes["num_hidden_layers"]) > len(names):
+    if (layers := config["num_hidden_layers"]) > len(names):
         raise CheckpointError(f"{checkpoint.path} says that it has {layers} layers and holds {len(names)} tensors; get it again.")
     left = {name for name in names if not name.endswith(BUFFERS)}
+    left -= {name.format(layer) for name in table.family.scalars for layer in range(layers)}
+    if table.family.ahead:
+        left -= _ahead(names, layers)
     planned = []
     for place, filled in table.tensors(layers, _stacks(table, names), left):
         left -= set(filled)
-        planned.append(_Planned(place, filled, _entries(checkpoint, table, place, filled, kind)))
+        planned.append(_Planned(place, filled, _entries(checkpoint, table, place, filled, config, kind)))
     if left:
         raise UnsupportedModel(
             f"{checkpoint.path} holds the tensor {min(left)[:80]!r}, for which a GGUF of {table.family.arch} has no place."
@@ -173,6 +185,16 @@ def _plan(checkpoint: Checkpoint, table: NameTable, sizes: Mapping[str, Any], ki
     if not tied and not any(part.entries[0].name == "output.weight" for part in planned):
         raise CheckpointError(f"{checkpoint.path} holds no output head, and its config does not tie it to the embedding; get it again.")
     return planned
+
+
+def _ahead(names: set[str], layers: int) -> set[str]:
+    """Tensors of the layers after the last, which predict tokens further ahead."""
+    found = set()
+    for name in names:
+        number = name.removeprefix("model.layers.").partition(".")[0]
+        if name.startswith("model.layers.") and number.isdecimal() and len(number) < 7 and int(number) >= layers:
+            found.add(name)
+    return found
 
 
 def _stacks(table: NameTable, names: set[str]) -> dict[str, int]:
@@ -193,7 +215,9 @@ def _stacks(table: NameTable, names: set[str]) -> dict[str, int]:
     return found
 
 
-def _entries(checkpoint: Checkpoint, table: NameTable, place: Place, filled: list[str], kind: GGMLQuantizationType) -> tuple[Entry, ...]:
+def _entries(
+    checkpoint: Checkpoint, table: NameTable, place: Place, filled: list[str], config: Mapping[str, Any], kind: GGMLQuantizationType
+) -> tuple[Entry, ...]:
     shape = checkpoint.shape(filled[0])
     if "{expert}" in place.module.name:
         if len(filled) < 2 and place.name(0) != filled[0]:
@@ -202,7 +226,7 @@ def _entries(checkpoint: Checkpoint, table: NameTable, place: Place, filled: lis
             raise CheckpointError(f"{checkpoint.path} lacks one of the experts beside {filled[-1]}; get it again.")
         shape = (len(filled), *shape)
     names = table.parts(place.module, place.leaf, place.layer)
-    return tuple(Entry(name, _kind(name, part, kind), part) for name, part in zip(names, place.layout.written(shape), strict=True))
+    return tuple(Entry(name, _kind(name, part, kind), part) for name, part in zip(names, place.layout.written(shape, config), strict=True))
 
 
 def _kind(name: str, shape: tuple[int, ...], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
@@ -250,6 +274,23 @@ def _metadata(
         if (template := ChatTemplate.of(checkpoint)) is not None:
             found[Keys.Tokenizer.CHAT_TEMPLATE] = template.source
     return found, found.get(Keys.Tokenizer.MODEL), notes
+
+
+def _scalars(checkpoint: Checkpoint, family: Family, layers: int) -> dict[str, Any]:
+    """Tensors of one number a layer, as metadata.
+
+    Raises:
+        CheckpointError: one is missing, or holds more than a number.
+    """
+    found: dict[str, Any] = {}
+    for name, (key, shape) in family.scalars.items():
+        names = [name.format(layer) for layer in range(layers)]
+        if missing := set(names) - set(checkpoint.names()):
+            raise CheckpointError(f"{checkpoint.path} holds no {min(missing)}; get it again.")
+        if wrong := next((each for each in names if tuple(checkpoint.shape(each)) not in ((), shape)), None):
+            raise CheckpointError(f"{checkpoint.path} holds more than one number in {wrong}; get it again.")
+        found[key.format(arch=family.arch)] = [np.float32(as_float32(checkpoint.tensor(each)).reshape(-1)[0]) for each in names]
+    return found
 
 
 def _name(checkpoint: Checkpoint) -> str:

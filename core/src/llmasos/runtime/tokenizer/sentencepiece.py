@@ -79,6 +79,11 @@ class SentencePieceTokenizer(FastTokenizer):
         model.normalize("", prefix=False)  # damaged rules for characters are found here rather than at the first text
 
     @property
+    def form(self) -> SentencePieceModel:
+        """The pieces and the form of text."""
+        return self._form
+
+    @property
     def model_file(self) -> tuple[bytes, dict[str, Any]] | None:
         """None where the pipeline of the ``tokenizers`` library is exact, or the model's merges are not those that its scores imply."""
         form = self._form
