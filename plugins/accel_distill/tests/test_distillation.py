@@ -211,7 +211,7 @@ def test_runs_that_nobody_went_on_with_are_given_up(tmp_path: Path) -> None:
 def test_a_student_without_a_teacher_is_told(tmp_path: Path) -> None:
     teacher, _ = teacher_and_student()
     for base in (None, teacher):
-        with pytest.raises(AccelerationError, match="nobody to learn from"):
+        with pytest.raises(AccelerationError, match="student has no teacher"):
             run(base, teacher, tmp_path)
 
 
