@@ -43,7 +43,8 @@ class PriorityAgeing:
         return (self._urgency(request), request.arrival, request.id)
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """The running sequence with the worst rank, if its priority is at least a whole level below ``needy``'s and ``needy`` outranks it."""
+        """The running sequence with the worst rank, if its priority is at least a whole level below ``needy``'s and ``needy`` outranks
+        it."""
         if not self._options.preempt or not running:
             return None
         worst = max(running, key=lambda sequence: self.rank(sequence, now)).request
