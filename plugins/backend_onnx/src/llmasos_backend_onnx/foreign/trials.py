@@ -22,8 +22,8 @@ from llmasos_hookspecs import EngineFailed, Row, UnsupportedModel
 #: something is rounded further. A wrong mask or position gives an error of 0.1 and more.
 _CUT: Final = 1e-3
 _CUT_ROUNDED: Final = 0.03
-_COMPANY: Final = 1e-4
-_COMPANY_ROUNDED: Final = 0.01
+_BATCH_ERROR: Final = 1e-4
+_BATCH_ERROR_ROUNDED: Final = 0.01
 #: If a run shares one activation scale, splitting a text changes the scale.
 _CUT_SHARED_SCALE: Final = 0.2
 _TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
@@ -57,7 +57,7 @@ def find_abilities(make: Make, graph: ExportedGraph, vocab_size: int) -> Abiliti
     for together, lengths in ((attrs.evolve(alone, batch="padded"), (9, 4)), (attrs.evolve(alone, batch="equal"), (6, 6))):
         side_by_side = functools.partial(trials.side_by_side, lengths=lengths)
         wanted = trials.attempt(alone, side_by_side)
-        if wanted is not None and trials.agree(together, side_by_side, wanted, _COMPANY if exact else _COMPANY_ROUNDED):
+        if wanted is not None and trials.agree(together, side_by_side, wanted, _BATCH_ERROR if exact else _BATCH_ERROR_ROUNDED):
             return together
     return alone
 
