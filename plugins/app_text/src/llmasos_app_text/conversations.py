@@ -99,7 +99,7 @@ class ConversationFolder:
         except FileNotFoundError:
             return Conversation(name=name)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to begin anew.") from error
+            raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to start a new one.") from error
 
     def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
         """Append messages to a conversation, creating it if necessary, and return the result.

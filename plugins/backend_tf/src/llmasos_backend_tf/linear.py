@@ -66,7 +66,7 @@ class CodeMatrix:
 
     @classmethod
     def of(cls, parts: Sequence[Tensor], count: int, unit: int = 1) -> CodeMatrix:
-        """As ``FloatMatrix.of``; symmetric 8-bit codes in equal groups are kept to the bit."""
+        """As ``FloatMatrix.of``; symmetric 8-bit codes in equal groups are kept unchanged."""
         pairs = [quantize(part) for part in parts]
         groups = max(scales.shape[1] for _, scales in pairs)
         codes = np.concatenate([codes for codes, _ in pairs])
