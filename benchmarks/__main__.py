@@ -1,11 +1,11 @@
 """``make bench``: LLMasOS against its peers, in turn, in one run.
 
-Every engine lives in a process of its own and is asked in turn, round after round; a figure is the median of its rounds. Only the ratios
-within a run mean anything: the machine's speed changes from minute to minute. Beside each row stands its mean KL divergence to the
-dequantised model over a text; a row over 0.01 does not count as exact.
+Every engine runs in its own process and is measured in turn, round after round; a figure is the median of its rounds. Only ratios within a
+run are comparable, because the machine's speed changes from minute to minute. Each row has its mean KL divergence from the dequantised
+model over a text; a row over 0.01 does not count as exact.
 
-"requests" are 24 of mixed lengths, there at once: tokens a second. "continuous / static": how much sooner 24 requests that arrive over time
-are answered when each joins as it comes than in static batches of 8, on the same engine with 8 sequences at a time.
+"requests": tokens a second over 24 requests of mixed lengths that arrive at once. "continuous / static": speed-up of continuous batching
+over static batches of 8 for 24 requests that arrive over time, on the same engine with 8 sequences at a time.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def measure(workload: Workload, names: list[str], rounds: int, batches: list[int
             _compare(processes[name], workload, reference, figures[name])
             print(f"{name}: loaded", flush=True)
         for number in range(rounds):
-            # There and back: who follows whom shows, since threads of the one before may still spin.
+            # Forward and backward: the order matters, because threads of the previous engine may still spin.
             for name, process in list(processes.items())[:: -1 if number % 2 else 1]:
                 time.sleep(_PAUSE)
                 _measure_batches(process, workload, number, batches, figures[name])

@@ -1,6 +1,6 @@
-"""What the benchmark asks of an engine, and the process in which each engine lives.
+"""The interface of a benchmarked engine, and the process in which each engine runs.
 
-Engines do not share a process: their thread pools, their allocators and their peak memory would be one another's.
+Engines do not share a process, because they would share thread pools, allocators and peak memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``make many-models ARGS="--seconds 120"``: three models in memory for two, hit in random order by many threads.
 
-Every answer must be that of the model alone, no byte may be committed twice, and every eviction must be one that was needed: of a model
-that nobody used, and of no more than was missing. Ends with 1 where something was not so.
+Every answer must equal that of the model alone, no byte may be committed twice, and every eviction must be necessary: of an unused model,
+    and
+of no more models than the missing memory requires. Exits with 1 if any check fails.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ Answers = Mapping[tuple[str, str], str]
 
 
 class WatchedResidency(Residency):
-    """Checks whom it unloads, at the moment when that is decided.
+    """Checks every eviction at the moment of its decision.
 
     Attributes:
-        evictions: decisions so far, each the names of those who went.
-        faults: what was wrong with them.
+        evictions: decisions so far, each the names of the evicted models.
+        faults: wrong decisions, as sentences.
     """
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class WatchedResidency(Residency):
 
 @attrs.define
 class Outcome:
-    """What came of it. ``faults`` are sentences; ``unlike`` are answers that differ from those of the model alone."""
+    """The result of a run. ``faults`` are sentences; ``unlike`` are answers that differ from those of the model alone."""
 
     requests: int = 0
     faults: list[str] = attrs.field(factory=list)
@@ -83,7 +84,7 @@ class Outcome:
 
 
 def answers_alone(sources: Mapping[str, str]) -> tuple[Answers, dict[str, Any]]:
-    """Each model's answers when nobody else is there, and the facts of the largest."""
+    """Each model's answers without concurrent requests, and the facts of the largest."""
     found, facts = {}, {}
     for name, source in sources.items():
         with llmasos.load_model(source, loader=LOADER) as model:
@@ -92,7 +93,7 @@ def answers_alone(sources: Mapping[str, str]) -> tuple[Answers, dict[str, Any]]:
     return found, facts
 
 
-def house_for_two(sources: Mapping[str, str], facts: Mapping[str, Any], tokens: int) -> llmasos.Pipeline:
+def pipeline_for_two(sources: Mapping[str, str], facts: Mapping[str, Any], tokens: int) -> llmasos.Pipeline:
     """The models, with memory for two of them with KV for ``tokens`` each."""
     process = ProcessResources(WatchedResidency())
     each = facts["weight_bytes"] + tokens * facts["kv_bytes_per_token"]
@@ -137,7 +138,7 @@ def hit(pipeline: llmasos.Pipeline, answers: Answers, *, threads: int = 8, go_on
 
 
 def _audit(pipeline: llmasos.Pipeline, outcome: Outcome) -> None:
-    """The books at this moment."""
+    """Compare the memory counters with the leases at this moment."""
     residency, budget = pipeline._process.residency, pipeline._composer.budget
     with residency.memory.lock:
         held = sum(place.account.bytes for place in residency.places() if budget in place.account.budgets)
@@ -158,7 +159,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         sources = dict(zip(NAMES, arguments.source or _tiny_models(Path(folder)), strict=True))
         answers, facts = answers_alone(sources)
-        with house_for_two(sources, facts, arguments.tokens) as pipeline:
+        with pipeline_for_two(sources, facts, arguments.tokens) as pipeline:
             end = time.monotonic() + arguments.seconds
             outcome = hit(pipeline, answers, threads=arguments.threads, go_on=lambda _: time.monotonic() < end, seed=arguments.seed)
             usage = pipeline.usage()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from simulation import report
-from simulation.run import House, decisions, run
+from simulation.run import Server, decisions, run
 from simulation.traffic import traffic
 
 #: Name -> load of all but the flood, load of the flood, share of ``--requests``; loads are parts of what the modelled server can serve.
@@ -35,8 +35,8 @@ def simulate(job: tuple[str, str, int, int, int]) -> tuple[str, str, dict[str, A
     """One policy in one scenario."""
     scenario, name, requests, tenants, seed = job
     load, flood, share = SCENARIOS[scenario]
-    house = House()
-    rate = house.capacity(PROMPT, OUTPUT)
+    server = Server()
+    rate = server.capacity(PROMPT, OUTPUT)
     columns = traffic(
         requests=max(1000, int(requests * share)),
         tenants=tenants,
@@ -46,13 +46,13 @@ def simulate(job: tuple[str, str, int, int, int]) -> tuple[str, str, dict[str, A
         mean_output=OUTPUT,
         seed=seed,
     )
-    return scenario, name, report.figures(columns, run(name, columns, house))
+    return scenario, name, report.figures(columns, run(name, columns, server))
 
 
 def decide(job: tuple[str, int]) -> tuple[str, int, dict[str, float]]:
     """How long one policy's decisions take, in milliseconds; ``collector`` is the longest that garbage collection held one up."""
     name, tenants = job
-    own, collector = decisions(name, House(), waiting=10_000, tenants=tenants, steps=DECISIONS).T * 1e3
+    own, collector = decisions(name, Server(), waiting=10_000, tenants=tenants, steps=DECISIONS).T * 1e3
     p50, p99, p999 = (float(np.quantile(own, q)) for q in (0.5, 0.99, 0.999))
     return name, tenants, {"p50": p50, "p99": p99, "p99.9": p999, "max": float(own.max()), "collector": float(collector.max())}
 

@@ -1,7 +1,8 @@
 """``make soak``: ten minutes of random mixed traffic; memory, slots and threads at the end are what they were after the first minute.
 
-Memory is the resident set of the process, in bytes, read at rest: nothing running, prefixes given back. Exits with 1 where it grew by more
-than 5 %, a request gave a wrong answer, a slot was lost or a thread is left.
+Memory is the resident set of the process, in bytes, read at rest: no running requests, an empty prefix cache. Exits with 1 if it grew by
+    more
+than 5 %, a request gave a wrong answer, a slot leaked or a thread is left.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from llmasos_hookspecs import LLMasOSError
 GROWTH = 0.05
 #: Memory is first read after so many seconds and calls, which a free machine does in that time, or after half of the run.
 WARM_UP_SECONDS, WARM_UP_CALLS = 60.0, 100
-#: Seconds until what was called off must have ended, on the busiest machine.
+#: Seconds until cancelled requests must have ended, on the busiest machine.
 PATIENCE = 600.0
 WORDS = ["river", "engine", "天气", "🙂", "museum", "because", "of", "the", "def f(x):\n", "1, 2, 3,", "bread"]
 SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
@@ -110,7 +111,7 @@ class Traffic:
 
 
 def at_rest(model: LanguageModel) -> tuple[int, dict[str, Any]]:
-    """Memory in bytes and the model's usage once nothing runs and kept prefixes are given back."""
+    """Memory in bytes and the model's usage once nothing runs and the prefix cache is empty."""
     until = time.monotonic() + PATIENCE
     while (usage := model.usage())["running"] + usage["waiting"] and time.monotonic() < until:
         time.sleep(0.05)

@@ -2,8 +2,8 @@
 
 python benchmarks/task_batch.py [--loader onnx] [--rows 200] [--rounds 3] [--clauses 1]
 
-The longer the texts, the smaller the ratio: one of many tokens keeps the CPU busy by itself. Both keep what they learnt of the prompt;
-every round has texts of its own, so that neither finds them in the prefix cache.
+The longer the texts, the smaller the ratio: a single long text already uses the whole CPU. Both use the prefix cache for the prompt; every
+round has new texts, which the prefix cache does not hold.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every engine is given: the model in each form, prompts as token ids, and a text whose predictions are compared."""
+"""The input of every engine: the model in each format, prompts as token ids, and a text whose logits are compared."""
 
 from __future__ import annotations
 

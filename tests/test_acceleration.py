@@ -20,7 +20,7 @@ from llmasos_hookspecs.testing import ReferenceDecoder, tiny_checkpoint
 
 TOKENS = np.random.default_rng(8).integers(0, 256, 60).tolist()
 
-#: A stage of a stranger's between stages of ours.
+#: A third-party stage between stages of this project.
 STAGES = (
     {"use": "prune", "method": "layers", "drop": 1, "windows": 4, "length": 64},
     {"use": "clip", "deviations": 3.0},

@@ -1,6 +1,6 @@
-"""Reading a model, whatever its form, opens nothing but the model, the store, the cache and the libraries, and reaches nobody.
+"""Reading a model of any format opens only the model, the store, the cache and the libraries, and makes no network connection.
 
-Python's audit events tell what Python opens; what a native library opens by itself they do not.
+Python's audit events report what Python opens, but not what a native library opens by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tasks whose answer repeats their input guess from it, and answer the same."""
+"""Tasks whose answer repeats their input use prompt lookup, and give the same answer."""
 
 from __future__ import annotations
 

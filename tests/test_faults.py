@@ -1,4 +1,4 @@
-"""Whatever kills a command, the next one works, and nothing that was half written is ever used.
+"""After a command is killed at any moment, the next one works, and no partly written file is used.
 
 ``LLMASOS_FAULTS`` sets how often each is killed, at random moments: 2 where it is not set.
 """

@@ -212,7 +212,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }
 
-#: What llama.cpp 0.3.36 itself computes in another way than transformers, or does not load, whoever wrote the file.
+#: Models that llama.cpp 0.3.36 computes differently from transformers, or does not load, with files from any writer.
 NOT_IN_LLAMA_CPP = {
     "mistral, window": "it runs llama without windows",
     "phi3, window": "it runs phi3 without windows",

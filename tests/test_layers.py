@@ -1,4 +1,4 @@
-"""The walls of the house: who may import whom, and what an import may cost."""
+"""Import boundaries between core, hookspecs and plugins, and the cost of an import."""
 
 from __future__ import annotations
 

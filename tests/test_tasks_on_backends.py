@@ -1,4 +1,4 @@
-"""Every task, on every backend: whatever goes in, and though the model's weights are random, the answer has the promised form."""
+"""On every backend, every task gives an answer of the promised form for random inputs and random weights."""
 
 from __future__ import annotations
 

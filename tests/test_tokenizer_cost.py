@@ -1,4 +1,4 @@
-"""What the right tokens are worth: the real model expects them, and text cut otherwise costs it more."""
+"""The real model assigns a higher likelihood to text in its own tokenisation than in GPT-2's."""
 
 from __future__ import annotations
 

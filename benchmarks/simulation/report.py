@@ -34,8 +34,8 @@ def jain(values: npt.NDArray[np.float64]) -> float:
 
 
 def figures(traffic: Traffic, outcome: Outcome) -> dict[str, Any]:
-    """Figures of all but the tenant who floods. Fairness is that of the tenants' speeds: tokens they got a second that their requests
-    were in the house."""
+    """Figures of all tenants except the flooding one. Fairness is Jain's index of the tenants' speeds: tokens a second of the time that
+    their requests were waiting or running."""
     quiet = traffic.tenants != FLOOD
     served = quiet & ~np.isnan(outcome.finished)
     ttft = outcome.first - traffic.arrivals

@@ -25,7 +25,7 @@ Row = int
 
 
 @attrs.frozen(kw_only=True)
-class House:
+class Server:
     """The limits of the modelled server."""
 
     max_sequences: int = 256
@@ -72,20 +72,20 @@ def policy(name: str, **options: Any) -> SchedulingPolicy:
     return made
 
 
-def scheduler_for(name: str, house: House, clock: Callable[[], float]) -> Scheduler:
-    engine = ModelledEngine(max_sequences=house.max_sequences)
-    cache = KVCache(engine, KVLedger(house.kv_tokens), keep_prefixes=False)
-    return Scheduler(policy(name), cache, clock=clock, max_sequences=house.max_sequences, step_tokens=house.step_tokens)
+def scheduler_for(name: str, server: Server, clock: Callable[[], float]) -> Scheduler:
+    engine = ModelledEngine(max_sequences=server.max_sequences)
+    cache = KVCache(engine, KVLedger(server.kv_tokens), keep_prefixes=False)
+    return Scheduler(policy(name), cache, clock=clock, max_sequences=server.max_sequences, step_tokens=server.step_tokens)
 
 
 class _Run:
     """One run's clock, counters and columns."""
 
-    def __init__(self, name: str, traffic: Traffic, house: House) -> None:
+    def __init__(self, name: str, traffic: Traffic, server: Server) -> None:
         self.traffic = traffic
-        self.house = house
+        self.server = server
         self.now = 0.0
-        self.scheduler = scheduler_for(name, house, self.clock)
+        self.scheduler = scheduler_for(name, server, self.clock)
         self.first = np.full(len(traffic), np.nan)
         self.finished = np.full(len(traffic), np.nan)
         self.refused = self.preemptions = self.computed = self.busiest = 0
@@ -107,7 +107,7 @@ class _Run:
         scheduler = self.scheduler
         decode = sum(1 for part in planned if part.sequence.decoding)
         tokens = sum(len(part.row.tokens) for part in planned)
-        seconds = self.house.costs.seconds(tokens - decode, decode)
+        seconds = self.server.costs.seconds(tokens - decode, decode)
         self.now += seconds
         self.computed += tokens
         scheduler.rates.add(tokens - decode, decode, seconds)
@@ -126,9 +126,9 @@ class _Run:
         scheduler.settle()
 
 
-def run(name: str, traffic: Traffic, house: House) -> Outcome:
+def run(name: str, traffic: Traffic, server: Server) -> Outcome:
     """Serve the traffic under the policy called ``name``."""
-    state = _Run(name, traffic, house)
+    state = _Run(name, traffic, server)
     decisions: list[float] = []
     coming = 0
     while True:
@@ -161,11 +161,11 @@ def run(name: str, traffic: Traffic, house: House) -> Outcome:
     )
 
 
-def decisions(name: str, house: House, *, waiting: int, tenants: int, steps: int) -> npt.NDArray[np.float64]:
+def decisions(name: str, server: Server, *, waiting: int, tenants: int, steps: int) -> npt.NDArray[np.float64]:
     """Processor seconds of each of ``steps`` plans with every slot running and ``waiting`` requests kept waiting: float64 [steps, 2],
     of the decision itself, and of the garbage collector where one of its passes fell into it."""
     rng = np.random.default_rng(3)
-    count = 2 * house.max_sequences + waiting + steps * house.max_sequences
+    count = 2 * server.max_sequences + waiting + steps * server.max_sequences
     columns = Traffic(
         arrivals=np.sort(rng.uniform(0, 10, count)),
         tenants=rng.integers(0, tenants, count).astype(np.int32),
@@ -175,7 +175,7 @@ def decisions(name: str, house: House, *, waiting: int, tenants: int, steps: int
         priorities=rng.integers(0, 3, count).astype(np.int8),
         deadlines=np.where(rng.random(count) < 0.3, rng.uniform(100, 1000, count), np.nan),
     )
-    state = _Run(name, columns, house)
+    state = _Run(name, columns, server)
     coming = 0
     spent = []
     with CollectorTime() as collector:
@@ -187,7 +187,7 @@ def decisions(name: str, house: House, *, waiting: int, tenants: int, steps: int
             collected, start = collector.seconds, time.thread_time()
             planned = state.scheduler.plan()
             seconds, collected = time.thread_time() - start, collector.seconds - collected
-            if len(state.scheduler.running) == house.max_sequences:  # the first steps only fill the slots
+            if len(state.scheduler.running) == server.max_sequences:  # the first steps only fill the slots
                 spent.append((seconds - collected, collected))
             state.step(planned)
     return np.array(spent)

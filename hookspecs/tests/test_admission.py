@@ -11,7 +11,7 @@ def request(prompt: int = 10, new: int = 10) -> Request:
     return Request(id="r", model="m", tokens=range(prompt), max_new_tokens=new, arrival=0.0)
 
 
-def test_an_empty_house_admits_anything() -> None:
+def test_an_empty_server_admits_anything() -> None:
     """A request that is larger than the whole token bound is served when nobody else waits."""
     bounds = QueueBounds(max_queue=1, max_queue_tokens=5, max_wait=0.1)
     assert isinstance(bounds.check(request(1000, 1000), Stats(now=0.0, prefill_rate=1.0, decode_rate=1.0)), Admit)
@@ -59,6 +59,6 @@ def test_nothing_is_expected_before_it_was_measured() -> None:
 
 @pytest.mark.parametrize("field", ["max_sequences", "step_tokens"])
 def test_there_must_be_room_for_one(field: str) -> None:
-    """A house without a slot, or a step without a token, is refused."""
+    """A server without a slot, or a step without a token, is refused."""
     with pytest.raises(ValueError, match=field):
         QueueBounds(**{field: 0})

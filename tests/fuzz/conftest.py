@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: one LLMasOSError each, no crash, no memory to speak of, nothing done outside their folder.
+"""Untrusted files: each is read or refused with one LLMasOSError, without a crash, large allocations or access outside its folder.
 
 2,000 cases for each kind of file; ``make fuzz`` runs 100,000. Cases are drawn in parts of 2,000, each from its own seed, so that the long
 run begins with those of every other run, and a part that failed can be repeated.

@@ -72,7 +72,7 @@ SCHEDULER = """
         (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "version 9 of the plugin contract"),
     ],
 )
-def test_a_plugin_at_fault_harms_nobody_until_config_names_it(environment, make_wheel, checkpoint, code, requires, said):
+def test_a_faulty_plugin_has_no_effect_until_config_names_it(environment, make_wheel, checkpoint, code, requires, said):
     environment.pip("install", "--no-deps", str(make_wheel("made-up", "scheduler", "made", code, version="4.2", requires=requires)))
     try:
         assert "made" in names(environment, "scheduler")

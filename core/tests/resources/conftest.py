@@ -67,7 +67,7 @@ class FakeModel:
             self.memory.give_back(self.share, 0)
 
 
-class House:
+class Harness:
     """A residency of fake models within one budget."""
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -90,5 +90,5 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def house() -> type[House]:
-    return House
+def harness() -> type[Harness]:
+    return Harness

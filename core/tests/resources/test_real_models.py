@@ -59,7 +59,7 @@ def for_two(many: Any, folders: dict[str, str], alone: Any, request: pytest.Fixt
     """Three models, and memory for the weights of two of them, with KV for so many tokens each."""
     _, facts = alone
     assert facts["weight_bytes"] > request.param * facts["kv_bytes_per_token"], "a third one would fit"
-    with many.house_for_two(folders, facts, request.param) as pipeline:
+    with many.pipeline_for_two(folders, facts, request.param) as pipeline:
         yield pipeline
 
 

@@ -36,9 +36,9 @@ def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
 
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32), limit=st.integers(100, 200), threads=st.integers(2, 8), surprise=st.booleans(), faults=st.booleans())
-def test_random_use_by_many_threads(house: Any, seed: int, limit: int, threads: int, surprise: bool, faults: bool) -> None:
+def test_random_use_by_many_threads(harness: Any, seed: int, limit: int, threads: int, surprise: bool, faults: bool) -> None:
     """Never over budget, no leased model unloaded, one load at a time, nobody waits for ever; only what fails fails."""
-    home = house(limit)
+    home = harness(limit)
     draw = random.Random(seed)
     for name in "abcd":
         weights = draw.randint(20, 60)
@@ -78,9 +78,9 @@ def test_random_use_by_many_threads(house: Any, seed: int, limit: int, threads: 
     assert home.budget.used == 0
 
 
-def test_of_many_at_once_one_loads(house: Any) -> None:
+def test_of_many_at_once_one_loads(harness: Any) -> None:
     """Single flight: all who ask while a model loads get that load, or its error."""
-    home = house(100)
+    home = harness(100)
     place = home.add("a", 50)
     model = home.models["a"]
     arrived = threading.Barrier(8)
@@ -95,8 +95,8 @@ def test_of_many_at_once_one_loads(house: Any) -> None:
     assert model.loads == 1
 
 
-def test_a_failed_load_fails_for_all_who_waited_for_it(house: Any) -> None:
-    home = house(100)
+def test_a_failed_load_fails_for_all_who_waited_for_it(harness: Any) -> None:
+    home = harness(100)
     place = home.add("a", 50)
     model = home.models["a"]
     model.failure = EngineFailed("no such kernel")
@@ -117,10 +117,10 @@ def test_a_failed_load_fails_for_all_who_waited_for_it(house: Any) -> None:
     assert model.loaded
 
 
-def test_the_idle_model_that_costs_least_goes(house: Any) -> None:
+def test_the_idle_model_that_costs_least_goes(harness: Any) -> None:
     """Reload seconds against time unused decides, not size or age alone."""
     now = [0.0]
-    home = house(100, clock=lambda: now[0])
+    home = harness(100, clock=lambda: now[0])
     for name, seconds in (("slow", 100.0), ("quick", 1.0)):
         home.residency.acquire(home.add(name, 40, seconds=seconds)).release()
         now[0] += 10
@@ -129,9 +129,9 @@ def test_the_idle_model_that_costs_least_goes(house: Any) -> None:
     assert home.places["quick"].evictions == 1
 
 
-def test_nothing_is_evicted_while_memory_is_to_spare(house: Any) -> None:
+def test_nothing_is_evicted_while_memory_is_to_spare(harness: Any) -> None:
     """Kept prefixes go before any model does, and nothing goes that is not needed."""
-    home = house(100)
+    home = harness(100)
     a, b = home.add("a", 30), home.add("b", 30)
     home.residency.acquire(a).release()
     assert home.residency.memory.draw(home.models["a"].share, 50)  # prefixes it keeps
@@ -141,8 +141,8 @@ def test_nothing_is_evicted_while_memory_is_to_spare(house: Any) -> None:
     assert home.models["a"].share.drawn == 0
 
 
-def test_a_pinned_model_stays(house: Any) -> None:
-    home = house(100)
+def test_a_pinned_model_stays(harness: Any) -> None:
+    home = harness(100)
     home.residency.acquire(home.add("a", 60)).release()
     home.places["a"].pinned = True
     with pytest.raises(ResourceError, match="beside the pinned a"):
@@ -152,9 +152,9 @@ def test_a_pinned_model_stays(house: Any) -> None:
     assert not home.models["a"].loaded
 
 
-def test_what_can_never_fit_is_refused(house: Any) -> None:
+def test_what_can_never_fit_is_refused(harness: Any) -> None:
     """In one sentence, and at once rather than after a wait."""
-    home = house(100)
+    home = harness(100)
     with pytest.raises(ResourceError, match=r"The model a needs 101 B .* leaves 100 B"):
         home.residency.acquire(home.add("a", 101))
     home.residency.acquire(home.add("b", 50), 50).release()
@@ -162,8 +162,8 @@ def test_what_can_never_fit_is_refused(house: Any) -> None:
         home.residency.acquire(home.places["b"], 51)
 
 
-def test_a_model_larger_than_predicted_makes_room_for_its_real_size(house: Any) -> None:
-    home = house(100)
+def test_a_model_larger_than_predicted_makes_room_for_its_real_size(harness: Any) -> None:
+    home = harness(100)
     home.residency.acquire(home.add("a", 50)).release()
     home.residency.acquire(home.add("b", 70, predicted=40)).release()
     assert not home.models["a"].loaded
@@ -173,9 +173,9 @@ def test_a_model_larger_than_predicted_makes_room_for_its_real_size(house: Any) 
     home.check()
 
 
-def test_one_who_waits_is_not_passed_for_ever(house: Any) -> None:
+def test_one_who_waits_is_not_passed_for_ever(harness: Any) -> None:
     """Though others keep a model busy without a break, the one who waits for its memory gets it."""
-    home = house(100)
+    home = harness(100)
     a, b = home.add("a", 60), home.add("b", 60, seconds=0.01)
     over = threading.Event()
 
@@ -195,8 +195,8 @@ def test_one_who_waits_is_not_passed_for_ever(house: Any) -> None:
     assert home.models["b"].loads == 1
 
 
-def test_closing_wakes_whoever_waits(house: Any) -> None:
-    home = house(100)
+def test_closing_wakes_whoever_waits(harness: Any) -> None:
+    home = harness(100)
     a, b = home.add("a", 60), home.add("b", 60)
     lease = home.residency.acquire(a)
 
@@ -210,8 +210,8 @@ def test_closing_wakes_whoever_waits(house: Any) -> None:
     lease.release()
 
 
-def test_keep_alive_unloads_what_is_idle(house: Any) -> None:
-    home = house(100)
+def test_keep_alive_unloads_what_is_idle(harness: Any) -> None:
+    home = harness(100)
     place = home.add("a", 60, keep_alive=0.0)
     home.residency.acquire(place).release()
     with home.residency._changed:

@@ -120,10 +120,10 @@ def test_what_can_never_fit_into_memory_is_refused(make_loop: Any, hash_engine: 
 def test_a_rejection_reaches_the_caller(make_loop: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
     """The policy's reason and its time to retry come out of the ticket, and the observer hears of it."""
     records: list[RequestRecord] = []
-    fifo.admit = lambda request, _: Reject("the house is full", 2.5) if request.tenant == "b" else Admit()
+    fifo.admit = lambda request, _: Reject("the queue is full", 2.5) if request.tenant == "b" else Admit()
     loop = make_loop(hash_engine(), fifo, on_finished=records.append)
     ticket = loop.submit(request_of([1, 2], 3, tenant="b"))
-    with pytest.raises(Rejected, match="the house is full") as caught:
+    with pytest.raises(Rejected, match="the queue is full") as caught:
         ticket.result(SECONDS)
     assert caught.value.retry_after == 2.5
     assert loop.submit(request_of([1, 2], 3)).result(SECONDS).tokens

@@ -36,7 +36,7 @@ class Urgent:
         pass
 
 
-class House:
+class Harness:
     """A runner with its engine, stepped by hand."""
 
     def __init__(
@@ -61,28 +61,28 @@ class House:
 
 def test_prompts_are_read_in_chunks_beside_decoding(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """A long prompt takes what a step has left beside the tokens of those that decode, and nobody waits for it."""
-    house = House(hash_engine(), fifo, tokenizer, step_tokens=10)
-    short, _ = house.add(request_of([1, 2, 3], 20, ignore_eos=True))
-    house.runner.step()
-    long, _ = house.add(request_of([7] * 34, 5, ignore_eos=True))
+    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    short, _ = harness.add(request_of([1, 2, 3], 20, ignore_eos=True))
+    harness.runner.step()
+    long, _ = harness.add(request_of([7] * 34, 5, ignore_eos=True))
     for step in range(3):
-        house.runner.step()
-        assert sorted(len(row.tokens) for row in house.engine.steps[-1]) == [1, 9]
+        harness.runner.step()
+        assert sorted(len(row.tokens) for row in harness.engine.steps[-1]) == [1, 9]
         assert short.generated == 2 + step
     assert long.computed == 27
-    house.drain()
+    harness.drain()
 
 
 def test_the_quantum_bounds_a_prompt_s_share(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """A policy that gives a prompt 4 tokens a step leaves the rest to the next one."""
     fifo.quantum = lambda *_: 4
-    house = House(hash_engine(), fifo, tokenizer, step_tokens=12)
+    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=12)
     for _ in range(3):
-        house.add(request_of([1] * 20, 2))
-    house.runner.step()
-    house.runner.step()
-    assert [len(row.tokens) for row in house.engine.steps[-1]] == [4, 4, 4]
-    house.drain()
+        harness.add(request_of([1] * 20, 2))
+    harness.runner.step()
+    harness.runner.step()
+    assert [len(row.tokens) for row in harness.engine.steps[-1]] == [4, 4, 4]
+    harness.drain()
 
 
 def test_an_urgent_request_takes_a_slot_and_the_other_goes_on_after_it(
@@ -90,18 +90,18 @@ def test_an_urgent_request_takes_a_slot_and_the_other_goes_on_after_it(
 ) -> None:
     """The victim computes nothing twice where the engine has a slot to keep its KV in, and its text is unchanged."""
     for slots, recomputed in ((3, 0), (1, 1)):
-        house = House(hash_engine(max_sequences=slots), Urgent(), tokenizer, max_sequences=1)
-        calm, calm_ticket = house.add(request_of(list(range(20)), 10, ignore_eos=True))
+        harness = Harness(hash_engine(max_sequences=slots), Urgent(), tokenizer, max_sequences=1)
+        calm, calm_ticket = harness.add(request_of(list(range(20)), 10, ignore_eos=True))
         for _ in range(4):
-            house.runner.step()
-        urgent, urgent_ticket = house.add(request_of([50, 51], 3, priority=1, ignore_eos=True))
-        house.runner.step()
+            harness.runner.step()
+        urgent, urgent_ticket = harness.add(request_of([50, 51], 3, priority=1, ignore_eos=True))
+        harness.runner.step()
         assert (calm.state, urgent.state) == ("preempted", "running")
-        house.drain()
+        harness.drain()
         assert calm.preemptions == 1
         assert urgent_ticket.result().finish_reason == "length"
         assert (calm.cost > 20 + 9 + 2) == bool(recomputed)
-        plain = House(hash_engine(), Urgent(), tokenizer)
+        plain = Harness(hash_engine(), Urgent(), tokenizer)
         _, alone = plain.add(request_of(list(range(20)), 10, ignore_eos=True))
         plain.drain()
         assert calm_ticket.result().tokens == alone.result().tokens
@@ -110,9 +110,9 @@ def test_an_urgent_request_takes_a_slot_and_the_other_goes_on_after_it(
 def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """A policy that always preempts only makes things slow: each preemption costs somebody a token of progress first."""
     fifo.victim = lambda running, *_: running[0].request.id
-    house = House(hash_engine(max_sequences=1), fifo, tokenizer, max_sequences=1, keep_prefixes=False)
-    sequences = [house.add(request_of([i] * 10, 5, ignore_eos=True))[0] for i in range(4)]
-    house.drain()
+    harness = Harness(hash_engine(max_sequences=1), fifo, tokenizer, max_sequences=1, keep_prefixes=False)
+    sequences = [harness.add(request_of([i] * 10, 5, ignore_eos=True))[0] for i in range(4)]
+    harness.drain()
     for sequence in sequences:
         assert sequence.generated == 5
         assert sequence.preemptions <= 15
@@ -120,55 +120,55 @@ def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, tokeni
 
 def test_the_worst_gives_way_when_nothing_can_move(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """Two sequences that fill the KV cache: the later one is preempted, the first runs to its end, then the later one does."""
-    house = House(hash_engine(), fifo, tokenizer, capacity=50, keep_prefixes=False)
-    first, _ = house.add(request_of([1] * 10, 30, ignore_eos=True))
-    second, _ = house.add(request_of([2] * 10, 30, ignore_eos=True))
+    harness = Harness(hash_engine(), fifo, tokenizer, capacity=50, keep_prefixes=False)
+    first, _ = harness.add(request_of([1] * 10, 30, ignore_eos=True))
+    second, _ = harness.add(request_of([2] * 10, 30, ignore_eos=True))
     while second.preemptions == 0:
-        assert house.runner.step()
+        assert harness.runner.step()
     assert first.preemptions == 0
     while first.state != "finished":
-        house.runner.step()
+        harness.runner.step()
         assert second.state == "preempted" or second.preemptions == 1
-    house.drain()
+    harness.drain()
     assert second.generated == 30
-    assert house.engine.peak <= 50
+    assert harness.engine.peak <= 50
 
 
 def test_continuations_wait_for_the_prompt_they_share(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """A follower starts once its leader has read the prompt, and computes two tokens of it; where the leader goes, it starts itself."""
-    house = House(hash_engine(), fifo, tokenizer, step_tokens=10)
-    leader, _ = house.add(request_of(list(range(40)), 3))
+    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    leader, _ = harness.add(request_of(list(range(40)), 3))
     request = request_of(list(range(40)), 3, temperature=1.0, seed=1)
     work = GenerationWork(request, tokenizer, Ticket(request.id, lambda: None))
-    follower = house.runner.add(request, work, leader)
+    follower = harness.runner.add(request, work, leader)
     assert follower is not None
     for _ in range(3):
-        house.runner.step()
+        harness.runner.step()
         assert (follower.state, follower.computed) == ("waiting", 0)
-        assert house.scheduler.stats().waiting == 1
-    house.drain()
+        assert harness.scheduler.stats().waiting == 1
+    harness.drain()
     assert (leader.cached, follower.cached) == (0, 38)
-    orphan_leader, _ = house.add(request_of([3] * 40, 3))
+    orphan_leader, _ = harness.add(request_of([3] * 40, 3))
     request = request_of([3] * 40, 3)
     orphan_ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
-    house.runner.add(request, GenerationWork(request, tokenizer, orphan_ticket), orphan_leader)
-    house.runner.step()
-    house.runner.cancel(orphan_leader.request.id)
-    house.drain()
+    harness.runner.add(request, GenerationWork(request, tokenizer, orphan_ticket), orphan_leader)
+    harness.runner.step()
+    harness.runner.cancel(orphan_leader.request.id)
+    harness.drain()
     assert orphan_ticket.result().tokens
 
 
 def test_a_cancelled_follower_is_gone(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """It never starts, and its caller hears of it."""
-    house = House(hash_engine(), fifo, tokenizer, step_tokens=10)
-    leader, _ = house.add(request_of(list(range(40)), 3))
+    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    leader, _ = harness.add(request_of(list(range(40)), 3))
     request = request_of(list(range(40)), 3)
     ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
-    house.runner.add(request, GenerationWork(request, tokenizer, ticket), leader)
-    house.runner.cancel(request.id)
+    harness.runner.add(request, GenerationWork(request, tokenizer, ticket), leader)
+    harness.runner.cancel(request.id)
     assert ticket.result().finish_reason == "cancelled"
-    house.drain()
-    assert house.runner.idle
+    harness.drain()
+    assert harness.runner.idle
 
 
 @pytest.mark.parametrize("method", ["admit", "rank", "victim", "quantum", "on_commit"])
@@ -181,10 +181,10 @@ def test_a_broken_policy_is_named_once(
         raise ZeroDivisionError("oh dear")
 
     setattr(fifo, method, fail)
-    house = House(hash_engine(), fifo, tokenizer, max_sequences=1)
-    tickets = [house.add(request_of([i, 2], 4))[1] for i in range(5)]
+    harness = Harness(hash_engine(), fifo, tokenizer, max_sequences=1)
+    tickets = [harness.add(request_of([i, 2], 4))[1] for i in range(5)]
     with caplog.at_level(logging.WARNING):
-        house.drain()
+        harness.drain()
     assert all(ticket.result().tokens for ticket in tickets)
     assert caplog.text.count("oh dear") <= 1
     if method not in ("admit", "rank"):  # those two are asked before the log is watched
@@ -193,10 +193,10 @@ def test_a_broken_policy_is_named_once(
 
 def test_views_count_what_is_left(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
     """``remaining`` falls from prompt and new tokens to nothing, by what each step does."""
-    house = House(hash_engine(), fifo, tokenizer, step_tokens=5)
-    sequence, _ = house.add(request_of([1] * 10, 4, ignore_eos=True))
+    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=5)
+    sequence, _ = harness.add(request_of([1] * 10, 4, ignore_eos=True))
     seen = [sequence.remaining]
-    while house.runner.step() and sequence.state == "running":
+    while harness.runner.step() and sequence.state == "running":
         seen.append(sequence.remaining)
     assert seen == [14, 9, 3, 2, 1]
     assert sequence.remaining == 0 or sequence.state == "finished"

@@ -143,7 +143,7 @@ ARRIVALS = st.lists(
 
 
 @attrs.frozen
-class House:
+class Setup:
     """The limits of the runtime, and what goes wrong in it."""
 
     slots: int
@@ -158,8 +158,8 @@ class House:
     memory: int | None
 
 
-HOUSES = st.builds(
-    House,
+SETUPS = st.builds(
+    Setup,
     slots=st.integers(1, 5),
     max_sequences=st.integers(1, 6),
     step_tokens=st.sampled_from([1, 3, 8, 64]),
@@ -176,38 +176,38 @@ HOUSES = st.builds(
 class Faults:
     """Makes the n-th step of an engine fail."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
         self.step = -1
 
     def __call__(self, rows: Sequence[Row]) -> Exception | None:
         self.step += 1
-        if self.step in self.house.lost:
+        if self.step in self.setup.lost:
             return EngineFailed("the engine is lost")
-        if self.step in self.house.broken:
+        if self.step in self.setup.broken:
             return RuntimeError("a kernel failed")
-        return CapacityExceeded("out of memory") if self.step in self.house.short else None
+        return CapacityExceeded("out of memory") if self.step in self.setup.short else None
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(arrivals=ARRIVALS, house=HOUSES)
-def test_whatever_happens(name: str, arrivals: list[Arrival], house: House, hash_engine: Any, tokenizer: Any) -> None:
+@given(arrivals=ARRIVALS, setup=SETUPS)
+def test_whatever_happens(name: str, arrivals: list[Arrival], setup: Setup, hash_engine: Any, tokenizer: Any) -> None:
     """KV is never over budget, no request is lost or answered twice, none waits for ever, every answer is what the request gets when it
     runs alone, and at the end no slot is taken."""
-    faults = Faults(house)
-    features = frozenset({"batch", "kv_cache"} | ({"fork"} if house.can_fork else set()))
+    faults = Faults(setup)
+    features = frozenset({"batch", "kv_cache"} | ({"fork"} if setup.can_fork else set()))
 
     def engine() -> Any:
-        return hash_engine(max_sequences=house.slots, features=features, fault=faults, memory=house.memory)
+        return hash_engine(max_sequences=setup.slots, features=features, fault=faults, memory=setup.memory)
 
     engines = [engine()]
     reference = hash_engine()
     now = itertools.count()
     tick = [0.0]
     records: list[RequestRecord] = []
-    cache = KVCache(engines[0], KVLedger(house.capacity), keep_prefixes=house.keep_prefixes)
-    scheduler = Scheduler(POLICIES[name](), cache, clock=lambda: tick[0], max_sequences=house.max_sequences, step_tokens=house.step_tokens)
+    cache = KVCache(engines[0], KVLedger(setup.capacity), keep_prefixes=setup.keep_prefixes)
+    scheduler = Scheduler(POLICIES[name](), cache, clock=lambda: tick[0], max_sequences=setup.max_sequences, step_tokens=setup.step_tokens)
     runner = Runner(engines[0], scheduler, clock=lambda: tick[0], on_finished=records.append)
     tickets: dict[str, Ticket[Generation]] = {}
     wanted: dict[str, Arrival] = {}
@@ -243,8 +243,8 @@ def test_whatever_happens(name: str, arrivals: list[Arrival], house: House, hash
             runner.replace_engine(engines[-1], error)
             busy = True
         held = sum(map(len, engines[-1].slots.values()))
-        assert held == cache.ledger.used <= house.capacity
-        assert len(scheduler.running) <= min(house.max_sequences, house.slots)
+        assert held == cache.ledger.used <= setup.capacity
+        assert len(scheduler.running) <= min(setup.max_sequences, setup.slots)
         assert len(engines[-1].slots) == len(scheduler.running) + len(cache.prefixes)
         assert cache.prefixes.tokens == held - sum(sequence.computed for sequence in scheduler.running)
         if not busy and not coming and step > last:

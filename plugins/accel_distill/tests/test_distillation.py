@@ -197,7 +197,7 @@ def test_a_torn_save_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all((again.tensor(name) == unbroken.tensor(name)).all() for name in student.names())
 
 
-def test_runs_that_nobody_went_on_with_are_given_up(tmp_path: Path) -> None:
+def test_old_unfinished_runs_are_removed(tmp_path: Path) -> None:
     """Their saves are large: the two that were at work last stay, beside the one that is opened."""
     for age, name in enumerate(("newest", "newer", "old", "oldest")):
         (tmp_path / name / "step-10").mkdir(parents=True)
@@ -211,7 +211,7 @@ def test_runs_that_nobody_went_on_with_are_given_up(tmp_path: Path) -> None:
 def test_a_student_without_a_teacher_is_told(tmp_path: Path) -> None:
     teacher, _ = teacher_and_student()
     for base in (None, teacher):
-        with pytest.raises(AccelerationError, match="nobody to learn from"):
+        with pytest.raises(AccelerationError, match="student has no teacher"):
             run(base, teacher, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A token's logits are the same bits alone and in company, in whatever rows and chunks."""
+"""A token's logits are bitwise identical regardless of the batch composition, the rows and the prefill chunks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def step(engine: OnnxEngine, *rows: Row) -> list[np.ndarray]:
 @way
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "qwen3", "cohere2", "gemma2", "olmo2-odd-heads", "phi"])
 def test_drafts_get_the_logits_of_tokens_one_by_one(checkpoints, start: Start, family: str, way: str) -> None:
-    """And leave the same keys and values, in the company of others too."""
+    """And leave the same keys and values, also in a batch."""
     engine = start(checkpoints[family], WAYS[way])
     alone, drafted, other = engine.open(), engine.open(), engine.open()
     for slot in (alone, drafted):
@@ -53,7 +53,7 @@ def test_drafts_get_the_logits_of_tokens_one_by_one(checkpoints, start: Start, f
 
 @way
 @pytest.mark.parametrize("family", ["llama", "cohere2", "gemma2", "olmo2-odd-heads", "phi"])
-def test_a_prompt_gets_the_same_bits_in_any_chunks_and_company(checkpoints, start: Start, family: str, way: str) -> None:
+def test_a_prompt_is_bitwise_identical_in_any_chunks_and_batch(checkpoints, start: Start, family: str, way: str) -> None:
     engine = start(checkpoints[family], attrs.evolve(WAYS[way], prefill_chunk=64))
     slot = engine.open()
     expected = step(engine, Row(slot, TOKENS, 0, "all"))[0]
@@ -81,7 +81,7 @@ def test_where_one_session_does_both_a_prompt_gets_the_bits_of_generated_tokens(
 
 
 @way
-def test_without_exact_drafts_a_token_still_gets_the_same_bits_alone_and_in_company(checkpoints, start: Start, way: str) -> None:
+def test_without_exact_drafts_a_token_is_still_bitwise_identical_alone_and_in_a_batch(checkpoints, start: Start, way: str) -> None:
     engine = start(checkpoints["llama"], attrs.evolve(WAYS[way], exact_drafts=False))
     assert "drafts" not in engine.info.features
     alone, together, *others = (engine.open() for _ in range(4))

@@ -88,7 +88,7 @@ def test_with_a_hole_between_rows(checkpoint, start: Callable[..., OnnxEngine]) 
             np.testing.assert_allclose(result[0], reference[10 + index + step], **CLOSE)
 
 
-def test_a_row_in_company_equals_the_row_alone_to_the_bit(checkpoint, start: Callable[..., OnnxEngine]) -> None:
+def test_a_row_in_a_batch_is_bitwise_identical_to_the_row_alone(checkpoint, start: Callable[..., OnnxEngine]) -> None:
     engine = start(checkpoint)
     lengths = [3, 21, 8, 13]
     slots = [prefill(engine, TOKENS[:length])[0] for length in lengths]

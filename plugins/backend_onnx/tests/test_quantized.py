@@ -166,7 +166,7 @@ def test_the_weights_take_what_was_foretold(checkpoints, start: Start, form: str
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_row_in_company_equals_the_row_alone_to_the_bit(checkpoints, start: Start, form: str) -> None:
+def test_a_row_in_a_batch_is_bitwise_identical_to_the_row_alone(checkpoints, start: Start, form: str) -> None:
     engine = start(quantized(checkpoints["llama"], form), Options())
     slots = [engine.open() for _ in range(4)]
     for index, slot in enumerate(slots):

@@ -37,7 +37,7 @@ def close(found: Any, expected: Any) -> None:
 )
 def test_forms_that_are_used_rightly(form: dict[str, Any], export: Export, load_tf: Load) -> None:
     """Inputs by name and in any order, a fixed batch, a fixed length, the last token's logits only, sequences that change one another,
-    a table shorter than the context: alone, in pieces and in company the logits are those of the whole text."""
+    a table shorter than the context: alone, in chunks and in a batch the logits are those of the whole text."""
     model = export(**form)
     engine = load_tf(model.path, context=64)
     expected = model.logits(TOKENS)

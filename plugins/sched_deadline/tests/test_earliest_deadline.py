@@ -70,7 +70,7 @@ def test_nothing_is_refused_before_anything_was_measured_or_when_told_not_to() -
 
 
 def test_a_slot_is_taken_only_for_what_cannot_wait() -> None:
-    """The latest deadline gives way to one that is near; not to one that is far away, and not to a request without one."""
+    """The latest deadline is the victim of one that is near; not of one that is far away, and not of a request without one."""
     policy = EarliestDeadline(Options())
     running = [SimulatedSequence(request=request("near", 10.0)), SimulatedSequence(request=request("far", 100.0))]
     assert policy.victim(running, SimulatedSequence(request=request("needy", 20.0)), 0.0) == "far"

@@ -68,7 +68,7 @@ def test_leaving_for_a_moment_clears_no_debt() -> None:
 
 
 def test_only_a_large_lead_costs_a_slot_and_the_latest_request_pays() -> None:
-    """Below the margin nobody is preempted; above it the newest request of the tenant that is ahead is; never one's own."""
+    """Below the margin there is no victim; above it the newest request of the tenant that is ahead; never one of the same tenant."""
     policy = FairShare(Options(preempt_margin=100.0, new_cost=1.0))
     old, new = enter(policy, "old", "A", arrival=0.0), enter(policy, "new", "A", arrival=1.0)
     needy, own = enter(policy, "needy", "B", arrival=2.0), enter(policy, "own", "A", arrival=3.0)

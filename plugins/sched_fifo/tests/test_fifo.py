@@ -11,7 +11,7 @@ def sequence(name: str, arrival: float) -> SimulatedSequence:
     return SimulatedSequence(request=Request(id=name, model="m", tokens=(1,), max_new_tokens=3, arrival=arrival, priority=int(arrival)))
 
 
-def test_order_is_that_of_arrival_and_nobody_gives_way() -> None:
+def test_order_is_that_of_arrival_without_victims() -> None:
     """Neither priority nor anything else counts."""
     policy = Fifo(Options())
     sequences = [sequence("c", 3.0), sequence("a", 1.0), sequence("b", 2.0)]

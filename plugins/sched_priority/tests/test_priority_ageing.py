@@ -27,7 +27,7 @@ def test_time_does_not_change_an_order() -> None:
 
 
 def test_a_slot_is_taken_from_the_least_urgent_by_the_more_urgent_only() -> None:
-    """Equals wait; so does one whose rival has aged past it; and nobody is preempted when told not to."""
+    """Requests of equal urgency wait; so does one whose rival has aged past it; with ``preempt = false`` there is no victim."""
     policy = PriorityAgeing(Options(ageing=30.0))
     running = [sequence("old", 0, 0.0), sequence("new", 0, 50.0), sequence("high", 2, 50.0)]
     assert policy.victim(running, sequence("needy", 1, 60.0), 60.0) == "new"

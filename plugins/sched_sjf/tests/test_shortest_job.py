@@ -22,7 +22,7 @@ def test_the_shorter_goes_first_by_new_tokens_mostly() -> None:
     assert sorted(ranks, key=ranks.__getitem__) == ["short", "read", "written"]
 
 
-def test_nobody_is_overtaken_by_what_came_after_the_bound() -> None:
+def test_no_request_is_overtaken_by_one_that_arrives_after_the_bound() -> None:
     """The longest job there is still precedes the shortest that came a bound later."""
     policy = ShortestJob(Options(bound=60.0))
     endless, later = sequence("endless", prompt=10**6, new=10**6), sequence("later", prompt=1, new=1, arrival=60.0)

@@ -1,4 +1,4 @@
-"""The sequences that are trained on and those that are held out."""
+"""Training and held-out sequences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmasos_hookspecs import AccelerationError
 
 Tokens = npt.NDArray[np.int32]
 
-#: Tokens in a row that two sequences must share to count as overlapping; fewer are a common phrase.
+#: Consecutive tokens that two sequences must share to count as overlapping; fewer may be a common phrase.
 _SHARED = 16
 
 
@@ -23,10 +23,10 @@ class Sequences:
 
     @classmethod
     def split(cls, windows: Tokens, held_out: int) -> Sequences:
-        """Hold out the last windows, and drop the training windows that reach into them.
+        """Hold out the last windows, and drop the training windows that overlap them.
 
         Raises:
-            AccelerationError: the text is so short that nothing is left to train on.
+            AccelerationError: the text is too short; no training window is left.
         """
         training, held = windows[:-held_out], windows[-held_out:]
         apart = [index for index, window in enumerate(training) if not any(_overlap(window, other) for other in held)]
@@ -35,8 +35,8 @@ class Sequences:
         return cls(training[apart], held)
 
     def batch(self, step: int, size: int, seed: int) -> Tokens:
-        """The sequences of a step, int32 [size, length]: every epoch is a shuffle of its own. Depends on nothing but its arguments, so
-        that a run that goes on sees what an unbroken one would have seen."""
+        """The sequences of a step, int32 [size, length]; every epoch has its own shuffle. Depends only on its arguments, so that a resumed
+        run sees the same batches as an uninterrupted one."""
         count = len(self.training)
         places = range(step * size, (step + 1) * size)
         chosen = [np.random.default_rng((seed, place // count)).permutation(count)[place % count] for place in places]

@@ -1,4 +1,4 @@
-"""What the student is taught: the teacher's predictions, and the way to them."""
+"""The losses: KL divergence from the teacher's predictions, and the error of hidden states."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Te
 
 
 def state_error(teacher: Sequence[Tensor], student: Sequence[Tensor], taught_by: Sequence[int]) -> Tensor:
-    """How far the student's hidden states are from the teacher's, as a share of their energy; the mean over layers.
+    """Squared error of the student's hidden states relative to the energy of the teacher's; the mean over layers.
 
-    Student layer ``i`` is to leave what teacher layer ``taught_by[i]`` leaves; both sequences start with the embeddings.
+    The output of student layer ``i`` is compared with that of teacher layer ``taught_by[i]``; both sequences start with the embeddings.
     """
     errors = []
     for layer, source in enumerate(taught_by):
@@ -37,8 +37,8 @@ def state_error(teacher: Sequence[Tensor], student: Sequence[Tensor], taught_by:
 def teaching_layers(student: Decoder, teacher: Decoder, kept: Sequence[int] | None) -> list[int]:
     """For each student layer the teacher layer that it learns from.
 
-    ``kept`` are the teacher's layers that the student was cut from, where known: each is to do the work of the dropped ones behind
-    it, so that the next finds what it was trained on. Otherwise the depth is divided evenly.
+    ``kept`` are the teacher's layers that the student consists of, if known: each learns the output of the last dropped layer after it,
+    which is the input that the next kept layer was trained on. Otherwise layers are matched at even spacing.
     """
     count, depth = student.config.num_layers, teacher.config.num_layers
     if kept is not None and len(kept) == count:

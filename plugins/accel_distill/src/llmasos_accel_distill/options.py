@@ -1,4 +1,4 @@
-"""What config may set."""
+"""The config options of ``distill``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Options:
         "Weight of the loss on hidden states; by default 0.1 where layers were dropped, else 0.",
         attrs.validators.optional(attrs.validators.ge(0)),
     )
-    evaluate_every: int = _field(50, "Steps between two looks at the held-out sequences.", _at_least_one)
-    patience: int = _field(6, "Stop after so many looks in a row that saw nothing better.", _at_least_one)
-    checkpoint_every: int = _field(100, "Steps between two saves, from which a run that was cut off goes on.", _at_least_one)
+    evaluate_every: int = _field(50, "Steps between two evaluations on the held-out sequences.", _at_least_one)
+    patience: int = _field(6, "Stop after this many evaluations in a row without improvement.", _at_least_one)
+    checkpoint_every: int = _field(100, "Steps between two saves, from which an interrupted run resumes.", _at_least_one)
     precision: Literal["float32", "bfloat16"] = _field(
         "float32", "Of matrix products; weights and the optimiser stay float32. bfloat16 is faster where the processor has it."
     )

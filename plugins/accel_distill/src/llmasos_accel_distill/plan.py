@@ -1,4 +1,4 @@
-"""What distillation would do, and why it cannot, before a weight is read."""
+"""Plans distillation and reports its problems before a weight is read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from llmasos_accel_distill.options import Options
 from llmasos_hookspecs import DecoderConfig, StagePlan
 
 NO_TEACHER: Final = (
-    "The student has nobody to learn from, because it is itself the model that the first stage started from; "
+    "The student has no teacher, because it is itself the model that the first stage started from; "
     "put a prune stage before distill, or name a teacher."
 )
 
 
 def plan_distillation(decoder: DecoderConfig, options: Options, state: Mapping[str, Any]) -> StagePlan:
-    """All problems at once; the decoder stays as it is."""
+    """All problems at once; the decoder is not changed."""
     problems = []
     if state.get("quantized"):
         problems.append("Training needs float weights, and these are quantised; put distill before quant.")
@@ -32,7 +32,7 @@ def plan_distillation(decoder: DecoderConfig, options: Options, state: Mapping[s
 
 
 def teacher_problems(student: DecoderConfig, teacher: DecoderConfig, hidden: float | None) -> list[str]:
-    """Why the one cannot learn from the other. ``hidden`` is the weight of the loss on hidden states that was asked for."""
+    """Why ``student`` cannot learn from ``teacher``. ``hidden`` is the option for the weight of the loss on hidden states."""
     problems = []
     if teacher.vocab_size != student.vocab_size:
         problems.append(

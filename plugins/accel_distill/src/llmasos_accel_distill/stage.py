@@ -1,4 +1,4 @@
-"""The stage: a pruned checkpoint in, a taught one out."""
+"""The stage: trains a pruned checkpoint and writes the trained one."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from llmasos_torch_decoder import Decoder, load_decoder, sample
 #: Weight of the loss on hidden states where layers were dropped.
 _HIDDEN: Final = 0.1
 
-#: Tokens of text that a sample of the teacher's starts from.
+#: Tokens of training text that begin each sample of the teacher.
 _PROMPT: Final = 8
 
-#: Raised when the same inputs would no longer train the same student.
+#: Version of the training, part of the cache key; increase it when the same inputs no longer give the same student.
 _VERSION: Final = 2
 
 
@@ -78,13 +78,13 @@ def _teacher(checkpoint: Checkpoint, options: Options, context: Context) -> Chec
 
 
 def _run_key(checkpoint: Checkpoint, teacher: Checkpoint, options: Options, seed: int, windows: Tokens) -> str:
-    """What determines the run, so that only the same run goes on where another stopped."""
+    """The key of everything that determines the run, so that only an identical run resumes it."""
     parts = [_VERSION, checkpoint.digest, teacher.digest, attrs.asdict(options), seed, hashlib.sha256(windows.tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _samples(teacher: Decoder, training: Tokens, options: Options, context: Context, batch: int = 16) -> Tokens:
-    """Text in the teacher's own words, int32 [samples, length], each begun by a few tokens of the training text."""
+    """Text sampled from the teacher, int32 [samples, length], each prompted by a few tokens of the training text."""
     rng = np.random.default_rng((context.seed, 1))
     starts = rng.integers(0, training.shape[1] - _PROMPT + 1 if training.shape[1] > _PROMPT else 1, options.samples)
     rows = rng.integers(0, len(training), options.samples)
@@ -100,7 +100,7 @@ def _samples(teacher: Decoder, training: Tokens, options: Options, context: Cont
 
 
 def _kept(checkpoint: Checkpoint) -> Sequence[int] | None:
-    """The layers that the stage before kept, where it dropped some and says so."""
+    """The layers that the previous stage kept, if its report says that it dropped some."""
     stages = checkpoint.manifest.get("stages", ())
     kept = stages[-1].get("report", {}).get("kept") if stages else None
     return kept if isinstance(kept, list) else None

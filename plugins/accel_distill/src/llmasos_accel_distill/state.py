@@ -1,4 +1,4 @@
-"""Everything that a training run is, and keeping it where a run that was cut off finds it again."""
+"""The state of a training run, and saving it so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from llmasos_hookspecs import AccelerationError
 _TENSORS: Final = "tensors.safetensors"
 _RECORD: Final = "progress.json"
 
-#: How many other runs that were cut off are kept to go on from; a save takes four times the model's size in float32.
+#: Number of other interrupted runs that are kept; a save takes four times the model's size in float32.
 _OTHERS: Final = 2
 
 
 @attrs.define
 class Progress:
-    """How far training has come.
+    """The progress of a training run.
 
     Attributes:
         step: steps done.
-        best, best_step: least held-out divergence, and after which step.
-        stale: looks in a row that saw nothing better.
+        best, best_step: smallest held-out divergence, and its step.
+        stale: evaluations in a row without improvement.
         training, held_out: (step, loss) points of the curves.
     """
 
@@ -44,9 +44,9 @@ class Progress:
 
 
 class RunFolder:
-    """One run's saves. Each is a folder that a rename makes the current one; the one before is removed after that.
+    """The saves of one run. A rename makes a new folder the current save; the previous one is removed afterwards.
 
-    Opening it gives up the oldest of the other runs beside it that were never taken to their end.
+    Opening it removes the oldest of the other unfinished runs beside it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -57,7 +57,7 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a step. Raises ``AccelerationError`` where the disk does not take it."""
+        """Save a step. Raises ``AccelerationError`` if it cannot be written."""
         partial = self.root / "partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +77,7 @@ class RunFolder:
                 shutil.rmtree(self._folder(step), ignore_errors=True)
 
     def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
-        """The latest save that is whole; None where there is none."""
+        """The latest complete save; None if there is none."""
         for step in sorted(self._steps(), reverse=True):
             folder = self._folder(step)
             try:
@@ -88,7 +88,7 @@ class RunFolder:
         return None
 
     def remove(self) -> None:
-        """Training is over, and what it gave is written."""
+        """Remove all saves, after training has finished and its result is written."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _folder(self, step: int) -> Path:
@@ -100,7 +100,7 @@ class RunFolder:
 
 
 def _changed(folder: Path) -> float:
-    """When a save last came or went; 0 where another process has just removed the run."""
+    """The time of the last change of a save; 0 if another process has just removed the run."""
     try:
         return folder.stat().st_mtime
     except OSError:

@@ -19,10 +19,10 @@ from llmasos_torch_decoder import Decoder
 
 
 class Training:
-    """A student on its way, saved every few steps; one that was cut off goes on bit for bit as if it had not been.
+    """A training run, saved every few steps; a resumed run is bitwise identical to an uninterrupted one.
 
-    All that is random follows from seed and step number, so a save holds weights, the optimiser's moments and the curves, and no
-    generator.
+    All random numbers follow from seed and step number, so a save holds weights, the optimiser's moments and the curves, but no generator
+    state.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Training:
         self._options, self._folder = options, folder
         self._taught_by, self._hidden, self._seed = taught_by, hidden, seed
         self._parameters = dict(student.named_parameters())
-        # Fused, it is one pass over the weights: 0.09 s of a step of SmolLM2 on two cores, where it was 0.3 s of two.
+        # The fused optimiser makes one pass over the weights: 0.09 s of a step of SmolLM2 on two cores; unfused it takes 0.3 s.
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
         )
@@ -49,9 +49,9 @@ class Training:
         self.progress = Progress()
 
     def run(self, advance: Callable[[float], None]) -> None:
-        """Train to the end, and leave the student as it was when it was best on the held-out sequences.
+        """Train to the end, and restore the student's weights of the best evaluation on the held-out sequences.
 
-        ``advance`` is told of steps done, those of an earlier process included.
+        ``advance`` is called with the number of steps done, including those of an earlier process.
         """
         options = self._options
         if not self._resume():
@@ -90,7 +90,7 @@ class Training:
 
     @torch.no_grad()
     def _look(self) -> None:
-        """Measure the held-out divergence, in float32, and keep the weights where it is the least so far."""
+        """Measure the held-out divergence, in float32, and keep the weights if it is the smallest so far."""
         progress = self.progress
         each = []
         for sequence in self._sequences.held_out:

@@ -1,4 +1,4 @@
-"""Fewer layers: those go that change least of what passes through them."""
+"""Layer pruning: drops the layers that change their input least."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmasos_torch_decoder import Decoder, load_decoder
 
 
 def drop_layers(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:
-    """Write ``checkpoint`` without some of its layers; those after them move up."""
+    """Write ``checkpoint`` without some of its layers; the others are renumbered."""
     report: dict[str, Any] = {"method": "layers"}
     dropped = set(options.layers)
     if not dropped:
@@ -46,10 +46,10 @@ def drop_layers(checkpoint: Checkpoint, output: Path, options: Options, context:
 
 @torch.no_grad()
 def choose_layers(decoder: Decoder, tokens: Tensor, count: int, progress: Progress, batch: int = 4) -> list[dict[str, Any]]:
-    """Which ``count`` layers to drop, one a round, each with its block influence in that round.
+    """Choose ``count`` layers to drop, one a round, each with its block influence in that round.
 
-    Block influence is 1 minus the cosine between what enters a layer and what leaves it (ShortGPT, Men et al., 2024). It is
-    measured anew after each drop: measured once, it takes neighbours whose effects add up.
+    Block influence is 1 minus the cosine between a layer's input and output (ShortGPT, Men et al., 2024). It is measured again after each
+    drop; measured once, it selects adjacent layers whose effects add up.
 
     Args:
         tokens: calibration windows, int64 [windows, length].

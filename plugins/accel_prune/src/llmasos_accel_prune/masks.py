@@ -1,4 +1,4 @@
-"""The mask stages: weights set to zero, shapes as they were."""
+"""The mask stages: set weights to zero and keep all shapes."""
 
 from __future__ import annotations
 

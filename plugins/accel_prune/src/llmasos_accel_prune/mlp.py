@@ -1,4 +1,4 @@
-"""Narrower MLPs: the same number of neurons from every layer, the least important ones gone."""
+"""MLP pruning: removes the least important neurons, the same number in every layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos_torch_decoder import LayerStep, load_decoder, walk_layers
 
 Doubles = npt.NDArray[np.float64]
 
-#: Rounds in which the columns of a matrix go; more are slower and choose little better.
+#: Rounds in which the columns of a matrix are removed; more rounds are slower and choose only slightly better.
 ROUNDS: Final = 256
 
 
@@ -41,7 +41,7 @@ def narrow_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, co
 
 
 def _narrow(step: LayerStep, width: int, changed: dict[str, Floats]) -> float:
-    """Narrow one layer; returns the share of the MLP output's energy that the fit cannot give back."""
+    """Narrow one layer; return the share of the MLP output's energy that is lost after the least-squares fit."""
     gate, up, down = (step.linear(f"mlp.{name}_proj") for name in ("gate", "up", "down"))
     moments = step.moments("down").numpy().astype(np.float64)
     weight = down.weight.detach().numpy().astype(np.float64)
@@ -61,10 +61,10 @@ def _narrow(step: LayerStep, width: int, changed: dict[str, Floats]) -> float:
 
 
 def fewer_columns(weight: Doubles, moments: Doubles, width: int, damping: float = 0.01) -> tuple[npt.NDArray[np.intp], Doubles]:
-    """The ``width`` columns to keep, in order, and the matrix of them fitted to the output of all.
+    """The ``width`` columns to keep, in order, and their least-squares fit to the output of all columns.
 
-    Columns go a few at a time, those first whose loss the others can best make up for: the least ``|w_j|^2 / [H^-1]_jj``
-    (structured OBS, as in ZipLM, Kurtic et al., 2023). After each, the rest are the least-squares fit.
+    Columns are removed a few at a time, first those whose loss the others can compensate best: the smallest ``|w_j|^2 / [H^-1]_jj``
+    (structured OBS, as in ZipLM, Kurtic et al., 2023). After each removal the remaining ones are refitted.
 
     Args:
         weight: float64 [rows, columns].
@@ -78,7 +78,7 @@ def fewer_columns(weight: Doubles, moments: Doubles, width: int, damping: float 
         scores = np.square(weight[:, left]).sum(axis=0) / np.diagonal(inverse)[left]
         count = min(len(left) - width, max(1, (columns - width) // ROUNDS))
         gone = left[np.argpartition(scores, count - 1)[:count]]
-        # Taking variables out of a least-squares problem: subtract what they explain, from the weights and from the inverse.
+        # Remove variables from a least-squares problem: update the weights and the inverse by block elimination.
         pivot = np.linalg.solve(inverse[np.ix_(gone, gone)], inverse[gone])
         weight -= weight[:, gone] @ pivot
         inverse -= inverse[:, gone] @ pivot

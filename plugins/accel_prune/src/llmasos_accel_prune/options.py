@@ -1,4 +1,4 @@
-"""What config may set."""
+"""The config options of ``prune``."""
 
 from __future__ import annotations
 

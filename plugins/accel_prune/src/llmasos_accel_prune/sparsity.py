@@ -1,4 +1,4 @@
-"""Which weights of one matrix to zero: magnitude, Wanda and SparseGPT, on plain arrays."""
+"""Sets weights of one matrix to zero, on plain arrays: magnitude, Wanda and SparseGPT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK: Final = 128
 
 
 def least(scores: Floats, share: float, pattern: str) -> Mask:
-    """True where a weight is to go: in every row the ``share`` with the smallest scores, or two of every four neighbours."""
+    """True for weights to remove: in every row the ``share`` with the smallest scores, or two of every four adjacent weights."""
     rows, columns = scores.shape
     width, cut = (4, 2) if pattern == "2:4" else (columns, round(share * columns))
     groups = scores.reshape(rows, columns // width, width)
@@ -25,7 +25,7 @@ def least(scores: Floats, share: float, pattern: str) -> Mask:
 
 
 def magnitude(weight: Floats, share: float, pattern: str) -> Floats:
-    """The matrix without its smallest weights, which compete across the whole matrix (or within their four)."""
+    """The matrix without its smallest weights, compared across the whole matrix (or within each group of four)."""
     scores = np.abs(weight)
     mask = least(scores, share, pattern) if pattern == "2:4" else least(scores.reshape(1, -1), share, pattern).reshape(weight.shape)
     return np.where(mask, np.float32(0), weight)
@@ -40,7 +40,7 @@ def wanda(weight: Floats, moments: Floats, share: float, pattern: str) -> Floats
 
 
 def sparsegpt(weight: Floats, hessian: Floats, share: float, pattern: str, damping: float = 0.01) -> Floats:
-    """The matrix with weights zeroed block by block, the later columns making up for each (Frantar and Alistarh, 2023).
+    """The matrix with weights zeroed block by block, and later columns updated to compensate the error (Frantar and Alistarh, 2023).
 
     ``hessian``: float32 [columns, columns], the mean over tokens of ``x x^T``.
     """
@@ -56,7 +56,7 @@ def sparsegpt(weight: Floats, hessian: Floats, share: float, pattern: str, dampi
         end = min(start + BLOCK, columns)
         if pattern == "unstructured":
             scores = np.square(left[start:end] / pivots[start:end, None])
-            # Across the block, not in each row: rows differ in how much they can lose.
+            # Compared across the block, not in each row, because rows differ in sensitivity.
             mask = least(scores.reshape(1, -1), share, pattern).reshape(scores.shape)
         errors = np.empty_like(left[start:end])
         for column in range(start, end):

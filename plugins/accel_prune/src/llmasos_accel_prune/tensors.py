@@ -1,4 +1,4 @@
-"""Names and forms of tensors."""
+"""Names and formats of tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def is_linear(name: str) -> bool:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """A tensor of a file with 4-bit blocks as float32, without loss; others as they are.
+    """A quantised tensor dequantised to float32; other tensors unchanged.
 
-    Pruned weights are plain: the stages after this one train or quantise them.
+    Pruned weights are floats, because later stages train or quantise them.
     """
     return tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor

@@ -1,4 +1,8 @@
-"""Activation-aware scaling (AWQ, Lin et al., 2024): enlarge the columns that matter before rounding, and undo it before them."""
+"""Activation-aware weight quantisation (AWQ, Lin et al., 2024): scales up columns with large inputs before rounding.
+
+The inverse factors are folded into the module that computes the input (see ``calibrated``), so the float model does not change, while the
+rounding error of the scaled columns becomes smaller relative to their weights.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,16 @@ EXPONENTS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 def column_scales(
     weights: Sequence[Floats], hessian: Floats, magnitudes: Floats, *, bits: int, groups: Sequence[int], symmetric: bool
 ) -> Floats:
-    """The factors, float32 [columns], by which the columns of ``weights`` are best multiplied (and their inputs divided).
+    """The factors, float32 [columns], by which to multiply the columns of ``weights`` (and divide their inputs).
 
-    The best exponent has the least squared output error, ``trace(D H D^T)`` summed over the weights, of which ``D`` is the
-    rounding error.
+    Factors are a power of ``magnitudes``. The exponent is the one with the smallest squared output error, ``trace(D H D^T)`` summed over
+    the weights, where ``D`` is the rounding error of a weight and ``H`` the Hessian.
 
     Args:
         weights: float32 [rows, columns] each; matrices that share their input.
         hessian: float32 [columns, columns], the mean over tokens of ``x x^T``.
-        magnitudes: float32 [columns], the mean over tokens of ``|x|``; where several columns must share a factor, they share this.
-        groups: columns a group, for each weight.
+        magnitudes: float32 [columns], the mean over tokens of ``|x|``; equal for columns that must share a factor.
+        groups: group size of each weight, in columns.
     """
     best = np.ones_like(magnitudes)
     least = np.inf

@@ -1,4 +1,4 @@
-"""GPTQ and AWQ over a whole model: layer after layer, each seeing what the quantised layers before it give."""
+"""GPTQ and AWQ over a whole model, one layer at a time; each layer is calibrated on the outputs of the quantised layers before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos_accel_quant.options import Options
 from llmasos_hookspecs import Checkpoint, Context, QuantizedTensor, Tensor
 from llmasos_torch_decoder import POINTS, Decoder, LayerStep, load_decoder, walk_layers
 
-#: Point -> the module before it that can divide the point's inputs: by its rows, or by its weight.
+#: Point -> the module whose output is the point's input and whose rows, or norm weight, absorb the inverse factors.
 _BEFORE: Final[Mapping[str, str]] = {
     "attention": "input_layernorm",
     "output": "self_attn.v_proj",
@@ -29,7 +29,7 @@ _BEFORE: Final[Mapping[str, str]] = {
 def quantize_calibrated(
     checkpoint: Checkpoint, options: Options, context: Context, tokens: npt.NDArray[np.int32]
 ) -> tuple[dict[str, QuantizedTensor], dict[str, Tensor], list[str]]:
-    """The layers' linear weights quantised, the float tensors that AWQ changed, by name, and notes."""
+    """Quantise the layers' linear weights; return them and the float tensors that AWQ changed, by name, and notes."""
     decoder = load_decoder(checkpoint)
     quantized: dict[str, QuantizedTensor] = {}
     scaled: dict[str, Tensor] = {}
@@ -45,7 +45,7 @@ def quantize_calibrated(
 
 
 def _damping_notes(used: list[float], asked: float) -> list[str]:
-    """Where the damping that was asked for was too little."""
+    """Notes about inputs for which the requested damping was too small."""
     raised = [damping for damping in used if damping > asked]
     if not raised:
         return []
@@ -56,7 +56,7 @@ def _damping_notes(used: list[float], asked: float) -> list[str]:
 
 
 def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor]) -> list[float]:
-    """Quantise a layer; returns the damping that each of its inputs took."""
+    """Quantise a layer; return the damping used for each of its inputs."""
     used = []
     for point, names in POINTS.items():
         curvature = Curvature.of(step.moments(point).numpy(), options.damping)
@@ -71,7 +71,7 @@ def _gptq_layer(step: LayerStep, options: Options, quantized: dict[str, Quantize
 def _awq_layer(
     decoder: Decoder, step: LayerStep, options: Options, quantized: dict[str, QuantizedTensor], scaled: dict[str, Tensor]
 ) -> None:
-    # All scales are found and folded in while the layer is still in float, where folding changes nothing that it computes.
+    # All factors are determined and folded while the layer is still in float, where folding does not change its output.
     hessians: dict[str, Floats] = {}
     for point, names in POINTS.items():
         hessian, magnitudes = step.moments(point).numpy(), _magnitudes(step, point)
@@ -125,7 +125,7 @@ def _put(step: LayerStep, name: str, tensor: QuantizedTensor, quantized: dict[st
 
 
 def _shared(magnitudes: Floats, head_dim: int, repeats: int) -> Floats:
-    """Magnitudes averaged over the query heads that read the same value head, and so must share its factor."""
+    """Magnitudes averaged over the query heads that share a value head, because they must share its factor."""
     if repeats == 1:
         return magnitudes
     heads = magnitudes.reshape(-1, repeats, head_dim)
@@ -134,7 +134,7 @@ def _shared(magnitudes: Floats, head_dim: int, repeats: int) -> Floats:
 
 
 def _fold(step: LayerStep, point: str, factors: Floats, head_dim: int, repeats: int) -> None:
-    """Multiply the columns of the point's weights by ``factors`` and divide what feeds them."""
+    """Multiply the columns of the point's weights by ``factors``, and divide the module that computes their input."""
     scale = torch.from_numpy(factors)
     for name in POINTS[point]:
         step.linear(name).weight.data = step.linear(name).weight.data * scale

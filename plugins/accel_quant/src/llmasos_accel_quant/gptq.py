@@ -1,4 +1,4 @@
-"""GPTQ: round one column at a time and let the columns after it make up for the error (Frantar et al., 2023)."""
+"""GPTQ: rounds one column at a time and updates the columns after it to compensate the error (Frantar et al., 2023)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from llmasos_hookspecs import QuantizedTensor
 #: Columns whose corrections to the rest are applied in one matrix product.
 BLOCK: Final = 128
 
-#: Largest relative error that a factor may make on the way from a vector through the matrix and back.
+#: Largest relative error of a vector multiplied by the matrix and by the inverse from its factor.
 _TRUSTED: Final = 0.01
 
-#: A matrix with more exact zeros than this was masked, and its zeros are kept.
+#: A matrix with a larger share of exact zeros counts as masked, and its zeros are kept.
 MASKED: Final = 0.05
 
 
 @attrs.frozen(eq=False)
 class Curvature:
-    """What the inputs of a matrix say of its columns; the same for all matrices with these inputs.
+    """Second-order statistics of an input, shared by all matrices with that input.
 
     Attributes:
         moments: float32 [columns], the mean over tokens of ``x ** 2``.
         order: columns by falling moment.
         factor: float32 [columns, columns] in that order, the upper Cholesky factor of the inverse of the damped ``x x^T``.
-        damping: what was added to the diagonal, as a share of its mean.
+        damping: the damping added to the diagonal, as a share of its mean.
     """
 
     moments: Floats
@@ -39,8 +39,8 @@ class Curvature:
 
     @classmethod
     def of(cls, hessian: Floats, damping: float) -> Curvature:
-        """From the mean over tokens of ``x x^T``, float32 [columns, columns]; ``damping``, a share of the diagonal's mean, is added
-        to the diagonal, and ten times as much as long as the factor cannot be computed."""
+        """Compute it from the mean over tokens of ``x x^T``, float32 [columns, columns]. ``damping``, as a share of the diagonal's mean, is
+        added to the diagonal and multiplied by ten until the Cholesky factor can be computed."""
         moments = np.diagonal(hessian).copy()
         order = np.argsort(-moments, kind="stable")
         ordered: npt.NDArray[np.float64] = hessian[np.ix_(order, order)].astype(np.float64)
@@ -50,7 +50,7 @@ class Curvature:
 
 
 def _factor(hessian: npt.NDArray[np.float64], damping: float) -> Floats | None:
-    """The upper Cholesky factor of the damped inverse, float32; None where rounding leaves the matrix no longer positive."""
+    """The upper Cholesky factor of the damped inverse, float32; None if rounding makes the matrix indefinite."""
     damped = hessian.copy()
     diagonal = np.einsum("ii->i", damped)
     diagonal += max(damping * diagonal.mean(), 1e-8)
@@ -58,13 +58,14 @@ def _factor(hessian: npt.NDArray[np.float64], damping: float) -> Floats | None:
         factor = np.ascontiguousarray(np.linalg.cholesky(np.linalg.inv(damped)).T, dtype=np.float32)
     except np.linalg.LinAlgError:
         return None
-    # A matrix that is barely positive gives a factor of huge or vanishing numbers instead of an error.
+    # A nearly singular matrix gives a factor of huge or vanishing numbers instead of an error.
     pivots = np.diagonal(factor)
     return factor if np.isfinite(factor).all() and pivots.min() > 0 and _restores(factor, damped) else None
 
 
 def _restores(factor: Floats, damped: npt.NDArray[np.float64]) -> bool:
-    """Whether ``factor.T @ factor`` undoes the matrix, tried on a few vectors: a whole product would take as long as the factor did."""
+    """Whether ``factor.T @ factor`` is the inverse of the matrix, tested on a few vectors: a full matrix product would take as long as the
+    factorisation."""
     tried = np.random.default_rng(0).standard_normal((len(damped), 4))
     wide = factor.astype(np.float64)
     back = wide.T @ (wide @ (damped @ tried))
@@ -74,9 +75,9 @@ def _restores(factor: Floats, damped: npt.NDArray[np.float64]) -> bool:
 def gptq(weight: Floats, curvature: Curvature, *, bits: int, group: int, symmetric: bool) -> QuantizedTensor:
     """Quantise a float32 matrix [rows, columns].
 
-    Columns are taken in the order of falling moment ("act-order"), so that the ones that matter most are rounded while the most
-    others can still make up for them. The grid is found beforehand, from neighbouring columns, so the stored layout needs no
-    permutation. Zeros of a masked matrix stay zeros.
+    Columns are rounded in the order of falling moment ("act-order"), so that for the most important ones the most other columns can still
+    compensate. The grid is computed beforehand, from adjacent columns, so the stored layout needs no permutation. Zeros of a masked
+    matrix stay zeros.
     """
     rows, columns = weight.shape
     order, factor = curvature.order, curvature.factor

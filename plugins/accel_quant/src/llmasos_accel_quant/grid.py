@@ -1,4 +1,4 @@
-"""Grids of whole numbers: their scales and zeros, and rounding to the nearest point."""
+"""Quantisation grids: scales, zero points, and rounding to the nearest code."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from llmasos_hookspecs import QuantizedTensor
 
 Floats = npt.NDArray[np.float32]
 
-#: Shares of a group's full range that a scale search tries: a narrower grid clips few large weights and rounds the many finer.
+#: Shares of a group's full range that a scale search tries: a narrower grid clips a few large weights and rounds the others more finely.
 SHRINKS: Final = tuple(np.linspace(1.0, 0.6, 9, dtype=np.float32))
 
 
 @attrs.frozen(eq=False)
 class Grid:
-    """The points that each group of a matrix may take: ``scale * (code - zero)``.
+    """The representable values of each group of a matrix: ``scale * (code - zero)``.
 
     Attributes:
-        scales: float32 [rows, groups], each exact in float16 so that kernels which keep 16 bits lose nothing.
-        zeros: float32 whole numbers [rows, groups].
+        scales: float32 [rows, groups], each exact in float16 so that kernels with float16 scales lose nothing.
+        zeros: integer zero points as float32 [rows, groups].
         bits: width of a code.
-        group: columns a group.
+        group: group size in columns.
     """
 
     scales: Floats
@@ -67,7 +67,7 @@ class Grid:
         return cls(*best, bits, group)
 
     def nearest(self, weight: Floats) -> QuantizedTensor:
-        """Every weight at the nearest point of its group."""
+        """Round every weight to the nearest code of its group."""
         rows, columns = weight.shape
         groups = weight.reshape(rows, columns // self.group, self.group)
         codes = _round(groups, self.scales[:, :, None], self.zeros[:, :, None], self.bits)
@@ -97,10 +97,10 @@ def _range(groups: Floats, symmetric: bool) -> tuple[Floats, Floats]:
 def _points(low: Floats, high: Floats, bits: int, symmetric: bool) -> tuple[Floats, Floats]:
     steps = np.float32(2**bits - 1)
     scales = (high - low) / steps
-    # A group of zeros takes any scale; 1 keeps it away from the smallest numbers.
+    # A group of zeros can have any scale; 1 avoids subnormal numbers.
     scales = np.where(scales > 0, scales, np.float32(1))
     half = scales.astype(np.float16).astype(np.float32)
-    # Outside float16's normal range the float32 scale is kept: a rounded one would be far off.
+    # Outside float16's normal range the float32 scale is kept: its rounding error would be large.
     scales = np.where((scales > 6.2e-5) & (scales < 6e4), half, scales)
     if symmetric:
         return scales, np.full_like(scales, 2 ** (bits - 1))

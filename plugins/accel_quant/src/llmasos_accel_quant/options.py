@@ -1,4 +1,4 @@
-"""What config may set."""
+"""The config options of ``quant``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Options:
         default=None,
         metadata={"help": "Columns that share a scale (16, 32, 64, 128, 256), 0 for one scale a row; by default 0 at 8 bits and 32 at 4."},
     )
-    symmetric: bool = attrs.field(default=True, metadata={"help": "Scales only; false adds a whole-number zero point to each group."})
+    symmetric: bool = attrs.field(default=True, metadata={"help": "Scales only; false adds an integer zero point to each group."})
     method: Literal["rtn", "gptq", "awq"] | None = attrs.field(
         default=None,
         metadata={"help": "Round to nearest, or calibrated on text (needs torch); by default rtn at 8 bits and gptq at 4."},
@@ -33,24 +33,24 @@ class Options:
     damping: float = attrs.field(
         default=0.01,
         validator=[attrs.validators.gt(0), attrs.validators.le(1)],
-        metadata={"help": "GPTQ: what is added to the Hessian's diagonal, as a share of its mean."},
+        metadata={"help": "GPTQ: damping added to the Hessian's diagonal, as a share of its mean."},
     )
 
     @property
     def rounding(self) -> str:
-        """The method in force."""
+        """The effective method."""
         return self.method or ("gptq" if self.bits == 4 else "rtn")
 
     @property
     def columns_per_scale(self) -> int:
-        """The group in force for the layers; 0 is one scale a row."""
+        """The effective group size of the layers; 0 is one scale a row."""
         if self.group is None:
             return 32 if self.bits == 4 else 0
         return self.group
 
     @property
     def head_columns_per_scale(self) -> int:
-        """The group in force for the head; 0 is one scale a row."""
+        """The effective group size of the head; 0 is one scale a row."""
         if self.head_group is None:
             return 32 if self.head_bits == 4 else self.columns_per_scale
         return self.head_group

@@ -1,4 +1,4 @@
-"""What quantisation would do, and why it cannot, before a weight is read."""
+"""Plans quantisation and reports its problems before a weight is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmasos_hookspecs import DecoderConfig, StagePlan
 
 
 def plan_quantization(decoder: DecoderConfig, options: Options, state: Mapping[str, Any]) -> StagePlan:
-    """All problems at once; leaves ``quantized``."""
+    """All problems at once; sets ``quantized`` in the state for later stages."""
     problems = []
     if state.get("quantized"):
         problems.append("The weights are quantised already, and quantising twice only adds error; take one quant stage away.")

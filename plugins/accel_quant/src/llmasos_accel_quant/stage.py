@@ -1,4 +1,4 @@
-"""The stage: a checkpoint in, a quantised checkpoint out."""
+"""The stage: quantises a checkpoint and writes the result."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint,
 
 
 def quantize_checkpoint(checkpoint: Checkpoint, output: Path, options: Options, context: Context) -> AccelerationResult:
-    """Write ``checkpoint`` with its linear weights, and its head, as whole numbers.
+    """Write ``checkpoint`` with quantised linear weights and a quantised head.
 
-    A tied head is stored on its own as ``lm_head.weight`` and the tie is undone: the embedding, which is looked up and not
-    multiplied, stays in float16.
+    A tied head is stored separately as ``lm_head.weight`` and untied: the embedding, which is a lookup table and not a GEMM operand, stays
+    in float16.
 
     Raises:
         AccelerationError: a weight is not finite.
@@ -73,7 +73,7 @@ def _head(checkpoint: Checkpoint, name: str, options: Options) -> QuantizedTenso
 
 
 def _half(tensor: Tensor) -> Tensor:
-    """A float32 or quantised embedding as float16, where its values allow; others as they are."""
+    """A float32 or quantised embedding as float16, if its values fit; others unchanged."""
     if isinstance(tensor, QuantizedTensor) or tensor.dtype == np.float32:
         wide = as_float32(tensor)
         return wide.astype(np.float16) if np.abs(wide).max(initial=0) < np.finfo(np.float16).max else wide

@@ -1,4 +1,4 @@
-"""Task ``complete``: the code at the cursor."""
+"""Task ``complete``: completes the code at the cursor."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import attrs
 from llmasos_app_text.prompting import head, reply_room, tail, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, Tokenizer, hookimpl
 
-#: Spellings of the tokens before the prefix, before the suffix and before the middle (Bavarian et al., 2022), by family: StarCoder and
-#: its kin, Qwen-Coder, DeepSeek-Coder, CodeLlama.
+#: Control tokens before the prefix, the suffix and the middle (fill-in-the-middle, Bavarian et al., 2022), by family: StarCoder and related
+#: models, Qwen-Coder, DeepSeek-Coder, CodeLlama.
 FIM_TOKENS = (
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -63,14 +63,14 @@ class Complete:
 
     def _request(self, model: TaskModel, inputs: Inputs) -> tuple[str, dict[str, Any], str]:
         new = reply_room(model, inputs.max_new_tokens)
-        # Room for the three tokens, and for what encodes differently at the seams.
+        # Room for the three control tokens, and for text that encodes differently at the boundaries.
         room = max(1, model.context_length - new - 8)
         tokens = fim_tokens(model.tokenizer)
         prefix = without_control_tokens(inputs.prefix, model.tokenizer)
         suffix = without_control_tokens(inputs.suffix, model.tokenizer)
         stop = inputs.stop
         if tokens is not None and suffix.strip():
-            # The code behind the cursor gets a quarter of the room, and what the code before it leaves.
+            # The code after the cursor gets a quarter of the room, plus what the code before it does not use.
             behind = head(suffix, max(room // 4, room - len(model.tokenizer.encode(prefix, special=False))), model.tokenizer)
             before = tail(prefix, room - len(model.tokenizer.encode(behind, special=False)), model.tokenizer)
             prompt, mode = f"{tokens[0]}{before}{tokens[1]}{behind}{tokens[2]}", "fim"

@@ -1,4 +1,4 @@
-"""Code in Markdown fences: asked for as a form, and taken out of a reply."""
+"""Code in Markdown fences: the constraint for a fenced block, and extraction of code from a reply."""
 
 from __future__ import annotations
 

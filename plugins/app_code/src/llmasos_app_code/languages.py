@@ -50,9 +50,9 @@ def canonical(language: str) -> str:
 
 
 def syntax_problem(code: str, language: str) -> str | None:
-    """What keeps ``code`` from being a program in ``language``, with its line; None where it parses. Nothing is ever run.
+    """The first syntax error of ``code`` in ``language``, with its line; None if it parses. The code is never run.
 
-    Raises ``RequestError`` where the language has no parser, or its parser is not installed.
+    Raises ``RequestError`` if the language has no parser, or its parser is not installed.
     """
     name = canonical(language)
     if not code.strip():

@@ -1,4 +1,4 @@
-"""Code asked of a model, checked, and repaired once."""
+"""Generates code, checks its syntax, and retries once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Written:
         code: without its fence.
         language: as Markdown fences name it.
         checked: whether it was parsed.
-        problem: what keeps it from being a program; empty where nothing does or it was not checked.
+        problem: its syntax error; empty if it parses or was not checked.
         repaired: whether the first answer did not parse and this is the second.
         finish_reason: ``length`` where the token limit cut it.
     """

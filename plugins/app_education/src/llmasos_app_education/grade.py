@@ -1,4 +1,4 @@
-"""Task ``grade``: a submission scored by a rubric."""
+"""Task ``grade``: scores a submission by a rubric."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 from llmasos_app_text.prompting import Message, reply_room, shorten_last, user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
 
-#: Every score is one of 0 .. points, each weighed by its likelihood.
+#: Every score from 0 to ``points`` is a candidate, scored by likelihood.
 MOST_POINTS = 100
 
 #: One line that begins with a letter or digit of any script: a reason is never empty.

@@ -1,4 +1,4 @@
-"""Task ``tutor``: a Socratic dialogue that is kept."""
+"""Task ``tutor``: a saved Socratic dialogue."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class Tutor:
         return Output(text=text, question=question, conversation=inputs.conversation, dropped_turns=dropped)
 
     def _turn(self, model: TaskModel, messages: list[Message], new: int) -> tuple[str, str, int]:
-        """The tutor's turn, its question, and the turns of history that did not fit. A turn ends at its first question, so that there is
-        one; where it has none, one is asked for in a form that can be nothing else."""
+        """The tutor's turn, its question, and the number of history turns that did not fit. A turn ends at its first question; if it has
+        none, a second request constrained to a question adds one."""
         prompt, dropped, _ = fit_history(model, messages, model.context_length - new)
         generation = model.generate(prompt, max_new_tokens=new, stop=("?", "？", *turn_stops(model)))
         text = generation.text.strip()

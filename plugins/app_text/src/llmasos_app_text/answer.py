@@ -1,4 +1,4 @@
-"""Task ``answer``: a question about given documents."""
+"""Task ``answer``: answers a question from given documents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inputs:
 
 @attrs.frozen(kw_only=True)
 class Output:
-    """The answer, and the passages that it was given, the best first."""
+    """The answer, and the passages in the prompt, best first."""
 
     text: str
     passages: tuple[Passage, ...]
@@ -42,7 +42,7 @@ class Output:
 
 
 class Answer:
-    """Answer a question from the passages of the documents that fit it best."""
+    """Answer a question from the best-matching passages of the documents (BM25)."""
 
     inputs = Inputs
     output = Output

@@ -1,4 +1,4 @@
-"""Task ``chat``: a conversation that is kept, listed and resumed."""
+"""Task ``chat``: conversations that are saved, listed and resumed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Chat:
         )
 
     def stream(self, model: TaskModel, inputs: Inputs) -> Iterator[str]:
-        """The reply piece by piece. It is kept when it is complete; a reader that stops early keeps what it has read."""
+        """Stream the reply. It is saved when it is complete; if the reader stops early, the part that was read is saved."""
         if inputs.action != "send":
             yield str(self.run(model, inputs))
             return

@@ -11,7 +11,7 @@ from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
 
 
 def classify_prompt(text: str, labels: tuple[str, ...], instruction: str) -> str:
-    """A plain list of labels, the text, and the place where the label goes."""
+    """The prompt: the list of labels and the text, ending where the label follows."""
     task = " ".join(instruction.split()) or "Decide which label fits each text."
     return f"{task} Labels: {', '.join(label.strip() for label in labels)}.\n\nText: {' '.join(text.split())}\nLabel:"
 

@@ -1,4 +1,4 @@
-"""Conversations on disk: one JSON file each, written whole or not at all."""
+"""Saved conversations: one JSON file each, written atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[\w][\w .\-]{0,99}(?<![ .])", re.UNICODE)
 
 @attrs.frozen(kw_only=True)
 class Conversation:
-    """One dialogue. ``messages`` are user and assistant turns in turn; times are ISO 8601 in UTC."""
+    """One dialogue. ``messages`` alternate between user and assistant; times are ISO 8601 in UTC."""
 
     name: str
     system: str = ""
@@ -83,7 +83,7 @@ class ConversationFolder:
         )
 
     def load(self, name: str) -> Conversation:
-        """The conversation called ``name``; an empty one where none is kept. Raises ``LLMasOSError`` where its file is damaged."""
+        """The conversation called ``name``, or an empty one if none is saved. Raises ``LLMasOSError`` if its file is damaged."""
         file = self._file(name)
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
@@ -99,13 +99,13 @@ class ConversationFolder:
         except FileNotFoundError:
             return Conversation(name=name)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to begin anew.") from error
+            raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to start a new one.") from error
 
     def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
-        """Add messages to the end of a conversation, which is made where it is not there, and return it as it is now.
+        """Append messages to a conversation, creating it if necessary, and return the result.
 
-        The file is read again under a lock, so that turns that another process added meanwhile are kept. Raises ``LLMasOSError`` where
-        it cannot be written, and leaves it as it was.
+        The file is read again under a lock, so that turns added by another process are kept. Raises ``LLMasOSError`` if it cannot be
+        written, and then leaves it unchanged.
         """
         from filelock import FileLock
 
@@ -146,7 +146,7 @@ class ConversationFolder:
 
 
 def in_words(summaries: Iterable[ConversationSummary], text: str, messages: Iterable[Message]) -> str:
-    """A task's output about conversations for people: a list of them, else the reply, else the turns of one."""
+    """A task's output as text for people: the list of conversations, else the reply, else the turns of one conversation."""
     lines = [f"{item.name}  ({item.turns} turns, {item.updated})  {item.first}" for item in summaries]
     return "\n".join(lines) or text or "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 

@@ -1,4 +1,4 @@
-"""Task ``extract``: what a text says, in the form of a JSON Schema."""
+"""Task ``extract``: facts of a text as JSON that satisfies a JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dialogue cut to fit the context, at turn borders."""
+"""Cuts the history of a dialogue at turn boundaries to fit the context."""
 
 from __future__ import annotations
 

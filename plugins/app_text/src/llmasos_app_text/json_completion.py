@@ -1,4 +1,4 @@
-"""A JSON text that was cut short, completed so that it satisfies its schema."""
+"""Completes a truncated JSON text so that it satisfies its schema."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from llmasos_hookspecs import RequestError
 
-# What ends a value soonest, first; inside a string everything but the quotation mark is content.
+# In the order in which they end a value soonest; inside a string everything except the quotation mark is content.
 _OUTSIDE = {byte: rank for rank, byte in enumerate(b'}],:"n0tf{[-')}
 
 
 def compact(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with the wish (read by llguidance) that no white space be put between tokens of JSON."""
+    """The schema with llguidance's setting that forbids white space between JSON tokens."""
     return {**schema, "x-guidance": {"whitespace_flexible": False}}
 
 
 def complete_json(text: str, schema: Mapping[str, Any], *, limit: int = 4096) -> str:
-    """``text``, the beginning of a JSON value of ``schema``, with the few characters added that make it complete.
+    """Complete ``text``, a prefix of a JSON value of ``schema``, with as few characters as possible.
 
-    What follows the longest beginning that the schema allows is dropped. At most ``limit`` bytes are added; raises
-    ``RequestError`` where that is not enough or the schema cannot be used.
+    Anything after the longest prefix that the schema allows is dropped. At most ``limit`` bytes are added; raises ``RequestError`` if that
+    is not enough or the schema cannot be used.
     """
     import llguidance
     import numpy as np

@@ -1,4 +1,4 @@
-"""Labels scored by likelihood, with the model's bias for some of them taken out."""
+"""Scores labels by likelihood and subtracts the model's label bias."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import attrs
 from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import RequestError, TaskModel
 
-#: Inputs without content, to measure how likely the model finds each label when there is nothing to judge
-#: (contextual calibration: Zhao et al., "Calibrate Before Use", 2021).
+#: Content-free inputs, to measure the model's bias for each label (contextual calibration: Zhao et al., "Calibrate Before Use", 2021).
 CONTENT_FREE = ("N/A", "...", "Text.")
 
 T = TypeVar("T")
-#: What is known of a model for a prompt without a text and its labels.
+#: Cached room or label bias of a model, by the prompt without text and the labels.
 _Kept: TypeAlias = weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], T]]
 
 
@@ -31,10 +30,10 @@ class LabelProbabilities:
 
 
 class LabelScorer:
-    """Scores labels behind a prompt; a model's label bias is measured once for each prompt and set of labels.
+    """Scores labels as continuations of a prompt; a model's label bias is measured once for each prompt and set of labels.
 
     Args:
-        calibrate: subtract from each label its mean log probability behind inputs without content.
+        calibrate: subtract from each label its mean log probability after content-free inputs.
         chunk_tokens: a longer text is scored in parts of this many tokens, and their scores averaged by length.
     """
 
@@ -48,9 +47,9 @@ class LabelScorer:
         self._rooms: _Kept[int] = weakref.WeakKeyDictionary()
 
     def score(self, model: TaskModel, prompt_of: Callable[[str], str], text: str, labels: Sequence[str]) -> LabelProbabilities:
-        """How likely each of ``labels`` is behind ``prompt_of(text)``, compared by log probability a token.
+        """The probability of each of ``labels`` after ``prompt_of(text)``, compared by mean log probability a token.
 
-        Raises ``RequestError`` where there are fewer than two labels, two of them are equal, or the prompt leaves no room for a text.
+        Raises ``RequestError`` if there are fewer than two labels, two are equal, or the prompt leaves no room for a text.
         """
         if len(labels) < 2 or len({label.strip() for label in labels}) < len(labels) or not all(label.strip() for label in labels):
             raise RequestError(f"labels are {list(labels)!r}; give at least two, all different and none empty.")
@@ -70,15 +69,15 @@ class LabelScorer:
         known = self._rooms.setdefault(model, {})
         key = (prompt_of(""), *words)
         if key not in known:
-            # One token more for each seam where the text meets the prompt, and some for texts that encode differently in a prompt.
+            # Extra tokens for the boundaries between text and prompt, and for texts that encode differently inside a prompt.
             known[key] = model.context_length - model.count_tokens(key[0]) - max(model.count_tokens(word) for word in words) - 8
         if known[key] < 1:
             raise RequestError(f"The labels and the instruction leave no room for a text in a context of {model.context_length} tokens.")
         return known[key]
 
     def _bias(self, model: TaskModel, prompt_of: Callable[[str], str], words: Sequence[str], *, wait: bool) -> list[float] | None:
-        """The mean log probability of each label where there is nothing to judge; None where another thread is about to have it, unless
-        ``wait``: of the texts of a batch that come at once, one measures while the others are scored."""
+        """The mean log probability of each label after content-free inputs. Without ``wait``, None if another thread is measuring it: of
+        the texts of a batch, one measures the bias while the others are scored."""
         known = self._biases.setdefault(model, {})
         key = (prompt_of(""), *words)
         if key not in known and self._measuring.acquire(blocking=wait):

@@ -1,4 +1,4 @@
-"""Passages of documents, and those that fit a question best (BM25)."""
+"""Splits documents into passages and ranks them for a question (BM25)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Passage:
 
 
 def split_passages(documents: Sequence[str], tokens: int, tokenizer: Tokenizer) -> list[Passage]:
-    """Passages of at most ``tokens`` tokens that end where sentences end; those without a word are left out."""
+    """Passages of at most ``tokens`` tokens that end at sentence ends; passages without a word are left out."""
     found: list[Passage] = []
     for index, document in enumerate(documents):
         start = 0
@@ -44,7 +44,7 @@ def split_passages(documents: Sequence[str], tokens: int, tokenizer: Tokenizer) 
 
 
 def words(text: str) -> list[str]:
-    """Words in lower case without English stop words; scripts that put no spaces between words as pairs of characters."""
+    """Lower-case words without English stop words; scripts without spaces between words give pairs of characters."""
     found: list[str] = []
     for run in _WORDS.findall(text.lower()):
         if re.match(f"[{_UNSPACED}]", run):

@@ -1,4 +1,4 @@
-"""Prompts that keep their form whatever text a user puts into them."""
+"""Builds prompts that user text cannot break out of, and fits them into the context."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def user_prompt(text: str, *, system: str = "") -> list[Message]:
 
 
 def turn_stops(model: TaskModel) -> tuple[str, ...]:
-    """Strings that end a reply of a model without a chat template, which would go on to write the user's next turn."""
+    """Stop strings for a model without a chat template, which would otherwise continue with the user's next turn."""
     return () if model.has_chat_template else ("\nuser:", "\nsystem:", "\nassistant:")
 
 
 def reply_room(model: TaskModel, max_new_tokens: int) -> int:
-    """Tokens kept free for the reply: what was asked for, but at most half of the context.
+    """Tokens reserved for the reply: ``max_new_tokens``, but at most half of the context.
 
-    Raises ``RequestError`` where ``max_new_tokens`` is below 1.
+    Raises ``RequestError`` if ``max_new_tokens`` is below 1.
     """
     if max_new_tokens < 1:
         raise RequestError(f"max_new_tokens is {max_new_tokens!r}, and it must be a whole number of at least 1.")
@@ -73,9 +73,9 @@ def _cut(text: str, tokens: int, tokenizer: Tokenizer, *, from_end: bool) -> str
 
 
 def shorten_last(model: TaskModel, messages: Sequence[Message], room: int) -> tuple[list[Message], int]:
-    """``messages`` whose last one is cut in its middle where the prompt takes more than ``room`` tokens.
+    """Remove the middle of the last message if the prompt takes more than ``room`` tokens.
 
-    Returns the messages and how many tokens were left out; raises ``RequestError`` where the others alone leave no room.
+    Returns the messages and the number of removed tokens; raises ``RequestError`` if the other messages alone leave no room.
     """
     messages = list(messages)
     total = model.count_tokens(messages)
@@ -96,4 +96,4 @@ def shorten_last(model: TaskModel, messages: Sequence[Message], room: int) -> tu
         now = model.count_tokens(messages)
         if now <= room or keep == 0:
             return messages, total - now
-        keep = max(0, keep - (now - room))  # tokens merge differently at the seams
+        keep = max(0, keep - (now - room))  # tokens merge differently at the cut

@@ -9,12 +9,12 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class SamplingInputs:
-    """How the text is drawn; the defaults are greedy, so the same input gives the same text."""
+    """Sampling parameters; the defaults are greedy, so the same input gives the same text."""
 
     max_new_tokens: int = attrs.field(default=256, metadata={"help": "Tokens to generate at most."})
     temperature: float = attrs.field(default=0.0, metadata={"help": "0 is greedy; higher is more varied."})
-    top_p: float = attrs.field(default=1.0, metadata={"help": "Keep the likeliest tokens up to this probability."})
-    top_k: int = attrs.field(default=0, metadata={"help": "Keep this many of the likeliest tokens; 0 keeps all."})
+    top_p: float = attrs.field(default=1.0, metadata={"help": "Sample from the most probable tokens with this total probability."})
+    top_k: int = attrs.field(default=0, metadata={"help": "Sample from this many of the most probable tokens; 0: from all."})
     repetition_penalty: float = attrs.field(default=1.0, metadata={"help": "Above 1 makes tokens already seen less likely."})
     seed: int | None = attrs.field(default=None, metadata={"help": "Makes a sampled text reproducible."})
 

@@ -1,4 +1,4 @@
-"""Task ``summarize``: the gist of a text of any length."""
+"""Task ``summarize``: summarises a text of any length."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Output:
 
 
 class Summarize:
-    """Summarise a text; one that is too long in parts, whose summaries are summarised again."""
+    """Summarise a text; a text that is too long is summarised in parts, then the summaries are summarised."""
 
     inputs = Inputs
     output = Output

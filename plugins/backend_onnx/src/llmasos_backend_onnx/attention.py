@@ -1,4 +1,4 @@
-"""Attention over the KV cache as nodes."""
+"""Graph nodes of attention over the KV cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Attention:
         self.width = head_width(config)
 
     def emit(self, layer: int, value: str) -> str:
-        """What each place attends to: float32 [B, S, num_heads * width]."""
+        """The attention output of each position: float32 [B, S, num_heads * width]."""
         config, writer, name = self.config, self.writer, f"layers.{layer}"
         window, rope = config.layer(layer).window, config.layer(layer).rope
         states = [writer.node("Gather", [state, "batch"], f"{state}.batch") for state in self._states(layer, value)]
@@ -48,7 +48,7 @@ class Attention:
         )
 
     def without_zeros(self, value: str) -> str:
-        """Heads [n, num_heads * width] without the zeros at their ends: [n, num_heads * head_dim]."""
+        """Heads [n, num_heads * width] without their zero padding: [n, num_heads * head_dim]."""
         config = self.config
         if self.width == config.head_dim:
             return value
@@ -57,7 +57,7 @@ class Attention:
         return self.writer.node("Gather", [value, indices], f"{value}.elements", axis=-1)
 
     def _states(self, layer: int, value: str) -> list[str]:
-        """Queries, keys and values, as one or as three: float32 [N, heads * width]."""
+        """Queries, keys and values, as one tensor or three: float32 [N, heads * width]."""
         config, name = self.config, f"layers.{layer}"
         heads = {"q": config.num_heads, "k": config.num_kv_heads, "v": config.num_kv_heads}
         rope, plain = config.layer(layer).rope, HeadOrder.plain(config.head_dim, self.width)

@@ -1,4 +1,4 @@
-"""What of the machine decides between kernels."""
+"""CPU features that decide which kernels are used."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Final, Literal
 from llmasos_backend_onnx.options import Options
 from llmasos_hookspecs import ConfigError, DecoderConfig, EngineLimits
 
-#: The part of the memory that a second copy of the weights may take unasked.
+#: Share of the memory that a second copy of the weights may take under ``auto``.
 _SHARE: Final = 1 / 8
-#: Bytes of a weight whose products are computed in 16 bits: the high half stands alone and before the low one.
+#: Extra bytes a weight for the int16 GEMM: the int8 high half is stored once alone and once together with the low half.
 PRODUCT_BYTES: Final = 3
 
 
 def prefill_activations(options: Options, config: DecoderConfig, limits: EngineLimits) -> Literal["fp32", "int16", "int8"]:
-    """What quantised layers round a prompt's activations to: as the options say, or as the CPU is fastest.
+    """The format of a prompt's activations in quantised layers: the option's, or under ``auto`` the fastest on this CPU.
 
-    On a CPU with AMX a prefill of SmolLM2 took 0.6 of the time in 16 bits, and 0.83 in float32, that it took in 8; on a Zen 4, with
-    neither AMX nor two 512-bit FMA units a core, float32 took 1.2 of it.
+    On a CPU with AMX a prefill of SmolLM2 takes 0.6 of the int8 time with int16 and 0.83 of it with float32. On a Zen 4, with neither AMX
+    nor two 512-bit FMA units a core, float32 takes 1.2 of it.
 
-    Raises ``ConfigError`` where the options ask for what this CPU does not compute exactly.
+    Raises ``ConfigError`` if the option's format is not exact on this CPU.
     """
     if options.prefill_activations == "int16":
-        check_byte_products("prefill_activations", "int16")
+        check_int8_gemm("prefill_activations", "int16")
     if options.prefill_activations != "auto":
         return options.prefill_activations
     if "amx_tile" not in _flags():
@@ -37,11 +37,11 @@ def prefill_activations(options: Options, config: DecoderConfig, limits: EngineL
     return "int16" if "amx_int8" in _flags() and fits else "fp32"
 
 
-def check_byte_products(option: str, value: str) -> None:
-    """Raises ``ConfigError`` on an x86 CPU without VNNI: there sums of two products of bytes are cut to 16 bits."""
+def check_int8_gemm(option: str, value: str) -> None:
+    """Raise ``ConfigError`` on an x86 CPU without VNNI, whose int8 GEMM saturates sums of two products to 16 bits."""
     if platform.machine().lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni", "amx_int8"} & _flags():
         raise ConfigError(
-            f"{option} is {value!r}, and this CPU has no VNNI, without which it would not be exact; leave {option} at 'auto'.",
+            f"{option} is {value!r}, but this CPU has no VNNI, so its int8 GEMM is not exact; leave {option} at 'auto'.",
             f"loader.{option}",
         )
 

@@ -1,21 +1,21 @@
 """The ONNX graph of a decoder.
 
-Everything that ``DecoderConfig`` describes, from Touvron et al., "LLaMA: Open and Efficient Foundation Language Models",
-arXiv:2302.13971, on, as one graph over a KV cache that the caller owns. All layers but attention see the N new tokens of all sequences
-one behind the other; attention sees B sequences of S places, filled up behind. Inputs, with buffers of T places and heads of H elements
+Every decoder that ``DecoderConfig`` describes (Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971,
+and later families) as one graph over a KV cache that the caller owns. All layers except attention compute the N new tokens of all sequences
+packed; attention computes B sequences padded on the right to S positions. Inputs, with KV buffers of T positions and heads of H elements
 (``heads``):
 
     input_ids      int64 [N]
-    batch          int64 [B, S]           the token in each place
-    packed         int64 [N, 2]           (sequence, place) of each token
-    queries        int32 [B]              places that are computed; what is behind them is filler
+    batch          int64 [B, S]           index of the packed token at each position
+    packed         int64 [N, 2]           (sequence, position) of each packed token
+    queries        int32 [B]              positions that are computed; those after them are padding
     seqlens        int32 [B]              tokens of each sequence after this run, less 1
     total_length   int32 []               the longest sequence after this run
-    wanted         int64 [W]              tokens whose logits are asked for
+    wanted         int64 [W]              packed tokens whose logits are returned
     cos, sin       float32 [P, H / 2]     for each rope of the decoder; those after the first are called cos.1, sin.1, ...
     past.L.key, past.L.value              float32 [B, kv_heads, T, H]
 
-Outputs: ``logits`` float32 [W, vocab] and ``present.L.key``, ``present.L.value``, which must be bound to the memory of the past.
+Outputs: ``logits`` float32 [W, vocab] and ``present.L.key``, ``present.L.value``, which must be bound to the memory of the past inputs.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _ACTIVATIONS: Final[dict[str, tuple[str, str, dict[str, float]]]] = {
 
 @attrs.define
 class Built:
-    """What was built: for the engine's info and the cache's index.
+    """Facts of a built graph, for the engine's info and the cache's index.
 
-    ``graphs``: the name of each graph in the folder, and the bytes of its weights in memory.
+    ``graphs``: name of each graph in the folder -> bytes of its weights in memory.
     """
 
     graphs: dict[str, int]
@@ -58,11 +58,11 @@ class Built:
 
 
 def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, progress: Progress, *, integer: bool) -> Built:
-    """Write the graph and its weights into ``folder``: ``MODEL``, ``FLOAT_MODEL`` where it has 4-bit layers, and if ``integer``
-    ``INTEGER_MODEL`` where it has quantised ones.
+    """Write the graph and its weights into ``folder``: ``MODEL``, also ``FLOAT_MODEL`` if it has 4-bit layers, and with ``integer`` also
+    ``INTEGER_MODEL`` if it has quantised layers.
 
     Raises:
-        UnsupportedModel: the checkpoint is no decoder that ``DecoderConfig`` describes.
+        UnsupportedModel: ``DecoderConfig`` does not describe the checkpoint's decoder.
         CheckpointError: a tensor is missing or damaged.
     """
     with GraphWriter(folder) as writer:
@@ -109,28 +109,28 @@ class _Decoder:
         self.progress.advance()
 
     def _layer(self, layer: int, hidden: str, normed: str) -> tuple[str, str]:
-        """The stream behind a layer, and its norm, which the next layer begins with."""
+        """The residual stream after a layer, and its norm, the input of the next layer."""
         config, writer, name = self.config, self.writer, f"layers.{layer}"
         norms, last = config.norms(layer), layer == config.num_layers - 1
         attended, places = self.attention.emit(layer, normed), "packed"
         if last:
-            # The rest of the last layer touches each token by itself: only those whose logits are wanted go on.
+            # The rest of the last layer computes each token independently, so only tokens whose logits are wanted continue.
             places = writer.node("Gather", ["packed", "wanted"], "packed.wanted")
             hidden = writer.node("Gather", [hidden, "wanted"], "hidden.wanted")
         attended = self.attention.without_zeros(writer.node("GatherND", [attended, places], f"{name}.attended.packed"))
         projected = self.projections.one(f"{name}.o", config.linears(layer)["o"], attended)
-        addend = self._leaving(f"{name}.o", projected, norms.get("attention_out_norm"))
+        addend = self._block_output(f"{name}.o", projected, norms.get("attention_out_norm"))
         if config.block == "parallel":
-            fed = self._feed_forward(layer, self._beside_attention(layer, hidden, normed, last=last))
-            addend = writer.node("Add", [addend, self._leaving(f"{name}.down", fed, norms.get("mlp_out_norm"))], f"{name}.both")
+            fed = self._feed_forward(layer, self._parallel_mlp_input(layer, hidden, normed, last=last))
+            addend = writer.node("Add", [addend, self._block_output(f"{name}.down", fed, norms.get("mlp_out_norm"))], f"{name}.both")
         else:
             hidden, normed = self.norms.of_sum(f"{name}.post", hidden, addend, norms.get("mlp_norm"))
-            addend = self._leaving(f"{name}.down", self._feed_forward(layer, normed), norms.get("mlp_out_norm"))
+            addend = self._block_output(f"{name}.down", self._feed_forward(layer, normed), norms.get("mlp_out_norm"))
         following = config.names.final_norm if last else config.norms(layer + 1).get("attention_norm")
         return self.norms.of_sum(f"{name}.out", hidden, addend, following, last=last)
 
-    def _beside_attention(self, layer: int, hidden: str, normed: str, *, last: bool) -> str:
-        """What the feed-forward of a parallel block sees."""
+    def _parallel_mlp_input(self, layer: int, hidden: str, normed: str, *, last: bool) -> str:
+        """The input of the feed-forward in a parallel block."""
         module = self.config.norms(layer).get("mlp_norm")
         if module is not None:
             return self.norms.alone(f"layers.{layer}.mlp.norm", hidden, module, f"layers.{layer}.mlp.normed")
@@ -139,8 +139,8 @@ class _Decoder:
         self.norms.bounds["normed.wanted"] = self.norms.bounds.get(normed)
         return self.writer.node("Gather", [normed, "wanted"], "normed.wanted")
 
-    def _leaving(self, name: str, value: str, norm: str | None) -> str:
-        """What a block adds to the stream: its output, normed and scaled where the decoder has either."""
+    def _block_output(self, name: str, value: str, norm: str | None) -> str:
+        """What a block adds to the residual stream: its output with the decoder's output norm and scale, if any."""
         if norm is not None:
             value = self.norms.alone(f"{name}.norm", value, norm, f"{name}.normed")
         return self._scaled(value, self.config.residual_scale, f"{name}.scaled")
@@ -152,7 +152,7 @@ class _Decoder:
         return self.writer.node("Mul", [value, factor], output)
 
     def _embedding(self) -> str:
-        """Rows of the embedding at the precision they are stored in."""
+        """Rows of the embedding in the precision of their storage."""
         writer, tensor = self.writer, self.checkpoint.tensor(f"{self.config.names.embedding}.weight")
         if isinstance(tensor, QuantizedTensor):
             block = block_of(tensor)

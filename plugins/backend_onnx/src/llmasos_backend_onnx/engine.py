@@ -1,4 +1,4 @@
-"""The engine: rows of a step as runs of the graph."""
+"""The engine: computes the rows of a step as runs of the graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Part, runs
 from llmasos_backend_onnx.session import DecoderSession
 from llmasos_backend_onnx.slots import SlotTable
-from llmasos_backend_onnx.steps import Floats, Integers, asked, check_length, check_room, checked_tokens
+from llmasos_backend_onnx.steps import Floats, Integers, check_length, check_room, checked_tokens, wanted_logits
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 
-#: Places of a run's attention for each token it may have: filler is cheaper to compute than to do without by another run.
+#: Padded attention positions allowed for each token of a run: computing padding is cheaper than another run.
 _FILL: Final = 4
 _SHUT_DOWN: Final = "The engine was shut down; load the model again."
 
@@ -24,14 +24,15 @@ forks.register()
 
 
 class OnnxEngine:
-    """Computes the prompts of a step together, and what follows prompts together, straight into their rows of the KV cache.
+    """Computes the prefill rows of a step in one batch and the decode rows in another, and writes keys and values into the KV cache.
 
-    A token that follows a prompt gets the same logits, to the bit, alone and in company. With the feature ``drafts`` it gets them one
-    at a time or several (``Row.generated``) too, and a prompt gets the same in chunks of whatever size; it gets those of the tokens that
-    follow one where one session computes both, which is wherever quantised weights do not take a prompt's activations in more bits.
+    The logits of a generated token are bitwise identical regardless of the batch composition. With the feature ``drafts`` they are also
+    identical whether tokens are computed one at a time or several in a row (``Row.generated``), and a prompt gives identical logits in
+    chunks of any size. Prefill and decode give identical logits if one session computes both. They use two sessions if quantised layers
+    round a prompt's activations to a wider format.
 
     Args:
-        histories: where keys depend on how long their sequence has become; they are computed again where that changes them.
+        histories: the tokens of each slot, for models whose keys depend on the sequence length and must then be recomputed.
     """
 
     def __init__(
@@ -114,14 +115,14 @@ class OnnxEngine:
         indices: Sequence[int],
         results: list[Floats],
     ) -> None:
-        """Fill in the results of some rows, computed together as far as a run has room."""
+        """Compute the results of some rows, in as few runs as their bounds allow."""
         begun = dict.fromkeys(indices, 0)
         while begun:
             parts: dict[int, Part] = {}
             for index, start in begun.items():
                 parts[index] = self._part(rows[index], tokens[index], start)
             index_of = {part.row: index for index, part in parts.items()}
-            for run in runs(list(parts.values()), tokens=self._chunk, places=_FILL * self._chunk):
+            for run in runs(list(parts.values()), tokens=self._chunk, positions=_FILL * self._chunk):
                 logits, at = compute(run), 0
                 for part in run:
                     if part.wanted:
@@ -133,14 +134,14 @@ class OnnxEngine:
             begun = {index: end for index, end in ends.items() if end < len(tokens[index])}
 
     def _part(self, row: Row, tokens: Integers, start: int) -> Part:
-        """The next tokens of a row from ``start`` on; what they follow is computed again where its keys are of another phase."""
+        """The next tokens of a row from ``start`` on, preceded by earlier tokens whose keys belong to another phase and are recomputed."""
         end, phase, place = min(start + self._chunk, len(tokens)), 0, self._slots.row(row.slot)
         if self._histories is not None:
             position = row.position
             end, phase = self._histories.piece(position + start, position + end, row)
             end -= position
             self._recompute(self._histories, row.slot, phase, tokens[:start])
-        wanted = max(0, min(end - start, asked(row) - len(tokens) + end))
+        wanted = max(0, min(end - start, wanted_logits(row) - len(tokens) + end))
         return Part(row=place, tokens=tokens[start:end], length=row.position + start, wanted=wanted, phase=phase)
 
     def _recompute(self, histories: Histories, slot: int, phase: int, so_far: Integers) -> None:

@@ -1,7 +1,7 @@
-"""A forked child that ends without hanging.
+"""Lets forked children exit without hanging.
 
-onnxruntime's static destructors wait for threads that only the parent has (seen with 1.32: ``pthread_cond_destroy`` below ``exit``).
-Nothing of onnxruntime works in a child anyway, so its destructors are passed over there.
+onnxruntime's static destructors wait for threads that exist only in the parent (seen with 1.32: ``pthread_cond_destroy`` below ``exit``).
+onnxruntime does not work in a forked child anyway, so the child skips its destructors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 
 
 def register() -> None:
-    """Have every child that is forked from now on leave without C-level destructors; call it once, after importing onnxruntime."""
+    """Make every later forked child exit without C-level destructors; call it once, after importing onnxruntime."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_pass_over_destructors)
 

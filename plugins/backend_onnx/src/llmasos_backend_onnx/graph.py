@@ -1,4 +1,4 @@
-"""Writing an ONNX graph whose weights stand in one file beside it."""
+"""Writes an ONNX graph with its weights in one external file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS: Final = "weights.bin"
 MODEL: Final = "model.onnx"
 #: The same with float activations for its 4-bit layers.
 FLOAT_MODEL: Final = "model_float_activations.onnx"
-#: The same with products of bytes for its quantised layers: see ``integer``.
+#: The same with int8 GEMM for its quantised layers: see ``integer``.
 INTEGER_MODEL: Final = "model_integer_products.onnx"
 #: Domain of ONNX Runtime's own operators.
 CONTRIB: Final = "com.microsoft"
@@ -27,7 +27,7 @@ _SMALL: Final = 1024
 
 
 class GraphWriter:
-    """Collects nodes; writes every large initializer to ``folder / WEIGHTS`` as it comes, so that one tensor at a time is in memory."""
+    """Collects nodes; writes every large initializer to ``folder / WEIGHTS`` at once, so that only one tensor is in memory at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class GraphWriter:
     ) -> str:
         """Add a node and return its first output; an empty name stands for an input or output left out.
 
-        ``only``: the graph that it stands in; None: all that ``save`` writes and that need it.
+        ``only``: the one graph that contains it; None: every graph that ``save`` writes and that needs it.
         """
         names = [outputs] if isinstance(outputs, str) else list(outputs)
         self._nodes.append((helper.make_node(op, list(inputs), names, name=f"{names[0]}:{op}", domain=domain, **attributes), only))
@@ -67,7 +67,7 @@ class GraphWriter:
         return names[0]
 
     def has(self, value: str) -> bool:
-        """Whether a node already gives this value."""
+        """Whether a node already computes this value."""
         return value in self._values
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> str:
@@ -105,7 +105,7 @@ class GraphWriter:
         return name
 
     def save(self, name: str) -> int:
-        """Write the graph ``name`` itself as ``folder / name``; several may share the weights. What its outputs do not need is left out.
+        """Write the graph ``name`` as ``folder / name``, without nodes that its outputs do not need; several graphs may share the weights.
 
         Returns the bytes of its weights in memory.
         """
@@ -119,7 +119,7 @@ class GraphWriter:
         graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
         onnx.save_model(model, self.folder / name)
-        # What is all of another one shares its memory; a part of it is packed anew.
+        # A view of a whole initializer shares its memory; a view of a part is packed separately.
         shared = {key for key, source in self._sources.items() if source in needed and self._sizes[key] == self._sizes[source]}
         return sum(self._sizes[key] for key in initializers if key not in shared)
 

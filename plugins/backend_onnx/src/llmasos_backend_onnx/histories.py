@@ -12,7 +12,7 @@ from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.steps import Integers
 from llmasos_hookspecs import Row
 
-#: The phase of keys that a step left half computed.
+#: The phase of keys that a failed step left partly recomputed.
 _UNKNOWN: Final = -1
 
 
@@ -23,11 +23,11 @@ class _History:
 
 
 class Histories:
-    """What each slot holds and in which phase its keys were computed (see ``rope``).
+    """The tokens of each slot and the phase in which its keys were computed (see ``rope``).
 
-    A sequence that grows past a switch, or is truncated below it, is in another phase: all its keys, and the values that follow from
-    them, have to be computed again. That is done when the next token comes, so that it takes one computation however often a sequence
-    was truncated before.
+    A sequence that grows past a switch, or is truncated below it, enters another phase: all its keys, and the values that depend on them,
+        must
+    be recomputed. This happens at the next token, so repeated truncations cost one recomputation.
     """
 
     def __init__(self, ropes: Ropes) -> None:
@@ -45,14 +45,14 @@ class Histories:
         del self._slots[slot]
 
     def set(self, slot: int, position: int, tokens: Sequence[int]) -> None:
-        """The slot holds the first ``position`` tokens that it held, and ``tokens`` behind them."""
+        """Record that the slot holds its first ``position`` tokens and then ``tokens``."""
         self._slots[slot].tokens[position:] = tokens
 
     def piece(self, position: int, end: int, row: Row) -> tuple[int, int]:
-        """Where a piece of a row that begins at ``position`` of its sequence ends, ``end`` or before it, and the phase it is in.
+        """The end (at most ``end``) and the phase of the piece of a row that begins at ``position`` of its sequence.
 
-        A prompt is in the phase of its whole length, what follows in later rows included. Generated tokens are in the phases that they
-        would have one by one, so that several at once get the logits of each by itself.
+        A prompt is in the phase of its whole length, later chunks included. Generated tokens are in the phases that they have when computed
+        one at a time, so that several in one row get the same logits.
         """
         if not row.generated:
             return end, self._ropes.phase(max(row.known, row.position + len(row.tokens)))
@@ -60,8 +60,8 @@ class Histories:
         return (min(end, switches[phase]) if phase < len(switches) else end), phase
 
     def outdated(self, slot: int, phase: int, so_far: Integers) -> Integers:
-        """The tokens whose keys must be computed again before the slot goes on in ``phase``; ``so_far``: of this step, those that follow
-        the tokens that it held before. The keys count as half computed until ``computed`` is called."""
+        """The tokens whose keys must be recomputed before the slot continues in ``phase``. ``so_far``: tokens of this step that are already
+        computed. The keys count as partly recomputed until ``computed`` is called."""
         history = self._slots[slot]
         if history.phase == phase:
             return so_far[:0]
@@ -69,5 +69,5 @@ class Histories:
         return np.concatenate((np.array(history.tokens, dtype=np.int64), so_far))
 
     def computed(self, slot: int, phase: int) -> None:
-        """All keys of a slot are of a phase."""
+        """Record that all keys of a slot belong to ``phase``."""
         self._slots[slot].phase = phase

@@ -1,9 +1,9 @@
-"""Linear layers as products of bytes: activations in 16 bits, weights in 8 or 16, with one scale for every row.
+"""Linear layers as int8 GEMM: int16 activations, int8 or int16 weights, one scale a row.
 
-CPUs multiply bytes and add up the products many times as fast as floats, but only along whole rows: blocks with scales of their own
-are too short for that. One scale a row costs exactness, which a second byte gives back: a weight is ``scale * (high + low / 254)``,
-with both between -127 and 127, and so is an activation. The product of the two low bytes, 1/64,516 of a step, is left out.
-Sums of integers are exact, so a token gets the same bits in whatever company it is computed.
+CPUs with VNNI or AMX compute int8 GEMM many times as fast as float GEMM, but only along whole rows; blocks with their own scales are too
+short. One scale a row is less accurate, which a second int8 code compensates: a weight is ``scale * (high + low / 254)`` with both codes
+between -127 and 127, and so is an activation. The product of the two low codes, 1/64,516 of a quantisation step, is left out. Integer sums
+are exact, so the result of a token is bitwise identical regardless of the batch composition.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.float32]
 
 #: The largest code; -128 is not used, so that codes are symmetric.
 _TOP: Final = 127
-#: Codes of a low byte for each of a high one: what rounding leaves is half a code up or down.
+#: Steps of the low code in one step of the high code, whose rounding error is at most half a step either way.
 _FINER: Final = 2 * _TOP
-#: How far over the usual a bound may be: 5 of 15 bits, which leaves 4 times the codes of a single byte.
+#: Largest ratio of a bound to the usual maximum. It costs 5 of the 15 bits; 10 bits remain, 4 times the codes of one int8.
 _SLACK: Final = 32
-#: What stands for 0 where activations are unsigned, as the operator's fast kernels want them.
+#: Zero point of the activations, which are uint8 because the operator's fast kernels need that.
 _ZERO: Final = 128
 
 
@@ -34,7 +34,7 @@ class RowMatrix:
 
     Attributes:
         high: int8 [rows, columns].
-        low: int8 [rows, columns]; None where 8 bits are all that is kept.
+        low: int8 [rows, columns]; None for 8-bit weights.
         scales: float32 [rows].
     """
 
@@ -43,7 +43,7 @@ class RowMatrix:
     scales: Floats
 
     def dequantize(self) -> Floats:
-        """The matrix that it stands for, float32 [rows, columns]."""
+        """The dequantised matrix, float32 [rows, columns]."""
         codes = self.high.astype(np.float32)
         if self.low is not None:
             codes += self.low.astype(np.float32) / np.float32(_FINER)
@@ -51,7 +51,7 @@ class RowMatrix:
 
 
 def round_rows(weights: Floats, *, bits: int) -> RowMatrix:
-    """The nearest codes of 8 or 16 ``bits``; ``weights`` [rows, columns] is left as it is."""
+    """Round ``weights`` [rows, columns] to the nearest codes of 8 or 16 ``bits``; does not change them."""
     scales = np.abs(weights).max(axis=1) / np.float32(_TOP)
     scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
     codes = weights / scales[:, None]
@@ -65,10 +65,10 @@ def round_rows(weights: Floats, *, bits: int) -> RowMatrix:
 
 
 def bound_of_norm(gamma: Floats, beta: Floats | None = None) -> float | None:
-    """What no element of a norm with these weights and biases passes; None where that is too far from what they usually reach.
+    """An upper bound of the magnitude of a norm's output with weights ``gamma`` and biases ``beta``; None if it is too loose to be useful.
 
-    The norm of n elements keeps each below the root of n, with the mean taken off or not, and of activations without outliers the
-    largest is about 4: a bound over ``_SLACK`` times as high would leave too few codes for them.
+    Each of n normalised elements is below sqrt(n), with or without mean subtraction. Without outliers the largest is about 4; a bound over
+    ``_SLACK`` times as high would leave too few codes for the activations.
     """
     shift = np.zeros_like(gamma) if beta is None else beta
     bound = float((np.sqrt(gamma.size) * np.abs(gamma) + np.abs(shift)).max())
@@ -79,9 +79,9 @@ def bound_of_norm(gamma: Floats, beta: Floats | None = None) -> float | None:
 def emit_product(
     writer: GraphWriter, name: str, matrix: RowMatrix, value: str, bias: Floats | None, *, only: str, bound: float | None = None
 ) -> str:
-    """Nodes for ``value @ matrix.T + bias`` in the graph ``only``; returns the name of the result.
+    """Emit nodes for ``value @ matrix.T + bias`` in the graph ``only``; return the name of the result.
 
-    ``bound``: what no element of the value passes; None: the largest magnitude of each token is looked for.
+    ``bound``: upper bound of the value's magnitude; None: the graph computes the largest magnitude of each token.
     """
     halves = _halves(writer, value, only, bound)
     scales = writer.constant(f"{name}.row_scales", matrix.scales * np.float32(bound or 1))
@@ -92,7 +92,7 @@ def emit_product(
         return writer.node("MatMulIntegerToFloat", inputs, f"{name}.{result}", domain=CONTRIB, only=only)
 
     if matrix.low is None:
-        # One pass over the weights serves both halves of the activations, one below the other.
+        # One GEMM over the stacked high and low codes of the activations reads the weights once.
         stacked = _shared(writer, "Concat", [halves.high, halves.low], f"{value}.stacked", only=only, axis=0)
         both = product(stacked, writer.constant(f"{name}.high", matrix.high.T), high_step, "stacked")
         parts = [f"{name}.high_part", f"{name}.low_part"]
@@ -100,7 +100,7 @@ def emit_product(
         finer = writer.constant("finer", np.array([1 / _FINER], dtype=np.float32))
         parts[1] = writer.node("Mul", [parts[1], finer], f"{name}.low_scaled", only=only)
     else:
-        # Low weights meet high activations and the other way round in one product of twice the columns.
+        # The two mixed terms, high activations by low weights and low activations by high weights, are one GEMM of twice the columns.
         planes = writer.constant(f"{name}.planes", np.concatenate([matrix.high.T, matrix.low.T]))
         joined = _shared(writer, "Concat", [halves.low, halves.high], f"{value}.joined", only=only, axis=-1)
         parts = [
@@ -119,7 +119,7 @@ def emit_product(
 
 @attrs.frozen
 class _Halves:
-    """High and low bytes of a value [n, columns] in units of ``largest`` [n, 1], the largest magnitude of each token, or of its bound."""
+    """High and low codes of a value [n, columns] in units of ``largest`` [n, 1], the largest magnitude of each token, or of its bound."""
 
     high: str
     low: str

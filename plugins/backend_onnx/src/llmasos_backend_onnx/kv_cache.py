@@ -14,8 +14,8 @@ _PAGE: Final = mmap.PAGESIZE
 class KVCache:
     """Two arrays a layer, [rows, kv_heads, length, head_dim] of ``dtype``; a sequence has one row in all of them.
 
-    Address space for full-length rows is reserved, and the system gives memory page by page as tokens come; ``forget`` gives it
-    back. A token takes ``bytes_per_token``.
+    Address space for full-length rows is reserved, and the system commits memory page by page as tokens are written; ``forget`` returns
+    it. A token takes ``bytes_per_token``.
     """
 
     def __init__(self, *, layers: int, rows: int, kv_heads: int, length: int, head_dim: int, dtype: npt.DTypeLike = np.float32) -> None:
@@ -28,7 +28,7 @@ class KVCache:
         self._arrays = [np.frombuffer(area, dtype=dtype).reshape(rows, *self.shape) for area in self._maps]
 
     def pointers(self, row: int) -> list[int]:
-        """Where ``row`` begins in each array: key and value of layer 0, of layer 1, and so on."""
+        """The address of ``row`` in each array: key and value of layer 0, of layer 1, and so on."""
         return [array.ctypes.data + row * self.row_bytes for array in self._arrays]
 
     def views(self, row: int, count: int) -> list[npt.NDArray[Any]]:
@@ -41,14 +41,14 @@ class KVCache:
             array[target, :, :length] = array[source, :, :length]
 
     def swap(self, first: int, first_length: int, second: int, second_length: int) -> None:
-        """Exchange two rows, of so many tokens."""
+        """Exchange two rows with the given lengths in tokens."""
         for array in self._arrays:
             kept = array[first, :, :first_length].copy()
             array[first, :, :second_length] = array[second, :, :second_length]
             array[second, :, :first_length] = kept
 
     def forget(self, row: int) -> None:
-        """Give the memory of a row back to the system."""
+        """Return the memory of a row to the system."""
         if not hasattr(mmap, "MADV_DONTNEED"):
             return
         start, end = -(-row * self.row_bytes // _PAGE) * _PAGE, (row + 1) * self.row_bytes // _PAGE * _PAGE
@@ -57,7 +57,7 @@ class KVCache:
                 area.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def close(self) -> None:
-        """Free all of it; pointers are dead afterwards."""
+        """Free all memory; pointers are invalid afterwards."""
         self._arrays.clear()
         for area in self._maps:
             area.close()

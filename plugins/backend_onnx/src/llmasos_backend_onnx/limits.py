@@ -1,4 +1,4 @@
-"""What a memory limit leaves for keys and values."""
+"""The KV cache capacity under a memory limit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from llmasos_hookspecs import EngineLimits, ResourceError
 
 
 def kv_tokens(limits: EngineLimits, weight_bytes: int, kv_bytes: int) -> int | None:
-    """Tokens of all slots together that the memory limit holds beside the weights, each of ``kv_bytes``; None: without bound.
+    """Tokens, of ``kv_bytes`` each, that fit into the memory limit beside the weights, all slots together; None: no bound.
 
     Raises:
-        ResourceError: there is no room for the weights and one token a slot.
+        ResourceError: the weights and one token a slot do not fit.
     """
     if limits.memory is None:
         return None

@@ -1,4 +1,4 @@
-"""Linear layers: which form the weights of one take, and the nodes that compute it."""
+"""Linear layers: the weight format of each, and the nodes that compute it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llmasos_backend_onnx.packing import DEFAULT_BLOCK, BlockMatrix, block_of, p
 from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 
 Floats = npt.NDArray[np.float32]
-#: The weights of a linear layer: float32 [rows, columns], blocks of codes, or rows of them.
+#: The weights of a linear layer: float32 [rows, columns], or codes with a scale for each block or each row.
 Weights = Floats | BlockMatrix | RowMatrix
 
 
 def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
-    """Weights of the layer whose output is those of ``tensors`` side by side; None where they have no form in common.
+    """Weights of one layer that computes the outputs of all ``tensors``, concatenated; None if they share no format.
 
-    ``auto`` keeps quantised tensors in the fewest of 4 or 8 bits that hold all of them, and floats as float32.
+    ``auto`` keeps quantised tensors in 4 bits if all fit and else in 8 bits, and floats as float32.
     """
     if precision == "fp32" or (precision == "auto" and not any(isinstance(tensor, QuantizedTensor) for tensor in tensors)):
         return _floats(tensors)
@@ -36,7 +36,7 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
         return _floats(tensors)
     block = min(block for block in blocks if block is not None)
     bits = wanted or (4 if all(tensor.bits <= 4 for tensor in quantized) else 8)
-    if bits == 4 and not _all_or_none_with_sums(quantized, block):
+    if bits == 4 and not _sums_agree(quantized, block):
         bits = 8
     return stack([pack(tensor, bits=bits, block=block) for tensor in quantized])
 
@@ -46,15 +46,16 @@ def _floats(tensors: Sequence[Tensor]) -> Floats:
 
 
 def loses(tensor: Tensor, precision: Precision) -> bool:
-    """Whether ``precision`` rounds the tensor: to fewer bits than it is stored in, or to one scale a row."""
+    """Whether ``precision`` rounds the tensor to fewer bits than it is stored in, or to one scale a row."""
     if precision == "int8_channel":
         return True
     bits = {"int8": 8, "int4": 4}.get(precision, 32)
     return bits < (tensor.bits if isinstance(tensor, QuantizedTensor) else 32)
 
 
-def _all_or_none_with_sums(tensors: Sequence[QuantizedTensor], block: int) -> bool:
-    """Whether the tensors stack in 4 bits: float minimums take sums of whole blocks, for all rows of a matrix or for none."""
+def _sums_agree(tensors: Sequence[QuantizedTensor], block: int) -> bool:
+    """Whether the tensors can be stacked in 4 bits: float minimums need block sums (``BlockMatrix.sums``), for all rows of a matrix or
+    none."""
     with_minimums = [tensor.minimums is not None for tensor in tensors]
     return not any(with_minimums) or (all(with_minimums) and tensors[0].shape[1] % block == 0)
 
@@ -76,10 +77,10 @@ def emit(
     integer: bool = False,
     bound: float | None = None,
 ) -> str:
-    """Nodes for ``value @ weights.T + bias``; returns the name of the result, whose last dimension is the weights' rows.
+    """Emit nodes for ``value @ weights.T + bias``; return the name of the result, whose last dimension is the weights' rows.
 
-    Blocks of codes get nodes for ``MODEL`` and others for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``. No element of the
-    value passes ``bound``, if there is one.
+    Block-quantised weights get separate nodes for ``MODEL``, for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``. ``bound``:
+    upper bound of the value's magnitude, if known.
     """
     if isinstance(weights, RowMatrix):
         return emit_product(writer, name, weights, value, bias, only=MODEL, bound=bound)
@@ -96,7 +97,7 @@ def emit(
 def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: str, bias: Floats | None) -> str:
     zero_points = weights.packed_zero_points()
     inputs = [
-        _with_sums(writer, value, weights) if weights.sums else value,
+        _append_block_sums(writer, value, weights) if weights.sums else value,
         writer.constant(f"{name}.codes", weights.codes),
         writer.constant(f"{name}.scales", weights.scales),
         "" if zero_points is None else writer.constant(f"{name}.zero_points", zero_points),
@@ -105,7 +106,8 @@ def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: st
     ]
     while not inputs[-1]:
         inputs.pop()
-    # Level 4 rounds activations to 8 bits, block by block: 4 times as fast for a few rows, and a KL of about 1e-3. Level 1 takes floats.
+    # Accuracy level 4 rounds activations to int8 by block: 4 times as fast for a few rows, at a KL of about 1e-3. Level 1 uses float
+    # activations.
     for graph, level in ((MODEL, 4), (FLOAT_MODEL, 1 if weights.bits == 4 else 4)):
         writer.node(
             "MatMulNBits",
@@ -122,8 +124,8 @@ def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: st
     return f"{name}.product"
 
 
-def _with_sums(writer: GraphWriter, value: str, weights: BlockMatrix) -> str:
-    """The value with the sums of its blocks behind it, twice."""
+def _append_block_sums(writer: GraphWriter, value: str, weights: BlockMatrix) -> str:
+    """The value with the sums of its blocks appended twice (see ``BlockMatrix``)."""
     name = f"{value}.with_sums{weights.block}"
     if not writer.has(name):
         indicator = np.zeros((weights.columns, weights.sums), dtype=np.float32)

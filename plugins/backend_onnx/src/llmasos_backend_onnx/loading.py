@@ -1,4 +1,4 @@
-"""From a checkpoint to a running engine."""
+"""Makes a running engine from a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos_backend_onnx.artifact import cache_key, obtain
-from llmasos_backend_onnx.cpu import check_byte_products, prefill_activations
+from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations
 from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
 from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
@@ -22,11 +22,11 @@ from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
 from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, UnsupportedModel, check_tensors, unread_note
 
-#: Raised with every change of what is built, so that older folders in the cache are not taken for it.
+#: Version of the built graph, part of the cache key; increase it with every change of the graph.
 _GRAPH_VERSION: Final = 6
 
 
-#: Formats of checkpoints that hold a graph already.
+#: Formats of checkpoints that contain a graph.
 EXPORTS: Final = ("onnx", "onnx_genai")
 
 
@@ -34,9 +34,9 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     """The engine for a checkpoint of named tensors, or for a decoder that another tool exported to ONNX.
 
     Raises:
-        UnsupportedModel: it is no decoder that this loader takes.
+        UnsupportedModel: this loader does not support the decoder.
         CheckpointError: a tensor or file is missing or damaged, or a file leads outside its folder.
-        ConfigError: the options ask for what an export cannot change.
+        ConfigError: the options set what an export cannot change.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
     if checkpoint.format in EXPORTS:
@@ -47,12 +47,12 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
 
 
 def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEngine:
-    """Build the decoder's graph, or find it in the cache, and start ONNX Runtime on it.
+    """Build the decoder's graph, or find it in the cache, and open ONNX Runtime sessions on it.
 
     Raises:
-        UnsupportedModel: the checkpoint is no decoder that ``DecoderConfig`` describes, or has what ``traits`` refuses.
+        UnsupportedModel: ``DecoderConfig`` does not describe the decoder, or ``traits`` refuses it.
         CheckpointError: a tensor is missing or damaged.
-        ConfigError: the options ask for what this CPU does not compute exactly.
+        ConfigError: the options ask for a format that this CPU does not compute exactly.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
     config, limits = checkpoint.decoder, context.limits
@@ -62,7 +62,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         )
     check_tensors(checkpoint)
     if options.precision == "int8_channel":
-        check_byte_products("precision", "int8_channel")
+        check_int8_gemm("precision", "int8_channel")
     activations = prefill_activations(options, config, limits)
     integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
     width = head_width(config)
@@ -95,7 +95,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         name: open_session(folder / name, threads=threads, spin=options.spin, provider=options.provider)
         for name in dict.fromkeys((MODEL, for_prompts))
     }
-    # Behind the longest sequence there must be room for the filler of a run.
+    # After the longest sequence there must be room for the padding of a run.
     places = length + options.prefill_chunk + 1
     cache = KVCache(layers=config.num_layers, rows=limits.max_sequences, kv_heads=config.num_kv_heads, length=places, head_dim=width)
     ropes = Ropes.of(config, length)

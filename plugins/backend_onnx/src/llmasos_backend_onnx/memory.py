@@ -1,4 +1,4 @@
-"""What a load will hold in memory, told from shapes and a few rows of one layer."""
+"""Predicts the memory of a load from shapes and a few rows of one layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from llmasos_backend_onnx.options import Options, Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor
 
-#: Rows that are packed to see what the others will take.
+#: Rows that are packed to measure the bytes of a packed row.
 _ROWS: Final = 8
 
 
 def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> MemoryEstimate | None:
-    """What ``build`` makes of the checkpoint, taking every layer for one like the first; None for exports, which stay as they are."""
+    """Predict the memory of what ``build`` makes, assuming that all layers are like the first; None for exports, which are not
+    converted."""
     if checkpoint.format not in NEUTRAL_FORMATS:
         return None
     config, precision, names = checkpoint.decoder, options.precision, checkpoint.decoder.names
@@ -29,7 +30,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
         rows = part.shape[0] // config.head_dim * head_width(config) if place in ("q", "k", "v") else part.shape[0]
         matrices.add(checkpoint.tensor(f"{part.module}.weight"), rows, precision, config.num_layers)
     table = checkpoint.tensor(f"{names.embedding}.weight")
-    # As the graph is built: a head keeps 8 bits where 4 are asked for, and a tied one shares the codes of an embedding that has some.
+    # As in the built graph: a head keeps 8 bits if 4 are requested, and a tied head shares the codes of a quantised embedding.
     head = table if config.tie_embeddings else checkpoint.tensor(f"{names.head}.weight")
     matrices.add(head, config.vocab_size, "int8" if precision == "int4" else precision)
     embedded, shared = _embedding(table, precision)
@@ -45,9 +46,9 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
 
 @attrs.define
 class _Matrices:
-    """Bytes of linear layers: as they are kept, of those the floats, and what the blocks among them take for products of bytes.
+    """Bytes of linear layers: in total, of the float ones, and of the additional int8 GEMM weights of the block-quantised ones.
 
-    ``summed``: columns and blocks of inputs whose blocks are summed up by a matrix of their own, one for all layers.
+    ``summed``: (columns, block) of inputs whose blocks are summed by an indicator matrix, which all layers share.
     """
 
     bytes: int = 0
@@ -57,7 +58,7 @@ class _Matrices:
     summed: set[tuple[int, int]] = attrs.field(factory=set)
 
     def add(self, tensor: Tensor, rows: int, precision: Precision, times: int = 1) -> None:
-        """Count ``times`` layers of so many rows like those of ``tensor``."""
+        """Count ``times`` layers with ``rows`` rows like those of ``tensor``."""
         part = _first_rows(tensor)
         weights = choose([part], precision)
         assert weights is not None
@@ -77,7 +78,7 @@ class _Matrices:
 
 
 def _embedding(table: Tensor, precision: Precision) -> tuple[int, bool]:
-    """Bytes of the embedding, and whether it is kept in codes."""
+    """Bytes of the embedding, and whether it stays quantised."""
     elements = table.shape[0] * table.shape[1]
     if not isinstance(table, QuantizedTensor):
         return elements * table.dtype.itemsize, False

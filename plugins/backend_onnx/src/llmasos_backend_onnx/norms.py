@@ -1,4 +1,4 @@
-"""Norms as nodes, and what their results cannot pass."""
+"""Graph nodes of norms, and upper bounds of their results."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Floats = npt.NDArray[np.float32]
 class Norms:
     """Emits the norms of a decoder: RMS norms, or layer norms.
 
-    Layer norms are the operator's, not nodes of a mean and a difference: it computes each row by itself, where a mean over the rows'
-    last dimension sums in an order that depends on how many rows there are, and a token would not get the same bits in any company.
+    Layer norms use the LayerNormalization operator, which computes each row separately. Separate mean and subtraction nodes would sum in an
+    order that depends on the number of rows, so that results would depend on the batch composition.
 
     Attributes:
-        bounds: results and what none of their elements passes; None: nothing is known.
+        bounds: result name -> upper bound of its magnitude; None: unknown.
     """
 
     def __init__(self, checkpoint: Checkpoint, writer: GraphWriter) -> None:
@@ -36,7 +36,7 @@ class Norms:
         return self.writer.node(op, inputs, output, axis=-1, epsilon=self.config.norm_eps)
 
     def of_sum(self, name: str, hidden: str, addend: str, module: str | None, *, last: bool = False) -> tuple[str, str]:
-        """``hidden + addend`` and its norm, the same twice where ``module`` is None; if ``last``, the sum is not kept."""
+        """``hidden + addend`` and its norm, or the sum twice if ``module`` is None; if ``last``, the sum is not kept."""
         total, normed = f"{name}.hidden", f"{name}.normed"
         if module is None:
             return (self.writer.node("Add", [hidden, addend], total),) * 2
@@ -49,7 +49,7 @@ class Norms:
     def of_heads(self, name: str, value: str, module: str, heads: int, order: HeadOrder) -> str:
         """RMS norm of queries or keys [n, heads * width], over each head's elements or over all heads together.
 
-        Zeros among the elements make their mean square smaller by a factor that the weights and epsilon take back.
+        Zero padding reduces the mean square by a known factor, which the weights and epsilon compensate.
         """
         config, writer, width = self.config, self.writer, len(order.elements)
         share, together = config.head_dim / width, config.qk_norm_width

@@ -1,4 +1,4 @@
-"""What config may set for this loader."""
+"""The config options of this loader."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(("auto", "fp32", "int8", "int8_channel", "int4")),
         metadata={
-            "help": "What the linear layers are computed from; auto keeps each tensor at the precision it is stored in. int8 and int4 have "
-            "a scale for every 32 weights; int8_channel has one a row, for throughput: slower alone, faster from some 4 sequences on.",
+            "help": "Weight format of the linear layers; auto keeps each tensor in its stored precision. int8 and int4 have a scale for "
+            "every 32 weights; int8_channel has one a row, for throughput: slower for one sequence, faster from about 4 on.",
             "choices": ("auto", "fp32", "int8", "int8_channel", "int4"),
         },
     )
@@ -28,8 +28,8 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(("auto", "fp32", "int16", "int8")),
         metadata={
-            "help": "What quantised layers round a prompt's activations to; fp32 (for 4 bits) packs the weights twice, int16 holds them in "
-            "3 bytes more each; auto takes the fastest for which memory is plenty.",
+            "help": "Format of a prompt's activations in quantised layers; fp32 (for 4 bits) packs the weights twice, int16 takes 3 more "
+            "bytes a weight; auto takes the fastest for which there is ample memory.",
             "choices": ("auto", "fp32", "int16", "int8"),
         },
     )
@@ -49,7 +49,7 @@ class Options:
     exact_drafts: bool = attrs.field(
         default=True,
         metadata={
-            "help": "Give several tokens of a text the same logits, to the bit, as one at a time, so that prompt lookup changes no "
+            "help": "Make the logits of several tokens in a row bitwise identical to one token at a time, so that prompt lookup changes no "
             "text; false: decode is up to a tenth faster at larger batches."
         },
     )

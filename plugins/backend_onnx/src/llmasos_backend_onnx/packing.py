@@ -14,9 +14,9 @@ from llmasos_hookspecs import QuantizedTensor
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-#: Block of columns that share a scale where this plugin quantises a matrix itself.
+#: Columns that share a scale if this plugin quantises a matrix itself.
 DEFAULT_BLOCK: Final = 32
-#: Blocks that the operators take.
+#: Block sizes that the operators support.
 BLOCKS: Final = (16, 32, 64, 128, 256)
 
 
@@ -24,9 +24,9 @@ BLOCKS: Final = (16, 32, 64, 128, 256)
 class BlockMatrix:
     """A matrix whose weights are ``scale * (code - zero_point)``, with one scale and zero point for every block of a row.
 
-    Where ``sums`` is set, twice that many columns follow those of the matrix. They multiply the sums of the input's blocks, given
-    twice, so that a block's weights share an addend that no integer zero point can hold: the first set of codes makes the
-    addend roughly, the second what is missing. See ``split_minimums``.
+    If ``sums`` is set, twice that many columns follow those of the matrix. They multiply the block sums of the input, appended twice, and
+    so add a float offset to all weights of a block, which an integer zero point cannot represent: the first set of codes approximates the
+    offset, the second its rounding error. See ``split_minimums``.
 
     Attributes:
         columns: the input dimension; the last block is padded where ``block`` does not divide it.
@@ -57,7 +57,7 @@ class BlockMatrix:
         return _pack_nibbles(_pad(self.zero_points, self.zero_points.shape[1] % 2, 0))
 
     def dequantize(self) -> Floats:
-        """The matrix that it stands for, float32 [rows, columns]."""
+        """The dequantised matrix, float32 [rows, columns]."""
         codes = self.codes
         if self.bits == 4:
             codes = np.stack((codes & 15, codes >> 4), axis=-1).reshape(*codes.shape[:2], self.block)
@@ -71,7 +71,7 @@ class BlockMatrix:
 
 
 def block_of(tensor: QuantizedTensor) -> int | None:
-    """The largest block that keeps each of the tensor's groups whole; None where the operators have none so small."""
+    """The largest supported block size that divides the tensor's group; None if there is none so small."""
     columns = tensor.shape[1]
     if tensor.group >= columns:
         return DEFAULT_BLOCK
@@ -80,7 +80,7 @@ def block_of(tensor: QuantizedTensor) -> int | None:
 
 
 def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
-    """The tensor with the same weights in ``bits`` bits, at least as many as it has.
+    """Pack the tensor, unchanged in value, in ``bits`` bits, at least as many as it has.
 
     ``block`` must divide the tensor's group. Float minimums become zero points: by ``absorb_minimums`` in 8 bits, by
     ``split_minimums`` in 4, for which whole blocks are needed.
@@ -114,11 +114,11 @@ def pack(tensor: QuantizedTensor, *, bits: int, block: int) -> BlockMatrix:
 
 
 def split_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -> tuple[Bytes, Floats, Bytes]:
-    """``scale * code + minimum`` as ``scale * (code - zero) + rest`` with 4-bit zeros, and the rests as columns of their own.
+    """Express ``scale * code + minimum`` as ``scale * (code - zero) + rest`` with 4-bit zero points, and the rests as additional columns.
 
-    The rest of a block adds ``rest * sum(x)`` to the product, for the sum of the block's inputs: the rests are the weights of one
-    more input for each block. They are codes of 4 bits like all weights, twice, the second time for what the first rounding lost.
-    What is lost in the end is below 1/450 of the distance between two codes: 1/2 by the zero, 1/15 of it by each rounding.
+    The rest of a block adds ``rest * sum(x)`` to the result, with the sum of the block's inputs: the rests are the weights of one
+    additional input a block. They are 4-bit codes like all weights, twice; the second codes hold the rounding error of the first. The
+    remaining error is below 1/450 of the distance between two codes: 1/2 by the zero point, 1/15 of that by each rounding.
 
     Args:
         codes: [rows, blocks, block], each below ``2 ** bits``, at most 16.
@@ -129,7 +129,7 @@ def split_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) ->
     """
     blocks, block = codes.shape[1:]
     flat = scales == 0
-    # A block of one weight, the minimum: the code 0 with the zero 1 and the scale -minimum.
+    # A block whose only value is the minimum: code 0 with zero point 1 and scale -minimum.
     scales = np.where(flat, -minimums, scales)
     codes = np.where(flat[..., None], np.uint8(0), codes)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -147,11 +147,12 @@ def split_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) ->
 
 
 def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -> tuple[Bytes, Floats, Bytes]:
-    """``scale * code + minimum`` as ``scale' * (code' - zero')`` with 8-bit codes and integer zeros.
+    """Express ``scale * code + minimum`` as ``scale' * (code' - zero')`` with 8-bit codes and integer zero points.
 
-    Codes of a few bits leave room in a byte: with ``code' = k * code + c`` and ``scale' = scale / k`` any whole k is exact but for
-    the rounding of ``minimum / scale'``, which differs with k. The k that rounds best is taken, block by block; for 4-bit codes
-    the error left is about 0.2 % of the distance between two codes.
+    Narrow codes leave room in 8 bits: with ``code' = k * code + c`` and ``scale' = scale / k`` any integer k is exact except for the
+        rounding
+    of ``minimum / scale'``, which depends on k. Each block takes the k with the smallest rounding error; for 4-bit codes it is about 0.2 %
+    of the distance between two codes.
 
     Args:
         codes: [rows, blocks, block], each below ``2 ** bits``.
@@ -170,7 +171,7 @@ def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -
         better = error < best_error
         best_error = np.where(better, error, best_error)
         best_factor = np.where(better, factor, best_factor)
-    # Where even k = 1 does not fit, the codes span less than the minimum's distance from zero: the block is rounded anew.
+    # If even k = 1 does not fit, the codes span less than the minimum's distance from zero: the block is quantised again.
     factors = np.maximum(best_factor, 1)
     zero = np.rint(exact * factors)
     shift = np.maximum(-zero, 0)
@@ -189,7 +190,7 @@ def absorb_minimums(codes: Bytes, scales: Floats, minimums: Floats, bits: int) -
 
 
 def stack(parts: Sequence[BlockMatrix]) -> BlockMatrix:
-    """Matrices of the same columns, sums, bits and block, one below the other."""
+    """Stack matrices of the same columns, sums, bits and block along their rows."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -208,7 +209,7 @@ def stack(parts: Sequence[BlockMatrix]) -> BlockMatrix:
 
 
 def quantize(weights: Floats, bits: int, block: int = DEFAULT_BLOCK) -> QuantizedTensor:
-    """Round a float matrix to the nearest codes: 8 bits symmetric, fewer bits between each block's least and greatest weight."""
+    """Round a float matrix to the nearest codes: symmetric with 8 bits, over the range of each block's weights with fewer bits."""
     rows, columns = weights.shape
     blocked = _pad(weights, -columns % block, 0).reshape(rows, -1, block)
     top = (1 << bits) - 1

@@ -1,4 +1,4 @@
-"""The linear layers of a decoder, from its stored tensors."""
+"""Emits the linear layers of a decoder from its stored tensors."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from llmasos_hookspecs import Checkpoint, Part, QuantizedTensor, Tensor, as_floa
 
 @attrs.frozen(eq=False)
 class Projection:
-    """A part, and which of its rows the graph has, in order; ``rows`` None: all of them as they are."""
+    """A part of a stored tensor and the order of its rows in the graph; ``rows`` None: the stored order."""
 
     part: Part
     rows: Indices | None = None
 
     @property
     def width(self) -> int:
-        """Rows in the graph: the last dimension of what it gives."""
+        """Rows in the graph: the last dimension of the output."""
         return self.part.shape[0] if self.rows is None else len(self.rows)
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Its rows of the stored tensor, a matrix or a bias."""
+        """The rows of the stored tensor, a matrix or a bias, in the graph's order."""
         stored = self.part.row_indices()
         whole = tensor if stored is None else chosen_rows(tensor, np.array(stored, dtype=np.int64))
         return chosen_rows(whole, self.rows)
 
 
 class Projections:
-    """Emits linear layers, those that have the same input as one wherever their weights have a form in common.
+    """Emits linear layers; layers with the same input are merged if their weights share a format.
 
     Args:
-        bounds: of values in the graph, what none of their elements passes.
+        bounds: value name -> upper bound of its magnitude.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Projections:
         return self.joined(name, [Projection(part)], value)[0]
 
     def split(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
-        """The outputs of several layers of one input, each by itself."""
+        """The separate outputs of several layers with the same input."""
         outputs = self.joined(name, projections, value)
         if len(outputs) == len(projections):
             return outputs
@@ -77,7 +77,7 @@ class Projections:
         return names
 
     def joined(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
-        """One output for all layers side by side where their weights have a form in common, else one for each."""
+        """One concatenated output for all layers if their weights share a format, else one output for each."""
         tensors = [projection.of(self._tensor(f"{projection.part.module}.weight")) for projection in projections]
         weights = choose(tensors, self.precision)
         if weights is not None:
@@ -94,7 +94,7 @@ class Projections:
         ]
 
     def head(self, module: str, bias: str | None, value: str) -> str:
-        """The output layer. It decides between tokens: where the user asks for 4 bits it keeps 8."""
+        """The output head. It keeps 8 bits if the user asks for 4, because its error acts directly on the logits."""
         tensor = self._tensor(f"{module}.weight")
         precision = "int8" if self.precision == "int4" else self.precision
         weights = choose([tensor], precision)
@@ -103,12 +103,12 @@ class Projections:
         return self._emit("head", weights, value, None if bias is None else as_float32(self.checkpoint.tensor(bias)))
 
     def dtype(self) -> str:
-        """What most linear layers are computed from."""
+        """The weight format of most linear layers."""
         bits = max(set(self.bits), key=self.bits.count)
         return {32: "float32", 8: "int8", 4: "int4"}[bits]
 
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the weights."""
+        """Notes for the user about rounded and dequantised weights."""
         notes = []
         if self.rounded:
             what = "to 8 bits with one scale a row" if self.precision == "int8_channel" else "to fewer bits than they are stored in"
@@ -123,13 +123,13 @@ class Projections:
         return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=self.bounds.get(value))
 
     def _tensor(self, name: str) -> Tensor:
-        """A stored tensor; the last one is kept, since several layers may be rows of it."""
+        """A stored tensor; the last one is cached, since several layers may be parts of it."""
         if self._last is None or self._last[0] != name:
             self._last = (name, self.checkpoint.tensor(name))
         return self._last[1]
 
     def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
-        """Keep account of what became of stored tensors."""
+        """Count rounded and dequantised tensors, and the formats of layers."""
         self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 8 if isinstance(weights, RowMatrix) else 32)
         if isinstance(weights, BlockMatrix | RowMatrix):
             self.rounded += sum(loses(tensor, precision) for tensor in tensors)

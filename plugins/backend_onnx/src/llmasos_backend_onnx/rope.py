@@ -1,7 +1,7 @@
 """The rotary tables that the graph's layers read.
 
-Where a rope has a ``switch``, a sequence has other frequencies once it has grown past it. Between two switches it is in a *phase*:
-phase 0 up to the first, and so on; a model without any has phase 0 alone.
+If a rope has a ``switch``, a sequence longer than the switch has other frequencies. Between two switches a sequence is in one *phase*:
+phase 0 up to the first switch, and so on; a model without switches has only phase 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 @attrs.frozen
 class Ropes:
-    """The different ropes of a decoder's layers.
+    """The distinct ropes of a decoder's layers.
 
     Attributes:
         ropes: each once, in the order of the layers.
@@ -35,7 +35,7 @@ class Ropes:
 
     @classmethod
     def of(cls, config: DecoderConfig, context_length: int | None = None) -> Ropes:
-        """Those of a decoder whose sequences have so many tokens at most; None: as many as the model allows."""
+        """The ropes of a decoder for sequences of at most ``context_length`` tokens; None: the model's own limit."""
         longest = config.context_length if context_length is None else context_length
         layers = [config.layer(index) for index in range(config.num_layers)]
         ropes = tuple(dict.fromkeys(layer.rope for layer in layers if layer.rope is not None))
@@ -52,11 +52,11 @@ class Ropes:
         return bisect_left(self.switches, length)
 
     def tables(self, places: int, phase: int) -> Mapping[str, Floats]:
-        """What the inputs hold in a phase: float32 [places, width / 2]."""
+        """The contents of the inputs in a phase: float32 [places, width / 2], a row for each position."""
         length = self.switches[phase - 1] + 1 if phase else 1
         found: dict[str, Floats] = {}
         for rope in self.ropes:
-            still = self.width // 2 - rope.dim // 2  # pairs that are turned by 0
+            still = self.width // 2 - rope.dim // 2  # pairs that are not rotated
             for name, table, filler in zip(self.inputs(rope), rope.tables(places, length), (1, 0), strict=True):
                 found[name] = np.pad(table, ((0, 0), (0, still)), constant_values=filler) if still else table
         return found

@@ -17,7 +17,7 @@ from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
 from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 
-#: Bindings kept: one for each shape of a run. A binding of 30 layers takes about 100 kB.
+#: Most cached bindings, one for each shape of a run. A binding of 30 layers takes about 100 kB.
 _BINDINGS: Final = 32
 
 
@@ -40,8 +40,8 @@ def open_session(model: Path, *, threads: int | None, spin: bool, provider: str 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised; the log would tell them twice
-    options.enable_mem_pattern = False  # shapes change with every prefill; a plan for each would be kept for ever
+    options.log_severity_level = 4  # errors are raised; the log would repeat them
+    options.enable_mem_pattern = False  # shapes change with every prefill, and ONNX Runtime would keep a memory plan for each
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     # Long enough to span the time between two steps, short enough to leave the cores alone when no step follows: by default threads
     # spin for some 30 ms, against those of the other session too, which made a step that prefills and decodes 12 % slower.
@@ -54,7 +54,7 @@ def open_session(model: Path, *, threads: int | None, spin: bool, provider: str 
 
 @attrs.define(eq=False)
 class _Binding:
-    """Inputs of a run, bound once and filled before every run; it holds the arrays whose memory is bound. Logits go to ``logits``."""
+    """Inputs of a run, bound once and filled before every run; it owns the bound arrays. Logits go to ``logits``."""
 
     session: ort.InferenceSession
     io: ort.IOBinding
@@ -65,20 +65,20 @@ class _Binding:
     logits: Floats | None = None
 
     def write_to(self, logits: Floats) -> None:
-        """Have the next run write its logits to float32 [wanted, vocab]."""
+        """Make the next run write its logits to ``logits``, float32 [wanted, vocab]."""
         if self.logits is None or self.logits.ctypes.data != logits.ctypes.data:
             self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         self.logits = logits
 
 
 class DecoderSession:
-    """Runs the graph over neighbouring rows of the cache.
+    """Runs the graph over adjacent rows of the cache.
 
     Args:
-        decode: a session of the graph, for tokens that follow one another in a text.
-        prefill: for prompts; may be the same.
-        tables: for each phase of a sequence, the inputs that hold cosines and sines and their contents, float32 [places, H / 2].
-        exact: give a token the same bits in whatever company it is computed.
+        decode: the session for generated tokens.
+        prefill: the session for prompts; may be the same.
+        tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
+        exact: make a token's logits bitwise identical regardless of the batch composition.
     """
 
     def __init__(
@@ -103,20 +103,21 @@ class DecoderSession:
         self._written = 0
 
     def begin_step(self) -> None:
-        """From now on the logits of earlier runs may be overwritten."""
+        """Begin a step: the logits of earlier runs may be overwritten from now on."""
         self._written = 0
 
     def decode(self, parts: Sequence[Part]) -> Floats:
-        """Compute parts of one phase, which are in the order of their rows: if exact, each token gets the bits that it would get alone.
+        """Compute parts of one phase, in the order of their rows; if exact, each token's logits are bitwise identical to those computed
+        alone.
 
-        Returns float32 [n, vocab], the logits that are wanted, part by part; valid until the next ``begin_step``.
+        Returns the wanted logits, float32 [n, vocab], part by part; valid until the next ``begin_step``.
         """
         shape = _shape(parts)
         first = parts[0]
         key = (first.row, first.phase, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(self._decoding, first, Layout.of(shape, even_places=self._exact, even_tokens=False))
+            binding = self._bind(self._decoding, first, Layout.of(shape, even_length=self._exact, even_tokens=False))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
@@ -126,8 +127,9 @@ class DecoderSession:
         return self._run(binding, parts)
 
     def prefill(self, parts: Sequence[Part]) -> Floats:
-        """The same for tokens of prompts. They get the bits of ``decode`` where it is exact and one session does both."""
-        layout = Layout.of(_shape(parts), even_places=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
+        """The same for prompt tokens. The logits are bitwise identical to those of ``decode`` if it is exact and one session computes
+        both."""
+        layout = Layout.of(_shape(parts), even_length=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
         binding = self._bind(self._prefilling, parts[0], layout)
         binding.write_to(self._new_space(len(layout.wanted)))
         return self._run(binding, parts)
@@ -137,8 +139,9 @@ class DecoderSession:
         del self._decoding, self._prefilling
 
     def _space(self, count: int) -> Floats:
-        """Room for so many logits in this step. All shapes of runs share it: each with its own would add up to some 50 MB."""
-        if self._written + count > len(self._logits):  # what this step has written stays where it is, for as long as it is in use
+        """A buffer for the logits of ``count`` tokens in this step. All run shapes share one buffer; separate ones would take about 50
+        MB."""
+        if self._written + count > len(self._logits):  # logits already written in this step keep the old buffer alive
             self._logits, self._written = self._new_space(1 << (self._written + count - 1).bit_length()), 0
         space = self._logits[self._written : self._written + count]
         self._written += count

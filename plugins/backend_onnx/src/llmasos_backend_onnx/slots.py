@@ -1,4 +1,4 @@
-"""Which slot stands in which row of the KV cache, and how long it is."""
+"""The KV cache row and the length of each slot."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import attrs
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_hookspecs import CapacityExceeded
 
-#: Bytes of keys and values that a closed slot may leave in memory: to give them back and get them anew took a tenth of the time in which
-#: a short text is scored.
+#: Bytes of keys and values that a closed slot may leave committed: returning and committing them again takes a tenth of the time of scoring
+#: a short text.
 _LEFT: Final = 4 << 20
 
 
@@ -25,12 +25,12 @@ class _Slot:
 class SlotTable:
     """Open slots and their rows.
 
-    The graph computes neighbouring rows only, so a batch whose rows have gaps costs one run for each stretch. ``neighbours`` moves
-    rows together once the runs it would have saved are worth the copying: never much worse than the best of moving at once and
-    never moving (the ski rental argument).
+    The graph computes only adjacent rows, so a batch with gaps between its rows needs one run for each contiguous range. ``neighbours``
+    moves rows together once the runs it would have saved cost as much as the copying. This is never much worse than the better of moving at
+    once and never moving (the ski rental argument).
 
     Args:
-        run_bytes: what one more run of the graph costs, as the bytes of weights it reads.
+        run_bytes: cost of one more run of the graph: the bytes of weights it reads.
     """
 
     def __init__(self, cache: KVCache, run_bytes: int) -> None:
@@ -76,11 +76,11 @@ class SlotTable:
 
     @property
     def tokens(self) -> int:
-        """Tokens that all slots hold together."""
+        """Tokens in all slots together."""
         return sum(slot.length for slot in self._slots.values())
 
     def neighbours(self, slots: Sequence[int]) -> list[list[int]]:
-        """The slots in the order of their rows, cut where rows are not neighbours; moves rows together where that pays."""
+        """The slots in the order of their rows, split into adjacent ranges; moves rows together if that pays."""
         runs = self._runs(slots)
         if len(runs) == 1:
             return runs
@@ -105,7 +105,7 @@ class SlotTable:
         return runs
 
     def _best_place(self, slots: Sequence[int]) -> tuple[int, int]:
-        """The first row of the stretch that costs the least copying, and the bytes copied."""
+        """The first row of the range that needs the least copying, and the bytes to copy."""
         count, wanted = len(slots), set(slots)
         best = (0, -1)
         for start in range(len(self._at) - count + 1):

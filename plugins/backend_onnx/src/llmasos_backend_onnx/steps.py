@@ -1,4 +1,4 @@
-"""What every engine of this plugin checks, asks and tells about a step."""
+"""Step validation and errors that all engines of this plugin share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Integers = npt.NDArray[np.int64]
 
 
 def checked_tokens(rows: Sequence[Row], length: Callable[[int], int], info: EngineInfo) -> list[Integers]:
-    """The tokens of every row of a step, if all of them can be computed.
+    """The tokens of every row of a step, after validation.
 
     Args:
-        length: tokens that a slot holds; ``ValueError`` where it is not open.
+        length: returns the tokens that a slot holds; raises ``ValueError`` if it is not open.
 
     Raises:
-        ValueError: a slot is not open or stands twice, a position is wrong, tokens are none or outside the vocabulary.
+        ValueError: a slot is not open or appears twice, a position is wrong, a row has no tokens or tokens outside the vocabulary.
         CapacityExceeded: a slot would pass the context length.
     """
     checked: list[Integers] = []
@@ -28,7 +28,7 @@ def checked_tokens(rows: Sequence[Row], length: Callable[[int], int], info: Engi
     for row in rows:
         held = length(row.slot)
         if row.slot in seen:
-            raise ValueError(f"Slot {row.slot} stands twice in one step.")
+            raise ValueError(f"Slot {row.slot} appears twice in one step.")
         seen.add(row.slot)
         if row.position != held:
             raise ValueError(f"Slot {row.slot} holds {held} tokens, and the row says {row.position}.")
@@ -48,26 +48,26 @@ def checked_tokens(rows: Sequence[Row], length: Callable[[int], int], info: Engi
     return checked
 
 
-def asked(row: Row) -> int:
-    """Of how many of its last tokens a row wants the logits."""
+def wanted_logits(row: Row) -> int:
+    """The number of last tokens whose logits a row wants."""
     return {"last": 1, "all": len(row.tokens), "none": 0}[row.want]
 
 
 def failure(reason: str, tokens: int) -> CapacityExceeded | EngineFailed:
-    """What to raise where ONNX Runtime gives up on a step of so many tokens."""
+    """The error to raise if ONNX Runtime fails in a step of ``tokens`` tokens."""
     if "alloc" in reason.lower():
         return CapacityExceeded(f"ONNX Runtime has no memory for a step of {tokens} tokens; take a smaller step.")
     return EngineFailed(f"ONNX Runtime failed in a step of {tokens} tokens: {reason}.")
 
 
 def check_length(slot: int, held: int, length: int) -> None:
-    """Raises ``ValueError`` where a slot that holds so many tokens cannot be truncated to ``length``."""
+    """Raise ``ValueError`` if a slot with ``held`` tokens cannot be truncated to ``length``."""
     if not 0 <= length <= held:
         raise ValueError(f"Slot {slot} holds {held} tokens and cannot be truncated to {length}.")
 
 
 def check_room(most: int | None, held: int, more: int) -> None:
-    """Raises ``CapacityExceeded`` where all slots together would hold over ``most`` tokens; None: there is no bound."""
+    """Raise ``CapacityExceeded`` if all slots together would hold more than ``most`` tokens; None: no bound."""
     if most is not None and held + more > most:
         raise CapacityExceeded(
             f"The memory limit holds {most} tokens of keys and values, {held} are held, and {more} more are asked for; close a slot, "

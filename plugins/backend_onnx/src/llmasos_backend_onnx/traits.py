@@ -1,4 +1,4 @@
-"""Which decoders this plugin builds a graph for, told from their config alone."""
+"""Which decoders this plugin builds a graph for, decided from their config alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, DecoderConfig
 
-#: What the graph computes beyond the plain Llama form; see ``DecoderConfig.traits``.
+#: Supported features beyond the plain Llama form; see ``DecoderConfig.traits``.
 TRAITS: Final = frozenset(
     {
         "layer types",
@@ -43,18 +43,18 @@ TRAITS: Final = frozenset(
 
 
 def takes(checkpoint: Checkpoint) -> str | None:
-    """Why this loader does not take a checkpoint, as the end of a sentence ("it has ..."); None where it does.
+    """Why this loader does not support a checkpoint, as the end of a sentence ("it has ..."); None if it does.
 
     Raises:
-        UnsupportedModel: the checkpoint is of an architecture that ``DecoderConfig`` does not describe.
+        UnsupportedModel: ``DecoderConfig`` does not describe the architecture.
         CheckpointError: a size is missing or impossible.
     """
     return refusal(checkpoint.decoder) if checkpoint.format in NEUTRAL_FORMATS else None  # an export brings its graph
 
 
 def refusal(config: DecoderConfig) -> str | None:
-    """Why there is no graph for a decoder, as the end of a sentence; None where there is one."""
-    # To the attention operator 0 means that there is no scale, and no cap.
+    """Why no graph can be built for a decoder, as the end of a sentence; None if one can."""
+    # The attention operator reads a scale or softcap of 0 as "none".
     if config.score_scale == 0.0 or config.attention_softcap == 0.0:
         return "it has an attention scale or softcap of 0"
     return beyond(config, TRAITS)

@@ -1,4 +1,4 @@
-"""Exported models that take keys and values in and give longer ones back: what they compute, and an engine that keeps them."""
+"""Exported models that take past keys and values and return longer ones: tests of what they compute, and their engine."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Engine
 
 Array = npt.NDArray[Any]
 
-#: Tokens of a prompt that are computed in one run.
+#: Prefill chunk: tokens of a prompt in one run.
 _CHUNK: Final = 256
-#: What a growing cache takes over the tokens it holds: it is read and written in turn.
+#: Memory of a growing cache relative to its tokens: a run reads the old one and writes a new one.
 _GROWING_SHARE: Final = 2
 
 _NO_CHUNKS: Final = "The export takes one token a run behind its cache, so what a prompt adds to a conversation is computed slowly."
@@ -30,7 +30,7 @@ _NO_BATCH: Final = "The export keeps a cache of its own for each sequence, so se
 
 @attrs.frozen(kw_only=True)
 class CacheTensor:
-    """One tensor of the cache: ``shape`` of one sequence without tokens, 0 at ``axis``, along which tokens lie."""
+    """One tensor of the cache: ``shape`` for one sequence without tokens, with 0 at ``axis``, the token axis."""
 
     past: str
     present: str
@@ -49,7 +49,7 @@ class CacheTensor:
 
 @attrs.frozen(kw_only=True, eq=False)
 class CachedModel:
-    """A function over new tokens and the keys and values of those before.
+    """A function of new tokens and the keys and values of earlier tokens.
 
     Attributes:
         call: tokens, positions int32 [1, S], mask int32 [1, P + S] and the cache of P tokens -> logits [1, S or 1, vocab], and the cache
@@ -66,11 +66,11 @@ class CachedModel:
         return [np.zeros(tensor.shape, tensor.dtype) for tensor in self.cache]
 
     def run(self, tokens: Sequence[int], past: Sequence[Array]) -> tuple[Logits, list[Array]]:
-        """Logits float32 [S or 1, vocab] of tokens behind a cache, and the cache with them.
+        """Logits float32 [S or 1, vocab] of tokens after a cache, and the extended cache.
 
         Raises:
             CapacityExceeded: memory is short.
-            EngineFailed: the model does not compute them, or gives a cache of another length.
+            EngineFailed: the model fails, or returns a cache of another length.
         """
         held = past[0].shape[self.cache[0].axis]
         end = held + len(tokens)
@@ -79,7 +79,7 @@ class CachedModel:
             logits, present = self.call(ids, np.ones((1, end), np.int32), positions, past)
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
-        except Exception as error:  # the model is somebody else's, and so are its errors
+        except Exception as error:  # an exported model may raise anything
             raise EngineFailed(f"{self.path} does not compute {len(tokens)} tokens behind {held} ({first_line(error)}).") from error
         for tensor, array in zip(self.cache, present, strict=True):
             due = (*tensor.shape[: tensor.axis], end, *tensor.shape[tensor.axis + 1 :])
@@ -89,10 +89,10 @@ class CachedModel:
 
 
 def try_cache(model: CachedModel, form: Form) -> bool:
-    """Whether the model takes several tokens behind its cache; that it takes one is held to be.
+    """Whether the model supports several tokens after its cache; it must support one.
 
     Raises:
-        UnsupportedModel: a text in pieces has other logits than a whole one.
+        UnsupportedModel: the logits of a text in chunks differ from those of the whole text.
     """
     text = [token % form.vocab_size for token in TEXT[: form.context_length]]
     reason = ""
@@ -111,7 +111,7 @@ def try_cache(model: CachedModel, form: Form) -> bool:
 
 
 def _in_pieces(model: CachedModel, text: Sequence[int], pieces: Sequence[int]) -> list[tuple[int, Logits]]:
-    """For the end of each piece of the text, the logits [vocab] of its last token."""
+    """For each chunk of the text, its end and the logits [vocab] of its last token."""
     found: list[tuple[int, Logits]] = []
     past, at = model.empty(), 0
     for size in pieces:
@@ -123,7 +123,7 @@ def _in_pieces(model: CachedModel, text: Sequence[int], pieces: Sequence[int]) -
 
 
 def load_cached(model: CachedModel, form: Form, limits: EngineLimits, notes: Sequence[str]) -> GrowingEngine:
-    """The engine of a model whose form is known. Raises ``UnsupportedModel`` as ``try_cache``, and ``ResourceError``."""
+    """The engine of a tested model. Raises ``UnsupportedModel`` as ``try_cache``, and ``ResourceError``."""
     chunks = try_cache(model, form)
     token_bytes = sum(tensor.token_bytes for tensor in model.cache)
     context = form.context_length
@@ -149,7 +149,7 @@ def load_cached(model: CachedModel, form: Form, limits: EngineLimits, notes: Seq
 
 
 class GrowingEngine:
-    """Slots hold the cache that the model gave last."""
+    """Implements ``Engine``; a slot holds the cache that the model returned last."""
 
     def __init__(self, model: CachedModel, info: EngineInfo, *, most: int, last_only: bool) -> None:
         self._model = model
@@ -169,7 +169,7 @@ class GrowingEngine:
 
     def step(self, rows: Sequence[Row]) -> list[Logits]:
         self._slots.check(rows)
-        # A slot changes when all rows are computed.
+        # Slots change only after all rows are computed.
         computed = [self._computed(row) for row in rows]
         for row, (_, cache) in zip(rows, computed, strict=True):
             slot = self._slots[row.slot]
@@ -186,7 +186,7 @@ class GrowingEngine:
     def fork(self, slot: int) -> int:
         source = self._slots[slot]
         copy = self._slots.open()
-        # Arrays are never written to, so both may hold the same.
+        # Arrays are never written to, so both slots can share them.
         self._slots[copy].held, self._slots[copy].length = list(source.held), source.length
         return copy
 
@@ -197,9 +197,9 @@ class GrowingEngine:
         self._slots.clear()
 
     def _computed(self, row: Row) -> tuple[Logits, list[Array]]:
-        """Logits that the row wants, and the cache behind it."""
+        """The logits that the row wants, and the cache after it."""
         cache = self._slots[row.slot].held
-        # Several tokens behind nothing are a prompt, which every model takes.
+        # Several tokens without a cache are a prompt, which every model supports.
         first = 1 if self._last_only and row.want == "all" else _CHUNK if not row.position else self._most
         most = 1 if self._last_only and row.want == "all" else self._most
         found: list[Logits] = [np.zeros((0, self._info.vocab_size), np.float32)]

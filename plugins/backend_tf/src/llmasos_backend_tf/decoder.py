@@ -17,8 +17,8 @@ from llmasos_backend_tf.weights import Layer, Norm, WeightReader
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Rope, UnsupportedModel, as_float32
 
 Want = Literal["last", "all", "none"]
-#: For each part of the heads, factors float32 [R, heads of the part, head_dim] of the heads and of their exchanged halves, the latter None
-#: where nothing is rotated.
+#: For each group of heads, factors float32 [R, heads of the group, head_dim] of the heads and of their swapped halves; the latter None
+#: without rotation.
 Turns = list[tuple[Any, Any]]
 
 _ACTIVATIONS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -36,9 +36,10 @@ class Batch:
 
     Attributes:
         tokens, positions: int32 [B, T].
-        turns: int32 [B, T], rows of the rope tables: the position, and behind all of them for the lengths past a rope's switch.
+        turns: int32 [B, T], rows of the rope tables: the position, offset by the number of positions if the sequence is past the rope's
+            switch.
         reads: int32 [B, 2 * kv_heads, N], rows of the KV variables: those of the keys, then those of the values.
-        writes: int32 [B, T, 2 * kv_heads, 2], row and offset that each token's keys and values go to.
+        writes: int32 [B, T, 2 * kv_heads, 2], target row and offset of each token's keys and values.
         last: int32 [B], index of each row's last real token.
     """
 
@@ -52,13 +53,13 @@ class Batch:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Shared:
-    """What the layers of a step have in common. R = B * T tokens; G = B * kv_heads groups of query heads that share keys.
+    """Values that all layers of a step share. R = B * T tokens; G = B * kv_heads groups of query heads that share keys.
 
     Attributes:
         few: R where T is 1 and R is known to be small, else None.
         turns: of each rope.
         writes: int32 [R, 2 * kv_heads, 2].
-        branches: G in parts that are computed side by side, for each the rows int32 [., N] of the keys and of the values.
+        branches: G split into parts that run in parallel, for each the rows int32 [., N] of the keys and of the values.
         masks: of each window, float32 [., 1, T, S] for each of those parts.
         sizes: int32 [branches], the parts of G.
         queries: shape [B, T, kv_heads, heads of a group, head_dim].
@@ -84,9 +85,8 @@ class Shared:
 class Decoder:
     """Weights and the function over them.
 
-    The function is traced once for each ``want`` with open shapes; its inputs come in buckets, so that the kernels, and the programs
-    that XLA makes of the quantised products, meet few shapes. What can be computed side by side is cut into as many parts as TensorFlow
-    runs operations at a time.
+    The function is traced once for each ``want`` with open shapes. Inputs are padded to buckets, so that kernels and XLA-compiled quantised
+    products see few shapes. Independent work is split into as many parts as TensorFlow runs operations in parallel.
     """
 
     def __init__(self, checkpoint: Checkpoint, pool: KVPool, precision: str, context_length: int) -> None:
@@ -108,7 +108,7 @@ class Decoder:
         switches = {rope.switch for rope in ropes} - {None}
         if len(switches) > 1:
             raise UnsupportedModel(f"{checkpoint.path} rotates its layers otherwise from {switches} tokens on, and one length is taken.")
-        #: Tokens up to which a sequence is rotated otherwise than a longer one; None where its length does not matter.
+        #: Length past which the rotations of a sequence change; None if they do not depend on its length.
         self.switch = next(iter(switches), None)
         lengths = (1,) if self.switch is None else (1, self.switch + 1)
         self._ropes = {rope: tf.constant(rope_table(self.config.head_dim, rope, self.positions, lengths)) for rope in ropes}
@@ -211,7 +211,7 @@ class Decoder:
         )
 
     def _turns(self, rope: Rope | None, positions: Any) -> Turns:
-        """The rotation of queries and keys, with the scale of the scores in that of the queries; values keep their place."""
+        """The rotation factors of queries and keys; the score scale is folded into those of the queries. Values are not rotated."""
         c = self.config
         if c.qk_norm:
             sizes = [c.num_heads + c.num_kv_heads, c.num_kv_heads]
@@ -249,7 +249,7 @@ class Decoder:
         variable = self._pool.layers[index]
         variable.scatter_nd_update(shared.writes, kv)
         q = tf.transpose(tf.reshape(q, shared.queries), (0, 2, 3, 1, 4))
-        # Queries that share keys are rows of one product.
+        # Query heads that share keys are rows of one matrix product.
         grouped = _cut(tf.reshape(q, shared.grouped), shared.sizes, len(shared.branches))
         branches = zip(grouped, shared.branches, shared.masks[layer.window], strict=True)
         mixed = _joined([self._mix(variable, q, *rows, mask, shared) for q, rows, mask in branches], 0)
@@ -261,7 +261,7 @@ class Decoder:
         return heads * cos if sin is None else heads * cos + tf.roll(heads, self.config.head_dim // 2, 2) * sin
 
     def _mix(self, variable: Any, q: Any, keys: Any, values: Any, mask: Any, shared: Shared) -> Any:
-        """Values mixed by attention: q [., heads of a group * T, head_dim] -> the same shape."""
+        """Attention output: q [., heads of a group * T, head_dim] -> the same shape."""
         past_k, past_v = (tf.reshape(tf.gather(variable, rows), shared.past) for rows in (keys, values))
         scores = _capped(tf.matmul(q, past_k, transpose_b=True), self.config.attention_softcap)
         weights = tf.nn.softmax(tf.reshape(scores, shared.scores) + mask)

@@ -1,4 +1,4 @@
-"""The engine contract over the decoder graph."""
+"""The engine over the decoder graph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmasos_hookspecs import CapacityExceeded, EngineInfo, Row
 
 Logits = npt.NDArray[np.float32]
 
-#: Tokens of a padded row, the prefill chunk aside; with them the kernels meet few shapes.
+#: Length buckets of padded rows, besides the prefill chunk; they keep the number of shapes small.
 _LENGTHS: Final = (1, 8, 32, 128)
 
 
 class TensorFlowEngine:
-    """A decoder with a KV cache. Rows that fall into the same length bucket and want the same are computed together."""
+    """Implements ``Engine``: a decoder with a KV cache. Rows with the same length bucket and ``want`` are computed together."""
 
     def __init__(self, decoder: Decoder, pool: KVPool, info: EngineInfo, prefill_chunk: int) -> None:
         self._decoder = decoder
@@ -94,9 +94,9 @@ class TensorFlowEngine:
                 held.extend(self._take(missing))
 
     def _turn_over(self, rows: Sequence[Row]) -> frozenset[int]:
-        """The slots whose sequences become longer than the decoder's switch.
+        """The slots whose sequences are longer than the decoder's switch after this step.
 
-        What a slot holds is computed again where that changes, since the whole sequence is rotated otherwise.
+        A slot that crosses the switch is recomputed, because all its positions get other rotations.
         """
         switch = self._decoder.switch
         if switch is None:
@@ -104,14 +104,14 @@ class TensorFlowEngine:
         long = frozenset(row.slot for row in rows if row.position + len(row.tokens) > switch)
         changed = [row for row in rows if self._slots[row.slot].long != (row.slot in long)]
         for row in changed:
-            self._slots[row.slot].long = None  # unknown until all is computed
+            self._slots[row.slot].long = None  # unknown until the recomputation succeeds
         self._compute([Row(row.slot, self._slots[row.slot].tokens, 0, "none") for row in changed if row.position], long)
         for row in changed:
             self._slots[row.slot].long = row.slot in long
         return long
 
     def _compute(self, rows: Sequence[Row], long: frozenset[int]) -> list[list[Logits]]:
-        """Logits of the rows' tokens, in pieces; writes their keys and values. Slots in ``long`` are past the switch."""
+        """Logits of the rows' tokens, in chunks; writes their keys and values. Slots in ``long`` are past the switch."""
         results: list[list[Logits]] = [[] for _ in rows]
         offsets = [0] * len(rows)
         while True:
@@ -129,7 +129,7 @@ class TensorFlowEngine:
                     offsets[i] = min(len(rows[i].tokens), offsets[i] + length)
 
     def _groups(self, rows: Sequence[Row], offsets: list[int], pending: list[int]) -> dict[tuple[int, Want], list[int]]:
-        """Rows by length bucket and by what they want of this chunk."""
+        """Rows grouped by length bucket and by the ``want`` of this chunk."""
         groups: dict[tuple[int, Want], list[int]] = {}
         for i in pending:
             left = len(rows[i].tokens) - offsets[i]
@@ -141,7 +141,7 @@ class TensorFlowEngine:
         return groups
 
     def _parts(self, members: list[int], length: int) -> list[list[int]]:
-        """Rows of a group that are computed in one run, which bounds its tokens."""
+        """A group split into runs of bounded size."""
         most = max(1, self._chunk // length)
         return [members[start : start + most] for start in range(0, len(members), most)]
 

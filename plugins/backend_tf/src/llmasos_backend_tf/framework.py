@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its noise, and giving it its threads."""
+"""Imports TensorFlow without log output and configures its threads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import ModuleType
 
 
 def import_tensorflow(threads: int | None = None, *, side_by_side: bool = True) -> tuple[ModuleType, str | None]:
-    """TensorFlow, and a note where it already runs with another number of threads.
+    """TensorFlow, and a note if it already runs with another number of threads.
 
-    The threads run operations ``side_by_side``, or else the parts of one operation: two products at a time are done sooner than one
-    after the other on two threads, but a graph has to hold independent products for that. TensorFlow's thread pools are made once a
-    process, so the first engine decides.
+    With ``side_by_side`` the threads run different operations in parallel (inter-op), else parts of one operation (intra-op). Two matrix
+    products in parallel, one thread each, are faster than one after the other on two threads, but need a graph with independent products.
+    TensorFlow creates its thread pools once a process, so the first engine decides.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _quiet(), warnings.catch_warnings():
@@ -34,7 +34,7 @@ def import_tensorflow(threads: int | None = None, *, side_by_side: bool = True) 
 
 
 def parallel_operations() -> int:
-    """How many operations TensorFlow runs at a time in this process."""
+    """The number of operations that TensorFlow runs in parallel in this process."""
     import tensorflow
 
     return tensorflow.config.threading.get_inter_op_parallelism_threads() or os.cpu_count() or 1
@@ -51,7 +51,7 @@ def import_keras_hub() -> ModuleType:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from standard error what TensorFlow's C++ side says while it is imported, before its log level holds."""
+    """Suppress what TensorFlow's C++ code writes to standard error during its import, before the log level applies."""
     try:
         saved = os.dup(2)
     except OSError:
@@ -68,5 +68,5 @@ def _quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a framework says, cut to the first of its lines."""
+    """The first line of a framework's error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:160]

@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_preset(folder: Path) -> None:
-    """The weights of a preset folder lie in it, are as large as they say, and are finite.
+    """Check that the weights of a preset folder are inside it, have the declared sizes, and are finite.
 
     Raises:
         CheckpointError: a file leads elsewhere, is damaged, or holds NaN or infinity.

@@ -1,7 +1,7 @@
-"""The Keras objects that decoders are made of; a file that names any other is refused before Keras reads it.
+"""The allow list of Keras objects for decoders; a file that names any other is refused before Keras reads it.
 
-Keras makes what a file's ``class_name`` and ``module`` say. Its safe mode keeps from code that lies in the file, and lets every class of
-Keras and its packages through, with any arguments: layers that read other models, that run code, or whose arguments are paths.
+Keras instantiates the class that a file's ``class_name`` and ``module`` name. Its safe mode blocks code inside the file, but allows every
+class of Keras and its packages with any arguments: layers that load other models, run code, or take paths.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ KERAS_OPERATIONS: Final = frozenset(
 ACTIVATIONS: Final = frozenset(
     {"linear", "relu", "gelu", "gelu_approximate", "silu", "swish", "sigmoid", "tanh", "softmax", "softplus", "elu", "leaky_relu", "mish"}
 )
-#: Values that JSON has no word for.
+#: Wrappers of values that JSON cannot represent.
 _VALUES: Final = frozenset({"__keras_tensor__", "__tuple__", "__slice__", "__ellipsis__"})
 
 _HUB_MODULE: Final = re.compile(r"keras_(hub|nlp)(\.src)?\.(models|layers)(\.[a-z0-9_]+)*")
@@ -64,7 +64,7 @@ _ASSETS: Final = ("vocabulary", "merges", "proto")
 
 
 def check_objects(config: Any, path: Path) -> None:
-    """Every object of a Keras configuration is one that decoders are made of.
+    """Check that every object of a Keras configuration is on the allow list.
 
     Raises:
         CheckpointError: one is not; the message names it.

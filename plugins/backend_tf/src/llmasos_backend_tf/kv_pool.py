@@ -1,4 +1,4 @@
-"""Keys and values of all sequences in blocks of tokens, which slots take as they grow."""
+"""The paged KV cache: keys and values in blocks of tokens, which slots allocate as they grow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BLOCK = 64
 class KVPool:
     """For each layer a variable float32 [blocks * 2 * kv_heads, BLOCK, head_dim]: of each block the keys and then the values.
 
-    Block 0 is nobody's: padded rows write to it and read from it. A head's part of a block is one row, so that gathering a sequence
-    gives [heads, tokens, head_dim] without a transposition. The variables are only ever read by gathering: TensorFlow copies a
-    variable as a whole where it is read densely after a scatter.
+    Block 0 belongs to no slot: padded rows write to it and read from it. A head's part of a block is one row, so that gathering a sequence
+    gives [heads, tokens, head_dim] without a transposition. The variables are read only by gather operations: TensorFlow copies the whole
+    variable if it is read densely after a scatter.
     """
 
     def __init__(self, config: DecoderConfig, limit: int) -> None:
@@ -32,7 +32,7 @@ class KVPool:
         self._free = [1]
 
     def take(self, count: int) -> list[int]:
-        """Blocks for a slot; the variables grow by doubling. Raises ``MemoryError`` where the limit is reached."""
+        """Allocate blocks for a slot; the variables grow by doubling. Raises ``MemoryError`` if the limit is reached."""
         while len(self._free) < count:
             self._grow(min(2 * self._blocks, self._limit))
         return [self._free.pop() for _ in range(count)]

@@ -1,12 +1,12 @@
-"""Matrices on the device: float32, or 8-bit codes with a scale for every 32 columns.
+"""Weight matrices: float32, or int8 codes with a scale for every 32 columns.
 
-A matrix lies in shares that are multiplied side by side: two products on a thread each are done sooner than one product on two threads.
-In ms, a step's products in SmolLM2-135M in float32 on two cores: 18 at one row, 37 at eight and 50 at 32, where whole matrices take 28,
-46 and 60.
+A matrix is split into shares that are multiplied in parallel: two products on one thread each are faster than one product on two threads.
+The matrix products of a step of SmolLM2-135M in float32 on two cores take 18 ms at one row, 37 at eight and 50 at 32; whole matrices take
+28, 46 and 60.
 
-Codes are computed by XLA: few rows in the loop of the product, which reads a byte an element and writes no float matrix; for more, the
-matrix is written out first, in half the time that TensorFlow's own operations take. A step takes 25 ms at one row and 98 at eight
-(float32: 26 and 56).
+XLA compiles the products of int8 codes. For few rows it dequantises inside the product's loop, which reads one byte a weight and writes no
+float matrix. For more rows it dequantises the matrix first, in half the time of TensorFlow's own operations. A step takes 25 ms at one row
+and 98 at eight (float32: 26 and 56).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 #: Columns that share a scale, where the checkpoint does not say.
 GROUP = 32
 
-#: Columns below which a share is not worth the operation it costs.
+#: Smallest share, in columns; the overhead of an operation outweighs smaller ones.
 _NARROW: Final = 64
 
-#: Rows up to which codes are multiplied row by row in one fused loop; more are worth writing the float matrix out once.
+#: Most rows for the fused loop over codes; for more rows it is faster to dequantise the matrix once.
 FEW_ROWS: Final = 4
 
 
@@ -66,7 +66,7 @@ class CodeMatrix:
 
     @classmethod
     def of(cls, parts: Sequence[Tensor], count: int, unit: int = 1) -> CodeMatrix:
-        """As ``FloatMatrix.of``; symmetric 8-bit codes in equal groups are kept to the bit."""
+        """As ``FloatMatrix.of``; symmetric 8-bit codes in equal groups are kept unchanged."""
         pairs = [quantize(part) for part in parts]
         groups = max(scales.shape[1] for _, scales in pairs)
         codes = np.concatenate([codes for codes, _ in pairs])

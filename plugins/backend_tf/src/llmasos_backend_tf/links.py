@@ -1,4 +1,4 @@
-"""Files of a model lie in its folder."""
+"""Checks that the files of a model are inside its folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmasos_hookspecs import CheckpointError
 
 
 def check_links(folder: Path, files: Iterable[Path]) -> None:
-    """No file lies elsewhere, but for the links of a Hugging Face cache (``snapshots/<revision>/x -> ../../blobs/y``).
+    """Check that no file is outside the folder, except links of a Hugging Face cache (``snapshots/<revision>/x -> ../../blobs/y``).
 
     Raises:
         CheckpointError: a link leads outside, or cannot be followed.

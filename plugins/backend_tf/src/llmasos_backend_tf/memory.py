@@ -1,4 +1,4 @@
-"""What a load will hold in memory, told from shapes and a look at one tensor."""
+"""Predicts the memory of a load from shapes and one tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def predict(checkpoint: Checkpoint, options: Options) -> MemoryEstimate | None:
-    """What the decoder makes of a checkpoint of named tensors; None for the others, whose weights stay as they are."""
+    """Predict the memory of the decoder for a checkpoint of named tensors; None for exports, which are not converted."""
     if checkpoint.format not in NEUTRAL_FORMATS:
         return None
     config = checkpoint.decoder

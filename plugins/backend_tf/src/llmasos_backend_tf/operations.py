@@ -1,9 +1,8 @@
-"""The TensorFlow operations that exported decoders are made of; no other is ever run.
+"""The allow list of TensorFlow operations for exported decoders; no other operation is run.
 
-They compute from their inputs alone: none reads or writes a file, a device, a queue, a table or another process, none keeps state, draws
-random numbers or runs a function of its own choice, and each ends. The lists were taken from exports of KerasHub's decoders and of
-decoders written with ``tf.Module``, each with the operations of its kind; loops and branches are not among them, since decoders unroll
-their layers.
+They are pure functions of their inputs: none accesses a file, a device, a queue, a table or another process, none has state, draws random
+numbers or calls a function that its inputs choose, and each terminates. The lists come from exports of KerasHub's decoders and of decoders
+written with ``tf.Module``, extended by operations of the same kind. Loops and branches are excluded, because decoders unroll their layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What config may set for this loader."""
+"""The config options of this loader."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(("auto", "fp32", "int8")),
         metadata={
-            "help": "What the linear layers are computed from; auto is int8 for checkpoints stored in codes, else fp32.",
+            "help": "Weight format of the linear layers; auto is int8 for quantised checkpoints, else fp32.",
             "choices": ("auto", "fp32", "int8"),
         },
     )

@@ -1,4 +1,4 @@
-"""An engine for models that keep no KV cache: each step computes all that came before as well."""
+"""An engine for models without a KV cache: each step recomputes the whole sequence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 Tokens = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
 
-#: Shortest padded length: short texts meet one shape.
+#: Shortest padded length, so that all short texts have one shape.
 _SHORTEST: Final = 8
 
 
@@ -30,11 +30,11 @@ class Model:
         path: of its files, for what is said about it.
         call: called with tokens, mask and positions, all int32 [B, T], the mask 0 for padding on the right; gives float [B, T, vocab], or
             [B, 1, vocab] where the model gives the last token's logits only.
-        rows: the B it takes; None for any.
-        length: the T it takes; None for any.
-        weight_bytes: of its weights.
-        context_length: tokens it was made for, where the files say so.
-        rounded: whether something in it is rounded to fewer bits than float32.
+        rows: the fixed B; None for any.
+        length: the fixed T; None for any.
+        weight_bytes: bytes of its weights.
+        context_length: its context length, if the files state one.
+        rounded: whether anything in it is rounded to fewer bits than float32.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class Model:
 
         Raises:
             CapacityExceeded: memory is short.
-            EngineFailed: the model does not compute them.
+            EngineFailed: the model fails.
         """
         size, length = self.rows or len(sequences), self.length or length
         tokens = np.zeros((size, length), np.int32)
         mask = np.zeros_like(tokens)
-        # A fixed batch is filled up with the last sequence again.
+        # A fixed batch is padded by repeating the last sequence.
         for i in range(size):
             sequence = sequences[min(i, len(sequences) - 1)]
             tokens[i, : len(sequence)] = sequence
@@ -65,21 +65,21 @@ class Model:
             out: Logits = np.asarray(self.call(tokens, mask, positions), np.float32)
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
-        except Exception as error:  # the model is somebody else's, and so are its errors
+        except Exception as error:  # an exported model may raise anything
             raise EngineFailed(f"{self.path} does not compute {size} sequences of {length} tokens ({first_line(error)}).") from error
         return out[: len(sequences)]
 
 
 @attrs.frozen(kw_only=True)
 class Form:
-    """What a model computes rightly, found by trying it.
+    """What a model computes correctly, as tested at load.
 
     Attributes:
-        vocab_size: of its logits.
-        context_length: the longest sequence it takes.
-        last_only: it gives logits of the last token only.
-        padded: padding on the right leaves the logits as they are.
-        together: several sequences leave one another's logits as they are.
+        vocab_size: width of its logits.
+        context_length: the longest supported sequence.
+        last_only: it returns logits of the last token only.
+        padded: padding on the right does not change the logits.
+        together: sequences of a batch do not change one another's logits.
     """
 
     vocab_size: int
@@ -91,7 +91,7 @@ class Form:
 
 @attrs.frozen
 class _Job:
-    """One sequence to compute; its logits from token ``start`` on go to row ``row`` of the step."""
+    """One sequence to compute; its logits from token ``start`` on are the result of row ``row`` of the step."""
 
     row: int
     tokens: Sequence[int]
@@ -156,7 +156,7 @@ class RecomputingEngine:
             yield from (_Job(index, tokens[: end + 1], end) for end in range(row.position, len(tokens)))
 
     def _batches(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
-        """Jobs that are computed in one run."""
+        """The jobs, grouped into runs."""
         groups: dict[int, list[_Job]] = {}
         for job in jobs:
             groups.setdefault(0 if self._form.padded else len(job.tokens), []).append(job)
@@ -165,7 +165,7 @@ class RecomputingEngine:
             yield from (group[start : start + size] for start in range(0, len(group), size))
 
     def _padded(self, longest: int) -> int:
-        """Powers of two, so that a traced function meets few shapes, and never more than the model has positions for."""
+        """The padded length: a power of two, so that a traced function sees few shapes, but at most the model's context length."""
         if not self._form.padded:
             return longest
         return max(longest, min(max(_SHORTEST, 1 << (longest - 1).bit_length()), self._form.context_length))

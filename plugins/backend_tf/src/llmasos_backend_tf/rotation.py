@@ -1,7 +1,8 @@
-"""Rotary embeddings in one form: each channel of a head and its counterpart lie half a head apart.
+"""Rotary embeddings in one channel order: each rotated channel is paired with the one half a head away.
 
-Families rotate whole heads or a part of them, and pair channels with neighbours or with those half of that part away. Scores do not depend
-on the order of channels, so queries and keys are laid out alike when the weights are read, and a step rotates them all the same way.
+Families rotate full or partial heads, and pair adjacent channels or channels half the rotated part apart. Attention scores do not depend on
+the order of channels if queries and keys share it, so the weights are permuted when they are read, and a step rotates all families the same
+way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from llmasos_hookspecs import Rope
 
 
 def channel_order(head_dim: int, rope: Rope | None) -> list[int] | None:
-    """The stored channel for each place of a head; None where each has its own place."""
+    """The stored channel at each position of a head; None for the stored order."""
     if rope is None:
         return None
     half, turned = head_dim // 2, rope.dim // 2

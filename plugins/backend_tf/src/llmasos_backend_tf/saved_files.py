@@ -1,4 +1,4 @@
-"""The files of a SavedModel: all in its folder, of the sizes they say, with numbers in them."""
+"""Checks the files of a SavedModel: inside its folder, of the declared sizes, with finite weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_graph(folder: Path) -> Any:
 
 
 def check_variables(graph: Any, folder: Path) -> None:
-    """The variables lie in the folder's files as they are described, and hold numbers.
+    """Check that the variables match the files of the folder and are finite.
 
     Raises:
         CheckpointError: they are missing or damaged, of another size than the files, or not finite.

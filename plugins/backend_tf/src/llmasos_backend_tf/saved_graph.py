@@ -1,8 +1,9 @@
-"""The part of a SavedModel that one signature runs, taken from its file without running anything.
+"""Extracts the part of a SavedModel that one signature runs, without running anything.
 
-TensorFlow runs more of a SavedModel than the signature that is asked for: initialisers of tables, restore functions of objects, and, to
-infer shapes, parts of every function that it reads. So the signature's own functions are copied into a new graph, with the variables that
-they read and nothing else, and TensorFlow is given that one.
+When it loads a SavedModel, TensorFlow runs more than the requested signature: table initialisers, restore functions of objects, and, for
+    shape
+inference, parts of every function. So this module copies only the signature's own functions and the variables they read into a new graph,
+and TensorFlow loads that graph.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Open slots, what they hold, and whether a step fits them."""
+"""Open slots and the validation of a step against them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Slot(Generic[T]):
-    """``length`` tokens, and what the engine keeps of them: blocks of the KV pool, or the tokens themselves.
+    """A slot with ``length`` tokens and the engine's data for them: blocks of the KV pool, or the tokens themselves.
 
-    ``tokens`` and ``long`` are of decoders that rotate long sequences otherwise than short ones: what the slot was computed from, and
-    whether as a long one; None where that is unknown.
+    ``tokens`` and ``long`` are for decoders whose rotations change for long sequences: the slot's tokens, and whether its keys were
+    computed with the long rotations; None if unknown.
     """
 
     held: list[T] = attrs.field(factory=list)
@@ -58,7 +58,7 @@ class SlotTable(Generic[T]):
         self._slots.clear()
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Raise before anything is computed where a row does not fit its slot."""
+        """Validate the rows of a step before anything is computed."""
         if len({row.slot for row in rows}) < len(rows):
             raise ValueError("A step holds the same slot twice; give each slot one row.")
         for row in rows:

@@ -9,7 +9,7 @@ from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint
 
-#: All that ``DecoderConfig`` describes beyond the plain Llama form, by the names of ``DecoderConfig.traits``.
+#: Supported features beyond the plain Llama form: all names of ``DecoderConfig.traits``.
 KNOWN_TRAITS: Final = frozenset(
     {
         *("layer types", "partial rotary", "interleaved rotary", "yarn rope", "longrope"),
@@ -23,5 +23,5 @@ KNOWN_TRAITS: Final = frozenset(
 
 
 def takes(checkpoint: Checkpoint) -> str | None:
-    """Why the loader does not take a checkpoint, from its config alone; None where it does. Exports are tried when they are loaded."""
+    """Why the loader does not support a checkpoint, from its config alone; None if it does. Exports are tested at load."""
     return beyond(checkpoint.decoder, KNOWN_TRAITS) if checkpoint.format in NEUTRAL_FORMATS else None

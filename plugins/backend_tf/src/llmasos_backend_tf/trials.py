@@ -1,7 +1,7 @@
-"""What a model that somebody else built computes rightly, found by trying it when it is loaded.
+"""Tests at load what an exported model computes correctly.
 
-A graph does not say whether it sees the tokens behind a token, masks padding, mixes the sequences of a batch, or how many positions it has.
-Each is tried on a few tokens, and taken for granted only where it gives what the tokens give without it.
+A graph does not state whether it is causal, masks padding, keeps the sequences of a batch independent, or how many positions it has. Each
+property is tested on a few tokens, and used only if the logits equal those without it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ NOTE: Final = "The model keeps no KV cache, so each step computes all the tokens
 _LAST_ONLY: Final = "The model gives logits of the last token only, so scoring a text takes a run for each of its tokens."
 _ALONE: Final = "The model does not compute several sequences together as it does alone, so they take turns."
 
-#: Largest relative error |a - b| / |b| of logits that count as the same, and where something is rounded further than float32. A wrong
-#: mask or position is off by a tenth and more.
+#: Largest relative error |a - b| / |b| of logits that count as equal, in float32 and with narrower types. A wrong mask or position gives an
+#: error of 0.1 and more.
 _SAME: Final = 1e-3
 _SAME_ROUNDED: Final = 0.03
 #: Most tokens times bytes of weights in one trial: 4,096 tokens of a model of 1 GB.
@@ -47,10 +47,10 @@ def load_model(model: Model, limits: EngineLimits, notes: Sequence[str], default
 
 
 def find_form(model: Model, limits: EngineLimits, notes: Sequence[str], default_context: int) -> tuple[Form, list[str]]:
-    """What a model computes within the limits, and the notes with what there is to say about it.
+    """What a model computes correctly within the limits, and the notes about it.
 
     Raises:
-        UnsupportedModel: it gives no logits of tokens, not the same for a text in pieces as for a whole, or numbers that are not finite.
+        UnsupportedModel: it returns no logits, wrong logits for prefixes of a text, or values that are not finite.
         ResourceError: the weights alone pass the memory budget.
     """
     if limits.memory is not None and model.weight_bytes > limits.memory:
@@ -69,7 +69,7 @@ def find_form(model: Model, limits: EngineLimits, notes: Sequence[str], default_
 
 
 def try_out(model: Model, context: int) -> Form:
-    """What the model can do on up to ``context`` tokens.
+    """Test the model on up to ``context`` tokens.
 
     Raises:
         UnsupportedModel: as ``find_form``.
@@ -99,22 +99,22 @@ def try_out(model: Model, context: int) -> Form:
         context_length=trials.longest(alone, last_only),
         last_only=last_only,
         padded=padded,
-        together=trials.company(padded, last_only),
+        together=trials.batch_independent(padded, last_only),
     )
 
 
 def most_error(rounded: bool) -> float:
-    """Up to which relative error logits count as the same; ``rounded``: something in the model has fewer bits than float32."""
+    """Largest relative error of logits that count as equal; ``rounded``: the model uses types narrower than float32."""
     return _SAME_ROUNDED if rounded else _SAME
 
 
 def relative_error(found: Logits, expected: Logits) -> float:
-    """|found - expected| / |expected| of the token where it is largest."""
+    """The largest |found - expected| / |expected| of any token."""
     return float((np.linalg.norm(found - expected, axis=-1) / np.maximum(np.linalg.norm(expected, axis=-1), 1e-30)).max())
 
 
 class _Trials:
-    """Runs of a model on a text, and what they must have in common."""
+    """Runs of a model on a text, and comparisons of their logits."""
 
     def __init__(self, model: Model, context: int) -> None:
         self.text: list[int] = [0]
@@ -123,7 +123,7 @@ class _Trials:
         self._limit = most_error(model.rounded)
 
     def run(self, sequences: Sequence[Sequence[int]], length: int) -> Logits:
-        """Logits. Raises ``UnsupportedModel`` where the model fails, or gives NaN or infinity."""
+        """Logits. Raises ``UnsupportedModel`` if the model fails, or returns NaN or infinity."""
         try:
             out = self._model.run(sequences, length)
         except (CapacityExceeded, EngineFailed) as error:
@@ -135,7 +135,7 @@ class _Trials:
         return out
 
     def logits_form(self) -> tuple[bool, int]:
-        """Whether only the last token's logits come back, and how wide they are."""
+        """Whether the model returns only the last token's logits, and their width."""
         length = self._model.length or min(4, self._context)
         out = self.run([[0] * length], length)
         if out.ndim != 3 or out.shape[1] not in (1, length) or out.shape[2] < 2:
@@ -162,7 +162,7 @@ class _Trials:
         return whole
 
     def causal(self, alone: Logits, last_only: bool) -> None:
-        """Another token behind a token leaves its logits as they are; of fixed lengths this is the one trial of the mask."""
+        """Check that later tokens do not change a token's logits; for fixed lengths this is the only test of the mask."""
         if last_only or self._model.length is None or len(self.text) < 2:
             return
         half = len(self.text) // 2
@@ -174,7 +174,7 @@ class _Trials:
             )
 
     def padding(self, alone: Logits) -> bool:
-        """Whether padding on the right changes nothing."""
+        """Whether padding on the right does not change the logits."""
         count = max(1, len(self.text) - 3)
         try:
             found = self._model.run([self.text[:count]], min(self._context, len(self.text) + 2))[0, :count]
@@ -182,8 +182,8 @@ class _Trials:
             return False
         return self._same(found, alone[:count])
 
-    def company(self, padded: bool, last_only: bool) -> bool:
-        """Whether two texts give together what each gives alone; a batch of a fixed size must."""
+    def batch_independent(self, padded: bool, last_only: bool) -> bool:
+        """Whether two texts have the same logits in a batch as alone; required for a fixed batch size."""
         count = len(self.text) - 3 if padded and len(self.text) > 4 else len(self.text)
         texts = [self.text, [*reversed(self.text)][:count]]
         length = self._model.length or len(self.text)
@@ -206,9 +206,10 @@ class _Trials:
         return same
 
     def longest(self, alone: Logits, last_only: bool) -> int:
-        """The longest text up to the context that is computed, and as its beginning is alone.
+        """The longest text, up to the context, that runs and agrees with the logits of its prefix.
 
-        Where a text of that length would take minutes or gigabytes of scores, a shorter one is tried, and the context believed.
+        If a text of the context length would take minutes or gigabytes of attention scores, a shorter one is tested and the context
+        trusted.
         """
         if self._model.length is not None:
             return min(self._context, self._model.length)

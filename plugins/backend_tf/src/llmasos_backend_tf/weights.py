@@ -1,4 +1,4 @@
-"""The weights of a decoder as its graph reads them."""
+"""The weights of a decoder in the layout of its graph."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Linear:
 
 @attrs.frozen(eq=False)
 class Norm:
-    """What a normed vector is multiplied by, and what is added to it; None for neither. An offset of the weight is in it."""
+    """Weight and bias of a norm; None if absent. The weight includes the family's offset."""
 
     weight: Any
     bias: Any
@@ -58,9 +58,9 @@ class Layer:
     """One layer.
 
     Attributes:
-        qkv: queries, keys and values one behind the other; channels of queries and keys in the order of ``channel_order``.
-        gate: None where the feed-forward has none.
-        norms: by their place, as ``DecoderConfig.norms`` names it.
+        qkv: queries, keys and values concatenated; channels of queries and keys in the order of ``channel_order``.
+        gate: None if the feed-forward has none.
+        norms: by the names of ``DecoderConfig.norms``.
         window, rope: of the layer.
     """
 
@@ -80,7 +80,7 @@ class Layer:
 
 
 class WeightReader:
-    """Reads a checkpoint's tensors into matrices of one kind, cut into as many shares as are computed side by side."""
+    """Reads a checkpoint's tensors into matrices of one type, split into the shares that run in parallel."""
 
     def __init__(self, checkpoint: Checkpoint, kind: type[FloatMatrix] | type[CodeMatrix], shares: int) -> None:
         self._checkpoint = checkpoint
@@ -107,11 +107,11 @@ class WeightReader:
         return self._norm_of("final_norm", self._config.names.final_norm, None)
 
     def embedding(self) -> Tensor:
-        """The table, as it is stored."""
+        """The embedding table, as stored."""
         return self._checkpoint.tensor(f"{self._config.names.embedding}.weight")
 
     def head(self) -> Linear:
-        """What gives the logits."""
+        """The output head."""
         c = self._config
         module = c.names.embedding if c.tie_embeddings else c.names.head
         bias = self._vector(f"{c.names.head}.bias") if c.head_bias else None
@@ -152,7 +152,7 @@ class WeightReader:
 
 
 def _rows(part: Part, order: list[int] | None) -> npt.NDArray[np.intp] | None:
-    """Rows of the stored tensor for each row of the part, its heads' channels in ``order``; None: as they are."""
+    """The stored row of each row of the part, with its heads' channels in ``order``; None: the stored order."""
     rows = part.row_indices()
     if rows is None and order is None:
         return None

@@ -1,7 +1,8 @@
-"""Which architectures of transformers are computed here, and how: told from config.json alone, without a framework.
+"""Which transformers architectures this loader supports, and how: decided from config.json alone, without importing a framework.
 
-A test walks every decoder of transformers, tiny, over its whole context, and holds these lists to what it finds; docs/architectures.md
-shows them. What is not listed, because transformers had it later, is computed without a KV cache, which asks nothing of its layers.
+A test runs a tiny model of every transformers decoder over its whole context and compares the results with these lists;
+docs/architectures.md shows them. Architectures of newer transformers versions are recomputed without a KV cache, which makes no assumption
+about their layers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-#: The version of transformers whose decoders were walked.
+#: The version of transformers whose decoders were tested.
 WALKED: Final = (5, 24)
 
 
@@ -18,7 +19,7 @@ def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-#: ``model_type`` values that are computed over our slots. The checks at load have the last word for each config.
+#: ``model_type`` values that run with the KV cache in our slots. The checks at load decide for each config.
 SLOTS: Final = _names(
     """
     afmoe apertus apertus1p5_text arcee aria_text axk1 beam bert bert-generation biogpt bitnet codegen cohere cohere2 cohere2_moe
@@ -33,7 +34,7 @@ SLOTS: Final = _names(
     """
 )
 
-#: Those that are computed anew each step in their usual form: they keep more than keys and values, or attend in a way of their own.
+#: Those that are recomputed each step: they have state besides keys and values, or their own form of attention.
 RECOMPUTED: Final = _names(
     """
     axk2 bailing_hybrid bamba bart big_bird bigbird_pegasus blenderbot blenderbot-small bloom blt camembert data2vec-text deepseek_v32
@@ -46,7 +47,7 @@ RECOMPUTED: Final = _names(
     """
 )
 
-#: Encoders, which are decoders where their config has ``is_decoder``.
+#: Encoders that are decoders if their config sets ``is_decoder``.
 ENCODERS: Final = _names(
     """
     bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert roberta roberta-prelayernorm roc_bert
@@ -54,14 +55,14 @@ ENCODERS: Final = _names(
     """
 )
 
-#: Encoder-decoders, whose decoder alone is a decoder where their config says that ``is_encoder_decoder`` is false.
+#: Encoder-decoders whose decoder runs alone if their config sets ``is_encoder_decoder`` to false.
 ENCODER_DECODERS: Final = _names("bart bigbird_pegasus blenderbot blenderbot-small marian mbart mvp pegasus plbart whisper")
 
 _AFTER: Final = "it is no decoder: what it gives for a token depends on the tokens after it"
 _ASSISTANT: Final = "it is an assistant that reads another model's hidden states and keys"
 _AUDIO: Final = "it is a decoder of sound, and transformers has no text model for it"
 
-#: Those that are not computed, each with the reason.
+#: Unsupported ones, each with the reason.
 REFUSED: Final[Mapping[str, str]] = {
     "cpmant": _AFTER,
     "gemma4_assistant": _ASSISTANT,
@@ -74,14 +75,14 @@ REFUSED: Final[Mapping[str, str]] = {
     "xlnet": _AFTER,
 }
 
-#: What the names of classes hold that were saved for something else than generating text.
+#: Parts of class names that mark models saved for other purposes than text generation.
 _OTHER_TASKS: Final = (
     "ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining",
 )  # fmt: skip
 
 
 def refusal(config: Mapping[str, Any]) -> str | None:
-    """Why transformers' models are not computed here for the contents of a config.json, as the end of a sentence; None where they are."""
+    """Why this loader does not support the model of a config.json, as the end of a sentence; None if it does."""
     kind = config.get("model_type")
     if not isinstance(kind, str):
         return "its config.json has no model_type"
@@ -101,12 +102,12 @@ def refusal(config: Mapping[str, Any]) -> str | None:
 
 
 def is_known(kind: object) -> bool:
-    """Whether decoders of this ``model_type`` were walked."""
+    """Whether decoders of this ``model_type`` were tested."""
     return kind in SLOTS or kind in RECOMPUTED
 
 
 def _is_newer() -> bool:
-    """Whether the transformers here may know more architectures than were walked."""
+    """Whether the installed transformers may know more architectures than were tested."""
     try:
         found = version("transformers").split(".")
     except PackageNotFoundError:

@@ -13,7 +13,7 @@ from llmasos_backend_torch.plan import DecodeRun, PrefillChunk, StepPlan
 
 @attrs.frozen(eq=False)
 class AttentionForm:
-    """What a layer's attention is besides causal.
+    """The properties of a layer's attention besides being causal.
 
     Attributes:
         scale: multiplies the scores.
@@ -29,12 +29,12 @@ class AttentionForm:
 
     @property
     def is_plain(self) -> bool:
-        """Whether PyTorch's fused attention computes it."""
+        """Whether PyTorch's fused attention supports it."""
         return self.softcap is None and self.sinks is None
 
 
 def attend(plan: StepPlan, cache: LayerCache, query: Tensor, form: AttentionForm) -> Tensor:
-    """Causal attention of each packed token over its own sequence, whose new keys and values are in the cache already.
+    """Causal attention of each packed token over its own sequence, after the new keys and values were written to the cache.
 
     ``query`` is [total, heads, key_dim]; returns [total, heads * value_dim].
     """
@@ -46,7 +46,7 @@ def attend(plan: StepPlan, cache: LayerCache, query: Tensor, form: AttentionForm
 def _decode(plan: StepPlan, run: DecodeRun, cache: LayerCache, query: Tensor, form: AttentionForm) -> Tensor:
     count, span = len(run.lengths), max(run.lengths)
     first = 0 if form.window is None or plan.fixed_mask is not None else max(0, min(run.lengths) - form.window)
-    # The heads that share a key head become its queries, so that its keys are read once.
+    # Query heads that share a key head become rows of one query, so that its keys are read once.
     q = query[run.start : run.start + count].view(count, cache.kv_heads, -1, cache.key_dim)
     keys, values = cache.read(run.row, count, first, span)
     mask = plan.fixed_mask
@@ -60,7 +60,7 @@ def _decode(plan: StepPlan, run: DecodeRun, cache: LayerCache, query: Tensor, fo
 
 
 def _decode_mask(run: DecodeRun, first: int, span: int, window: int | None, like: Tensor) -> Tensor | None:
-    """[count, 1, 1, span - first], added to the scores; None where every key is seen."""
+    """Additive mask [count, 1, 1, span - first]; None if every key is visible."""
     if all(length == span and (window is None or length - window <= first) for length in run.lengths):
         return None
     lengths = torch.tensor(run.lengths, device=like.device)[:, None]
@@ -75,7 +75,7 @@ def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tens
     end = chunk.position + chunk.count
     first = 0 if form.window is None else max(0, chunk.position + 1 - form.window)
     group = query.shape[1] // cache.kv_heads
-    # Key heads become the batch, and each is seen by its group of query heads through a stride of 0.
+    # Key heads become the batch dimension; a stride of 0 repeats each for its group of query heads.
     q = query[chunk.start : chunk.start + chunk.count].view(chunk.count, cache.kv_heads, group, -1).permute(1, 2, 0, 3)
     keys = cache.keys[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
     values = cache.values[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
@@ -91,7 +91,7 @@ def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tens
 
 
 def _prefill_mask(chunk: PrefillChunk, first: int, end: int, window: int | None, like: Tensor) -> Tensor:
-    """[count, end - first], added to the scores."""
+    """Additive mask [count, end - first]."""
     own = torch.arange(chunk.position, chunk.position + chunk.count, device=like.device)[:, None]
     at = torch.arange(first, end, device=like.device)
     seen = at <= own
@@ -105,7 +105,7 @@ def _additive(seen: Tensor, like: Tensor) -> Tensor:
 
 
 def _by_formula(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, form: AttentionForm, sinks: Tensor | None) -> Tensor:
-    """Attention as its formula says, for what the fused one lacks; softmax in float32."""
+    """Unfused attention, for forms that the fused kernel lacks; softmax in float32."""
     scores = torch.matmul(q, keys.transpose(-1, -2)) * form.scale
     if form.softcap is not None:
         scores = torch.tanh(scores / form.softcap) * form.softcap

@@ -1,4 +1,4 @@
-"""Sampling where the logits lie: a batch of draws in a few operations, of which only token ids leave the device."""
+"""Sampling on the device: a batch of draws in a few operations, so that only token ids are copied to the host."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from llmasos_hookspecs import Draw
 
-#: Candidates that top-p looks at before it looks at the whole vocabulary.
+#: Candidates that top-p sorts before it falls back to the whole vocabulary.
 _FIRST_NUCLEUS: Final = 256
 
 
 def draw_tokens(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """One token of each row of logits [n, vocab], any float dtype; int64 [n], -1 where a row holds NaN, infinity or no choice.
+    """Draw one token from each row of logits [n, vocab], any float dtype; int64 [n], -1 for a row with NaN, infinity or no candidate.
 
     A row's token depends on that row and its draw alone. Probabilities are float64, as the runtime's own sampler has them.
     """
@@ -34,7 +34,7 @@ def draw_tokens(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 class Rows:
-    """Some of the rows of a batch of ``count``, in its order; all of them need no copy."""
+    """A subset of the rows of a batch of ``count``, in order; the full set needs no copy."""
 
     def __init__(self, places: list[int], count: int, device: torch.device) -> None:
         self._index = None if len(places) == count else torch.tensor(places, dtype=torch.int64, device=device)
@@ -50,7 +50,7 @@ class Rows:
 
 
 def _change_all(logits: Tensor, draws: Sequence[Draw]) -> None:
-    """Bias, then the repetition penalty, then the other two."""
+    """Apply bias, then the repetition penalty, then the presence and frequency penalties."""
     biases = [np.fromiter(draw.params.logit_bias.keys(), np.int64, len(draw.params.logit_bias)) for draw in draws]
     values = [np.fromiter(draw.params.logit_bias.values(), np.float32, len(draw.params.logit_bias)) for draw in draws]
     _change(logits, biases, values, torch.add)
@@ -61,7 +61,7 @@ def _change_all(logits: Tensor, draws: Sequence[Draw]) -> None:
 
 
 def _change(logits: Tensor, ids: list[Any], values: list[Any], by: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Put ``by(score, value)`` in place of the scores of each row's ``ids``."""
+    """Replace the logits of each row's ``ids`` by ``by(logit, value)``."""
     vocab, device = logits.shape[-1], logits.device
     places = np.concatenate([row * vocab + found for row, found in enumerate(ids)])
     if not len(places):
@@ -72,7 +72,7 @@ def _change(logits: Tensor, ids: list[Any], values: list[Any], by: Callable[[Ten
 
 
 def _inverse(logits: Tensor, top: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Inverse transform sampling over what temperature and cuts leave of logits [n, vocab] whose largest are ``top`` [n, 1]."""
+    """Inverse transform sampling of logits [n, vocab] with row maxima ``top`` [n, 1], after temperature, top-k, top-p and min-p."""
     device, count = logits.device, len(draws)
     numbers = torch.tensor([(draw.params.temperature, draw.point, draw.params.min_p) for draw in draws], dtype=torch.float64, device=device)
     temperature, point, min_p = numbers.split(1, -1)
@@ -86,26 +86,26 @@ def _inverse(logits: Tensor, top: Tensor, draws: Sequence[Draw]) -> Tensor:
         rows = Rows(some, count, device)
         rows.put(weights, _nucleus(rows.of(weights), [draws[place].params.top_p for place in some]))
     if any(draw.params.min_p > 0 for draw in draws):
-        weights = weights.masked_fill(weights < min_p, 0)  # the likeliest token's weight is 1
+        weights = weights.masked_fill(weights < min_p, 0)  # the most probable token's weight is 1
     ends = weights.cumsum(-1)
     total = ends[:, -1:].contiguous()
     chosen = torch.searchsorted(ends, point * total, right=True)
-    return torch.minimum(chosen, torch.searchsorted(ends, total))[:, 0]  # rounding must not lead past the last that is left
+    return torch.minimum(chosen, torch.searchsorted(ends, total))[:, 0]  # rounding must not select past the last remaining token
 
 
 def _largest(logits: Tensor, weights: Tensor, ks: list[int]) -> Tensor:
-    """The weights of each row's k largest logits, 0 for the others; of equal ones at the border all stay."""
+    """The weights of each row's k largest logits, 0 for the others; ties at the boundary all stay."""
     last = torch.tensor(ks, device=logits.device)[:, None] - 1
     least = logits.topk(max(ks), -1).values.gather(-1, last)
     return weights.masked_fill(logits < least, 0)
 
 
 def _nucleus(weights: Tensor, shares: list[float]) -> Tensor:
-    """The largest weights of each row that together reach its share of the sum, 0 for the others; of equal ones at the border those of the
-    lowest ids stay."""
+    """The largest weights of each row that together reach its share of the sum, 0 for the others; of ties at the boundary the lowest ids
+    stay."""
     target = weights.sum(-1, keepdim=True) * torch.tensor(shares, dtype=torch.float64, device=weights.device)[:, None]
     ranked = weights.topk(min(_FIRST_NUCLEUS, weights.shape[-1]), -1).values
-    if not bool((ranked.sum(-1, keepdim=True) >= target).all()):  # too flat for that
+    if not bool((ranked.sum(-1, keepdim=True) >= target).all()):  # the distribution is too flat for that many candidates
         ranked = weights.sort(-1, descending=True).values
     before = ranked.cumsum(-1) - ranked
     kept = (before < target).sum(-1, keepdim=True).clamp_(min=1)

@@ -1,4 +1,4 @@
-"""The engine contract over a decoder: checks the rows of a step, packs them, and keeps the slots' book."""
+"""The engine: validates and packs the rows of a step, calls the decoder, and tracks slot lengths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmasos_hookspecs import Draw, EngineInfo, ModelClosed, Row
 
 
 class Decoder(Protocol):
-    """The maths of a model over a packed batch."""
+    """The forward pass of a model over a packed batch."""
 
     def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
         """Write the batch's keys and values into the cache; return the logits [len(plan.wanted), vocab_size], any float dtype."""
@@ -27,12 +27,12 @@ class Decoder(Protocol):
 
     @property
     def separate_rows(self) -> bool:
-        """Whether each sequence needs a forward of its own, since something in the model depends on the longest of a batch."""
+        """Whether each sequence needs its own forward pass, because the model depends on the longest sequence of a batch."""
         ...
 
 
 class TorchEngine:
-    """Implements ``Engine``: a decoder whose keys and values lie in the slots of a ``KVCache``."""
+    """Implements ``Engine`` with a decoder over a ``KVCache``."""
 
     def __init__(self, decoder: Decoder, cache: KVCache, info: EngineInfo) -> None:
         self.info = info
@@ -54,7 +54,7 @@ class TorchEngine:
         with torch.inference_mode(), typed_errors():
             parts = [[row] for row in rows] if decoder.separate_rows else [rows]
             results = [result for part in parts for result in self._forward(decoder, part)]
-        # Lengths move only now, so that a step that failed has changed nothing: what it wrote lies past the length.
+        # Lengths change only after success, so a failed step changes nothing: what it wrote lies past the length.
         for row in rows:
             self._slots.get(row.slot).length = row.position + len(row.tokens)
         return results
@@ -69,7 +69,7 @@ class TorchEngine:
         return self._with_draws(logits, plan, [row.draw for row in rows])
 
     def _with_draws(self, logits: Tensor, plan: StepPlan, draws: Sequence[Draw | None]) -> list[npt.NDArray[Any]]:
-        """The results where some rows want a token drawn; of these only the token leaves the device."""
+        """The results if some rows ask for a draw; for these only the token is copied from the device."""
         at = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
         count, drawn = logits.shape[0], sorted(at)
         others = [place for place in range(count) if place not in at]

@@ -1,4 +1,4 @@
-"""Loading any decoder of transformers: over our slots where that computes the same as transformers alone, else without a KV cache."""
+"""Loads any transformers decoder: over our slots if the logits equal those of transformers alone, else without a KV cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
 _DEFAULT_CONTEXT: Final = 2048
 _PROBE: Final = 12
 
-#: Relative error of the probe's logits up to which slots compute what transformers does.
+#: Largest relative error of the probe's logits at which slots count as equal to transformers.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
@@ -87,7 +87,7 @@ def _context_length(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     named = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "max_target_positions")
     found = [size for size in (getattr(config, name, None) for name in named) if isinstance(size, int) and size > 0]
-    # RoBERTa and its kin count positions from the padding's on, which their table of positions therefore says.
+    # RoBERTa and related models count positions from the padding index on, and their position table includes that offset.
     tables = [
         part.num_embeddings - part.padding_idx - 1
         for name, part in model.named_modules()
@@ -97,7 +97,7 @@ def _context_length(model: PreTrainedModel) -> int:
 
 
 def _check_decoder(checkpoint: Checkpoint, model: PreTrainedModel, precision: Precision) -> None:
-    """Raises ``UnsupportedModel`` where logits do not follow from token ids alone, or depend on tokens that come later."""
+    """Raise ``UnsupportedModel`` if logits need more than token ids, or depend on later tokens."""
     tokens = _probe_tokens(model, precision)
     try:
         with torch.inference_mode():
@@ -115,16 +115,16 @@ def _check_decoder(checkpoint: Checkpoint, model: PreTrainedModel, precision: Pr
 
 
 def _probe_tokens(model: PreTrainedModel, precision: Precision) -> Tensor:
-    """Token ids that are far apart, [_PROBE]."""
+    """Token ids spread over the vocabulary, [_PROBE]."""
     return torch.arange(1, _PROBE + 1, device=precision.device) * 7919 % model.config.get_text_config().vocab_size
 
 
 def _against_slots(decoder: TransformersDecoder, precision: Precision, positions: int) -> str | None:
-    """Why the model cannot be computed over slots of so many positions; None where it can.
+    """Why the model cannot run over slots of ``positions`` positions; None if it can.
 
-    Two sequences, in chunks and side by side, must give the logits that transformers' own attention gives for each in one piece; and each
-    layer's mask must be the one of its window at every position, since short sequences do not show what acts later. The model is left with
-    the attention that it is to be computed with.
+    Two sequences, in chunks of one batch, must give the same logits as transformers' own attention for each in one piece. Each layer's mask
+    must equal that of its window at every position, because short sequences do not reach the window's end. The model is left with the
+    attention implementation that it will use.
     """
     model = decoder.model
     first = _probe_tokens(model, precision)
@@ -151,7 +151,7 @@ def _against_slots(decoder: TransformersDecoder, precision: Precision, positions
 
 
 def _in_pieces(decoder: TransformersDecoder, first: Tensor, second: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
-    """Logits of two sequences that are computed in chunks of one batch."""
+    """Logits of two sequences, computed in chunks of one batch."""
     cache = KVCache(2, _PROBE)
     cache.reserve(2, _PROBE)
     one, two = first.tolist(), second.tolist()
@@ -167,7 +167,7 @@ def _in_pieces(decoder: TransformersDecoder, first: Tensor, second: Tensor, prec
 
 
 def _kv_bytes_per_token(decoder: TransformersDecoder, precision: Precision, *, cached: bool) -> int:
-    """Found by computing one token, which also shows whether the kernels work in this model."""
+    """Measured by computing one token, which also tests whether the kernels work in this model."""
     cache = KVCache(1, 1)
     with torch.inference_mode():
         if cached:

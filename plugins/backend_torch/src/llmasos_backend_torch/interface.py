@@ -1,8 +1,7 @@
-"""Our attention as transformers calls it.
+"""Our attention, registered with transformers.
 
-transformers computes everything of a layer but attention itself; at that point it calls the function registered under the name that
-the model's config has. The step on its way reaches that function through a context variable rather than through the models' own
-keyword arguments, which not all of them pass on.
+transformers computes every part of a layer except attention, for which it calls the function registered under the name in the model's
+config. The current step reaches that function through a context variable, because not all models pass keyword arguments on.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ SLOTS: Final = "llmasos_slots"
 
 _step: ContextVar[tuple[StepPlan, KVCache]] = ContextVar("llmasos_torch_step")
 
-#: How masks are held against what attention is told, while a model is tried; else None.
+#: The mask checks while a model is tested; else None.
 _checks: ContextVar[_MaskChecks | None] = ContextVar("llmasos_torch_mask_checks", default=None)
 
-#: Under this name a tensor that stands for a mask carries the rule behind it.
+#: Attribute of a placeholder mask tensor that holds its mask function.
 _RULE: Final = "llmasos_rule"
 
-#: Which key a query sees: batch, head, positions of the query and of the key -> bool.
+#: Mask function: batch, head, positions of the query and of the key -> whether the query sees the key.
 MaskRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 #: Keyword arguments that change nothing in a decoder's inference, or that ``_form`` reads.
@@ -46,12 +45,12 @@ _KNOWN: Final = frozenset(
 
 
 class UnknownAttention(Exception):
-    """The model asks attention for something that this one does not do; caught at load."""
+    """The model needs a feature that this attention lacks; caught at load."""
 
 
 @contextmanager
 def computing(plan: StepPlan, cache: KVCache) -> Iterator[None]:
-    """While this holds, models on this thread attend over ``cache`` as ``plan`` says."""
+    """Context in which models on this thread attend over ``cache`` according to ``plan``."""
     token = _step.set((plan, cache))
     try:
         yield
@@ -61,10 +60,10 @@ def computing(plan: StepPlan, cache: KVCache) -> Iterator[None]:
 
 @contextmanager
 def checking_masks(positions: int) -> Iterator[None]:
-    """While this holds, each layer's mask, at all of so many positions, must be the one that our attention makes of its window.
+    """Context in which each layer's mask must equal our attention's mask for its window, at all ``positions`` positions.
 
-    A short sequence cannot show this: a window of 4096 tokens or a chunk of 8192 begins to act long after it. ``UnknownAttention`` comes
-    out of the model's forward where a layer sees tokens by another rule.
+    A short sequence cannot test this: a window of 4096 tokens or a chunk of 8192 has no effect on it. The model's forward pass raises
+    ``UnknownAttention`` if a layer uses another mask.
     """
     token = _checks.set(_MaskChecks(positions))
     try:
@@ -74,7 +73,7 @@ def checking_masks(positions: int) -> Iterator[None]:
 
 
 def slots_mask(q_length: int, kv_length: int, mask_function: MaskRule, device: torch.device | str, **given: Any) -> Tensor | None:
-    """What transformers asks for where a model needs a mask: none in a step, and one that carries its rule while masks are checked."""
+    """The mask function registered with transformers: no mask in a step, and a placeholder with its rule while masks are checked."""
     if _checks.get() is None:
         return None
     mask = torch.ones(1, 1, q_length, kv_length, dtype=torch.bool, device=device)
@@ -104,14 +103,14 @@ def _layer_index(module: torch.nn.Module) -> int:
 
 @attrs.frozen
 class _MaskChecks:
-    """Holds the rules of masks against windows, each pair once."""
+    """Compares mask functions with windows, each pair once."""
 
     positions: int
     _done: set[tuple[MaskRule, int | None]] = attrs.field(factory=set)
 
     def check(self, rule: MaskRule, window: int | None, device: torch.device) -> None:
-        """Raises ``UnknownAttention`` where a token sees others than the window says: at the last position, around each power of two and
-        around the window's end, over all keys."""
+        """Raise ``UnknownAttention`` if the rule and the window differ for any key, at the last position, around each power of two and
+        around the window's end."""
         if (rule, window) in self._done:
             return
         self._done.add((rule, window))

@@ -14,7 +14,7 @@ _FIRST_POSITIONS: Final = 256
 class LayerCache:
     """Keys [rows, kv_heads, positions, key_dim] and values [rows, kv_heads, positions, value_dim] of one layer.
 
-    Where both have one shape they are views of ``both`` [rows, 2, kv_heads, positions, dim], which one operation can write.
+    If both have one shape they are views of ``both`` [rows, 2, kv_heads, positions, dim], which one operation can write.
     """
 
     keys: Tensor
@@ -31,7 +31,7 @@ class LayerCache:
         return self.kv_heads * (self.key_dim + self.value_dim) * self._like.element_size()
 
     def _allocate(self, rows: int, positions: int) -> None:
-        # Zeros, since what attention masks out is still multiplied by 0, and 0 * NaN is NaN.
+        # Zeros, because attention multiplies masked values by 0, and 0 * NaN is NaN.
         if self.key_dim == self.value_dim:
             self.both = self._like.new_zeros(rows, 2, self.kv_heads, positions, self.key_dim)
             self.keys, self.values = self.both[:, 0], self.both[:, 1]
@@ -41,7 +41,7 @@ class LayerCache:
             self.keys, self.values = keys, self._like.new_zeros(rows, self.kv_heads, positions, self.value_dim)
 
     def grow(self, rows: int, positions: int) -> None:
-        """Make room for ``rows`` and ``positions``; what is there stays."""
+        """Grow to ``rows`` and ``positions``, keeping the contents."""
         keys, values = self.keys, self.values
         self._allocate(rows, positions)
         for new, old in ((self.keys, keys), (self.values, values)):
@@ -60,12 +60,12 @@ class LayerCache:
         return self.keys[row : row + count, :, first:end], self.values[row : row + count, :, first:end]
 
     def write(self, plan: StepPlan, keys: Tensor, values: Tensor) -> None:
-        """Keep the new keys and values, [total, kv_heads, dim] each in packed order."""
+        """Write the new keys and values, [total, kv_heads, dim] each in packed order."""
         _scatter(self.keys, plan, keys)
         _scatter(self.values, plan, values)
 
     def write_both(self, plan: StepPlan, new: Tensor) -> None:
-        """Keep new keys and values together, [total, 2, kv_heads, dim]."""
+        """Write new keys and values together, [total, 2, kv_heads, dim]."""
         assert self.both is not None
         _scatter(self.both, plan, new)
 
@@ -88,12 +88,12 @@ def _scatter(target: Tensor, plan: StepPlan, new: Tensor) -> None:
 
 
 class KVCache:
-    """The layers' caches. Each is made when its layer first writes, of the shape it writes; room grows by doubling.
+    """The layers' caches. Each is allocated at its layer's first write, with the shape of that write; capacity grows by doubling.
 
     Args:
         max_rows: slots that can be open at once.
         max_positions: tokens a slot can hold.
-        spare: keep one more row than there are slots, for what nobody is to read.
+        spare: keep one more row than there are slots, as a target for writes that are never read.
 
     Attributes:
         generation: counts how often tensors were replaced by larger ones.
@@ -111,9 +111,9 @@ class KVCache:
         return sum(layer.bytes_per_token for layer in self.layers.values())
 
     def reserve(self, rows: int, positions: int) -> None:
-        """Make room for cache rows below ``rows`` and positions below ``positions``.
+        """Grow to cache rows below ``rows`` and positions below ``positions``.
 
-        Raises torch's out-of-memory error where there is none; then every layer still holds what it held.
+        Raises torch's out-of-memory error if memory is short; every layer then keeps its contents.
         """
         self._rows = _doubled(self._rows, rows, self.max_rows)
         self._positions = _doubled(self._positions, positions, self.max_positions)
@@ -123,7 +123,7 @@ class KVCache:
                 self.generation += 1
 
     def layer(self, index: int, kv_heads: int, key_dim: int, value_dim: int, like: Tensor) -> LayerCache:
-        """The cache of a layer, made of these sizes and of the dtype and device of ``like`` where it is new."""
+        """The cache of a layer; a new one is allocated with these sizes and the dtype and device of ``like``."""
         found = self.layers.get(index)
         if found is None:
             found = LayerCache(kv_heads, key_dim, value_dim, self._rows + self._spare, self._positions, like)
@@ -132,7 +132,7 @@ class KVCache:
 
     @property
     def spare_row(self) -> int:
-        """The row past those of the slots that there is room for now."""
+        """The row after the currently allocated rows of the slots."""
         return self._rows
 
     def copy_row(self, source: int, target: int, length: int) -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import linear, pad
 
 from llmasos_backend_torch import quantized
 
-#: From this many tokens on, the layouts made for many of them are faster. Measured per step of SmolLM2's layers on two cores (Sapphire
+#: From this many tokens on, the layouts for many tokens are faster. Measured per step of SmolLM2's layers on two cores (Sapphire
 #: Rapids): float32 transposed 13 ms at 1 token, 20 at 2, 31 at 8; packed 18, 20, 23. int4 3 ms at 1 token, 10 at 8, 38 at 32; bfloat16
 #: packed 10, 10, 11, of which the layout for many beside int4 takes two.
 MANY_FLOAT32: Final = 2
@@ -33,7 +33,7 @@ class Linear(Protocol):
 
 
 class PlainLinear(Linear):
-    """Weights as they are, [out, in]."""
+    """Weights in the stored layout, [out, in]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight, self.bias = weight, bias
@@ -47,8 +47,8 @@ class PlainLinear(Linear):
 
 
 class SingleLinear(Linear):
-    """Weights for a single token: [in, out] where they are wider than high, else [out, in], as a CPU reads a little faster (1 ms of
-    SmolLM2's 26)."""
+    """Weights for a single token (GEMV): [in, out] if they have more columns than rows, else [out, in], which a CPU reads slightly faster
+    (1 ms of SmolLM2's 26)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight = weight.t().contiguous().t() if weight.shape[0] > 2 * weight.shape[1] else weight
@@ -114,12 +114,12 @@ class BySize(Linear):
 
 
 class Int8Linear(Linear):
-    """int8 weights with one scale a row; activations in 16 bits as two int8 halves, so that integer kernels lose nothing.
+    """int8 weights with one scale a row; int16 activations as two int8 halves, so that the int8 GEMM loses almost nothing.
 
     x is ``largest / 127 * (high + low / 254)`` with int8 ``high`` and ``low`` and the largest element of each token: an error of at most
-    1/32,258 of it, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one integer product. Single tokens go
-    the same way: PyTorch's kernel for them, 7 ms of SmolLM2's layers where this takes 9, computes in bfloat16, and gave a token other
-    logits alone (2 % on small models) than among others.
+    1/32,258 of it, where 8 bits alone cost SmolLM2 a KL divergence of 0.03. Both halves are rows of one int8 GEMM. Single tokens use the
+    same kernel: PyTorch's GEMV kernel (7 ms for SmolLM2's layers instead of 9) computes in bfloat16, so a token's logits alone differed
+    from those in a batch (by 2 % on small models).
 
     Args:
         codes: int8 [out, in].
@@ -164,7 +164,7 @@ class Int8Linear(Linear):
 class Int4Linear(Linear):
     """4-bit codes in groups of columns, each group with a scale and a float offset: ``scale * (code - 8) + offset``.
 
-    PyTorch's CPU kernel computes it in bfloat16. Its float offset holds GGUF's Q4_1 minimums, which integer zero points cannot.
+    PyTorch's CPU kernel computes in bfloat16. Its float offset can represent GGUF's Q4_1 minimums; integer zero points cannot.
 
     Args:
         codes: uint8 [out, in] below 16.
@@ -195,9 +195,8 @@ class Int4Linear(Linear):
 class SplitLinear(Linear):
     """float32 weights as the sum of two bfloat16 matrices in oneDNN's blocked layout: 16 bits of each weight.
 
-    One bfloat16 matrix would be half the work and another model: the int4 kernel keeps its weights whole, and a token would get other
-    logits among many tokens than among few. Of the outputs that the two kernels give for the same token 43 % differed in their last bit
-    with one matrix, and 0.2 % do with two.
+    One bfloat16 matrix would take half the work, but its logits for many tokens would differ from those of the int4 kernel for few, which
+    does not round its weights. With one matrix 43 % of the outputs of the two kernels differ in the last bit, with two 0.2 %.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -216,7 +215,7 @@ class SplitLinear(Linear):
 
 
 class Stacked(Linear):
-    """Several matrices over the same input, their outputs side by side: for parts that no one kernel can hold together."""
+    """Several matrices with the same input and concatenated outputs, for parts that cannot share one kernel."""
 
     def __init__(self, parts: list[Linear]) -> None:
         self._parts = parts
@@ -230,7 +229,7 @@ class Stacked(Linear):
 
 
 def stays_plain(dtype: torch.dtype, device: torch.device, *, packed_copy: bool) -> bool:
-    """Whether ``float_linear`` leaves weights as they are, so that another layer can share them."""
+    """Whether ``float_linear`` keeps the stored layout, so that another layer can share the weights."""
     return device.type != "cpu" or not PackedLinear.available() or (dtype == torch.float32 and not packed_copy)
 
 
@@ -244,7 +243,7 @@ def float_linear(weight: Tensor, bias: Tensor | None, *, packed_copy: bool) -> L
 
 
 def int4_linear(grouped: quantized.Grouped, bias: Tensor | None, *, packed_copy: bool) -> Linear:
-    """4-bit groups, with a copy of what they stand for to compute many tokens where ``packed_copy``."""
+    """4-bit groups; with ``packed_copy`` also a dequantised copy for many tokens."""
     few = Int4Linear(grouped.codes, grouped.scales, grouped.offsets, grouped.group, bias)
     if not packed_copy or not PackedLinear.available():
         return few

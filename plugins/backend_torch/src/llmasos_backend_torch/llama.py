@@ -1,7 +1,7 @@
-"""The fused forward of the Llama family: few operations over plain tensors.
+"""The fused forward pass of the Llama family: few operations over plain tensors.
 
-transformers computes a layer of SmolLM2 in about 60 operations and we in about 20, which on a CPU at batch 1 is worth a third of the
-step (compare ``implementation = "fused"`` and ``"transformers"``).
+A layer of SmolLM2 takes about 20 operations here and about 60 in transformers, which on a CPU at batch 1 saves a third of the step (compare
+``implementation = "fused"`` and ``"transformers"``).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LlamaDecoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of activations and of the KV cache."""
+        """The dtype of activations and of the KV cache."""
         return self._embedding.dtype
 
     @property
@@ -108,8 +108,8 @@ class LlamaDecoder:
         return layer.down.add(silu(gate).mul_(up), x)
 
     def _normalized(self, x: Tensor, weight: Tensor) -> Tensor:
-        """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension. torch's own rms_norm takes more operations on a CPU: 0.75 ms
-        of a step of SmolLM2's 26."""
+        """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension. torch's own rms_norm takes more operations on a CPU: 0.75 ms of
+        the 26 ms step of SmolLM2."""
         length = torch.linalg.vector_norm(x, 2, -1, True, dtype=torch.float32)
         return (x * torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(weight).to(x.dtype)
 

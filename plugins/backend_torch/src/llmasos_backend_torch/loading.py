@@ -1,4 +1,4 @@
-"""From a checkpoint to the engine that computes it."""
+"""Makes an engine from a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from llmasos_hookspecs import (
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
-    """The fastest engine that computes the checkpoint exactly: the fused forward, else transformers over our slots, else a model that
-    computes each sequence again and again.
+    """The fastest engine that computes the checkpoint exactly: the fused forward, else transformers over our slots, else recomputation of
+    the whole sequence at each step.
 
     Raises:
-        UnsupportedModel: nothing here computes this model.
+        UnsupportedModel: no implementation supports this model.
         CheckpointError: the checkpoint is damaged.
         ConfigError: the options cannot be met.
         ResourceError: the limits leave no room.
@@ -72,7 +72,7 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEn
 
 
 def check_fused(checkpoint: Checkpoint) -> None:
-    """Raises ``UnsupportedModel`` where the fused forward does not compute what the config asks for."""
+    """Raise ``UnsupportedModel`` if the fused forward does not support the config."""
     require_plain(checkpoint, "The fused forward")
 
 
@@ -104,7 +104,7 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
 def engine_info(
     precision: Precision, limits: EngineLimits, *, vocab_size: int, context_length: int, weight_bytes: int, kv_bytes_per_token: int
 ) -> EngineInfo:
-    """What the limits leave of the model's own sizes. Raises ``ResourceError`` where they leave nothing."""
+    """The engine's sizes: the model's, reduced to the limits. Raises ``ResourceError`` if nothing fits."""
     info = EngineInfo(
         vocab_size=vocab_size,
         context_length=min(context_length, limits.context_length or context_length),
@@ -129,6 +129,6 @@ def engine_info(
 
 @contextmanager
 def reading(context: Context, checkpoint: Checkpoint) -> Iterator[Callable[[], None]]:
-    """A progress display over the checkpoint's tensors."""
+    """A progress display while the checkpoint's tensors are read."""
     with context.progress("Loading weights", len(checkpoint.names()), "tensors") as progress:
         yield progress.advance

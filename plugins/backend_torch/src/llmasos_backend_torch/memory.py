@@ -1,4 +1,4 @@
-"""What a load will hold in memory, told from shapes and one layer."""
+"""Predicts the memory of a load from shapes and one layer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from llmasos_hookspecs import Checkpoint, EngineLimits, MemoryEstimate, Quantize
 
 
 def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> MemoryEstimate | None:
-    """What the fused forward makes of the checkpoint, taking every layer for one like the first; None for models that it does not compute.
+    """Predict the memory of the fused forward, assuming that all layers are like the first; None for models that it does not support.
 
-    Raises ``ConfigError`` where the options cannot be met.
+    Raises ``ConfigError`` if the options cannot be met.
     """
     if checkpoint.format == "torch_export" or options.implementation == "transformers":
         return None
@@ -45,7 +45,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
 
 
 def _matrix_bytes(precision: Precision, parts: list[Tensor], *, head: bool) -> int:
-    """Of one linear layer, in all of its layouts; see ``Precision.matrix``."""
+    """Bytes of one linear layer in all of its layouts; see ``Precision.matrix``."""
     elements, rows = sum(math.prod(part.shape) for part in parts), sum(part.shape[0] for part in parts)
     twice = precision.packed_copy and PackedLinear.available()
     if precision.dtype == "bfloat16":
@@ -67,7 +67,7 @@ def _matrix_bytes(precision: Precision, parts: list[Tensor], *, head: bool) -> i
 
 
 def _group(part: Tensor, precision: Precision, head: bool) -> int | None:
-    """Columns that share a scale in 4 bits; None where the matrix is kept otherwise."""
+    """The group size of a matrix in 4 bits; None if it is not kept in 4 bits."""
     if isinstance(part, QuantizedTensor):
         return quantized.kernel_group(part)
     return None if head or precision.keep or part.shape[1] % quantized.NEW_GROUP else quantized.NEW_GROUP

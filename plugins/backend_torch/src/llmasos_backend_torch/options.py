@@ -1,4 +1,4 @@
-"""What config may set for this loader."""
+"""The config options of this loader."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(_DTYPES),
         metadata={
-            "help": "What the linear layers are computed from; auto keeps each tensor near the precision it is stored in.",
+            "help": "Weight format of the linear layers; auto keeps each tensor near its stored precision.",
             "choices": _DTYPES,
         },
     )
@@ -56,8 +56,8 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(_IMPLEMENTATIONS),
         metadata={
-            "help": "Who computes the layers: fused is this plugin's own forward for the Llama family, transformers the model's own code; "
-            "auto takes fused where it can.",
+            "help": "Implementation of the layers: fused is our own forward for the Llama family, transformers the model's own code; "
+            "auto takes fused if it supports the model.",
             "choices": _IMPLEMENTATIONS,
         },
     )
@@ -72,7 +72,7 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(_SAMPLING),
         metadata={
-            "help": "Where tokens are drawn: device, where the logits lie, so that these need not be copied from it; host, by the runtime; "
+            "help": "Where tokens are sampled: device, so that logits are not copied to the host; host, by the runtime; "
             "auto is device on a GPU and host on a CPU.",
             "choices": _SAMPLING,
         },

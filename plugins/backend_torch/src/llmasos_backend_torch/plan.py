@@ -1,4 +1,4 @@
-"""How the rows of one step lie in one packed batch, and what attention each part of it needs."""
+"""Packs the rows of one step into one batch and plans the attention calls of its parts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from llmasos_hookspecs import Row
 
-#: Padded positions that one more attention call is worth: reading a position of one row costs about 0.08 us on two cores, a call 12 us.
+#: Padded positions that cost as much as one more attention call: a position of one row costs about 0.08 us on two cores, a call 12 us.
 _PADDING_FOR_A_CALL: Final = 160
 
 
 @attrs.frozen
 class DecodeRun:
-    """Sequences with one new token each whose cache rows are neighbours, computed in one attention call.
+    """Sequences with one new token each in adjacent cache rows, computed in one attention call.
 
     Attributes:
         start: index of the first one's token in the packed batch.
         row: cache row of the first one.
-        lengths: tokens that each holds, its new one included.
+        lengths: tokens of each sequence, its new one included.
     """
 
     start: int
@@ -49,14 +49,14 @@ class StepPlan:
         positions: int64 [total], the position of each token in its sequence.
         decode_rows: int64 [decodes], cache rows of the decode tokens, which are the first of the batch.
         runs, chunks: the parts of the batch.
-        wanted: int64 [n], packed tokens whose logits are asked for.
-        results: for each row of the step, where its logits begin in ``wanted`` and how many they are.
+        wanted: int64 [n], packed tokens whose logits are returned.
+        results: for each row of the step, the start and the number of its logits in ``wanted``.
         span: the longest sequence, new tokens included.
-        longest: the longest sequence, with the tokens that are known to follow.
-        rows_used: cache rows that the step touches lie below this.
+        longest: the longest sequence, including tokens that are known to follow.
+        rows_used: upper bound of the cache rows of the step.
         masks: see ``mask``.
-        fixed_mask: what every layer adds to the scores of the one run, where the plan is part of a program that is run again with other
-            positions and lengths; only tensors may tell these then.
+        fixed_mask: additive mask of the single decode run if the plan is part of a captured program, which is replayed with other positions
+            and lengths and must take these from tensors.
     """
 
     tokens: Tensor
@@ -79,11 +79,11 @@ class StepPlan:
 
     @property
     def wants_all(self) -> bool:
-        """Whether the logits of every token are asked for, in the order of the batch."""
+        """Whether the logits of every token are returned, in the order of the batch."""
         return self.wanted.shape[0] == self.total
 
     def mask(self, start: int, window: int, dtype: torch.dtype, build: Callable[[], Tensor | None]) -> Tensor | None:
-        """The mask of the part that begins at ``start``, built for the first layer that asks and shared by the others."""
+        """The mask of the part that begins at ``start``, built for the first layer that needs it and shared by the others."""
         key = (start, window, dtype)
         if key not in self.masks:
             self.masks[key] = build()
@@ -91,7 +91,7 @@ class StepPlan:
 
 
 def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.device) -> StepPlan:
-    """Pack the rows of a step; ``cache_rows[i]`` is where the keys and values of ``rows[i]`` lie."""
+    """Pack the rows of a step; ``cache_rows[i]`` is the cache row of ``rows[i]``."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, cache_rows[i]))
     tokens: list[int] = []
     positions: list[int] = []
@@ -113,7 +113,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
             results[i] = (len(wanted), start + count - begin)
             wanted.extend(range(begin, start + count))
     parts = (tokens, positions, [row for row, _ in decodes], wanted)
-    # One copy to the device, not four: on a GPU each waits for what runs there.
+    # One copy to the device instead of four: on a GPU each copy waits for running kernels.
     packed = torch.tensor([number for part in parts for number in part], dtype=torch.int64, device=device)
     ids, at, decode_rows, wanted_ids = packed.split([len(part) for part in parts])
     return StepPlan(
@@ -132,7 +132,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
 
 
 def _runs(decodes: Sequence[tuple[int, int]]) -> list[DecodeRun]:
-    """Split (cache row, length), sorted by row, into runs of neighbours whose lengths are near enough to pad."""
+    """Split (cache row, length), sorted by row, into runs of adjacent rows with lengths close enough to pad."""
     runs: list[DecodeRun] = []
     start = 0
     for end in range(1, len(decodes) + 1):

@@ -1,4 +1,4 @@
-"""On which device and in which precision a model is computed."""
+"""The device and the precision of a model."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor
 from llmasos_hookspecs import Tensor as StoredTensor
 
-#: A second copy of the weights is kept where it takes at most this part of the memory that is free.
+#: Largest share of the free memory that a second copy of the weights may take.
 _COPY_SHARE: Final = 0.25
 
 
 @attrs.frozen
 class Precision:
-    """How matrices are kept and what is computed with them.
+    """The storage format of matrices and the arithmetic on them.
 
     Attributes:
         dtype: ``float32``, ``bfloat16``, ``int8`` or ``int4``, as ``EngineInfo`` names it.
-        device: where.
-        keep: leave in floats what int8 and int4 would have to round, but for the head beside int4.
+        device: the device of weights and activations.
+        keep: keep in floats the matrices that int8 and int4 would have to round, except the head beside int4.
         packed_copy: keep float32 and int4 matrices in two layouts, for few tokens and for many.
         notes: what ``matrix`` rounded, one sentence each, for ``EngineInfo``.
     """
@@ -41,8 +41,8 @@ class Precision:
 
     @property
     def compute(self) -> torch.dtype:
-        """Of activations, norms and the KV cache. Beside codes they are float32, though int4's kernel takes its inputs in bfloat16: what is
-        bfloat16 throughout rounds otherwise for one token than for many, which grows from layer to layer."""
+        """The dtype of activations, norms and the KV cache. It is float32 for quantised weights, although the int4 kernel takes bfloat16
+        inputs: all-bfloat16 arithmetic rounds differently for one token and for many, and the difference grows from layer to layer."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
 
     @property
@@ -53,7 +53,8 @@ class Precision:
     def matrix(self, parts: list[StoredTensor], bias: Tensor | None = None, *, head: bool = False) -> Linear:
         """One linear layer of matrices [out, in] over the same input, stacked along ``out``.
 
-        ``head``: the output head, whose rounding no later layer averages; it stays at 8 bits where int4 would have to round it.
+        ``head``: the matrix is the output head, whose rounding error acts directly on the logits; it stays at 8 bits if int4 would round
+        it.
         """
         if self.dtype == "int8":
             return self._int8(parts, bias, keep=self.keep)
@@ -75,11 +76,11 @@ class Precision:
             return int4_linear(joined, bias, packed_copy=self.packed_copy)
         if len(parts) > 1:
             return _side_by_side(parts, bias, lambda part, own: self._int4([part], own, head))
-        # Beside products in bfloat16 a head of 8 bits loses nothing that shows, and is read several times as fast.
+        # Beside layers computed in bfloat16 an 8-bit head adds no measurable error, and is read several times as fast.
         return self._int8(parts, bias, keep=self.keep and not head)
 
     def _groups(self, part: StoredTensor, head: bool) -> quantized.Grouped | None:
-        """4-bit groups of a matrix; None where they would round its codes, or it is better kept wider."""
+        """4-bit groups of a matrix; None if they would round its codes, or it should stay wider."""
         if isinstance(part, QuantizedTensor):
             return quantized.stored_groups(part)
         if head or self.keep:
@@ -90,7 +91,7 @@ class Precision:
         return grouped
 
     def _int8(self, parts: list[StoredTensor], bias: Tensor | None, *, keep: bool) -> Linear:
-        """``keep``: leave in floats what the kernel cannot hold as it is."""
+        """``keep``: keep in floats what the kernel cannot represent exactly."""
         if keep and not all(isinstance(part, QuantizedTensor) and quantized.fits_rows(part) for part in parts):
             if len(parts) > 1:
                 return _side_by_side(parts, bias, lambda part, own: self._int8([part], own, keep=True))
@@ -108,15 +109,15 @@ class Precision:
 
 
 def _side_by_side(parts: list[StoredTensor], bias: Tensor | None, make: Callable[[StoredTensor, Tensor | None], Linear]) -> Linear:
-    """Matrices over the same input that no one kernel holds together, each with its part of the bias."""
+    """Matrices with the same input that cannot share one kernel, each with its part of the bias."""
     biases = [None] * len(parts) if bias is None else list(bias.split([part.shape[0] for part in parts]))
     return Stacked([make(part, own) for part, own in zip(parts, biases, strict=True)])
 
 
 def choose_precision(checkpoint: Checkpoint, options: Options, *, memory: int | None) -> Precision:
-    """What the options ask for, ``auto`` resolved by what the checkpoint holds and the machine has.
+    """The precision of the options, with ``auto`` resolved by the checkpoint and the machine.
 
-    Raises ``ConfigError`` where the machine cannot do it.
+    Raises ``ConfigError`` if the machine does not support it.
     """
     device = _device(options.device)
     dtype: str = options.dtype
@@ -146,9 +147,9 @@ def _device(name: str) -> torch.device:
 
 
 def _stored_dtype(checkpoint: Checkpoint) -> str:
-    """The precision of a CPU that loses nothing, or nearly: codes stay codes where a kernel holds them, bfloat16 stays, else float32."""
+    """The (nearly) lossless precision on a CPU: codes stay codes if a kernel can represent them, bfloat16 stays, else float32."""
     names = [name for name in checkpoint.names() if len(checkpoint.shape(name)) == 2]
-    # A matrix of some layer says more than the embedding, which is often kept wider.
+    # A layer's matrix decides, because the embedding is often stored wider.
     name = next((name for name in names if "layers.0." in name or ".h.0." in name), names[0] if names else None)
     if name is None:
         return "float32"
@@ -177,7 +178,7 @@ def _copy_fits(checkpoint: Checkpoint, dtype: str, memory: int | None) -> bool:
 
 
 def _available_memory() -> int:
-    """Bytes that can be had without swapping; 0 where the system does not say."""
+    """Bytes available without swapping; 0 if the system does not report them."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

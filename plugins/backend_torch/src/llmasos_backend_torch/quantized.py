@@ -1,4 +1,4 @@
-"""From stored or float weights to the codes that the integer kernels take."""
+"""Converts stored or float weights to the codes of the int4 and int8 kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Grouped:
     group: int
 
     def dequantize(self) -> Tensor:
-        """What the kernel computes with: float32 [rows, columns], of scales and offsets in bfloat16."""
+        """The weights that the kernel effectively uses: float32 [rows, columns], with scales and offsets in bfloat16."""
         rows, columns = self.codes.shape
         codes = self.codes.view(rows, -1, self.group).float() - 8
         scales, offsets = (part.to(torch.bfloat16).float()[..., None] for part in (self.scales, self.offsets))
@@ -36,12 +36,12 @@ class Grouped:
 
 
 def fits_groups(tensor: QuantizedTensor) -> bool:
-    """Whether the int4 kernel can hold the stored codes."""
+    """Whether the int4 kernel can represent the stored codes."""
     return kernel_group(tensor) is not None
 
 
 def kernel_group(tensor: QuantizedTensor) -> int | None:
-    """The largest group of the int4 kernel of which the tensor's groups are whole multiples; None where it cannot hold the codes."""
+    """The largest group size of the int4 kernel that divides the tensor's group; None if the kernel cannot represent the codes."""
     if tensor.bits > 4:
         return None
     columns = tensor.shape[1]
@@ -50,10 +50,10 @@ def kernel_group(tensor: QuantizedTensor) -> int | None:
 
 
 def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
-    """The stored codes as the int4 kernel takes them, nothing rounded but scales and offsets; None where it cannot hold them.
+    """The stored codes for the int4 kernel, with only scales and offsets rounded; None if it cannot represent them.
 
-    Codes of 2 and 3 bits leave room among 16: they are moved to where zero lies in the middle, since an offset that mostly cancels what the
-    codes stand for would leave its own rounding behind. With whole zeros nothing is left of it.
+    2- and 3-bit codes are shifted so that their zero point is the kernel's zero, 8: otherwise a large offset would cancel most of the value
+    and leave its rounding error. With integer zero points the offset is then 0.
     """
     group = kernel_group(tensor)
     if group is None:
@@ -75,7 +75,7 @@ def stored_groups(tensor: QuantizedTensor) -> Grouped | None:
 
 
 def fits_rows(tensor: QuantizedTensor) -> bool:
-    """Whether the int8 kernel can hold the stored codes: it has no groups, no offsets, and no distance from zero past a byte."""
+    """Whether the int8 kernel can represent the stored codes: one scale a row, no offsets, and ``code - zero`` within int8."""
     if tensor.group < tensor.shape[1] or tensor.minimums is not None:
         return False
     if tensor.zeros is None or tensor.bits < 8:
@@ -91,16 +91,16 @@ def _from_zero(tensor: QuantizedTensor) -> npt.NDArray[np.int16]:
 
 
 def stored_rows(tensor: QuantizedTensor) -> tuple[Tensor, Tensor] | None:
-    """The stored codes as int8 [rows, columns] with float32 scales [rows], nothing rounded; None where the int8 kernel cannot hold them."""
+    """The stored codes as int8 [rows, columns] with float32 scales [rows], unrounded; None if the int8 kernel cannot represent them."""
     if not fits_rows(tensor):
         return None
     return torch.from_numpy(_from_zero(tensor).astype(np.int8)), torch.from_numpy(np.array(tensor.scales[:, 0]))
 
 
 def round_to_groups(weight: Tensor) -> Grouped | None:
-    """float32 weights rounded to 4 bits in groups of 32; None where 32 does not divide the columns.
+    """float32 weights rounded to 4 bits in groups of 32; None if 32 does not divide the columns.
 
-    Of a few widths around each group's range the one with the least squared error is kept.
+    Each group takes the range with the least squared error among a few around its full range.
     """
     rows, columns = weight.shape
     if columns % NEW_GROUP:

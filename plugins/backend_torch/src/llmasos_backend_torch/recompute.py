@@ -1,4 +1,4 @@
-"""The engine contract over a model without a KV cache: every step computes the whole sequence again."""
+"""An engine for models without a KV cache: every step recomputes the whole sequence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmasos_hookspecs import EngineInfo, ModelClosed, Row
 class RecomputeEngine:
     """Implements ``Engine`` with a function from token ids [n] to logits [n, vocab_size]; slots are lists of tokens.
 
-    ``last_only``: the function gives those of the last token alone, [1, vocab_size].
+    ``last_only``: the function returns only the last token's logits, [1, vocab_size].
     """
 
     def __init__(self, logits: Callable[[Tensor], Tensor], info: EngineInfo, *, last_only: bool = False) -> None:

@@ -33,16 +33,16 @@ def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 def interleaved(heads: int, head_dim: int) -> Tensor:
     """Order of a projection's rows that puts the two elements of each rotated pair side by side.
 
-    Checkpoints pair element ``i`` of a head with ``i + head_dim / 2``. Queries and keys reordered alike have the same products, and a
-    pair of neighbours can be read as one complex number.
+    Checkpoints pair element ``i`` of a head with ``i + head_dim / 2``. Attention scores do not change if queries and keys are permuted
+    alike, and two adjacent elements can be read as one complex number.
     """
     within = torch.arange(head_dim).view(2, -1).t().reshape(-1)
     return (torch.arange(heads)[:, None] * head_dim + within).reshape(-1)
 
 
 def rotations_at(table: Tensor, positions: Tensor) -> Tensor:
-    """What ``rotate_`` turns by at ``positions`` [total]: complex64 [total, 1, head_dim / 2], or pairs under the compiler, which makes no
-    code for complex numbers but fuses real arithmetic."""
+    """The rotations for ``rotate_`` at ``positions`` [total]: complex64 [total, 1, head_dim / 2], or real pairs under torch.compile, which
+    does not support complex numbers but fuses real arithmetic."""
     pairs = table[positions]
     return pairs if torch.compiler.is_compiling() else torch.view_as_complex(pairs)
 

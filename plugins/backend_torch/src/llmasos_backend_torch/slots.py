@@ -1,4 +1,4 @@
-"""Which slots are open, how many tokens each holds, and the row of the KV cache where its keys and values lie."""
+"""The open slots with the length and the KV cache row of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Slot:
 
 
 class SlotTable:
-    """Slot id -> ``Slot``. Ids are never used twice; the lowest free row is taken first, so that open rows lie together."""
+    """Slot id -> ``Slot``. Ids are never used twice; the lowest free row is taken first, so that open rows stay adjacent."""
 
     def __init__(self, max_sequences: int) -> None:
         self._max = max_sequences

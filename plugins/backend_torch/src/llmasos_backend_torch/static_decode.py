@@ -1,4 +1,4 @@
-"""Decode steps of fixed shapes, so that a step can be replayed as one CUDA graph or run as one compiled program."""
+"""Decode steps of fixed shapes, which can be replayed as a CUDA graph or run as one compiled program."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _log: Final = logging.getLogger("llmasos.torch")
 
 #: Tokens [n], positions [n], cache rows to write to [n] and lengths [n] of cache rows 0 to n -> logits [n, vocab_size].
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-#: Makes a faster step of a step and example arguments.
+#: Turns a step and example arguments into a faster step.
 Prepare = Callable[[Step, tuple[Tensor, ...]], Step]
 
 
 @attrs.frozen(eq=False)
 class _Program:
-    """A step of one shape over the tensors that the cache had when it was made."""
+    """A step of one shape, bound to the cache tensors of its creation."""
 
     step: Step
     generation: int
 
 
 class StaticDecoder:
-    """A decoder whose pure decode steps run in fixed shapes; see ``engine.Decoder``.
+    """A decoder that runs steps without prefill in fixed shapes; see ``engine.Decoder``.
 
     Such a step computes every cache row below a power of two, over a power of two of positions. A row that is not in the step writes
-    into the cache's spare row, attends to one position and is thrown away.
+    into the cache's spare row and attends to one position; its result is discarded.
 
     Args:
-        prepare: makes a faster step of a step and example arguments: a CUDA graph, a compiled program.
+        prepare: turns a step and example arguments into a CUDA graph or a compiled program.
     """
 
     separate_rows = False
@@ -62,7 +62,7 @@ class StaticDecoder:
         found = self._programs.get((rows, span))
         if found is None or found.generation != cache.generation:
             step = self._step(rows, span, cache)
-            step(*given)  # the layers' caches must be there, and what they write now is written again below
+            step(*given)  # allocates the layers' caches; the writes are repeated below
             found = _Program(self._prepare(step, given), cache.generation)
             self._programs[rows, span] = found
         return found.step
@@ -115,7 +115,8 @@ def _power(size: int, needed: int, limit: int) -> int:
 
 
 def or_plain(prepare: Prepare) -> Prepare:
-    """``prepare``, but where that fails for another reason than memory the step as it is, with a warning: slower, and right."""
+    """``prepare`` with a fallback: if it fails for another reason than memory, warn and use the step itself, which is correct but
+    slower."""
 
     def prepared(step: Step, given: tuple[Tensor, ...]) -> Step:
         try:
@@ -130,7 +131,7 @@ def or_plain(prepare: Prepare) -> Prepare:
 
 
 def compiled(step: Step, given: tuple[Tensor, ...]) -> Step:
-    """The step through torch.compile, which fuses what lies between the matrix products."""
+    """The step through torch.compile, which fuses the operations between matrix products."""
     made: Step = torch.compile(step, dynamic=False, options={"freezing": False})
     return made
 

@@ -1,4 +1,4 @@
-"""What every engine of this plugin checks before a step, what torch's errors during one mean, and what it gives back at the end."""
+"""Step validation, error translation and memory release that all engines of this plugin share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, LLMasO
 
 
 def check_rows(rows: Sequence[Row], slots: SlotTable, info: EngineInfo) -> None:
-    """Raises ``RequestError`` for rows that cannot be meant and ``CapacityExceeded`` for rows that do not fit."""
+    """Raise ``RequestError`` for invalid rows and ``CapacityExceeded`` for rows that do not fit."""
     seen = set()
     for row in rows:
         held = slots.get(row.slot).length
@@ -40,7 +40,7 @@ def check_rows(rows: Sequence[Row], slots: SlotTable, info: EngineInfo) -> None:
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Turn torch's errors into the contract's."""
+    """Translate torch's errors into those of the engine contract."""
     try:
         yield
     except LLMasOSError:
@@ -57,6 +57,6 @@ def typed_errors() -> Iterator[None]:
 
 
 def give_back(device: torch.device) -> None:
-    """Return a GPU's memory that is free again: PyTorch would keep it from other processes."""
+    """Return freed GPU memory to the driver; PyTorch's allocator would keep it from other processes."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,8 +1,7 @@
-"""Models whose rotary embeddings turn by other frequencies once a sequence is long: ``longrope`` (arXiv:2402.13753).
+"""Models whose rotary frequencies change once a sequence is long: ``longrope`` (arXiv:2402.13753).
 
-Past the length of the model's first training *every* position is rotated by the long factors, so keys that were kept from a shorter
-sequence are the wrong ones. Where a sequence crosses that length, it is computed once more as a whole, which transformers does too when
-it generates with such a model.
+Past the model's original context length *every* position is rotated by the long factors, so keys cached for a shorter sequence are invalid.
+A sequence that crosses that length is recomputed as a whole, as in transformers' ``generate``.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from llmasos_hookspecs import EngineInfo, Row
 
 
 class SwitchingEngine(TorchEngine):
-    """``TorchEngine`` for a decoder that rotates otherwise past each of ``lengths`` tokens.
+    """``TorchEngine`` for a decoder whose rotations change past each of ``lengths`` tokens.
 
-    It keeps each slot's tokens, and which of the lengths its keys were computed past.
+    It keeps each slot's tokens, and the number of lengths that its keys are past.
     """
 
     def __init__(self, decoder: Decoder, cache: KVCache, info: EngineInfo, lengths: Sequence[int]) -> None:
@@ -58,11 +57,11 @@ class SwitchingEngine(TorchEngine):
         return results
 
     def _past_of(self, length: int) -> int:
-        """How many of the lengths a sequence of this one is past."""
+        """The number of ``lengths`` that a sequence of ``length`` tokens is past."""
         return sum(length > each for each in self._lengths)
 
     def _crosses(self, row: Row) -> bool:
-        """Whether the row holds drafts, guesses that may not follow, on both sides of a length."""
+        """Whether the row holds drafts, which may be rejected, on both sides of a length."""
         end = row.position + len(row.tokens)
         return row.generated and row.known < end and self._past_of(max(row.known, row.position + 1)) != self._past_of(end)
 
@@ -72,7 +71,7 @@ class SwitchingEngine(TorchEngine):
         return np.concatenate(results) if row.want == "all" else results[-1]
 
     def _renew(self, decoder: Decoder, row: Row) -> None:
-        """Compute the slot's keys and values again, by the frequencies of the length that the row brings it to."""
+        """Recompute the slot's keys and values with the frequencies of its length after the row."""
         held = self._tokens[row.slot][: row.position]
         with torch.inference_mode(), typed_errors():
             self._forward(decoder, [Row(row.slot, held, 0, "none", known=_length(row))])
@@ -97,5 +96,5 @@ class SwitchingEngine(TorchEngine):
 
 
 def _length(row: Row) -> int:
-    """Tokens that the row's sequence has after it, or is known to have later."""
+    """Tokens of the row's sequence after it, or known to follow later."""
     return max(row.known, row.position + len(row.tokens))

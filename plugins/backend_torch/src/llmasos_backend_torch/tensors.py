@@ -10,7 +10,7 @@ from llmasos_hookspecs import Tensor as StoredTensor
 
 
 def as_torch(tensor: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
-    """A stored weight as a torch tensor of its own memory; a table of whole numbers keeps its type."""
+    """A stored weight copied into a torch tensor; an integer table keeps its dtype."""
     if isinstance(tensor, QuantizedTensor):
         return torch.from_numpy(tensor.dequantize()).to(dtype)
     array = np.array(tensor)  # a copy: the stored one is read-only and may be a file
@@ -20,7 +20,7 @@ def as_torch(tensor: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def read(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> StoredTensor:
-    """A tensor that must be there in this shape. Raises ``CheckpointError`` where it is not."""
+    """A tensor of the expected shape. Raises ``CheckpointError`` if it is missing or has another shape."""
     tensor = checkpoint.tensor(name)
     if tuple(tensor.shape) != shape:
         raise CheckpointError(f"{checkpoint.path} holds {name} as {tuple(tensor.shape)}, and its config says {shape}; get the model again.")

@@ -1,4 +1,4 @@
-"""The threads that PyTorch computes with on a CPU."""
+"""PyTorch's compute threads on a CPU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SOFT_PAUSE: Final = 1
 
 
 def release_pool() -> None:
-    """End the OpenMP threads that serve the calling thread; the next computation starts new ones.
+    """End the OpenMP thread pool of the calling thread; the next computation starts a new one.
 
-    OpenMP keeps a pool for every thread that has computed, and once all pools together have more threads than there are cores, GNU's
-    sleeps between operations instead of spinning. A pool left behind by loading made a step of SmolLM2 from the runtime's thread take 41 ms
-    instead of 26. Does nothing where PyTorch's OpenMP is older than 5.0.
+    OpenMP keeps a pool for every thread that has computed. Once all pools together have more threads than there are cores, GNU OpenMP
+    sleeps between operations instead of spinning. With the pool of the loading thread left, a step of SmolLM2 on the runtime's thread takes
+    41 ms instead of 26. Does nothing if PyTorch's OpenMP is older than 5.0.
     """
     library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"), None)
     if library is None:

@@ -1,4 +1,4 @@
-"""A checkpoint as a model of transformers, computed over our slots."""
+"""A checkpoint as a transformers model that runs over our slots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from llmasos_backend_torch.tensors import as_torch
 from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel, unread_note
 from llmasos_hookspecs import Tensor as StoredTensor
 
-#: Rotary embeddings whose frequencies follow the longest sequence of the batch. ``dynamic`` ones change past the model's context only.
+#: Rotary embeddings whose frequencies depend on the longest sequence of the batch; ``dynamic`` ones only past the model's context.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
@@ -38,7 +38,7 @@ class TransformersDecoder:
         ropes = _ropes(model.config)
         self.separate_rows = any(rope["rope_type"] in _LENGTH_DEPENDENT for rope in ropes)
         self._longest = LongestSequence(model)
-        #: Lengths past which every position of a sequence is rotated by other frequencies.
+        #: Lengths past which the rotary frequencies of every position change.
         self.switches = tuple(sorted({int(rope["original_max_position_embeddings"]) for rope in ropes if rope["rope_type"] == "longrope"}))
         self._picks_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -48,7 +48,7 @@ class TransformersDecoder:
         return _parameter_bytes(self.model)
 
     def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
-        # Where nobody wants logits one row is computed all the same: models do not take an empty choice.
+        # If no logits are wanted one row is computed anyway, because models do not support an empty selection.
         wanted = plan.wanted if plan.wanted.shape[0] else plan.wanted.new_tensor([plan.total - 1])
         more = {"logits_to_keep": wanted} if self._picks_logits else {}
         with computing(plan, cache), self._longest.being(plan.longest):
@@ -59,8 +59,8 @@ class TransformersDecoder:
 
 
 class LongestSequence:
-    """Tells the rotary embeddings of a model how long a sequence will be: they choose their frequencies by the largest position that they
-    see, and a chunk of a prompt does not hold it."""
+    """Tells a model's rotary embeddings the final length of a sequence. They choose frequencies by the largest position in the input, which
+    a prefill chunk does not contain."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._length = 0
@@ -72,7 +72,7 @@ class LongestSequence:
 
     @contextmanager
     def being(self, length: int) -> Iterator[None]:
-        """While this holds, sequences have so many tokens; else as many as there are positions."""
+        """Context in which sequences count as ``length`` tokens long; outside it the largest position decides."""
         self._length = length
         try:
             yield
@@ -91,7 +91,7 @@ class LongestSequence:
 
 
 class KernelLinear(nn.Module):
-    """A ``Linear`` kernel in the place of a model's own linear layer."""
+    """A ``Linear`` kernel that replaces a linear layer of the model."""
 
     def __init__(self, kernel: Linear, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ class KernelLinear(nn.Module):
 
 
 def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[], None]) -> PreTrainedModel:
-    """Build the model that config.json describes and give it the checkpoint's weights; ``advance`` is called once a tensor. Tensors that
-    the model does not ask for are named in ``precision.notes``.
+    """Build the model that config.json describes and load the checkpoint's weights; ``advance`` is called once a tensor. Unused tensors are
+    named in ``precision.notes``.
 
     Raises:
         UnsupportedModel: transformers has no decoder of this architecture.
@@ -113,7 +113,7 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
     config = _config(checkpoint)
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     text = config.sub_configs.get("text_config")
-    if text is not None and architecture.config_class is text:  # the class is of the text part alone, as AutoModelForCausalLM has it
+    if text is not None and architecture.config_class is text:  # the class takes the text part only, as with AutoModelForCausalLM
         config = config.get_text_config()
     weights = {}
     for name in checkpoint.names():
@@ -134,14 +134,14 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
 
 
 def use_slots(model: PreTrainedModel) -> None:
-    """Let the model attend over slots from now on."""
+    """Make the model attend over slots from now on."""
     model.set_attn_implementation(SLOTS)
 
 
 def use_kernels(model: PreTrainedModel, checkpoint: Checkpoint, precision: Precision) -> Callable[[], None]:
-    """Put our kernels in the place of the model's linear layers; codes that a kernel can hold go to it as they are stored.
+    """Replace the model's linear layers by our kernels; stored codes are used unchanged if a kernel can represent them.
 
-    Returns what puts the layers back, for models that turn out to read a layer's weight themselves.
+    Returns a function that restores the layers, for models whose code reads a layer's weight itself.
     """
     names = set(checkpoint.names())
     head = model.get_output_embeddings()
@@ -179,7 +179,7 @@ def _stored(checkpoint: Checkpoint, names: set[str], name: str, weight: Tensor) 
 
 
 def _config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """The checkpoint's config as transformers', free of what would make it dequantise weights itself or run foreign code."""
+    """The checkpoint's config as a transformers config, without keys that would make it dequantise weights or run code of the model."""
     kept = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "auto_map", "model_type")}
     kind = str(checkpoint.config.get("model_type"))
     if kind not in CONFIG_MAPPING:
@@ -207,7 +207,7 @@ def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
 
 
 def _ropes(config: PretrainedConfig) -> list[Mapping[str, Any]]:
-    """The rotary embeddings that a config asks for: one, or one for each type of layer."""
+    """The rotary embeddings of a config: one, or one for each type of layer."""
     found = getattr(config.get_text_config(), "rope_parameters", None) or {}
     each = [found, *(value for value in found.values() if isinstance(value, Mapping))]
     return [part for part in each if "rope_type" in part]
@@ -224,7 +224,7 @@ def _in_one_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers reports a load in progress bars and tables on stderr; what matters of that is an error here."""
+    """Suppress transformers' progress bars and tables on stderr; relevant problems are raised as errors here."""
     log = logging.getLogger("transformers")
     level, bars = log.level, transformers.utils.logging.is_progress_bar_enabled()
     log.setLevel(logging.CRITICAL)

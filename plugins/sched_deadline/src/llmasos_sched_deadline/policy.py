@@ -16,20 +16,20 @@ class Options(QueueBounds):
     """
     Attributes:
         patience: seconds from arrival that count as the deadline of a request that has none.
-        refuse: whether to refuse at once what cannot be done by its deadline.
-        preempt: whether an earlier deadline takes the slot of a later one.
+        refuse: whether to reject requests that cannot meet their deadline.
+        preempt: whether a request with an earlier deadline may preempt one with a later deadline.
     """
 
     patience: float = attrs.field(
-        default=120.0, validator=attrs.validators.gt(0), metadata={"help": "Seconds that a request without a deadline is given."}
+        default=120.0, validator=attrs.validators.gt(0), metadata={"help": "Seconds from arrival to the deadline of a request without one."}
     )
-    refuse: bool = attrs.field(default=True, metadata={"help": "Whether to refuse at once what cannot be done in time."})
-    preempt: bool = attrs.field(default=True, metadata={"help": "Whether an earlier deadline takes the slot of a later one."})
+    refuse: bool = attrs.field(default=True, metadata={"help": "Whether to reject requests that cannot meet their deadline."})
+    preempt: bool = attrs.field(default=True, metadata={"help": "Whether an earlier deadline may preempt a later one."})
 
 
 @attrs.frozen
 class _Job:
-    """Work that is admitted and not finished: the second in which it is due, and its tokens."""
+    """An admitted, unfinished request: the second of its deadline, and its tokens."""
 
     due: int
     prompt: int
@@ -37,11 +37,11 @@ class _Job:
 
 
 class EarliestDeadline:
-    """Ranks by deadline. On one machine preemptive EDF meets all deadlines that can be met together (Dertouzos, 1974); a request whose
-    deadline cannot be met is refused.
+    """Ranks by deadline. On one machine preemptive EDF meets all deadlines that can be met together (Dertouzos, 1974); a request that
+    cannot meet its deadline is rejected.
 
-    Whether it can is worked out from the measured rates, the tokens promised to requests that are due earlier, and the part of its
-    ``max_new_tokens`` that a request has used on average so far.
+    The prediction uses the measured rates, the admitted tokens with earlier deadlines, and the average share of ``max_new_tokens`` that
+    requests have used so far.
     """
 
     def __init__(self, options: Options) -> None:
@@ -68,8 +68,8 @@ class EarliestDeadline:
         return (self._deadline(request), request.arrival, request.id)
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """The latest deadline that runs, where it is further behind ``needy``'s than that is away: one that is far away can wait for a
-        slot to become free."""
+        """The running sequence with the latest deadline, if the gap to ``needy``'s deadline exceeds the time left until that deadline. A
+        request with a distant deadline waits for a free slot instead."""
         deadline = needy.request.deadline
         if not self._options.preempt or not running or deadline is None:
             return None
@@ -85,7 +85,7 @@ class EarliestDeadline:
             job = self._jobs.get(charge.id)
             if job is None:  # admitted under another policy
                 continue
-            generated = self._generated.get(charge.id, 1) + charge.decode_tokens  # the first comes with the prompt
+            generated = self._generated.get(charge.id, 1) + charge.decode_tokens  # the prefill gives the first token
             self._generated[charge.id] = generated
             if charge.finished:
                 del self._jobs[charge.id], self._generated[charge.id]
@@ -96,7 +96,7 @@ class EarliestDeadline:
         return request.arrival + self._options.patience if request.deadline is None else request.deadline
 
     def _needed(self, request: Request, stats: Stats) -> float:
-        """Seconds until the request would be done, after everything that is due before it; 0 where nothing was measured yet."""
+        """Seconds until the request would finish, after all work with earlier deadlines; 0 before the first measurement."""
         deadline = self._deadline(request)
         prompt, new = len(request.tokens), request.max_new_tokens
         for second, (prompts, news) in self._due.items():

@@ -15,25 +15,25 @@ from llmasos_hookspecs import Admit, Charge, QueueBounds, Reject, Request, Seque
 class Options(QueueBounds):
     """
     Attributes:
-        prompt_cost: what a prompt's token counts.
-        new_cost: what a new token counts.
-        preempt_margin: how far ahead in cost a tenant must be before one of its running requests gives way; 0: never.
+        prompt_cost: cost of a prompt token.
+        new_cost: cost of a new token.
+        preempt_margin: cost by which a tenant must exceed another before one of its running requests is preempted; 0: never.
     """
 
-    prompt_cost: float = attrs.field(default=1.0, validator=attrs.validators.ge(0), metadata={"help": "What a prompt's token counts."})
+    prompt_cost: float = attrs.field(default=1.0, validator=attrs.validators.ge(0), metadata={"help": "Cost of a prompt token."})
     new_cost: float = attrs.field(default=2.0, validator=attrs.validators.gt(0), metadata={"help": "What a new token counts."})
     preempt_margin: float = attrs.field(
         default=2048.0,
         validator=attrs.validators.ge(0),
-        metadata={"help": "How far ahead in cost a tenant must be before a running request of its gives way; 0: never."},
+        metadata={"help": "Cost by which a tenant must exceed another before a running request of it is preempted; 0: never."},
     )
 
 
 class FairShare:
-    """Counts what each tenant used, divided by its weight, and serves the one with the least.
+    """Counts the token cost of each tenant, divided by its weight, and serves the tenant with the smallest counter.
 
-    A tenant that comes back is lifted to the least of those that are there, so that idling saves nothing up; one that left in debt keeps
-    it until the others have caught up, so that leaving for a moment clears nothing.
+    The counter of a returning tenant is raised to the smallest counter of the active tenants, so idle tenants accumulate no credit. A
+    tenant that leaves with a higher counter keeps it until the others have caught up, so a short absence does not reset it.
     """
 
     def __init__(self, options: Options) -> None:
@@ -54,7 +54,7 @@ class FairShare:
         return (self._counters.get(request.tenant, 0.0), request.arrival, request.id)
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """The latest request of the tenant that is furthest ahead, where that is further than the margin."""
+        """The newest running request of the tenant with the highest counter, if that exceeds ``needy``'s tenant by the margin."""
         margin = self._options.preempt_margin
         if not margin or not running:
             return None
@@ -92,14 +92,14 @@ class FairShare:
         if self._active:
             heappush(self._indebted, (self._counters[tenant], tenant))
             self._forgive()
-        else:  # nobody is left to whom anything is owed
+        else:  # no tenant is active, so all counters can be dropped
             self._counters.clear()
             self._least.clear()
             self._indebted.clear()
 
     def _floor(self) -> float:
-        """The least counter of the tenants that have requests; 0 without any. Counters only grow, so an entry that is out of date is
-        corrected when it comes to the top."""
+        """The smallest counter of the active tenants; 0 without any. Counters only grow, so an outdated heap entry is corrected when it
+        reaches the top."""
         heap = self._least
         while heap:
             counter, tenant = heap[0]
@@ -112,7 +112,7 @@ class FairShare:
         return 0.0
 
     def _forgive(self) -> None:
-        """Forget tenants that left and would be lifted anyway if they came back."""
+        """Drop the counters of inactive tenants that are below the smallest active counter and would be raised on return."""
         floor = self._floor()
         while self._indebted and self._indebted[0][0] <= floor:
             counter, tenant = heappop(self._indebted)

@@ -12,11 +12,11 @@ from llmasos_hookspecs import Admit, Charge, QueueBounds, Reject, Request, Seque
 
 @attrs.frozen(kw_only=True)
 class Options(QueueBounds):
-    """The bounds of the queue; order needs no options."""
+    """The bounds of the queue; the order has no options."""
 
 
 class Fifo:
-    """Ranks by arrival and preempts nobody."""
+    """Ranks by arrival; never names a preemption victim."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -34,4 +34,4 @@ class Fifo:
         return budget
 
     def on_commit(self, charges: Sequence[Charge]) -> None:
-        """Order depends on nothing that was used."""
+        """Does nothing: ranks do not depend on used tokens."""

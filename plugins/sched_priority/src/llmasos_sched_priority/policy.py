@@ -15,20 +15,21 @@ class Options(QueueBounds):
     """
     Attributes:
         ageing: seconds of waiting that are worth one level of priority.
-        preempt: whether a more urgent request takes the slot of a running one.
+        preempt: whether a more urgent request may preempt a running one.
     """
 
     ageing: float = attrs.field(
         default=30.0, validator=attrs.validators.gt(0), metadata={"help": "Seconds of waiting that are worth one level of priority."}
     )
-    preempt: bool = attrs.field(default=True, metadata={"help": "Whether a more urgent request takes the slot of a running one."})
+    preempt: bool = attrs.field(default=True, metadata={"help": "Whether a more urgent request may preempt a running one."})
 
 
 class PriorityAgeing:
     """Ranks by priority plus time waited.
 
-    All age alike, so who is ahead of whom never changes: the request that came ``ageing`` seconds before another outranks it unless that
-    one is more than a level more urgent. So a rank is one number that is fixed at arrival, and none waits for ever.
+    All requests age at the same rate, so their relative order never changes: a request that arrived ``ageing`` seconds before another
+        outranks it
+    unless the other is more than one level more urgent. So a rank is one number that is fixed at arrival, and no request starves.
     """
 
     def __init__(self, options: Options) -> None:
@@ -42,7 +43,8 @@ class PriorityAgeing:
         return (self._urgency(request), request.arrival, request.id)
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """The least urgent that runs, where it is a whole level below ``needy`` and outranked by it even so."""
+        """The running sequence with the worst rank, if its priority is at least a whole level below ``needy``'s and ``needy`` outranks
+        it."""
         if not self._options.preempt or not running:
             return None
         worst = max(running, key=lambda sequence: self.rank(sequence, now)).request
@@ -53,7 +55,7 @@ class PriorityAgeing:
         return budget
 
     def on_commit(self, charges: Sequence[Charge]) -> None:
-        """Order depends on nothing that was used."""
+        """Does nothing: ranks do not depend on used tokens."""
 
     def _urgency(self, request: Request) -> float:
         return request.arrival - request.priority * self._options.ageing

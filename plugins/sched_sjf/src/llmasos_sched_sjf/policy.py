@@ -1,4 +1,4 @@
-"""Shortest expected job first, with a bound on how long a long one is overtaken."""
+"""Shortest expected job first, with a starvation bound."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llmasos_hookspecs import Admit, Charge, QueueBounds, Reject, Request, Seque
 class Options(QueueBounds):
     """
     Attributes:
-        bound: seconds: no request is overtaken by one that came later than this after it.
-        typical: tokens of work of a job that is neither short nor long.
-        prompt_cost: work of a prompt's token, where a new token's is 1.
-        preempt_ratio: take the slot of a running job with this many times the work left; 0: of none.
+        bound: seconds; no request is overtaken by one that arrived more than this after it.
+        typical: work of an average job, in new tokens.
+        prompt_cost: work of a prompt token, in new tokens.
+        preempt_ratio: preempt a running job with more than this many times the work left; 0: never.
     """
 
     bound: float = attrs.field(
@@ -37,8 +37,8 @@ class Options(QueueBounds):
 class ShortestJob:
     """Ranks by arrival plus a delay that grows with the work left, from 0 to ``bound`` seconds.
 
-    Among requests that came within ``bound`` of one another the shorter goes first; one that has been there for longer is overtaken by
-    nobody new. A rank does not depend on the time, and only gets better as the work gets less.
+    Among requests that arrived within ``bound`` of one another the shorter may run first; a request is never overtaken by one that arrives
+    more than ``bound`` seconds later. A rank does not depend on the time, and only improves as the work decreases.
     """
 
     def __init__(self, options: Options) -> None:
@@ -51,12 +51,12 @@ class ShortestJob:
         return (self._due(sequence), sequence.request.arrival, sequence.request.id)
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """The running job with most work left, where it outweighs the newcomer by far."""
+        """The running job with the worst rank, if its work left exceeds ``preempt_ratio`` times that of ``needy``."""
         ratio = self._options.preempt_ratio
         if not ratio or not running:
             return None
         longest = max(running, key=lambda sequence: self.rank(sequence, now))
-        # What has been computed is lost with the slot, so it counts as work to be done again.
+        # Preemption discards the victim's KV cache; recomputing it counts against the waiting job.
         lost = longest.computed * self._options.prompt_cost
         better = self._work(longest) > ratio * (self._work(needy) + lost) and self._due(needy) < self._due(longest)
         return longest.request.id if better else None
@@ -65,7 +65,7 @@ class ShortestJob:
         return budget
 
     def on_commit(self, charges: Sequence[Charge]) -> None:
-        """Order depends on nothing that was used."""
+        """Does nothing: ranks do not depend on used tokens."""
 
     def _work(self, sequence: SequenceView) -> float:
         new = sequence.request.max_new_tokens - sequence.generated

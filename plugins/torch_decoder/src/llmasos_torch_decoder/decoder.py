@@ -1,4 +1,4 @@
-"""The decoder: whole sequences in, logits out; no cache, no kernels of its own, gradients everywhere."""
+"""The decoder: whole sequences in, logits out; differentiable, without a KV cache and custom kernels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal grouped-query attention; ``mix`` is all of it but the output projection."""
+    """Causal grouped-query attention; ``mix`` is everything except the output projection."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
 
     def mix(self, normed: Tensor) -> Tensor:
-        """Normed hidden states [batch, length, hidden] to what ``o_proj`` takes, [batch, length, heads * head_dim]."""
+        """Normed hidden states [batch, length, hidden] to the input of ``o_proj``, [batch, length, heads * head_dim]."""
         batch, length, _ = normed.shape
         queries, keys, values = self.project(normed)
         cosines, sines = (table.to(queries) for table in rotations(self.config, length))
@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The gated feed-forward block (SwiGLU); ``gate`` is all of it but the down projection."""
+    """The gated feed-forward block (SwiGLU); ``gate`` is everything except the down projection."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def gate(self, normed: Tensor) -> Tensor:
-        """Normed hidden states [..., hidden] to what ``down_proj`` takes, [..., intermediate]."""
+        """Normed hidden states [..., hidden] to the input of ``down_proj``, [..., intermediate]."""
         gated: Tensor = functional.silu(self.gate_proj(normed)) * self.up_proj(normed)
         return gated
 
@@ -92,7 +92,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One block: attention and MLP, each behind a norm and beside a residual."""
+    """One pre-norm block: attention and MLP, each with a residual connection."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Decoder(nn.Module):
         return functional.linear(self.model.norm(hidden), weight)
 
     def hidden_states(self, tokens: Tensor) -> list[Tensor]:
-        """What enters the first layer and what leaves each: ``num_layers + 1`` tensors [batch, length, hidden]."""
+        """The input of the first layer and the output of each layer: ``num_layers + 1`` tensors [batch, length, hidden]."""
         states = [self.embed(tokens)]
         for layer in self.layers:
             states.append(layer(states[-1]))

@@ -1,4 +1,4 @@
-"""A checkpoint's weights in a decoder."""
+"""Loads a checkpoint's weights into a decoder."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from llmasos_hookspecs import DecoderConfig
 
 
 def inverse_frequencies(config: DecoderConfig) -> Tensor:
-    """float32 [head_dim / 2]: radians that each pair of elements turns by in one position."""
+    """float32 [head_dim / 2]: the rotation of each pair of elements, in radians a position."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponents
     scaling = config.rope_scaling
@@ -35,6 +35,6 @@ def rotations(config: DecoderConfig, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn queries or keys [..., length, head_dim] by their positions."""
+    """Rotate queries or keys [..., length, head_dim] by their positions."""
     first, second = states.chunk(2, dim=-1)
     return states * cosines + torch.cat((-second, first), dim=-1) * sines

@@ -1,4 +1,4 @@
-"""Drawing text from a decoder, a batch of sequences of equal length at a time."""
+"""Samples text from a decoder, in batches of sequences of equal length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmasos_torch_decoder.rope import rotate, rotations
 def sample(decoder: Decoder, prompts: Tensor, length: int, generator: torch.Generator, *, temperature: float = 1.0) -> Tensor:
     """Continue prompts, int64 [batch, tokens], to ``length`` tokens each; returns int64 [batch, length], prompts included.
 
-    Keys and values are kept, so that each new token costs one pass over itself. Nothing ends a sequence early.
+    Uses a KV cache, so each new token costs one decode step. End tokens do not end a sequence.
     """
     config = decoder.config
     batch = len(prompts)
@@ -36,7 +36,7 @@ def sample(decoder: Decoder, prompts: Tensor, length: int, generator: torch.Gene
 
 
 def _attend(attention: Attention, normed: Tensor, cache: Tensor, start: int, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """``Attention.mix`` for tokens at ``start`` and after, which see those in the cache before them."""
+    """``Attention.mix`` for tokens from position ``start`` on, which attend to the cache and themselves."""
     batch, count, _ = normed.shape
     end = start + count
     queries, keys, values = attention.project(normed)

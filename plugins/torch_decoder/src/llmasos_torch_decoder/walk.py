@@ -1,7 +1,7 @@
-"""A forward pass one layer at a time, whose weights may be changed on the way.
+"""A forward pass one layer at a time, during which the caller may change weights.
 
-Calibrated methods (GPTQ, SparseGPT, Wanda, AWQ) look at what a linear layer is given *after* all before it have been
-changed, so that later layers make up for the errors of earlier ones.
+Calibrated methods (GPTQ, SparseGPT, Wanda, AWQ) need the input of a linear layer *after* all layers before it were changed, so that later
+layers compensate the errors of earlier ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from llmasos_hookspecs import AccelerationError
 from llmasos_torch_decoder.decoder import Decoder, DecoderLayer
 
-#: The four inputs of a layer's linears, in the order of computation, and which linears each one feeds.
+#: The four inputs of a layer's linear layers, in the order of computation, and the linear layers that read each.
 POINTS: Final[dict[str, tuple[str, ...]]] = {
     "attention": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "output": ("self_attn.o_proj",),
@@ -25,9 +25,9 @@ POINTS: Final[dict[str, tuple[str, ...]]] = {
 
 
 class LayerStep:
-    """One layer of a walk: ask for the inputs of a point, change the linears it feeds, go on to the next point.
+    """One layer of a walk: read the inputs of a point, change the linear layers that use it, continue with the next point.
 
-    Points are asked for in the order of ``POINTS``; each is computed with the weights as they are at that time.
+    Points must be read in the order of ``POINTS``; each is computed with the current weights.
     """
 
     def __init__(self, index: int, layer: DecoderLayer, hidden: list[Tensor]) -> None:
@@ -37,14 +37,14 @@ class LayerStep:
         self._mixed: list[Tensor] | None = None
 
     def linear(self, name: str) -> nn.Linear:
-        """A linear of this layer by its name in ``POINTS``."""
+        """A linear layer of this layer by its name in ``POINTS``."""
         linear = self.layer.get_submodule(name)
         assert isinstance(linear, nn.Linear)
         return linear
 
     @torch.no_grad()
     def inputs(self, point: str) -> Iterator[Tensor]:
-        """What the linears of ``point`` are given, a batch at a time: [tokens, features]."""
+        """The input of the linear layers of ``point``, a batch at a time: [tokens, features]."""
         layer = self.layer
         for batch, hidden in enumerate(self._hidden):
             if point == "attention":
@@ -60,14 +60,14 @@ class LayerStep:
     def moments(self, point: str) -> Tensor:
         """The mean over tokens of ``x x^T`` of a point's inputs, float32 [features, features].
 
-        Raises ``AccelerationError`` where it holds NaN or infinity.
+        Raises ``AccelerationError`` if it contains NaN or infinity.
         """
         total, count = torch.zeros(()), 0
         for inputs in self.inputs(point):
             total = total + inputs.T @ inputs
             count += len(inputs)
         if not bool(total.isfinite().all()):
-            # Codes and masks made from these would look like any others.
+            # Codes and masks computed from these would look valid.
             raise AccelerationError(
                 f"What the model computes for layer {self.index} ({point}) on the calibration text is NaN or infinite; its weights are "
                 "finite and too large."
@@ -75,11 +75,11 @@ class LayerStep:
         return total / count
 
     def restart(self) -> None:
-        """Forget what was computed so far, for a caller that changed weights behind a point it had asked for."""
+        """Discard cached results, for a caller that changed weights before a point that it had already read."""
         self._mixed = None
 
     def outputs(self) -> list[Tensor]:
-        """What leaves the layer with the weights as they are now, a batch each."""
+        """The layer's output with the current weights, one tensor a batch."""
         layer = self.layer
         out = []
         for batch in range(len(self._hidden)):
@@ -88,7 +88,7 @@ class LayerStep:
         return out
 
     def _mix(self, batch: int) -> Tensor:
-        # Attention is kept once asked for: q, k and v no longer change after that.
+        # Attention is cached once computed, because q, k and v do not change afterwards.
         if self._mixed is None:
             layer = self.layer
             self._mixed = [layer.self_attn.mix(layer.input_layernorm(hidden)) for hidden in self._hidden]
@@ -108,7 +108,7 @@ def walk_layers(decoder: Decoder, tokens: Tensor, *, batch: int = 4) -> Iterator
         hidden = [decoder.embed(part) for part in torch.split(tokens, batch)]
     for index, layer in enumerate(decoder.layers):
         step = LayerStep(index, layer, hidden)
-        # The caller's own code runs between the steps, so no_grad must not be left open over a yield.
+        # The caller's code runs between the steps, so no_grad must not stay active over a yield.
         yield step
         with torch.no_grad():
             hidden = step.outputs()

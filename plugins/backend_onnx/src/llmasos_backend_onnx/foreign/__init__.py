@@ -1,1 +1,1 @@
-"""Decoders that other tools exported to ONNX, behind the same engine contract."""
+"""Engines for decoders that other tools exported to ONNX."""

@@ -16,10 +16,10 @@ forks.register()
 
 
 class ExportedEngine:
-    """Implements ``Engine``: checks what is asked, and leaves the computing to ``sequences``.
+    """Implements ``Engine``: validates the rows of a step and delegates the computation to ``sequences``.
 
     Args:
-        kv_tokens: tokens of all slots together that memory holds; None: as many as fit.
+        kv_tokens: most tokens of all slots together within the memory limit; None: no bound.
     """
 
     def __init__(self, info: EngineInfo, sequences: Sequences, *, kv_tokens: int | None) -> None:

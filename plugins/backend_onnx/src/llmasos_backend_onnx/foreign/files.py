@@ -1,4 +1,4 @@
-"""Which files of an export are the decoder, under which names its values go, and that none of it leads outside."""
+"""Finds the graphs of an exported decoder and the names of their inputs and outputs; refuses files outside the folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCODERS: Final = {"encoder_model": "an encoder-decoder", "vision_encoder": "a 
 
 @attrs.frozen(kw_only=True)
 class Names:
-    """What an export calls its inputs and outputs; ``%d`` stands for the layer. Patterns are None where they are to be recognised."""
+    """Names of an export's inputs and outputs, with ``%d`` for the layer; None for a pattern that is to be recognised from the graph."""
 
     input_ids: str = "input_ids"
     attention_mask: str = "attention_mask"
@@ -82,7 +82,7 @@ def find_files(path: Path, config: Mapping[str, Any]) -> ExportFiles:
 
     Raises:
         CheckpointError: files are missing or lead outside.
-        UnsupportedModel: it is no decoder of text alone, or one of several.
+        UnsupportedModel: it is not a text-only decoder, or the folder holds several graphs.
     """
     if path.is_file():
         return ExportFiles(decoder=inside(path.parent, path.parent, path.name), root=path.parent, **_sizes(config))
@@ -126,7 +126,7 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _genai_files(path: Path) -> ExportFiles:
-    """Those of a folder for onnxruntime-genai. Its configuration is described in onnxruntime-genai's docs/config reference."""
+    """The files of a folder for onnxruntime-genai, as onnxruntime-genai's docs/config reference describes its configuration."""
     where = path / _GENAI
     inside(path, path, _GENAI)
     model = _object(_read(where), "model", where)

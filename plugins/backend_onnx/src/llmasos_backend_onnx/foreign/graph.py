@@ -24,7 +24,7 @@ _MOST_NODES: Final = 1_000_000
 _DEEPEST_BRANCH: Final = 16
 _DEEPEST_CALL: Final = 64
 _PACKED_BITS: Final[dict[int, int]] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
-#: Operators that round activations over a whole run, so that what is computed together shares a scale.
+#: Operators that quantise the activations of a whole run with one scale, so that logits depend on the batch composition.
 _ROUNDS_A_RUN: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 _INT8_PRODUCTS: Final = frozenset({"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"})
 
@@ -40,14 +40,14 @@ class Value:
 
 @attrs.frozen(kw_only=True, eq=False)
 class ExportedGraph:
-    """What of a graph decides how it is run.
+    """The facts of a graph that decide how it is run.
 
     Attributes:
-        weight_bytes: of all its constants.
-        dtype: what most of its linear layers are computed from.
-        in_place: inputs that GroupQueryAttention reads as a cache; it can write what is new into the same memory.
-        rounds_a_run: activations are rounded with one scale for all that is computed together.
-        rotary_length: positions for which it holds rotary tables.
+        weight_bytes: bytes of all its constants.
+        dtype: weight format of most of its linear layers.
+        in_place: inputs that GroupQueryAttention reads as a KV cache; it can write new keys and values into the same memory.
+        rounds_a_run: activations are quantised with one scale a run.
+        rotary_length: positions in its rotary tables.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
 
     Raises:
         CheckpointError: the file is no ONNX model, data is missing or cut, or leads outside the folder.
-        UnsupportedModel: an operator is none that decoders use, or the graph is larger or deeper than any decoder's.
+        UnsupportedModel: an operator is not on the list of decoder operators, or the graph is larger or deeper than any decoder's.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise CheckpointError(f"{path} is larger than a graph can be; export it with its weights in a file of their own.")
@@ -105,7 +105,7 @@ def _check_names(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path
 
 
 def _nodes(model: onnx.ModelProto, path: Path) -> Iterator[onnx.NodeProto]:
-    """Every node, those of branches and functions too."""
+    """Every node, including those in branches and functions."""
     waiting = [(0, part.node) for part in (model.graph, *model.functions)]
     while waiting:
         depth, nodes = waiting.pop()
@@ -118,7 +118,7 @@ def _nodes(model: onnx.ModelProto, path: Path) -> Iterator[onnx.NodeProto]:
 
 
 def _check_size(model: onnx.ModelProto, path: Path) -> None:
-    """Hold the graph against a bound as it is with its functions written out, which ONNX Runtime does before it runs them."""
+    """Bound the size of the graph with its functions inlined, as ONNX Runtime inlines them before it runs."""
     bodies = {(function.domain, function.name): function.node for function in model.functions}
     counts: dict[tuple[str, str], int] = {}
 
@@ -143,7 +143,7 @@ def _check_size(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _tensors(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[TensorProto]:
-    """Every constant, those of branches too."""
+    """Every constant, including those in branches."""
     graphs = [model.graph]
     for node in nodes:
         for attribute in node.attribute:
@@ -158,7 +158,7 @@ def _tensors(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> Iterator[Te
 
 
 def _tensor_bytes(tensor: TensorProto, path: Path, root: Path) -> int:
-    """Bytes of a constant, once its data is known to be there."""
+    """Bytes of a constant, after checking that its data exists."""
     if tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return 0
     shown = f"{path} holds the tensor {tensor.name[:80]!r}"
@@ -209,7 +209,7 @@ def _dtype(nodes: list[onnx.NodeProto], constants: dict[str, TensorProto]) -> st
 
 
 def _constant_behind(name: str, producers: dict[str, onnx.NodeProto], constants: dict[str, TensorProto]) -> TensorProto | None:
-    """The stored matrix that a product reads, through a transposition or a dequantisation."""
+    """The stored matrix that a MatMul reads, directly or through a transposition or a dequantisation."""
     for _ in range(4):
         if name in constants or name not in producers:
             break

@@ -1,4 +1,4 @@
-"""Sequences of a graph that takes its cache and gives it back grown: ``past_key_values`` in, ``present`` out."""
+"""Sequences of a graph that returns a longer copy of its KV cache: ``past_key_values`` in, ``present`` out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from llmasos_backend_onnx.foreign.runs import ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities, OpenSlots
 from llmasos_backend_onnx.foreign.strip import Strip
-from llmasos_backend_onnx.steps import Floats, Integers, asked
+from llmasos_backend_onnx.steps import Floats, Integers, wanted_logits
 from llmasos_hookspecs import CapacityExceeded, Row
 
-#: A run over many tokens costs a token about an eighth of what a run of its own does.
+#: In a run over many tokens, a token costs about an eighth of a run of its own.
 _CHEAPER: Final = 8
 
 
@@ -30,8 +30,8 @@ class GrowingSequences:
 
     Args:
         first: computes a sequence's first tokens; may be the same as ``decoder``.
-        decoder: computes those that follow.
-        chunk: tokens in one run at most, where the graph takes several after others.
+        decoder: computes the tokens after them.
+        chunk: most tokens in one run, if the graph takes several tokens after cached ones.
     """
 
     def __init__(self, first: ExportedDecoder, decoder: ExportedDecoder, abilities: Abilities, *, most: int, chunk: int) -> None:
@@ -50,7 +50,7 @@ class GrowingSequences:
 
     def close(self, slot: int) -> None:
         strip = self._slots[slot].strip
-        self._part_from(strip, {slot})
+        self._split_off(strip, {slot})
         self._slots.remove(slot)
 
     def fork(self, slot: int) -> int:
@@ -84,7 +84,7 @@ class GrowingSequences:
         for index, row in enumerate(rows):
             if index not in singles:
                 results[index] = _wanted(self._prefill(row, tokens[index]), row)
-        # Only now: after an error every slot still has the length from before the step, and a strip that grew is cut when it is next used.
+        # Lengths change only after success: on an error every slot keeps its length, and a strip that grew is cut when it is next used.
         for row in rows:
             held = self._slots[row.slot]
             held.length = row.position + len(row.tokens)
@@ -95,11 +95,11 @@ class GrowingSequences:
         self._slots.clear()
 
     def _prefill(self, row: Row, tokens: Integers) -> Floats:
-        """Logits of the last tokens of the row, as many as it wants at least."""
+        """Logits of the last tokens of the row, at least as many as it wants."""
         strip = self._together([row.slot])
         held = self._slots[row.slot]
         parts: list[Floats] = []
-        keep = asked(row)
+        keep = wanted_logits(row)
         each = keep > 1 and self._decoder.form.last_only
         after = row.position
         if after and len(tokens) > 1 and not self._abilities.chunks and not each and after + len(tokens) <= _CHEAPER * len(tokens):
@@ -115,7 +115,7 @@ class GrowingSequences:
         return np.concatenate(parts)
 
     def _parts(self, tokens: Integers, after: int, *, each: bool) -> Iterator[Integers]:
-        """The tokens as runs: a chunk each, or one token each where the graph takes or gives no more."""
+        """The tokens split into runs: chunks, or single tokens if the graph takes or returns only one."""
         if each or (after and not self._abilities.chunks):
             yield from (tokens[place : place + 1] for place in range(len(tokens)))
             return
@@ -123,7 +123,7 @@ class GrowingSequences:
         yield from (tokens[place : place + size] for place in range(0, len(tokens), size))
 
     def _groups(self, rows: Sequence[Row], singles: Sequence[int]) -> Iterator[list[int]]:
-        """Rows whose next token is computed in one run."""
+        """Groups of rows whose next tokens are computed in one run."""
         group: list[int] = []
         shortest = 0
         for index in sorted(singles, key=lambda index: rows[index].position):
@@ -140,7 +140,7 @@ class GrowingSequences:
             yield group
 
     def _together(self, slots: Sequence[int]) -> Strip:
-        """The strip of just these sequences, each at its length."""
+        """A strip of exactly these sequences, each at its length."""
         strip = self._slots[slots[0]].strip
         whole = set(strip.slots) == set(slots) and all(
             self._slots[slot].length + pad == strip.tokens for slot, pad in zip(strip.slots, strip.pads, strict=True)
@@ -154,16 +154,16 @@ class GrowingSequences:
         made = self._strip(slots)
         made.fill(parts)
         for left in {id(strip): strip for strip in (self._slots[slot].strip for slot in slots)}.values():
-            self._part_from(left, set(slots))
+            self._split_off(left, set(slots))
         for slot in slots:
             self._slots[slot].strip = made
         return made
 
-    def _part_from(self, strip: Strip, leaving: set[int]) -> None:
-        """Give those that stay strips of their own: together they would keep the memory of those that leave."""
+    def _split_off(self, strip: Strip, leaving: set[int]) -> None:
+        """Give the remaining sequences strips of their own; a shared strip would keep the memory of the leaving ones."""
         for slot in strip.slots:
             held = self._slots[slot]
-            # Where memory ran out in here before, some have strips of their own already.
+            # After an earlier out-of-memory error in this method, some already have strips of their own.
             if slot not in leaving and held.strip is strip:
                 own = self._strip([slot])
                 own.fill([strip.part(slot, held.length)])
@@ -174,4 +174,4 @@ class GrowingSequences:
 
 
 def _wanted(logits: Floats, row: Row) -> Floats:
-    return logits[len(logits) - asked(row) :]
+    return logits[len(logits) - wanted_logits(row) :]

@@ -1,4 +1,4 @@
-"""Sequences of a graph that writes its cache in place: GroupQueryAttention over a buffer that holds past and present."""
+"""Sequences of a graph that writes its KV cache in place: GroupQueryAttention over one buffer for past and present."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import Abilities
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.slots import SlotTable
-from llmasos_backend_onnx.steps import Floats, Integers, asked
+from llmasos_backend_onnx.steps import Floats, Integers, wanted_logits
 from llmasos_hookspecs import Row
 
-#: Bindings kept, one for each run of neighbouring rows that is computed together.
+#: Most cached bindings; there is one for each range of adjacent rows that is computed together.
 _BINDINGS: Final = 64
 
 
 class InPlaceSequences:
-    """Implements ``Sequences``: prefills each sequence by itself, in chunks, then decodes neighbouring rows as one batch.
+    """Implements ``Sequences``: prefills each sequence separately, in chunks, then decodes adjacent rows as one batch.
 
-    The operator takes each row's length from its part of the attention mask, so rows of any lengths go together unpadded.
+    The operator takes each row's length from its part of the attention mask, so rows of different lengths need no padding.
     """
 
     def __init__(self, decoder: ExportedDecoder, abilities: Abilities, cache: KVCache, *, weight_bytes: int, chunk: int) -> None:
@@ -56,7 +56,7 @@ class InPlaceSequences:
     def compute(self, rows: Sequence[Row], tokens: Sequence[Integers]) -> list[Floats]:
         results: list[Floats] = [np.empty((0, self._decoder.form.vocab_size), dtype=np.float32)] * len(rows)
         single = {row.slot: index for index, row in enumerate(rows) if len(tokens[index]) == 1}
-        # Rows move before anything is computed: a move copies as many tokens as a slot is known to hold.
+        # Move rows before computing: a move copies only the tokens that the slot is recorded to hold.
         runs = [] if not single else self._slots.neighbours(list(single)) if self._batch else [[slot] for slot in single]
         for index, row in enumerate(rows):
             if row.slot not in single:
@@ -86,7 +86,7 @@ class InPlaceSequences:
 
     def _prefill(self, row: Row, tokens: Integers) -> Floats:
         io = self._binding(self._slots.row(row.slot), 1)
-        keep = asked(row)
+        keep = wanted_logits(row)
         size = 1 if keep > 1 and self._decoder.form.last_only else self._chunk
         parts: list[Floats] = []
         for start in range(0, len(tokens), size):

@@ -1,4 +1,4 @@
-"""From an exported decoder to a running engine."""
+"""Makes a running engine from an exported decoder."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.session import open_session
 from llmasos_hookspecs import Checkpoint, ConfigError, Context, EngineInfo, UnsupportedModel
 
-#: Context of an export whose files do not say it.
+#: Context length of an export whose files do not state one.
 _DEFAULT_CONTEXT: Final = 2048
 #: Tokens, and sequences, that the trials need.
 _TRIAL_TOKENS: Final = 16
 _TRIAL_SEQUENCES: Final = 2
-#: What a growing cache takes over the tokens it holds: it is read and written in turn, and a batch is padded by up to a quarter.
+#: Memory of a growing cache relative to its tokens: it has a read and a write buffer, and a batch is padded by up to a quarter.
 _GROWING_SHARE: Final = 2.5
 
 _NO_CACHE: Final = "The export keeps no KV cache, so each step computes all the tokens before it again; export it with past_key_values."
@@ -43,9 +43,9 @@ _LAST_ONLY: Final = "The export gives logits of the last token only, so scoring 
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Opened:
-    """The graphs of an export with sessions; ``first`` is ``decoder`` where one graph does both.
+    """The graphs of an export with sessions; ``first`` is ``decoder`` if one graph computes prompts and later tokens.
 
-    ``in_place``: every layer writes its cache where it reads it.
+    ``in_place``: every layer writes its cache into the memory it reads.
     """
 
     files: ExportFiles
@@ -65,10 +65,10 @@ class _Opened:
 
 
 def load_export(checkpoint: Checkpoint, options: Options, context: Context) -> ExportedEngine:
-    """Open a decoder that another tool exported, try what it can do, and make an engine of it.
+    """Open a decoder that another tool exported, test its abilities, and make an engine of it.
 
     Raises:
-        ConfigError: the options ask for what an export cannot change.
+        ConfigError: the options set what an export cannot change.
         CheckpointError: a file is missing, damaged, or leads outside its folder.
         UnsupportedModel: it is no decoder of text, or one of another form.
         ResourceError: the memory limit is too small.
@@ -101,7 +101,7 @@ def load_export(checkpoint: Checkpoint, options: Options, context: Context) -> E
 
 
 def _try_out(opened: _Opened, chunk: int) -> tuple[_Opened, Abilities]:
-    """What the export can do, in place if it can that rightly."""
+    """The abilities of the export; with an in-place cache if its results are correct in place."""
     if not opened.caches:
         return opened, Abilities()
 
@@ -165,7 +165,7 @@ def _sequences(opened: _Opened, abilities: Abilities, *, most: int, length: int,
 
 
 def _context_length(opened: _Opened, asked: int | None, room: int | None) -> int:
-    """The shortest of what is asked for, what memory holds, what the files say, and what the graph has tables for."""
+    """The smallest of the requested length, the memory's capacity, the length in the files, and the length of the rotary tables."""
     fixed = None if opened.caches else opened.signature.length
     own = [bound for bound in (opened.files.context_length, opened.graph.rotary_length, fixed) if bound is not None]
     return min([*(own or [_DEFAULT_CONTEXT]), *(bound for bound in (asked, room) if bound is not None)])

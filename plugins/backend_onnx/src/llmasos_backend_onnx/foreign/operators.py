@@ -1,7 +1,7 @@
-"""The operators that an exported decoder may use: what exporters write for decoders, by domain.
+"""The allow list of operators for exported decoders, by domain: those that exporters write for decoders.
 
-A list of what is allowed: ONNX and ONNX Runtime have some hundreds, among them loops without an end, whole training steps, tree ensembles
-and tokenizers. Each of these computes tensors of bounded size in bounded time.
+ONNX and ONNX Runtime have hundreds of operators, among them unbounded loops, training steps, tree ensembles and tokenizers. Each operator
+here computes tensors of bounded size in bounded time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ReduceSumSquare Relu Reshape RotaryEmbedding Round Scatter ScatterElements Scatt
 Softsign Split Sqrt Squeeze Sub Sum Swish Tan Tanh TensorScatter Tile TopK Transpose Trilu Unsqueeze Where Xor SimplifiedLayerNormalization
 """
 
-#: com.microsoft: what ONNX Runtime and onnxruntime-genai's builder fuse decoders into.
+#: com.microsoft: the fused operators of ONNX Runtime and of onnxruntime-genai's builder.
 _CONTRIB: Final = """
 Attention BiasAdd BiasGelu BiasSoftmax BiasSplitGelu CausalConvWithState DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention
 DequantizeLinear DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedGemm FusedMatMul FusedMatMulActivation GatherBlockQuantized

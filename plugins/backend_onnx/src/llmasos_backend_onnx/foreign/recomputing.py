@@ -1,4 +1,4 @@
-"""Sequences of a graph without a cache: every step computes all that came before."""
+"""Sequences of a graph without a KV cache: every step recomputes all earlier tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from llmasos_backend_onnx.foreign.runs import Batch, ExportedDecoder
 from llmasos_backend_onnx.foreign.sequences import OpenSlots
-from llmasos_backend_onnx.steps import Floats, Integers, asked
+from llmasos_backend_onnx.steps import Floats, Integers, wanted_logits
 from llmasos_hookspecs import Row
 
 
@@ -53,10 +53,11 @@ class RecomputingSequences:
         whole = np.array([*self._slots[row.slot], *tokens])
         if row.want == "all" and self._decoder.form.last_only:
             return np.concatenate([self._logits(whole[: end + 1], 1) for end in range(row.position, len(whole))])
-        return self._logits(whole, asked(row))
+        return self._logits(whole, wanted_logits(row))
 
     def _logits(self, tokens: Integers, keep: int) -> Floats:
-        """Of the last ``keep`` tokens. Shorter sequences than the graph takes are padded behind, where no token of a decoder looks."""
+        """Logits of the last ``keep`` tokens. A sequence shorter than the graph's fixed length is padded on the right, which causal
+        attention does not see."""
         count = len(tokens)
         fixed = self._decoder.signature.length
         batch = Batch.of_one(tokens, 0)

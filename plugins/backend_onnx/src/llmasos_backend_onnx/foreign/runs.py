@@ -1,4 +1,4 @@
-"""One run of an exported decoder over tokens, with a cache in memory of ours."""
+"""One run of an exported decoder over tokens, with the KV cache in our memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from llmasos_hookspecs import CapacityExceeded, UnsupportedModel
 
 Array = npt.NDArray[Any]
 
-#: Whether a merged graph reads its cache; ONNX Runtime is given their addresses.
+#: Values of a merged graph's input that says whether it reads its cache; ONNX Runtime binds their addresses.
 _FLAGS: Final = np.array([False, True])
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Batch:
-    """What one run computes: S tokens for each of B sequences, of which each holds up to P.
+    """The input of one run: S tokens for each of B sequences, each with up to P cached tokens.
 
     Attributes:
         tokens: [B, S].
@@ -43,17 +43,17 @@ class Batch:
 
 @attrs.frozen(kw_only=True)
 class LogitsForm:
-    """What a run's logits look like: of the last token only, and how wide."""
+    """The shape of a run's logits: of the last token only or of all, and how wide."""
 
     last_only: bool
     vocab_size: int
 
 
 class ExportedDecoder:
-    """A session of one graph. ``logits`` says what its logits look like once ``probe`` has found out.
+    """A session of one graph. ``probe`` sets ``logits``, the shape of its logits.
 
-    Keys and values go in and out as [B, heads, tokens, dim] in contiguous memory; presents may be the memory of the pasts where the graph
-    writes in place.
+    Keys and values go in and out as [B, heads, tokens, dim] in contiguous memory; the present tensors may share the memory of the past ones
+    if the graph writes in place.
     """
 
     def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
@@ -71,10 +71,10 @@ class ExportedDecoder:
         self._form = form
 
     def probe(self) -> None:
-        """Compute a few tokens and learn from what comes back.
+        """Compute a few tokens and record the shape of the logits.
 
         Raises:
-            UnsupportedModel: the graph does not compute them, or gives something else than a decoder.
+            UnsupportedModel: the graph fails, or its outputs are not those of a decoder.
         """
         signature = self.signature
         tokens = np.arange(signature.length or 4) % 4
@@ -104,11 +104,11 @@ class ExportedDecoder:
         self.form = LogitsForm(last_only=logits.shape[1] == 1, vocab_size=int(logits.shape[2]))
 
     def run(self, batch: Batch, past: Sequence[Array], present: Sequence[Array], *, keep: int) -> Floats:
-        """Logits float32 [B, n, vocab] of the last n >= ``keep`` tokens, n being 1 where the graph gives no more.
+        """Logits float32 [B, n, vocab] of the last n >= ``keep`` tokens; n is 1 if the graph returns only the last token's.
 
         Args:
-            past: of each cache tensor [B, heads, P, dim]; none for a graph without past.
-            present: where the graph is to write them; none where nobody wants them.
+            past: each cache tensor [B, heads, P, dim]; empty for a graph without past.
+            present: buffers that the graph writes to; empty if they are not needed.
 
         Raises:
             CapacityExceeded: memory is short.
@@ -119,7 +119,7 @@ class ExportedDecoder:
         return self.run_bound(io, batch, keep=keep)
 
     def bind_cache(self, io: ort.IOBinding, past: Sequence[Array], present: Sequence[Array]) -> None:
-        """Bind the cache of all runs that use ``io``."""
+        """Bind the cache for all runs that use ``io``."""
         signature = self.signature
         if signature.past:
             for tensor, array in zip(signature.cache, past, strict=True):
@@ -131,7 +131,7 @@ class ExportedDecoder:
             io.bind_input(signature.branch, "cpu", 0, flag.dtype, flag.shape, flag.ctypes.data)
 
     def run_bound(self, io: ort.IOBinding, batch: Batch, *, keep: int) -> Floats:
-        """As ``run``, with the cache that was bound to ``io``."""
+        """Like ``run``, with the cache that is bound to ``io``."""
         rows, count = batch.tokens.shape
         signature = self.signature
         given = self._integers(batch, count=keep or 1)
@@ -170,7 +170,7 @@ class ExportedDecoder:
 
 
 def _reason(error: BaseException) -> str:
-    """The end of ONNX Runtime's first line, which says what was wrong; before it stand its own files and functions."""
+    """The end of the first line of ONNX Runtime's message, which says what is wrong; before it are its source files and functions."""
     line = (
         (str(error).strip() or type(error).__name__).splitlines()[0].rpartition("Status Message: ")[2].rpartition("[ONNXRuntimeError] ")[2]
     )

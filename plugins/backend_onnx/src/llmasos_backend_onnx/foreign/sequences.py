@@ -1,4 +1,4 @@
-"""What every way of keeping an exported decoder's sequences offers to the engine."""
+"""The interface between the engine and the implementations that store an exported decoder's sequences."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 @attrs.frozen(kw_only=True)
 class Abilities:
-    """What an exported graph computes rightly beyond its first run; found by trying (``trials``).
+    """What an exported graph computes correctly besides a first prompt; tested at load (``trials``).
 
     Attributes:
-        chunks: several tokens that follow others in one run.
-        batch: tokens of several sequences in one run: of any lengths (``padded``), of the same (``equal``) or not at all.
+        chunks: several tokens after cached ones in one run.
+        batch: several sequences in one run: of any lengths (``padded``), of equal lengths (``equal``) or not at all.
     """
 
     chunks: bool = False
@@ -27,7 +27,7 @@ class Abilities:
 
 
 class Sequences(Protocol):
-    """Open slots, what they hold, and how it grows."""
+    """Open slots and their KV caches."""
 
     def open(self) -> int: ...
     def close(self, slot: int) -> None: ...
@@ -37,11 +37,11 @@ class Sequences(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Tokens that all slots hold together."""
+        """Tokens in all slots together."""
         ...
 
     def compute(self, rows: Sequence[Row], tokens: Sequence[Integers]) -> list[Floats]:
-        """The logits of each row as ``Engine.step`` returns them; its tokens are kept only where all rows succeed."""
+        """The logits of each row as ``Engine.step`` returns them; the tokens are kept only if all rows succeed."""
         ...
 
     def release(self) -> None:
@@ -50,7 +50,7 @@ class Sequences(Protocol):
 
 
 class OpenSlots(Generic[T]):
-    """Slot ids, never used twice, and what stands behind each."""
+    """Slot ids, never used twice, and the object of each."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -58,7 +58,7 @@ class OpenSlots(Generic[T]):
         self._next = 0
 
     def add(self, make: Callable[[int], T]) -> int:
-        """A new slot, behind which stands what ``make`` makes of its id. Raises ``CapacityExceeded`` where all are open."""
+        """Open a slot with the object that ``make`` returns for its id. Raises ``CapacityExceeded`` if all slots are open."""
         if len(self._held) >= self._most:
             raise CapacityExceeded(f"All {self._most} slots of the engine are open; close one, or load with a larger max_sequences.")
         slot, self._next = self._next, self._next + 1

@@ -1,4 +1,4 @@
-"""What an exported decoder is given and what it gives: by name, type and shape."""
+"""Inputs and outputs of an exported decoder: names, types and shapes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from llmasos_backend_onnx.foreign.files import ExportFiles, Names
 from llmasos_backend_onnx.foreign.graph import ExportedGraph, Value
 from llmasos_hookspecs import UnsupportedModel
 
-#: As optimum calls them, as onnxruntime-genai does, and as torch does with a cache of transformers.
+#: Names in exports of optimum, of onnxruntime-genai, and of torch with a transformers cache.
 _CACHE: Final = (
     r"{0}\D*(?P<layer>\d+)\.(?:decoder\.|self\.)?(?P<kind>key|value)"
     r"|{0}\w*_(?P<kind3>key|value)_cache_(?P<layer3>\d+)|{0}_(?P<kind2>key|value)\D*(?P<layer2>\d+)"
 )
 _PAST: Final = re.compile(_CACHE.format("past"))
 _PRESENT: Final = re.compile(_CACHE.format("present"))
-#: Whether a merged graph reads its cache, as Hugging Face's optimum calls it.
+#: Optimum's input that says whether a merged graph reads its cache.
 _BRANCH: Final = "use_cache_branch"
-#: How many tokens' logits are asked for, as transformers calls it; 0 for all.
+#: Transformers' input for the number of tokens whose logits are returned; 0 for all.
 _COUNT: Final = ("num_logits_to_keep", "logits_to_keep")
 _INTEGERS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.INT64: np.dtype(np.int64), TensorProto.INT32: np.dtype(np.int32)}
 _FLOATS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
-#: Inputs of models that are no decoders of text alone.
+#: Inputs of models that are not text-only decoders.
 _OTHER_MODELS: Final = {
     "encoder": "the decoder of an encoder-decoder model",
     "pixel": "a vision model",
@@ -51,13 +51,13 @@ class CacheTensor:
 
 @attrs.frozen(kw_only=True)
 class Signature:
-    """How a graph is called. Names are None for inputs that it does not have.
+    """The signature of a graph. Names are None for inputs that it does not have.
 
     Attributes:
-        past: whether it takes what the cache holds; without it, it only gives ``cache`` (or has none).
+        past: whether it takes past keys and values; without it, it only returns ``cache`` (or has none).
         integers: dtype of each integer input, by name.
         logits_dtype, cache_dtype: float32 or float16.
-        length: tokens it takes, exactly; None for any number.
+        length: the fixed number of tokens it takes; None for any number.
     """
 
     input_ids: str
@@ -83,7 +83,7 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
     """Recognise a decoder's inputs and outputs.
 
     Raises:
-        UnsupportedModel: an input is unknown or missing, a type or shape is another than a decoder's.
+        UnsupportedModel: an input is unknown or missing, or a type or shape is not a decoder's.
     """
     names, where = files.names, graph.path
     inputs = {value.name: value for value in graph.inputs}
@@ -129,8 +129,8 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
 
 
 def _results(graph: ExportedGraph, names: Names, past: Mapping[tuple[int, int], str]) -> tuple[str, Mapping[tuple[int, int], str]]:
-    """The names of logits, and of keys and values. Outputs that an exporter left without names of their own are told by their order: logits
-    first, then what is kept, in the order of what goes in."""
+    """The names of the logits, keys and values. Outputs without recognisable names are identified by their order: logits first, then the
+    cache tensors in the order of the inputs."""
     outputs = {value.name: value for value in graph.outputs}
     if names.logits in outputs or len(outputs) != 1 + len(past):
         return names.logits, _layers(outputs, _PRESENT, names.present)

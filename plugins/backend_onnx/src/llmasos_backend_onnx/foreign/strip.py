@@ -1,4 +1,4 @@
-"""The keys and values of sequences that are computed together, in two sets of buffers that take turns."""
+"""Keys and values of sequences that are computed together, double-buffered."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Integers = npt.NDArray[np.int64]
 class Strip:
     """The caches of some sequences as one array a tensor, [B, heads, tokens, dim], each padded on the left to the longest.
 
-    An exported graph writes all of what it was given anew behind what it computed; it reads one set of buffers and writes the other. So
-    what stood before a run is whole until the run has succeeded, and memory is not asked for anew at every token.
+    An exported graph copies its whole past into its present outputs; it reads one set of buffers and writes the other. So the state before
+    a run stays intact until the run succeeds, and memory is not allocated at every token.
     """
 
     def __init__(self, signature: Signature, slots: Sequence[int]) -> None:
@@ -35,13 +35,13 @@ class Strip:
         self._turn(0)
 
     def fill(self, parts: Sequence[Sequence[Array]]) -> None:
-        """Take up the caches of its sequences: for each, one array [heads, tokens, dim] a tensor."""
+        """Copy in the caches of its sequences: for each, one array [heads, tokens, dim] a tensor."""
         lengths = [part[0].shape[1] for part in parts]
         longest = max(lengths)
         self._make_room(longest)
         for tensor, target in enumerate(self._views(self._back, longest)):
             for row, (part, length) in enumerate(zip(parts, lengths, strict=True)):
-                # Padding is masked, but zero times what happens to stand in fresh memory may be NaN.
+                # Padding is masked, but 0 times uninitialised memory may be NaN.
                 target[row, :, : longest - length] = 0
                 target[row, :, longest - length :] = part[tensor]
         self.pads = [longest - length for length in lengths]
@@ -54,7 +54,7 @@ class Strip:
         return [view[row, :, start : start + length] for view in self._views(self._front, self.tokens)]
 
     def run(self, decoder: ExportedDecoder, tokens: Integers, *, keep: int, afresh: bool = False) -> Floats:
-        """Logits of more tokens [B, S] of each sequence, which are kept. ``afresh``: forget what was held before."""
+        """Compute tokens [B, S] after those of each sequence, keep them, and return their logits. ``afresh``: drop earlier tokens first."""
         held = 0 if afresh else self.tokens
         count = tokens.shape[1]
         pads = np.array([0] * len(self.slots) if afresh else self.pads)[:, None]
@@ -76,12 +76,13 @@ class Strip:
         ]
 
     def _make_room(self, tokens: int) -> None:
-        """Have the back buffers hold ``tokens`` of each sequence, and some more, so that they are not made anew at each."""
+        """Make the back buffers large enough for ``tokens`` of each sequence, with headroom so that they are not reallocated at every
+        token."""
         rows, cache = len(self.slots), self._signature.cache
         if self._back and self._back[0].size >= rows * cache[0].heads * tokens * cache[0].dim:
             return
         tokens += max(16, tokens // 8)
-        self._back = []  # given back before more is asked for
+        self._back = []  # freed before the larger allocation
         try:
             self._back = [np.empty(rows * tensor.heads * tokens * tensor.dim, dtype=self._signature.cache_dtype) for tensor in cache]
         except MemoryError as error:

@@ -1,7 +1,7 @@
-"""What an exported graph computes rightly, found by trying it when it is loaded.
+"""Tests at load what an exported graph computes correctly.
 
-A graph does not say whether it masks padding, counts positions from the mask, or takes several tokens behind a cache. Each is tried on a
-few tokens, and taken for granted only where it gives what the tokens give without it.
+A graph does not state whether it masks padding, counts positions from the mask, or takes several tokens after a cache. Each ability is
+tested on a few tokens, and used only if the logits equal those without it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from llmasos_backend_onnx.foreign.sequences import Abilities, Sequences
 from llmasos_backend_onnx.steps import Floats
 from llmasos_hookspecs import EngineFailed, Row, UnsupportedModel
 
-#: Largest relative error |a - b| / |b| of logits that count as the same, of a text in pieces and of one in company, where everything is
-#: float32, and where something is rounded further. A wrong mask or position is off by a tenth and more.
+#: Largest relative error |a - b| / |b| of logits that count as equal, for a text in chunks and in a batch: if everything is float32, and if
+#: something is rounded further. A wrong mask or position gives an error of 0.1 and more.
 _CUT: Final = 1e-3
 _CUT_ROUNDED: Final = 0.03
-_COMPANY: Final = 1e-4
-_COMPANY_ROUNDED: Final = 0.01
-#: Where a whole run shares one scale, a cut shifts it.
+_BATCH_ERROR: Final = 1e-4
+_BATCH_ERROR_ROUNDED: Final = 0.01
+#: If a run shares one activation scale, splitting a text changes the scale.
 _CUT_SHARED_SCALE: Final = 0.2
 _TEXT: Final = (11, 4, 7, 13, 2, 9, 5, 12, 3, 8)
 
@@ -33,13 +33,13 @@ Use = Callable[[Sequences], Floats]
 
 
 def find_abilities(make: Make, graph: ExportedGraph, vocab_size: int) -> Abilities:
-    """Try a decoder with a cache.
+    """Test a decoder with a cache.
 
     Args:
-        make: makes sequences that rely on the abilities it is given; at least two can be open.
+        make: makes sequences that use the given abilities; at least two can be open.
 
     Raises:
-        UnsupportedModel: not even one token after others gives what it gives in one piece.
+        UnsupportedModel: even a single token after a cache gives other logits than in one run.
     """
     trials = _Trials(make, vocab_size)
     exact = graph.dtype == "float32" and not graph.rounds_a_run
@@ -57,13 +57,13 @@ def find_abilities(make: Make, graph: ExportedGraph, vocab_size: int) -> Abiliti
     for together, lengths in ((attrs.evolve(alone, batch="padded"), (9, 4)), (attrs.evolve(alone, batch="equal"), (6, 6))):
         side_by_side = functools.partial(trials.side_by_side, lengths=lengths)
         wanted = trials.attempt(alone, side_by_side)
-        if wanted is not None and trials.agree(together, side_by_side, wanted, _COMPANY if exact else _COMPANY_ROUNDED):
+        if wanted is not None and trials.agree(together, side_by_side, wanted, _BATCH_ERROR if exact else _BATCH_ERROR_ROUNDED):
             return together
     return alone
 
 
 class _Trials:
-    """Attempts, and in ``reason`` why the last one did not do."""
+    """Runs the attempts; ``reason`` says why the last one failed."""
 
     def __init__(self, make: Make, vocab_size: int) -> None:
         self.reason = ""
@@ -71,7 +71,7 @@ class _Trials:
         self._texts = [[(token + shift) % vocab_size for token in _TEXT] for shift in (0, 1)]
 
     def attempt(self, abilities: Abilities, use: Use) -> Floats | None:
-        """What ``use`` gives; None where the graph fails at it."""
+        """The logits that ``use`` returns; None if the graph fails."""
         sequences = self._make(abilities)
         try:
             return use(sequences)
@@ -99,14 +99,14 @@ class _Trials:
         return np.concatenate(found)
 
     def in_parts(self, sequences: Sequences) -> Floats:
-        """The same logits, behind a cache: of several tokens, and of one."""
+        """The same logits after a cache: of several tokens, and of one."""
         slot, found = sequences.open(), []
         for start, end in ((0, 5), (5, 8), (8, 9), (9, 10)):
             found.append(_feed(sequences, slot, self._texts[0][start:end], start))
         return np.concatenate([found[1], found[3]])
 
     def side_by_side(self, sequences: Sequences, *, lengths: Sequence[int]) -> Floats:
-        """Logits of a token behind each text."""
+        """Logits of one more token after each text, computed as a batch."""
         slots = [sequences.open() for _ in lengths]
         for slot, text, length in zip(slots, self._texts, lengths, strict=True):
             _feed(sequences, slot, text[:length], 0)

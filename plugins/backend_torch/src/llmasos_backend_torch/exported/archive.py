@@ -1,9 +1,9 @@
-"""What may stand in a ``.pt2`` archive: nothing that torch.export would run as code.
+"""Checks a ``.pt2`` archive for anything that torch.export would run as code.
 
-``torch.export.load`` is not safe by itself: it unpickles some records, resolves the graph's operators by attribute access from the torch
-module on, and hands symbolic sizes to sympy, which evaluates them. So each of these is read here first, and only an archive whose every
-pickle loads with ``weights_only=True``, whose operators are those of decoders (``operators``) and whose sizes are plain arithmetic
-(``sizes``), goes on to torch. Guards, which are Python code, are never run.
+``torch.export.load`` is not safe by itself: it unpickles some records, resolves the graph's operators by attribute access on the torch
+module, and passes symbolic sizes to sympy, which evaluates them. This module reads all of these first. It passes an archive on to torch
+only if every pickle loads with ``weights_only=True``, all operators are on the allow list (``operators``) and all sizes are plain
+arithmetic (``sizes``). Guards, which are Python code, are never run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RECORDS: Final = re.compile(
     r"|models/model\.json|data/sample_inputs/model\.pt"
     r"|data/(weights|constants)/(model_(weights|constants)_config\.json|(weight|tensor)_\d+))"
 )
-#: How targets begin that torch resolves to Python objects.
+#: Prefixes of targets that torch resolves to Python objects.
 _RESOLVED: Final = ("torch", "_operator", "math", "#")
 #: The largest program whose graph is read: one of 100 layers has some 30 MB.
 _MOST_GRAPH_BYTES: Final = 128 << 20
@@ -37,7 +37,7 @@ _MOST_ELEMENTS: Final = 1 << 31
 
 
 def check_archive(path: Path) -> None:
-    """Raises ``CheckpointError`` where the archive is none, is truncated, or holds what could run code."""
+    """Raise ``CheckpointError`` if the file is not an archive, is truncated, or contains anything that could run code."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = _inner_names(archive, path)
@@ -103,7 +103,7 @@ def _check_graph(graph: Any, path: Path) -> None:
 
 
 def _size_lists(node: Any) -> Iterator[list[int]]:
-    """The constant part of every list of sizes, axes left to be found at run time counted as 1."""
+    """The constant part of every list of sizes; dynamic axes count as 1."""
     if isinstance(node, dict):
         if isinstance(plain := node.get("as_ints"), list):
             yield [size for size in plain if isinstance(size, int) and size > 0]
@@ -114,7 +114,7 @@ def _size_lists(node: Any) -> Iterator[list[int]]:
 
 
 def _strings(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a JSON document with the key that it stands under."""
+    """Every string of a JSON document with its key."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, dict):

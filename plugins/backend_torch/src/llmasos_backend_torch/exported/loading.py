@@ -1,4 +1,4 @@
-"""A decoder exported by ``torch.export``: a program of token ids that gives logits, without a KV cache."""
+"""Loads a decoder exported by ``torch.export``: a program from token ids to logits, without a KV cache."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, Context
 
-#: Context of a program that takes any length, where no config.json names one.
+#: Context length of a program with a dynamic length and no config.json that states one.
 _DEFAULT_CONTEXT: Final = 2048
 _NO_CACHE: Final = "An exported program has no KV cache; each step computes its whole sequence again."
 _LAST_ONLY: Final = "The program gives logits of the last token only, so scoring a text takes a run for each of its tokens."
 
 
 def load_exported(checkpoint: Checkpoint, options: Options, context: Context) -> RecomputeEngine:
-    """The engine of a ``.pt2`` file that gives logits for ``input_ids`` [batch, n], beside them maybe a mask and positions.
+    """The engine of a ``.pt2`` file that returns logits for ``input_ids`` [batch, n], optionally with a mask and positions.
 
     Raises:
-        CheckpointError: the archive is damaged, or holds what could run code.
-        UnsupportedModel: the program has another signature, or computes a text otherwise than its beginnings.
+        CheckpointError: the archive is damaged, or contains anything that could run code.
+        UnsupportedModel: the program has another signature, or its logits depend on later tokens.
         ConfigError: the options ask for what an exported program cannot do.
     """
     if options.device not in ("auto", "cpu"):
@@ -65,7 +65,7 @@ def load_exported(checkpoint: Checkpoint, options: Options, context: Context) ->
 
 
 def _context_length(signature: Signature, config: Mapping[str, Any]) -> int:
-    """The shorter of what the program takes and what config.json says."""
+    """The smaller of the program's longest length and config.json's context length."""
     own = config.get("max_position_embeddings")
     bounds = [bound for bound in (signature.most, own) if isinstance(bound, int) and bound > 0]
     return min(bounds, default=_DEFAULT_CONTEXT)

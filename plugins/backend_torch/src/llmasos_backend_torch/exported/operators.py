@@ -1,7 +1,7 @@
-"""The operators that an exported decoder may call: all that some forty families of transformers export to, and their close kin.
+"""The allow list of operators for exported decoders: those in exports of about forty transformers families, and closely related ones.
 
-A list of what is allowed rather than of what is not: the registry has thousands, some of which read and write files (``from_file``), and
-grows with every release. Each of these computes tensors from tensors, and nothing else.
+It is an allow list because the registry has thousands of operators, some of which read and write files (``from_file``), and grows with
+every release. Each operator here only computes tensors from tensors.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ checks, which compute nothing
     sym_constrain_range_for_size: default
 """
 
-#: Of Python and torch itself: whole numbers of sizes, and contexts around parts of a graph.
+#: Functions of Python and torch: integer arithmetic of sizes, and context wrappers around parts of a graph.
 _OTHERS: Final = """
 torch.sym_max torch.sym_min torch.sym_not torch.sym_float torch.sym_int torch.sym_ite torch.sym_sum
 torch.ops.higher_order.wrap_with_set_grad_enabled torch.ops.higher_order.wrap_with_autocast

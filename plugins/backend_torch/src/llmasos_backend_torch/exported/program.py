@@ -1,4 +1,4 @@
-"""What an exported program is given and what it gives: inputs bound by name, and the shapes that it takes."""
+"""The signature of an exported program: inputs bound by name, and supported shapes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils import _pytree as pytree
 
 from llmasos_hookspecs import UnsupportedModel
 
-#: What people call the inputs of a decoder -> what they are.
+#: Common names of decoder inputs -> their meaning.
 _ROLES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("input_ids", "ids", "tokens", "token_ids", "input", "inputs", "idx", "x"), "tokens"),
     **dict.fromkeys(("attention_mask", "mask", "padding_mask"), "mask"),
     **dict.fromkeys(("position_ids", "positions", "input_pos", "cache_position", "pos"), "positions"),
 }
 _INTEGERS: Final = (torch.int64, torch.int32)
-#: What a program of another form should have been exported as.
+#: The cure in messages about programs with another signature.
 _CURE: Final = (
     "export one of input_ids [1, n] (and attention_mask [1, n], position_ids [1, n]) that gives logits [1, n, vocab], n a torch.export.Dim."
 )
@@ -28,7 +28,7 @@ _CURE: Final = (
 
 @attrs.frozen
 class Input:
-    """One input: what it is (``tokens``, ``mask`` or ``positions``), its dtype, and whether it is [n] rather than [batch, n]."""
+    """One input: its meaning (``tokens``, ``mask`` or ``positions``), its dtype, and whether it is [n] rather than [batch, n]."""
 
     role: str
     dtype: torch.dtype
@@ -37,13 +37,13 @@ class Input:
 
 @attrs.frozen(kw_only=True)
 class Signature:
-    """How a program is called.
+    """The signature of a program.
 
     Attributes:
         inputs: in the order of the program's own, keyword arguments among them.
-        least, most: tokens that it takes; ``most`` is None where it takes any number.
-        batch: sequences that it takes, at least.
-        last_only: it gives logits of the last token alone.
+        least, most: range of the number of tokens; ``most`` is None without an upper bound.
+        batch: smallest number of sequences.
+        last_only: it returns logits of the last token only.
         vocab_size, dtype: of the logits.
     """
 
@@ -57,12 +57,12 @@ class Signature:
 
     @property
     def fixed(self) -> bool:
-        """Whether it takes one number of tokens alone."""
+        """Whether it takes exactly one number of tokens."""
         return self.least == self.most
 
 
 def read_signature(program: torch.export.ExportedProgram, path: Path) -> Signature:
-    """Raises ``UnsupportedModel`` where the program is no decoder that gives logits, or has an input that is not known."""
+    """Raise ``UnsupportedModel`` if the program is not a decoder that returns logits, or has an unknown input."""
     nodes = {node.name: node for node in program.graph.nodes}
     values = {name: nodes[name].meta.get("val") for name in program.graph_signature.user_inputs if isinstance(name, str) and name in nodes}
     if len(values) != len(program.graph_signature.user_inputs) or not values:
@@ -96,12 +96,12 @@ def read_signature(program: torch.export.ExportedProgram, path: Path) -> Signatu
 
 
 def bind(program: torch.export.ExportedProgram, signature: Signature) -> Callable[[Tensor], Tensor]:
-    """A function from token ids [n] to logits [n, vocab_size], or [1, vocab_size] where the program gives the last token's alone.
+    """A function from token ids [n] to logits [n, vocab_size], or [1, vocab_size] if the program returns only the last token's.
 
-    A sequence shorter than the program takes is padded behind, where no token of a decoder looks; one sequence where the program takes
-    several is given to it several times.
+    A sequence shorter than the program's smallest length is padded on the right, which causal attention does not see. If the program needs
+    several sequences, the sequence is repeated.
     """
-    # Guards of the file would be run as code; the trials find what they would have told.
+    # Guards in the file would run as code, so they are dropped; the tests at load check the same conditions.
     module = program.module(check_guards=False)
     spec = program.call_spec.in_spec
 

@@ -1,4 +1,4 @@
-"""Symbolic sizes of an exported program: plain, bounded arithmetic over symbols, before sympy evaluates it."""
+"""Checks that symbolic sizes of an exported program are plain, bounded arithmetic over symbols, before sympy evaluates them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 _SYMBOL: Final = re.compile(r"[suz]u?f?\d{1,6}")
-#: What torch writes sizes with: sympy's classes, torch's own functions, and assumptions about a symbol.
+#: Names in the sizes that torch writes: sympy's classes, torch's own functions, and assumptions about a symbol.
 _FUNCTIONS: Final = frozenset(
     (
         "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv",
@@ -25,7 +25,7 @@ _MOST_POWER: Final = 4
 
 
 def is_size(expression: str) -> bool:
-    """Whether an expression is arithmetic that costs nothing to evaluate: no attribute, subscript or unknown call, no tower of powers."""
+    """Whether an expression is cheap arithmetic: no attribute, subscript or unknown call, and no nested powers."""
     if len(expression) > _MOST_CHARACTERS:
         return False
     try:
@@ -64,7 +64,7 @@ def _plain(node: ast.expr) -> bool:
 
 
 def _is_atom(base: ast.expr) -> bool:
-    """A symbol or a number: a power of a power could have any number of digits."""
+    """Whether a base is a symbol or a number; a power of a power could have any number of digits."""
     match base:
         case ast.Name() | ast.Constant():
             return _plain(base)

@@ -1,7 +1,7 @@
-"""What an exported program computes rightly, found by trying it when it is loaded.
+"""Tests at load what an exported program computes correctly.
 
-A program does not say whether it masks what comes after a token, counts positions from 0, or holds for every length that it claims. Each is
-tried on a few tokens: a text must give the logits that its beginning gives, at the shortest lengths, in between, and at the longest.
+A program does not state whether it masks later tokens, counts positions from 0, or supports every length that it declares. The tests
+compare the logits of a text with those of its prefixes, at the shortest lengths, in between, and at the longest.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 from llmasos_backend_torch.exported.program import Signature
 from llmasos_hookspecs import UnsupportedModel
 
-#: Largest relative error of logits of the same tokens in texts of different lengths, for float32 and for less. A wrong mask or position is
-#: off by a tenth and more.
+#: Largest relative error of logits of the same tokens in texts of different lengths, for float32 and for narrower types. A wrong mask or
+#: position gives an error of 0.1 and more.
 _TOLERANCE: Final = 1e-3
 _TOLERANCE_ROUNDED: Final = 0.03
 _SHORT: Final = (1, 2, 3, 9)
-#: The longest text that is tried: beyond it a trial would take longer than the load.
+#: The longest tested text; a longer one would take more time than the load.
 _LONGEST: Final = 512
 
 
 def try_program(logits: Callable[[Tensor], Tensor], signature: Signature, context: int, path: Path) -> None:
-    """Try texts of 1 to ``context`` tokens.
+    """Test texts of 1 to ``context`` tokens.
 
     Raises:
         UnsupportedModel: a length fails, gives NaN, or changes the logits of tokens that came before; the message says which.
@@ -41,7 +41,7 @@ def try_program(logits: Callable[[Tensor], Tensor], signature: Signature, contex
     for length in lengths:
         found = _attempt(logits, text[:length], path)
         _compare(found, whole[:length], f"{length} tokens alone and before others", path, signature)
-    # Another ending must not reach back.
+    # Different later tokens must not change earlier logits.
     half = longest // 2
     if half:
         changed = torch.cat([text[:half], (text[half:] + 1) % signature.vocab_size])
@@ -49,7 +49,7 @@ def try_program(logits: Callable[[Tensor], Tensor], signature: Signature, contex
 
 
 def _try_last_only(logits: Callable[[Tensor], Tensor], signature: Signature, lengths: list[int], text: Tensor, path: Path) -> None:
-    """There is nothing to compare a last token with: it must come for each length, and not from padding behind it."""
+    """Test a program that returns only the last token's logits, which cannot be compared: every length must run without padding."""
     if signature.least > 1:
         raise UnsupportedModel(
             f"{path} gives logits of the last token only and takes no fewer than {signature.least} tokens, so that a shorter text would "
