@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+import pytest
+
+from llmasos_backend_openvino.cpu import has_bfloat16
 from llmasos_hookspecs.testing import LoaderConformance
 
 
@@ -10,6 +13,7 @@ class TestConformance(LoaderConformance):
     options: ClassVar[dict[str, str]] = {"precision": "f32"}
 
 
+@pytest.mark.skipif(not has_bfloat16(), reason="OpenVINO computes no bfloat16 on this CPU")
 class TestBfloat16(LoaderConformance):
     module = "llmasos_backend_openvino"
     options: ClassVar[dict[str, str]] = {"precision": "bf16"}

@@ -90,7 +90,7 @@ def _packed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     flat = codes.reshape(-1)
     if len(flat) % 2:
         flat = np.append(flat, np.uint8(0))
-    return flat[0::2] | (flat[1::2] << 4)
+    return flat[0::2] | (flat[1::2] << np.uint8(4))
 
 
 def _axis(axis: int) -> Any:

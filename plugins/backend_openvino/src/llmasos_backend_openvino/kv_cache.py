@@ -18,7 +18,7 @@ _TYPES: Final[dict[str, tuple[Any, Any]]] = {"f32": (np.uint32, ov.Type.f32), "b
 
 def token_bytes(config: DecoderConfig, precision: str) -> int:
     """Bytes of one token's keys and values in all layers."""
-    return 2 * config.num_layers * config.kv_width * np.dtype(_TYPES[precision][0]).itemsize
+    return int(2 * config.num_layers * config.kv_width * np.dtype(_TYPES[precision][0]).itemsize)
 
 
 class BlockPool:

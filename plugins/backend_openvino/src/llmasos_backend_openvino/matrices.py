@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 import ml_dtypes
@@ -60,11 +60,21 @@ class CodeMatrix:
 Matrix = FloatMatrix | CodeMatrix
 
 
+def in_codes(tensor: Tensor) -> TypeGuard[QuantizedTensor]:
+    """Whether a stored tensor is kept in codes: its groups must divide its columns, which is all that OpenVINO holds."""
+    return isinstance(tensor, QuantizedTensor) and tensor.shape[1] % tensor.group == 0
+
+
+def code_bits(tensor: QuantizedTensor) -> int:
+    """What a code takes in memory."""
+    return 4 if tensor.bits <= 4 else 8
+
+
 def matrix_of(tensor: Tensor, precision: str) -> Matrix:
-    """A stored tensor. Codes whose groups do not divide the columns, which OpenVINO cannot hold, become floats."""
-    if not isinstance(tensor, QuantizedTensor) or tensor.shape[1] % tensor.group:
+    """A stored tensor; what is not kept in codes becomes floats."""
+    if not in_codes(tensor):
         return FloatMatrix(np.ascontiguousarray(as_float32(tensor).astype(FLOAT_TYPES[precision], copy=False)))
-    bits = 4 if tensor.bits <= 4 else 8
+    bits = code_bits(tensor)
     codes, scales = tensor.codes, tensor.scales.astype(np.float32, copy=False)
     if tensor.minimums is not None:
         return _with_minimums(codes, scales, tensor.minimums.astype(np.float32, copy=False), bits)
@@ -87,8 +97,12 @@ def stacked(matrices: Sequence[Matrix]) -> list[Matrix]:
 
 
 def _joined(one: Any, two: CodeMatrix) -> CodeMatrix:
-    parts = ((getattr(one, name), getattr(two, name)) for name in ("codes", "scales", "zeros"))
-    return CodeMatrix(*(np.concatenate(pair) for pair in parts), one.bits)
+    return CodeMatrix(
+        codes=np.concatenate([one.codes, two.codes]),
+        scales=np.concatenate([one.scales, two.scales]),
+        zeros=np.concatenate([one.zeros, two.zeros]),
+        bits=two.bits,
+    )
 
 
 def _with_minimums(
