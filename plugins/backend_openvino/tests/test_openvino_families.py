@@ -24,61 +24,27 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.testing import PluginSandbox, SandboxContext, tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import quantize
+from llmasos_hookspecs.testing.families import FAMILY_CASES, FAMILY_SIZES, ROPE_CASES
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
 CONTEXT: Final = 160
-SIZES: Final[dict[str, Any]] = {
-    "vocab_size": 131, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-
-_WINDOW: Final = {"sliding_window": 8}
-_BIASES: Final = {"attention_bias": True, "mlp_bias": True}
-_SOFTCAPS: Final = {"query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5}
-_MULTIPLIERS: Final = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
-_ORIGINAL: Final = {"rope_theta": 1e4, "original_max_position_embeddings": 32}
-_LONG: Final = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
-
-#: What families leave at a default that would not act within these sizes.
-_ACTS: Final[dict[str, dict[str, Any]]] = {
-    "mistral": _WINDOW,
-    "ministral": {**_WINDOW, "layer_types": ["full_attention", "sliding_attention"] * 2},
-    "qwen2": {**_WINDOW, "use_sliding_window": True, "max_window_layers": 2},
-    "qwen3": {**_WINDOW, **_BIASES, "use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"] * 2},
-    "gemma3_text": {**_WINDOW, **_SOFTCAPS, "sliding_window_pattern": 2},
-    "granite": {**_MULTIPLIERS, **_BIASES},
-    "smollm3": {**_WINDOW, **_BIASES, "use_sliding_window": True},
-    "olmo3": _WINDOW,
-    "phi3": _WINDOW,
-    "starcoder2": _WINDOW,
-    "stablelm": {"use_qkv_bias": True, "use_parallel_residual": True},
-    "cohere2": {**_WINDOW, "sliding_window_pattern": 2},
-    "nemotron": _BIASES,
-    "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
-}
-#: What people run most, and one of each form; the others take as long again.
-_COMMON: Final = frozenset(
-    ("llama", "gemma", "gemma3_text", "phi", "phi3", "granite", "smollm3", "olmo2", "starcoder2", "stablelm", "cohere")
-)
-
+#: Relative error of logits, all in float32.
+EXACT: Final = 3e-6
+SIZES: Final = {**FAMILY_SIZES, "max_position_embeddings": CONTEXT}
 #: Refused: PagedAttention does not cap scores.
-_CAPPED: Final = "gemma2"
+CAPPED: Final = "gemma2"
+#: What people run most, and one of each form, with all that these sizes let act; the others take three times as long again.
+_COMMON: Final = frozenset(("llama", "gemma", "gemma3_text", "granite", "smollm3", "olmo2", "starcoder2", "stablelm", "cohere", "cohere2"))
 
-_FAMILIES: Final = [(kind, _ACTS.get(kind, {})) for kind in DECODER_FAMILIES if kind != _CAPPED]
-_MORE: Final[list[tuple[str, dict[str, Any]]]] = [
-    ("llama", {"head_dim": 10, **_BIASES}),
-    ("llama", {"hidden_act": "gelu", "rope_parameters": {"rope_type": "yarn", "factor": 4.0, **_ORIGINAL}}),
-    ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}),
-    ("phi3", {"original_max_position_embeddings": 32, "rope_parameters": {"rope_type": "longrope", **_LONG, **_ORIGINAL}}),
-    ("starcoder2", {"use_bias": False, "hidden_act": "relu"}),
-    ("gpt_neox", {"use_parallel_residual": False}),
+_CASES: Final = [
+    *((kind, changes, bool(changes) and kind in _COMMON) for kind, changes in FAMILY_CASES if kind != CAPPED),
+    *((kind, {"rope_parameters": rope}, kind == "phi3") for kind, rope in ROPE_CASES),
+    ("llama", {"head_dim": 10}, False),
 ]
-CASES: Final = [
-    *(pytest.param(kind, changes, marks=() if kind in _COMMON else pytest.mark.slow) for kind, changes in _FAMILIES),
-    *(pytest.param(kind, changes, marks=() if kind == "phi3" else pytest.mark.slow) for kind, changes in _MORE),
-]
+CASES: Final = [pytest.param(kind, changes, marks=() if fast else pytest.mark.slow) for kind, changes, fast in _CASES]
+LONGROPE: Final = dict(ROPE_CASES)["phi3"]
 
 TOKENS: Final = [int(token) for token in np.random.default_rng(0).integers(3, 131, CONTEXT)]
 
@@ -165,17 +131,17 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
     switch = next((rope.switch for rope in [made.decoder.layer(0).rope] if rope is not None), None)
     want = made.logits(TOKENS)
     one, pieces, other = engine.open(), engine.open(), engine.open()
-    assert error(fed(engine, one, TOKENS), want) < 2e-6
+    assert error(fed(engine, one, TOKENS), want) < EXACT
     found = [fed(engine, pieces, TOKENS[:7]), fed(engine, pieces, TOKENS[7:8], 7)]
     together = [np.array(each) for each in engine.step([Row(pieces, TOKENS[8:70], 8, "all"), Row(other, TOKENS[5:25], 0, "all")])]
     found += [together[0], fed(engine, pieces, TOKENS[70:], 70)]
     beginning = 0 if switch is None else 70  # pieces of a text that is still short are rotated as such
-    assert error(np.concatenate(found)[beginning:], want[beginning:]) < 2e-6
-    assert error(together[1], made.logits(TOKENS[5:25])) < 2e-6
+    assert error(np.concatenate(found)[beginning:], want[beginning:]) < EXACT
+    assert error(together[1], made.logits(TOKENS[5:25])) < EXACT
     engine.truncate(one, 20)
     engine.close(other)
     fork = engine.fork(one)
-    assert error(fed(engine, fork, TOKENS[20:24], 20), made.logits(TOKENS[:24])[20:]) < 2e-6
+    assert error(fed(engine, fork, TOKENS[20:24], 20), made.logits(TOKENS[:24])[20:]) < EXACT
     expected = made.greedy(TOKENS[:20], 64)
     produced, feed = [], TOKENS[19:20]
     engine.truncate(one, 19)
@@ -191,16 +157,17 @@ def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: di
 @pytest.mark.parametrize("kind", ["phi3", "gpt_neox", "cohere"])
 def test_codes_are_laid_out_as_floats_are(kind: str, tmp_path: Path) -> None:
     """Parts of fused tensors, heads and channels keep their places in codes with float minimums."""
-    made = Made(kind, _ACTS.get(kind, {}))
+    made = Made(kind, {})
     made.encode()
     engine = load(made, tmp_path)
     assert engine.info.dtype == "int4"
-    assert error(fed(engine, engine.open(), TOKENS), made.logits(TOKENS)) < 3e-6
+    assert error(fed(engine, engine.open(), TOKENS), made.logits(TOKENS)) < EXACT
     engine.shutdown()
 
 
 def longrope() -> Made:
-    return Made("phi3", {"original_max_position_embeddings": 32, "rope_parameters": {"rope_type": "longrope", **_LONG, **_ORIGINAL}})
+    rope = {**LONGROPE, "original_max_position_embeddings": 32}
+    return Made("phi3", {"original_max_position_embeddings": 32, "rope_parameters": rope})
 
 
 def test_a_step_that_fails_where_the_rotation_changes_leaves_the_slot_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,11 +186,11 @@ def test_a_step_that_fails_where_the_rotation_changes_leaves_the_slot_whole(tmp_
     with pytest.raises(CapacityExceeded):
         fed(engine, slot, TOKENS[30:40], 30)
     monkeypatch.undo()
-    assert error(fed(engine, slot, TOKENS[30:32], 30), made.logits(TOKENS[:32])[30:]) < 2e-6
-    assert error(fed(engine, slot, TOKENS[32:40], 32), made.logits(TOKENS[:40])[32:]) < 2e-6
-    assert error(fed(engine, fork, TOKENS[30:32], 30), made.logits(TOKENS[:32])[30:]) < 2e-6
+    assert error(fed(engine, slot, TOKENS[30:32], 30), made.logits(TOKENS[:32])[30:]) < EXACT
+    assert error(fed(engine, slot, TOKENS[32:40], 32), made.logits(TOKENS[:40])[32:]) < EXACT
+    assert error(fed(engine, fork, TOKENS[30:32], 30), made.logits(TOKENS[:32])[30:]) < EXACT
     engine.truncate(slot, 10)
-    assert error(fed(engine, slot, TOKENS[10:12], 10), made.logits(TOKENS[:12])[10:]) < 2e-6
+    assert error(fed(engine, slot, TOKENS[10:12], 10), made.logits(TOKENS[:12])[10:]) < EXACT
     engine.shutdown()
 
 
@@ -233,8 +200,8 @@ def test_long_and_short_sequences_share_a_step(tmp_path: Path) -> None:
     engine = load(made, tmp_path)
     rows = [Row(engine.open(), TOKENS[:60], 0, "all"), Row(engine.open(), TOKENS[5:25], 0, "all")]
     long, short = engine.step(rows)
-    assert error(long, made.logits(TOKENS[:60])) < 2e-6
-    assert error(short, made.logits(TOKENS[5:25])) < 2e-6
+    assert error(long, made.logits(TOKENS[:60])) < EXACT
+    assert error(short, made.logits(TOKENS[5:25])) < EXACT
     engine.shutdown()
 
 
@@ -248,6 +215,6 @@ def test_what_is_not_computed_is_said_before_loading(tmp_path: Path) -> None:
     made.decoder = attrs.evolve(made.decoder, activation="mish", attention_softcap=2.0)
     reason = "it has attention softcap, mish activation"
     assert component.takes(made) == reason
-    assert component.takes(attrs.evolve(tiny_checkpoint("llama"), config={**tiny_checkpoint("llama").config, "model_type": _CAPPED}))
+    assert component.takes(attrs.evolve(tiny_checkpoint("llama"), config={**tiny_checkpoint("llama").config, "model_type": CAPPED}))
     with pytest.raises(UnsupportedModel, match=reason):
         load(made, tmp_path)

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
-from openvino.op import _PagedAttentionExtension
 
+from llmasos_backend_openvino.runtime import PagedAttention, ops, ov
 from llmasos_hookspecs import DecoderConfig
 
 #: Tokens in a block: what OpenVINO's CPU kernels take.
@@ -74,7 +72,7 @@ def _paged_attention(qkv: Sequence[Any], caches: Sequence[Any], tables: Sequence
         *(zero, integers, integers, integers),  # eviction: sizes, blocks, where each row's begin
         *(integers, _constant([], np.uint8), integers),  # kinds of tokens, masks within a sequence, where they begin
     ]
-    node = _PagedAttentionExtension([each if isinstance(each, ov.Output) else each.output(0) for each in inputs])
+    node = PagedAttention([each if isinstance(each, ov.Output) else each.output(0) for each in inputs])
     # The shape of the caches, which the compiler reads here.
     told = node.get_rt_info()
     for name in ("k", "v"):

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
-from openvino import opset13 as ops
 
 from llmasos_backend_openvino.matrices import CodeMatrix, FloatMatrix, Matrix
+from llmasos_backend_openvino.runtime import ops, ov
 
 
 class Constants:

@@ -27,9 +27,9 @@ def chosen_precision(options: Options) -> Literal["f32", "bf16"]:
 @functools.cache
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes bf16 on this CPU."""
-    import openvino
+    from llmasos_backend_openvino.runtime import ov
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @functools.cache

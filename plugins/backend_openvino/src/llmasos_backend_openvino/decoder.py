@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from llmasos_backend_openvino.attention import stand_in
 from llmasos_backend_openvino.constants import Constants, product
+from llmasos_backend_openvino.runtime import ops, ov
 from llmasos_backend_openvino.weights import Layer, Linear, Norm, WeightReader
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, Rope
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
 
 from llmasos_backend_openvino.attention import BLOCK
+from llmasos_backend_openvino.runtime import ov
 from llmasos_hookspecs import CapacityExceeded, DecoderConfig
 
 #: Numpy's type of the same width, and OpenVINO's type.

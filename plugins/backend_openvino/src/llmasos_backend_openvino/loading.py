@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import openvino as ov
 
 from llmasos_backend_openvino.artifact import cache_key, obtain
 from llmasos_backend_openvino.attention import BLOCK, insert_attention
@@ -17,6 +16,7 @@ from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for, token_bytes
 from llmasos_backend_openvino.memory import dtype_of
 from llmasos_backend_openvino.options import Options
 from llmasos_backend_openvino.rotation import RotationTable
+from llmasos_backend_openvino.runtime import ov
 from llmasos_backend_openvino.session import Session
 from llmasos_backend_openvino.traits import KNOWN_TRAITS
 from llmasos_hookspecs import (

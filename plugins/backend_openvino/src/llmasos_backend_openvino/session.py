@@ -8,12 +8,13 @@ from typing import Any
 import attrs
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from llmasos_backend_openvino.attention import TABLES
+from llmasos_backend_openvino.forks import never_free_in_children
 from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for
 from llmasos_backend_openvino.rotation import RotationTable
-from llmasos_hookspecs import CapacityExceeded, EngineFailed
+from llmasos_backend_openvino.runtime import ov
+from llmasos_hookspecs import CapacityExceeded, EngineFailed, UnsupportedModel
 
 
 @attrs.frozen(eq=False)
@@ -40,6 +41,8 @@ class Session:
     Args:
         compiled: the graph of ``build_decoder``, compiled.
         rotations: a table for each of the graph's ropes.
+
+    Raises ``UnsupportedModel`` where the compiled graph keeps keys and values in another layout than the pool.
     """
 
     def __init__(self, compiled: Any, pool: BlockPool, rotations: Sequence[RotationTable]) -> None:
@@ -47,7 +50,14 @@ class Session:
         self._ports = {port.get_any_name(): port for port in compiled.inputs}
         self._rotations = rotations
         for at, tensor in enumerate(pool.tensors):
-            self._request.set_tensor(self._ports[f"{('key_cache', 'value_cache')[at % 2]}.{at // 2}"], tensor)
+            port = self._ports[f"{('key_cache', 'value_cache')[at % 2]}.{at // 2}"]
+            if port.element_type != tensor.element_type or not port.partial_shape.compatible(ov.PartialShape(tensor.shape)):
+                raise UnsupportedModel(
+                    f"On this CPU OpenVINO keeps keys and values as {port.partial_shape} of {port.element_type.get_type_name()}, and the "
+                    f"loader openvino as {tensor.shape} of {tensor.element_type.get_type_name()}; choose another loader."
+                )
+            self._request.set_tensor(port, tensor)
+        never_free_in_children(self)
 
     def run(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         """Write the tokens' keys and values. Returns the logits that are wanted, float32 [n, vocabulary], piece by piece; they are the
