@@ -151,7 +151,7 @@ def test_another_layout_of_keys_and_values_is_refused() -> None:
     model = build_decoder(CHECKPOINT, "f32", Quiet()).model
     insert_attention(model, CHECKPOINT.decoder)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
-    with pytest.raises(UnsupportedModel, match="as .* of f32, and the loader openvino as .* of bf16"):
+    with pytest.raises(UnsupportedModel, match=r"as .* of f32, and the loader openvino as .* of bf16"):
         Session(compiled, BlockPool(CHECKPOINT.decoder, 4, "bf16"), [])
 
 
