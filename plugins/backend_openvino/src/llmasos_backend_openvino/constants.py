@@ -27,7 +27,7 @@ class Constants:
     def matrix(self, matrix: Matrix) -> Any:
         """Float32 [rows, columns], which OpenVINO reads out of the codes while it multiplies."""
         if isinstance(matrix, FloatMatrix):
-            return self._floats(matrix)
+            return _as_float32(self._floats(matrix))
         rows, columns = matrix.codes.shape
         codes, scales, zeros = self._codes(matrix, matrix.bits)
         values = _decoded(codes, scales, zeros)
@@ -38,7 +38,7 @@ class Constants:
         the ``head`` as well."""
         if isinstance(matrix, FloatMatrix):
             values = self._floats(matrix)
-            return (lambda index: ops.gather(values, index, _axis(0))), values if head else None
+            return (lambda index: _as_float32(ops.gather(values, index, _axis(0)))), _as_float32(values) if head else None
         rows, columns = matrix.codes.shape
         # Single bytes, since no operation gathers half ones.
         codes, scales, zeros = self._codes(matrix, 8)
@@ -57,7 +57,7 @@ class Constants:
         values = matrix.values
         if values.dtype == np.float32:
             return self._constant(values, ov.Type.f32, values.shape)
-        return ops.convert(self._constant(values.view(np.uint16), ov.Type.bf16, values.shape), np.float32)
+        return self._constant(values.view(np.uint16), ov.Type.bf16, values.shape)
 
     def _codes(self, matrix: CodeMatrix, bits: int) -> tuple[Any, Any, Any]:
         """Codes [rows, groups, columns of a group] in so many bits, scales and zeros [rows, groups, 1]."""
@@ -78,6 +78,10 @@ class Constants:
 def product(x: Any, matrix: Any) -> Any:
     """x [n, columns] times the transpose of a matrix [rows, columns]."""
     return ops.matmul(x, matrix, False, True)
+
+
+def _as_float32(x: Any) -> Any:
+    return x if x.get_element_type() == ov.Type.f32 else ops.convert(x, np.float32)
 
 
 def _decoded(codes: Any, scales: Any, zeros: Any) -> Any:

@@ -68,10 +68,10 @@ class Session:
             for name, array in inputs.items():
                 self._request.set_tensor(self._ports[name], ov.Tensor(array, shared_memory=True))
             self._request.infer()
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].rstrip(".")
-            if "alloc" in str(error).lower():
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or "alloc" in str(error).lower():
                 raise CapacityExceeded(f"OpenVINO has no memory for a step of {count} tokens; take a smaller step.") from error
+            reason = str(error).strip().splitlines()[-1].rstrip(".")
             raise EngineFailed(f"OpenVINO failed in a step of {count} tokens: {reason}.") from error
         logits: npt.NDArray[np.float32] = self._request.get_output_tensor(0).data
         return logits[: sum(piece.wanted for piece in pieces)]
