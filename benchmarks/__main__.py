@@ -43,6 +43,8 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "torch fp32": ("llmasos_engine", {"loader": {"use": "torch", "dtype": "float32"}}),
     "tf int8": ("llmasos_engine", {"loader": {"use": "tf", "precision": "int8"}}),
     "tf fp32": ("llmasos_engine", {"loader": {"use": "tf", "precision": "fp32"}}),
+    "openvino auto": ("llmasos_engine", {"loader": {"use": "openvino"}}),
+    "openvino f32": ("llmasos_engine", {"loader": {"use": "openvino", "precision": "f32"}}),
     "llama.cpp": ("llama_cpp", {}),
     "onnxruntime-genai int8": ("onnxruntime_genai", {}),
     "openvino-genai": ("openvino_genai", {}),

@@ -59,7 +59,7 @@ def accelerated(clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
-@pytest.mark.parametrize("loader", ["onnx", "torch", "tf"])
+@pytest.mark.parametrize("loader", ["onnx", "torch", "tf", "openvino"])
 def test_four_stages_of_one_config_run_on_every_backend(accelerated: Path, loader: str) -> None:
     """The model is loaded without its accelerators, each backend predicts what the reference predicts, and the same when it loads again."""
     checkpoint = open_checkpoint(accelerated)

@@ -45,6 +45,7 @@ FLOAT32: dict[str, dict[str, Any]] = {
     "onnx": {"use": "onnx", "precision": "fp32"},
     "torch": {"use": "torch", "device": "cpu", "dtype": "float32"},
     "tf": {"use": "tf", "precision": "fp32"},
+    "openvino": {"use": "openvino", "precision": "f32"},
 }
 
 

@@ -74,7 +74,7 @@ def test_no_tensor_is_passed_over_by_an_accelerator(name: str, value: float, tmp
         llmasos.accelerate(folder, STAGES["rtn"], measure=False)
 
 
-@pytest.mark.parametrize("loader", ["onnx", "torch", "tf"])
+@pytest.mark.parametrize("loader", ["onnx", "torch", "tf", "openvino"])
 @pytest.mark.parametrize("name", KINDS)
 def test_every_loader_refuses_every_tensor(name: str, loader: str, tmp_path: Path) -> None:
     value = np.nan if KINDS.index(name) % 2 else np.inf

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").is_file())
-FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "onnx", "transformers", "keras", "jax")
+FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "onnx", "openvino", "transformers", "keras", "jax")
 
 
 def imported(folder: Path) -> Iterator[tuple[Path, str]]:

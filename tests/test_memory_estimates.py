@@ -15,6 +15,7 @@ LOADERS: list[dict[str, Any]] = [
     *({"use": "onnx", "precision": precision} for precision in ("auto", "fp32", "int8", "int4")),
     *({"use": "torch", "dtype": dtype} for dtype in ("auto", "bfloat16", "int8", "int4")),
     {"use": "tf"},
+    {"use": "openvino", "precision": "f32"},
 ]
 
 

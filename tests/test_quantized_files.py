@@ -22,11 +22,16 @@ from llmasos_hookspecs.testing import tiny_checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
 
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(0, 256, 24)]
-FLOATS: dict[str, dict[str, Any]] = {"onnx": {"precision": "fp32"}, "torch": {"dtype": "float32"}, "tf": {"precision": "fp32"}}
+FLOATS: dict[str, dict[str, Any]] = {
+    "onnx": {"precision": "fp32"},
+    "torch": {"dtype": "float32"},
+    "tf": {"precision": "fp32"},
+    "openvino": {"precision": "f32"},
+}
 
 #: Largest relative error of logits with the loader's defaults: onnx rounds activations of few tokens to 8 bits, torch products to bfloat16,
-#: tf weights to 8 bits with a scale for every 32.
-DEFAULTS = {"onnx": 0.06, "torch": 0.06, "tf": 0.06}
+#: tf weights to 8 bits with a scale for every 32, openvino products to bfloat16 where the CPU has AMX.
+DEFAULTS = {"onnx": 0.06, "torch": 0.06, "tf": 0.06, "openvino": 0.06}
 
 Made = tuple[dict[str, torch.Tensor], torch.Tensor]
 

@@ -12,6 +12,7 @@ PUBLISHED: Final[Mapping[str, Mapping[str, str]]] = {
         "onnx": "llmasos-backend-onnx",
         "torch": "llmasos-backend-torch",
         "tf": "llmasos-backend-tf",
+        "openvino": "llmasos-backend-openvino",
     },
     "accelerator": {
         "quant": "llmasos-accel-quant",

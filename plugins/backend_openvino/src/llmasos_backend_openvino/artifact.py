@@ -1,0 +1,94 @@
+"""The folder of a built graph: whole or not there, checked before use, safe between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+_INDEX: Final = "index.json"
+_SLICE: Final = 1 << 24
+
+
+def cache_key(**parts: Any) -> str:
+    """A folder's name for all that determines what is built."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """The folder that ``build`` fills and the plain data that it returned, from ``cache`` where it was built before.
+
+    A folder whose files do not have the checksums of its index is built again. Of two processes at once one builds and the other waits.
+    """
+    folder = cache / key
+    built = _read(folder)
+    if built is not None:
+        return folder, built
+    cache.mkdir(parents=True, exist_ok=True)
+    with _lock(cache / f"{key}.lock"):
+        built = _read(folder)
+        if built is not None:
+            return folder, built
+        partial = cache / f"{key}.partial"
+        _remove(partial)
+        _remove(folder)
+        partial.mkdir()
+        try:
+            built = build(partial)
+            files = {path.name: [path.stat().st_size, _checksum(path)] for path in sorted(partial.iterdir())}
+            (partial / _INDEX).write_text(json.dumps({"files": files, "built": built}), encoding="utf-8")
+            partial.rename(folder)
+        except BaseException:
+            _remove(partial)
+            raise
+    return folder, built
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What the index holds, if every file is as it was written."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        for name, (size, checksum) in index["files"].items():
+            path = folder / name
+            if path.stat().st_size != size or _checksum(path) != checksum:
+                return None
+        built = index["built"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return built if isinstance(built, dict) else None
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_SLICE):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    elif os.path.lexists(folder):
+        folder.unlink()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a+b") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file lets go of the lock

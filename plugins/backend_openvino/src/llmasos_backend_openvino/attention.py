@@ -1,0 +1,91 @@
+"""OpenVINO's PagedAttention as an operation of the graph.
+
+It writes the keys and values of all tokens into the blocks that tables name, and attends to what the blocks hold; one call takes prompts
+and single tokens of many sequences. Of its 28 inputs these are used: queries, keys, values, both caches, the tables, scale and window. The
+others (slopes, scores to give back, keys to turn, sparse attention, sinks, eviction, masks within a sequence) are given empty.
+
+OpenVINO writes the operation to a file and cannot read it again, so a stand-in takes its place there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from llmasos_backend_openvino.runtime import PagedAttention, ops, ov
+from llmasos_hookspecs import DecoderConfig
+
+#: Tokens in a block: what OpenVINO's CPU kernels take.
+BLOCK: Final = 32
+
+#: The tables of a call over s rows, int32. ``past_lens`` [s]: tokens that each row's sequence holds; ``subsequence_begins`` [s + 1]: where
+#: each row's tokens begin and the last one's end; ``block_indices`` [b]: the blocks of all rows; ``block_indices_begins`` [s + 1]: where
+#: each row's begin and the last one's end; ``max_context_len`` []: tokens of the longest sequence after the call.
+TABLES: Final = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
+
+
+_STAND_IN: Final = "attention"
+
+
+def stand_in(layer: int, q: Any, k: Any, v: Any, width: int) -> Any:
+    """What ``insert_attention`` turns into attention: queries [n, width], keys and values [n, kv_width], rotated where they are to be,
+    give [n, width]."""
+    joined = ops.concat([q, k, v], 1)
+    split = ops.variadic_split(joined, 1, [width, -1])
+    split.set_friendly_name(f"{_STAND_IN}.{layer}")
+    return split.output(0)
+
+
+def insert_attention(model: Any, config: DecoderConfig) -> None:
+    """Put PagedAttention in the place of each layer's stand-in.
+
+    The model gets as inputs the ``TABLES`` and, of each layer, ``key_cache.N`` and ``value_cache.N`` [blocks, kv_heads, BLOCK, head_dim] of
+    the precision for keys and values that it is compiled for.
+    """
+    tables = [_parameter(name, [] if name == "max_context_len" else [-1], ov.Type.i32) for name in TABLES]
+    model.add_parameters(tables)
+    found = {node.get_friendly_name(): node for node in model.get_ops()}
+    for layer in range(config.num_layers):
+        node = found[f"{_STAND_IN}.{layer}"]
+        caches = [_parameter(f"{name}.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for name in ("key_cache", "value_cache")]
+        model.add_parameters(caches)
+        joined = node.input_value(0).get_node()
+        attended = _paged_attention(joined.input_values(), caches, tables, config, config.layer(layer).window)
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(attended)
+    model.validate_nodes_and_infer_types()
+
+
+def _paged_attention(qkv: Sequence[Any], caches: Sequence[Any], tables: Sequence[Any], config: DecoderConfig, window: int | None) -> Any:
+    *tables, max_context_len = tables
+    integers, floats, zero = _constant([], np.int32), _constant([], np.float32), _constant(0, np.int32)
+    inputs = [
+        *(*qkv, *caches, *tables),
+        *(_constant(config.score_scale, np.float32), _constant(window or 0, np.int32)),
+        *(floats, max_context_len),  # slopes of alibi
+        integers,  # rows whose scores are given back
+        *(integers, integers, floats),  # blocks whose keys are turned again, by how much, and the table for it
+        *(floats, zero, zero),  # sparse attention: threshold, size of a block, stride
+        ops.constant(np.zeros((0, 0, 0, 0), np.float32)),  # sinks
+        *(zero, integers, integers, integers),  # eviction: sizes, blocks, where each row's begin
+        *(integers, _constant([], np.uint8), integers),  # kinds of tokens, masks within a sequence, where they begin
+    ]
+    node = PagedAttention([each if isinstance(each, ov.Output) else each.output(0) for each in inputs])
+    # The shape of the caches, which the compiler reads here.
+    told = node.get_rt_info()
+    for name in ("k", "v"):
+        told[f"num_{name}_heads"] = config.num_kv_heads
+        told[f"{name}_head_size"] = config.head_dim
+    return node.output(0)
+
+
+def _parameter(name: str, shape: Sequence[int], kind: Any) -> Any:
+    node = ops.parameter(ov.PartialShape(list(shape)), kind, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _constant(value: Any, kind: Any) -> Any:
+    return ops.constant(np.array(value, kind))

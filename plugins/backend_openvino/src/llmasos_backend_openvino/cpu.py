@@ -1,0 +1,42 @@
+"""What of the machine decides what is computed in which precision."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from llmasos_backend_openvino.options import Options
+from llmasos_hookspecs import ConfigError
+
+
+def chosen_precision(options: Options) -> Literal["f32", "bf16"]:
+    """What the options say, or for ``auto`` bf16 where the CPU has matrix units for it.
+
+    Two threads of a Xeon multiply 128 rows by a compressed 2048 x 2048 matrix in 0.58 ms in bf16 on AMX and in 3.7 ms in float32.
+
+    Raises ``ConfigError`` where the options ask for bf16, and OpenVINO does not compute it on this CPU.
+    """
+    if options.precision == "bf16" and not has_bfloat16():
+        raise ConfigError("precision is 'bf16', which OpenVINO does not compute on this CPU; set precision to 'auto'.", "loader.precision")
+    if options.precision != "auto":
+        return options.precision
+    return "bf16" if "amx_bf16" in _flags() and has_bfloat16() else "f32"
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes bf16 on this CPU."""
+    from llmasos_backend_openvino.runtime import ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
+    """Instruction sets of the CPU, as Linux names them; none where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "").split())

@@ -1,0 +1,142 @@
+"""From a checkpoint to a running engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from llmasos_backend_openvino.artifact import cache_key, obtain
+from llmasos_backend_openvino.attention import BLOCK, insert_attention
+from llmasos_backend_openvino.cpu import chosen_precision
+from llmasos_backend_openvino.decoder import build_decoder, ropes_of
+from llmasos_backend_openvino.engine import OpenVinoEngine
+from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for, token_bytes
+from llmasos_backend_openvino.memory import dtype_of
+from llmasos_backend_openvino.options import Options
+from llmasos_backend_openvino.rotation import RotationTable
+from llmasos_backend_openvino.runtime import ov
+from llmasos_backend_openvino.session import Session
+from llmasos_backend_openvino.traits import KNOWN_TRAITS
+from llmasos_hookspecs import (
+    NEUTRAL_FORMATS,
+    CheckpointError,
+    DecoderConfig,
+    EngineInfo,
+    EngineLimits,
+    ResourceError,
+    UnsupportedModel,
+    check_tensors,
+    require_plain,
+)
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Checkpoint, Context, Engine
+
+#: Raised with every change of what is built, so that older folders in the cache are not taken for it.
+_GRAPH_VERSION: Final = 1
+_MODEL: Final = "decoder.xml"
+
+
+def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+    """Compile the decoder of a checkpoint of named tensors, or find it in the cache, and give it blocks for keys and values.
+
+    Raises:
+        UnsupportedModel: the format, or the architecture, is not one that this loader takes.
+        CheckpointError: a tensor is missing or has another shape than the config says.
+        ResourceError: the memory limit is too small.
+    """
+    if checkpoint.format not in NEUTRAL_FORMATS:
+        raise UnsupportedModel(
+            f"{checkpoint.path} is in the format {checkpoint.format!r}, and the loader openvino takes huggingface and gguf; choose a "
+            "loader that takes it."
+        )
+    config = require_plain(checkpoint, "The loader openvino", KNOWN_TRAITS)
+    check_tensors(checkpoint)
+    switch = _switch(checkpoint)
+    precision = chosen_precision(options)
+    folder, built = _graph(checkpoint, precision, context)
+    weight_bytes: int = built["weight_bytes"]
+    blocks, length = _room(config, context.limits, weight_bytes, BLOCK * token_bytes(config, precision))
+    pool = _pool(config, blocks, precision)
+    compiled = _compiled(folder / _MODEL, config, precision, options.threads or context.limits.threads)
+    session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)])
+    info = EngineInfo(
+        vocab_size=config.vocab_size,
+        context_length=length,
+        max_sequences=context.limits.max_sequences,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=token_bytes(config, precision),
+        dtype=built["dtype"],
+    )
+    return OpenVinoEngine(info, session, pool, chunk=options.prefill_chunk, switch=switch)
+
+
+def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Path, dict[str, Any]]:
+    """The folder of the checkpoint's graph, and what was said of it when it was built."""
+    config = checkpoint.decoder
+    key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=precision, version=_GRAPH_VERSION)
+
+    def write(folder: Path) -> dict[str, Any]:
+        with context.progress("Building the OpenVINO decoder", total=config.num_layers + 1, unit="layers") as progress:
+            built = build_decoder(checkpoint, precision, progress)
+            ov.serialize(built.model, folder / _MODEL)
+        return {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
+
+    return obtain(context.cache, key, write)
+
+
+def _compiled(path: Path, config: DecoderConfig, precision: str, threads: int | None) -> Any:
+    """The graph in a file, compiled; it reads its weights where the file is mapped."""
+    core = ov.Core()
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # activations are not rounded to 8 bits
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": False,  # two engines would be pinned to the same cores
+        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
+    }
+    try:
+        model = core.read_model(path)
+        insert_attention(model, config)
+        return core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].rstrip(".")
+        raise CheckpointError(f"OpenVINO {ov.get_version()} cannot compile {path}: {reason}.") from error
+
+
+def _switch(checkpoint: Checkpoint) -> int | None:
+    """Tokens up to which a sequence is rotated otherwise than a longer one; None where its length does not matter."""
+    switches = {rope.switch for rope in ropes_of(checkpoint.decoder)} - {None}
+    if len(switches) > 1:
+        raise UnsupportedModel(f"{checkpoint.path} rotates its layers otherwise from {switches} tokens on, and one length is taken.")
+    return next(iter(switches), None)
+
+
+def _room(config: DecoderConfig, limits: EngineLimits, weight_bytes: int, block_bytes: int) -> tuple[int, int]:
+    """Blocks of the pool, and tokens that one slot may hold."""
+    length = min(limits.context_length or config.context_length, config.context_length)
+    blocks = limits.max_sequences * blocks_for(length)
+    if limits.memory is None:
+        return blocks, length
+    blocks = min(blocks, max(0, limits.memory - weight_bytes) // block_bytes)
+    least = max(limits.max_sequences, blocks_for(length) if limits.context_length else 1)
+    if blocks < least:
+        raise ResourceError(
+            f"The memory limit of {limits.memory:,} bytes is too small for {weight_bytes:,} bytes of weights and {least} blocks of {BLOCK} "
+            f"tokens ({block_bytes:,} bytes each), the least for {limits.max_sequences} sequences; raise it, or lower max_sequences or "
+            "context_length."
+        )
+    return blocks, min(length, blocks * BLOCK)
+
+
+def _pool(config: DecoderConfig, blocks: int, precision: str) -> BlockPool:
+    try:
+        return BlockPool(config, blocks, precision)
+    except (OSError, MemoryError) as error:
+        raise ResourceError(
+            f"The system gives no address space for {blocks} blocks of {BLOCK} tokens; lower max_sequences or context_length."
+        ) from error

@@ -1,0 +1,33 @@
+"""What config may set for this loader."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+Precision = Literal["auto", "f32", "bf16"]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of the ``openvino`` loader."""
+
+    precision: Precision = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(("auto", "f32", "bf16")),
+        metadata={
+            "help": "What is computed in, keys and values too; auto is bf16 on CPUs with AMX, else f32. Stored codes keep their bits.",
+            "choices": ("auto", "f32", "bf16"),
+        },
+    )
+    threads: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.ge(1)),
+        metadata={"help": "Compute threads; by default the limit that the runtime sets, else all cores."},
+    )
+    prefill_chunk: int = attrs.field(
+        default=1024,
+        validator=attrs.validators.ge(16),
+        metadata={"help": "Tokens computed in one call of OpenVINO; bounds the memory of a prefill."},
+    )

@@ -1,0 +1,132 @@
+"""The weights of a decoder as its graph reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos_backend_openvino.matrices import Matrix, matrix_of, stacked
+from llmasos_backend_openvino.rotation import Floats, channel_order
+from llmasos_hookspecs import Checkpoint, Part, QuantizedTensor, Rope, Tensor, as_float32
+
+
+@attrs.frozen(eq=False)
+class Linear:
+    """Matrices one below the other, of which there is more than one where their forms differ, and a bias float32 [rows] or none."""
+
+    matrices: Sequence[Matrix]
+    bias: Floats | None = None
+
+
+@attrs.frozen(eq=False)
+class Norm:
+    """What a normed vector is multiplied by, and what is added to it; None for neither. An offset of the weight is in it."""
+
+    weight: Floats | None
+    bias: Floats | None
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Layer:
+    """One layer.
+
+    Attributes:
+        qkv: queries, keys and values one below the other; channels of queries and keys in the order of ``channel_order``.
+        inner: the gate, if there is one, and the way up.
+        norms: by their place, as ``DecoderConfig.norms`` names it.
+        rope: of the layer.
+    """
+
+    qkv: Linear
+    o: Linear
+    inner: Linear
+    down: Linear
+    norms: dict[str, Norm]
+    rope: Rope | None
+
+
+class WeightReader:
+    """Reads a checkpoint's tensors, floats in the precision that is computed in."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+        self._checkpoint = checkpoint
+        self._config = checkpoint.decoder
+        self._precision = precision
+
+    def layer(self, index: int) -> Layer:
+        """The weights of one layer."""
+        c, parts, rope = self._config, self._config.linears(index), self._config.layer(index).rope
+        order = channel_order(c.head_dim, rope)
+        return Layer(
+            qkv=self._linear([parts["q"], parts["k"], parts["v"]], [order, order, None]),
+            o=self._linear([parts["o"]]),
+            inner=self._linear([parts[name] for name in ("gate", "up") if name in parts]),
+            down=self._linear([parts["down"]]),
+            norms={place: self._norm_of(place, module, order) for place, module in c.norms(index).items()},
+            rope=rope,
+        )
+
+    def final_norm(self) -> Norm:
+        return self._norm_of("final_norm", self._config.names.final_norm, None)
+
+    def embedding(self) -> Matrix:
+        return self._matrix(self._config.names.embedding)
+
+    def head(self) -> Matrix | None:
+        """What gives the logits; None where it is the embedding."""
+        return None if self._config.tie_embeddings else self._matrix(self._config.names.head)
+
+    def head_bias(self) -> Floats | None:
+        return self._vector(f"{self._config.names.head}.bias") if self._config.head_bias else None
+
+    def _matrix(self, module: str) -> Matrix:
+        return matrix_of(self._checkpoint.tensor(f"{module}.weight"), self._precision)
+
+    def _linear(self, parts: Sequence[Part], orders: Sequence[list[int] | None] | None = None) -> Linear:
+        rows = [_rows(part, order) for part, order in zip(parts, orders or [None] * len(parts), strict=True)]
+        tensors = [_taken(self._checkpoint.tensor(f"{part.module}.weight"), index) for part, index in zip(parts, rows, strict=True)]
+        bias = None
+        if any(part.bias for part in parts):
+            bias = np.concatenate([self._bias(part, index) for part, index in zip(parts, rows, strict=True)])
+        return Linear(stacked([matrix_of(tensor, self._precision) for tensor in tensors]), bias)
+
+    def _bias(self, part: Part, rows: npt.NDArray[np.intp] | None) -> Floats:
+        if not part.bias:
+            return np.zeros(part.shape[0], np.float32)
+        bias = self._vector(f"{part.module}.bias")
+        return bias if rows is None else bias[rows]
+
+    def _norm_of(self, place: str, module: str, order: list[int] | None) -> Norm:
+        """A norm; of queries and keys [heads, head_dim] or [1, head_dim], else [hidden]."""
+        c = self._config
+        of_heads = place in ("q_norm", "k_norm")
+        weight = bias = None
+        if c.norm_weight:
+            weight = self._vector(f"{module}.weight") + np.float32(c.norm_offset)
+            if of_heads:
+                weight = weight.reshape(-1, c.head_dim)
+                weight = weight if order is None else weight[:, order]
+        if c.norm_bias and not of_heads:
+            bias = self._vector(f"{module}.bias")
+        return Norm(weight, bias)
+
+    def _vector(self, name: str) -> Floats:
+        return as_float32(self._checkpoint.tensor(name))
+
+
+def _rows(part: Part, order: list[int] | None) -> npt.NDArray[np.intp] | None:
+    """Rows of the stored tensor for each row of the part, its heads' channels in ``order``; None: as they are."""
+    rows = part.row_indices()
+    if rows is None and order is None:
+        return None
+    index = np.arange(part.shape[0]) if rows is None else np.asarray(rows)
+    return index if order is None else index.reshape(-1, len(order))[:, order].reshape(-1)
+
+
+def _taken(tensor: Tensor, rows: npt.NDArray[np.intp] | None) -> Tensor:
+    if rows is None:
+        return tensor
+    return tensor.take_rows(rows) if isinstance(tensor, QuantizedTensor) else tensor[rows]
