@@ -80,7 +80,7 @@ def usage() -> dict[str, Any]:
     """
     process = process_resources()
     budget = process.budget
-    accounts = [place.account for place in process.residency.places()]
+    accounts = [model.account for model in process.residency.models()]
     weights, kv = sum(account.weights for account in accounts), sum(account.kv for account in accounts)
     return {
         "memory": {
@@ -121,16 +121,16 @@ def plan(
     named = _find(source) if loader == "auto" and context_length is None else []
     if named:
         host = named[0]
-        need, budgets, place = host.need(), host.place.account.bounds, host.place
+        need, budgets, tracked = host.need(), host.tracked.account.bounds, host.tracked
     else:
         model = {"source": source} | ({} if context_length is None else {"context_length": context_length})
         with Pipeline(Config.from_mapping({"model": model, "loader": loader})) as pipeline:
             need = pipeline.predict()
-        budgets, place = [process.budget] if process.budget.limit is not None else [], None
+        budgets, tracked = [process.budget] if process.budget.limit is not None else [], None
     tokens = need.context_length if tokens is None else tokens
     kv = tokens * need.kv_bytes_per_token
-    loaded = place is not None and place.state == "loaded"
-    missing, victims = process.residency.would_evict(budgets, 0 if loaded else need.weights + kv, sparing=place)
+    loaded = tracked is not None and tracked.state == "loaded"
+    missing, victims = process.residency.would_evict(budgets, 0 if loaded else need.weights + kv, sparing=tracked)
     most = min((budget.most for budget in budgets), default=None)
     return {
         "model": source,
@@ -158,8 +158,8 @@ def load(name: str, **how: Any) -> LanguageModel:
 def unload(name: str) -> None:
     """Free a model's engine; its next request loads it again. Raises ``ResourceError`` while requests are on their way."""
     for host in _known(name):
-        if not process_resources().residency.unload(host.place) and host.busy:
-            raise ResourceError(f"The model {name} is in use by {host.place.leases} requests; wait until they are over, or close it.")
+        if not process_resources().residency.unload(host.tracked) and host.busy:
+            raise ResourceError(f"The model {name} is in use by {host.tracked.leases} requests; wait until they are over, or close it.")
 
 
 def pin(name: str, pinned: bool = True) -> None:
@@ -167,9 +167,9 @@ def pin(name: str, pinned: bool = True) -> None:
     for host in _known(name):
         if pinned:
             with host.lease():
-                host.place.pinned = True
+                host.tracked.pinned = True
         else:
-            host.place.pinned = False
+            host.tracked.pinned = False
 
 
 def _hosts() -> Mapping[str, ModelHost]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from llmasos_hookspecs import Engine, EngineFailed, Row
 Logits = npt.NDArray[np.float32]
 
 
-def execute(engine: Engine, rows: Many[Row]) -> list[Logits | Exception]:
+def execute(engine: Engine, rows: abc.Sequence[Row]) -> list[Logits | Exception]:
     """Compute the rows: for each its logits, or the error that it alone is to blame for.
 
     A step that fails is taken back and done again in halves, so that what is too large becomes smaller and what is broken is found.
@@ -36,7 +36,7 @@ def execute(engine: Engine, rows: Many[Row]) -> list[Logits | Exception]:
     return list(results)
 
 
-def _take_back(engine: Engine, rows: Many[Row], error: Exception) -> None:
+def _take_back(engine: Engine, rows: abc.Sequence[Row], error: Exception) -> None:
     try:
         for row in rows:
             engine.truncate(row.slot, row.position)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -58,7 +58,7 @@ class GuardedEngine:
     def fork(self, slot: int) -> int:
         return self._new_slot("fork", self._call("fork", self._engine.fork, slot))
 
-    def step(self, rows: Many[Row]) -> list[npt.NDArray[Any]]:
+    def step(self, rows: abc.Sequence[Row]) -> list[npt.NDArray[Any]]:
         results: Any = self._call("step", self._engine.step, rows)
         if not isinstance(results, list | tuple) or len(results) != len(rows):
             raise self.lose(f"The {self.label} returned {_described(results)} from step for {len(rows)} rows.")

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from llmasos.generation_params import GenerationParams, token_ids
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.memory import Account, Budget
-from llmasos.runtime.place import State
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.residency import Lease, Residency
 from llmasos.runtime.ticket import Ticket
+from llmasos.runtime.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import (
     Checkpoint,
@@ -72,7 +72,7 @@ class Policy:
 
 
 @attrs.frozen
-class Call(Generic[R]):
+class LoopCall(Generic[R]):
     """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` at once to be sure to end."""
 
     tokens: int
@@ -96,27 +96,27 @@ class RunningModel:
     loader: str
     need: Need
 
-    def generation(self, prompt: Prompt, params: GenerationParams) -> Call[Ticket[Generation]]:
+    def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
         """One generation."""
         request = self._request(self._encoded(prompt, params), params)
-        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
 
-    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> Call[list[Ticket[Generation]]]:
+    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
         request = self._request(self._encoded(prompt, params), params)
-        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
 
-    def logits(self, tokens: Sequence[int]) -> Call[Ticket[npt.NDArray[np.float32]]]:
+    def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""
         request = self._request(token_ids(tokens), GenerationParams.of({}))
-        return Call(self._room(request, 0), lambda loop: loop.submit_logits(request))
+        return LoopCall(self._room(request, 0), lambda loop: loop.submit_logits(request))
 
-    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
+    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> LoopCall[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self._encoded(prompt, params)
         tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
         request = self._request(head, params)
-        return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
+        return LoopCall(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Go on under another scheduler."""
@@ -190,17 +190,17 @@ class ModelHost:
         self._running: RunningModel | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
-        self.place: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
+        self.tracked: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
 
     @property
     def state(self) -> State:
         """``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``."""
-        return self.place.state
+        return self.tracked.state
 
     @property
     def busy(self) -> bool:
         """Whether somebody uses it, or a request is on its way."""
-        return self.place.leases > 0
+        return self.tracked.leases > 0
 
     def opened(self) -> OpenedModel:
         """The model's checkpoint, tokenizer and template; fetched and accelerated first where need be."""
@@ -216,14 +216,14 @@ class ModelHost:
 
         Take no second lease inside: whoever waits for memory must hold none.
         """
-        with self._residency.leased(self.place):
+        with self._residency.leased(self.tracked):
             yield self._loaded()
 
-    def submit(self, prepare: Callable[[RunningModel], Call[R]]) -> R:
+    def submit(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> R:
         """Send requests, for which the model stays loaded until they are over. Waits where memory is short."""
         with self.lease() as running:
             call = prepare(running)
-        lease = self._residency.acquire(self.place, call.tokens)
+        lease = self._residency.acquire(self.tracked, call.tokens)
         try:
             tickets = call.send(self._loaded().loop)
         except BaseException:
@@ -244,7 +244,7 @@ class ModelHost:
     def close(self) -> None:
         """Free the engine for good; what is on its way fails with ``ModelClosed``."""
         self._closed = True
-        self._residency.close(self.place)
+        self._residency.close(self.tracked)
 
     # What the residency asks for
 
@@ -255,7 +255,7 @@ class ModelHost:
     def load(self, account: Account) -> Need:
         """Load it now."""
         scheduler = self.scheduler
-        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.place.loads + 1))
+        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.tracked.loads + 1))
         with self._lock:
             self._running = running
             if self.scheduler is not scheduler and self._make_policy is not None:  # it was changed while the model was loading
@@ -278,7 +278,7 @@ class ModelHost:
 
     def describe(self) -> dict[str, Any]:
         """What is known of the model without loading it, and of its engine where it is loaded."""
-        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.place.pinned}
+        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.tracked.pinned}
         if (opened := self._opened) is not None:
             facts |= {
                 "source": opened.reference,
@@ -306,16 +306,16 @@ class ModelHost:
     def usage(self) -> dict[str, Any]:
         """Queue, KV cache and speed as plain data; just the state where it is not loaded."""
         running = self._running
-        place, account = self.place, self.place.account
+        tracked, account = self.tracked, self.tracked.account
         replicas = [] if running is None or isinstance(running.loop, EngineLoop) else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
             "replicas": replicas,
             "state": self.state,
-            "pinned": place.pinned,
-            "leases": place.leases,
-            "loads": place.loads,
-            "evictions": place.evictions,
+            "pinned": tracked.pinned,
+            "leases": tracked.leases,
+            "loads": tracked.loads,
+            "evictions": tracked.evictions,
             "weight_bytes": account.weights,
             "kv_bytes": account.kv,
         }
@@ -323,7 +323,7 @@ class ModelHost:
 
     def _lost(self, load: int) -> None:
         """The engine of the load of that number is lost. Told on a thread of the engine's, which unloading waits for."""
-        thread = threading.Thread(target=self._residency.lost, args=(self.place, load), name=f"llmasos-lost-{self.name}", daemon=True)
+        thread = threading.Thread(target=self._residency.lost, args=(self.tracked, load), name=f"llmasos-lost-{self.name}", daemon=True)
         thread.start()
 
     def _loaded(self) -> RunningModel:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 
 import attrs
 
 
-def common_prefix(a: Many[int], b: Many[int], limit: int) -> int:
+def common_prefix(a: abc.Sequence[int], b: abc.Sequence[int], limit: int) -> int:
     """Number of leading tokens that ``a`` and ``b`` share, ``limit`` at most."""
     high = min(len(a), len(b), limit)
     if a[:high] == b[:high]:

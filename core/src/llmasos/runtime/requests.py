@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 from typing import Final
 
 from llmasos.runtime.ledger import KVLedger
@@ -32,7 +32,7 @@ class RequestChecks:
         self._known(request.tokens, "The prompt")
         self._room(len(request.tokens), new_tokens)
 
-    def continuations(self, request: Request, continuations: Many[Many[int]]) -> None:
+    def continuations(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> None:
         """The same for the scoring of continuations, none of which may be empty."""
         self.prompt(request)
         if not continuations or not all(len(continuation) for continuation in continuations):
@@ -60,7 +60,7 @@ class RequestChecks:
                 f"tokens, or raise resources.memory."
             )
 
-    def _known(self, tokens: Many[int], what: str) -> None:
+    def _known(self, tokens: abc.Sequence[int], what: str) -> None:
         if not len(tokens):
             return
         low, high = min(tokens), max(tokens)

@@ -6,8 +6,8 @@ knows no time but that of the clock it is given, so that a simulation runs this 
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Many
 from typing import Final
 
 import attrs
@@ -233,7 +233,7 @@ class Scheduler:
     def _start_waiting(self, now: float) -> None:
         """Give slots to the best that wait, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
-        backlog = sum(self._appetite(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
+        backlog = sum(self._prefill_tokens(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
         preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
@@ -253,9 +253,9 @@ class Scheduler:
             if not started:
                 break
             self.running.append(sequence)
-            backlog += self._appetite(sequence)
+            backlog += self._prefill_tokens(sequence)
 
-    def _appetite(self, sequence: Sequence) -> int:
+    def _prefill_tokens(self, sequence: Sequence) -> int:
         """Tokens of its prompt that it may take in the next step."""
         return min(sequence.pending, self.policy.quantum(sequence, self.step_tokens))
 
@@ -295,7 +295,7 @@ class Scheduler:
             budget -= self._add_row(planned, sequence, tokens, ())
         return planned
 
-    def _add_row(self, planned: list[Planned], sequence: Sequence, tokens: int, draft: Many[int]) -> int:
+    def _add_row(self, planned: list[Planned], sequence: Sequence, tokens: int, draft: abc.Sequence[int]) -> int:
         """Reserve room and add the row; how many tokens it has, 0 where no room was left."""
         tokens, want = sequence.chunk(tokens)
         granted = self.cache.reserve(sequence.slot, tokens + len(draft))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ Logits = npt.NDArray[np.float32]
 class ScoreWork:
     """Log probabilities of several continuations, one after the other in one slot: the prompt is computed once and kept by truncating."""
 
-    def __init__(self, continuations: Many[Many[int]], ticket: Ticket[list[Score]]) -> None:
+    def __init__(self, continuations: abc.Sequence[abc.Sequence[int]], ticket: Ticket[list[Score]]) -> None:
         self.ticket = ticket
         self._continuations = [list(continuation) for continuation in continuations]
         self._sums: list[float] = []

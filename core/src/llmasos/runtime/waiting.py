@@ -15,7 +15,7 @@ _LOOK: Final = 64
 _REFRESH: Final = 16
 
 
-class _Place:
+class _WaitingSequence:
     """Where one sequence stands: its item in its tenant's list, and in the list of heads where it is one."""
 
     __slots__ = ("head", "item", "sequence")
@@ -26,8 +26,8 @@ class _Place:
         self.head: _Item | None = None
 
 
-#: Rank, a number that no two items share (so that places are never compared), and whose it is.
-_Item = tuple[Any, int, _Place]
+#: Rank, a number that no two items share (so that sequences are never compared), and whose it is.
+_Item = tuple[Any, int, _WaitingSequence]
 
 
 class WaitingQueue:
@@ -51,39 +51,39 @@ class WaitingQueue:
         self.tokens = 0
         self.prompt_tokens = 0
         self._policy = policy
-        self._places: OrderedDict[str, _Place] = OrderedDict()  # by request id; the first is the next to be ranked anew
+        self._waiting: OrderedDict[str, _WaitingSequence] = OrderedDict()  # by request id; the first is the next to be ranked anew
         self._tenants: dict[str, list[_Item]] = {}
         self._heads: list[_Item] = []
         self._number = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waiting)
 
     def __contains__(self, sequence: Sequence) -> bool:
-        return sequence.request.id in self._places
+        return sequence.request.id in self._waiting
 
     def sequences(self) -> list[Sequence]:
         """All that wait, in no particular order."""
-        return [place.sequence for place in self._places.values()]
+        return [waiting.sequence for waiting in self._waiting.values()]
 
     def push(self, sequence: Sequence, now: float) -> None:
         """Add a sequence; whether its id waits already is the caller's to know."""
-        place = self._places[sequence.request.id] = _Place(sequence)
+        waiting = self._waiting[sequence.request.id] = _WaitingSequence(sequence)
         self.tokens += sequence.remaining
         self.prompt_tokens += sequence.prompt_length
         try:
-            self._enter(place, self._policy.rank(sequence, now))
+            self._enter(waiting, self._policy.rank(sequence, now))
         except BaseException as error:  # ranks that cannot be compared with one another
             self._policy.rank_failed(error)
             self.rank_all(now)
 
     def remove(self, sequence: Sequence, now: float) -> None:
         """Take a sequence out, wherever it stands."""
-        place = self._places.pop(sequence.request.id)
+        waiting = self._waiting.pop(sequence.request.id)
         self.tokens -= sequence.remaining
         self.prompt_tokens -= sequence.prompt_length
         try:
-            self._leave(place)
+            self._leave(waiting)
         except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
@@ -100,13 +100,13 @@ class WaitingQueue:
     def refresh(self, now: float) -> None:
         """Rank a few sequences anew, in turn; those that got better move up."""
         try:
-            for _ in range(min(_REFRESH, len(self._places))):
-                name, place = next(iter(self._places.items()))
-                self._places.move_to_end(name)
-                rank = self._policy.rank(place.sequence, now)
-                if place.item is None or rank < place.item[0]:
-                    self._leave(place)
-                    self._enter(place, rank)
+            for _ in range(min(_REFRESH, len(self._waiting))):
+                name, waiting = next(iter(self._waiting.items()))
+                self._waiting.move_to_end(name)
+                rank = self._policy.rank(waiting.sequence, now)
+                if waiting.item is None or rank < waiting.item[0]:
+                    self._leave(waiting)
+                    self._enter(waiting, rank)
         except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
@@ -120,33 +120,33 @@ class WaitingQueue:
         """Rank everything anew."""
         self._tenants, self._heads = {}, []
         try:
-            for place in self._places.values():
-                place.item = place.head = None
-                self._enter(place, self._policy.rank(place.sequence, now))
+            for waiting in self._waiting.values():
+                waiting.item = waiting.head = None
+                self._enter(waiting, self._policy.rank(waiting.sequence, now))
         except BaseException as error:
             if self._policy.by_arrival:
                 raise
             self._policy.rank_failed(error)
             self.rank_all(now)
 
-    def _enter(self, place: _Place, rank: Any) -> None:
-        items = self._tenants.setdefault(place.sequence.request.tenant, [])
+    def _enter(self, waiting: _WaitingSequence, rank: Any) -> None:
+        items = self._tenants.setdefault(waiting.sequence.request.tenant, [])
         before = items[0] if items else None
         self._number += 1
-        place.item = (rank, self._number, place)
-        insort(items, place.item)
+        waiting.item = (rank, self._number, waiting)
+        insort(items, waiting.item)
         if items[0] is not before:
             if before is not None:
                 self._unlist(before[2])
             self._list(items[0])
 
-    def _leave(self, place: _Place) -> None:
-        tenant = place.sequence.request.tenant
+    def _leave(self, waiting: _WaitingSequence) -> None:
+        tenant = waiting.sequence.request.tenant
         items = self._tenants[tenant]
-        _discard(items, place.item)
-        place.item = None
-        if place.head is not None:
-            self._unlist(place)
+        _discard(items, waiting.item)
+        waiting.item = None
+        if waiting.head is not None:
+            self._unlist(waiting)
             if items:
                 self._list(items[0])
         if not items:
@@ -157,23 +157,23 @@ class WaitingQueue:
         item[2].head = item
         insort(self._heads, item)
 
-    def _unlist(self, place: _Place) -> None:
-        _discard(self._heads, place.head)
-        place.head = None
+    def _unlist(self, waiting: _WaitingSequence) -> None:
+        _discard(self._heads, waiting.head)
+        waiting.head = None
 
     def _look(self, now: float) -> Sequence | None:
         heads = self._heads
         looks = 0
         while heads:
-            rank, number, place = heads[0]
+            rank, number, waiting = heads[0]
             looks += 1
-            fresh = self._policy.rank(place.sequence, now)
+            fresh = self._policy.rank(waiting.sequence, now)
             if fresh == rank or looks > _LOOK:
-                return place.sequence
+                return waiting.sequence
             del heads[0]
             # The tenant's own list keeps the rank from when it was pushed: ranks of one tenant move together.
-            place.head = (fresh, number, place)
-            insort(heads, place.head)
+            waiting.head = (fresh, number, waiting)
+            insort(heads, waiting.head)
         return None
 
 

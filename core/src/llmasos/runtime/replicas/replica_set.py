@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any, Final
 
 import attrs
@@ -45,7 +45,7 @@ class ReplicaSet:
     def __init__(
         self,
         model: str,
-        specs: Many[WorkerSpec],
+        specs: abc.Sequence[WorkerSpec],
         *,
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
@@ -68,7 +68,7 @@ class ReplicaSet:
         self._changed = threading.Condition(threading.RLock())
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
-        self._homeless: list[Job] = []
+        self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
         self._closed: LLMasOSError | None = None
@@ -97,9 +97,9 @@ class ReplicaSet:
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
         """Queue ``n`` continuations of one prompt, all at one replica."""
         self._checks.generation(request)
-        return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{place}" for place in range(1, n)])
+        return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{index}" for index in range(1, n)])
 
-    def submit_score(self, request: Request, continuations: Many[Many[int]]) -> Ticket[list[Score]]:
+    def submit_score(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> Ticket[list[Score]]:
         """Queue the scoring of continuations."""
         self._checks.continuations(request, continuations)
         return self._send("score", request, continuations, max(map(len, continuations)))[0]
@@ -129,13 +129,13 @@ class ReplicaSet:
             asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
             self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
             found = list(self._usage.values())
-            homeless = len(self._homeless)
+            unassigned = len(self._unassigned)
         total: dict[str, Any] = {
             field.name: sum(getattr(each, field.name) for each in found)
             for field in attrs.fields(Usage)
             if field.name not in ("model", "scheduler", "kv_bytes_per_token")
         }
-        total["waiting"] += homeless
+        total["waiting"] += unassigned
         scheduler = found[0].scheduler if found else ""
         return Usage(model=self.model, scheduler=scheduler, kv_bytes_per_token=self.ready.info.kv_bytes_per_token, **total)
 
@@ -158,8 +158,8 @@ class ReplicaSet:
         with self._changed:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
             replicas, self._replicas = list(self._replicas.values()), {}
-            jobs = self._homeless + [job for replica in replicas for job in replica.jobs.values()]
-            self._homeless = []
+            jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
+            self._unassigned = []
             self._changed.notify_all()
         for replica in replicas:
             replica.close()
@@ -168,13 +168,13 @@ class ReplicaSet:
 
     # Sending
 
-    def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: Many[str] = ()) -> list[Ticket[Any]]:
+    def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: abc.Sequence[str] = ()) -> list[Ticket[Any]]:
         tickets = {each: self._ticket(each) for each in (request.id, *siblings)}
         job = Job(kind, request, extra, len(request.tokens) + new_tokens * len(tickets), tickets)
         with self._changed:
             if self._closed is not None:
                 raise self._closed
-            self._place(job)
+            self._assign(job)
         watchdog().wake(self)
         return list(tickets.values())
 
@@ -187,7 +187,7 @@ class ReplicaSet:
         """End requests whose replica does not, and replicas that are silent for longer than a step may take."""
         lost: list[Job] = []
         with self._changed:
-            jobs = list(self._homeless)
+            jobs = list(self._unassigned)
             for replica in self._replicas.values():
                 jobs += replica.jobs.values()
                 replica.silence = replica.silence + 1 if replica.ready is not None and replica.jobs else 0
@@ -203,7 +203,7 @@ class ReplicaSet:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
         return bool(jobs)
 
-    def _place(self, job: Job) -> None:
+    def _assign(self, job: Job) -> None:
         """Give the job to a replica, or keep it until one is ready. With the lock held."""
         able = {number: replica.outstanding for number, replica in self._replicas.items() if replica.ready is not None}
         while able:
@@ -214,7 +214,7 @@ class ReplicaSet:
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
                 return
             del able[number]  # it is dead, and its thread is about to say so
-        self._homeless.append(job)
+        self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
         with self._changed:
@@ -222,22 +222,22 @@ class ReplicaSet:
                 if request_id in replica.jobs:
                     replica.send("cancel", request_id)
                     return
-            for job in self._homeless:
+            for job in self._unassigned:
                 if request_id in job.tickets:
-                    self._homeless.remove(job)
+                    self._unassigned.remove(job)
                     self._fail(job, Cancelled(f"Request {request_id} was cancelled while no replica of {self.model} was ready."))
                     return
 
     # What replicas say; on their threads
 
-    def _hear(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
+    def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb in ("piece", "done", "error"):
             self._answer(replica, verb, *arguments)
         elif verb == "record":
             if self._on_finished is not None:
                 self._on_finished(arguments[0])
         elif verb == "died":
-            self._bury(replica)
+            self._on_death(replica)
         elif verb == "alive":
             return
         else:
@@ -251,17 +251,17 @@ class ReplicaSet:
                 elif verb == "failed":
                     replica.failure = arguments[0]
                 elif verb == "ready":
-                    self._welcome(replica, Ready(*arguments))
+                    self._on_ready(replica, Ready(*arguments))
                 self._changed.notify_all()
 
-    def _welcome(self, replica: Replica, ready: Ready) -> None:
+    def _on_ready(self, replica: Replica, ready: Ready) -> None:
         replica.ready = ready
         self._attempts[replica.number] = 0
         if self._scheduler is not None:
             replica.send("scheduler", self._scheduler)
-        homeless, self._homeless = self._homeless, []
-        for job in homeless:
-            self._place(job)
+        unassigned, self._unassigned = self._unassigned, []
+        for job in unassigned:
+            self._assign(job)
 
     def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
         with self._changed:
@@ -277,7 +277,7 @@ class ReplicaSet:
         else:
             ticket.fail(value)
 
-    def _bury(self, replica: Replica) -> None:
+    def _on_death(self, replica: Replica) -> None:
         """A replica's process is gone: start it again, move what it had not begun, and fail the rest."""
         lost: list[Job] = []
         with self._changed:
@@ -297,10 +297,10 @@ class ReplicaSet:
                 self._closed = replica.failure or EngineFailed(
                     f"Every replica of {self.model} died before it was ready; the last one {replica.end}. Load it again."
                 )
-                lost += [*moved, *self._homeless]
-                moved, self._homeless = [], []
+                lost += [*moved, *self._unassigned]
+                moved, self._unassigned = [], []
             for job in moved:
-                self._place(job)
+                self._assign(job)
             self._changed.notify_all()
         error = self._closed or EngineFailed(
             f"Replica {replica.number} of {self.model} {replica.end} while it computed this request, whose state is lost; send it again."
@@ -311,7 +311,7 @@ class ReplicaSet:
             self._on_lost()
 
     def _start(self, number: int) -> None:
-        self._replicas[number] = Replica(number, self._specs[number], self._hear)
+        self._replicas[number] = Replica(number, self._specs[number], self._on_message)
 
     def _fail(self, job: Job, error: LLMasOSError) -> None:
         for ticket in job.tickets.values():

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.runtime.composition import Composer
-from llmasos.runtime.host import Call, OpenedModel, Policy, RunningModel
+from llmasos.runtime.host import LoopCall, OpenedModel, Policy, RunningModel
 from llmasos.runtime.memory import Account
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.replicas.wire import Channel
@@ -126,7 +126,7 @@ class Worker:
         (model,) = config.models.values()
         self._host = self._composer.host(model, functools.partial(self._tell, "record"))
         with self._host.lease() as running:
-            self._host.place.pinned = True
+            self._host.tracked.pinned = True
             # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
             gc.collect()
             gc.freeze()
@@ -147,11 +147,11 @@ class Worker:
             return [loop.submit_logits(request) if kind == "logits" else loop.submit(request)]
 
         try:
-            tickets = self._host.submit(lambda _: Call(tokens, send))
+            tickets = self._host.submit(lambda _: LoopCall(tokens, send))
         except BaseException as error:
             ours = as_ours(error, "replica", "taking a request")
-            for place in range(extra if kind == "many" else 1):
-                self._tell("error", request.id if place == 0 else f"{request.id}/{place}", ours)
+            for index in range(extra if kind == "many" else 1):
+                self._tell("error", request.id if index == 0 else f"{request.id}/{index}", ours)
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
