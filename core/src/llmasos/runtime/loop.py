@@ -23,7 +23,7 @@ from llmasos.runtime.exiting import begin_exit, left_behind
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.guarded_engine import GuardedEngine
 from llmasos.runtime.heap import trim_heap
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger, kv_capacity
 from llmasos.runtime.requests import RequestChecks
 from llmasos.runtime.runner import Runner
@@ -139,7 +139,7 @@ class EngineLoop:
         self._step_timeout = step_timeout
         self._close_timeout = close_timeout
         self._clock = clock
-        cache = KVCache(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
+        cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
         self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._runner = Runner(self._engine, self._scheduler, clock=clock, on_finished=on_finished)

@@ -1,4 +1,4 @@
-"""What can be said of a request before it is queued."""
+"""Checks of a request before it is queued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmasos_hookspecs import ContextLengthExceeded, Request, RequestError, Reso
 
 
 class RequestChecks:
-    """Refuses what can never be served, with the reason."""
+    """Refuses requests that can never be served, with the reason."""
 
     def __init__(self, vocab_size: int, context_length: int, ledger: KVLedger) -> None:
         self._vocab_size: Final = vocab_size
@@ -33,7 +33,7 @@ class RequestChecks:
         self._room(len(request.tokens), new_tokens)
 
     def continuations(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> None:
-        """The same for the scoring of continuations, none of which may be empty."""
+        """The same checks for the scoring of continuations, none of which may be empty."""
         self.prompt(request)
         if not continuations or not all(len(continuation) for continuation in continuations):
             raise RequestError("There is nothing to score: give at least one continuation, each of at least one token.")

@@ -15,7 +15,7 @@ import attrs
 import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED
-from llmasos.system.discovery import Entry, Registry, normalized
+from llmasos.system.discovery import InstalledComponent, Registry, normalized
 from llmasos.system.isolation import module_command
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import PluginError, RequestError
@@ -131,7 +131,7 @@ def _pin(name: str, version: str) -> str:
     return f"{name} @ {url}{digest}"
 
 
-def _owner(word: str, registry: Registry) -> Entry:
+def _owner(word: str, registry: Registry) -> InstalledComponent:
     entries = registry.entries()
     by_distribution = [entry for entry in entries if normalized(entry.distribution) == normalized(word)]
     if by_distribution:

@@ -11,10 +11,10 @@ from typing import Any
 
 import attrs
 
-from llmasos.runtime.tasks.concurrency import Finished, Progress, finished_in_turn
+from llmasos.runtime.tasks.concurrency import BatchProgress, Finished, finished_in_turn
 from llmasos.runtime.tasks.inputs import make_inputs
 from llmasos.runtime.tasks.results import ResultFile
-from llmasos.runtime.tasks.rows import Row, read_rows
+from llmasos.runtime.tasks.rows import InputRow, read_rows
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
 
@@ -38,7 +38,7 @@ class BatchReport:
     """What a batch did. ``progress`` counts this run; ``path`` holds the results of all runs, ``errors`` refused rows among them."""
 
     path: Path
-    progress: Progress
+    progress: BatchProgress
     rows: int
     errors: int
 
@@ -53,7 +53,7 @@ def run_batch(
     ignore: Collection[str] = (),
     workers: int = DEFAULT_WORKERS,
     total: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
 ) -> BatchReport:
     """Run a task on every row and write the answers to a ``.jsonl`` file.
 
@@ -74,7 +74,7 @@ def run_batch(
     """
     output = Path(output)
     began = time.monotonic()
-    now = Progress(total=total)
+    now = BatchProgress(total=total)
     seen = 0
 
     def prepared(results: ResultFile) -> Iterator[_Prepared]:
@@ -95,7 +95,7 @@ def run_batch(
     def answer(item: _Prepared) -> Any:
         if item.error is not None:
             raise item.error
-        return run_task(task, model, item.inputs, item.place)
+        return run_task(task, model, item.inputs, item.location)
 
     with ResultFile(output) as results:
         for batch in finished_in_turn(answer, prepared(results), workers):
@@ -108,39 +108,39 @@ def run_batch(
         return BatchReport(path=output, progress=attrs.evolve(now, seconds=time.monotonic() - began), rows=seen, errors=results.errors)
 
 
-def run_task(task: Task, model: TaskModel, inputs: Any, place: str) -> Any:
+def run_task(task: Task, model: TaskModel, inputs: Any, location: str) -> Any:
     """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
     try:
         return task.run(model, inputs)
     except PluginError as error:
-        raise PluginError(f"{place}: {error}") from error
+        raise PluginError(f"{location}: {error}") from error
     except LLMasOSError:
         raise
     except Exception as error:
-        raise PluginError(f"{type(task).__name__} failed at {place}: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{type(task).__name__} failed at {location}: {type(error).__name__}: {error}") from error
 
 
 @attrs.frozen
 class _Prepared:
     index: int
-    place: str
+    location: str
     key: str
     inputs: Any = None
     error: RequestError | None = None
     misfit: bool = True
 
 
-def _prepare(task: Task, row: Row, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+def _prepare(task: Task, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
     if fault := _fault(row.values):
         # What no task can read is this row's own matter; the next ones may be sound.
         return _Prepared(
-            row.index, row.place, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.place} {fault}."), misfit=False
+            row.index, row.location, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.location} {fault}."), misfit=False
         )
     try:
         inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
     except RequestError as error:
-        return _Prepared(row.index, row.place, _digest(dict(row.values)), error=error)
-    return _Prepared(row.index, row.place, _digest(unstructure(inputs)), inputs)
+        return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error)
+    return _Prepared(row.index, row.location, _digest(unstructure(inputs)), inputs)
 
 
 def _fault(values: Any) -> str:

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 @attrs.frozen(kw_only=True)
-class Progress:
+class BatchProgress:
     """How far a batch has come.
 
     Attributes:
