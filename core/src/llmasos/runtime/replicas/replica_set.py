@@ -1,4 +1,4 @@
-"""All replicas of a model, served as one loop: routing, and what happens when one of them dies."""
+"""The replicas of a model behind the interface of one engine loop: routing, and recovery when a replica dies."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from llmasos.runtime.watchdog import TICK, watchdog
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
-#: Replicas that a request may see die before it is taken for what kills them.
+#: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Times in a row that a replica may die before it is ready, until it is given up.
+#: Consecutive times that a replica may die before it is ready; then it is not started again.
 _RESTARTS: Final = 3
-#: Seconds by which a replica may be late with what its own watchdog sees to.
+#: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
-#: Seconds to wait for a replica's figures.
+#: Seconds to wait for a replica's usage figures.
 _USAGE_TIMEOUT: Final = 2.0
 
 
 class ReplicaSet:
     """Serves requests as an ``EngineLoop`` does, from several processes.
 
-    A replica that dies is started again. Its requests that had not begun go to others; those that had fail with ``EngineFailed``, because
-    what they computed is lost and part of it may have been seen.
+    A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
+    because their KV cache is lost and part of their text may have been streamed.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class ReplicaSet:
         step_timeout: float = STEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one process for each of ``specs``, and return when all are ready. Raises what loading the model raised in one of them.
+        """Start one process for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load.
 
-        ``on_lost`` is called when the last of them is given up.
+        ``on_lost`` is called when no replica is left.
         """
         self.model: Final = model
         self.restarts = 0
@@ -90,12 +90,12 @@ class ReplicaSet:
     # Requests, as an engine's loop takes them
 
     def submit(self, request: Request) -> Ticket[Generation]:
-        """Queue a generation at one of the replicas."""
+        """Queue a generation on one of the replicas."""
         self._checks.generation(request)
         return self._send("generate", request, None, request.max_new_tokens)[0]
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
-        """Queue ``n`` continuations of one prompt, all at one replica."""
+        """Queue ``n`` continuations of one prompt, all on one replica."""
         self._checks.generation(request)
         return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{index}" for index in range(1, n)])
 
@@ -105,25 +105,25 @@ class ReplicaSet:
         return self._send("score", request, continuations, max(map(len, continuations)))[0]
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
-        """Queue the computing of the logits of every position of the prompt."""
+        """Queue the computation of the logits at every position of the prompt."""
         self._checks.prompt(request)
         return self._send("logits", request, None, 0)[0]
 
     def use_scheduler(self, scheduler: ComponentConfig) -> None:
-        """Go on under another scheduler, replicas that are started later too."""
+        """Switch to another scheduler, also for replicas that are started later."""
         with self._changed:
             self._scheduler = scheduler
             for replica in self._replicas.values():
                 replica.send("scheduler", scheduler)
 
     def forget_prefixes(self) -> None:
-        """Give back KV that is kept for its prefix only."""
+        """Empty the prefix caches."""
         with self._changed:
             for replica in self._replicas.values():
                 replica.send("forget")
 
     def usage(self) -> Usage:
-        """The queues and KV caches of all replicas together."""
+        """The queue and KV cache figures of all replicas, summed."""
         with self._changed:
             self._usage.clear()
             asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
@@ -154,7 +154,7 @@ class ReplicaSet:
             ]
 
     def close(self) -> None:
-        """Fail what is on its way with ``ModelClosed`` and end all processes. Calling it again does nothing."""
+        """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
         with self._changed:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
             replicas, self._replicas = list(self._replicas.values()), {}
@@ -181,10 +181,11 @@ class ReplicaSet:
     def _ticket(self, request_id: str) -> Ticket[Any]:
         return Ticket(request_id, lambda: self._cancel(request_id))
 
-    # The watchdog's
+    # Called by the watchdog
 
     def look(self, now: float) -> bool:
-        """End requests whose replica does not, and replicas that are silent for longer than a step may take."""
+        """Fail requests past their deadline that their replica did not end, and kill replicas that sent nothing for longer than a step may
+        take. Returns whether to be called again."""
         lost: list[Job] = []
         with self._changed:
             jobs = list(self._unassigned)
@@ -204,7 +205,7 @@ class ReplicaSet:
         return bool(jobs)
 
     def _assign(self, job: Job) -> None:
-        """Give the job to a replica, or keep it until one is ready. With the lock held."""
+        """Send the job to a replica, or keep it until one is ready. With the lock held."""
         able = {number: replica.outstanding for number, replica in self._replicas.items() if replica.ready is not None}
         while able:
             number = self._router.choose(job.request, able)
@@ -213,7 +214,7 @@ class ReplicaSet:
             if replica.send("submit", job.kind, job.request, job.extra, need):
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
                 return
-            del able[number]  # it is dead, and its thread is about to say so
+            del able[number]  # it has died, and its thread is about to report that
         self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
@@ -228,7 +229,7 @@ class ReplicaSet:
                     self._fail(job, Cancelled(f"Request {request_id} was cancelled while no replica of {self.model} was ready."))
                     return
 
-    # What replicas say; on their threads
+    # Messages of replicas, on their threads
 
     def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb in ("piece", "done", "error"):
@@ -278,7 +279,7 @@ class ReplicaSet:
             ticket.fail(value)
 
     def _on_death(self, replica: Replica) -> None:
-        """A replica's process is gone: start it again, move what it had not begun, and fail the rest."""
+        """A replica's process has ended: start it again, move its jobs that had not started, and fail the others."""
         lost: list[Job] = []
         with self._changed:
             if self._replicas.get(replica.number) is not replica:
@@ -329,6 +330,6 @@ class ReplicaSet:
                     finish_reason="error",
                     error=str(error),
                 )
-                with contextlib.suppress(Exception):  # as for an engine's loop, an observer's fault is its own
+                with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
                     self._on_finished(record)
             ticket.fail(error)

@@ -1,4 +1,4 @@
-"""A replica's own process: one model, asked through a socket that the parent left open."""
+"""The process of a replica: serves one model through a socket that it inherits from the parent."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from llmasos.system.store import Store
 from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.scheduling import Admit
 
-#: Seconds between two signs of life.
+#: Seconds between two "alive" messages.
 ALIVE_SECONDS: Final = 1.0
-#: Status with which a process ends whose model is lost.
+#: Exit status of a replica whose model is lost.
 _LOST: Final = 3
 
 
 @attrs.frozen(kw_only=True)
 class WorkerSpec:
-    """What a replica serves: a config with one model, and the cores it may use (empty: any)."""
+    """What a replica serves: a config with one model, and the cores that it may use (empty: all)."""
 
     config: Config
     cores: tuple[int, ...] = ()
 
 
 class StartReporter:
-    """A policy that tells which requests have begun, so that the others can be moved when this process dies."""
+    """A policy that reports which requests have started; the parent can move the others when this process dies."""
 
     def __init__(self, policy: SchedulingPolicy, report: Callable[[list[str]], None]) -> None:
         self._policy = policy
@@ -85,7 +85,7 @@ class _ReportingComposer(Composer):
         *,
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        """As ever, but for a model that is lost: the process ends with it, and the parent starts another."""
+        """As ``Composer.load``; but where the model is lost the process exits, and the parent starts another."""
         return super().load(model, opened, scheduler, account, _end_lost, on_finished=on_finished)
 
     def policy(self, config: ComponentConfig) -> Policy:
@@ -101,7 +101,7 @@ class Worker:
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
-        """Until the parent closes the channel, or is gone."""
+        """Serve until the parent closes the channel or has ended."""
         try:
             _, config, cores = self._channel.receive()
             try:
@@ -133,7 +133,7 @@ class Worker:
             self._tell("ready", running.info, running.need, running.loader, running.loop.context_length, running.loop.usage().kv_capacity)
 
     def _stay_in_touch(self) -> None:
-        """A process whose threads all stand still, because one of them does not let go of the interpreter, says nothing."""
+        """Send "alive" messages. They stop where a thread holds the interpreter lock for ever, and the parent then kills the process."""
         while True:
             time.sleep(ALIVE_SECONDS)
             self._tell("alive")

@@ -96,7 +96,7 @@ def _refused_field(cls: type, arguments: Mapping[str, Any]) -> Field | None:
     ``__init__`` does not say which validator raised. So the attributes are set on an instance without it, converted as it does, and each
     field's validator is called in turn.
     """
-    instance = object.__new__(cls)
+    instance: Any = object.__new__(cls)
     try:
         for attribute in attrs.fields(cls):
             object.__setattr__(instance, attribute.name, _attribute_value(attribute, arguments, instance))
