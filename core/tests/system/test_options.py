@@ -189,7 +189,9 @@ def test_a_refused_field_is_named_however_its_validator_is_written():
     @attrs.frozen
     class Bounds:
         least: int = attrs.field(default=0, validator=Below())
-        most: int = attrs.field(default=attrs.Factory(lambda self: "8", takes_self=True), converter=attrs.Converter(int))
+        most: int = attrs.field(
+            default=attrs.Factory(lambda bounds: str(8 - bounds.least), takes_self=True), converter=attrs.Converter(int)
+        )
 
     found = problem({"least": 9}, Bounds)
     assert found.path == "accelerate[1].least"
