@@ -83,7 +83,7 @@ def within(seconds: float, call: Callable[[], Any]) -> bool:
 
 
 class Watched:
-    """Any object whatever, which remembers what is asked of it: attributes, and calls by their name."""
+    """A stand-in for any object, which records its attribute accesses, and calls by name."""
 
     def __init__(self, asked: list[str] | None = None) -> None:
         vars(self)["asked"] = [] if asked is None else asked
