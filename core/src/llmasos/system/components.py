@@ -1,4 +1,4 @@
-"""Importing the plugins that config names, checking what they offer, and calling their hooks."""
+"""Imports the plugins that config names, checks their components, and calls their hooks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", "llmasos_predict", *_OBSER
 
 @attrs.frozen(eq=False)
 class LoadedComponent:
-    """A plugin module that was imported and found in order."""
+    """A plugin module that was imported and passed the checks."""
 
     entry: InstalledComponent
     module: ModuleType
@@ -106,7 +106,7 @@ class PluginSet:
             PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
                 mean, or it returned something that its kind must not.
             ResourceError: it ran out of memory.
-            LLMasOSError: whatever the plugin raised on purpose, or the disk is full.
+            LLMasOSError: an error that the plugin raised on purpose, or the disk is full.
         """
         missing = missing_frameworks(loaded.component)
         if missing:

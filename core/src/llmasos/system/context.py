@@ -1,4 +1,4 @@
-"""What core lends a plugin while one of its hooks runs."""
+"""The context that core passes to a plugin's hook."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ class HookContext:
 
     def _lent(self, function: F | None, name: str) -> F:
         if function is None:
-            raise PluginError(f'The plugin "{self.name}" called context.{name}, which its hook is not lent; this is a fault of the plugin.')
+            raise PluginError(f'The plugin "{self.name}" called context.{name}, which this hook lacks; this is a fault of the plugin.')
         return function

@@ -122,7 +122,7 @@ class Store:
                 self._sweep(files)
                 self._seal(key, staging, source, license_id)
             except OSError as error:
-                # A full disk is of no use to anybody; whatever else went wrong, the next try resumes.
+                # On a full disk the partial files are removed; after any other error the next try resumes.
                 if error.errno in _FULL:
                     shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -345,7 +345,7 @@ def bytes_below(folder: Path, part: str = "") -> int:
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Replace a file whole, or not at all, whoever else writes it at the same time. ``mode``: permissions, less the user's umask."""
+    """Replace a file atomically, also while other processes write it. ``mode``: permissions, less the user's umask."""
     fresh = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
     try:
         with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w", encoding="utf-8") as file:

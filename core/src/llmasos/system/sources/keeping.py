@@ -1,4 +1,4 @@
-"""From a source into whatever store its context lends."""
+"""Stores what a source fetches in the store of its context."""
 
 from __future__ import annotations
 

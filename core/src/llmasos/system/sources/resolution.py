@@ -1,4 +1,4 @@
-"""From a model reference to a file or folder: aliases first, then the source that the reference belongs to."""
+"""Resolves a model reference to a file or folder: aliases first, then the source of the reference's scheme."""
 
 from __future__ import annotations
 
