@@ -20,7 +20,7 @@ from llmasos.system.nearest import listed, nearest
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
 
-#: The distribution that this module belongs to: what it requires is there, or nobody would be here to ask.
+#: The distribution of this module; its requirements are met, or this module could not have been imported.
 _CORE = "llmasos"
 
 _KIND_OF_GROUP: Mapping[str, str] = {group: kind for kind, group in GROUPS.items()}

@@ -104,7 +104,7 @@ class Store:
     def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> StoredModel:
         """``add`` for a fill that learns the source and the licence while it works, and returns both.
 
-        ``waiting`` is called once where another process is at work on the same entry.
+        ``waiting`` is called once where another process fills the same entry.
         """
         found = self.get(key)
         if found is not None:
@@ -210,7 +210,7 @@ class Store:
                 raise SourceError(f'{name} of the stored model "{entry.key}" is damaged; {cure}.')
 
     def clean(self) -> int:
-        """Remove what killed processes left: trash, unfinished fetches that nobody works on; returns the bytes freed."""
+        """Remove leftovers of killed processes: trash, and unfinished fetches that no process works on; returns the bytes freed."""
         freed = 0
         with _in_words(self.root, "the store"):
             for trash in _children(self.root / _TRASH):

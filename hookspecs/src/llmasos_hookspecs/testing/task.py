@@ -138,7 +138,7 @@ class TaskConformance(PluginConformance, standard=True):
         assert self.run(task, ScriptedTaskModel(seed=3), self.make_inputs(task)) == first
 
     def test_uses_what_a_model_offers(self, task: Task) -> None:
-        """A task asks its model for what ``TaskModel`` has, and for nothing behind it: not its pipeline, nor to close it."""
+        """A task uses the methods of ``TaskModel`` only: not the model's pipeline, and not ``close``."""
         asked: list[str] = []
 
         class Listening(ScriptedTaskModel):

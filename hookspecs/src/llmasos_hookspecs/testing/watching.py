@@ -17,7 +17,7 @@ _hooked = False
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook, which cannot be taken away again: it does nothing while nobody listens."""
+    """An audit hook. Python cannot remove it, so it does nothing while there is no listener."""
     if not _listening:
         return
     if event == "open":

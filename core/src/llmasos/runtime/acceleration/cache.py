@@ -91,7 +91,7 @@ class StageCache:
         for _, key, size in entries:
             if total <= limit:
                 break
-            # Locked: somebody makes it anew. Not to be renamed: somebody has its files open, where that matters.
+            # Locked: another process makes the entry. Cannot be renamed: a process has its files open (Windows).
             with contextlib.suppress(Timeout, OSError), self._lock(key, timeout=0):
                 if not self._is_used(key):
                     doomed = self._root / f".{key}.removing-{uuid4().hex}"

@@ -184,7 +184,7 @@ class Worker:
     def _tell(self, *message: Any) -> None:
         try:
             self._channel.send(*message)
-        except OSError:  # nobody listens any more
+        except OSError:  # the parent has closed the channel
             os._exit(0)
 
 
@@ -195,4 +195,4 @@ def _end_lost() -> None:
 def main() -> None:
     """Serve at the file descriptor that the command line names."""
     Worker(Channel(Connection(int(sys.argv[1])))).run()
-    os._exit(0)  # the parent is gone or wants it so: nobody waits for what is on its way
+    os._exit(0)  # the parent has ended or closed the channel, so that no caller waits for unfinished requests
