@@ -22,9 +22,9 @@ from rich.console import Console
 
 import llmasos
 from llmasos.runtime.memory import Budget
-from llmasos.runtime.place import Place
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.residency import Residency
+from llmasos.runtime.tracked_model import TrackedModel
 from llmasos.system.config import Config
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
@@ -50,21 +50,21 @@ class WatchedResidency(Residency):
         self.evictions: list[tuple[str, ...]] = []
         self.faults: list[str] = []
 
-    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: Place | None) -> list[Place]:
+    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
         budgets = list(budgets)
         chosen = super()._victims(budgets, needed, sparing)
         missing = self.memory.missing(budgets, needed)
-        freed = sum(place.account.bytes for place in chosen)
-        for place in chosen:
-            if place.leases or place.pinned or place.state != "loaded" or place is sparing:
-                self.faults.append(f"{place.name} was to go though it is {place.state} with {place.leases} leases")
-            if freed - place.account.bytes >= missing:
-                self.faults.append(f"{place.name} was to go needlessly: {missing:.0f} bytes were missing, and all free {freed}")
+        freed = sum(model.account.bytes for model in chosen)
+        for model in chosen:
+            if model.leases or model.pinned or model.state != "loaded" or model is sparing:
+                self.faults.append(f"{model.name} was to go though it is {model.state} with {model.leases} leases")
+            if freed - model.account.bytes >= missing:
+                self.faults.append(f"{model.name} was to go needlessly: {missing:.0f} bytes were missing, and all free {freed}")
         if chosen and freed < missing:
             self.faults.append(f"{freed} bytes were to be freed of the {missing:.0f} that were missing")
         return chosen
 
-    def _evict(self, victims: list[Place]) -> None:
+    def _evict(self, victims: list[TrackedModel]) -> None:
         self.evictions.append(tuple(victim.name for victim in victims))
         super()._evict(victims)
 
@@ -141,7 +141,7 @@ def _audit(pipeline: llmasos.Pipeline, outcome: Outcome) -> None:
     """Compare the memory counters with the leases at this moment."""
     residency, budget = pipeline._process.residency, pipeline._composer.budget
     with residency.memory.lock:
-        held = sum(place.account.bytes for place in residency.places() if budget in place.account.budgets)
+        held = sum(model.account.bytes for model in residency.models() if budget in model.account.budgets)
         outcome.most_used = max(outcome.most_used, held / budget.most)
         if not budget.used == held <= budget.most:
             outcome.faults.append(f"{held} bytes are held, {budget.used} counted, {budget.most:.0f} allowed")

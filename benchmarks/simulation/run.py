@@ -14,7 +14,7 @@ from simulation.collector import CollectorTime
 from simulation.engine import Costs, ModelledEngine
 from simulation.traffic import Traffic
 
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.scheduler import Planned, Scheduler
 from llmasos.runtime.sequence import Sequence
@@ -74,7 +74,7 @@ def policy(name: str, **options: Any) -> SchedulingPolicy:
 
 def scheduler_for(name: str, server: Server, clock: Callable[[], float]) -> Scheduler:
     engine = ModelledEngine(max_sequences=server.max_sequences)
-    cache = KVCache(engine, KVLedger(server.kv_tokens), keep_prefixes=False)
+    cache = KVSlots(engine, KVLedger(server.kv_tokens), keep_prefixes=False)
     return Scheduler(policy(name), cache, clock=clock, max_sequences=server.max_sequences, step_tokens=server.step_tokens)
 
 

@@ -147,7 +147,7 @@ class Bandwidth:
 
 @attrs.frozen(kw_only=True)
 class Defaults:
-    """What to use where nobody says: compute threads, sequences at once, tokens a sequence."""
+    """Default limits: compute threads, sequences at once, tokens of a sequence."""
 
     threads: int
     max_sequences: int
@@ -220,7 +220,7 @@ def measure_bandwidth(threads: int = 1, *, seconds: float = 0.5) -> Bandwidth:
     import numpy as np
 
     last_level = max((cache.size for cache in _caches(Path("/"))), default=0)
-    # Larger than the caches, so that memory is what is measured, and small enough to harm nobody.
+    # Larger than the caches, so that memory bandwidth is measured, and small enough to disturb no other process.
     size = max(8 << 20, min(max(256 << 20, 2 * last_level), 1 << 30, int(_psutil().virtual_memory().available) // 8))
     source = np.ones(size // 8, dtype=np.uint64)
     # Written once before the clock runs: the first touch of a page costs more than the copy.

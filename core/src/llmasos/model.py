@@ -1,6 +1,6 @@
-"""The language model as its users see it: text in, text out, whatever the backend.
+"""The language model as its users see it: text in, text out, the same on every backend.
 
-Every call goes through the same queue and the same loop thread, so calls from many threads and tasks are served together.
+Every call goes through one queue and one loop thread, so that calls from many threads and tasks are batched together.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class LanguageModel:
 
     Keyword arguments ``**sampling`` are the fields of ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``,
     ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
-    too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and the request's
-    place in the queue (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy
-    and reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that write them) and
+    too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and what the scheduler
+    ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
+    reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that use them) and
     ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
-    only the template writes control tokens: text that spells one, as ``<|im_end|>`` does, stays text, by a space behind its first
-    character, unless ``allow_control_tokens`` is true. In plain text control tokens are what they spell.
+    only the template writes control tokens: a message's text that spells one, such as ``<|im_end|>``, is kept as text by a space after its
+    first character, unless ``allow_control_tokens`` is true. In plain text control tokens are encoded as control tokens.
 
-    Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is ever cut
-    silently), ``Rejected`` where the scheduler refuses, and ``ModelClosed`` after ``close()``.
+    Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is truncated
+    silently), ``Rejected`` where the scheduler refuses the request, and ``ModelClosed`` after ``close()``.
     """
 
     def __init__(self, pipeline: Pipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
@@ -47,16 +47,16 @@ class LanguageModel:
         self._host = host
         self._owns_pipeline = owns_pipeline
 
-    # What it is
+    # Properties
 
     @property
     def name(self) -> str:
-        """Its name in the pipeline's config."""
+        """The model's name in the pipeline's config."""
         return self._host.name
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline that it belongs to."""
+        """The pipeline that the model belongs to."""
         return self._pipeline
 
     @property
@@ -72,12 +72,12 @@ class LanguageModel:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What it was loaded from, accelerator stages included."""
+        """The checkpoint that the model was loaded from: the result of the accelerator stages, where there are any."""
         return self._host.opened().checkpoint
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether the checkpoint says how chat messages are written."""
+        """Whether the checkpoint has a chat template."""
         return self._host.opened().prompts.template is not None
 
     @property
@@ -87,11 +87,11 @@ class LanguageModel:
             return running.info.notes
 
     def describe(self) -> dict[str, Any]:
-        """Where it came from, what runs it and what it takes, as plain data; sizes in bytes, counts in tokens."""
+        """Source, loader, scheduler and memory of the model, as plain data; sizes in bytes, counts in tokens."""
         return self._host.describe()
 
     def usage(self) -> dict[str, Any]:
-        """Its queue, KV cache and speed at this moment, as plain data."""
+        """The model's queue, KV cache and speed at this moment, as plain data."""
         return self._host.usage()
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ class LanguageModel:
     @overload
     def generate(self, prompt: Prompt, *, n: int, **sampling: Any) -> list[Generation]: ...
     def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Any) -> Generation | list[Generation]:
-        """The continuation with all that is known of it; ``n`` of them, which share one prefill, where ``n`` is given."""
+        """The continuation with its tokens, finish reason and log probabilities; with ``n``, ``n`` of them, which share one prefill."""
         if n is None:
             return self._submit(prompt, sampling).result()
         tickets = self._submit_many(prompt, n, sampling)
@@ -131,7 +131,7 @@ class LanguageModel:
 
     def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
         """Pieces of text as they come; joined they are the text of ``generate``."""
-        # Submitted at once: bad values are told where they were given, not where the first piece is read.
+        # Submitted at once, so that bad values raise here and not where the first piece is read.
         return self._submit(prompt, sampling).__iter__()
 
     def batch(self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Any) -> list[Generation]:
@@ -171,7 +171,7 @@ class LanguageModel:
         return prompts.render(messages, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
     def count_tokens(self, prompt: Prompt, **options: Any) -> int:
-        """Tokens that the prompt takes in the context; ``options`` as for ``render``."""
+        """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
         return len(self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat))
 
     # Numbers
@@ -180,14 +180,17 @@ class LanguageModel:
         """Raw logits of every position: float32 [len(tokens), vocab_size]."""
         return self._host.submit(lambda running: running.logits(tokens)).result()
 
-    def score(self, prompt: Prompt, continuations: Sequence[str], **place: Any) -> list[Score]:
-        """How likely each continuation is after the prompt, whose prefill they share; natural logarithms."""
+    def score(self, prompt: Prompt, continuations: Sequence[str], **scheduling: Any) -> list[Score]:
+        """The log probability of each continuation after the prompt, which is computed once; natural logarithms.
+
+        ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
+        """
         _check_texts("continuations", continuations)
-        params = GenerationParams.of(place)
+        params = GenerationParams.of(scheduling)
         return self._host.submit(lambda running: running.scores(prompt, continuations, params)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
-        """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities a token."""
+        """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
         _check_texts("choices", choices)
         if not choices:
             raise RequestError("choices is empty; give at least one text to choose from.")
@@ -204,7 +207,7 @@ class LanguageModel:
         """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
         return self._pipeline.run(task, model=self.name, **inputs)
 
-    # The async twins. A cancelled task cancels its request, whose slot is free within a step.
+    # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
 
     async def agenerate_text(self, prompt: Prompt, **sampling: Any) -> str:
         """``generate_text`` for an event loop."""
@@ -212,12 +215,12 @@ class LanguageModel:
 
     async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
         """``generate`` for an event loop."""
-        ticket = await self._off_the_loop(lambda: self._submit(prompt, sampling), _cancel)
+        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
         return await ticket.aresult()
 
     async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
         """``stream_text`` for an event loop."""
-        ticket = await self._off_the_loop(lambda: self._submit(prompt, sampling), _cancel)
+        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
         async for piece in ticket:
             yield piece
 
@@ -228,7 +231,7 @@ class LanguageModel:
 
     async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
         """``batch`` for an event loop."""
-        tickets = await self._off_the_loop(lambda: self._submit_batch(prompts, sampling), _cancel_all)
+        tickets = await self._submit_in_thread(lambda: self._submit_batch(prompts, sampling), _cancel_all)
         try:
             return [await ticket.aresult() for ticket in tickets]
         finally:
@@ -246,10 +249,10 @@ class LanguageModel:
         """``run`` for an event loop."""
         return await asyncio.to_thread(lambda: self.run(task, **inputs))
 
-    # The end
+    # Closing
 
     def close(self) -> None:
-        """Fail what is still queued, free the engine, and close the pipeline if ``load_model`` made it; calling it again does nothing."""
+        """Fail unfinished requests, free the engine, and close the pipeline if ``load_model`` made it; calling it again does nothing."""
         self._host.close()
         if self._owns_pipeline:
             self._pipeline.close()
@@ -261,14 +264,22 @@ class LanguageModel:
         self.close()
 
     @staticmethod
-    async def _off_the_loop(submit: Callable[[], R], give_up: Callable[[R], object]) -> R:
-        """What ``submit`` returns, called in a thread, since it may load the model. A task that is cancelled meanwhile leaves nothing
-        running: what was submitted for it is given up as soon as it is there."""
+    async def _submit_in_thread(submit: Callable[[], R], cancel: Callable[[R], object]) -> R:
+        """Call ``submit`` in an executor thread, because it may load the model, and return its result.
+
+        Where the awaiting task is cancelled meanwhile, ``cancel`` is called with the result of ``submit`` once there is one, so that no
+        request of a cancelled task keeps running.
+        """
         submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+
+        def cancel_result(done: asyncio.Future[R]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                cancel(done.result())
+
         try:
             return await asyncio.shield(submitted)
         except asyncio.CancelledError:
-            submitted.add_done_callback(lambda done: None if done.cancelled() or done.exception() else give_up(done.result()))
+            submitted.add_done_callback(cancel_result)
             raise
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
@@ -294,7 +305,7 @@ class LanguageModel:
 
 
 def _check_messages(messages: Any) -> None:
-    """A text is a prompt, but no conversation."""
+    """Raise ``RequestError`` for a text or one mapping where a list of chat messages is required."""
     if isinstance(messages, str | Mapping):
         raise RequestError(
             f"chat takes a list of messages, and it was given one {type(messages).__name__}; "
@@ -303,7 +314,7 @@ def _check_messages(messages: Any) -> None:
 
 
 def _check_texts(name: str, texts: Any) -> None:
-    """One text where several are meant would be taken letter by letter."""
+    """Raise ``RequestError`` for one text where several are required: it would be read as a list of its characters."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
 

@@ -1,4 +1,4 @@
-"""The pipeline: everything that one config composes, and the way in for programs."""
+"""The pipeline: all that one config composes, and the Python API to it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Pipeline:
     def from_config(
         cls, config: Config | Mapping[str, Any] | str | Path | None = None, *, overrides: Sequence[str] = (), **parts: Any
     ) -> Self:
-        """A pipeline from a TOML file, a mapping of the same form, or, with None, from the config that holds here.
+        """A pipeline from a TOML file, a mapping of the same form, or, with None, from the effective config of the working folder.
 
         ``overrides`` are ``path=value`` texts, as for ``--set``. ``parts`` are the keyword arguments of the class.
         """
@@ -109,12 +109,12 @@ class Pipeline:
 
     @property
     def hosts(self) -> Mapping[str, ModelHost]:
-        """What opens, loads and serves each model, by its name; for the resources of the process."""
+        """The host of each model by name: it opens, loads and serves the model."""
         return MappingProxyType(self._hosts)
 
     @property
     def model(self) -> LanguageModel:
-        """The model that is meant where none is named."""
+        """The default model: the one that is used where none is named."""
         return self.models[self.config.default_model]
 
     def load(self, model: str | None = None) -> LanguageModel:
@@ -124,7 +124,7 @@ class Pipeline:
             return found
 
     def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
-        """Run an installed task: typed inputs by name, the task's output class back.
+        """Run an installed task with typed inputs by name; returns an instance of the task's output class.
 
         Raises:
             PluginError: no such task is installed.
@@ -151,14 +151,14 @@ class Pipeline:
             return self._tasks[name]
 
     def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
-        """Go on under another scheduler; requests that wait or run are kept. All models, or the one that is named."""
+        """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""
         config = as_component(scheduler, "scheduler", options)
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
 
     def prefer_throughput(self, *, model: str | None = None) -> None:
-        """Let up to 64 sequences run at once, as half of the memory that is left has room for, where the scheduler has
-        ``max_sequences`` and config leaves it open: for batches, to be called before the model is loaded."""
+        """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
+        ``max_sequences`` and config does not set it. For batches; call it before the model is loaded."""
         from llmasos.hardware import kv_room, probe
         from llmasos.runtime.tasks.batch import batch_sequences
 
@@ -220,21 +220,21 @@ class Pipeline:
         )
 
     def predict(self, model: str | None = None) -> Need:
-        """What loading a model will take, told from its headers or by an earlier load."""
+        """The memory that loading a model will take: measured by an earlier load, else predicted from its headers."""
         return self._host(model).need()
 
     def usage(self) -> dict[str, Any]:
-        """What every model is doing, as plain data."""
+        """The usage of every model, as plain data."""
         return {name: host.usage() for name, host in self._hosts.items()}
 
     def observers(self) -> list[dict[str, Any]]:
-        """Each observer's name, what it has not been told yet, and what it was never told because it was too slow."""
+        """Each observer's name, its queued events, and the events that were dropped because it was too slow."""
         return [observer.describe() for observer in self._observers]
 
     def close(self) -> None:
-        """Fail what is on its way and free every engine; calling it again does nothing.
+        """Fail unfinished requests and free every engine; calling it again does nothing.
 
-        Observers are told all that happened, and waited for 5 seconds in all.
+        Waits up to 5 seconds in all until the observers have received their queued events.
         """
         with self._lock:
             if self._closed:
@@ -312,11 +312,11 @@ def load_model(
         allow_pickle: read pickle files too, with ``weights_only``.
         offline: never use the network.
         seed: of all that is random in plugins.
-        progress: who shows progress and notes.
+        progress: shows progress and notes.
 
     Raises:
-        SourceError: the reference leads nowhere (with the nearest name), or could not be fetched.
-        CheckpointError: what it leads to is damaged, unsafe, or of a kind that no installed loader takes.
+        SourceError: the reference does not exist (with the nearest name), or could not be fetched.
+        CheckpointError: the checkpoint is damaged, unsafe, or of a kind that no installed loader takes.
         ConfigError, PluginError: a component is not installed, or refuses its options.
     """
     resources = {"threads": threads, "memory": memory}

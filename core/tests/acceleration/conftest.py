@@ -18,7 +18,7 @@ from llmasos.runtime.evaluation import Backend
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
-from llmasos.system.discovery import Entry
+from llmasos.system.discovery import InstalledComponent
 from llmasos.system.store import Store
 from llmasos_hookspecs import AccelerationError, Checkpoint, Component, PluginError, QuantizedTensor, StagePlan, hookimpl
 from llmasos_hookspecs.testing import ReferenceEngine, quantize, tiny_checkpoint
@@ -59,7 +59,7 @@ def accelerator(name: str, work: Work, *, version: str = "1.0", log: list[str] |
 
     module.llmasos_component = llmasos_component  # type: ignore[attr-defined]
     module.llmasos_accelerate = llmasos_accelerate  # type: ignore[attr-defined]
-    entry = Entry("accelerator", name, module.__name__, f"accel-{name}", version)
+    entry = InstalledComponent("accelerator", name, module.__name__, f"accel-{name}", version)
     return LoadedComponent(entry, module, llmasos_component())
 
 

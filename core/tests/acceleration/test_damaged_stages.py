@@ -1,4 +1,4 @@
-"""A kept stage that is not what was written is made anew, with a note; nothing damaged gets a fresh digest."""
+"""A cached stage that is not what was written is computed again, with a note; nothing damaged gets a fresh digest."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_damaged_weights_of_a_kept_stage_are_made_anew_with_a_note(bench: Bench,
     report = bench.run(["noise"], output=bench.folder / "out", sink=sink)
     assert bench.log == ["noise", "noise"]
     assert not report.stages[0].cached
-    assert any(note.startswith("The kept result of") and note.endswith("and is made anew.") for note in sink.said)
+    assert any(note.startswith("The cached result of") and note.endswith("and is computed again.") for note in sink.said)
     assert open_checkpoint(bench.folder / "out").digest == digest
 
 

@@ -24,7 +24,7 @@ def over_budget(pipeline: llmasos.Pipeline) -> list[str]:
     """What is wrong with the books at this moment."""
     budget = pipeline._composer.budget
     with pipeline._process.residency.memory.lock:
-        accounts = [place.account for place in pipeline._process.residency.places() if budget in place.account.budgets]
+        accounts = [model.account for model in pipeline._process.residency.models() if budget in model.account.budgets]
         held = sum(account.bytes for account in accounts)
         return [] if budget.used == held <= budget.most else [f"{held} bytes are held, {budget.used} counted, {budget.most} allowed"]
 
@@ -78,7 +78,7 @@ def test_evictions_are_as_planned(for_two: llmasos.Pipeline) -> None:
     """Who the plan says would go is who goes, and nobody else."""
     residency = for_two._process.residency
     for name in "abcacb":
-        place = for_two.hosts[name].place
+        place = for_two.hosts[name].tracked
         need = for_two.predict(name)
         before = {other for other in "abc" if for_two.hosts[other].state == "loaded"}
         _, planned = residency.would_evict(place.account.bounds, need.weights, sparing=place)
@@ -166,9 +166,9 @@ def test_a_model_whose_engine_is_lost_is_out_of_memory_and_loaded_anew(
             residency = model.pipeline._process.residency
             with residency._changed:
                 assert residency._changed.wait_for(lambda: host.state == "not loaded", 60)
-            assert host.place.account.bytes == 0
+            assert host.tracked.account.bytes == 0
         assert model.generate_text(prompt, max_new_tokens=6) == alone[0]["a", prompt]
-        assert (host.state, host.place.loads, host.place.leases) == ("loaded", 2, 0)
+        assert (host.state, host.tracked.loads, host.tracked.leases) == ("loaded", 2, 0)
 
 
 @pytest.mark.model

@@ -10,7 +10,7 @@ import pytest
 from llmasos.pipeline import Pipeline
 from llmasos.runtime.chat_template import ChatTemplate
 from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.system.discovery import Entry, Registry
+from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -73,7 +73,7 @@ def test_a_format_that_no_installed_loader_takes_names_the_package_that_does(
     (texts / file).write_text("x")
     entries = Registry.entries
 
-    def only_onnx(registry: Registry, kind: str | None = None) -> tuple[Entry, ...]:
+    def only_onnx(registry: Registry, kind: str | None = None) -> tuple[InstalledComponent, ...]:
         return tuple(entry for entry in entries(registry, kind) if entry.kind != "loader" or entry.name == "onnx")
 
     monkeypatch.setattr(Registry, "entries", only_onnx)

@@ -338,7 +338,7 @@ def test_closing_leaves_a_plugin_behind_that_does_not_come_back(trial: Callable[
     ticket = stuck.loop.submit(stuck.request_of([1, 2, 3], 3))
     assert stuck.fault.reached.wait(SECONDS)
     stuck.loop.close()
-    assert 'the loader "planted" (made-up 1.0) in step did not come back' in caplog.text
+    assert 'the loader "planted" (made-up 1.0) in step did not return' in caplog.text
     with pytest.raises(LLMasOSError, match="closed"):
         ticket.result(SECONDS)
 

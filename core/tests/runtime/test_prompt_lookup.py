@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmasos.runtime.generation import GenerationWork
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.prompt_lookup import PromptLookup
 from llmasos.runtime.runner import Runner
@@ -37,7 +37,7 @@ class Parrot:
 
 def run(engine: Any, request: Request, fifo_policy: Any, tokenizer: Any, **limits: Any) -> Generation:
     """The answer, stepping without a thread."""
-    runner = Runner(engine, Scheduler(fifo_policy(), KVCache(engine, KVLedger(2000)), clock=lambda: 0.0, **limits), clock=lambda: 0.0)
+    runner = Runner(engine, Scheduler(fifo_policy(), KVSlots(engine, KVLedger(2000)), clock=lambda: 0.0, **limits), clock=lambda: 0.0)
     ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
     runner.add(request, GenerationWork(request, tokenizer, ticket))
     while runner.step():
@@ -152,7 +152,7 @@ def test_what_was_generated_is_computed_anew_as_generated_text(hash_engine: Any,
     """After a preemption the prompt is computed in rows of its own, and what was generated in rows that say so; no prompt ends in a row of
     one token."""
     engine = hash_engine(context_length=64)
-    scheduler = Scheduler(fifo_policy(), KVCache(engine, KVLedger(200), keep_prefixes=False), clock=lambda: 0.0, step_tokens=8)
+    scheduler = Scheduler(fifo_policy(), KVSlots(engine, KVLedger(200), keep_prefixes=False), clock=lambda: 0.0, step_tokens=8)
     runner = Runner(engine, scheduler, clock=lambda: 0.0)
     ticket: Ticket[Generation] = Ticket("r", lambda: None)
     request = Request(id="r", model="m", tokens=list(range(9)), max_new_tokens=12, arrival=0.0, sampling=SamplingParams(ignore_eos=True))

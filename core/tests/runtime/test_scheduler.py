@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmasos.runtime.generation import GenerationWork
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.runner import Runner
 from llmasos.runtime.scheduler import Scheduler
@@ -44,7 +44,7 @@ class Harness:
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
-        cache = KVCache(engine, KVLedger(capacity), keep_prefixes=keep_prefixes)
+        cache = KVSlots(engine, KVLedger(capacity), keep_prefixes=keep_prefixes)
         self.scheduler = Scheduler(policy, cache, clock=lambda: 0.0, **limits)
         self.runner = Runner(engine, self.scheduler, clock=lambda: 0.0)
 
@@ -206,7 +206,7 @@ def test_waiting_is_counted_by_the_clock(hash_engine: Any, tokenizer: Any, reque
     """``waited`` grows only while a sequence has no slot."""
     now = [10.0]
     engine = hash_engine(max_sequences=2)
-    scheduler = Scheduler(Urgent(), KVCache(engine, KVLedger(500)), clock=lambda: now[0], max_sequences=1)
+    scheduler = Scheduler(Urgent(), KVSlots(engine, KVLedger(500)), clock=lambda: now[0], max_sequences=1)
     runner = Runner(engine, scheduler, clock=lambda: now[0])
 
     def add(request: Any) -> Any:

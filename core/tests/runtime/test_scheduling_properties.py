@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmasos.runtime.generation import GenerationWork
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.runner import Runner
 from llmasos.runtime.scheduler import Scheduler
@@ -206,7 +206,7 @@ def test_whatever_happens(name: str, arrivals: list[Arrival], setup: Setup, hash
     now = itertools.count()
     tick = [0.0]
     records: list[RequestRecord] = []
-    cache = KVCache(engines[0], KVLedger(setup.capacity), keep_prefixes=setup.keep_prefixes)
+    cache = KVSlots(engines[0], KVLedger(setup.capacity), keep_prefixes=setup.keep_prefixes)
     scheduler = Scheduler(POLICIES[name](), cache, clock=lambda: tick[0], max_sequences=setup.max_sequences, step_tokens=setup.step_tokens)
     runner = Runner(engines[0], scheduler, clock=lambda: tick[0], on_finished=records.append)
     tickets: dict[str, Ticket[Generation]] = {}
@@ -285,7 +285,7 @@ def check_answer(record: RequestRecord, ticket: Ticket[Generation], arrival: Arr
 
 def answer_alone(arrival: Arrival, engine: Any, tokenizer: Any) -> Generation:
     """The answer of a runtime that has nothing else to do, and room."""
-    cache = KVCache(engine, KVLedger(1000), keep_prefixes=False)
+    cache = KVSlots(engine, KVLedger(1000), keep_prefixes=False)
     runner = Runner(engine, Scheduler(Lifo(), cache, clock=lambda: 0.0), clock=lambda: 0.0)
     sampling = SamplingParams() if arrival.seed is None else SamplingParams(temperature=1.0, seed=arrival.seed)
     request = Request(id="alone", model="tiny", tokens=arrival.prompt, max_new_tokens=arrival.new, arrival=0.0, sampling=sampling)
@@ -311,7 +311,7 @@ def test_every_policy_hears_the_end_of_every_request_once(name: str, hash_engine
     engine = hash_engine(max_sequences=2)
     tick = [0.0]
     runner = Runner(
-        engine, Scheduler(policy, KVCache(engine, KVLedger(120)), clock=lambda: tick[0], max_sequences=2), clock=lambda: tick[0]
+        engine, Scheduler(policy, KVSlots(engine, KVLedger(120)), clock=lambda: tick[0], max_sequences=2), clock=lambda: tick[0]
     )
     for number in range(8):
         request = Request(

@@ -130,4 +130,4 @@ def test_memory_does_not_grow_with_what_has_passed_through() -> None:
         queue.push(each, 0.0)
         queue.refresh(0.0)
         queue.remove(each, 0.0)
-    assert len(queue._heads) + len(queue._places) + sum(map(len, queue._tenants.values())) == 3
+    assert len(queue._heads) + len(queue._waiting) + sum(map(len, queue._tenants.values())) == 3

@@ -157,7 +157,7 @@ def test_a_missing_framework_is_one_sentence_with_the_package(site, context, sch
 def test_a_context_lends_an_accelerators_tools_only_where_they_were_given(home, store):
     lent = HookContext(name="x", cache=home, store=store, calibration_windows=lambda windows, length: (windows, length))
     assert lent.calibration(2, 3) == (2, 3)
-    with pytest.raises(PluginError, match=r'The plugin "x" called context.writer, which its hook is not lent'):
+    with pytest.raises(PluginError, match=r'The plugin "x" called context.writer, which this hook lacks'):
         lent.writer(None, home)
 
 

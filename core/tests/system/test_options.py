@@ -178,6 +178,26 @@ def test_what_a_plugins_own_code_raises_for_a_value_is_a_config_error():
     assert problem({"a": 2}, Odd).path == "accelerate[1].a"
 
 
+def test_a_refused_field_is_named_however_its_validator_is_written():
+    class Below:
+        """Compares with another field, which has a converter and a default that its factory makes of the instance."""
+
+        def __call__(self, *arguments):
+            if arguments[2] >= arguments[0].most:
+                raise ValueError("it must be below most")
+
+    @attrs.frozen
+    class Bounds:
+        least: int = attrs.field(default=0, validator=Below())
+        most: int = attrs.field(
+            default=attrs.Factory(lambda bounds: str(8 - bounds.least), takes_self=True), converter=attrs.Converter(int)
+        )
+
+    found = problem({"least": 9}, Bounds)
+    assert found.path == "accelerate[1].least"
+    assert str(found) == "accelerate[1].least is 9, which is not accepted: it must be below most."
+
+
 def test_an_annotation_that_cannot_be_resolved_is_a_fault_of_the_plugin():
     broken = attrs.make_class("Broken", {"a": attrs.field(type="NoSuchType", default=1)})
     broken.__annotations__ = {"a": "NoSuchType"}

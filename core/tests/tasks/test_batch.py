@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.runtime.tasks import Progress, ResultFile, read_rows, run_batch
+from llmasos.runtime.tasks import BatchProgress, ResultFile, read_rows, run_batch
 from llmasos_hookspecs import EngineFailed, LLMasOSError, PluginError, Rejected, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 
@@ -65,7 +65,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_row_is_answered_in_order_with_progress(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[BatchProgress] = []
     rows = [{"text": f"{n} 天气🙂", "times": 2} for n in range(50)]
     report = run_batch(Repeat(), MODEL, rows, tmp_path / "new" / "out.jsonl", workers=7, total=50, progress=seen.append)
     assert [line["output"]["text"] for line in lines(report.path)] == [f"{n} 天气🙂" * 2 for n in range(50)]

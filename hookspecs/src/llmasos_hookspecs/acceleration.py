@@ -1,4 +1,4 @@
-"""What an accelerator plans and what it returns."""
+"""The plan and the result of an accelerator stage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llmasos_hookspecs.decoder import DecoderConfig
 
 @attrs.frozen(kw_only=True)
 class StagePlan:
-    """What a stage would do to a decoder of a given description, found without reading a weight.
+    """What a stage would do to a decoder, determined from its description without reading a weight.
 
     ``Component.plan`` is called as ``plan(decoder, options, state)``; ``state`` is what the stages before it leave, with the
     keys ``quantized``, ``masked`` and ``changed`` (bool); the last is whether any stage of this run comes before.
 
     Attributes:
-        problems: one sentence each for all that makes the stage impossible; empty where it can run.
-        decoder: the description after the stage; None where it stays as it was.
+        problems: reasons why the stage cannot run, one sentence each; empty where it can.
+        decoder: the description after the stage; None where the stage does not change it.
         leaves: keys of ``state`` that the stage sets.
         stage: as ``Component.stage``, for an accelerator whose stage depends on its options; None: as the component says.
         opens: folder or file of each further model that the stage reads -> what is wrong with the decoder found there, one sentence each.
@@ -44,7 +44,7 @@ class AccelerationResult:
         path: folder of the new checkpoint.
         touched: names of tensors that differ from the input's, are new, or are gone.
         skipped: name -> reason, for tensors that the stage could have changed and did not.
-        report: plain data the stage wants kept (losses, layers dropped).
+        report: plain data for the report (losses, layers dropped).
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Bounds on a queue, shared by scheduling policies: what each ``admit`` would otherwise write again."""
+"""Admission control that scheduling policies share: limits on the length of a queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNMEASURED = 1.0
 
 
 def expected_seconds(prompt_tokens: float, new_tokens: float, stats: Stats) -> float | None:
-    """Seconds that a model takes for so many tokens at its measured rates; None before there are any."""
+    """Seconds that a model takes for so many tokens at its measured rates; None before the first measurement."""
     if not stats.prefill_rate and not stats.decode_rate:
         return None
     prefill = stats.prefill_rate or stats.decode_rate
@@ -21,14 +21,14 @@ def expected_seconds(prompt_tokens: float, new_tokens: float, stats: Stats) -> f
 
 @attrs.frozen(kw_only=True)
 class QueueBounds:
-    """How long a queue may grow, as the base of a scheduler's ``Options``.
+    """Limits of a queue, as the base of a scheduler's ``Options``.
 
     Attributes:
         max_sequences: sequences that hold a slot at once.
         step_tokens: tokens that one step computes at most.
         max_queue: requests that may wait; 0: any number.
-        max_queue_tokens: tokens yet to compute of all that wait; 0: any number. One request alone may have more.
-        max_wait: seconds of work that may wait before a request, by the measured rates and if all generate as much as they may; 0: any.
+        max_queue_tokens: tokens yet to compute of all waiting requests; 0: any number. A single request may have more.
+        max_wait: seconds of queued work before a request, by the measured rates, if all requests generate ``max_new_tokens``; 0: any.
     """
 
     max_sequences: int = attrs.field(default=8, validator=attrs.validators.ge(1), metadata={"help": "Sequences that hold a slot at once."})
@@ -46,7 +46,7 @@ class QueueBounds:
     )
 
     def check(self, request: Request, stats: Stats) -> Admit | Reject:
-        """Whether the queue may take ``request``. ``retry_after`` is when the work in excess should be done."""
+        """Whether the queue accepts ``request``. ``retry_after`` is the expected time until the excess work is done."""
         if self.max_queue and stats.waiting >= self.max_queue:
             excess = (stats.waiting - self.max_queue + 1) * stats.waiting_tokens / stats.waiting
             return Reject(f"{stats.waiting} requests wait, and max_queue is {self.max_queue}", _seconds(excess, stats))
@@ -66,7 +66,7 @@ class QueueBounds:
 
 
 def _seconds(tokens: float, stats: Stats) -> float:
-    """Time to work off so many tokens that wait, mixed as they are."""
+    """Seconds to compute so many waiting tokens, with the present ratio of prompt tokens to new tokens."""
     share = min(1.0, stats.waiting_prompt_tokens / stats.waiting_tokens) if stats.waiting_tokens else 0.0
     seconds = expected_seconds(tokens * share, tokens * (1 - share), stats)
     return _UNMEASURED if seconds is None else seconds

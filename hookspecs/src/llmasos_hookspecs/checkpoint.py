@@ -42,10 +42,10 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class Checkpoint(Protocol):
-    """A model on disk. Opening one reads headers only; a tensor is read when it is asked for.
+    """A model on disk. Opening it reads headers only; ``tensor`` reads a tensor.
 
-    Tensor names are Hugging Face's (``model.layers.0.self_attn.q_proj.weight``), whatever the file calls them; linear
-    weights are [out_features, in_features].
+    Tensor names are Hugging Face's (``model.layers.0.self_attn.q_proj.weight``) in every format; linear weights are
+    [out_features, in_features].
 
     Attributes:
         path: the folder or file.

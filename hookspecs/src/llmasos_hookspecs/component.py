@@ -1,4 +1,4 @@
-"""What a plugin module says of itself, before any framework is imported."""
+"""The description of a plugin's component, available before any framework is imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPS: Final[Mapping[str, str]] = {
     "observer": "llmasos.observers",
 }
 
-#: Checkpoint formats that core reads into named tensors itself; every loader takes them unless it says otherwise.
+#: Neutral checkpoint formats, which core reads into named tensors; every loader takes them unless it says otherwise.
 NEUTRAL_FORMATS: Final = ("huggingface", "gguf")
 
 
@@ -46,16 +46,16 @@ class Component:
         api: major version of the contract that the plugin was written for.
         frameworks: import names that the implementation needs, checked without importing them, each mapped to the
             distribution that brings it; ``{"onnxruntime": "onnxruntime"}``.
-        examples: command lines or calls worth showing in help.
+        examples: command lines or calls to show in help.
     Sources:
-        schemes: prefixes of references that this source answers for, without the colon: ``("hf",)``.
+        schemes: prefixes of the references that this source fetches, without the colon: ``("hf",)``.
     Loaders:
         formats: the checkpoint formats it takes.
         architectures: the ``model_type`` values it takes of the neutral formats; ``("*",)`` for any. An export brings its graph.
         preference: ``use = "auto"`` takes the installed loader with the highest number that takes the checkpoint.
-        takes: asked before the loader is chosen: why it does not take this checkpoint, as the end of a sentence ("it has ..."), or None. It
-            decides from the config and names alone and imports no framework. None: it takes the plain Llama form of its architectures
-            (``DecoderConfig.traits`` is empty), and whatever is in another format or of another architecture that it names.
+        takes: called before the loader is chosen; returns why it does not take this checkpoint, as the end of a sentence ("it has ..."), or
+            None. It decides from the config and tensor names alone and imports no framework. Without it, the component takes the plain
+            Llama form of its architectures (``DecoderConfig.traits`` is empty), and every other format or architecture that it names.
     Accelerators:
         stage: ``structure``, ``distil``, ``mask`` or ``quant``; stages of a plan must come in that order. None: any place.
         calibration: whether it calls ``context.calibration``.

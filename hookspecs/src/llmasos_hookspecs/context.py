@@ -1,4 +1,4 @@
-"""What core lends a plugin while one of its hooks runs."""
+"""The context: what a plugin may use of core while one of its hooks runs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class ModelStore(Protocol):
         ...
 
     def add(self, key: str, fill: Callable[[Path], None], *, source: str, license_id: str = "") -> Path:
-        """Fill a temporary folder and make it the entry ``key``. Of two processes at once one fills, the other waits and finds it.
-        The temporary folder is the same after a crash, so that ``fill`` can resume what it finds there."""
+        """Call ``fill`` on a temporary folder and make that the entry ``key``. Of two concurrent processes one fills, the other waits and
+        gets the same entry. The temporary folder is the same after a crash, so that ``fill`` can resume."""
         ...
 
 
 @attrs.frozen(kw_only=True)
 class EngineLimits:
-    """What an engine may use.
+    """The limits of an engine.
 
     Attributes:
         threads: compute threads; None: the loader's own choice.
@@ -55,7 +55,7 @@ class EngineLimits:
 
 
 class Context(Protocol):
-    """Lent to every hook; plugins do not keep it.
+    """Passed to every hook, and valid only while the hook runs.
 
     Attributes:
         name: the component's name in config.
@@ -90,7 +90,7 @@ class Context(Protocol):
         ...
 
     def note(self, message: str) -> None:
-        """Tell the user something worth knowing, one sentence."""
+        """Show the user a note of one sentence."""
         ...
 
     def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:

@@ -1,4 +1,4 @@
-"""The engine contract: the maths and the KV cache of one model, one step at a time.
+"""The engine contract: the forward pass and the KV cache of one model, one step at a time.
 
 Core owns the loop, sampling and the ledger; the engine owns weights, kernels and the keys and values. Core calls an
 engine from one thread at a time.
@@ -31,11 +31,11 @@ class EngineInfo:
         kv_bytes_per_token: bytes that one token of one slot takes in the KV cache; 0 for an engine without one.
         device: ``cpu``, ``cuda:0``.
         dtype: what the weights are computed from: ``float32``, ``int8``, ``int4``, ``bfloat16``.
-        features: of ``fork`` (a slot can be copied), ``batch`` (one step computes several sequences together), ``kv_cache`` (a step
-            costs its own tokens only; without it the engine recomputes all that came before), ``drafts`` (a row of several generated
-            tokens costs less than one step each, and gives them the same logits to the bit), ``sampling`` (the engine draws tokens itself
-            where a row asks for it, so that logits need not leave its device).
-        notes: what the load changed and the user should know, one sentence each.
+        features: any of ``fork`` (a slot can be copied), ``batch`` (one step computes several sequences together), ``kv_cache`` (a step
+            computes its own tokens only; without it the engine recomputes all tokens before), ``drafts`` (a row of several generated
+            tokens costs less than one step each, and their logits are bitwise identical to those of single steps), ``sampling`` (the
+            engine samples tokens itself where a row has a ``draw``, so that logits need not leave its device).
+        notes: changes that the load made and that the user should know, one sentence each.
     """
 
     vocab_size: int
@@ -55,15 +55,15 @@ class Row:
 
     Attributes:
         slot: from ``open`` or ``fork``.
-        tokens: 1 or more token ids to compute, a prefill chunk or one decoded token.
+        tokens: 1 or more token ids to compute: a prefill chunk, or a generated token with draft tokens after it.
         position: tokens the slot already holds; ``tokens[0]`` gets this position.
         want: logits of the ``last`` token, of ``all``, or of ``none``.
-        generated: the tokens follow a prompt: they were generated, or are drafts of what is generated next. With the feature ``drafts``
-            they get the logits, keys and values that one token a row gives.
-        draw: draw the token that follows instead of returning logits; only with ``want="last"``, and only an engine with the feature
-            ``sampling`` is asked.
-        known: tokens of the sequence that are known already, those of later steps included; 0 where nobody says. Where the length of a
-            sequence decides how each of its tokens is computed (``Rope.switch``), the first chunk of a prompt is computed as the last.
+        generated: the tokens were generated, or are draft tokens; they are no part of the prompt. With the feature ``drafts`` their
+            logits, keys and values are bitwise identical to those of rows of one token.
+        draw: sample the next token instead of returning logits; only with ``want="last"``, and only for an engine with the feature
+            ``sampling``.
+        known: length of the sequence as far as it is known, tokens of later steps included; 0: not given. Where the length of a sequence
+            changes how each of its tokens is computed (``Rope.switch``), the first chunk of a prompt is computed for that length too.
     """
 
     slot: int
@@ -79,8 +79,8 @@ class Row:
 class Engine(Protocol):
     """A loaded model.
 
-    A failed ``step`` (``CapacityExceeded`` or any other error but ``EngineFailed``) leaves what each slot held before
-    usable: after ``truncate(slot, position)`` the same step can be tried again.
+    A failed ``step`` (``CapacityExceeded`` or any other error but ``EngineFailed``) keeps the earlier content of each slot valid: after
+    ``truncate(slot, position)`` the same step can be repeated.
     """
 
     @property
@@ -91,11 +91,11 @@ class Engine(Protocol):
         ...
 
     def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
-        """Compute the tokens of every row, each slot at most once, and keep their keys and values.
+        """Compute the tokens of every row, and append their keys and values to the slots. A slot is in one row at most.
 
-        Returns one float32 array [n, vocab_size] a row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``; for a row with a
-        ``draw`` an int64 array [1], the token drawn, or -1 where the logits hold NaN or nothing that may be chosen. The arrays belong to
-        the caller until the next step only. A row's result does not depend on the other rows.
+        Returns one float32 array [n, vocab_size] for each row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``; for a row
+        with a ``draw`` an int64 array [1], the sampled token, or -1 where the logits hold NaN or no token may be chosen. The arrays are
+        valid until the next step only. A row's result does not depend on the batch composition.
 
         Raises:
             CapacityExceeded: a slot would pass ``context_length``, or memory is short; a smaller step can succeed.
@@ -113,7 +113,7 @@ class Engine(Protocol):
         ...
 
     def close(self, slot: int) -> None:
-        """Give the slot back."""
+        """Close the slot, which frees its keys and values."""
         ...
 
     def shutdown(self) -> None:

@@ -1,7 +1,7 @@
 """Every error that LLMasOS raises on purpose.
 
-Each message is one sentence that says what was wrong, where, and how to mend it. A plugin raises these too; core
-never shows a traceback for them.
+Each message is one sentence that says what is wrong, where, and how to fix it. Plugins raise these too; core never shows a traceback for
+them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class ConfigError(LLMasOSError, ValueError):
 
 
 class PluginError(LLMasOSError):
-    """A plugin is missing, doubled, broken, or breaks the contract."""
+    """A plugin is missing, ambiguous, broken, or breaks the contract."""
 
 
 class SourceError(LLMasOSError):
-    """A model reference leads nowhere, or what it leads to could not be fetched or did not have its digest."""
+    """A model reference does not exist, or its files could not be fetched or do not have the expected digest."""
 
 
 class CheckpointError(LLMasOSError):
@@ -35,7 +35,7 @@ class CheckpointError(LLMasOSError):
 
 
 class UnsupportedModel(CheckpointError):
-    """The file is sound, but its format or architecture is one that the component asked does not take."""
+    """The file is valid, but the component does not support its format or architecture."""
 
 
 class RequestError(LLMasOSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a loader says of the memory that a load will take."""
+"""A loader's estimate of the memory that a load will take."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class MemoryEstimate:
     """What an engine will hold, in bytes; the names are those of ``EngineInfo``.
 
     Attributes:
-        weight_bytes: of all forms in which the weights are kept.
-        kv_bytes_per_token: of one token of one slot.
+        weight_bytes: of the weights, in all forms in which the engine holds them.
+        kv_bytes_per_token: keys and values of one token.
     """
 
     weight_bytes: int

@@ -1,4 +1,4 @@
-"""What observers are told of a finished request."""
+"""The record of a finished request, for observers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class RequestRecord:
-    """One request, when it is over. Times are seconds of ``time.monotonic``.
+    """One request that has ended. Times are seconds of ``time.monotonic``.
 
     Attributes:
         id, model, tenant: as in the request.
-        queued, started, first_token, finished: when; None for what never happened.
+        queued, started, first_token, finished: times; None for an event that never happened.
         prompt_tokens, cached_tokens, generated_tokens: counts.
         preemptions: how often it lost its slot.
         finish_reason: ``stop``, ``length``, ``cancelled``, ``rejected`` or ``error``.
         error: the error's sentence; None where there was none.
-        cost: token steps that were really computed for it, recomputation included.
+        cost: tokens that the engine computed for it, recomputation after preemptions included.
     """
 
     id: str

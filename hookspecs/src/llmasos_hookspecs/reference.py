@@ -1,4 +1,4 @@
-"""Decoders in plain numpy, float64: what every backend is compared with."""
+"""The reference decoder: plain numpy, float64. Every backend is compared with it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class KeyValues:
 
 
 class ReferenceDecoder:
-    """A decoder computed the slow and obvious way: everything that ``DecoderConfig`` describes.
+    """A slow and simple implementation of everything that ``DecoderConfig`` describes.
 
-    A sliding window lets token i see the tokens i - window + 1 .. i. Where a rope has a ``switch``, keys are kept as they are before
-    rotation, since their frequencies depend on how long the sequence has become.
+    With a sliding window, token i attends to the tokens i - window + 1 .. i. Where a rope has a ``switch``, keys are cached unrotated,
+    because their frequencies depend on the length of the sequence.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -56,10 +56,10 @@ class ReferenceDecoder:
         return KeyValues([empty] * c.num_layers, [empty] * c.num_layers)
 
     def logits(self, tokens: Sequence[int], cache: KeyValues | None = None) -> npt.NDArray[np.float32]:
-        """Logits float32 [len(tokens), vocab_size]; the tokens follow those in ``cache``, which takes them up.
+        """Logits float32 [len(tokens), vocab_size]. The tokens follow those in ``cache``, to which their keys and values are appended.
 
-        Where a sequence grows past its rope's ``switch``, what its first tokens were computed as does not hold any longer: compute such a
-        sequence in one piece.
+        Where a sequence grows past its rope's ``switch``, the cached values of its first tokens become invalid: compute such a sequence in
+        one call.
         """
         c = self.config
         cache = self.cache() if cache is None else cache
@@ -74,7 +74,7 @@ class ReferenceDecoder:
         return _capped(out * c.logit_scale, c.logit_softcap).astype(np.float32)
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The ``count`` most likely tokens after ``tokens``, one after the other."""
+        """Greedy generation of ``count`` tokens after ``tokens``."""
         cache, fed, out = self.cache(), list(tokens), []
         for _ in range(count):
             fed = [int(self.logits(fed, cache)[-1].argmax())]
@@ -161,7 +161,7 @@ class ReferenceDecoder:
 
 
 def rotated(x: Array, rope: Rope, positions: npt.NDArray[Any], length: int) -> Array:
-    """Queries or keys float64 [..., tokens, head_dim] turned to their positions in a sequence of ``length`` tokens."""
+    """Queries or keys float64 [..., tokens, head_dim], rotated for their positions in a sequence of ``length`` tokens."""
     angles = positions[:, None] * rope.inverse_frequencies(length).astype(np.float64)
     factor = 1.0 if rope.scaling is None else rope.scaling.attention_factor
     cos, sin = np.cos(angles) * factor, np.sin(angles) * factor

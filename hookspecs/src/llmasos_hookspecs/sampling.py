@@ -1,4 +1,4 @@
-"""How the next token is chosen, as plain data."""
+"""Sampling parameters, as plain data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Constraint:
 
 
 def plain_number(value: Any) -> Any:
-    """A number of numpy's as Python's own; anything else as it is."""
+    """A numpy scalar as a Python number; any other value unchanged."""
     if isinstance(value, int | float | bool):
         return value
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
@@ -87,7 +87,7 @@ def _check_stops(instance: SamplingParams, attribute: attrs.Attribute[Any], valu
 
 @attrs.frozen(kw_only=True)
 class SamplingParams:
-    """How tokens are drawn. The defaults are greedy: the most likely token, always the same.
+    """How tokens are sampled. The defaults are greedy: always the most likely token.
 
     Penalties and bias change the logits first, then temperature divides them, then top-k, top-p and min-p cut them, in the order of
     transformers' logits processors.
@@ -108,9 +108,9 @@ class SamplingParams:
         logprobs: return the log probability of each token, and this many alternatives; None returns none.
         constraint: a form the text must have.
         prompt_lookup: draft this many tokens a step from earlier text (prompt lookup decoding); 0 is off.
-        copying: the text will repeat much of the prompt, as a summary or an edit does: prompt lookup is used where the engine's
-            ``drafts`` keep the text the same.
-        num_beams: keep this many beginnings alive and return the likeliest text (beam search); 1 is off.
+        copying: the text will repeat much of the prompt, as a summary or an edit does; prompt lookup is then used where the engine has the
+            feature ``drafts``, which keeps the text the same.
+        num_beams: keep this many hypotheses and return the most likely text (beam search); 1 is off.
         length_penalty: of beam search: the log probability is divided by the length to this power; above 0 favours long texts.
     """
 
@@ -135,17 +135,17 @@ class SamplingParams:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Draw:
-    """One token to be drawn by the engine, where its logits lie: what ``SamplingParams`` say, and all that they need to know of the past.
+    """One token that the engine samples on its own device: the ``SamplingParams``, and the sequence's state that they need.
 
-    The tokens that temperature, top-k, top-p and min-p leave are put in the order of their ids; the token is the one in whose part of the
-    cumulated probability ``point`` falls. Of equal logits at the border of top-k all stay; at that of top-p those of the lowest ids do. So
-    the same request gets the same token wherever it is drawn, unless ``point`` lies within rounding of two parts' border.
+    Inverse transform sampling: the tokens that temperature, top-k, top-p and min-p leave are sorted by id, and the sampled token is the one
+    whose interval of the cumulative probability contains ``point``. Of equal logits at the border of top-k all stay; at that of top-p those
+    of the lowest ids do. So the same request gets the same token wherever it is sampled, unless ``point`` is within rounding of a border.
 
     Attributes:
-        params: of the request; ``seed``, ``logprobs``, ``constraint`` and what follows them do not concern the engine.
-        point: in [0, 1).
-        seen: int64 [n], the different tokens of prompt and text, for ``repetition_penalty``; empty where that is 1.
-        generated: int64 [m], the different tokens of the text, for ``presence_penalty`` and ``frequency_penalty``; empty where both are 0.
+        params: of the request; the engine ignores ``seed``, ``logprobs``, ``constraint`` and the fields after these.
+        point: uniform random number in [0, 1).
+        seen: int64 [n], the distinct tokens of prompt and text, for ``repetition_penalty``; empty where that is 1.
+        generated: int64 [m], the distinct tokens of the text, for ``presence_penalty`` and ``frequency_penalty``; empty where both are 0.
         counts: float32 [m], how often each of ``generated`` was generated.
     """
 

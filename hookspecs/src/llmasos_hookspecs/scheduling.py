@@ -1,6 +1,6 @@
-"""The scheduling contract: a policy ranks, core does the rest.
+"""The scheduling contract: a policy decides admission, order, preemption victims and prefill chunks; core does the rest.
 
-A policy cannot break anything: core alone owns slots, the KV ledger, cancellation, deadlines and sampling.
+A policy cannot break a request: core alone owns slots, the KV ledger, cancellation, deadlines and sampling.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Request:
         tokens: the prompt's token ids.
         max_new_tokens: tokens to generate at most.
         arrival: when it was submitted.
-        tenant: who pays; no KV is shared between tenants.
+        tenant: the account that the request is charged to; no KV is shared between tenants.
         priority: higher is more urgent.
         weight: share of a tenant under fair policies.
-        deadline: when the answer is worth nothing any more; None: never.
+        deadline: when the request fails if it has not finished; None: never.
         sampling: how tokens are drawn.
     """
 
@@ -45,12 +45,12 @@ class Request:
 
 
 class SequenceView(Protocol):
-    """A request on its way, read-only. Counts are tokens.
+    """An unfinished request, read-only. Counts are tokens.
 
     Attributes:
-        state: ``waiting`` (not begun), ``running`` (holds a slot), ``preempted`` (gave its slot back, begins again), ``finished``.
+        state: ``waiting`` (not started), ``running`` (holds a slot), ``preempted`` (lost its slot, will be recomputed), ``finished``.
         computed: tokens whose keys and values are in the slot.
-        remaining: tokens yet to compute at most: the prompt's rest and the new tokens not yet generated.
+        remaining: tokens yet to compute, at most: the rest of the prompt and the new tokens not yet generated.
         generated: new tokens so far.
         cached: prompt tokens that came from the prefix cache.
         preemptions: how often it lost its slot.
@@ -82,8 +82,8 @@ class Stats:
     Attributes:
         now: ``time.monotonic`` seconds.
         waiting, running: sequences.
-        waiting_tokens: tokens yet to compute at most, of all that wait.
-        waiting_prompt_tokens: those of them that are their prompts'.
+        waiting_tokens: tokens yet to compute, at most, over all waiting sequences.
+        waiting_prompt_tokens: prompt tokens among them.
         kv_used, kv_capacity: tokens in the KV ledger; capacity 0 is unknown.
         prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
     """
@@ -115,7 +115,7 @@ class Reject:
 
 @attrs.frozen(kw_only=True)
 class Charge:
-    """What one sequence used in one step. ``finished`` is set with its last charge."""
+    """The tokens that one sequence used in one step. ``finished`` is set in its last charge."""
 
     id: str
     tenant: str
@@ -127,7 +127,7 @@ class Charge:
 
 @runtime_checkable
 class SchedulingPolicy(Protocol):
-    """Who runs first, who gives way, and how much prompt one step takes.
+    """Decides which requests are admitted, in which order they run, which running sequence is preempted, and how long prefill chunks are.
 
     An ``Options`` class may have the fields ``max_sequences`` (sequences that hold a slot at once) and ``step_tokens`` (tokens that
     one step computes at most); core reads and keeps both. All methods are called from one thread; none may block.
@@ -142,14 +142,14 @@ class SchedulingPolicy(Protocol):
         ...
 
     def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
-        """Id of the running sequence that should give its slot to ``needy``; None for nobody. Name one only where ``needy`` is
-        strictly better, with some hysteresis, or the two will take turns at losing their work."""
+        """The request id of the preemption victim: the sequence of ``running`` that loses its slot to ``needy``; None: no preemption.
+        Choose one only where ``needy`` ranks strictly better, with some hysteresis, or the two will preempt each other in turn."""
         ...
 
     def quantum(self, sequence: SequenceView, budget: int) -> int:
-        """How many prompt tokens of ``sequence`` to compute in this step, of ``budget`` left; core clips it to 1 .. budget."""
+        """The prefill chunk of ``sequence`` in this step: prompt tokens, of the ``budget`` that is left; core clips it to 1 .. budget."""
         ...
 
     def on_commit(self, charges: Sequence[Charge]) -> None:
-        """Once a step, after it succeeded: what each sequence used."""
+        """Called once a step, after it succeeded, with the tokens that each sequence used."""
         ...

@@ -29,13 +29,13 @@ def llmasos_fetch(ref: str, options: Any, context: Context) -> Path | None:
 
 @hookspec(firstresult=True)
 def llmasos_load(checkpoint: Checkpoint, options: Any, context: Context) -> Engine | None:
-    """Loader: make an engine of a checkpoint. Raises ``UnsupportedModel`` where it cannot take it."""
+    """Loader: make an engine from a checkpoint. Raises ``UnsupportedModel`` where it cannot load it."""
 
 
 @hookspec(firstresult=True)
 def llmasos_predict(checkpoint: Checkpoint, options: Any, context: Context) -> MemoryEstimate | None:
-    """Loader, if it likes: what ``llmasos_load`` with the same arguments will hold in memory, told quickly: from shapes, and a look at a
-    few tensors. None where it cannot tell; core then guesses from the size of the files. A load on the machine corrects either."""
+    """Loader, optional: predict quickly what ``llmasos_load`` with the same arguments will hold in memory, from shapes and a few tensors.
+    None where it cannot; core then estimates from the size of the files. A measured load replaces either."""
 
 
 @hookspec(firstresult=True)
@@ -56,14 +56,14 @@ def llmasos_create_task(options: Any, context: Context) -> Task | None:
 @hookspec
 def llmasos_pipeline_ready(pipeline: Any, options: Any, context: Context) -> None:
     """Observer: the pipeline is composed and can take requests. Observers are called on a thread of their own, one event after the other;
-    one that is too slow is not told of everything. Errors are logged and ignored."""
+    events for an observer that is too slow are dropped. Errors are logged and ignored."""
 
 
 @hookspec
 def llmasos_request_finished(record: RequestRecord, options: Any, context: Context) -> None:
-    """Observer: a request is over, well or not."""
+    """Observer: a request has ended, successfully or not."""
 
 
 @hookspec
 def llmasos_pipeline_closed(pipeline: Any, options: Any, context: Context) -> None:
-    """Observer: the pipeline has been closed; a few seconds are left."""
+    """Observer: the pipeline has been closed; the hook has a few seconds to return."""

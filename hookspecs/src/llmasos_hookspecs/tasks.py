@@ -29,8 +29,8 @@ class TokenLogprob:
 class Generation:
     """One finished continuation.
 
-    ``finish_reason`` is ``stop`` (end-of-sequence token, stop string, or a constraint that is complete), ``length`` (the token limit
-    cut it) or ``cancelled``. ``cached_tokens`` of the prompt came from the prefix cache.
+    ``finish_reason`` is ``stop`` (end-of-sequence token, stop string, or a constraint that is complete), ``length`` (the token limit) or
+    ``cancelled``. ``cached_tokens``: prompt tokens that came from the prefix cache.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Log probability a token."""
+        """Mean log probability of a token."""
         return self.logprob / max(1, self.tokens)
 
 
@@ -65,7 +65,7 @@ class Choice:
 
 
 class TaskModel(Protocol):
-    """The model that a task sees: text in, text out, whatever the backend.
+    """The model that a task uses: text in, text out, the same on every backend.
 
     Keyword arguments ``sampling`` of generate, stream and batch are the fields of ``SamplingParams`` and ``max_new_tokens``; further,
     ``schema``, ``regex``, ``choices`` and ``grammar`` constrain the output. Chat messages go through the model's own chat template.
@@ -79,11 +79,11 @@ class TaskModel(Protocol):
     def has_chat_template(self) -> bool: ...
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript."""
+        """Chat messages as text, by the model's chat template. Without a template: a plain ``role: content`` transcript."""
         ...
 
     def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens that the prompt takes in the context."""
+        """Count of the prompt's tokens."""
         ...
 
     def generate(self, prompt: Prompt, **sampling: Any) -> Generation: ...
@@ -97,11 +97,11 @@ class TaskModel(Protocol):
         ...
 
     def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
-        """How likely each continuation is after the prompt, whose prefill they share."""
+        """The log probability of each continuation after the prompt, which is computed once."""
         ...
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
-        """Softmax over the scores of the choices; ``normalize`` compares log probabilities a token."""
+        """Softmax over the scores of the choices; ``normalize`` compares log probabilities per token."""
         ...
 
 
@@ -116,5 +116,5 @@ class Task(Protocol):
     output: type
 
     def run(self, model: TaskModel, inputs: Any) -> Any:
-        """Answer; returns an ``output``."""
+        """Run the task; returns an instance of ``output``."""
         ...

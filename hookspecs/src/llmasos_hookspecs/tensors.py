@@ -1,4 +1,4 @@
-"""Weights as they are stored: plain arrays, or codes with scales."""
+"""Stored weights: plain arrays, or quantised codes with scales."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def as_float32(tensor: Tensor) -> npt.NDArray[np.float32]:
     return np.asarray(tensor).astype(np.float32, copy=False)
 
 
-#: Elements that are looked at together: few enough to stay in a core's cache.
+#: Elements that are checked at once: few enough to stay in a core's cache.
 _CHUNK = 1 << 16
 #: The bits of the exponent, by type: all of them set is an infinity or no number.
 _EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}

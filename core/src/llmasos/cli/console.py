@@ -1,4 +1,4 @@
-"""What the command line shows: results on standard output, everything else on standard error."""
+"""The output of the command line: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _SHOWN: Final = {code: 0x2400 + code for code in range(32) if code not in (9, 10
 
 
 def print_result(text: str = "", *, end: str = "\n") -> None:
-    """Part of the answer, at once; on a terminal without the signs that would command it."""
+    """Print a part of the answer at once; on a terminal, control characters are shown and not executed."""
     sys.stdout.write((_harmless(text) if sys.stdout.isatty() else text) + end)
     sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """The answer as JSON, for other programs."""
+    """Print the answer as JSON, for other programs."""
     print_result(dump_json(value, indent=2))
 
 
 def print_note(sentence: str) -> None:
-    """Something worth knowing that is no part of the answer."""
+    """Print a note, which is not part of the answer, on standard error."""
     print(_harmless(sentence) if sys.stderr.isatty() else sentence, file=sys.stderr, flush=True)
 
 
 def print_error(sentence: str) -> None:
-    """Why the command failed."""
+    """Print why the command failed."""
     print_note(f"Error: {sentence}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn at a terminal, tab-separated lines in a pipe."""
+    """Print a table: drawn at a terminal, tab-separated lines in a pipe."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             print_result("\t".join(row))

@@ -57,17 +57,21 @@ def run(
         **o.constraints(schema, regex, choices, grammar),
     )
     if logprobs is not None and not as_json:
-        raise RequestError("--logprobs has figures for every token, which are printed as JSON only; give --json too.")
+        raise RequestError("--logprobs prints figures for every token, as JSON only; give --json too.")
     asked: Any = [{"role": "user", "content": text}] if chat else text
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
     with pipeline:
         if as_json:
-            found = chosen.generate(asked, n=n, **sampling)
-            print_json([attrs.asdict(each) for each in found] if isinstance(found, list) else attrs.asdict(found))
+            if n is None:
+                print_json(attrs.asdict(chosen.generate(asked, **sampling)))
+            else:
+                print_json([attrs.asdict(generation) for generation in chosen.generate(asked, n=n, **sampling)])
             return
         if n is not None:
-            for place, each in enumerate(chosen.generate(asked, n=n, **sampling)):
-                print_result(f"{chr(10) if place else ''}[{place + 1}] {each.text}")
+            for number, generation in enumerate(chosen.generate(asked, n=n, **sampling), 1):
+                if number > 1:
+                    print_result()
+                print_result(f"[{number}] {generation.text}")
             return
         for piece in chosen.stream(asked, **sampling):
             print_result(piece, end="")
@@ -78,7 +82,7 @@ def run(
 
 
 def read_text(argument: str | None) -> str:
-    """An argument's text, or all of standard input; without its last line break, which no shell user means."""
+    """The argument, or all of standard input where it is missing or ``-``, without the line break that shells put at its end."""
     if argument not in (None, "-"):
         assert argument is not None
         return argument

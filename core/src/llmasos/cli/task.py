@@ -111,12 +111,12 @@ def _run_batch(
     quiet: bool,
 ) -> int:
     """A row's own inputs win over the ones of the command line. 1 where rows were refused."""
-    from llmasos.runtime.tasks import Progress, run_batch
+    from llmasos.runtime.tasks import BatchProgress, run_batch
 
     with TerminalSink(quiet=quiet).progress(f"{name} on {rows.name}", total, "") as bar:
         seen = 0
 
-        def advance(now: Progress) -> None:
+        def advance(now: BatchProgress) -> None:
             nonlocal seen
             bar.advance(now.done + now.skipped - seen)
             seen = now.done + now.skipped

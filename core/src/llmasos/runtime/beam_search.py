@@ -1,8 +1,9 @@
-"""Beam search: the likeliest whole text that can be found by keeping several beginnings alive.
+"""Beam search: finds the most likely whole text by keeping several hypotheses.
 
-Each beam is a sequence of its own with a slot of its own, so that all of them are computed in one step. When the last one has its logits,
-the best continuations of all are dealt out again: a beam's slot is rewound to where its new text branches off, seldom more than a few
-tokens back. Scores, length penalty and the moment to stop are those of transformers' ``generate`` (``early_stopping=False``).
+Each beam is a sequence with its own slot, so that all beams are computed in one step. When the last beam has its logits, the best
+continuations over all beams are assigned to the beams again: a beam's slot is truncated to the common prefix with its new hypothesis,
+seldom more than a few tokens back. Scores, length penalty and stopping are those of transformers' ``generate``
+(``early_stopping=False``).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Hypothesis:
 
 
 class BeamSearch:
-    """The hypotheses of one request, and which beam computes which."""
+    """The hypotheses of one request, and their assignment to beams."""
 
     def __init__(self, request: Request, tokenizer: Tokenizer, ticket: Ticket[Generation]) -> None:
         self._request = request
@@ -58,11 +59,11 @@ class BeamSearch:
         return [BeamWork(self, number) for number in range(self._params.num_beams)]
 
     def join(self, sequence: Sequence) -> None:
-        """``sequence`` is the next beam's."""
+        """Add ``sequence`` as the next beam."""
         self._beams.append(sequence)
 
     def accept(self, number: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
-        """A beam has its logits [vocab]; True where the search is over. It goes on when all beams have theirs."""
+        """Take the logits [vocab] of a beam; True where the search has ended. The search advances when all beams have theirs."""
         if number not in self._alive:  # it has nothing to compute yet
             return False
         self._logits[number] = logits.copy()
@@ -79,7 +80,7 @@ class BeamSearch:
         return False
 
     def finish(self, reason: FinishReason) -> None:
-        """Give the caller the best text; of a search that was cancelled the best beginning."""
+        """Give the caller the best finished text; of a cancelled search the best unfinished one."""
         going_on = sorted(self._alive.values(), key=lambda each: each.total, reverse=True)
         best = self._finished[0] if self._finished else going_on[0]
         text, stop = self._text(best.tokens)
@@ -102,7 +103,7 @@ class BeamSearch:
         return hypothesis.score(self._params.length_penalty)
 
     def _continuations(self) -> list[tuple[int, int, float]]:
-        """The best (beam, token, total), best first: enough for every beam to go on though others end here."""
+        """The best continuations (beam, token, total), best first: enough for all beams even where some end with this token."""
         most = max(2, 1 + len(self._end_tokens)) * self._params.num_beams
         found: list[tuple[int, int, float]] = []
         for number, hypothesis in self._alive.items():
@@ -113,7 +114,7 @@ class BeamSearch:
         return sorted(found, key=lambda each: (-each[2], each[0], each[1]))[:most]
 
     def _scores(self, hypothesis: Hypothesis, logits: Logits) -> Logits:
-        """Log probabilities [vocab], with penalties and bias, as transformers does, on top of them."""
+        """Log probabilities [vocab] with penalties and bias applied to them, as transformers does."""
         state = SamplingState(self._params, self._request.tokens)
         for token in hypothesis.tokens:
             state.accept(token)
@@ -129,13 +130,13 @@ class BeamSearch:
         return Hypothesis((*self._alive[parent].tokens, token), total, self._ends(parent, token))
 
     def _is_settled(self, best: tuple[int, int, float]) -> bool:
-        """Whether no text that goes on is likely to beat the finished ones."""
+        """Whether no unfinished hypothesis is likely to beat the finished ones."""
         if len(self._finished) < self._params.num_beams:
             return False
         return self._hypothesis(*best).score(self._params.length_penalty) <= self._score(self._finished[-1])
 
     def _deal(self, going_on: list[tuple[int, int, float]], rewind: Callable[[Sequence, int], Any]) -> None:
-        """Give each continuation a beam: its parent's, else one of those left that shares most of its tokens."""
+        """Assign each continuation to a beam: its parent's, else the free beam with the longest common prefix."""
         prompt = list(self._request.tokens)
         waiting = [self._hypothesis(*each) for each in going_on]
         alive: dict[int, Hypothesis] = {}
@@ -165,7 +166,7 @@ class BeamSearch:
 
 
 class BeamWork:
-    """One beam's part of a search: its sequence reads what the search gives it."""
+    """The work of one beam: passes its logits to the search."""
 
     def __init__(self, search: BeamSearch, number: int) -> None:
         self._search = search

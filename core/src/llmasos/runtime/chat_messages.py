@@ -1,4 +1,4 @@
-"""Chat messages as callers give them, and as templates want them."""
+"""Chat messages: checks what callers give, and converts it to the form that templates expect."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import attrs
 
 from llmasos_hookspecs import RequestError
 
-#: Values that every template gets; no argument may take their place.
+#: Variables that every template gets; no template argument may replace them.
 _TAKEN: Final = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
 
 
 @attrs.frozen(kw_only=True)
 class ChatOptions:
-    """What a prompt of chat messages depends on beside them.
+    """The options of a chat prompt.
 
     Attributes:
-        tools: JSON descriptions of functions that the model may call, in OpenAI's form, for templates that write them.
+        tools: JSON descriptions of functions that the model may call, in OpenAI's form, for templates that use them.
         template_arguments: further variables of the template, such as ``enable_thinking``.
-        allow_control_tokens: the messages' texts may spell control tokens.
+        allow_control_tokens: control tokens that messages' texts spell are encoded as control tokens.
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -65,7 +65,7 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def characters(messages: Sequence[Mapping[str, Any]]) -> int:
-    """How long the messages' contents are together."""
+    """Total length of the messages' contents in characters."""
     return sum(len(message["content"]) for message in messages)
 
 

@@ -1,4 +1,4 @@
-"""Chat messages as the text that a model was trained on: the model's own jinja2 template, run in a sandbox."""
+"""Chat templates: a model's own jinja2 template renders chat messages as the text format that it was trained on, in a sandbox."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
-    """A compiled template, with the special tokens that it may name. Safe to share between threads.
+    """A compiled template, with the special tokens that it may use. Thread-safe.
 
     Args:
         source: the jinja2 text.
@@ -73,16 +73,16 @@ class ChatTemplate:
         return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
 
     def constants(self) -> list[str]:
-        """The texts that stand in the template's expressions."""
+        """The string literals in the template's expressions."""
         return [node.value for node in ChatEnvironment().parse(self.source).find_all(nodes.Const) if isinstance(node.value, str)]
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """Names that the template reads and does not set."""
+        """Variables that the template reads and does not set."""
         return frozenset(jinja_meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
     def check(self, options: ChatOptions) -> None:
-        """Raises ``RequestError`` where the template would pass over tools or an argument in silence."""
+        """Raises ``RequestError`` where the template would silently ignore tools or an argument."""
         if options.tools and "tools" not in self.variables:
             raise RequestError(f"The chat template of {self._where} writes no tools; say in a message what the model may call.")
         for name in options.template_arguments:
@@ -152,8 +152,8 @@ def _in_folder(folder: Path) -> tuple[str | None, str]:
 
 
 def _chosen(found: Any) -> str | None:
-    """A template, of several named ones ``default``, else the only one there is: one for tools renders chats without any too. Where none
-    of several says that it is for plain chats, a template that refuses every chat and says so; None where there is none.
+    """The template: of several named ones ``default``, else the only one, since a template for tools renders chats without tools too.
+    Where several are named and none ``default``, a template that refuses every chat with that reason. None where there is none.
     """
     if isinstance(found, dict):
         found = [{"name": name, "template": text} for name, text in found.items()]
@@ -168,7 +168,7 @@ def _chosen(found: Any) -> str | None:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as transformers hands it to templates: no keys without a value, reasoning under the names that they read."""
+    """A message as transformers passes it to templates: without keys whose value is None, and with reasoning under the names they read."""
     if not isinstance(message, Mapping):
         raise RequestError(f"A chat message is {type(message).__name__!r}, and a mapping with role and content is needed.")
     kept = {key: value for key, value in message.items() if value is not None}
@@ -177,7 +177,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types only: an object of another type may have methods that the sandbox takes for harmless."""
+    """The value in JSON's types only: an object of another type may have methods that the sandbox wrongly allows."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     for kind in (str, int, float):

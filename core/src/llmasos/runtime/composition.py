@@ -1,4 +1,4 @@
-"""Composing a model: reference -> source -> checkpoint -> accelerators -> loader -> engine -> scheduler -> loop."""
+"""Composes a model: reference -> source -> checkpoint -> accelerators -> loader -> engine -> scheduler -> loop."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
     from llmasos.runtime.acceleration import AccelerationReport
     from llmasos.runtime.evaluation import Backend
 
-#: Where a scheduler's options say nothing.
+#: Used where a scheduler's options have no such field.
 _MAX_SEQUENCES: Final = 8
 _STEP_TOKENS: Final = 512
-#: Bytes of weights whose digest takes less than a second: what loading these took is kept though no budget asks for it.
+#: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
 _QUICK_DIGEST: Final = 1 << 30
 
 
 class Composer:
-    """Makes the models, policies and tasks of one pipeline out of the plugins that its config names."""
+    """Makes the models, policies and tasks of one pipeline from the plugins that its config names."""
 
     def __init__(
         self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink, process: ProcessResources
@@ -81,7 +81,7 @@ class Composer:
         return self.plugins.add(entry)
 
     def host(self, model: ModelConfig, on_finished: Callable[[RequestRecord], None] | None) -> ModelHost:
-        """A host that opens and loads the model when it is first used."""
+        """The host of a model, which is opened and loaded at its first use."""
         return ModelHost(
             model.name,
             model.scheduler,
@@ -101,7 +101,7 @@ class Composer:
         return OpenedModel(reference=model.source, source=canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
 
     def fetch(self, model: ModelConfig) -> tuple[str, Checkpoint]:
-        """The canonical reference of a model, and its checkpoint as it was published."""
+        """The canonical reference of a model, and its checkpoint before any accelerator stage."""
         found = resolve(
             model.source,
             registry=self._registry,
@@ -117,7 +117,7 @@ class Composer:
         return found.canonical, open_checkpoint(found.path, allow_pickle=model.allow_pickle)
 
     def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
-        """What the accelerator stages make of a checkpoint; stages that ran before are found in the cache."""
+        """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
         if not stages:
             return checkpoint
         return open_checkpoint(self.accelerate_and_report(checkpoint, stages).path)
@@ -140,7 +140,7 @@ class Composer:
         )
 
     def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
-        """What loading the model will take: as it was measured, else as its headers say."""
+        """The memory that loading the model will take: measured by an earlier load, else estimated from the headers."""
         loader = self.loader(model, opened.checkpoint)
         measured = self._measurements.find(self._measurement_key(model, opened, loader))
         estimate = None if measured else self._engine_hook(model, opened.checkpoint, loader, "llmasos_predict")
@@ -266,7 +266,7 @@ class Composer:
     def _engine_hook(
         self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = _MAX_SEQUENCES
     ) -> Any:
-        """What one of the loader's hooks says of the checkpoint within this pipeline's limits."""
+        """The result of one of the loader's hooks for the checkpoint, within this pipeline's limits."""
         options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
         limits = EngineLimits(
             threads=self.config.resources.threads or self._process.threads,
@@ -278,8 +278,8 @@ class Composer:
         return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
-        """What figures are measured on: the loader that the model would run on. The reference runs on it with its own defaults, because
-        an option that rounds weights would round what they are compared with as well."""
+        """The backend for measurements: the model's loader. The float32 reference runs on the same loader with default options, because an
+        option that rounds weights would round the reference too."""
         from llmasos.runtime.evaluation import Backend
 
         label = self.loader(model, checkpoint).entry.label
@@ -295,7 +295,7 @@ class Composer:
         )
 
     def policy(self, config: ComponentConfig) -> Policy:
-        """A new policy of the kind that config names."""
+        """A new policy of the scheduler that config names."""
         scheduler = self.component("scheduler", config.use)
         options: Any = structure_options(scheduler.component.options, config.options, config.path)
         made = self.plugins.call(scheduler, "llmasos_create_scheduler", options=options, context=self._context(scheduler))
@@ -307,7 +307,7 @@ class Composer:
         )
 
     def observers(self) -> tuple[Observer, ...]:
-        """Whoever config wants to be told of what happens, each with a queue and a thread of its own."""
+        """The observers that config names, each with a queue and a thread of its own."""
         found = []
         for config in self.config.observers:
             component = self.component("observer", config.use)
@@ -333,7 +333,7 @@ class Composer:
         return self.loader_choice(model, checkpoint).loader
 
     def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
-        """``loader``, and what ``auto`` passed over for it."""
+        """The same as ``loader``, with the loaders that ``auto`` passed over."""
         if model.loader.use == DEFAULT_LOADER:
             chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader)
             return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
@@ -347,7 +347,7 @@ class Composer:
         return LoaderChoice(loader, ())
 
     def _memory(self) -> int | None:
-        """Bytes that one model could have if it were alone."""
+        """Bytes of memory that one model could use if it were the only one."""
         bounds = [budget.most for budget in (self.budget, self._process.budget) if budget.limit is not None]
         return int(min(bounds)) if bounds else None
 
@@ -370,7 +370,7 @@ class Composer:
 
 
 def _replicated(need: Need, copies: int, each: int) -> Need:
-    """What replicas need, each with its KV cache set aside as a whole, in a process of its own."""
+    """The memory of all replicas: each process reserves its whole KV cache."""
     total = copies * max(need.weights, each)
     return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
 

@@ -1,4 +1,4 @@
-"""Constrained decoding: which tokens may come next, by llguidance (https://github.com/guidance-ai/llguidance)."""
+"""Constrained decoding: masks of the allowed next tokens, by llguidance (https://github.com/guidance-ai/llguidance)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REASON: Final = 300
 
 
 class ConstraintState:
-    """Where one text stands in its grammar; ``ends`` are the end-of-sequence tokens."""
+    """The parser state of one text in its grammar; ``ends`` are the end-of-sequence tokens."""
 
     def __init__(self, matcher: Any, ends: Sequence[int]) -> None:
         self._matcher = matcher
@@ -33,12 +33,12 @@ class ConstraintState:
 
     @property
     def complete(self) -> bool:
-        """Whether the text is whole and nothing may follow."""
+        """Whether the text is complete and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
     def allowed(self, vocab_size: int) -> npt.NDArray[np.bool_]:
-        """[vocab] True where the token may come next; an end-of-sequence token may where the text is whole, and only there: a vocabulary
-        that lacks the bytes to go on must not pass a part for the whole."""
+        """bool [vocab], True where the token may come next. An end-of-sequence token may come only where the text is complete: an
+        incomplete text must not end because the vocabulary lacks the bytes to continue it."""
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
         mask = np.zeros(vocab_size, dtype=np.bool_)  # logits padded beyond the vocabulary stay forbidden
         known = min(vocab_size, len(bits))
@@ -48,18 +48,18 @@ class ConstraintState:
         return mask
 
     def forced(self) -> list[int]:
-        """Tokens that must come next, if the grammar leaves no choice."""
+        """The tokens that must come next where the grammar leaves no choice."""
         return list(self._matcher.compute_ff_tokens())
 
     def accept(self, token: int) -> None:
-        """``token``, one of the allowed, was chosen."""
+        """Advance by ``token``, which is allowed."""
         self._matcher.consume_token(token)
 
 
 class ConstraintCompiler:
-    """Makes grammars of constraints for one tokenizer, whose bytes it reads once, when the first constraint comes.
+    """Compiles constraints to grammars for one tokenizer, whose vocabulary it reads once, at the first constraint.
 
-    Safe to call from several threads: compiling happens on the caller's, so that no other request waits for it.
+    Thread-safe: a constraint is compiled on the caller's thread, so that no other request waits for it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -68,7 +68,7 @@ class ConstraintCompiler:
         self._lock = threading.Lock()
 
     def compile(self, constraint: Constraint) -> ConstraintState:
-        """Raises ``RequestError`` where the schema, expression or grammar is none, or uses what llguidance does not know."""
+        """Raises ``RequestError`` where the schema, expression or grammar is invalid, or uses features that llguidance lacks."""
         _check_size(constraint)
         from llguidance import LLMatcher  # slow to import, and seldom needed
 
@@ -100,7 +100,7 @@ class ConstraintCompiler:
 
 
 class _Bridge:
-    """A tokenizer as llguidance wants to see it."""
+    """Adapts a tokenizer to llguidance's interface."""
 
     def __init__(self, tokenizer: Tokenizer, end: int) -> None:
         self.eos_token_id = end
@@ -114,8 +114,8 @@ class _Bridge:
         self._longest = max(map(len, self._token_of), default=0)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokens whose bytes are ``text``, the tokenizer's own where they are: SentencePiece's put a space before a text, and others
-        compose its characters, which text that a grammar forces must not have."""
+        """Tokens whose bytes are exactly ``text``: the tokenizer's encoding where it has these bytes, else the longest matching tokens.
+        SentencePiece tokenizers prepend a space and others compose characters, which would change text that a grammar forces."""
         data = text.encode() if isinstance(text, str) else text
         found = self._encode(data.decode("utf-8", "replace"), special=False)
         if self._spell(found, data):
@@ -131,7 +131,7 @@ class _Bridge:
         return b"".join(self.tokens[token] for token in tokens) == data and not any(map(self._special, tokens))
 
     def _greedy(self, data: bytes) -> list[int]:
-        """The longest token at each place; what no token begins is left out with all behind it."""
+        """The longest matching token at each position; stops at bytes that no token begins with."""
         found: list[int] = []
         place = 0
         while place < len(data):
@@ -145,7 +145,7 @@ class _Bridge:
 
 
 def _check_size(constraint: Constraint) -> None:
-    """Refuse what takes a parser's stack or minutes of compiling."""
+    """Refuse constraints that would overflow the parser's stack or take minutes to compile."""
     level: list[Any] = [constraint.value]
     size = 0
     for _ in range(_DEEPEST):

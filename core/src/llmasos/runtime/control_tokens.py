@@ -1,9 +1,10 @@
-"""Text of users stays text: only a chat template writes control tokens.
+"""Prevents control tokens in the texts of chat messages (prompt injection): only the chat template may write control tokens.
 
-A message that says ``<|im_end|>`` would end its own turn, and could open one of the system. So the first character of everything in a
-message that could spell a control token goes through the template as a stand-in, one character of Unicode's private use for another. What
-the template trims, cuts, joins or moves keeps its stand-ins, and where the rendered text would spell a control token with one, a space is
-put behind its first character. All else comes out as if nothing had been done, so that it has the same tokens.
+A message with ``<|im_end|>`` in it would end its own turn, and could open a system turn. So in every text of a message that could spell a
+control token, its first character is replaced by a stand-in, a character of Unicode's private use area, before the template is rendered.
+The stand-ins survive what the template does with the text (trim, cut, join, move). Where the rendered text would spell a control token
+with a stand-in in it, a space is inserted after the token's first character. All other stand-ins are replaced by their characters again,
+so that all other text has the same tokens as without this.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ ROLES: Final = frozenset({
     "system", "tool", "tool_call", "tool_response", "tools", "user",
 })  # fmt: skip
 
-#: Stand-ins, of Unicode's private use, which no model's text has. ``template_sandbox.allowed`` knows them as well.
+#: Stand-ins: characters of Unicode's private use area, which occur in no model's text. ``template_sandbox.allowed`` knows them too.
 _STAND_INS: Final = range(0xE000, 0xE100)
-#: Another of them: a vocabulary has it byte by byte, or not at all.
+#: Another private use character: a vocabulary spells it in bytes, or not at all.
 _UNKNOWN: Final = "\uf8f0"
 
 Message = Mapping[str, Any]
 
 
 class ControlTokens:
-    """The control tokens of a tokenizer, and how messages are kept from spelling them.
+    """The control tokens of a tokenizer, and the rendering of messages without them.
 
     Args:
-        tokenizer: whose special tokens they are.
-        constants: texts that the chat template looks for; a message's text that begins like one is handed to it as it is, unless that
-            could be a control token too.
+        tokenizer: its special tokens are the control tokens.
+        constants: texts that the chat template compares with; a message's text that begins like one is passed unchanged, unless it could
+            spell a control token too.
     """
 
     def __init__(self, tokenizer: Tokenizer, constants: Iterable[str] = ()) -> None:
         self._tokenizer = tokenizer
         found = {token: tokenizer.token_bytes(token).decode("utf-8", "replace") for token in _special_tokens(tokenizer)}
-        # What stands for a text that the vocabulary lacks is no control token that anybody spelled.
+        # The unknown token stands for text that the vocabulary lacks; no text spells it.
         unknown = set(tokenizer.encode(_UNKNOWN, special=False))
         self._ids = frozenset(token for token, text in found.items() if len(text) > 1 and token not in unknown)
         self._spellings = sorted({text for text in found.values() if len(text) > 1}, key=lambda text: (-len(text), text))
@@ -53,7 +54,7 @@ class ControlTokens:
         self._risky = re.compile(f"(?!{'|'.join(map(re.escape, seen))}){head}" if seen else head)
 
     def render(self, messages: Sequence[Message], render: Callable[[Sequence[Message]], str]) -> str:
-        """What ``render`` makes of the messages, with no control token in it that they spell.
+        """The text that ``render`` makes of the messages, without control tokens that their texts spell.
 
         Raises:
             RequestError: a role is part of a control token.
@@ -67,15 +68,15 @@ class ControlTokens:
         return self._broken(render(hidden), shown)
 
     def surplus(self, text: str, tokens: Iterable[int]) -> bool:
-        """Whether more control tokens came out of a rendered text than it spells: a tokenizer's normalizer can make them."""
+        """Whether a rendered text is encoded with more control tokens than it spells: a tokenizer's normalizer can make them."""
         return sum(map(self._ids.__contains__, tokens)) > sum(1 for _ in self._any.finditer(text))
 
     def plain(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with each text so changed that the tokenizer finds no control token in it."""
+        """The messages with every text changed so that the tokenizer finds no control token in it."""
         return [_changed(message, self.break_all) for message in messages]
 
     def break_all(self, text: str) -> str:
-        """``text`` with a space behind the first character of every control token that the tokenizer finds in it."""
+        """``text`` with a space after the first character of every control token that the tokenizer finds in it."""
         for _ in range(len(self._spellings) + 1):
             found = {token for token in self._tokenizer.encode(text, special=False) if token in self._ids}
             spelled = {self._tokenizer.token_bytes(token).decode("utf-8", "replace") for token in found}
@@ -92,7 +93,7 @@ class ControlTokens:
         return text
 
     def _stand_ins(self, messages: Sequence[Message]) -> dict[str, str]:
-        """Head character -> its stand-in, for the heads that the messages hold."""
+        """First character of a control token -> its stand-in, for those that the messages contain."""
         heads: set[str] = set()
         private: set[str] = set()
         for text in _texts(messages):
@@ -106,7 +107,7 @@ class ControlTokens:
         return shown
 
     def _broken(self, text: str, shown: Mapping[str, str]) -> str:
-        """The rendered text with its own characters again, and a space in every control token that a stand-in is part of."""
+        """The rendered text with stand-ins replaced by their characters, and a space in every control token that has a stand-in in it."""
         back = str.maketrans({stand_in: head for head, stand_in in shown.items()})
         marks = re.compile(f"[{''.join(shown.values())}]")
         while True:
@@ -118,7 +119,8 @@ class ControlTokens:
             text = " ".join([*pieces, text[hostile[-1] + 1 :]])
 
     def _harmless(self, constant: str) -> Iterator[str]:
-        """Ends of a template's constant that begin with a head and cannot be, nor begin, nor hold at their beginning, a control token."""
+        """Suffixes of a template's constant that begin with the first character of a control token, and neither are, begin nor start with
+        one."""
         for place, character in enumerate(constant):
             rest = constant[place:].casefold()
             if character in self._heads and not any(text.startswith(rest) or rest.startswith(text) for text in self._folded):

@@ -1,4 +1,4 @@
-"""Token ids to text as they come, never half a character."""
+"""Streaming detokenisation: token ids to text as they come, in whole characters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final, Protocol
 
 from llmasos_hookspecs import Tokenizer
 
-#: Tokens of a text's past that are decoded again with a new one, where what a token adds depends on its neighbours.
+#: Tokens before a new one that are decoded again with it, where the text of a token depends on its neighbours.
 _CONTEXT: Final = 8
-#: Tokens that are held back at most for a character to become whole, or a text that a decoder rewrites to settle.
+#: Most tokens that are held back until a character is complete, or a decoder no longer rewrites the text.
 _HELD: Final = 8
 
 
@@ -23,7 +23,7 @@ class Detokenizer:
     cannot become one any more come out as U+FFFD. Where a text is cut inside a character, its bytes never come out.
 
     Args:
-        tokenizer: any; what it does not say otherwise by an attribute ``spelling``, its tokens' bytes are its text.
+        tokenizer: any; where it has no attribute ``spelling``, its tokens' bytes joined are its text.
         skip_special: special tokens add nothing.
         after: the tokens before the first, usually a prompt's.
     """
@@ -35,7 +35,7 @@ class Detokenizer:
         )
 
     def push(self, token: int) -> str:
-        """The text that ``token`` completes; empty while a character is still open."""
+        """The text that ``token`` completes; empty while a character is incomplete."""
         return self._reader.push(token)
 
 
@@ -44,7 +44,7 @@ class _Reader(Protocol):
 
 
 class _Always:
-    """The spelling of tokens whose bytes are the text, the first one's too."""
+    """The spelling of tokens whose bytes are the text unchanged, also at the beginning of a text."""
 
     dropped = 0
 
@@ -88,7 +88,7 @@ class _ByteReader:
 
 
 class _DecodingReader:
-    """Decodes the last tokens anew with each one, for vocabularies of which only the tokenizer knows how their tokens are joined."""
+    """Decodes the last tokens again with each new one, for vocabularies whose tokens only the tokenizer can join."""
 
     def __init__(self, tokenizer: Tokenizer, skip_special: bool, after: Sequence[int]) -> None:
         self._tokenizer = tokenizer

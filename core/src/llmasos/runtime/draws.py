@@ -19,12 +19,12 @@ def _mix(value: int) -> int:
 def uniform(seed: int, index: int) -> float:
     """The ``index``-th number in [0, 1) of the stream of ``seed``, with 53 random bits.
 
-    Counted rather than drawn one after the other: neither the batch a sequence shares, nor a preemption, nor a rejected draft can
-    shift the stream, and no generator object is kept for each sequence.
+    Counter-based: the batch composition, a preemption or a rejected draft cannot shift the stream, and no generator object is kept for
+    each sequence.
     """
     return (_mix((_mix(seed & _MASK) + (index + 1) * _GOLDEN) & _MASK) >> 11) * 2.0**-53
 
 
 def fresh_seed() -> int:
-    """A seed nobody has asked for, from the operating system."""
+    """A random seed from the operating system, for requests without one."""
     return secrets.randbits(64)

@@ -1,4 +1,4 @@
-"""Whom to unload: the cheapest to lose among the idle."""
+"""Which idle models to evict: those that are cheapest to load again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Candidate(Generic[T]):
-    """A model that could go.
+    """A model that can be evicted.
 
     Attributes:
         model: the model.
-        size: bytes that its loss frees.
-        cost: seconds to load it again, over the seconds it has not been used: what loses least goes first.
+        size: bytes that evicting it frees.
+        cost: seconds to load it again, divided by the seconds since its last use; the least is evicted first.
     """
 
     model: T
@@ -26,9 +26,9 @@ class Candidate(Generic[T]):
 
 
 def choose_victims(candidates: Sequence[Candidate[T]], missing: float) -> list[T] | None:
-    """The models whose loss frees ``missing`` bytes at the least cost: the cheapest first, and none that is not needed in the end.
+    """The models to evict to free ``missing`` bytes: the cheapest first, without those that turn out to be unnecessary.
 
-    None where all of them together do not free as much; empty where nothing is missing.
+    None where all candidates together free less; empty where nothing is missing.
     """
     chosen: list[Candidate[T]] = []
     freed = 0
@@ -40,7 +40,7 @@ def choose_victims(candidates: Sequence[Candidate[T]], missing: float) -> list[T
     if freed < missing:
         return None
     for candidate in sorted(chosen, key=lambda candidate: -candidate.cost):
-        if freed - candidate.size >= missing:  # a larger one that had to go makes this loss needless
+        if freed - candidate.size >= missing:  # a larger model that was chosen later makes this one unnecessary
             chosen.remove(candidate)
             freed -= candidate.size
     return [candidate.model for candidate in chosen]

@@ -1,8 +1,8 @@
-"""One step of the engine, whatever it says to it."""
+"""One step of the engine, with recovery where the engine fails on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,11 @@ from llmasos_hookspecs import Engine, EngineFailed, Row
 Logits = npt.NDArray[np.float32]
 
 
-def execute(engine: Engine, rows: Many[Row]) -> list[Logits | Exception]:
-    """Compute the rows: for each its logits, or the error that it alone is to blame for.
+def execute(engine: Engine, rows: abc.Sequence[Row]) -> list[Logits | Exception]:
+    """Compute the rows; for each row returns its logits, or the error that this row alone causes.
 
-    A step that fails is taken back and done again in halves, so that what is too large becomes smaller and what is broken is found.
-    After an error a row's slot is back where it stood. Raises ``EngineFailed`` where the engine is lost.
+    A step that fails is rolled back and repeated in halves, which isolates the row that fails, and makes steps that are too large smaller.
+    After an error a row's slot is truncated to its position before the step. Raises ``EngineFailed`` where the engine is lost.
     """
     try:
         results = engine.step(rows)
@@ -28,7 +28,7 @@ def execute(engine: Engine, rows: Many[Row]) -> list[Logits | Exception]:
             return [error]
         middle = len(rows) // 2
         first = execute(engine, rows[:middle])
-        # A step's logits are the caller's until the next step only.
+        # The engine may reuse the arrays of a step in the next one.
         kept = [result if isinstance(result, Exception) else result.copy() for result in first]
         return [*kept, *execute(engine, rows[middle:])]
     if len(results) != len(rows):
@@ -36,7 +36,7 @@ def execute(engine: Engine, rows: Many[Row]) -> list[Logits | Exception]:
     return list(results)
 
 
-def _take_back(engine: Engine, rows: Many[Row], error: Exception) -> None:
+def _take_back(engine: Engine, rows: abc.Sequence[Row], error: Exception) -> None:
     try:
         for row in rows:
             engine.truncate(row.slot, row.position)

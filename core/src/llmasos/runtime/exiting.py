@@ -1,4 +1,4 @@
-"""Which threads the end of the program leaves behind."""
+"""Daemon threads at the exit of the interpreter."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _exiting = False
 
 
 def begin_exit() -> None:
-    """From now on models close because the interpreter exits: beside the main thread only daemon threads are left."""
+    """Record that models close from now on because the interpreter exits, when only daemon threads run beside the main thread."""
     global _exiting
     _exiting = True
 
 
 def left_behind(error: LLMasOSError) -> bool:
-    """Whether ``error`` tells a daemon thread of an ended program that its model is closed.
+    """Whether ``error`` says to a daemon thread, after the program has ended, that its model is closed.
 
-    Such a thread ends without it: nobody is left to mend anything, and the traceback that would be printed tells of no fault.
+    Such a thread ends silently, because the traceback that Python would print reports no fault.
     """
     return _exiting and isinstance(error, ModelClosed) and threading.current_thread().daemon

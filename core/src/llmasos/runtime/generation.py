@@ -1,4 +1,4 @@
-"""Work of a sequence that generates text."""
+"""The work of a sequence that generates text: sampled tokens become text for the caller."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from llmasos_hookspecs.tasks import FinishReason
 
 
 class GenerationWork:
-    """From sampled tokens to text: detokenises, finds stops, counts, and hands pieces to the ticket.
+    """Turns sampled tokens into text: detokenises, detects stop strings, counts tokens, and emits pieces to the ticket.
 
     Args:
-        exact_drafts: the engine gives drafts the logits of tokens one by one, so that they are of use to whoever says that it copies.
-        engine_draws: the engine can draw tokens itself.
+        exact_drafts: the engine has the feature ``drafts``: it computes bitwise identical logits for several draft tokens in one row and
+            for the same tokens one by one. Requests with ``sampling.copying`` then use prompt lookup, which cannot change their text.
+        engine_draws: the engine has the feature ``sampling``: it can sample tokens itself.
 
     Attributes:
-        sampling: what the sampler knows of the sequence's past.
+        sampling: the sampler's state of this sequence: parameters, penalties, random stream.
     """
 
     def __init__(
@@ -54,19 +55,22 @@ class GenerationWork:
         self._engine_draws = engine_draws and constraint is None and self._logprobs is None
 
     def begin(self, sequence: Sequence) -> None:
-        """The prompt is computed whole, and only its last logits are wanted."""
+        """Prepare a generation: the whole prompt is computed, and only the logits of its last token are requested."""
         if self._lookup is not None:
             sequence.drafter = self._draft
         if self._engine_draws:
             sequence.draw = self.sampling.draw
 
     def drafted(self, drafted: int, right: int) -> None:
-        """Of ``drafted`` tokens that were guessed the first ``right`` were sampled too."""
+        """Record that sampling confirmed the first ``right`` of ``drafted`` draft tokens."""
         if self._lookup is not None:
             self._lookup.checked(drafted, right)
 
     def push(self, sequence: Sequence, token: int, logits: npt.NDArray[np.float32]) -> FinishReason | None:
-        """``token`` was sampled from logits [vocab], which are read for log probabilities only: why the text ends with it, or None."""
+        """Append ``token``, which was sampled from ``logits`` [vocab]; these are read for log probabilities only.
+
+        Returns the finish reason where the generation ends with this token, else None.
+        """
         self.sampling.accept(token)
         sequence.append(token)
         if self._logprobs is not None:

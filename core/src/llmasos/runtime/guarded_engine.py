@@ -1,10 +1,10 @@
-"""An engine behind glass: what it raises is an error that names it, and what it returns is what was asked for."""
+"""A guard around an engine: it turns what the plugin raises into errors that name it, and checks what the plugin returns."""
 
 from __future__ import annotations
 
 import logging
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -20,17 +20,17 @@ R = TypeVar("R")
 
 
 class GuardedEngine:
-    """An ``Engine`` that keeps the contract on the plugin's behalf.
+    """An ``Engine`` that enforces the contract on a plugin's engine.
 
-    ``open`` and ``fork`` raise ``CapacityExceeded``, ``step`` also any other ``Exception``, after which its slots can be truncated back;
-    ``fork`` raises other errors as they are, because nobody depends on it. Whatever else is raised, or an answer that is not what the
-    contract says, means that the engine is lost: this call and all later ones raise ``EngineFailed``. ``close`` and ``shutdown`` raise
-    nothing, so that what is over can always be taken out; a failed ``close`` is told by the next ``check``.
+    ``open`` and ``fork`` may raise ``CapacityExceeded``; ``step`` may also raise any other ``Exception``, after which its slots can be
+    truncated back; other errors of ``fork`` pass through, because core can recompute a prefix instead. Any other exception, and a return
+    value that breaks the contract, means that the engine is lost: this call and all later ones raise ``EngineFailed``. ``close`` and
+    ``shutdown`` never raise, so that a sequence can always be removed; the next ``check`` reports a failed ``close``.
 
     Attributes:
-        info: as the engine gave it first.
+        info: the engine's ``EngineInfo``, read once.
         label: names the plugin in messages.
-        lost: why the engine is of no use any more.
+        lost: why the engine is lost; None while it is not.
     """
 
     def __init__(self, engine: Engine, label: str = "engine", watch: Watch | None = None) -> None:
@@ -47,7 +47,7 @@ class GuardedEngine:
             raise self.lost
 
     def lose(self, why: str) -> EngineFailed:
-        """The engine is lost; the error that says so."""
+        """Mark the engine as lost; returns the ``EngineFailed`` that says so."""
         if self.lost is None:
             self.lost = EngineFailed(why)
         return self.lost
@@ -58,7 +58,7 @@ class GuardedEngine:
     def fork(self, slot: int) -> int:
         return self._new_slot("fork", self._call("fork", self._engine.fork, slot))
 
-    def step(self, rows: Many[Row]) -> list[npt.NDArray[Any]]:
+    def step(self, rows: abc.Sequence[Row]) -> list[npt.NDArray[Any]]:
         results: Any = self._call("step", self._engine.step, rows)
         if not isinstance(results, list | tuple) or len(results) != len(rows):
             raise self.lose(f"The {self.label} returned {_described(results)} from step for {len(rows)} rows.")
@@ -134,7 +134,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _described(value: Any) -> str:
-    """An answer of a plugin, in few words."""
+    """A plugin's return value in a few words."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     if isinstance(value, list | tuple):

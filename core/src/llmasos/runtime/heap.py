@@ -1,4 +1,4 @@
-"""Memory that the process has freed, back to the system."""
+"""Returns freed heap memory to the system."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 
 def trim_heap() -> None:
-    """Give back the pages that C's allocator keeps after they were freed: it returns only what lies at its heap's end, so that one small
-    block behind a step's large arrays holds tens of megabytes. Takes some milliseconds; does nothing where the allocator is not glibc's."""
+    """Return the pages that glibc's allocator keeps after they were freed. By itself it returns only the end of its heap, so that one small
+    block behind a step's large arrays keeps tens of megabytes. Takes some milliseconds; does nothing with other allocators."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""One model of a pipeline: opened when something of it is asked for, loaded when it has to compute."""
+"""One model of a pipeline: its checkpoint is opened at first use, its engine is loaded at the first request."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 from llmasos.generation_params import GenerationParams, token_ids
 from llmasos.runtime.loop import EngineLoop
 from llmasos.runtime.memory import Account, Budget
-from llmasos.runtime.place import State
 from llmasos.runtime.prediction import Need
 from llmasos.runtime.prompts import PromptEncoder
 from llmasos.runtime.residency import Lease, Residency
 from llmasos.runtime.ticket import Ticket
+from llmasos.runtime.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import (
     Checkpoint,
@@ -37,7 +37,7 @@ from llmasos_hookspecs import (
 if TYPE_CHECKING:
     from llmasos.runtime.replicas import ReplicaSet
 
-#: Characters of a token; vocabularies have longer ones, but no text is made of them alone.
+#: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
 _LONGEST_TOKEN: Final = 256
 
 #: One ticket, or several.
@@ -46,13 +46,13 @@ R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
 
 @attrs.frozen(kw_only=True)
 class OpenedModel:
-    """A checkpoint whose headers are read: enough for its tokenizer and chat template.
+    """A checkpoint with its tokenizer and chat template; only headers and small files are read.
 
     Attributes:
-        reference: what the user named.
-        source: the canonical reference it stands for.
-        checkpoint: after all accelerator stages.
-        prompts: text and messages to token ids.
+        reference: the reference in the config.
+        source: the canonical reference that it resolves to.
+        checkpoint: the checkpoint after all accelerator stages.
+        prompts: encodes text and messages to token ids.
     """
 
     reference: str
@@ -63,7 +63,7 @@ class OpenedModel:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """A scheduling policy, with the limits that core reads from its options. ``label`` names its plugin."""
+    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages."""
 
     policy: SchedulingPolicy
     max_sequences: int
@@ -72,8 +72,8 @@ class Policy:
 
 
 @attrs.frozen
-class Call(Generic[R]):
-    """Something to be asked of a loop: ``send`` queues it, and it needs room for ``tokens`` at once to be sure to end."""
+class LoopCall(Generic[R]):
+    """A call to an engine loop: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to be sure to finish."""
 
     tokens: int
     send: Callable[[EngineLoop | ReplicaSet], R]
@@ -81,12 +81,15 @@ class Call(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class RunningModel:
-    """A loaded model and the loop that runs it, or the set of its replicas, each with a loop of its own.
+    """A loaded model with its engine loop, or with its set of replicas, each of which has a loop of its own.
 
     Attributes:
+        name: of the model.
         info: of its engine.
-        loader: label of the component, with distribution and version.
-        need: what loading it really took.
+        loop: serves its requests.
+        prompts: encodes text and messages to token ids.
+        loader: label of the loader, with distribution and version.
+        need: the memory that the load really took.
     """
 
     name: str
@@ -96,30 +99,30 @@ class RunningModel:
     loader: str
     need: Need
 
-    def generation(self, prompt: Prompt, params: GenerationParams) -> Call[Ticket[Generation]]:
+    def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
         """One generation."""
         request = self._request(self._encoded(prompt, params), params)
-        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
 
-    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> Call[list[Ticket[Generation]]]:
+    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
         request = self._request(self._encoded(prompt, params), params)
-        return Call(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
 
-    def logits(self, tokens: Sequence[int]) -> Call[Ticket[npt.NDArray[np.float32]]]:
+    def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""
         request = self._request(token_ids(tokens), GenerationParams.of({}))
-        return Call(self._room(request, 0), lambda loop: loop.submit_logits(request))
+        return LoopCall(self._room(request, 0), lambda loop: loop.submit_logits(request))
 
-    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> Call[Ticket[list[Score]]]:
+    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> LoopCall[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self._encoded(prompt, params)
         tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
         request = self._request(head, params)
-        return Call(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
+        return LoopCall(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
-        """Go on under another scheduler."""
+        """Switch to another scheduler."""
         if not isinstance(self.loop, EngineLoop):
             self.loop.use_scheduler(scheduler)
             return
@@ -127,7 +130,7 @@ class RunningModel:
         self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
-        # Told before a text is read that cannot fit, however long its tokens are.
+        # Refused before it is encoded: a text so long cannot fit.
         if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
@@ -138,19 +141,19 @@ class RunningModel:
         return params.request(self.name, tokens, self.loop.context_length)
 
     def _room(self, request: Request, new_tokens: int) -> int:
-        """Tokens that the request holds at most; one that is too long for the context is refused by the loop, not by the memory."""
-        # Beams move together, so there must be room for all of them at once; whatever else a request forks can wait for its turn.
+        """Tokens that the request can hold in the KV cache; one that exceeds the context is refused later, by the loop."""
+        # Beams advance together, so all of them need KV memory at once; other forks of a request can run one after the other.
         return min(len(request.tokens) + new_tokens, self.loop.context_length) * max(1, request.sampling.num_beams)
 
 
 class ModelHost:
-    """Opens and loads one model once, whoever asks first, and answers for it to the residency, which says when it is in memory.
+    """Opens and loads one model, once for all callers. The residency decides when the model is in memory.
 
     Attributes:
         name: its name in the pipeline.
-        source: the reference that config gives.
-        place: its place in memory.
-        scheduler: what ranks its requests, or will once it is loaded.
+        source: the reference in the config.
+        tracked: its state in the residency.
+        scheduler: the scheduler of its requests, also while the model is not loaded.
     """
 
     def __init__(
@@ -169,14 +172,14 @@ class ModelHost:
         """
         Args:
             name: its name in the pipeline.
-            scheduler: what ranks its requests.
-            source: the reference that config gives.
+            scheduler: the scheduler of its requests.
+            source: the reference in the config.
             open_model: fetches the checkpoint and reads its headers.
-            predict: what loading the opened model will take.
-            load: makes the engine, whose KV cache draws on the account; calls its last argument where the engine is lost for good.
-            residency: decides with all other models of the process.
-            budgets: the bounds it counts against.
-            keep_alive: seconds after its last use when it is unloaded.
+            predict: predicts what loading the opened model will take.
+            load: makes the engine, whose KV cache draws memory from the account; calls its last argument where the engine is lost for good.
+            residency: decides which models of the process are in memory.
+            budgets: the budgets that the model's memory counts against.
+            keep_alive: seconds after its last use when it is unloaded; None: when another model needs the memory.
         """
         self.name: Final = name
         self.source: Final = source
@@ -190,20 +193,20 @@ class ModelHost:
         self._running: RunningModel | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
-        self.place: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
+        self.tracked: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
 
     @property
     def state(self) -> State:
         """``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``."""
-        return self.place.state
+        return self.tracked.state
 
     @property
     def busy(self) -> bool:
-        """Whether somebody uses it, or a request is on its way."""
-        return self.place.leases > 0
+        """Whether a caller or a request uses the model."""
+        return self.tracked.leases > 0
 
     def opened(self) -> OpenedModel:
-        """The model's checkpoint, tokenizer and template; fetched and accelerated first where need be."""
+        """The model's checkpoint, tokenizer and template; fetched and accelerated first where necessary."""
         with self._lock:
             self._check_open()
             if self._opened is None:
@@ -212,18 +215,18 @@ class ModelHost:
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[RunningModel]:
-        """The model, loaded, for as long as the ``with`` block runs; of many at once one loads and the others wait.
+        """Keep the model loaded while the ``with`` block runs. Of several concurrent callers one loads it and the others wait.
 
-        Take no second lease inside: whoever waits for memory must hold none.
+        Do not take a second lease inside: a caller that waits for memory while it holds some can cause a deadlock.
         """
-        with self._residency.leased(self.place):
+        with self._residency.leased(self.tracked):
             yield self._loaded()
 
-    def submit(self, prepare: Callable[[RunningModel], Call[R]]) -> R:
-        """Send requests, for which the model stays loaded until they are over. Waits where memory is short."""
+    def submit(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> R:
+        """Send requests; the model stays loaded until they have ended. Waits where memory is short."""
         with self.lease() as running:
             call = prepare(running)
-        lease = self._residency.acquire(self.place, call.tokens)
+        lease = self._residency.acquire(self.tracked, call.tokens)
         try:
             tickets = call.send(self._loaded().loop)
         except BaseException:
@@ -233,8 +236,8 @@ class ModelHost:
         return tickets
 
     def use_scheduler(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
-        """Go on under another scheduler, of which ``make`` makes one a replica, now and after every later load; nothing that waits or runs
-        is lost."""
+        """Switch to another scheduler, now and after every later load; queued and running requests are kept. ``make`` is called for each
+        replica."""
         with self._lock:
             self._check_open()
             self.scheduler, self._make_policy = scheduler, make
@@ -242,20 +245,20 @@ class ModelHost:
                 self._running.use_policy(scheduler, make)
 
     def close(self) -> None:
-        """Free the engine for good; what is on its way fails with ``ModelClosed``."""
+        """Free the engine for good; unfinished requests fail with ``ModelClosed``."""
         self._closed = True
-        self._residency.close(self.place)
+        self._residency.close(self.tracked)
 
-    # What the residency asks for
+    # Called by the residency
 
     def need(self) -> Need:
-        """What loading it takes; opens it first."""
+        """Predict what a load takes; opens the checkpoint first."""
         return self._predict(self.opened())
 
     def load(self, account: Account) -> Need:
-        """Load it now."""
+        """Load the engine."""
         scheduler = self.scheduler
-        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.place.loads + 1))
+        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.tracked.loads + 1))
         with self._lock:
             self._running = running
             if self.scheduler is not scheduler and self._make_policy is not None:  # it was changed while the model was loading
@@ -270,15 +273,15 @@ class ModelHost:
             running.loop.close()
 
     def trim(self) -> None:
-        """Forget prefixes that are kept for later requests."""
+        """Empty the prefix cache."""
         running = self._running
         if running is not None:
-            with contextlib.suppress(LLMasOSError):  # closed meanwhile: then it holds nothing
+            with contextlib.suppress(LLMasOSError):  # closed meanwhile, and so it holds no memory
                 running.loop.forget_prefixes()
 
     def describe(self) -> dict[str, Any]:
-        """What is known of the model without loading it, and of its engine where it is loaded."""
-        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.place.pinned}
+        """The model's description without loading it, with its engine's where it is loaded."""
+        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.tracked.pinned}
         if (opened := self._opened) is not None:
             facts |= {
                 "source": opened.reference,
@@ -304,31 +307,31 @@ class ModelHost:
         return facts
 
     def usage(self) -> dict[str, Any]:
-        """Queue, KV cache and speed as plain data; just the state where it is not loaded."""
+        """Queue, KV cache and speed as plain data; only the state where the model is not loaded."""
         running = self._running
-        place, account = self.place, self.place.account
+        tracked, account = self.tracked, self.tracked.account
         replicas = [] if running is None or isinstance(running.loop, EngineLoop) else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
             "replicas": replicas,
             "state": self.state,
-            "pinned": place.pinned,
-            "leases": place.leases,
-            "loads": place.loads,
-            "evictions": place.evictions,
+            "pinned": tracked.pinned,
+            "leases": tracked.leases,
+            "loads": tracked.loads,
+            "evictions": tracked.evictions,
             "weight_bytes": account.weights,
             "kv_bytes": account.kv,
         }
         return facts if running is None else facts | attrs.asdict(running.loop.usage())
 
     def _lost(self, load: int) -> None:
-        """The engine of the load of that number is lost. Told on a thread of the engine's, which unloading waits for."""
-        thread = threading.Thread(target=self._residency.lost, args=(self.place, load), name=f"llmasos-lost-{self.name}", daemon=True)
+        """The engine of load number ``load`` is lost. Called on the loop's thread, which unloading waits for, hence a new thread."""
+        thread = threading.Thread(target=self._residency.lost, args=(self.tracked, load), name=f"llmasos-lost-{self.name}", daemon=True)
         thread.start()
 
     def _loaded(self) -> RunningModel:
-        """What a lease holds in memory."""
-        if (running := self._running) is None:  # only ``close`` takes what is leased
+        """The running model, which the caller holds a lease on."""
+        if (running := self._running) is None:  # ``close`` unloads models that are leased
             raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")
         return running
 
@@ -338,7 +341,7 @@ class ModelHost:
 
 
 def _release_after(lease: Lease, tickets: Sequence[Ticket[Any]]) -> None:
-    """Give the lease back when the last of the tickets is done."""
+    """Release the lease when the last of the tickets is done."""
     left = len(tickets)
     lock = threading.Lock()
 

@@ -7,12 +7,13 @@ from typing import Final
 from llmasos.runtime.ledger import KVLedger
 from llmasos.runtime.memory import KVShare, MemoryLedger
 
-#: Tokens drawn from the memory ledger at once, so that most steps ask nobody.
+#: Tokens drawn from the memory ledger at once, so that most steps need no lock of it.
 _PAGE: Final = 64
 
 
 class SharedKVLedger(KVLedger):
-    """Draws from the process's memory ledger as the slots grow, and gives back as they shrink. Called by its loop's thread alone."""
+    """A KV ledger that draws memory from the process's memory ledger as the slots grow, and returns it as they shrink. Only the thread of
+    its loop calls it."""
 
     def __init__(self, capacity: int, memory: MemoryLedger, share: KVShare) -> None:
         """``capacity``: tokens that the engine's own slots can hold."""
@@ -23,7 +24,7 @@ class SharedKVLedger(KVLedger):
 
     @property
     def capacity(self) -> int:
-        """Tokens it could hold if its model were alone."""
+        """Tokens that the engine could hold if its model were the only one in memory."""
         most = self._memory.most_tokens(self._share.account)
         return self._slots_hold if most is None else min(self._slots_hold, most)
 
@@ -33,7 +34,7 @@ class SharedKVLedger(KVLedger):
 
     @property
     def free(self) -> int:
-        """Tokens that are drawn or promised, and not used; more may be drawn."""
+        """Tokens that are drawn or claimed, and not used; more may be drawn."""
         return max(0, min(self._slots_hold, max(self._share.drawn, self._share.account.floor)) - self.used)
 
     def ensure(self, tokens: int) -> bool:
@@ -68,6 +69,6 @@ class SharedKVLedger(KVLedger):
 
     def _give_back(self) -> None:
         keep = -(-self.used // _PAGE) * _PAGE
-        # Two pages of slack: a sequence that moves to and fro over the border of a page costs nobody a lock.
+        # Two pages of slack: a sequence whose length oscillates around a page border does not take the lock each time.
         if self._share.drawn - keep >= 2 * _PAGE or not self.used:
             self._memory.give_back(self._share, keep)

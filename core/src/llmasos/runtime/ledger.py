@@ -1,4 +1,4 @@
-"""The KV ledger: who holds how many tokens of the KV cache, and who is about to."""
+"""The KV ledger: how many tokens of the KV cache each slot holds and has reserved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KVLedger:
         return self.capacity - self.used
 
     def ensure(self, tokens: int) -> bool:
-        """Whether ``tokens`` can be reserved now."""
+        """Whether ``tokens`` tokens can be reserved now."""
         return tokens <= self.free
 
     def held(self, slot: int) -> int:
@@ -35,13 +35,13 @@ class KVLedger:
         return self._held[slot]
 
     def open(self, slot: int) -> None:
-        """Start an account for a new, empty slot."""
+        """Add a new, empty slot."""
         if slot in self._held:
             raise ValueError(f"slot {slot} is open already")
         self._held[slot] = 0
 
     def reserve(self, slot: int, tokens: int) -> bool:
-        """Set ``tokens`` more aside for ``slot``; False, and nothing changed, where they are not free."""
+        """Reserve ``tokens`` more tokens for ``slot``; False, and nothing changed, where they are not free."""
         if tokens > self.capacity - self.used:
             return False
         if slot in self._reserved or slot not in self._held or tokens < 0:
@@ -51,27 +51,27 @@ class KVLedger:
         return True
 
     def commit(self, slot: int) -> None:
-        """The reserved tokens are in the cache now."""
+        """Turn the reservation of ``slot`` into held tokens, after the step that computed them."""
         self._held[slot] += self._reserved.pop(slot)
 
     def release(self, slot: int) -> None:
-        """The step did not happen: forget the reservation of ``slot``, if it has one."""
+        """Drop the reservation of ``slot``, if it has one, after a step that failed."""
         self.used -= self._reserved.pop(slot, 0)
 
     def truncate(self, slot: int, length: int) -> None:
-        """``slot`` holds its first ``length`` tokens only."""
+        """Reduce what ``slot`` holds to its first ``length`` tokens."""
         if not 0 <= length <= self._held[slot]:
             raise ValueError(f"slot {slot} holds {self._held[slot]} tokens, not {length}")
         self.used -= self._held[slot] - length
         self._held[slot] = length
 
     def close(self, slot: int) -> None:
-        """Give back all that ``slot`` holds and reserved."""
+        """Remove ``slot``, with all that it holds and has reserved."""
         self.release(slot)
         self.used -= self._held.pop(slot)
 
     def clear(self) -> None:
-        """All slots are gone."""
+        """Remove all slots."""
         self._held.clear()
         self._reserved.clear()
         self.used = 0

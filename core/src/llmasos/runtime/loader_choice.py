@@ -1,4 +1,4 @@
-"""Which loader runs a checkpoint, and why no other."""
+"""The choice of the loader for a checkpoint, with the reasons against the others."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TAKERS: Final = {
 
 @attrs.frozen
 class LoaderChoice:
-    """What ``auto`` chose.
+    """The result of ``use = "auto"``.
 
     Attributes:
-        loader: the preferred one of those that take the checkpoint.
+        loader: the loader of highest preference that takes the checkpoint.
         passed_over: why each loader that is preferred to it was not chosen, one sentence each.
     """
 
@@ -37,13 +37,13 @@ class LoaderChoice:
 
 
 def installed_loaders(registry: Registry) -> list[LoadedComponent]:
-    """The loaders that can be imported, the preferred first."""
+    """The loaders that can be imported, by descending preference."""
     found = []
     for entry in registry.entries("loader"):
         try:
             found.append(load_component(entry))
         except PluginError:
-            continue  # nobody named it; `plugins list` shows what is wrong with it
+            continue  # config does not name it; `plugins list` shows what is wrong with it
     return sorted(found, key=lambda loader: loader.component.preference, reverse=True)
 
 
@@ -74,7 +74,7 @@ def refusal(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
     Asked of the config alone, before the component is chosen.
 
     Raises:
-        PluginError: the component's ``takes`` breaks, or answers something else than a reason or None.
+        PluginError: the component's ``takes`` raises, or returns something other than a reason or None.
     """
     component, label = loaded.component, loaded.entry.label
     if checkpoint.format not in component.formats:
@@ -112,7 +112,7 @@ def _asked(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
 
 
 def _beyond_plain(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
-    """A component that does not say what it takes computes the plain form of what it names."""
+    """The check of a component without ``takes``: it computes the plain form of the architectures that it names."""
     if checkpoint.format not in NEUTRAL_FORMATS or "*" in loaded.component.architectures:
         return ""
     return beyond(checkpoint.decoder) or ""

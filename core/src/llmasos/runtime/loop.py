@@ -1,4 +1,4 @@
-"""The loop of one model: a thread that takes requests in and steps until there are none."""
+"""The engine loop of one model: a thread that accepts requests and runs steps while there are any."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
+from collections import abc, deque
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any, Final, Self, TypeVar
 
 import attrs
@@ -24,7 +23,7 @@ from llmasos.runtime.exiting import begin_exit, left_behind
 from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.guarded_engine import GuardedEngine
 from llmasos.runtime.heap import trim_heap
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.ledger import KVLedger, kv_capacity
 from llmasos.runtime.requests import RequestChecks
 from llmasos.runtime.runner import Runner
@@ -34,7 +33,6 @@ from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.ticket import Ticket
 from llmasos.runtime.usage import Usage
 from llmasos.runtime.watchdog import TICK, Watch, watchdog
-from llmasos.runtime.work import Work
 from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
@@ -53,20 +51,20 @@ from llmasos_hookspecs import (
 )
 
 _log = logging.getLogger("llmasos.runtime")
-#: Seconds without work after which a loop gives back the memory that its last work left free.
+#: Seconds without work after which a loop returns freed heap memory to the system.
 IDLE_SECONDS: Final = 1.0
-#: Seconds that one round of the loop may take where nothing else is said: far more than any step that ends.
+#: Default limit of one round of the loop in seconds: far longer than any step that ends.
 STEP_SECONDS: Final = 600.0
-#: Seconds for which closing waits for a plugin to come back.
+#: Seconds that ``close`` waits for a plugin call to return.
 CLOSE_SECONDS: Final = 10.0
-#: Engines lost one after the other, without a token computed in between, after which the next would be lost as well.
+#: Consecutive engine failures without a computed token in between after which the loop gives the engine up.
 _REBUILDS: Final = 3
 R = TypeVar("R")
 
 
 @attrs.frozen
-class _Arrival:
-    """What the loop's thread shall do, the requests that wait for it, and whom to tell if it cannot be done."""
+class _Message:
+    """An action for the loop's thread, the requests that it queues, and the tickets that fail where the action raises."""
 
     action: Callable[[], object]
     requests: tuple[Request, ...]
@@ -76,14 +74,14 @@ class _Arrival:
 class EngineLoop:
     """Runs one engine for any number of callers, on a daemon thread of its own.
 
-    All methods are safe from any thread. What cannot be served as asked is refused by the call itself; what the scheduler refuses, and
-    what fails later, is raised by the ticket. The loop owns the engine: ``close`` shuts it down.
+    All methods are thread-safe. An invalid request is refused by the call itself; a refusal by the scheduler and later failures are
+    raised by the ticket. The loop owns the engine: ``close`` shuts it down.
 
-    The watchdog looks after the thread: while it does not come back out of a plugin, requests still end at their deadlines, and after
-    ``step_timeout`` seconds the model is given up and all callers are told which plugin it was in.
+    A watchdog supervises the thread: while a plugin call does not return, requests still end at their deadlines, and after
+    ``step_timeout`` seconds the model is lost and all callers get an error that names the plugin.
 
-    A prompt with ``max_new_tokens`` more than the context holds is refused, never cut: who may shorten a default that nobody asked for
-    is the caller, who knows that it is one (``context_length`` says how far).
+    The loop never truncates: it refuses a request whose prompt and ``max_new_tokens`` exceed the context. A caller that uses a default
+    ``max_new_tokens`` shortens it to fit ``context_length`` before it submits.
     """
 
     def __init__(
@@ -110,23 +108,23 @@ class EngineLoop:
     ) -> None:
         """
         Args:
-            engine: the loaded model; nothing else may call it from now on.
-            policy: who runs first.
-            tokenizer: the model's.
-            model: its name, for messages and records.
-            max_sequences: sequences that run at once, as far as the engine has slots.
+            engine: the loaded model; from now on only the loop may call it.
+            policy: ranks requests and chooses preemption victims.
+            tokenizer: of the model.
+            model: name of the model, for messages and records.
+            max_sequences: sequences that run at once, at most the engine's slots.
             step_tokens: tokens that one step computes at most.
-            context_length: tokens of a prompt and its answer at most; None: the engine's.
+            context_length: tokens of prompt and answer together at most; None: the engine's.
             memory: bytes for weights and KV together; None: what the engine's slots can hold.
-            ledger: counts the KV cache's tokens; None: one of its own, within ``memory``.
-            keep_prefixes: keep what finished sequences computed for prompts that begin alike.
-            rebuild: makes a new engine after this one failed.
-            on_lost: told when the loop ends without having been closed.
-            on_finished: told of each request that is over, on the loop's thread; must return quickly.
+            ledger: counts the tokens of the KV cache; None: a new ledger, within ``memory``.
+            keep_prefixes: keep finished sequences in the prefix cache, for prompts that begin with the same tokens.
+            rebuild: makes a new engine after this one failed; None: a failed engine ends the loop.
+            on_lost: called when the loop ends without ``close``.
+            on_finished: called with the record of each request that has ended, on the loop's thread; must return quickly.
             step_timeout: seconds after which a step that has not ended makes the model lost.
-            close_timeout: seconds that ``close`` waits for a plugin to come back.
+            close_timeout: seconds that ``close`` waits for a plugin call to return.
             engine_label, policy_label: name the plugins in messages.
-            clock: seconds that only go forward.
+            clock: monotonic seconds.
         """
         self.info: Final[EngineInfo] = engine.info
         self.model: Final = model
@@ -141,11 +139,11 @@ class EngineLoop:
         self._step_timeout = step_timeout
         self._close_timeout = close_timeout
         self._clock = clock
-        cache = KVCache(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
+        cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
         self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._runner = Runner(self._engine, self._scheduler, clock=clock, on_finished=on_finished)
-        self._inbox: deque[_Arrival] = deque()
+        self._inbox: deque[_Message] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
@@ -172,7 +170,7 @@ class EngineLoop:
         """Queue a generation.
 
         Raises:
-            RequestError: an empty prompt, a token outside the vocabulary, a constraint that is none.
+            RequestError: an empty prompt, a token outside the vocabulary, an invalid constraint.
             ContextLengthExceeded: prompt and new tokens are longer than the context.
             ResourceError: they can never fit into the KV cache.
             ModelClosed: after ``close``.
@@ -184,13 +182,13 @@ class EngineLoop:
         return ticket
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
-        """Queue ``n`` continuations of one prompt, whose prefill they share by fork.
+        """Queue ``n`` continuations of one prompt, which is computed once and forked.
 
-        The first is the request itself; the others have ids ``ID/1`` and so on, and seeds that count up from its seed.
+        The first has the request's id and seed; the others have the ids ``ID/1``, ``ID/2`` ... and the seeds after its seed.
         """
         if request.sampling.num_beams > 1:
             raise RequestError("Beam search gives one text; ask for either n continuations or num_beams.")
-        requests = [request, *(_sibling(request, place) for place in range(1, n))]
+        requests = [request, *(_sibling(request, index) for index in range(1, n))]
         pairs = [self._generation(each) for each in requests]
 
         def add() -> None:
@@ -203,7 +201,7 @@ class EngineLoop:
         self._send(add, requests, tickets)
         return tickets
 
-    def submit_score(self, request: Request, continuations: Many[Many[int]]) -> Ticket[list[Score]]:
+    def submit_score(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> Ticket[list[Score]]:
         """Queue the scoring of ``continuations`` (token ids) after the request's prompt, which is computed once."""
         self._checks.continuations(request, continuations)
         ticket: Ticket[list[Score]] = self._ticket(request)
@@ -212,10 +210,10 @@ class EngineLoop:
         return ticket
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
-        """Queue the computing of the logits of every position of the prompt: float32 [tokens, vocab]."""
+        """Queue the computation of the logits at every position of the prompt: float32 [tokens, vocab]."""
         self._checks.prompt(request)
         ticket: Ticket[npt.NDArray[np.float32]] = self._ticket(request)
-        work: Work = LogitsWork(ticket)
+        work = LogitsWork(ticket)
         self._send(lambda: self._runner.add(request, work), [request], [ticket])
         return ticket
 
@@ -224,11 +222,11 @@ class EngineLoop:
     def use_policy(
         self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
     ) -> None:
-        """Go on under another policy; nothing is lost. Returns when it is in force."""
+        """Switch to another policy; queued and running requests are kept. Returns when the policy is active."""
         self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens, label=label))
 
     def forget_prefixes(self) -> None:
-        """Give back all KV that is kept for its prefix only, and memory that is free. Returns when it is done."""
+        """Empty the prefix cache, and return freed heap memory to the system. Returns when it is done."""
 
         def forget() -> None:
             while self._scheduler.cache.evict():
@@ -238,9 +236,9 @@ class EngineLoop:
         self._call(forget)
 
     def usage(self) -> Usage:
-        """The queue and the KV cache just now."""
+        """The state of the queue and the KV cache now."""
         with self._wake:
-            arriving = [request for arrival in self._inbox for request in arrival.requests]
+            arriving = [request for message in self._inbox for request in message.requests]
         stats, cache = self._scheduler.stats(), self._scheduler.cache
         return Usage(
             model=self.model,
@@ -261,9 +259,9 @@ class EngineLoop:
         )
 
     def close(self) -> None:
-        """Fail what is on its way with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing.
+        """Fail unfinished requests with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing.
 
-        A plugin that does not come back is left behind, with the memory it holds: its thread is a daemon, and ends with the process.
+        Where a plugin call does not return, its thread is abandoned with the memory it holds: it is a daemon, and ends with the process.
         """
         with self._wake:
             self._closing = True
@@ -271,14 +269,15 @@ class EngineLoop:
         if threading.current_thread() is not self._thread and not self._given_up:
             self._thread.join(self._close_timeout)
             if self._thread.is_alive():
-                _log.error("The model %s was closed while %s did not come back; its memory is not free.", self.model, self._culprit())
+                _log.error("The model %s was closed while %s did not return; its memory is not free.", self.model, self._current_plugin())
                 self._give_up(_closed_error(self.model))
         watchdog().forget(self)
 
-    # The watchdog's
+    # Called by the watchdog
 
     def look(self, now: float) -> bool:
-        """Called by the watchdog: end requests at their deadlines while the loop's thread is away, and give it up at last."""
+        """Called by the watchdog: while the loop's thread is inside a plugin, end requests at their deadlines; past ``step_timeout``,
+        give the model up. Returns whether to be called again."""
         since = self._watch.since
         if since is None or self._given_up:
             return False
@@ -286,7 +285,7 @@ class EngineLoop:
             self._expire()
         if now - since > self._step_timeout:
             error = EngineFailed(
-                f"The model {self.model} is lost: {self._culprit()} did not come back in {self._step_timeout:g} seconds "
+                f"The model {self.model} is lost: {self._current_plugin()} did not return in {self._step_timeout:g} seconds "
                 "(resources.step_timeout); it is loaded again when it is next used."
             )
             _log.error("%s", error)
@@ -296,14 +295,14 @@ class EngineLoop:
         return True
 
     def _expire(self) -> None:
-        """The callers are told by their tickets; the loop takes their requests out when it comes back."""
+        """Fail the tickets past their deadline; the loop removes their requests when the plugin call returns."""
         now = self._clock()
         for ticket in self._pending():
             if ticket.deadline is not None and ticket.deadline <= now:
-                ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._culprit()} was computing."))
+                ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
 
     def _give_up(self, error: LLMasOSError) -> None:
-        """Tell everybody that it is over, from any thread; the loop's own ends by itself, if it ever comes back."""
+        """Fail every ticket with ``error``, from any thread; the loop's own thread ends when its plugin call returns."""
         with self._wake:
             if self._given_up:
                 return
@@ -319,8 +318,8 @@ class EngineLoop:
         with self._wake:
             return [ticket for ticket in self._tickets if not ticket.done]
 
-    def _culprit(self) -> str:
-        """The plugin that the loop's thread is in."""
+    def _current_plugin(self) -> str:
+        """The plugin that the loop's thread is calling, for messages."""
         calling = self._watch.calling
         return repr(self._scheduler.policy) if calling is None else f"the {calling[0]} in {calling[1]}"
 
@@ -343,7 +342,7 @@ class EngineLoop:
         self._checks.beams(request, min(self._scheduler.max_sequences, self.info.max_sequences))
         ticket: Ticket[Generation] = self._ticket(request)
         works = BeamSearch(request, self._tokenizer, ticket).works()
-        requests = [request, *(_sibling(request, place) for place in range(1, width))]
+        requests = [request, *(_sibling(request, index) for index in range(1, width))]
         self._send(lambda: self._runner.add_group(requests, works), requests, [ticket])
         return ticket
 
@@ -357,20 +356,20 @@ class EngineLoop:
             self._tickets.add(ticket)
 
     def _cancel(self, request_id: str) -> None:
-        with contextlib.suppress(LLMasOSError, SystemExit):  # of a closed loop: then it is over already
+        with contextlib.suppress(LLMasOSError, SystemExit):  # the loop is closed, and so the request has ended
             self._send(lambda: self._runner.cancel(request_id))
 
-    def _send(self, action: Callable[[], object], requests: Many[Request] = (), tickets: Many[Ticket[Any]] = ()) -> None:
-        """Have something done on the loop's thread, before its next step: most often, queue ``requests``."""
+    def _send(self, action: Callable[[], object], requests: abc.Sequence[Request] = (), tickets: abc.Sequence[Ticket[Any]] = ()) -> None:
+        """Run ``action`` on the loop's thread before its next step; in most cases it queues ``requests``."""
         with self._wake:
             if self._closed is not None or self._closing:
                 error = self._closed or _closed_error(self.model)
                 raise SystemExit if left_behind(error) else error
-            self._inbox.append(_Arrival(action, tuple(requests), tuple(tickets)))
+            self._inbox.append(_Message(action, tuple(requests), tuple(tickets)))
             self._wake.notify()
 
     def _call(self, action: Callable[[], object]) -> None:
-        """Do something on the loop's thread and wait until it is done."""
+        """Run ``action`` on the loop's thread and wait for it."""
         if threading.current_thread() is self._thread:
             action()
             return
@@ -402,7 +401,7 @@ class EngineLoop:
                     else:
                         self._sleep()
             self._end()
-        except BaseException as error:  # the last net: what mends faults has failed itself, and nobody may wait for it
+        except BaseException as error:  # the recovery itself failed: no caller may wait for ever
             _log.critical("The loop of %s ended by a fault of its own.", self.model, exc_info=error)
             self._give_up(EngineFailed(f"The loop of {self.model} failed, and what it was computing is lost: {in_words(error)}."))
             self._on_lost()
@@ -420,11 +419,11 @@ class EngineLoop:
             with self._wake:
                 if not self._inbox:
                     return
-                arrival = self._inbox.popleft()
+                message = self._inbox.popleft()
             try:
-                arrival.action()
+                message.action()
             except BaseException as error:
-                for ticket in arrival.tickets:
+                for ticket in message.tickets:
                     ticket.fail(EngineFailed(f"The loop of {self.model} could not take request {ticket.id}: {in_words(error)}."))
                 raise
 
@@ -437,7 +436,7 @@ class EngineLoop:
         trim_heap()
 
     def _recover(self, error: BaseException) -> None:
-        """The engine is lost, or a fault of core's own has left doubt about it: go on with a new one, or not at all."""
+        """The engine is lost, or its state is unknown after a fault of core: continue with a new engine, or end the loop."""
         if self._given_up:
             return
         if not isinstance(error, EngineFailed):
@@ -478,11 +477,11 @@ class EngineLoop:
         reason = self._closed or _closed_error(self.model)
         with self._wake:
             self._closed = reason
-        self._take_in()  # requests that came too late still get their answer
+        self._take_in()  # tickets of requests that arrived last get their error too
         self._runner.fail_all(reason)
 
     def _after_fork(self) -> None:
-        """In a child process: the loop's thread is not here, and its locks may never be released."""
+        """In a forked child: the loop's thread does not exist here, and a lock that it held is never released."""
         error = ModelClosed(
             f"The model {self.model} was loaded before this process was forked, and its thread stayed in the parent; load it again here."
         )
@@ -497,17 +496,17 @@ def _closed_error(model: str) -> ModelClosed:
     return ModelClosed(f"The model {model} is closed; load it again to use it.")
 
 
-def _sibling(request: Request, place: int) -> Request:
+def _sibling(request: Request, index: int) -> Request:
     seed = request.sampling.seed
-    sampling = request.sampling if seed is None else attrs.evolve(request.sampling, seed=seed + place)
-    return attrs.evolve(request, id=f"{request.id}/{place}", sampling=sampling)
+    sampling = request.sampling if seed is None else attrs.evolve(request.sampling, seed=seed + index)
+    return attrs.evolve(request, id=f"{request.id}/{index}", sampling=sampling)
 
 
 _loops: weakref.WeakSet[EngineLoop] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At exit: a daemon thread inside native code while the interpreter is taken down can crash the process."""
+    """At exit: a daemon thread in native code can crash the process while the interpreter shuts down."""
     begin_exit()
     for loop in list(_loops):
         loop.close()

@@ -1,4 +1,4 @@
-"""What loads took on this machine, kept by the weights and the loader."""
+"""Measured memory and time of loads on this machine, stored by weights and loader."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import attrs
 
 from llmasos.runtime.prediction import Need
 
-#: Seconds between two looks at the process's memory while a model loads.
+#: Seconds between two samples of the process's memory while a model loads.
 _PERIOD: Final = 0.02
 
 
 class Measurements:
-    """A folder with one small file a pair of weights and loader; what cannot be read counts as not measured."""
+    """A folder with one small file for each pair of weights and loader; a file that cannot be read counts as not measured."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @staticmethod
     def key(*, digest: str, loader: str, options: Mapping[str, Any], context_length: int | None) -> str:
-        """What a measurement holds for."""
+        """The key of a measurement."""
         parts = [digest, loader, dict(options), context_length]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -40,7 +40,7 @@ class Measurements:
             return None
 
     def add(self, key: str, measured: Need) -> None:
-        """Keep a measurement; a disk that is full or read-only is no reason to fail a load."""
+        """Store a measurement; a disk that is full or read-only does not fail the load."""
         path = self._folder / f"{key}.json"
         new = path.with_suffix(f".{uuid4().hex}")
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class Measurements:
 
 
 class Peak:
-    """The most memory that the process held beyond what it held at first, in bytes; pages of mapped files do not count."""
+    """The most memory in bytes that the process held beyond what it held at the start; pages of mapped files do not count."""
 
     def __init__(self) -> None:
         self._first = self._most = private_bytes()
@@ -66,7 +66,7 @@ class Peak:
 
 @contextlib.contextmanager
 def watch_peak() -> Iterator[Peak]:
-    """Watch the process's memory while the ``with`` block runs. What other threads take meanwhile counts too."""
+    """Sample the process's memory while the ``with`` block runs. What other threads allocate meanwhile counts too."""
     peak, over = Peak(), threading.Event()
 
     def look() -> None:
@@ -83,7 +83,7 @@ def watch_peak() -> Iterator[Peak]:
 
 
 def private_bytes() -> int:
-    """Resident memory of the process that no file stands behind."""
+    """Resident anonymous memory of the process (not backed by files), in bytes."""
     import psutil
 
     process: Any = psutil

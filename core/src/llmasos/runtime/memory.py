@@ -18,8 +18,8 @@ class Budget:
     Attributes:
         name: what set it, for messages.
         limit: bytes; None: no bound.
-        reserve: bytes of them that models leave free, for activations and everything else of the process.
-        used: bytes committed, kept by the ledger.
+        reserve: bytes of the limit that models leave free, for activations and everything else in the process.
+        used: bytes committed; only the ledger changes it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Budget:
 
 @attrs.define(eq=False)
 class KVShare:
-    """One engine's part of its model's account: tokens that its KV cache may hold now."""
+    """One engine's part of its model's account: ``drawn`` is how many tokens its KV cache may hold now."""
 
     account: Account
     drawn: int = 0
@@ -48,11 +48,11 @@ class KVShare:
 
 @attrs.define(eq=False)
 class Account:
-    """What one model holds.
+    """The memory that one model holds.
 
-    KV is promised and drawn. A *claim* promises a request that its tokens fit, whatever else comes; of several claims on one model the
-    largest counts, because its engine can always serve them one after the other. What an engine *draws* beyond that lets several run
-    at once, while memory allows.
+    KV memory is claimed and drawn. A *claim* guarantees that one request's tokens fit, whatever else is loaded; of several claims on one
+    model the largest counts, because the engine can serve the requests one after the other. What an engine *draws* beyond the claim lets
+    several requests run at once while memory allows.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Account:
 
     @property
     def floor(self) -> int:
-        """Tokens promised to the largest request on its way."""
+        """Tokens of the largest claim."""
         return max(self.claims, default=0)
 
     @property
     def kv(self) -> int:
-        """Bytes of keys and values, promised or drawn."""
+        """Bytes of keys and values, claimed or drawn."""
         floor = self.floor
         return self.kv_bytes_per_token * sum(max(floor, share.drawn) for share in self.shares)
 
@@ -85,16 +85,16 @@ class Account:
 
     @property
     def bytes(self) -> int:
-        """All that it takes of its budgets."""
+        """Bytes that count against its budgets: weights and KV."""
         return self.weights + self.kv
 
 
 class MemoryLedger:
-    """Commits bytes to models, and never more than every budget holds. Safe from any thread; nothing here waits.
+    """Commits bytes to models, never more than every budget holds. Thread-safe; no method waits.
 
     Attributes:
-        lock: held by each method; whoever decides on several of them holds it meanwhile.
-        scarce: somebody waits for memory, so that nobody draws more than was promised.
+        lock: every method holds it; a caller that needs several calls to be atomic holds it around them.
+        scarce: a caller waits for memory, so that no engine may draw more than is claimed.
     """
 
     def __init__(self, on_freed: Callable[[], None] = lambda: None) -> None:
@@ -126,7 +126,8 @@ class MemoryLedger:
     # KV
 
     def share(self, account: Account) -> KVShare:
-        """The part of one more engine; a claim holds for each. Raises ``ResourceError`` where what is promised does not fit twice."""
+        """Add the share of one more engine; claims count once for each engine. Raises ``ResourceError`` where the present claim does not
+        fit again."""
         with self.lock:
             if not self._commit(account, account.floor * account.kv_bytes_per_token):
                 raise ResourceError(f"No memory is left for the requests of {account.name} on one more engine; raise resources.memory.")
@@ -135,7 +136,7 @@ class MemoryLedger:
             return share
 
     def claim(self, account: Account, tokens: int) -> bool:
-        """Promise a request room for ``tokens``; False, and nothing changed, where it cannot be promised now."""
+        """Claim ``tokens`` tokens for a request; False, and nothing changed, where they do not fit now."""
         with self.lock:
             if not self._commit(account, account.growth(tokens)):
                 return False
@@ -143,7 +144,7 @@ class MemoryLedger:
             return True
 
     def end_claim(self, account: Account, tokens: int) -> None:
-        """The request is over."""
+        """End the claim of a request of ``tokens`` tokens."""
         with self.lock:
             before = account.bytes
             account.claims.remove(tokens)
@@ -151,7 +152,7 @@ class MemoryLedger:
         self.on_freed()
 
     def draw(self, share: KVShare, tokens: int) -> bool:
-        """Let the share's engine hold ``tokens`` in all; False, and nothing changed, where they are not to be had now."""
+        """Let the share's engine hold ``tokens`` tokens in all; False, and nothing changed, where these do not fit now."""
         account = share.account
         with self.lock:
             if share not in account.shares:
@@ -164,7 +165,7 @@ class MemoryLedger:
             return True
 
     def give_back(self, share: KVShare, tokens: int) -> None:
-        """The share's engine holds ``tokens`` at most from now on."""
+        """Reduce the share: its engine holds at most ``tokens`` tokens from now on."""
         account = share.account
         with self.lock:
             if share not in account.shares or tokens >= share.drawn:

@@ -1,4 +1,4 @@
-"""An observer's queue and thread: whatever it does, nobody waits for it."""
+"""An observer's queue and thread: a slow or failing observer never delays a request."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from llmasos_hookspecs import LLMasOSError
 
 _log = logging.getLogger("llmasos.observers")
 
-#: What an observer may be behind by; then the newest is dropped, and counted.
+#: Most events in an observer's queue; further events are dropped, and counted.
 WAITING: Final = 1024
 #: Seconds that closing a pipeline waits for its observers, all together.
 CLOSE_SECONDS: Final = 5.0
 
 
 class Observer:
-    """Tells one plugin of what happens, in order, on a daemon thread that lives while there is something to tell.
+    """Delivers events to one plugin, in order, on a daemon thread that runs while the queue holds any.
 
     Attributes:
         label: names the plugin in messages.
-        dropped: what it was never told, because too much waited already.
+        dropped: count of events that were dropped because the queue was full.
     """
 
     def __init__(self, label: str, tell: Callable[..., object]) -> None:
@@ -37,7 +37,7 @@ class Observer:
         self._thread: threading.Thread | None = None
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Have the plugin told, from any thread; returns at once."""
+        """Queue an event, from any thread; returns at once."""
         with self._changed:
             if len(self._waiting) >= WAITING:
                 self.dropped += 1
@@ -50,11 +50,13 @@ class Observer:
                     self._thread.start()
         if first:
             _log.warning(
-                "The %s is too slow: %d things wait to be told, and it is not told of more until it has caught up.", self.label, WAITING
+                "The %s is too slow: %d events wait in its queue, and further events are dropped until it has caught up.",
+                self.label,
+                WAITING,
             )
 
     def finish(self, timeout: float) -> bool:
-        """Wait until it has been told everything; False where it takes longer. On its own thread nothing is waited for."""
+        """Wait until the queue is empty; False where that takes longer. On the observer's own thread it does not wait."""
         with self._changed:
             if self._thread is threading.current_thread():
                 return True
@@ -82,7 +84,7 @@ class Observer:
 
 
 def close_observers(observers: Sequence[Observer], hook: str, **arguments: Any) -> None:
-    """Tell all of them the last thing, and give them a few seconds to hear it."""
+    """Deliver the closing event to all observers, and wait a few seconds for them."""
     for observer in observers:
         observer.tell(hook, **arguments)
     end = time.monotonic() + CLOSE_SECONDS
@@ -90,4 +92,4 @@ def close_observers(observers: Sequence[Observer], hook: str, **arguments: Any) 
         if not observer.finish(end - time.monotonic()):
             _log.warning("The %s is left behind: it was not done %g seconds after the pipeline closed.", observer.label, CLOSE_SECONDS)
         if observer.dropped:
-            _log.warning("The %s was too slow to be told of %d things.", observer.label, observer.dropped)
+            _log.warning("The %s was too slow, and %d events for it were dropped.", observer.label, observer.dropped)

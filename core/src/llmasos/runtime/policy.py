@@ -1,9 +1,9 @@
-"""A scheduling policy behind glass: whatever it does, no request is lost."""
+"""A guard around a scheduling policy: a policy that raises or returns a wrong value cannot lose a request."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence as Many
+from collections import abc
 from typing import Any
 
 from llmasos.runtime.sequence import Sequence
@@ -14,10 +14,14 @@ _log = logging.getLogger("llmasos.scheduler")
 
 
 class GuardedPolicy:
-    """Calls a policy with views that it cannot change, and contains its errors, each method's reported once.
+    """Calls a policy with read-only views and catches its errors; the first error of each method is logged.
 
-    Where a call fails core answers for it: the request is admitted, nobody is a victim, a prompt takes the whole budget. Once ``rank``
-    has failed, arrival order takes its place for good, since its ranks and ours could not be compared.
+    Where a call fails, core uses a default: the request is admitted, no sequence is preempted, a prompt takes the whole token budget.
+    Once ``rank`` has failed, sequences are ranked by arrival for good, because ranks of the policy and of core cannot be compared.
+
+    Attributes:
+        policy: the policy that is guarded.
+        by_arrival: ``rank`` has failed, so that sequences are ranked by arrival.
     """
 
     def __init__(self, policy: SchedulingPolicy, label: str = "") -> None:
@@ -52,7 +56,7 @@ class GuardedPolicy:
                 self.rank_failed(error)
         return (sequence.request.arrival, sequence.request.id)
 
-    def order(self, sequences: Many[Sequence], now: float) -> list[Sequence]:
+    def order(self, sequences: abc.Sequence[Sequence], now: float) -> list[Sequence]:
         """Best first."""
         if len(sequences) < 2:
             return list(sequences)
@@ -63,11 +67,11 @@ class GuardedPolicy:
             return sorted(sequences, key=lambda sequence: self.rank(sequence, now))
 
     def rank_failed(self, error: BaseException) -> None:
-        """A rank was not to be had, or could not be compared with another. Raises the error again where it is the user's Ctrl-C."""
+        """Rank by arrival from now on: ``rank`` raised, or two ranks could not be compared. Re-raises the user's Ctrl-C."""
         self.by_arrival = True
         self._failed("rank", error)
 
-    def victim(self, running: Many[Sequence], needy: Sequence, now: float) -> Sequence | None:
+    def victim(self, running: abc.Sequence[Sequence], needy: Sequence, now: float) -> Sequence | None:
         try:
             chosen = self.policy.victim(tuple(sequence.view() for sequence in running), needy.view(), now)
             if chosen is not None:
@@ -83,7 +87,7 @@ class GuardedPolicy:
             self._failed("quantum", error)
             return budget
 
-    def on_commit(self, charges: Many[Charge]) -> None:
+    def on_commit(self, charges: abc.Sequence[Charge]) -> None:
         try:
             self.policy.on_commit(tuple(charges))
         except BaseException as error:
@@ -97,4 +101,4 @@ class GuardedPolicy:
     def _report(self, method: str, what: str) -> None:
         if method not in self._reported:
             self._reported.add(method)
-            _log.warning("The %s failed in %s (%s); core answers in its place.", self._label, method, what)
+            _log.warning("The %s failed in %s (%s); core uses its default instead.", self._label, method, what)

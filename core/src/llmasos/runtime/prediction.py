@@ -1,4 +1,4 @@
-"""What a model will need, told from its headers before a weight is read."""
+"""Predicts the memory that a model will need, from its headers, before a weight is read."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import attrs
 
 from llmasos_hookspecs import Checkpoint, DecoderConfig, LLMasOSError, MemoryEstimate
 
-#: Bytes a second at which weights are read, converted and packed where no load was measured: a slow disk's.
+#: Assumed load rate in bytes a second where no load was measured: that of a slow disk.
 _LOAD_RATE: Final = 200e6
 
 
 @attrs.frozen(kw_only=True)
 class Need:
-    """What a model needs. Sizes in bytes, lengths in tokens.
+    """The memory that a model needs. Sizes in bytes, lengths in tokens.
 
     Attributes:
         weights: held while it is loaded.
-        peak: held for a moment while it loads, weights included.
-        kv_bytes_per_token: of each token of each sequence.
+        peak: most that is held while it loads, weights included.
+        kv_bytes_per_token: keys and values of one token.
         context_length: tokens of one sequence at most; 0 where it is not known yet.
         load_seconds: from the checkpoint to a running engine.
-        copies: engines that are loaded, each with weights of its own; the sizes are of all of them together, but for
-            ``kv_bytes_per_token``, of which each sets as much aside.
+        copies: engines that are loaded, each with weights of its own (replicas). The sizes are for all of them together, except
+            ``kv_bytes_per_token``, which is for one.
         measured: whether a load on this machine gave the figures; else they are estimates from the headers.
     """
 
@@ -40,13 +40,13 @@ class Need:
 def predict(
     checkpoint: Checkpoint, estimate: MemoryEstimate | None, *, context_length: int | None = None, measured: Need | None = None
 ) -> Need:
-    """What loading the checkpoint takes.
+    """The memory that loading the checkpoint takes.
 
     Args:
         checkpoint: only its headers are read.
         estimate: the loader's own; None where it makes none.
-        context_length: config's, where it sets one.
-        measured: what an earlier load of the same weights by the same loader took, which takes the place of any estimate.
+        context_length: the limit in config, if any.
+        measured: figures of an earlier load of the same weights by the same loader, which are used instead of any estimate.
     """
     need = measured or _need(checkpoint, estimate or _guess(checkpoint))
     if context_length is not None:
@@ -59,7 +59,7 @@ def _need(checkpoint: Checkpoint, estimate: MemoryEstimate) -> Need:
     largest = max((math.prod(checkpoint.shape(name)) for name in checkpoint.names()), default=0)
     return Need(
         weights=weights,
-        # One tensor at a time is dequantised to float32, and written anew in the order that the kernels want.
+        # One tensor at a time is dequantised to float32, and packed in the layout of the kernels.
         peak=weights + 2 * 4 * largest,
         kv_bytes_per_token=estimate.kv_bytes_per_token,
         context_length=0 if decoder is None else decoder.context_length,
@@ -73,7 +73,7 @@ def _guess(checkpoint: Checkpoint) -> MemoryEstimate:
     weights = _stored_bytes(checkpoint) or 2 * sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
     if decoder is None:
         return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=0)
-    if decoder.tie_embeddings:  # engines hold the table in one form to look tokens up, in another to multiply by
+    if decoder.tie_embeddings:  # engines hold a tied embedding as a look-up table and as a matrix for the output head
         weights += 2 * decoder.vocab_size * decoder.hidden_size
     return MemoryEstimate(weight_bytes=weights, kv_bytes_per_token=2 * 4 * decoder.num_layers * decoder.kv_width)
 

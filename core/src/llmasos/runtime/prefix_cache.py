@@ -1,13 +1,13 @@
-"""Finished sequences whose keys and values are kept, to be found again by a prompt that begins alike."""
+"""The prefix cache: slots of finished sequences, kept for later prompts that begin with the same tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 
 import attrs
 
 
-def common_prefix(a: Many[int], b: Many[int], limit: int) -> int:
+def common_prefix(a: abc.Sequence[int], b: abc.Sequence[int], limit: int) -> int:
     """Number of leading tokens that ``a`` and ``b`` share, ``limit`` at most."""
     high = min(len(a), len(b), limit)
     if a[:high] == b[:high]:
@@ -24,7 +24,7 @@ def common_prefix(a: Many[int], b: Many[int], limit: int) -> int:
 
 @attrs.define(eq=False)
 class CachedPrefix:
-    """A slot nobody runs in, and what it holds. ``value`` orders eviction: the least goes first."""
+    """The slot of a finished sequence, and the tokens it holds. The entry with the least ``value`` is evicted first."""
 
     slot: int
     tenant: str
@@ -33,7 +33,7 @@ class CachedPrefix:
 
 
 class PrefixCache:
-    """Which slots hold what, by tenant: one tenant's tokens never serve another, not even as a hint in its timing.
+    """Cached prefixes by tenant. A prefix serves its own tenant only, so that timing reveals nothing about other tenants' prompts.
 
     Evicts by GreedyDual (Cao and Irani: Cost-Aware WWW Proxy Caching Algorithms, 1997) with the tokens to recompute as the cost: an
     entry's value is its length plus the value of the entry evicted last, so that long prefixes stay longer but none for ever.
@@ -51,12 +51,12 @@ class PrefixCache:
         return self._entries.get(entry.slot) is entry
 
     def add(self, slot: int, tenant: str, tokens: list[int]) -> None:
-        """Keep ``slot``, which holds ``tokens``."""
+        """Add ``slot``, which holds ``tokens``."""
         self._entries[slot] = CachedPrefix(slot, tenant, tokens, self._floor + len(tokens))
         self.tokens += len(tokens)
 
     def match(self, tenant: str, tokens: list[int], limit: int) -> tuple[CachedPrefix, int] | None:
-        """The tenant's entry that shares most of ``tokens``, and how many (``limit`` at most); None where none shares any."""
+        """The tenant's entry with the longest common prefix with ``tokens``, and that length (at most ``limit``); None without one."""
         best: CachedPrefix | None = None
         length = 0
         for entry in self._entries.values():
@@ -65,16 +65,16 @@ class PrefixCache:
         return None if best is None else (best, length)
 
     def touch(self, entry: CachedPrefix) -> None:
-        """The entry was of use: it stays longer."""
+        """Record a use of the entry, which delays its eviction."""
         entry.value = self._floor + len(entry.tokens)
 
     def take(self, entry: CachedPrefix) -> None:
-        """The entry's slot belongs to someone again."""
+        """Remove the entry, because a sequence takes over its slot."""
         del self._entries[entry.slot]
         self.tokens -= len(entry.tokens)
 
     def evict(self, sparing: CachedPrefix | None = None) -> int | None:
-        """Forget the least valuable entry but ``sparing``: its slot, to be closed; None where there is none."""
+        """Evict the entry of least value other than ``sparing``; returns its slot, which the caller closes, or None."""
         entry = min((entry for entry in self._entries.values() if entry is not sparing), key=lambda entry: entry.value, default=None)
         if entry is None:
             return None
@@ -83,6 +83,6 @@ class PrefixCache:
         return entry.slot
 
     def clear(self) -> None:
-        """Forget everything: the slots are gone already."""
+        """Forget all entries, whose slots no longer exist."""
         self._entries.clear()
         self.tokens = 0

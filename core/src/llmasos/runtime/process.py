@@ -1,4 +1,4 @@
-"""What all pipelines of this process share: its memory, its threads, and who is in memory."""
+"""What all pipelines of this process share: the memory budget, the threads, and the residency of models."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class ProcessResources:
-    """The bounds that hold for all pipelines together, over each one's own.
+    """The bounds for all pipelines together, in addition to each pipeline's own.
 
     Attributes:
-        residency: who is in memory.
+        residency: decides which models are in memory.
         budget: bytes for weights and KV of all models of the process.
         threads: compute threads of models whose pipeline names none; None: the loader's choice.
         keep_alive: seconds after its last use when a model whose pipeline names none is unloaded.
@@ -36,12 +36,12 @@ _process = ProcessResources()
 
 
 def process_resources() -> ProcessResources:
-    """Those of this process."""
+    """The resources of this process."""
     return _process
 
 
 def _after_fork_in_child() -> None:
-    """The models stayed in the parent, and a thread of it may have held the lock."""
+    """In a forked child: the models exist in the parent only, and a thread of the parent may have held the lock."""
     global _process
     _process = ProcessResources()
 

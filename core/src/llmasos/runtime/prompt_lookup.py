@@ -1,8 +1,8 @@
-"""Guessing the next tokens from earlier text: prompt lookup decoding.
+"""Prompt lookup decoding: speculative decoding with draft tokens from earlier text.
 
-Text that is rewritten, summarised or edited repeats much of its prompt. Where the last few tokens have occurred before, what followed
-them then is a draft of what follows now; one step checks all of it, and as many tokens are kept as sampling gives anyway. After Saxena:
-Prompt Lookup Decoding, 2023.
+Text that is rewritten, summarised or edited repeats much of its prompt. Where the last few tokens have occurred before, the tokens that
+followed them then are the draft. One step computes the logits of the whole draft, and the leading draft tokens that sampling confirms are
+accepted. After Saxena: Prompt Lookup Decoding, 2023.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-#: Tokens drafted a step at most where nobody says how many: checking twelve costs about twice the time of generating one.
+#: Default maximum of draft tokens a step: verifying twelve takes about twice the time of generating one.
 DEFAULT_DRAFT: Final = 12
-#: Tokens drafted before any draft has proved right.
+#: Draft tokens a step before any draft token was accepted.
 _FIRST: Final = 3
-#: Steps without a draft after one that was all wrong: at first, and at most.
+#: Steps without a draft after one that was rejected whole: at first, and at most.
 _PAUSES: Final = (8, 64)
-#: Lengths of the endings that are looked up, the longest first: a longer match is more likely to go on alike.
+#: Lengths in tokens of the endings that are looked up, the longest first: after a longer match a draft is accepted more often.
 _ENDINGS: Final = (4, 3, 2)
 
 
 class PromptLookup:
-    """An index of the endings of one sequence, which grows with it.
+    """An index of the n-grams of one sequence, which grows with it.
 
-    Checking a token costs less than generating it but not nothing, so drafts become shorter while they prove wrong, then rarer, and
-    longer again while they prove right.
+    Verifying a draft token costs less than generating it, but not nothing. So drafts become shorter, then rarer, while they are rejected,
+    and longer again while they are accepted.
     """
 
     def __init__(self, most: int) -> None:
@@ -36,7 +36,7 @@ class PromptLookup:
         self._indexed = 0
 
     def draft(self, tokens: Sequence[int], most: int) -> tuple[int, ...]:
-        """At most ``most`` tokens that may follow ``tokens``; none where their ending is new, or drafts have been wrong of late."""
+        """At most ``most`` draft tokens to follow ``tokens``; none where their ending is new, or recent drafts were rejected."""
         if self._pause:
             self._pause -= 1
             return ()
@@ -50,7 +50,7 @@ class PromptLookup:
         return ()
 
     def checked(self, drafted: int, right: int) -> None:
-        """Of ``drafted`` tokens the first ``right`` were right."""
+        """Record that the first ``right`` of ``drafted`` draft tokens were accepted."""
         if right:
             self._next_pause = _PAUSES[0]
         if right == drafted:
@@ -64,7 +64,7 @@ class PromptLookup:
             self._next_pause = min(2 * self._pause, _PAUSES[1])
 
     def _index(self, tokens: Sequence[int]) -> None:
-        """Note where each ending before the last was followed by what."""
+        """Index the new tokens: for each n-gram, where the token after it stands."""
         for end in range(max(self._indexed, min(_ENDINGS)), len(tokens)):
             for size in _ENDINGS:
                 if end >= size:

@@ -1,4 +1,4 @@
-"""From a prompt, plain text or chat messages, to token ids."""
+"""Encodes a prompt, plain text or chat messages, to token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmasos.runtime.control_tokens import ControlTokens
 from llmasos.runtime.template_sandbox.limits import MAX_CHARACTERS
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
-#: Tokens of a prompt that are read again with a continuation: no merge of characters is known to reach as far.
+#: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.
 _BORDER: Final = 16
 _PLAIN: Final = ChatOptions()
 
@@ -23,8 +23,8 @@ _PLAIN: Final = ChatOptions()
 class PromptEncoder:
     """A checkpoint's tokenizer and chat template; ``template`` is None where the checkpoint has none.
 
-    In chat messages only the template writes control tokens, unless the options say otherwise. A plain text is what its author says,
-    control tokens included.
+    In chat messages only the template writes control tokens, unless the options allow others. In plain text, control tokens are encoded as
+    control tokens.
     """
 
     tokenizer: Tokenizer
@@ -50,10 +50,10 @@ class PromptEncoder:
     def encode_continuations(
         self, prompt: Prompt, head: list[int], continuations: Sequence[str], options: ChatOptions = _PLAIN
     ) -> list[list[int]]:
-        """Tokens that each continuation adds to a prompt of the tokens ``head``, as they are where both are written together.
+        """The tokens that each continuation adds to a prompt with the tokens ``head``, as in the encoding of both texts together.
 
-        Where the two would grow into one token at the border, the continuation is taken by itself, so that all share the same prompt.
-        A long prompt is not read again for each: its last tokens are enough where they come out as they stand in it.
+        Where a token would span the border, the continuation is encoded by itself, so that all continuations share the same prompt. A
+        long prompt is not encoded again for each: its last tokens suffice where encoding their text gives the same tokens.
         """
         text = prompt if isinstance(prompt, str) else self.render(prompt, options)
         starts = [(text, head, isinstance(prompt, str) or self.template is None)]
@@ -82,7 +82,7 @@ class PromptEncoder:
         if template is None:
             return self._transcript(checked, add_generation_prompt, options)
         template.check(options)
-        # Tools are texts of others' as well: they go the way of the messages, behind them.
+        # Tools hold untrusted text too, so they are treated like messages, after these.
         given = [*checked, {"role": "tools", "tools": list(options.tools)}] if options.tools else checked
 
         def render(given: Sequence[Mapping[str, Any]]) -> str:
@@ -104,7 +104,7 @@ class PromptEncoder:
     ) -> tuple[str, list[int]]:
         if options.tools or options.template_arguments:
             raise RequestError("This model has no chat template, so it cannot be given tools or template_arguments.")
-        # What is around a text is the tokenizer's to add; in the transcript itself nothing is a control token.
+        # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
         text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
         if not options.allow_control_tokens:

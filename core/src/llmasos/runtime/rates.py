@@ -1,4 +1,4 @@
-"""Tokens a second, smoothed."""
+"""Prefill and decode rates in tokens a second, smoothed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class _Rate:
 
 
 class Rates:
-    """How fast prompts are read and tokens are written; 0 before the first measurement."""
+    """Tokens a second of prefill and of decode; 0 before the first measurement."""
 
     def __init__(self) -> None:
         self._prefill = _Rate()
         self._decode = _Rate()
 
     def add(self, prefill: int, decode: int, seconds: float) -> None:
-        """A step took ``seconds``. A mixed one is split: decoding took what it usually does, the prompts took the rest."""
+        """Add a step of ``seconds``. A mixed step is split: decode is charged its usual time, prefill the rest."""
         if prefill == 0:
             self._decode.add(decode, seconds)
             return

@@ -1,8 +1,8 @@
-"""What can be said of a request before it is queued."""
+"""Checks of a request before it is queued."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections import abc
 from typing import Final
 
 from llmasos.runtime.ledger import KVLedger
@@ -10,7 +10,7 @@ from llmasos_hookspecs import ContextLengthExceeded, Request, RequestError, Reso
 
 
 class RequestChecks:
-    """Refuses what can never be served, with the reason."""
+    """Refuses requests that can never be served, with the reason."""
 
     def __init__(self, vocab_size: int, context_length: int, ledger: KVLedger) -> None:
         self._vocab_size: Final = vocab_size
@@ -32,8 +32,8 @@ class RequestChecks:
         self._known(request.tokens, "The prompt")
         self._room(len(request.tokens), new_tokens)
 
-    def continuations(self, request: Request, continuations: Many[Many[int]]) -> None:
-        """The same for the scoring of continuations, none of which may be empty."""
+    def continuations(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> None:
+        """The same checks for the scoring of continuations, none of which may be empty."""
         self.prompt(request)
         if not continuations or not all(len(continuation) for continuation in continuations):
             raise RequestError("There is nothing to score: give at least one continuation, each of at least one token.")
@@ -60,7 +60,7 @@ class RequestChecks:
                 f"tokens, or raise resources.memory."
             )
 
-    def _known(self, tokens: Many[int], what: str) -> None:
+    def _known(self, tokens: abc.Sequence[int], what: str) -> None:
         if not len(tokens):
             return
         low, high = min(tokens), max(tokens)

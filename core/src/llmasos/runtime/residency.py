@@ -1,4 +1,4 @@
-"""Which models are in memory: leases, loading once, waiting, and whom to unload for whom."""
+"""Which models are in memory: leases, one load for many callers, the queue for memory, and eviction."""
 
 from __future__ import annotations
 
@@ -12,56 +12,66 @@ import attrs
 
 from llmasos.runtime.eviction import Candidate, choose_victims
 from llmasos.runtime.memory import Account, Budget, MemoryLedger
-from llmasos.runtime.place import Flight, Place, Resident
 from llmasos.runtime.prediction import Need
+from llmasos.runtime.tracked_model import PendingLoad, Resident, TrackedModel
 from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
 
-#: Seconds for which loaded models go on taking requests though another one waits for their memory: at least, and at most. Between
-#: them it is as long as the other one takes to load, so that switching never costs more than half of the time.
+#: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
+#: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
 _PATIENCE: Final = (0.05, 2.0)
 
 
 class Lease:
-    """A model that is in memory and stays there until ``release``, with room for a request of so many tokens."""
+    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens."""
 
-    def __init__(self, residency: Residency, place: Place, tokens: int) -> None:
+    def __init__(self, residency: Residency, model: TrackedModel, tokens: int) -> None:
         self._residency = residency
-        self._place = place
+        self._model = model
         self._tokens = tokens
         self._lock = threading.Lock()
         self._over = False
 
     def release(self) -> None:
-        """It may go. Calling it again does nothing."""
+        """End the lease. Calling it again does nothing."""
         with self._lock:
             if self._over:
                 return
             self._over = True
-        self._residency._release(self._place, self._tokens)
+        self._residency._release(self._model, self._tokens)
 
 
 @attrs.define(eq=False)
 class _Waiter:
-    """Somebody who wants a lease. ``blocked`` once memory was missing for it; ``trimmed`` are those whose spare KV was taken for it."""
+    """A caller that waits for a lease.
 
-    place: Place
+    Attributes:
+        since: seconds of the clock when it began to wait.
+        patience: seconds that it lets later callers use loaded models.
+        blocked: memory was missing for it.
+        trimmed: ids of the models whose spare KV memory was freed for it.
+        pending_load: the load that it waits for.
+        lease: the lease, once it is granted.
+    """
+
+    model: TrackedModel
     tokens: int
     since: float
     patience: float = _PATIENCE[0]
     blocked: bool = False
     trimmed: set[int] = attrs.field(factory=set)
-    flight: Flight | None = None
+    pending_load: PendingLoad | None = None
+    lease: Lease | None = None
 
 
 class Residency:
-    """Brings models into memory when they are used, and takes idle ones out when others need their place.
+    """Loads models when they are used, and unloads idle ones when other models need their memory.
 
-    Whoever finds no room waits; the longest-waiting one is served first, and after a while nobody who came later is let past it, so that
-    the models in use become idle and can be unloaded. A wait holds nothing, so no two can wait for one another.
+    A caller that finds no memory waits in a first-come, first-served queue. Once its patience is over, no later caller gets a lease before
+    it, so that the models in use become idle and can be unloaded. A waiting caller holds no memory, so there is no deadlock.
     """
 
     def __init__(self, memory: MemoryLedger | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,89 +79,86 @@ class Residency:
         self.memory.on_freed = self._wake
         self._changed = threading.Condition(self.memory.lock)
         self._clock = clock
-        self._places: list[Place] = []
+        self._models: list[TrackedModel] = []
         self._queue: list[_Waiter] = []
         self._reaper: threading.Thread | None = None
 
-    # Coming and going
+    # Adding and removing models
 
-    def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> Place:
-        """A place for a model, not loaded yet. It counts against each of ``budgets``."""
-        place = Place(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
+    def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
+        """Add a model, without loading it. Its memory counts against each of ``budgets``."""
+        model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
         with self._changed:
-            self._places.append(place)
-        return place
+            self._models.append(model)
+        return model
 
-    def close(self, place: Place) -> None:
-        """Take a model out for good, in use or not; whoever waits for it gets ``ModelClosed``."""
+    def close(self, model: TrackedModel) -> None:
+        """Remove a model for good, in use or not; callers that wait for it get ``ModelClosed``."""
         with self._changed:
-            while place.state in ("loading", "unloading"):
+            while model.state in ("loading", "unloading"):
                 self._changed.wait()
-            if place.state == "closed":
+            if model.state == "closed":
                 return
-            loaded, place.state = place.state == "loaded", "closed"
+            loaded, model.state = model.state == "loaded", "closed"
             self._changed.notify_all()
         if loaded:
-            place.resident.unload()
+            model.resident.unload()
         with self._changed:
-            self.memory.close(place.account)
-            if place in self._places:
-                self._places.remove(place)
+            self.memory.close(model.account)
+            if model in self._models:
+                self._models.remove(model)
 
-    def unload(self, place: Place) -> bool:
-        """Take a model out now, unless it is in use; False where it is, or was not in."""
+    def unload(self, model: TrackedModel) -> bool:
+        """Unload a model now; False where it is in use or not loaded."""
         with self._changed:
-            if place.state != "loaded" or place.leases:
+            if model.state != "loaded" or model.leases:
                 return False
-            place.state = "unloading"
-        self._finish_unloading(place)
+            model.state = "unloading"
+        self._finish_unloading(model)
         return True
 
-    def lost(self, place: Place, load: int) -> None:
-        """The engines that the load of that number brought ended by themselves: take the model out, in use or not. Its next use loads it
-        again."""
+    def lost(self, model: TrackedModel, load: int) -> None:
+        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again."""
         with self._changed:
-            if place.state != "loaded" or place.loads != load:
+            if model.state != "loaded" or model.loads != load:
                 return
-            place.state = "unloading"
-        self._finish_unloading(place)
+            model.state = "unloading"
+        self._finish_unloading(model)
 
-    def places(self) -> list[Place]:
-        """All that are not closed."""
+    def models(self) -> list[TrackedModel]:
+        """All models that are not closed."""
         with self._changed:
-            return list(self._places)
+            return list(self._models)
 
     # Leases
 
     @contextmanager
-    def leased(self, place: Place, tokens: int = 0) -> Iterator[None]:
-        """A lease for as long as the ``with`` block runs."""
-        lease = self.acquire(place, tokens)
+    def leased(self, model: TrackedModel, tokens: int = 0) -> Iterator[None]:
+        """Hold a lease while the ``with`` block runs."""
+        lease = self.acquire(model, tokens)
         try:
             yield
         finally:
             lease.release()
 
-    def acquire(self, place: Place, tokens: int = 0) -> Lease:
-        """A lease on a model with KV room for ``tokens``; loads it, and waits for memory where need be.
+    def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
+        """A lease on a model with KV memory for ``tokens`` tokens; loads the model and waits for memory where necessary.
 
         Raises:
-            ResourceError: it can never fit beside what is pinned.
-            ModelClosed: it was closed.
-            LLMasOSError: what loading it raised.
+            ResourceError: the model cannot fit, even with all models unloaded that are not pinned.
+            ModelClosed: the model was closed.
+            LLMasOSError: the error of the load.
         """
-        waiter = _Waiter(place, tokens, self._clock())
+        waiter = _Waiter(model, tokens, self._clock())
         with self._changed:
             self._queue.append(waiter)
         try:
-            while True:
-                self._predict(place)
+            while waiter.lease is None:
+                self._predict(model)
                 with self._changed:
-                    step = self._next(waiter)
-                if isinstance(step, Lease):
-                    return step
-                if step is not None:
-                    step()
+                    action = self._advance(waiter)
+                action()
+            return waiter.lease
         finally:
             with self._changed:
                 self._queue.remove(waiter)
@@ -160,20 +167,20 @@ class Residency:
 
     @property
     def waiting(self) -> int:
-        """Requests and loads that wait for memory."""
+        """Count of callers that wait for memory."""
         with self._changed:
             return sum(waiter.blocked for waiter in self._queue)
 
     def settle(self, budget: Budget) -> None:
-        """A budget was changed: unload idle models while more is used than it allows, and look again at what waits."""
+        """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
         with self._changed:
-            for place in self._places:
-                if place.state == "not loaded":
-                    place.need = None  # it may not have been asked for while nothing bounded it
+            for model in self._models:
+                if model.state == "not loaded":
+                    model.need = None  # without a budget it was not predicted
         while True:
             with self._changed:
                 self._changed.notify_all()
-                idle = [place for place in self._sharing((budget,)) if place.state == "loaded" and not place.leases and not place.pinned]
+                idle = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
                 if budget.free >= 0 or not idle:
                     return
                 victims = self._victims((budget,), 0, None) or idle
@@ -181,200 +188,207 @@ class Residency:
                     victim.state = "unloading"
             self._evict(victims)
 
-    def would_evict(self, budgets: Iterable[Budget], needed: int, *, sparing: Place | None = None) -> tuple[float, list[Place]]:
-        """Bytes that are missing for ``needed`` more, and who would be unloaded for them now."""
+    def would_evict(
+        self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
+    ) -> tuple[float, list[TrackedModel]]:
+        """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
         with self._changed:
             missing = self.memory.missing(budgets, needed)
             return missing, self._victims(budgets, needed, sparing)
 
     # Decisions, with the lock held
 
-    def _next(self, waiter: _Waiter) -> Lease | Callable[[], None] | None:
-        """The lease, or what has to be done for it first, without the lock; None after a wait."""
-        place = waiter.place
-        if place.state == "closed":
-            raise ModelClosed(f"The model {place.name} is closed; load it again to use it.")
-        if waiter.flight is not None and waiter.flight.error is not None:
-            raise waiter.flight.error.with_traceback(None)
-        waiter.flight = place.flight
-        if place.state in ("loading", "unloading"):
+    def _advance(self, waiter: _Waiter) -> Callable[[], None]:
+        """Advance a caller by one decision: grant its lease, or wait for a change, or choose what must happen first (load, trim, evict).
+
+        Returns that action, to be run without the lock; it does nothing where the lease was granted or a change was waited for.
+        """
+        model = waiter.model
+        if model.state == "closed":
+            raise ModelClosed(f"The model {model.name} is closed; load it again to use it.")
+        if waiter.pending_load is not None and waiter.pending_load.error is not None:
+            raise waiter.pending_load.error.with_traceback(None)
+        waiter.pending_load = model.pending_load
+        if model.state in ("loading", "unloading"):
             self._changed.wait()
-            return None
-        need = place.need
-        if need is None:  # it was unloaded a moment ago, and the need is looked up again
-            return None
-        loaded = place.state == "loaded"
-        needed = place.account.growth(waiter.tokens) if loaded else need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies
+            return _no_action
+        need = model.need
+        if need is None:  # ``settle`` reset it a moment ago; ``acquire`` predicts it again
+            return _no_action
+        loaded = model.state == "loaded"
+        needed = model.account.growth(waiter.tokens) if loaded else need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies
         if not self._passed_over(waiter, queued=not loaded):
             if loaded:
-                if self.memory.claim(place.account, waiter.tokens):
-                    return self._lend(waiter)
-            elif self._reserve(place, need, needed):
-                return lambda: self._load(place)
-            self._check_possible(place, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
+                if self.memory.claim(model.account, waiter.tokens):
+                    waiter.lease = self._grant(waiter)
+                    return _no_action
+            elif self._reserve(model, need, needed):
+                return lambda: self._load(model)
+            self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
             waiter.blocked, waiter.patience = True, min(max(_PATIENCE[0], need.load_seconds), _PATIENCE[1])
             self._note_scarcity()
-            if not self._passed_over(waiter, queued=True) and (step := self._free(waiter, needed)) is not None:
-                return step
+            if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
+                return action
         self._changed.wait()
         waiter.trimmed.clear()
-        return None
+        return _no_action
 
     def _passed_over(self, waiter: _Waiter, *, queued: bool) -> bool:
-        """Whether somebody who has waited longer for memory comes first: always where this one has to queue for memory too, else once
-        the other's patience is over."""
-        budgets = waiter.place.account.bounds
+        """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
+        (``queued``), else once the other's patience is over."""
+        budgets = waiter.model.account.bounds
         for other in self._queue:
             if other is waiter:
                 return False
-            if not other.blocked or not any(budget in other.place.account.bounds for budget in budgets):
+            if not other.blocked or not any(budget in other.model.account.bounds for budget in budgets):
                 continue
-            if queued or (not waiter.place.pinned and waiter.since - other.since > other.patience):
+            if queued or (not waiter.model.pinned and waiter.since - other.since > other.patience):
                 return True
         return False
 
-    def _reserve(self, place: Place, need: Need, needed: int) -> bool:
-        """Set memory aside for loading: for its peak where that fits, else for the weights and the promised KV."""
-        free = min((budget.free for budget in place.account.bounds), default=float("inf"))
+    def _reserve(self, model: TrackedModel, need: Need, needed: int) -> bool:
+        """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
+        free = min((budget.free for budget in model.account.bounds), default=float("inf"))
         if needed > free:
             return False
-        self.memory.set_weights(place.account, int(min(max(need.peak, needed), free)), 0)
-        place.state, place.flight = "loading", Flight()
+        self.memory.set_weights(model.account, int(min(max(need.peak, needed), free)), 0)
+        model.state, model.pending_load = "loading", PendingLoad()
         return True
 
-    def _check_possible(self, place: Place, needed: int) -> None:
-        """Raise where waiting would not help: all others gone but those that are pinned, it would not fit."""
-        for budget in place.account.bounds:
-            pinned = [other for other in self._sharing((budget,)) if other is not place and other.pinned and other.state != "not loaded"]
+    def _check_possible(self, model: TrackedModel, needed: int) -> None:
+        """Raise ``ResourceError`` where the model could not fit even if every model that is not pinned were unloaded."""
+        for budget in model.account.bounds:
+            pinned = [other for other in self._sharing((budget,)) if other is not model and other.pinned and other.state != "not loaded"]
             held = sum(other.account.weights for other in pinned)
             if needed + held > budget.most:
                 beside = f" beside the pinned {', '.join(other.name for other in pinned)}" if pinned else ""
                 raise ResourceError(
-                    f"The model {place.name} needs {size_in_words(needed)} for its weights and this request, and {budget.name} leaves "
+                    f"The model {model.name} needs {size_in_words(needed)} for its weights and this request, and {budget.name} leaves "
                     f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
                 )
 
-    def _free(self, waiter: _Waiter, needed: float) -> Callable[[], None] | None:
-        """What would free memory for the first of those who wait; None where nothing can go now."""
-        budgets = waiter.place.account.bounds
+    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], None] | None:
+        """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
+        is possible now."""
+        budgets = waiter.model.account.bounds
         if self.memory.missing(budgets, needed) <= 0:
             return None
         spare = [
-            place
-            for place in self._sharing(budgets)
-            if place.state == "loaded"
-            and id(place) not in waiter.trimmed
-            and any(s.drawn > place.account.floor for s in place.account.shares)
+            model
+            for model in self._sharing(budgets)
+            if model.state == "loaded"
+            and id(model) not in waiter.trimmed
+            and any(s.drawn > model.account.floor for s in model.account.shares)
         ]
         if spare:
-            chosen = min(spare, key=lambda place: (place.leases > 0, place.last_used))
+            chosen = min(spare, key=lambda model: (model.leases > 0, model.last_used))
             waiter.trimmed.add(id(chosen))
-            # Its lease keeps it from being unloaded by another thread meanwhile.
+            # The lease keeps other threads from unloading it during the trim.
             chosen.leases += 1
             return lambda: self._trim(chosen)
-        victims = self._victims(budgets, needed, waiter.place)
+        victims = self._victims(budgets, needed, waiter.model)
         for victim in victims:
             victim.state = "unloading"
         if not victims:
             return None
         return lambda: self._evict(victims)
 
-    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: Place | None) -> list[Place]:
-        """The idle models whose loss costs least and whose memory is enough in every budget; empty where it is not."""
+    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
+        """The idle models to evict: those cheapest to reload that free enough memory in every budget; empty where no choice does."""
         now = self._clock()
-        found: list[Place] = []
+        victims: list[TrackedModel] = []
         for budget in budgets:
-            missing = needed - budget.free - sum(place.account.bytes for place in found if budget in place.account.budgets)
+            missing = needed - budget.free - sum(model.account.bytes for model in victims if budget in model.account.budgets)
             candidates = [
-                Candidate(place, place.account.bytes, (place.need.load_seconds if place.need else 0.0) / max(now - place.last_used, 1e-3))
-                for place in self._sharing((budget,))
-                if place is not sparing and place not in found and place.state == "loaded" and not place.leases and not place.pinned
+                Candidate(model, model.account.bytes, (model.need.load_seconds if model.need else 0.0) / max(now - model.last_used, 1e-3))
+                for model in self._sharing((budget,))
+                if model is not sparing and model not in victims and model.state == "loaded" and not model.leases and not model.pinned
             ]
             chosen = choose_victims(candidates, missing)
             if chosen is None:
                 return []
-            found += chosen
-        return found
+            victims += chosen
+        return victims
 
-    def _sharing(self, budgets: Iterable[Budget]) -> list[Place]:
+    def _sharing(self, budgets: Iterable[Budget]) -> list[TrackedModel]:
         wanted = list(budgets)
-        return [place for place in self._places if any(budget in place.account.bounds for budget in wanted)]
+        return [model for model in self._models if any(budget in model.account.bounds for budget in wanted)]
 
-    def _lend(self, waiter: _Waiter) -> Lease:
-        waiter.place.leases += 1
-        waiter.place.last_used = self._clock()
-        return Lease(self, waiter.place, waiter.tokens)
+    def _grant(self, waiter: _Waiter) -> Lease:
+        waiter.model.leases += 1
+        waiter.model.last_used = self._clock()
+        return Lease(self, waiter.model, waiter.tokens)
 
     def _note_scarcity(self) -> None:
         self.memory.scarce = any(waiter.blocked for waiter in self._queue)
 
     # Actions, without the lock
 
-    def _predict(self, place: Place) -> None:
-        if place.need is None and place.state != "closed":
-            # Unbounded, nobody has to make room, and the digest of large files is not worth the figures.
-            need = place.resident.need() if place.account.bounds else _NOTHING
+    def _predict(self, model: TrackedModel) -> None:
+        if model.need is None and model.state != "closed":
+            # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
+            need = model.resident.need() if model.account.bounds else _NOTHING
             with self._changed:
-                if place.need is None:
-                    place.need = need
+                if model.need is None:
+                    model.need = need
 
-    def _load(self, place: Place) -> None:
+    def _load(self, model: TrackedModel) -> None:
         try:
-            found = place.resident.load(place.account)
+            need = model.resident.load(model.account)
         except BaseException as error:
-            self._abandon(place, error if isinstance(error, LLMasOSError) else None)
+            self._abandon(model, error if isinstance(error, LLMasOSError) else None)
             raise
         with self._changed:
-            place.need = found
-            fits = self.memory.set_weights(place.account, found.weights, found.kv_bytes_per_token)
+            model.need = need
+            fits = self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
             if fits:
-                place.state, place.flight = "loaded", None
-                place.last_used = self._clock()
-                place.loads += 1
+                model.state, model.pending_load = "loaded", None
+                model.last_used = self._clock()
+                model.loads += 1
             self._changed.notify_all()
-        if not fits:  # it is larger than was predicted; now its size is known, and room is made for that
-            place.resident.unload()
-            self._abandon(place, None)
+        if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
+            model.resident.unload()
+            self._abandon(model, None)
 
-    def _abandon(self, place: Place, error: LLMasOSError | None) -> None:
+    def _abandon(self, model: TrackedModel, error: LLMasOSError | None) -> None:
         with self._changed:
-            if place.flight is not None:
-                place.flight.error = error
-            place.flight, place.state = None, "not loaded"
-            self.memory.close(place.account)
+            if model.pending_load is not None:
+                model.pending_load.error = error
+            model.pending_load, model.state = None, "not loaded"
+            self.memory.close(model.account)
             self._changed.notify_all()
 
-    def _trim(self, place: Place) -> None:
+    def _trim(self, model: TrackedModel) -> None:
         try:
-            place.resident.trim()
+            model.resident.trim()
         finally:
             with self._changed:
-                place.leases -= 1
+                model.leases -= 1
                 self._changed.notify_all()
 
-    def _evict(self, victims: list[Place]) -> None:
-        with ExitStack() as stack:  # all of them, whatever one of them raises
+    def _evict(self, victims: list[TrackedModel]) -> None:
+        with ExitStack() as stack:  # unloads all of them, even where one raises
             for victim in victims:
                 victim.evictions += 1
                 stack.callback(self._finish_unloading, victim)
 
-    def _finish_unloading(self, place: Place) -> None:
+    def _finish_unloading(self, model: TrackedModel) -> None:
         try:
-            place.resident.unload()
+            model.resident.unload()
         finally:
             with self._changed:
-                place.state = "not loaded"
-                self.memory.close(place.account)
+                model.state = "not loaded"
+                self.memory.close(model.account)
                 self._changed.notify_all()
 
-    def _release(self, place: Place, tokens: int) -> None:
+    def _release(self, model: TrackedModel, tokens: int) -> None:
         with self._changed:
-            self.memory.end_claim(place.account, tokens)
-            place.leases -= 1
-            place.last_used = self._clock()
-            if self._queue or place.leases == 0:
+            self.memory.end_claim(model.account, tokens)
+            model.leases -= 1
+            model.last_used = self._clock()
+            if self._queue or model.leases == 0:
                 self._changed.notify_all()
-        if place.keep_alive is not None:
+        if model.keep_alive is not None:
             self._start_reaper()
 
     def _wake(self) -> None:
@@ -391,22 +405,26 @@ class Residency:
                 self._reaper.start()
 
     def _reap(self) -> None:
-        """Unload what was not used for longer than its keep-alive; ends when nothing is left that will be."""
+        """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
         while True:
             with self._changed:
                 due = {
-                    id(place): (place.last_used + place.keep_alive, place)
-                    for place in self._places
-                    if place.keep_alive is not None and place.state == "loaded" and not place.pinned
+                    id(model): (model.last_used + model.keep_alive, model)
+                    for model in self._models
+                    if model.keep_alive is not None and model.state == "loaded" and not model.pinned
                 }
                 now = self._clock()
-                over = [place for when, place in due.values() if when <= now and not place.leases]
+                over = [model for when, model in due.values() if when <= now and not model.leases]
                 if not due:
                     self._reaper = None
                     return
                 if not over:
-                    idle = [when for when, place in due.values() if not place.leases]
+                    idle = [when for when, model in due.values() if not model.leases]
                     self._changed.wait(max(0.01, min(idle) - now) if idle else None)
                     continue
-            for place in over:
-                self.unload(place)
+            for model in over:
+                self.unload(model)
+
+
+def _no_action() -> None:
+    """The action where there is nothing to do without the lock."""

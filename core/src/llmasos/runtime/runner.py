@@ -1,12 +1,12 @@
-"""The step of a model: schedule, compute, sample, hand on. No thread of its own, no time but its clock's."""
+"""One step of a model: schedule, compute, sample, deliver. It starts no thread and reads no clock but the one it is given."""
 
 from __future__ import annotations
 
 import contextlib
 import heapq
 import logging
+from collections import abc
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Many
 from typing import Any, Final
 
 import attrs
@@ -18,7 +18,7 @@ from llmasos.runtime.generation import GenerationWork
 from llmasos.runtime.sampler import sample
 from llmasos.runtime.scheduler import Planned, Scheduler
 from llmasos.runtime.sequence import Sequence
-from llmasos.runtime.work import Reading, Work
+from llmasos.runtime.work import LogitsReader
 from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
@@ -36,30 +36,35 @@ from llmasos_hookspecs.tasks import FinishReason
 
 _log = logging.getLogger("llmasos.runtime")
 
-#: Steps in a row in which an engine may refuse a single token of a single sequence before that sequence is given up.
+#: Consecutive steps in which the engine may refuse one token of the only running sequence before that sequence fails.
 _PATIENCE: Final = 8
 
 Logits = npt.NDArray[np.float32]
 
 
 @attrs.define(eq=False)
-class _Cursor:
-    """A sequence that is being sampled: its logits [n, vocab] (or the token [1] that the engine drew), the draft they check, and how far
-    that was right."""
+class _Sampling:
+    """A sequence that is being sampled in this step.
+
+    Attributes:
+        logits: float32 [n, vocab]; where the engine sampled, the token int64 [1].
+        draft: the draft tokens that the logits verify.
+        accepted: leading draft tokens that were confirmed so far, which is also the row of ``logits`` to sample next.
+    """
 
     sequence: Sequence
     work: GenerationWork
     logits: npt.NDArray[Any]
     draft: tuple[int, ...]
-    place: int = 0
+    accepted: int = 0
 
 
 class Runner:
-    """Takes requests in, and moves all of them on by one step at a time.
+    """Accepts requests, and advances all of them by one step at a time.
 
     Attributes:
-        finished: requests that are over.
-        moves: steps in which something was computed.
+        finished: count of requests that have ended.
+        moves: count of steps that computed something.
     """
 
     def __init__(
@@ -83,8 +88,8 @@ class Runner:
 
     # Requests
 
-    def add(self, request: Request, work: Work, leader: Sequence | None = None) -> Sequence | None:
-        """Queue a request; None where it was refused, which its work has been told."""
+    def add(self, request: Request, work: GenerationWork | LogitsReader, leader: Sequence | None = None) -> Sequence | None:
+        """Queue a request; None where it was refused, after ``work.fail``. It waits to fork ``leader``, which has the same prompt."""
         sequence = Sequence(request, work, self._clock)
         work.begin(sequence)
         try:
@@ -102,8 +107,8 @@ class Runner:
         self.scheduler.add(sequence, leader)
         return sequence
 
-    def add_group(self, requests: Many[Request], works: Many[Work]) -> None:
-        """Queue requests with one prompt that are computed together and end together, or none of them."""
+    def add_group(self, requests: abc.Sequence[Request], works: abc.Sequence[LogitsReader]) -> None:
+        """Queue requests that share one prompt, are computed together and end together (the beams of a search); all or none of them."""
         sequences: list[Sequence] = []
         for request, work in zip(requests, works, strict=True):
             sequence = self.add(request, work, sequences[0] if sequences else None)
@@ -116,17 +121,17 @@ class Runner:
             sequence.group = tuple(sequences)
 
     def cancel(self, request_id: str) -> None:
-        """End a request early, with the text it has; does nothing where it is over."""
+        """End a request early, with the text so far; does nothing where it has ended."""
         if (sequence := self._live.get(request_id)) is not None:
             self._finish(sequence, "cancelled")
 
     def fail_all(self, error: LLMasOSError) -> None:
-        """End everything with ``error``."""
+        """Fail every request with ``error``."""
         for sequence in list(self._live.values()):
             self._fail(sequence, error)
 
     def replace_engine(self, engine: Engine | None, error: LLMasOSError) -> None:
-        """The engine is lost: whoever has begun fails with ``error``, the others go on with ``engine``; all fail where it is None."""
+        """Replace a lost engine: sequences that have started fail with ``error``, the others continue on ``engine``; with None all fail."""
         self.scheduler.drop_slots()
         for sequence in list(self._live.values()):
             if engine is None or sequence.started is not None:
@@ -145,13 +150,13 @@ class Runner:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is on its way."""
+        """Whether there is no request."""
         return not self._live
 
     # The step
 
     def step(self) -> bool:
-        """Move everything on that can be; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
+        """Run one step; False where there was nothing to do. Raises ``EngineFailed`` where the engine is lost."""
         self._expire()
         planned = self.scheduler.plan()
         if planned:
@@ -167,8 +172,8 @@ class Runner:
         return bool(planned) or not self.idle
 
     def _sort_out(self, planned: list[Planned], outcomes: list[Logits | Exception]) -> list[tuple[Planned, Logits]]:
-        """The rows that were computed. What failed is taken back: for good where the engine failed on it, until it is smaller or has
-        more room where there was none."""
+        """The rows that were computed, with their logits. Reservations of failed rows are released. The sequence of a row on which the
+        engine failed fails; a row that found no room (``CapacityExceeded``) is planned again, smaller or after something was evicted."""
         computed: list[tuple[Planned, Logits]] = []
         short: list[Planned] = []
         for part, outcome in zip(planned, outcomes, strict=True):
@@ -189,7 +194,7 @@ class Runner:
         return computed
 
     def _relieve(self, part: Planned) -> None:
-        """The engine has less room than the ledger thought: make the step smaller, then the company, then give up."""
+        """The engine has less room than the ledger counts: halve the rows, then evict cached prefixes, then preempt, then fail ``part``."""
         if len(part.row.tokens) > 1:
             self.scheduler.row_tokens = len(part.row.tokens) // 2
         elif self.scheduler.cache.evict():
@@ -209,8 +214,9 @@ class Runner:
             )
 
     def _advance(self, computed: list[tuple[Planned, Logits]]) -> None:
-        """Sample where there are logits to sample from, all sequences together; hand the others theirs, and take what was drawn."""
-        cursors: list[_Cursor] = []
+        """Pass on the results of a step: sample all generations in one batch, accept tokens that the engine sampled, and give the other
+        works their logits."""
+        samplings: list[_Sampling] = []
         for part, logits in computed:
             if len(logits) == 0:
                 continue
@@ -219,43 +225,42 @@ class Runner:
                 continue
             if isinstance(work, GenerationWork) and part.row.draw is not None:
                 token = int(logits[0])
-                self._push(_Cursor(sequence, work, logits, ()), None if token < 0 else token)
+                self._push(_Sampling(sequence, work, logits, ()), None if token < 0 else token)
             elif isinstance(work, GenerationWork):
-                cursors.append(_Cursor(sequence, work, logits, sequence.draft))
+                samplings.append(_Sampling(sequence, work, logits, sequence.draft))
                 sequence.draft = ()
             else:
                 self._read(sequence, work, part.row.position + len(part.row.tokens) - len(logits), logits)
-        while cursors:
-            tokens = sample([cursor.logits[cursor.place] for cursor in cursors], [cursor.work.sampling for cursor in cursors])
-            cursors = [cursor for cursor, token in zip(cursors, tokens, strict=True) if self._push(cursor, token)]
+        while samplings:
+            tokens = sample([each.logits[each.accepted] for each in samplings], [each.work.sampling for each in samplings])
+            samplings = [each for each, token in zip(samplings, tokens, strict=True) if self._push(each, token)]
 
-    def _push(self, cursor: _Cursor, token: int | None) -> bool:
-        """Take the sampled token; True where the draft foresaw it, so that the next one can be sampled too."""
-        sequence, place = cursor.sequence, cursor.place
+    def _push(self, sampling: _Sampling, token: int | None) -> bool:
+        """Append the sampled token; True where it equals the next draft token, so that the logits after that are valid to sample from."""
+        sequence, accepted = sampling.sequence, sampling.accepted
         if token is None:
             self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN or infinity, or nothing that may be chosen")))
             return False
-        reason = cursor.work.push(sequence, token, cursor.logits[place])
-        if reason is None and place < len(cursor.draft) and cursor.draft[place] == token:
-            cursor.place += 1
+        reason = sampling.work.push(sequence, token, sampling.logits[accepted])
+        if reason is None and accepted < len(sampling.draft) and sampling.draft[accepted] == token:
+            sampling.accepted += 1
             return True
-        if cursor.draft:
-            cursor.work.drafted(len(cursor.draft), place)
+        if sampling.draft:
+            sampling.work.drafted(len(sampling.draft), accepted)
             self.scheduler.rewind(sequence, len(sequence.tokens) - 1)
         if reason is not None:
             self._finish(sequence, reason)
         return False
 
-    def _read(self, sequence: Sequence, work: Work, position: int, logits: Logits) -> None:
+    def _read(self, sequence: Sequence, work: LogitsReader, position: int, logits: Logits) -> None:
         if not np.isfinite(logits.max()):
             self._fail(sequence, _broken(sequence, ValueError("its logits hold NaN or infinity")))
             return
-        reading: Reading = work  # type: ignore[assignment]
-        if reading.accept(sequence, position, logits, self.scheduler.rewind):
+        if work.accept(sequence, position, logits, self.scheduler.rewind):
             self._finish(sequence, "length")
 
     def _expire(self) -> None:
-        """Fail what is past its deadline."""
+        """Fail the requests that are past their deadline."""
         while (deadline := self.next_deadline) is not None and deadline <= self._clock():
             _, _, sequence = heapq.heappop(self._deadlines)
             request = sequence.request
@@ -269,7 +274,7 @@ class Runner:
             )
 
     def _give_up_stuck(self) -> None:
-        """Nothing was planned: whoever could have moved, had there been room for it alone, never can."""
+        """The scheduler planned nothing: fail the first running sequence, or the best-ranked waiting one, which cannot fit even alone."""
         scheduler = self.scheduler
         stuck = scheduler.running[0] if scheduler.running else scheduler.waiting.best(self._clock())
         if stuck is not None:
@@ -300,9 +305,9 @@ class Runner:
 
     @contextlib.contextmanager
     def _leaving(self, sequence: Sequence, *, keep: bool) -> Iterator[bool]:
-        """Take a sequence out, then have its caller told in the ``with`` block; False where it is out already, with its group.
+        """Remove a sequence; the ``with`` block then answers its caller. Yields False where it was removed before, with its group.
 
-        Whatever fails in between, the caller is told something: nothing else knows of the sequence any more.
+        Where something fails in between, the caller gets an error, because no other part of core refers to the sequence any more.
         """
         if self._live.pop(sequence.request.id, None) is None:
             yield False
@@ -318,7 +323,7 @@ class Runner:
             raise
 
     def abandon(self, error: LLMasOSError) -> None:
-        """Tell every caller ``error``, from another thread while the runner's own does not come back. It must not be used any more."""
+        """Fail every request with ``error``, called on another thread while the runner's own thread hangs. Do not use the runner after."""
         for sequence in list(self._live.values()):
             self._record(sequence, "error", error)
             sequence.work.fail(error)
@@ -345,8 +350,8 @@ class Runner:
         )
         try:
             self._on_finished(record)
-        except Exception:  # core's own; observers are told on threads of their own
-            _log.warning("Whoever is told of finished requests failed on %s.", request.id, exc_info=True)
+        except Exception:  # a fault of core: observers run on threads of their own
+            _log.warning("The callback for finished requests failed on %s.", request.id, exc_info=True)
 
     def _count(self, computed: list[tuple[Planned, Logits]], seconds: float) -> None:
         decode = sum(1 for part, _ in computed if part.sequence.decoding)

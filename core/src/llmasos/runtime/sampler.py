@@ -28,15 +28,15 @@ _FIRST_NUCLEUS: Final = 256
 
 
 class Mask(Protocol):
-    """A constraint's view of the vocabulary."""
+    """The mask of a constraint over the vocabulary."""
 
     def allowed(self, vocab_size: int) -> npt.NDArray[np.bool_]:
-        """[vocab] True where the token may come next."""
+        """bool [vocab], True where the token may come next."""
         ...
 
 
 class TokenCounts:
-    """Which tokens occurred how often, as arrays that numpy can index with; grows in place."""
+    """Counts of token occurrences, as arrays that index numpy arrays; grows in place."""
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         ids, counts = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
@@ -69,12 +69,12 @@ _NOTHING: Final = TokenCounts()
 
 
 class SamplingState:
-    """What sampling one sequence needs to know of its past.
+    """The sampling state of one sequence.
 
     Attributes:
         params: of the request.
         seed: the request's, or a fresh one.
-        drawn: tokens sampled so far; the place in the random stream.
+        drawn: tokens sampled so far, which is the index in the random stream.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], mask: Mask | None = None) -> None:
@@ -89,13 +89,13 @@ class SamplingState:
         self._plain = not (self._seen or self._generated or len(self._bias) or mask)
 
     def draw(self) -> Draw:
-        """What an engine must know to sample the next token itself; a ``mask`` is beyond it."""
+        """The ``Draw`` with which an engine samples the next token itself; it cannot hold a constraint's mask."""
         seen, generated = self._seen or _NOTHING, self._generated or _NOTHING
         point = uniform(self.seed, self.drawn) if self.params.temperature else 0.0
         return Draw(params=self.params, point=point, seen=seen.ids, generated=generated.ids, counts=generated.counts)
 
     def accept(self, token: int) -> None:
-        """Remember that ``token`` was sampled."""
+        """Record that ``token`` was sampled."""
         self.drawn += 1
         if self._seen is not None:
             self._seen.add(token)
@@ -169,7 +169,7 @@ def _draw_from_all(logits: Logits, temperature: float, u: float) -> int:
 
 
 def candidates(logits: Logits, params: SamplingParams) -> tuple[Ids, Probabilities]:
-    """What temperature, top-k, top-p and min-p leave of logits [vocab]: token ids in order, and their probabilities.
+    """The candidates that temperature, top-k, top-p and min-p leave of logits [vocab]: token ids in order, and their probabilities.
 
     Exact. Of equal logits at the border of top-k all stay, as in transformers; at that of top-p the lowest ids do. Sources: top-k (Fan et
     al., 2018), top-p (Holtzman et al., 2020), min-p (Nguyen et al., 2024).
@@ -223,8 +223,8 @@ def largest(values: Logits, k: int) -> Ids:
 
 
 def _nucleus(weights: npt.NDArray[Any], total: float, top_p: float) -> Ids:
-    """Places, in order, of the largest weights that together reach ``top_p`` of ``total``. Sorts weights without their places: 50 x as
-    fast as sorting places by them."""
+    """Indices, in order, of the largest weights that together reach ``top_p`` of ``total``. Sorts weights without indices: 50 x as fast as
+    an argsort."""
     descending = np.sort(weights)[::-1]
     before = np.cumsum(descending, dtype=np.float64) - descending
     keep = max(1, int(np.searchsorted(before, top_p * total, side="left")))

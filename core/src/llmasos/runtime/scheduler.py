@@ -1,54 +1,55 @@
 """The scheduling mechanism: plan, reserve, execute, commit or release.
 
-Decisions about order are the policy's; that nothing is lost, over-committed or starved is this class's. It does no input or output and
-knows no time but that of the clock it is given, so that a simulation runs this very code.
+The policy decides the order and the preemption victims. The mechanism guarantees that no request is lost, that KV memory is never
+over-committed, and that no sequence starves. It does no input or output and reads only the clock it is given, so that a simulation runs
+the same code.
 """
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable, Iterable
-from collections.abc import Sequence as Many
 from typing import Final
 
 import attrs
 
-from llmasos.runtime.kv_cache import KVCache
+from llmasos.runtime.kv_slots import KVSlots
 from llmasos.runtime.policy import GuardedPolicy
 from llmasos.runtime.rates import Rates
 from llmasos.runtime.sequence import Sequence
 from llmasos.runtime.waiting import WaitingQueue
 from llmasos_hookspecs import Charge, Reject, Rejected, Request, Row, SchedulingPolicy, Stats
 
-#: Tokens kept free for each running sequence to grow before another one may start: less would start it only to preempt it.
+#: Tokens kept free for each running sequence to grow before another one may start; with less, a started sequence is soon preempted.
 _HEADROOM: Final = 8
-#: Slots taken from one sequence for another in one step: each is a question to the policy about everything that runs.
+#: Most preemptions in favour of waiting sequences in one step: each asks the policy about all running sequences.
 _PREEMPTIONS: Final = 4
 
 
 @attrs.define(eq=False)
 class Planned:
-    """A sequence's part of the step that is planned: its row, and room for it reserved."""
+    """A sequence and its row in the planned step; KV memory for the row is reserved."""
 
     sequence: Sequence
     row: Row
 
 
 class Scheduler:
-    """Who computes what in the next step.
+    """Chooses the rows of each step, and moves sequences between the waiting queue and the slots.
 
     Attributes:
         running: sequences that hold a slot, in the order they got it.
         waiting: sequences that hold none.
         max_sequences: sequences that may run at once.
         step_tokens: tokens that one step may compute.
-        row_tokens: tokens that one row may have; less than ``step_tokens`` while the engine is short of memory.
+        row_tokens: tokens that one row may have; less than ``step_tokens`` after the engine reported a capacity shortage.
         rates: tokens a second, for the policy.
     """
 
     def __init__(
         self,
         policy: SchedulingPolicy,
-        cache: KVCache,
+        cache: KVSlots,
         *,
         clock: Callable[[], float],
         max_sequences: int = 8,
@@ -69,10 +70,10 @@ class Scheduler:
         self._charges: dict[Sequence, tuple[int, int]] = {}
         self._hold = False
 
-    # Coming and going
+    # Adding and removing sequences
 
     def admit(self, request: Request) -> None:
-        """Ask the policy, about a request that it cannot change. Raises ``Rejected``, with the reason it gave."""
+        """Ask the policy whether to admit a request (read-only). Raises ``Rejected`` with the policy's reason."""
         answer = self.policy.admit(request, self.stats())
         if isinstance(answer, Reject):
             raise Rejected(f"Request {request.id} was refused by the scheduler: {answer.reason}", answer.retry_after)
@@ -85,7 +86,7 @@ class Scheduler:
             self.waiting.push(sequence, self._clock())
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """It is over: its slot is free, and its keys and values are kept while there is room unless they are doubtful."""
+        """End a sequence and free its slot. With ``keep`` its keys and values go to the prefix cache; after an error they may be wrong."""
         if sequence.state == "running":
             self.running.remove(sequence)
             self.cache.leave(sequence, keep=keep)
@@ -100,7 +101,7 @@ class Scheduler:
         self._release_followers(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take its slot; it queues again and computes anew what the prefix cache does not keep for it."""
+        """Preempt a sequence: free its slot and queue it again. It recomputes what the prefix cache no longer holds then."""
         sequence.high_water = max(sequence.high_water, sequence.computed)
         self.running.remove(sequence)
         self.cache.leave(sequence)
@@ -109,7 +110,7 @@ class Scheduler:
         self._release_followers(sequence)
 
     def drop_slots(self) -> None:
-        """The engine and all its slots are gone."""
+        """Queue all running sequences again: the engine and all its slots are lost."""
         for sequence in self.running:
             sequence.leave_slot("preempted")
             self.waiting.push(sequence, self._clock())
@@ -117,19 +118,19 @@ class Scheduler:
         self.cache.clear()
 
     def sequences(self) -> list[Sequence]:
-        """All that are not finished."""
+        """All unfinished sequences."""
         followers = (sequence for group in self._followers.values() for sequence in group)
         return [*self.running, *self.waiting.sequences(), *followers]
 
     def use_policy(
         self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
     ) -> None:
-        """Go on under another policy; who runs goes on running, who waits is ranked anew.
+        """Switch to another policy: running sequences keep running, waiting ones are ranked again.
 
-        The policy is asked to admit all of them first, so that it knows whom it will be asked about. A refusal comes too late: they have
-        been admitted already.
+        The new policy's ``admit`` is called for every unfinished sequence, so that its state covers them. A rejection is ignored, because
+        they were admitted before.
         """
-        self.settle()  # who is over is known to the old policy only
+        self.settle()  # charges of finished sequences concern the old policy only
         self.policy = GuardedPolicy(policy, label)
         self.max_sequences = max_sequences or self.max_sequences
         self.step_tokens = self.row_tokens = step_tokens or self.step_tokens
@@ -141,8 +142,8 @@ class Scheduler:
     # One step
 
     def plan(self) -> list[Planned]:
-        """The rows of the next step, with room reserved for each; empty where there is nothing to do, or where the only running
-        sequence cannot move."""
+        """The rows of the next step, with KV memory reserved for each; empty where there is nothing to do, or where the only running
+        sequence cannot advance."""
         now = self._clock()
         while True:
             if len(self.waiting) and not (self._hold and self.running):
@@ -153,7 +154,7 @@ class Scheduler:
             self.make_room()
 
     def commit(self, planned: Iterable[Planned]) -> None:
-        """These rows are computed."""
+        """Account for rows that were computed."""
         for part in planned:
             sequence, tokens = part.sequence, len(part.row.tokens)
             prefill, decode = self._charges.get(sequence, (0, 0))
@@ -169,31 +170,31 @@ class Scheduler:
                 self._release_followers(sequence)
 
     def release(self, planned: Iterable[Planned]) -> None:
-        """These rows did not succeed."""
+        """Release the reservations of rows that failed."""
         for part in planned:
             self.cache.ledger.release(part.sequence.slot)
 
     def rewind(self, sequence: Sequence, length: int) -> None:
-        """Forget all but the first ``length`` computed tokens."""
+        """Truncate a sequence's slot to its first ``length`` computed tokens."""
         if length < sequence.computed:
             self.cache.truncate(sequence.slot, length)
             sequence.computed = length
 
     def moved(self) -> None:
-        """Something was computed: rows may grow again, and others start."""
+        """A step computed something: rows may grow again, and waiting sequences may start."""
         self._hold = False
         self.row_tokens = min(self.step_tokens, 2 * self.row_tokens)
 
     def make_room(self, *, hold: bool = False) -> None:
-        """Nothing can move: take the slot of the policy's victim, or of the worst-ranked sequence; never of the best. ``hold``: start
-        nobody until something has moved."""
+        """Preempt one sequence because none can advance: the policy's victim, else the worst-ranked; never the best-ranked one. ``hold``:
+        start no waiting sequence until a step has computed something."""
         self._hold = hold
         best, *others = self.policy.order(self.running, self._clock())
         victim = self.policy.victim(others, best, self._clock())
         self.preempt(victim or others[-1])
 
     def settle(self) -> None:
-        """End a step: tell the policy what each sequence used, and which ones are over."""
+        """End a step: report to the policy the tokens that each sequence used, and which sequences finished."""
         if not self._charges:
             return
         charges = []
@@ -231,9 +232,9 @@ class Scheduler:
     # Decisions
 
     def _start_waiting(self, now: float) -> None:
-        """Give slots to the best that wait, while the next step has tokens left for their prompts."""
+        """Give slots to the best-ranked waiting sequences, while the next step has tokens left for their prompts."""
         self.waiting.refresh(now)
-        backlog = sum(self._appetite(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
+        backlog = sum(self._prefill_tokens(sequence) for sequence in self.running if sequence.pending and not sequence.decoding)
         preemptions = 0
         while backlog < self.step_tokens and (sequence := self.waiting.best(now)) is not None:
             if not self._fits(sequence):
@@ -248,15 +249,15 @@ class Scheduler:
             try:
                 started = self.cache.start(sequence, self.running)
             finally:
-                if not started:  # also where the engine is lost: it is served by the next one
+                if not started:  # also where the engine is lost: the next engine serves it
                     self.waiting.push(sequence, now)
             if not started:
                 break
             self.running.append(sequence)
-            backlog += self._appetite(sequence)
+            backlog += self._prefill_tokens(sequence)
 
-    def _appetite(self, sequence: Sequence) -> int:
-        """Tokens of its prompt that it may take in the next step."""
+    def _prefill_tokens(self, sequence: Sequence) -> int:
+        """Prompt tokens that the policy's quantum lets it compute in the next step."""
         return min(sequence.pending, self.policy.quantum(sequence, self.step_tokens))
 
     def _fits(self, sequence: Sequence) -> bool:
@@ -266,20 +267,20 @@ class Scheduler:
         return self.cache.has_room(need + _HEADROOM * len(self.running)) or (not self.running and self.cache.has_room(need))
 
     def _victim(self, needy: Sequence, now: float) -> Sequence | None:
-        """The policy's choice among those that gained something since they got their slot: so each preemption is paid for by a token
-        somebody advanced, and no policy can keep all of them from ever finishing."""
+        """The preemption victim that the policy chooses, of the sequences that have advanced past their high-water mark. So every
+        preemption costs at least one token of progress, and no policy can preempt for ever without a sequence finishing."""
         candidates = [sequence for sequence in self.running if sequence.computed > sequence.high_water]
         return self.policy.victim(candidates, needy, now) if candidates else None
 
     def _rows(self, now: float) -> list[Planned]:
-        """One token for whoever decodes, then prompts in rank order while the budget lasts."""
+        """Rows of one token for the decoding sequences, then prompt chunks in rank order while the token budget lasts."""
         decoding: list[Sequence] = []
         prefilling: list[Sequence] = []
         for sequence in self.running:
-            if sequence.pending:  # else it waits for the others of its group
+            if sequence.pending:  # else it waits for the other beams of its group
                 (decoding if sequence.decoding else prefilling).append(sequence)
         budget = self.step_tokens
-        if len(decoding) > min(budget, self.cache.ledger.free):  # else all of them fit, in whatever order
+        if len(decoding) > min(budget, self.cache.ledger.free):  # else all of them fit, and the order does not matter
             decoding = self.policy.order(decoding, now)
         planned: list[Planned] = []
         spare = budget - len(decoding)
@@ -295,8 +296,8 @@ class Scheduler:
             budget -= self._add_row(planned, sequence, tokens, ())
         return planned
 
-    def _add_row(self, planned: list[Planned], sequence: Sequence, tokens: int, draft: Many[int]) -> int:
-        """Reserve room and add the row; how many tokens it has, 0 where no room was left."""
+    def _add_row(self, planned: list[Planned], sequence: Sequence, tokens: int, draft: abc.Sequence[int]) -> int:
+        """Reserve KV memory and add the row; returns the tokens of the row, 0 where there was no room."""
         tokens, want = sequence.chunk(tokens)
         granted = self.cache.reserve(sequence.slot, tokens + len(draft))
         sequence.draft = tuple(draft[: max(0, granted - tokens)])

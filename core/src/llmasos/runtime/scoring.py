@@ -1,9 +1,9 @@
-"""Work of sequences whose tokens are known: log probabilities of continuations, and raw logits."""
+"""The work of sequences whose tokens are given: log probabilities of continuations, and raw logits."""
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ Logits = npt.NDArray[np.float32]
 
 
 class ScoreWork:
-    """Log probabilities of several continuations, one after the other in one slot: the prompt is computed once and kept by truncating."""
+    """Log probabilities of several continuations, computed one after the other in one slot, truncated to the prompt between them."""
 
-    def __init__(self, continuations: Many[Many[int]], ticket: Ticket[list[Score]]) -> None:
+    def __init__(self, continuations: abc.Sequence[abc.Sequence[int]], ticket: Ticket[list[Score]]) -> None:
         self.ticket = ticket
         self._continuations = [list(continuation) for continuation in continuations]
         self._sums: list[float] = []
@@ -34,7 +34,7 @@ class ScoreWork:
 
     def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
         prompt = sequence.prompt_length
-        if not self._sums:  # this step began with the prompt's last token, after which all continuations begin
+        if not self._sums:  # the first row is the prompt's last token, which predicts the first token of every continuation
             total = log_total(logits[0])
             self._sums = [float(logits[0][continuation[0]]) - total for continuation in self._continuations]
         for row, logit in enumerate(logits, start=position - prompt + 1):
@@ -64,9 +64,9 @@ class ScoreWork:
     def _continue_with(self, sequence: Sequence, index: int) -> None:
         sequence.tokens[sequence.prompt_length :] = self._continuations[index][:-1]
 
-    def _add(self, logits: Logits, place: int) -> None:
-        """The continuation's token at ``place`` is predicted by these logits [vocab]."""
-        self._sums[self._at] += log_probability(logits, self._continuations[self._at][place], 0)[0]
+    def _add(self, logits: Logits, index: int) -> None:
+        """Add the log probability of the continuation's token ``index``, which these logits [vocab] predict."""
+        self._sums[self._at] += log_probability(logits, self._continuations[self._at][index], 0)[0]
 
 
 class LogitsWork:

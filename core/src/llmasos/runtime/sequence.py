@@ -1,4 +1,4 @@
-"""One request on its way through the engine: all of its state, none of the decisions."""
+"""The state of one request in the engine loop. Decisions are the scheduler's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from llmasos_hookspecs.engine import Want
 from llmasos_hookspecs.scheduling import State
 
 if TYPE_CHECKING:
-    from llmasos.runtime.work import Work
+    from llmasos.runtime.generation import GenerationWork
+    from llmasos.runtime.work import LogitsReader
 
 #: The slot of a sequence that holds none.
 NO_SLOT: Final = -1
-#: Positions of one row whose logits are all asked for: at a vocabulary of 150,000 these take 38 MB.
+#: Most tokens of a row that wants the logits of every token: 64 float32 rows of a vocabulary of 150,000 take 38 MB.
 _ALL_LOGITS: Final = 64
 _new_view: Final = tuple.__new__
 
 
 class View(NamedTuple):
-    """The ``SequenceView`` that a policy gets: a sequence at one moment. It cannot be changed, and leads nowhere but to the request.
+    """The ``SequenceView`` that a policy gets: a read-only snapshot of a sequence, with a reference to the request and nothing else.
 
-    A tuple, because one is made for every rank that is taken: a third of a microsecond each.
+    A tuple, because every call of ``rank`` makes one: a third of a microsecond each.
     """
 
     request: Request
@@ -39,7 +40,7 @@ class View(NamedTuple):
 
 
 def frozen(request: Request) -> Request:
-    """The request with nothing in it that a policy could change."""
+    """A copy of the request that a policy cannot change."""
     sampling = request.sampling
     fields: dict[str, Any] = {}
     if not isinstance(request.tokens, tuple):
@@ -58,22 +59,22 @@ def _frozen_value(value: Any) -> Any:
 
 
 class Sequence:
-    """Tokens, how many of them the engine has computed, and where. Core's own: a policy sees ``view``.
+    """The tokens of a request, and how many of them the engine has computed in which slot. Private to core: a policy gets ``view``.
 
     Attributes:
         request: as submitted.
-        shown: the same for the policy, which cannot change it.
-        work: what is done with the logits: text, scores.
+        shown: a copy of it that the policy cannot change.
+        work: turns the logits into the answer: text, scores, raw logits.
         tokens: the prompt, then what was generated.
         prompt_length: tokens of the prompt.
         computed: tokens whose keys and values are in ``slot``.
-        draft: tokens guessed to follow, to be checked in the step that is planned.
-        drafter: guesses at most so many tokens that follow, where the request wants that.
-        draw: what the engine is to draw after its last token, where that is the engine's to do.
-        logits_from: first position whose logits are all wanted; None where only the last position's are.
+        draft: draft tokens that the planned step verifies.
+        drafter: proposes at most so many draft tokens; None where the request does not use prompt lookup.
+        draw: makes the ``Draw`` of the next token, where the engine samples it; None where core samples.
+        logits_from: first position whose logits are wanted, with all after it; None where only the last position's are.
         group: sequences that end when this one does: beams of one search.
         limit: tokens its slot will hold at most.
-        high_water: most tokens it ever had computed; a preemption must not come before a gain over it.
+        high_water: most tokens it ever had computed; it may be preempted only once it has computed more.
         cost: tokens the engine computed for it.
         queued, started, first_token: seconds of the clock.
     """
@@ -106,7 +107,7 @@ class Sequence:
         "work",
     )
 
-    def __init__(self, request: Request, work: Work, clock: Callable[[], float]) -> None:
+    def __init__(self, request: Request, work: GenerationWork | LogitsReader, clock: Callable[[], float]) -> None:
         self.request: Final = request
         self.shown: Final = frozen(request)
         self.work: Final = work
@@ -138,11 +139,11 @@ class Sequence:
 
     @property
     def pending(self) -> int:
-        """Tokens known but not computed: a prompt's rest, or the one token generated last."""
+        """Tokens known but not computed: the rest of the prompt, or the token sampled last."""
         return len(self.tokens) - self.computed
 
     def view(self) -> View:
-        """What the policy may see of it just now."""
+        """A snapshot for the policy."""
         generated, since = self.generated, self._without_slot_since
         rest = len(self.tokens) - self.computed - (1 if generated else 0)
         remaining = (rest if rest > 0 else 0) + self.request.max_new_tokens - generated
@@ -162,28 +163,28 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether its next step is one token of its own."""
+        """Whether its next step computes one generated token (decode, not prefill)."""
         return self.generated > 0 and len(self.tokens) - self.computed == 1
 
     @property
     def continued(self) -> bool:
-        """Whether what it computes next was generated: after a preemption that is computed anew in rows of its own, as it was the first
-        time, since kernels for a prompt may round differently."""
+        """Whether the token that it computes next was generated. After a preemption generated tokens are recomputed in decode rows, as the
+        first time, because kernels for a prompt may round differently."""
         return self.generated > 0 and self.computed >= self.prompt_length
 
     @property
     def reusable(self) -> int:
-        """How long a prefix it may take over computed: the logits it still wants must come from its own step.
+        """Longest prefix, in tokens, that may come from the prefix cache: the logits that are still wanted need a step of their own.
 
-        Two tokens are left, not one: kernels for one token round differently from those for several, and a prompt that was found must
-        give the very logits of one that was computed.
+        Two tokens are left to compute, not one: kernels for one token round differently from those for several, and a prompt from the
+        prefix cache must get logits bitwise identical to those of a prompt that was computed.
         """
         most = len(self.tokens) - 2
         return max(0, most if self.logits_from is None else min(most, self.logits_from - 2))
 
     def chunk(self, tokens: int) -> tuple[int, Want]:
-        """How many of the next ``tokens`` to compute in one row, and which logits to ask for; a prompt never ends in a row of one token
-        (see ``reusable``)."""
+        """How many of the next ``tokens`` tokens to compute in one row, and which logits to request. The last chunk of a prompt never has
+        one token only (see ``reusable``)."""
         if self.logits_from is not None and self.computed >= self.logits_from:
             return min(tokens, _ALL_LOGITS), "all"
         wanted = len(self.tokens) if self.logits_from is None else self.logits_from + 1
@@ -194,21 +195,21 @@ class Sequence:
         return tokens, "last" if self.computed + tokens == wanted else "none"
 
     def append(self, token: int) -> None:
-        """One token was generated."""
+        """Append a sampled token."""
         if self.first_token is None:
             self.first_token = self._clock()
         self.tokens.append(token)
         self.generated += 1
 
     def replace(self, tokens: list[int]) -> None:
-        """Go on with other tokens; how many of them are computed is the caller's to set right."""
+        """Replace the tokens; the caller sets ``computed`` to match."""
         if self.first_token is None:
             self.first_token = self._clock()
         self.tokens = tokens
         self.generated = len(tokens) - self.prompt_length
 
     def start(self, slot: int, computed: int) -> None:
-        """It got a slot that holds its first ``computed`` tokens already."""
+        """Assign a slot that already holds the sequence's first ``computed`` tokens."""
         now = self._clock()
         if self.started is None:
             self.started = now
@@ -221,7 +222,7 @@ class Sequence:
         self.state = "running"
 
     def leave_slot(self, state: State) -> None:
-        """It has no slot any more: preempted, to begin again, or finished."""
+        """Release the slot: the sequence was preempted, and will be recomputed, or is finished."""
         if state == "preempted":
             self.preemptions += 1
             self._without_slot_since = self._clock()

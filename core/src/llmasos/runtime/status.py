@@ -1,7 +1,7 @@
-"""What this process is doing, told to ``llmasos ps`` and ``llmasos top`` on the same machine.
+"""The status server of this process, for ``llmasos ps`` and ``llmasos top`` on the same machine.
 
-A process with an open pipeline listens at a port of the loopback interface, and says so in a file that only its user can read, with a
-word that whoever asks must know. Nothing is computed, and no thread wakes, until somebody asks.
+A process with an open pipeline listens on a port of the loopback interface. A file that only its user can read holds the port and a
+secret, which a client must send. Nothing is computed, and no thread wakes, until a client connects.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any, Final
 
 from llmasos.system.folders import data_folder
 
-#: Seconds that either side waits for the other.
+#: Timeout of either side in seconds.
 _TIMEOUT: Final = 5.0
-#: Bytes that an answer has at most.
+#: Most bytes of an answer.
 _LARGEST: Final = 16 << 20
 
 
 class StatusServer:
-    """Answers with plain data whoever knows the word in ``file``."""
+    """Answers clients that send the secret in ``file`` with plain data."""
 
     def __init__(self, answer: Callable[[], Any], folder: Path | None = None) -> None:
         self._answer = answer
@@ -44,7 +44,7 @@ class StatusServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, and take the file away."""
+        """Stop listening, and remove the file."""
         _remove(self.file)
         self._closing = True
         with contextlib.suppress(OSError):  # wakes the thread, which a socket that is closed meanwhile does not on every system
@@ -62,7 +62,7 @@ class StatusServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection, contextlib.suppress(Exception):  # whoever asks badly gets no answer, and disturbs nobody
+            with connection, contextlib.suppress(Exception):  # a bad client gets no answer, and disturbs no other
                 if self._closing:
                     return
                 connection.settimeout(_TIMEOUT)
@@ -71,7 +71,7 @@ class StatusServer:
 
 
 def read_status(folder: Path | None = None) -> Iterator[dict[str, Any]]:
-    """What each process of this user says of itself, by ascending pid; files of processes that are gone are removed."""
+    """The status of each process of this user, by ascending pid; files of processes that have ended are removed."""
     for file in sorted((folder or _folder()).glob("*.json"), key=lambda file: (len(file.name), file.name)):
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def _folder() -> Path:
 
 
 class ProcessStatus:
-    """A server for as long as one of those that it tells of is open."""
+    """A status server that runs while any of the objects that it reports on is open."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -113,7 +113,7 @@ class ProcessStatus:
         self._lock = threading.Lock()
 
     def open(self, told: object, answer: Callable[[], Any]) -> None:
-        """Answer until ``told``, and whatever else was opened, is closed. Where this process cannot, nothing else suffers."""
+        """Serve until ``told`` and every other opened object is closed. Where no server can be started, nothing else fails."""
         with self._lock:
             self._open.add(told)
             if self._server is None:
@@ -121,14 +121,14 @@ class ProcessStatus:
                     self._server = StatusServer(answer, self._folder)
 
     def close(self, told: object) -> None:
-        """``told`` is closed; with the last one the server's thread ends."""
+        """Record that ``told`` is closed; with the last one the server's thread ends."""
         with self._lock:
             self._open.discard(told)
             if not self._open:
                 self._end()
 
     def end(self) -> None:
-        """Close the server, whatever is open still."""
+        """Close the server, even where objects are still open."""
         with self._lock:
             self._end()
 
@@ -147,7 +147,7 @@ _process = ProcessStatus()
 
 
 def process_status() -> ProcessStatus:
-    """That of this process."""
+    """The status server of this process."""
     return _process
 
 

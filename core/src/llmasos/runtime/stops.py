@@ -1,4 +1,4 @@
-"""Stop strings, found across token borders."""
+"""Stop strings, also across token borders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Lets text through until one of the ``stops`` appears.
+    """Passes text on until one of the ``stops`` appears.
 
-    The longest end of the text that could still become a stop is held back, so that no part of a stop ever gets out. Of
-    stops that appear in the same piece the leftmost wins, and of those at one place the longest.
+    The longest suffix of the text that could still become a stop string is held back, so that no part of a stop string is emitted. Of
+    several in the same piece the leftmost wins, and of those at the same position the longest.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -18,7 +18,7 @@ class StopScanner:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """The text that is safe to show, and the stop that ended it, if one did."""
+        """The text that can be emitted, and the stop string that ended it, or None."""
         if not self._stops:
             return text, None
         text = self._held + text
@@ -32,12 +32,12 @@ class StopScanner:
         return text[: len(text) - held], None
 
     def flush(self) -> str:
-        """What was held back, once it is certain that no more text comes."""
+        """The text that was held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
 
     def _open_end(self, text: str) -> int:
-        """Length of the longest end of ``text`` with which some stop begins."""
+        """Length of the longest suffix of ``text`` that is a prefix of a stop string."""
         for length in range(min(self._longest - 1, len(text)), 0, -1):
             end = text[len(text) - length :]
             if any(stop.startswith(end) for stop in self._stops):

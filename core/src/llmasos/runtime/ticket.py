@@ -1,4 +1,4 @@
-"""What a caller holds of a request that is on its way."""
+"""Tickets: a caller's handle of a request in progress."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ R = TypeVar("R")
 
 
 class ResultTimeout(LLMasOSError, TimeoutError):
-    """The result did not come in the time the caller gave it; the request goes on."""
+    """The result was not ready within the caller's timeout; the request continues."""
 
 
 class Ticket(Generic[R]):
-    """A request's answer, piece by piece or whole; safe to use from any thread and any event loop.
+    """A request's answer, piece by piece or whole; thread-safe, and usable from any event loop.
 
-    Iterating gives pieces of text as they come, from the first one, however often; ``async for`` too. A caller who leaves the iteration
-    early cancels the request. A result that is waited for whole wakes its waiter once, not once a token.
+    Each iteration, ``async for`` too, yields all pieces of text from the first one, as they come. Leaving the iteration early cancels the
+    request. ``result`` wakes its caller once, not once for each token.
 
     Attributes:
         id: of the request.
@@ -48,23 +48,23 @@ class Ticket(Generic[R]):
 
     @property
     def done(self) -> bool:
-        """Whether the request is over, well or not."""
+        """Whether the request has ended, with an answer or an error."""
         return self._done
 
     def cancel(self) -> None:
-        """Stop the request; its slot is free within a step. Does nothing once it is over."""
+        """Cancel the request; its slot is free within a step. Does nothing once it has ended."""
         if not self._done:
             self._cancel()
 
     def listen(self, listener: Callable[[str], object]) -> None:
-        """Hand ``listener`` each piece of text as it comes, and at once those that have come; for one who passes them on."""
+        """Call ``listener`` with each piece of text as it comes, and at once with those so far."""
         with self._changed:
             self._listener = listener
             for piece in self._pieces:
                 listener(piece)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called once when the request is over, on whichever thread ends it; at once where it is over already."""
+        """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""
         with self._changed:
             if not self._done:
                 self._when_done.append(callback)
@@ -136,7 +136,7 @@ class Ticket(Generic[R]):
         await self._async_outcome()
 
     async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
-        """Until the request is over, or has more pieces than ``beyond``."""
+        """Wait until the request has ended, or has more than ``beyond`` pieces."""
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
 
@@ -167,7 +167,7 @@ class Ticket(Generic[R]):
     # The other side: called by the loop's thread.
 
     def emit(self, piece: str) -> None:
-        """A piece of text has come."""
+        """Add a piece of text."""
         if not piece:
             return
         with self._changed:
@@ -181,15 +181,15 @@ class Ticket(Generic[R]):
             wake()
 
     def finish(self, result: R) -> None:
-        """The request is over, and this is its answer."""
+        """End the request with its answer."""
         self._end(result, None)
 
     def fail(self, error: LLMasOSError) -> None:
-        """The request is over, and this is why."""
+        """End the request with an error."""
         self._end(None, error)
 
     def after_fork(self, error: LLMasOSError) -> None:
-        """In a child process nobody will ever answer: fail, with a lock that no lost thread can hold."""
+        """In a forked child, where no thread will ever answer: fail, with a new lock, because a thread of the parent may have held it."""
         self._changed = threading.Condition(threading.Lock())
         if not self._done:
             self._readers = 0

@@ -12,14 +12,14 @@ class Usage:
     Attributes:
         model: name of the model.
         waiting, running: sequences.
-        waiting_tokens, running_tokens: yet to compute at most.
-        finished: requests that are over since the model was loaded.
-        kv_used: held and reserved by running sequences.
-        kv_cached: kept for their prefix.
+        waiting_tokens, running_tokens: yet to compute, at most.
+        finished: requests that have ended since the model was loaded.
+        kv_used: tokens held and reserved by running sequences.
+        kv_cached: tokens held by the prefix cache.
         kv_capacity: of the KV cache.
-        kv_bytes_per_token: bytes that a token takes.
-        cached_prefixes: finished sequences that are kept.
-        cache_hits: prompt tokens found computed since the model was loaded.
+        kv_bytes_per_token: bytes of the keys and values of one token.
+        cached_prefixes: entries of the prefix cache.
+        cache_hits: prompt tokens that came from a cached prefix since the model was loaded.
         prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
         scheduler: the policy's class.
     """

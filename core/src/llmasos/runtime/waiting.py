@@ -1,4 +1,4 @@
-"""The waiting queue: the best-ranked of many sequences, without ranking them all at every step."""
+"""The waiting queue: finds the best-ranked of many sequences without ranking all of them at every step."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 from llmasos.runtime.policy import GuardedPolicy
 from llmasos.runtime.sequence import Sequence
 
-#: Heads of tenants ranked anew in one look at most.
+#: Most tenants' heads that one search for the best sequence ranks again.
 _LOOK: Final = 64
-#: Waiting sequences ranked anew a step, in turn, whether their time has come or not.
+#: Waiting sequences that each step ranks again, in turn.
 _REFRESH: Final = 16
 
 
-class _Place:
-    """Where one sequence stands: its item in its tenant's list, and in the list of heads where it is one."""
+class _WaitingSequence:
+    """A queued sequence with its item in its tenant's list, and its item in the list of heads where it is its tenant's head."""
 
     __slots__ = ("head", "item", "sequence")
 
@@ -26,70 +26,70 @@ class _Place:
         self.head: _Item | None = None
 
 
-#: Rank, a number that no two items share (so that places are never compared), and whose it is.
-_Item = tuple[Any, int, _Place]
+#: Rank, a unique number (so that sequences are never compared), and the sequence.
+_Item = tuple[Any, int, _WaitingSequence]
 
 
 class WaitingQueue:
-    """Sequences that wait for a slot: a sorted list a tenant, and one of the tenants' heads.
+    """Sequences that wait for a slot: one sorted list for each tenant, and a sorted list of the tenants' heads.
 
-    A rank may depend on time and on counters, so one that was taken earlier is only a guess. It is taken anew when its sequence heads
-    its tenant and seems to be the best of all: between tenants the order is exact for ranks that only get worse meanwhile, such as
-    fair shares. For those that get better, such as ageing, a few are taken anew in turn at each step. Within a tenant the order is that
-    of the ranks when they were queued, until their turn comes. So a step costs the same with ten waiting or ten thousand, and a tenant
-    who floods the queue takes one place at its head.
+    A rank may depend on time and on counters, so a stored rank can be out of date. It is computed again when its sequence is its tenant's
+    head and seems to be the best of all: between tenants the order is exact for ranks that only get worse with time, such as fair
+    shares. For ranks that get better, such as ageing, each step computes a few again in turn. Within a tenant the order follows the ranks
+    at the time of queueing, until their turn comes. So a step costs the same with ten or ten thousand waiting sequences, and a tenant
+    that floods the queue has one item in the list of heads.
 
-    Lists rather than heaps: what leaves from the middle is gone at once, so no step has to clean up after many others. Moving the rest
-    of a list of 10,000 along takes 2 microseconds; cleaning a heap of as many took 15 milliseconds (``make simulate`` times decisions).
+    Lists rather than heaps: an item is removed from the middle at once, so that no step has to clean up after many others. Shifting the
+    rest of a list of 10,000 takes 2 microseconds; cleaning a heap of that size took 15 milliseconds (``make simulate`` times decisions).
 
     Attributes:
-        tokens: tokens yet to compute at most of all that wait.
-        prompt_tokens: of their prompts.
+        tokens: tokens yet to compute, at most, over all waiting sequences.
+        prompt_tokens: tokens of their prompts.
     """
 
     def __init__(self, policy: GuardedPolicy) -> None:
         self.tokens = 0
         self.prompt_tokens = 0
         self._policy = policy
-        self._places: OrderedDict[str, _Place] = OrderedDict()  # by request id; the first is the next to be ranked anew
+        self._waiting: OrderedDict[str, _WaitingSequence] = OrderedDict()  # by request id; the first is the next to be ranked anew
         self._tenants: dict[str, list[_Item]] = {}
         self._heads: list[_Item] = []
         self._number = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._waiting)
 
     def __contains__(self, sequence: Sequence) -> bool:
-        return sequence.request.id in self._places
+        return sequence.request.id in self._waiting
 
     def sequences(self) -> list[Sequence]:
-        """All that wait, in no particular order."""
-        return [place.sequence for place in self._places.values()]
+        """All waiting sequences, in no particular order."""
+        return [waiting.sequence for waiting in self._waiting.values()]
 
     def push(self, sequence: Sequence, now: float) -> None:
-        """Add a sequence; whether its id waits already is the caller's to know."""
-        place = self._places[sequence.request.id] = _Place(sequence)
+        """Add a sequence. Its id must not be in the queue."""
+        waiting = self._waiting[sequence.request.id] = _WaitingSequence(sequence)
         self.tokens += sequence.remaining
         self.prompt_tokens += sequence.prompt_length
         try:
-            self._enter(place, self._policy.rank(sequence, now))
+            self._enter(waiting, self._policy.rank(sequence, now))
         except BaseException as error:  # ranks that cannot be compared with one another
             self._policy.rank_failed(error)
             self.rank_all(now)
 
     def remove(self, sequence: Sequence, now: float) -> None:
-        """Take a sequence out, wherever it stands."""
-        place = self._places.pop(sequence.request.id)
+        """Remove a sequence."""
+        waiting = self._waiting.pop(sequence.request.id)
         self.tokens -= sequence.remaining
         self.prompt_tokens -= sequence.prompt_length
         try:
-            self._leave(place)
+            self._leave(waiting)
         except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
 
     def best(self, now: float) -> Sequence | None:
-        """The best-ranked sequence; None where nobody waits."""
+        """The best-ranked sequence; None where the queue is empty."""
         try:
             return self._look(now)
         except BaseException as error:
@@ -98,87 +98,87 @@ class WaitingQueue:
             return self._look(now)
 
     def refresh(self, now: float) -> None:
-        """Rank a few sequences anew, in turn; those that got better move up."""
+        """Rank a few sequences again, in turn; those whose rank got better move up."""
         try:
-            for _ in range(min(_REFRESH, len(self._places))):
-                name, place = next(iter(self._places.items()))
-                self._places.move_to_end(name)
-                rank = self._policy.rank(place.sequence, now)
-                if place.item is None or rank < place.item[0]:
-                    self._leave(place)
-                    self._enter(place, rank)
+            for _ in range(min(_REFRESH, len(self._waiting))):
+                name, waiting = next(iter(self._waiting.items()))
+                self._waiting.move_to_end(name)
+                rank = self._policy.rank(waiting.sequence, now)
+                if waiting.item is None or rank < waiting.item[0]:
+                    self._leave(waiting)
+                    self._enter(waiting, rank)
         except BaseException as error:
             self._policy.rank_failed(error)
             self.rank_all(now)
 
     def use_policy(self, policy: GuardedPolicy, now: float) -> None:
-        """Rank everything by another policy."""
+        """Rank all sequences by another policy."""
         self._policy = policy
         self.rank_all(now)
 
     def rank_all(self, now: float) -> None:
-        """Rank everything anew."""
+        """Rank all sequences again."""
         self._tenants, self._heads = {}, []
         try:
-            for place in self._places.values():
-                place.item = place.head = None
-                self._enter(place, self._policy.rank(place.sequence, now))
+            for waiting in self._waiting.values():
+                waiting.item = waiting.head = None
+                self._enter(waiting, self._policy.rank(waiting.sequence, now))
         except BaseException as error:
             if self._policy.by_arrival:
                 raise
             self._policy.rank_failed(error)
             self.rank_all(now)
 
-    def _enter(self, place: _Place, rank: Any) -> None:
-        items = self._tenants.setdefault(place.sequence.request.tenant, [])
+    def _enter(self, waiting: _WaitingSequence, rank: Any) -> None:
+        items = self._tenants.setdefault(waiting.sequence.request.tenant, [])
         before = items[0] if items else None
         self._number += 1
-        place.item = (rank, self._number, place)
-        insort(items, place.item)
+        waiting.item = (rank, self._number, waiting)
+        insort(items, waiting.item)
         if items[0] is not before:
             if before is not None:
                 self._unlist(before[2])
             self._list(items[0])
 
-    def _leave(self, place: _Place) -> None:
-        tenant = place.sequence.request.tenant
+    def _leave(self, waiting: _WaitingSequence) -> None:
+        tenant = waiting.sequence.request.tenant
         items = self._tenants[tenant]
-        _discard(items, place.item)
-        place.item = None
-        if place.head is not None:
-            self._unlist(place)
+        _discard(items, waiting.item)
+        waiting.item = None
+        if waiting.head is not None:
+            self._unlist(waiting)
             if items:
                 self._list(items[0])
         if not items:
             del self._tenants[tenant]
 
     def _list(self, item: _Item) -> None:
-        """Among the heads, under the rank that its tenant knows it by."""
+        """Insert the head of a tenant into the list of heads, under the rank in its tenant's list."""
         item[2].head = item
         insort(self._heads, item)
 
-    def _unlist(self, place: _Place) -> None:
-        _discard(self._heads, place.head)
-        place.head = None
+    def _unlist(self, waiting: _WaitingSequence) -> None:
+        _discard(self._heads, waiting.head)
+        waiting.head = None
 
     def _look(self, now: float) -> Sequence | None:
         heads = self._heads
         looks = 0
         while heads:
-            rank, number, place = heads[0]
+            rank, number, waiting = heads[0]
             looks += 1
-            fresh = self._policy.rank(place.sequence, now)
+            fresh = self._policy.rank(waiting.sequence, now)
             if fresh == rank or looks > _LOOK:
-                return place.sequence
+                return waiting.sequence
             del heads[0]
             # The tenant's own list keeps the rank from when it was pushed: ranks of one tenant move together.
-            place.head = (fresh, number, place)
-            insort(heads, place.head)
+            waiting.head = (fresh, number, waiting)
+            insort(heads, waiting.head)
         return None
 
 
 def _discard(items: list[_Item], item: _Item | None) -> None:
-    """Take an item out of a sorted list; also out of one that ranks without an order, such as NaN, have put out of order."""
+    """Remove an item from a sorted list, also from one that unordered ranks (NaN) have put out of order."""
     if item is not None:
         at = bisect_left(items, item)
         if at == len(items) or items[at] is not item:

@@ -1,4 +1,4 @@
-"""Who notices that a thread does not come back out of a plugin: one thread for all loops of the process."""
+"""The watchdog notices that a plugin call does not return: one thread for all engine loops of the process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Final, Protocol
 
 _log = logging.getLogger("llmasos.runtime")
 
-#: Seconds between two looks at what is busy.
+#: Seconds between two checks of the busy loops.
 TICK: Final = 0.1
 
 
 class Watch:
-    """What a thread is doing, written by it alone and read by the watchdog.
+    """What a thread is doing; the thread alone writes it, the watchdog reads it.
 
     Attributes:
         since: ``time.monotonic`` seconds when its round began; None while it waits for work.
-        calling: label and method of the plugin that it is in.
+        calling: label and method of the plugin call that it is in.
     """
 
     __slots__ = ("calling", "since")
@@ -31,15 +31,15 @@ class Watch:
 
 
 class Watched(Protocol):
-    """What can be looked at."""
+    """An object that the watchdog checks."""
 
     def look(self, now: float) -> bool:
-        """Do what is due at ``now`` (``time.monotonic``); whether it wants to be looked at again without being asked."""
+        """Act on timeouts at ``now`` (``time.monotonic`` seconds); returns whether the watchdog shall call it again."""
         ...
 
 
 class Watchdog:
-    """Looks at everything that is busy, ten times a second, on a daemon thread; sleeps while nothing is, and ends with the last."""
+    """Checks every busy object ten times a second, on a daemon thread, which sleeps while there is none and ends with the last object."""
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
@@ -48,7 +48,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def wake(self, watched: Watched) -> None:
-        """``watched`` became busy."""
+        """Start to check ``watched``, which has become busy."""
         with self._changed:
             self._watched.add(watched)
             self._called = True
@@ -58,7 +58,7 @@ class Watchdog:
             self._changed.notify()
 
     def forget(self, watched: Watched) -> None:
-        """``watched`` was closed; the thread ends with the last one."""
+        """Remove ``watched``, which was closed; the thread ends with the last one."""
         with self._changed:
             self._watched.discard(watched)
             thread = None if self._watched else self._thread
@@ -96,12 +96,12 @@ _watchdog = Watchdog()
 
 
 def watchdog() -> Watchdog:
-    """That of this process."""
+    """The watchdog of this process."""
     return _watchdog
 
 
 def _after_fork_in_child() -> None:
-    """Its thread stayed in the parent."""
+    """In a forked child: the watchdog's thread exists in the parent only."""
     global _watchdog
     _watchdog = Watchdog()
 

@@ -1,4 +1,4 @@
-"""What becomes of a sequence's logits."""
+"""The work of a sequence: what turns its logits into the caller's answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """The purpose of one sequence; it holds the caller's ticket."""
+    """Turns what one sequence computes into an answer, and gives that to the caller's ticket."""
 
     def begin(self, sequence: Sequence) -> None:
-        """Set what is to be computed (``tokens``, ``limit``, ``logits_from``) before the sequence is queued."""
+        """Set what the sequence computes (``tokens``, ``limit``, ``logits_from``), before it is queued."""
         ...
 
     def fail(self, error: LLMasOSError) -> None:
@@ -31,13 +31,13 @@ class Work(Protocol):
         ...
 
 
-class Reading(Work, Protocol):
-    """Work that reads the logits of tokens it knows: scores, raw logits."""
+class LogitsReader(Work, Protocol):
+    """Work that reads logits instead of sampling from them: scores, raw logits, beam search."""
 
     def accept(self, sequence: Sequence, position: int, logits: npt.NDArray[np.float32], rewind: Callable[[Sequence, int], Any]) -> bool:
-        """Take the logits [n, vocab] of the tokens from ``position`` on; True once all is read.
+        """Read the logits [n, vocab] of the tokens from ``position`` on. True where the work is complete.
 
-        To go on with other tokens it changes those of the sequence and calls ``rewind`` with it and the number of leading ones that
-        stay.
+        To continue with other tokens, it replaces the sequence's tokens and calls ``rewind`` with the sequence and the number of leading
+        tokens that remain valid.
         """
         ...

@@ -22,7 +22,7 @@ _MAX_STEPS: Final = 16
 
 @attrs.frozen
 class Alias:
-    """A short name. ``warning`` is a sentence that the user is told when the alias is used."""
+    """A short name. ``warning`` is a sentence that is shown when the alias is used."""
 
     name: str
     target: str
@@ -30,7 +30,7 @@ class Alias:
     warning: str = ""
 
 
-#: The aliases that are there from the start; a user's alias of the same name goes before.
+#: The built-in aliases; a user's alias of the same name takes precedence.
 BUILT_IN: Final[Mapping[str, Alias]] = {
     alias.name: alias
     for alias in (
@@ -108,7 +108,7 @@ class Aliases:
         if name not in own:
             if name in BUILT_IN:
                 raise SourceError(
-                    f'The alias "{name}" is built in and cannot be removed; an alias of your own by that name goes before it.'
+                    f'The alias "{name}" is built in and cannot be removed; an alias of your own by that name takes precedence.'
                 )
             raise SourceError(f'There is no alias "{name}"{did_you_mean(name, own)}')
         self._change({name: None})

@@ -1,4 +1,4 @@
-"""Unpacking archives that a stranger may have made: nothing outside the folder, no links, no bombs."""
+"""Unpacks untrusted archives: no file outside the folder, no links, no decompression bombs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def unpack(
 ) -> list[PurePosixPath]:
     """Unpack the wanted files of an archive into an empty folder; returns their paths within it.
 
-    ``wanted`` is asked with each name, ``advance`` is told of the bytes written.
+    ``wanted`` is called with each name and chooses the files; ``advance`` is called with the bytes written.
 
     Raises:
         SourceError: the archive is damaged, encrypted, holds links or names that lead outside, or grows beyond reason.

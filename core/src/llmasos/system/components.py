@@ -1,4 +1,4 @@
-"""Importing the plugins that config names, checking what they offer, and calling their hooks."""
+"""Imports the plugins that config names, checks their components, and calls their hooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 from pluggy import PluginManager, PluginValidationError
 
-from llmasos.system.discovery import Entry
+from llmasos.system.discovery import InstalledComponent
 from llmasos.system.edge import as_ours, in_words, interrupted
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
@@ -42,14 +42,14 @@ _MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", "llmasos_predict", *_OBSER
 
 @attrs.frozen(eq=False)
 class LoadedComponent:
-    """A plugin module that was imported and found in order."""
+    """A plugin module that was imported and passed the checks."""
 
-    entry: Entry
+    entry: InstalledComponent
     module: ModuleType
     component: Component
 
 
-def load_component(entry: Entry) -> LoadedComponent:
+def load_component(entry: InstalledComponent) -> LoadedComponent:
     """Import an entry's module (which imports no framework) and check what it offers.
 
     Raises:
@@ -75,7 +75,7 @@ class PluginSet:
     """The plugins of one pipeline: one ``PluginManager`` that holds what config names, and the observers."""
 
     def __init__(self, loaded: Iterable[LoadedComponent] = ()) -> None:
-        self._loaded: dict[Entry, LoadedComponent] = {}
+        self._loaded: dict[InstalledComponent, LoadedComponent] = {}
         self._manager = PluginManager(PROJECT)
         self._manager.add_hookspecs(specs)
         for each in loaded:
@@ -86,7 +86,7 @@ class PluginSet:
         """What the set holds, in the order it came in."""
         return tuple(self._loaded.values())
 
-    def add(self, entry: Entry) -> LoadedComponent:
+    def add(self, entry: InstalledComponent) -> LoadedComponent:
         """Import a component and take it in, unless it is in already. Raises ``PluginError`` like ``load_component``."""
         if entry not in self._loaded:
             self._register(load_component(entry))
@@ -106,7 +106,7 @@ class PluginSet:
             PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
                 mean, or it returned something that its kind must not.
             ResourceError: it ran out of memory.
-            LLMasOSError: whatever the plugin raised on purpose, or the disk is full.
+            LLMasOSError: an error that the plugin raised on purpose, or the disk is full.
         """
         missing = missing_frameworks(loaded.component)
         if missing:
@@ -135,7 +135,7 @@ class PluginSet:
         return result
 
 
-def _import(entry: Entry) -> ModuleType:
+def _import(entry: InstalledComponent) -> ModuleType:
     if not all(part.isidentifier() for part in entry.module.split(".")):
         raise PluginError(
             f'The {entry.label} has the entry point "{entry.module}", and it must be the import name of a module with hooks; '
@@ -159,7 +159,7 @@ def _import(entry: Entry) -> ModuleType:
         ) from error
 
 
-def _check_hooks(entry: Entry, module: ModuleType) -> None:
+def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
     marked = {name: value for name, value in vars(module).items() if hasattr(value, f"{PROJECT}_impl")}
     for name, function in marked.items():
         if name not in _SPECIFIED:
@@ -193,7 +193,7 @@ def _why_not(module: ModuleType, needed: tuple[str, ...]) -> str:
     return f'; it has "{close}", which may be misspelt.' if close else f"; {module.__name__} has the hooks {listed(functions)}."
 
 
-def _describe(entry: Entry, module: ModuleType) -> Component:
+def _describe(entry: InstalledComponent, module: ModuleType) -> Component:
     try:
         component = module.llmasos_component()
     except BaseException as error:

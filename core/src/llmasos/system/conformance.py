@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import attrs
 
-from llmasos.system.discovery import Entry
+from llmasos.system.discovery import InstalledComponent
 from llmasos.system.isolation import code_command
 from llmasos_hookspecs import GROUPS, PluginError
 
@@ -99,7 +99,7 @@ def check_package(source: PluginSource) -> tuple[CheckedTest, ...]:
     return tuple(tests)
 
 
-def check_installed(entry: Entry, example: Mapping[str, Any] | None = None) -> tuple[CheckedTest, ...]:
+def check_installed(entry: InstalledComponent, example: Mapping[str, Any] | None = None) -> tuple[CheckedTest, ...]:
     """The kit on an installed component; ``example`` gives a task's inputs that the kit cannot make up."""
     return tuple(_check([(entry.kind, entry.name, entry.module)], [], example))
 

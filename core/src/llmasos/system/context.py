@@ -1,4 +1,4 @@
-"""What core lends a plugin while one of its hooks runs."""
+"""The context that core passes to a plugin's hook."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ProgressSink(Protocol):
-    """Who shows progress and notes to the user: rich at the command line, nobody in the library."""
+    """Shows progress and notes to the user: with rich at the command line; the library shows none."""
 
     def progress(self, label: str, total: float | None, unit: str) -> AbstractContextManager[Progress]:
         """A display that is shown while the ``with`` block runs."""
@@ -77,15 +77,15 @@ class HookContext:
         self.sink.note(message)
 
     def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:
-        return self._lent(self.open_writer, "writer")(checkpoint, output)
+        return self._given(self.open_writer, "writer")(checkpoint, output)
 
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
-        return self._lent(self.calibration_windows, "calibration")(windows, length)
+        return self._given(self.calibration_windows, "calibration")(windows, length)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
-        return self._lent(self.open_checkpoint, "load_checkpoint")(path)
+        return self._given(self.open_checkpoint, "load_checkpoint")(path)
 
-    def _lent(self, function: F | None, name: str) -> F:
+    def _given(self, function: F | None, name: str) -> F:
         if function is None:
-            raise PluginError(f'The plugin "{self.name}" called context.{name}, which its hook is not lent; this is a fault of the plugin.')
+            raise PluginError(f'The plugin "{self.name}" called context.{name}, which this hook lacks; this is a fault of the plugin.')
         return function

@@ -13,7 +13,7 @@ import attrs
 
 from llmasos.hardware import defaults, measure_bandwidth, probe
 from llmasos.system.catalog import PUBLISHED
-from llmasos.system.discovery import Entry, registry
+from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
 from llmasos.system.isolation import code_command
 
@@ -82,7 +82,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _try(entry: Entry) -> Mapping[str, Any]:
+def _try(entry: InstalledComponent) -> Mapping[str, Any]:
     facts = {"kind": entry.kind, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -102,7 +102,7 @@ def _try(entry: Entry) -> Mapping[str, Any]:
     return {**facts, "works": done.returncode == 0, "problem": lines[-1] if done.returncode and lines else ""}
 
 
-def _missing(entries: tuple[Entry, ...]) -> list[str]:
+def _missing(entries: tuple[InstalledComponent, ...]) -> list[str]:
     installed = {(entry.kind, entry.name) for entry in entries}
     return [
         f'The {kind} "{name}" is not installed; pip install {distribution}.'

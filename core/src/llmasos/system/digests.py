@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once while they stay as they are: in a process, and for large files between processes."""
+"""SHA-256 of files, cached while the files do not change: in the process, and for large files on disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 
 from llmasos.system.folders import cache_folder
 
-#: Bytes from which on a digest is kept on disk; smaller files are read again as quickly.
+#: Least size in bytes of a file whose digest is cached on disk; smaller files are read again as quickly.
 _LARGE: Final = 1 << 20
 #: Digests kept on disk; those written longest ago go first.
 _MOST: Final = 4000
 _LENGTH: Final = 64
 
-# By inode, so that a folder may be renamed; with the change time, because whoever copies a file can set the modification time.
+# By inode, so that a folder may be renamed; with the change time, because programs that copy files can set the modification time.
 _known: dict[tuple[int, ...], str] = {}
 _lock = Lock()
 
@@ -42,7 +42,7 @@ def file_digest(path: Path) -> str:
 
 
 def remember_digest(path: Path, digest: str) -> None:
-    """Take ``digest`` for the SHA-256 of the file as it now is: for who computed it while writing the file. Raises ``OSError``."""
+    """Cache ``digest`` as the SHA-256 of the file as it is now, for a caller that computed it while writing. Raises ``OSError``."""
     _remember(_key(os.stat(path)), digest)
 
 

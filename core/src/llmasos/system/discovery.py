@@ -20,14 +20,14 @@ from llmasos.system.nearest import listed, nearest
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
 
-#: The distribution that this module belongs to: what it requires is there, or nobody would be here to ask.
+#: The distribution of this module; its requirements are met, or this module could not have been imported.
 _CORE = "llmasos"
 
 _KIND_OF_GROUP: Mapping[str, str] = {group: kind for kind, group in GROUPS.items()}
 
 
 @attrs.frozen
-class Entry:
+class InstalledComponent:
     """One component as its distribution's metadata announces it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Entry:
 
 @attrs.frozen
 class _Scan:
-    entries: tuple[Entry, ...]
+    entries: tuple[InstalledComponent, ...]
     unreadable: tuple[str, ...]
 
 
@@ -76,7 +76,7 @@ class Registry:
         self._lock = threading.Lock()
         self._kept: _Scan | None = None
 
-    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
+    def entries(self, kind: str | None = None) -> tuple[InstalledComponent, ...]:
         """Everything installed, or all of one kind, sorted by kind, name and distribution."""
         found = self._scanned().entries
         return found if kind is None else tuple(entry for entry in found if entry.kind == kind)
@@ -88,7 +88,7 @@ class Registry:
         # The import system remembers folder contents too, and would not see a module that pip has just written.
         importlib.invalidate_caches()
 
-    def find(self, kind: str, use: str) -> Entry:
+    def find(self, kind: str, use: str) -> InstalledComponent:
         """The entry that config means by ``use``: a name, or ``dist:name`` where several distributions offer the name.
 
         Raises:
@@ -111,7 +111,7 @@ class Registry:
     def problems(self) -> tuple[str, ...]:
         """One sentence for each distribution that cannot be read or lacks what it requires, and for each name that several offer.
         They harm nothing until config names them."""
-        same: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        same: dict[tuple[str, str], list[InstalledComponent]] = defaultdict(list)
         for entry in self.entries():
             same[entry.kind, entry.name].append(entry)
         doubled = (_doubled(found) for found in same.values() if len(found) > 1)
@@ -126,7 +126,7 @@ class Registry:
                 self._kept = _scan()
             return self._kept
 
-    def _not_installed(self, kind: str, distribution: str, name: str, installed: tuple[Entry, ...]) -> str:
+    def _not_installed(self, kind: str, distribution: str, name: str, installed: tuple[InstalledComponent, ...]) -> str:
         names = sorted({entry.name for entry in installed})
         if distribution:
             others = [entry.qualified for entry in installed if entry.name == name]
@@ -150,12 +150,12 @@ def registry() -> Registry:
     return Registry()
 
 
-def _unmet(entry: Entry, version_of: Callable[[str], str | None]) -> str:
+def _unmet(entry: InstalledComponent, version_of: Callable[[str], str | None]) -> str:
     clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python, version_of=version_of))
     return f"{entry.distribution} {entry.version} requires {clauses}; pip install --upgrade {entry.distribution}." if clauses else ""
 
 
-def _doubled(found: list[Entry]) -> str:
+def _doubled(found: list[InstalledComponent]) -> str:
     first = found[0]
     owners = " and ".join(f"{entry.distribution} {entry.version}" for entry in found)
     uses = " or ".join(f'use = "{entry.qualified}"' for entry in found)
@@ -163,7 +163,7 @@ def _doubled(found: list[Entry]) -> str:
 
 
 def _scan() -> _Scan:
-    found: list[Entry] = []
+    found: list[InstalledComponent] = []
     unreadable: list[str] = []
     seen: set[str] = set()
     for distribution in importlib_metadata.distributions():
@@ -183,7 +183,9 @@ def _scan() -> _Scan:
             unreadable.append(f"The entry points of {name} {version} cannot be read ({error}); reinstall it or uninstall it.")
             continue
         requires, python = tuple(headers["requires-dist"]), _only(headers, "requires-python")
-        found.extend(Entry(_KIND_OF_GROUP[point.group], point.name, point.value, name, version, requires, python) for point in points)
+        found.extend(
+            InstalledComponent(_KIND_OF_GROUP[point.group], point.name, point.value, name, version, requires, python) for point in points
+        )
     return _Scan(tuple(sorted(found, key=lambda entry: (entry.kind, entry.name, entry.distribution))), tuple(unreadable))
 
 

@@ -1,4 +1,4 @@
-"""The edge between core and plugins: whatever a plugin raises is told from what the user does, and put into words."""
+"""The boundary between core and plugins: separates exceptions of plugins from the user's Ctrl-C, and describes them in words."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether ``error`` is the user's Ctrl-C, which Python raises on the main thread only and which stays what it is.
+    """Whether ``error`` is the user's Ctrl-C, which Python raises on the main thread only; it is re-raised unchanged.
 
-    Everything else that comes out of a plugin is the plugin's, also ``SystemExit`` and other errors that are no ``Exception``: they would
-    end a thread of core's without a word.
+    Every other exception from a plugin is the plugin's fault, also ``SystemExit`` and others that are not an ``Exception``: they would
+    silently end a thread of core.
     """
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 

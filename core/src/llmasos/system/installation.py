@@ -15,12 +15,12 @@ import attrs
 import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED
-from llmasos.system.discovery import Entry, Registry, normalized
+from llmasos.system.discovery import InstalledComponent, Registry, normalized
 from llmasos.system.isolation import module_command
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import PluginError, RequestError
 
-#: What nobody may uninstall by this way: the command that is running.
+#: Distributions that cannot be uninstalled by this command, because it runs on them.
 _OWN: Final = frozenset({"llmasos", "llmasos-hookspecs"})
 
 _UNREACHABLE: Final = re.compile(
@@ -131,7 +131,7 @@ def _pin(name: str, version: str) -> str:
     return f"{name} @ {url}{digest}"
 
 
-def _owner(word: str, registry: Registry) -> Entry:
+def _owner(word: str, registry: Registry) -> InstalledComponent:
     entries = registry.entries()
     by_distribution = [entry for entry in entries if normalized(entry.distribution) == normalized(word)]
     if by_distribution:
@@ -174,7 +174,7 @@ def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
     if "No module named pip" in said:
         return f"Plugins are installed with pip, which this Python lacks; run {sys.executable} -m ensurepip, or install pip."
     if "externally-managed-environment" in said:
-        return f"{sys.executable} belongs to the operating system, which lets nobody else install; use LLMasOS in a virtual environment."
+        return f"{sys.executable} is managed by the operating system, which forbids pip to install; use LLMasOS in a virtual environment."
     if _UNREACHABLE.search(said):
         return "The package index cannot be reached, so nothing was changed; check the network and pip's settings."
     missing = re.search(r"No matching distribution found for (\S+)", said)

@@ -1,4 +1,4 @@
-"""Which file or folder among those fetched is the model."""
+"""Finds the model among fetched files: a folder, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model_in(folder: Path) -> Path:
 
 
 def _check_link(folder: Path, path: Path) -> None:
-    """Refuse a link out of the folder, which whoever made the folder can point anywhere; that of a Hugging Face cache to its own blobs is
+    """Refuse a link out of the folder, which can point to any file of the machine; links of a Hugging Face cache to its own blobs are
     followed."""
     real, root = path.resolve(), folder.resolve()
     cached = root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs")

@@ -1,4 +1,4 @@
-"""What hooks return, held against the contract before core uses it: the first thing that is wrong, as the end of a sentence."""
+"""Checks what hooks return against the contract, before core uses it; a fault is the end of a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New plugin packages, whole from the first minute: what ``llmasos plugins new`` writes."""
+"""Writes new plugin packages that pass their own tests: ``llmasos plugins new``."""
 
 from __future__ import annotations
 

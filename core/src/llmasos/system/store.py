@@ -104,7 +104,7 @@ class Store:
     def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> StoredModel:
         """``add`` for a fill that learns the source and the licence while it works, and returns both.
 
-        ``waiting`` is called once where another process is at work on the same entry.
+        ``waiting`` is called once where another process fills the same entry.
         """
         found = self.get(key)
         if found is not None:
@@ -122,7 +122,7 @@ class Store:
                 self._sweep(files)
                 self._seal(key, staging, source, license_id)
             except OSError as error:
-                # A full disk is of no use to anybody; whatever else went wrong, the next try resumes.
+                # On a full disk the partial files are removed; after any other error the next try resumes.
                 if error.errno in _FULL:
                     shutil.rmtree(staging, ignore_errors=True)
                 raise
@@ -210,7 +210,7 @@ class Store:
                 raise SourceError(f'{name} of the stored model "{entry.key}" is damaged; {cure}.')
 
     def clean(self) -> int:
-        """Remove what killed processes left: trash, unfinished fetches that nobody works on; returns the bytes freed."""
+        """Remove leftovers of killed processes: trash, and unfinished fetches that no process works on; returns the bytes freed."""
         freed = 0
         with _in_words(self.root, "the store"):
             for trash in _children(self.root / _TRASH):
@@ -345,7 +345,7 @@ def bytes_below(folder: Path, part: str = "") -> int:
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Replace a file whole, or not at all, whoever else writes it at the same time. ``mode``: permissions, less the user's umask."""
+    """Replace a file atomically, also while other processes write it. ``mode``: permissions, less the user's umask."""
     fresh = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
     try:
         with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Decoders that are described by one plain table of shapes and switches: the Llama family and its relatives."""
+"""Descriptions of decoders by shapes and switches: the Llama family and its relatives."""
 
 from llmasos_hookspecs.decoder.checks import LLAMA_FAMILY, beyond, check_tensors, require_plain, unread_note
 from llmasos_hookspecs.decoder.config import DecoderConfig, DecoderLayer, Part, TensorNames

@@ -1,4 +1,4 @@
-"""What a loader or an accelerator asks before it trusts a ``DecoderConfig``."""
+"""Checks that a loader or an accelerator makes before it uses a ``DecoderConfig``."""
 
 from __future__ import annotations
 

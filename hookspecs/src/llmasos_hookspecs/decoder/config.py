@@ -1,4 +1,4 @@
-"""A decoder-only language model as one plain description of shapes and switches."""
+"""The description of a decoder-only language model: shapes and switches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from llmasos_hookspecs.decoder.rope import Rope, RopeScaling
 
 @attrs.frozen(kw_only=True)
 class DecoderLayer:
-    """What may differ from layer to layer.
+    """Attention settings of one layer, which may differ from layer to layer.
 
     Attributes:
-        window: tokens that a token sees, itself among them; None: all before it.
+        window: tokens that a token attends to, itself included; None: all before it.
         rope: None where queries and keys are not rotated.
     """
 
@@ -25,7 +25,7 @@ class DecoderLayer:
 
 @attrs.frozen(kw_only=True)
 class TensorNames:
-    """Where a family keeps its tensors; the names of a layer's follow ``layer``. None: the family has no such tensor.
+    """The tensor names of a family; those of a layer's modules follow the prefix ``layer``. None: the family has no such tensor.
 
     One module for ``q``, ``k`` and ``v`` holds their rows one behind the other, or head by head where ``qkv_by_head`` is set; so does one
     for ``gate`` and ``up``. A norm's name is that of its place: ``attention_norm`` and ``mlp_norm`` come before, ``attention_out_norm``
@@ -77,7 +77,7 @@ class Part:
 class DecoderConfig:
     """Shapes and switches of a decoder; every count is in elements, not bytes.
 
-    The defaults are the plain Llama form; ``traits`` names what differs from it, and whoever computes a decoder must know all of them.
+    The defaults are the plain Llama form; ``traits`` names the differences from it, all of which an implementation must support.
     For each layer, with x the residual stream, f the attention and g the feed-forward:
 
     - ``block = "pre"``: x += f(norm(x)); x += g(norm(x))
@@ -152,7 +152,7 @@ class DecoderConfig:
 
     @property
     def score_scale(self) -> float:
-        """What attention scores are multiplied by."""
+        """The factor of attention scores."""
         return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
 
     def layer(self, index: int) -> DecoderLayer:

@@ -1,4 +1,4 @@
-"""The defaults of each architecture: what a ``config.json`` means where it leaves a key out.
+"""The defaults of each architecture: the values of keys that a ``config.json`` leaves out.
 
 One entry a ``model_type``. The values are those of transformers' config classes and models; a test drops each key in turn and compares.
 """

@@ -1,4 +1,4 @@
-"""``config.json`` read as the fields of a ``DecoderConfig``."""
+"""Reads a ``config.json`` as the fields of a ``DecoderConfig``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos_hookspecs.decoder.families import DECODER_FAMILIES, Family, Switch
 from llmasos_hookspecs.decoder.rope import Rope, RopeScaling
 from llmasos_hookspecs.errors import CheckpointError, UnsupportedModel
 
-#: Names that configs have for an activation -> ours.
+#: Name of an activation in ``config.json`` -> name in ``DecoderConfig``.
 ACTIVATIONS: Final[Mapping[str, str]] = {
     "silu": "silu",
     "swish": "silu",
@@ -25,7 +25,7 @@ ACTIVATIONS: Final[Mapping[str, str]] = {
     "relu2": "relu2",
 }
 
-#: No decoder has more; a count is held against it before anything is expanded to that many layers.
+#: More layers than any decoder has; counts are compared with it before anything is expanded to that many layers.
 MAX_LAYERS: Final = 4096
 
 _FULL: Final = "full_attention"

@@ -68,15 +68,15 @@ class Rope:
     def switch(self) -> int | None:
         """Tokens up to which a sequence has other frequencies than a longer one; None where the length does not matter.
 
-        A longer sequence has other frequencies at *every* position, its first tokens among them, so that keys that were rotated before it
-        grew past ``switch`` are of no use after.
+        A longer sequence has other frequencies at *every* position, also at its first tokens, so that keys that were rotated before the
+        sequence grew past ``switch`` are invalid after that.
         """
         if self.scaling is None or self.scaling.kind != "longrope" or self.scaling.short_factor == self.scaling.long_factor:
             return None
         return self.scaling.original_max_position
 
     def inverse_frequencies(self, length: int = 1) -> npt.NDArray[np.float32]:
-        """Radians a position turns each pair of a sequence of ``length`` tokens: float32 [dim / 2]."""
+        """Angular frequency of each pair in radians per position, for a sequence of ``length`` tokens: float32 [dim / 2]."""
         import numpy as np
 
         exponents = np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim)

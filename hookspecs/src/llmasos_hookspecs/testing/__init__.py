@@ -1,4 +1,4 @@
-"""The conformance kit: a plugin author subclasses one class, and pytest proves the plugin against the contract.
+"""The conformance kit: a plugin author subclasses one class, and pytest tests the plugin against the contract.
 
 Needs pytest: install ``llmasos-hookspecs[testing]``.
 """

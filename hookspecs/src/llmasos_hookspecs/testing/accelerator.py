@@ -1,4 +1,4 @@
-"""The contract of accelerators, as tests."""
+"""Conformance tests of accelerators."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
         return result
 
     def test_never_touches_its_input(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
-        """The files and the tensors of the input are the same to the bit afterwards."""
+        """The files and the tensors of the input are bitwise identical afterwards."""
         checkpoint = self.make_checkpoint(case, tmp_path / "model")
         before = (checkpoint.digest, folder_digest(tmp_path / "model"))
         self.accelerate(sandbox, checkpoint, tmp_path)
@@ -83,7 +83,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
         assert after[1] == before[1], "The accelerator changed a file of its input; write through context.writer."
 
     def test_same_seed_same_bits(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """Two runs with the same seed write the same bits."""
+        """Two runs with the same seed write bitwise identical checkpoints."""
         checkpoint = self.make_checkpoint(self.cases[0], tmp_path / "model")
         digests = set()
         for run in ("one", "two"):
@@ -92,7 +92,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
         assert len(digests) == 1, "Two runs with the same seed differ; draw all that is random from np.random.default_rng(context.seed)."
 
     def test_writes_a_checkpoint_that_loads(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
-        """The output is whole: a config, each tensor that it asks for in its shape, and logits that are numbers."""
+        """The output is complete: a config, every tensor of that config in its shape, and finite logits."""
         checkpoint = self.make_checkpoint(case, tmp_path / "model")
         result = self.accelerate(sandbox, checkpoint, tmp_path)
         assert result.path == tmp_path / "out", f"The result's path is {result.path}, and it must be the output it was given."
@@ -107,14 +107,14 @@ class AcceleratorConformance(PluginConformance, standard=True):
         assert not left, f"The accelerator left {', '.join(left)} behind; keep derived data in context.cache."
 
     def test_writes_nowhere_else(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """Nothing is written but the output, the plugin's cache and temporary files: not beside the module, and not in the home folder."""
+        """The stage writes to its output, the cache and temporary files only: not beside the module, and not in the home folder."""
         checkpoint = self.make_checkpoint(self.cases[0], tmp_path / "model")
         with writes_outside(tmp_path) as found:
             self.accelerate(sandbox, checkpoint, tmp_path)
         assert not found, f"The accelerator wrote to {found[0]}; keep derived data in context.cache."
 
     def test_reports_what_it_did(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
-        """``touched`` names just the tensors that differ, ``skipped`` gives reasons for others, and the report is plain data."""
+        """``touched`` names exactly the tensors that differ, ``skipped`` gives reasons for others, and the report is plain data."""
         checkpoint = self.make_checkpoint(case, tmp_path / "model")
         result = self.accelerate(sandbox, checkpoint, tmp_path)
         written = read_folder(result.path)
@@ -129,7 +129,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
         assert json.loads(json.dumps(dict(result.report))) is not None
 
     def test_failure_leaves_no_output(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """A tensor that cannot be read is passed on as an ``LLMasOSError``, and no half-written output stays."""
+        """A tensor that cannot be read raises an ``LLMasOSError``, and no half-written output remains."""
         checkpoint = self.make_checkpoint(self.cases[0], tmp_path / "model")
         for readable in (0, 3):
             with pytest.raises(LLMasOSError):
@@ -137,7 +137,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
             assert not (tmp_path / "out").exists(), "The output appeared although the stage failed."
 
     def test_takes_or_refuses_quantised_input(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """Weights that are codes already are worked on, or refused with an ``LLMasOSError``."""
+        """Quantised weights are processed, or refused with an ``LLMasOSError``."""
         checkpoint = attrs.evolve(tiny_checkpoint("llama-q8"), path=tmp_path)
         try:
             written = read_folder(self.accelerate(sandbox, checkpoint, tmp_path).path)
@@ -147,7 +147,7 @@ class AcceleratorConformance(PluginConformance, standard=True):
             assert {name: written.shape(name) for name in written.names()} == written.decoder.tensor_shapes()
 
     def test_plan_agrees_with_the_run(self, sandbox: PluginSandbox, tmp_path: Path, case: str) -> None:
-        """A stage that plans finds no problem where it can run, and foresees the decoder that it then writes."""
+        """The plan of a stage reports no problem where the stage can run, and describes the decoder that it then writes."""
         plan = sandbox.component.plan
         if plan is None:
             pytest.skip("The accelerator has no plan.")

@@ -195,12 +195,12 @@ _GAINS: Final = {"q": 1.4, "k": 1.4, "v": 1.0, "o": 1.0, "gate": 1.2, "up": 1.2,
 
 
 def _random_weights(decoder: DecoderConfig, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
-    """Weights with the gains of a trained model: attention that picks, logits that spread, so that a mistake shows."""
+    """Random weights scaled as in a trained model: attention is peaked and logits are spread, so that errors are visible in the logits."""
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     shapes = decoder.tensor_shapes()
 
     def linear(module: str, gain: float) -> None:
-        # A module that several parts are rows of is made once, with the gain of the first.
+        # A fused module is made once, with the gain of its first part.
         if f"{module}.weight" in shapes and f"{module}.weight" not in tensors:
             rows, columns = shapes[f"{module}.weight"]
             tensors[f"{module}.weight"] = (rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
@@ -214,7 +214,7 @@ def _random_weights(decoder: DecoderConfig, rng: np.random.Generator) -> dict[st
         if name in shapes and name not in tensors:
             tensors[name] = (mean + spread * rng.standard_normal(shapes[name])).astype(np.float32)
 
-    # A tied embedding is the head as well; 3 / sqrt(hidden) spreads the logits by 3 and the norms make up for its size.
+    # A tied embedding is the head too: 3 / sqrt(hidden) gives logits a spread of 3, and the norms rescale the inputs.
     linear(decoder.names.embedding, 3.0)
     for layer in range(decoder.num_layers):
         parts, norms = decoder.linears(layer), decoder.norms(layer)
@@ -231,7 +231,7 @@ def _random_weights(decoder: DecoderConfig, rng: np.random.Generator) -> dict[st
 
 
 def quantize(matrix: npt.NDArray[Any], bits: int, group: int = 32, form: str = "symmetric") -> QuantizedTensor:
-    """Round a float matrix to codes, to nearest. ``form``: ``symmetric``, ``zeros`` or ``minimums``."""
+    """Quantise a float matrix, round to nearest. ``form``: ``symmetric``, ``zeros`` or ``minimums``."""
     rows, columns = matrix.shape
     if columns % group:
         raise ValueError(f"Groups of {group} do not divide {columns} columns.")

@@ -1,4 +1,4 @@
-"""What ``Draw`` means, by its formula in float64: slow, and not cut down first."""
+"""The reference implementation of ``Draw``: its formula in float64 over the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos_hookspecs.sampling import Draw, SamplingParams
 
 
 def distribution(logits: npt.NDArray[np.float32], draw: Draw) -> npt.NDArray[np.float64] | None:
-    """[vocab] the probability of each token of logits [vocab]; None where they hold NaN or nothing that may be chosen."""
+    """The probability of each token [vocab], from logits [vocab]; None where these hold NaN or no token may be chosen."""
     params = draw.params
     scores = logits.astype(np.float64)
     for token, bias in params.logit_bias.items():
@@ -39,7 +39,7 @@ def distribution(logits: npt.NDArray[np.float32], draw: Draw) -> npt.NDArray[np.
 
 
 def drawn_token(logits: npt.NDArray[np.float32], draw: Draw) -> int:
-    """The token that ``draw`` takes of logits [vocab]; -1 where there is none."""
+    """The token that ``draw`` samples from logits [vocab]; -1 where there is none."""
     probabilities = distribution(logits, draw)
     if probabilities is None:
         return -1
@@ -48,7 +48,7 @@ def drawn_token(logits: npt.NDArray[np.float32], draw: Draw) -> int:
 
 
 def acceptable_tokens(logits: npt.NDArray[np.float32], draw: Draw, rounding: float = 1e-3) -> set[int]:
-    """The tokens that ``draw`` may take where point, borders and logits are off by ``rounding``."""
+    """The tokens that ``draw`` may sample where point, borders and logits have errors up to ``rounding``."""
     params = draw.params
     if params.temperature == 0:  # the best, and those that are nearly as good
         params = attrs.evolve(params, temperature=1.0, top_k=0, top_p=1.0, min_p=1 - rounding)
@@ -65,7 +65,7 @@ def acceptable_tokens(logits: npt.NDArray[np.float32], draw: Draw, rounding: flo
 
 
 def example_draws(vocab_size: int) -> Iterator[Draw]:
-    """Draws of every kind: each parameter alone, all together, several points, and one that leaves nothing to choose."""
+    """Draws of every kind: each parameter alone, all together, several points, and one that leaves no token to choose."""
     seen = np.arange(3, vocab_size, 3)
     generated, counts = seen[::2], (1 + np.arange(len(seen[::2])) % 7).astype(np.float32)
     nothing = dict.fromkeys(range(vocab_size), float("-inf"))

@@ -1,4 +1,4 @@
-"""The reference decoder behind the engine contract: slow, exact, and without a framework."""
+"""An engine over the reference decoder: slow, exact, and without a framework."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmasos_hookspecs.testing.drawing import drawn_token
 
 
 class ReferenceEngine:
-    """An ``Engine`` over ``ReferenceDecoder``, for tests of all that drives engines."""
+    """An ``Engine`` over ``ReferenceDecoder``, for tests of code that drives engines."""
 
     def __init__(self, checkpoint: Checkpoint, limits: EngineLimits | None = None) -> None:
         limits = limits or EngineLimits()

@@ -1,4 +1,4 @@
-"""An engine on the bench: steps checked for form, logits compared with the reference."""
+"""An engine under test: checks the form of its results, and compares its logits with the reference."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Logits = npt.NDArray[np.float32]
 #: magnify rounding: 8 bits cost them 0.03, 4 bits 0.35, where a rotary frequency 2 % off costs 0.07 to 0.37.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.1, "int4": 0.6}
 
-#: Largest relative error between two ways through the same engine. Codes are no reason for any: products of integers have no order, and
-#: what kernels of few and of many tokens round apart, with activations in float32 between them, is at most 0.015 in 4 bits.
+#: Largest relative error between two ways to compute the same tokens on one engine (prefill, chunks, decode). Quantisation does not add
+#: to it: sums of an integer GEMM do not depend on their order, and kernels for few and for many tokens, with float32 activations between
+#: them, differ by at most 0.015 in 4 bits.
 CONSISTENCY: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.002, "int4": 0.02}
 
 
 class EngineUnderTest:
-    """An engine, its checkpoint's reference, and the slots a test opened."""
+    """An engine, the reference of its checkpoint, and the slots that a test opened."""
 
     def __init__(self, engine: Engine, checkpoint: TinyCheckpoint, tolerance: float | None, consistency: float | None) -> None:
         self.engine = engine
@@ -75,7 +76,7 @@ class EngineUnderTest:
         return self.step(Row(slot, tokens, 0, "all"))[0]
 
     def expected(self, tokens: Sequence[int]) -> Logits:
-        """Logits [n, vocab] of a sequence computed in one piece: the reference's where the dtype follows it closely, else the engine's
+        """Logits [n, vocab] of a sequence computed in one step: the reference's where the engine's dtype is close to it, else the engine's
         own, which ``test_prefill`` compares with the reference."""
         if self.tolerance <= 0.02:
             return self.reference.logits(tokens)
@@ -87,12 +88,12 @@ class EngineUnderTest:
         return self._expected[key]
 
     def learn(self, *sequences: Sequence[int]) -> None:
-        """Compute what ``expected`` will give while a slot is free for it."""
+        """Compute the result of ``expected`` in advance, while a slot is free."""
         for tokens in sequences:
             self.expected(tokens)
 
     def agree(self, got: Logits, expected: Logits, what: str, limit: float | None = None) -> None:
-        """Fail where a row of ``got`` is further from ``expected`` than rounding explains."""
+        """Fail where a row of ``got`` differs from ``expected`` by more than rounding."""
         limit = self.consistency if limit is None else limit
         errors = np.linalg.norm(got - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
         worst = int(errors.argmax())

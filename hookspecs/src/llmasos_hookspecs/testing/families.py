@@ -1,4 +1,4 @@
-"""Configs of tiny models of every family that ``DecoderConfig`` describes, for tests that hold a decoder against transformers."""
+"""Configs of tiny models of every family that ``DecoderConfig`` describes, for tests that compare a decoder with transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of loaders and engines, as tests."""
+"""Conformance tests of loaders and engines."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EVERY_PATH = "__every_path__"
 
 
 def every_path(test: F) -> F:
-    """Mark a test that runs for ``path_cases`` only, since what it proves does not hang on the architecture's switches."""
+    """Mark a test that runs for ``path_cases`` only, because its result does not depend on the architecture's switches."""
     setattr(test, _EVERY_PATH, True)
     return test
 
@@ -46,9 +46,9 @@ class LoaderConformance(PluginConformance, standard=True):
 
     Attributes:
         cases: names of ``CASES``, ``TRAIT_CASES`` and ``QUANTIZED_CASES`` to load; None: all that the component says it takes.
-        path_cases: of these, the ones that go through every path (batches, truncate, fork, capacity).
-        tolerance: largest relative error against the reference; None: what the engine's dtype allows.
-        consistency: largest relative error between two ways through the engine; None: what the engine's dtype allows.
+        path_cases: of these, the ones that run the tests of batches, truncate, fork and capacity.
+        tolerance: largest relative error against the reference; None: by the engine's dtype.
+        consistency: largest relative error between two ways to compute the same tokens; None: by the engine's dtype.
     """
 
     kind = "loader"
@@ -68,7 +68,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @classmethod
     def covered_cases(cls) -> list[str]:
-        """The cases that the loader says it takes."""
+        """The cases that the loader declares to take."""
         if cls.cases is not None:
             return list(cls.cases)
         component = cls.load_plugin().component
@@ -107,7 +107,7 @@ class LoaderConformance(PluginConformance, standard=True):
         yield loaded
         loaded.close_all()
 
-    # The maths, for every case.
+    # The forward pass, for every case.
 
     def test_info_is_true(self, engine: EngineUnderTest, case: str) -> None:
         """``EngineInfo`` agrees with the checkpoint and the limits."""
@@ -123,13 +123,13 @@ class LoaderConformance(PluginConformance, standard=True):
         assert all(isinstance(note, str) and note for note in info.notes)
 
     def test_prefill(self, engine: EngineUnderTest, case: str) -> None:
-        """A prompt computed in one piece gives the reference's logits at every token."""
+        """A prompt computed in one step gives the reference's logits at every token."""
         tokens = engine.prompt(41, seed=1)
         got = engine.prefill(engine.open(), tokens)
         engine.agree(got, engine.reference.logits(tokens), "prefill against the reference", engine.tolerance)
 
     def test_decode(self, engine: EngineUnderTest, case: str) -> None:
-        """Tokens fed one at a time after a prompt give the same logits as in one piece."""
+        """Tokens decoded one at a time after a prompt get the same logits as in one step."""
         tokens = engine.prompt(30, seed=2)
         engine.learn(tokens)
         slot = engine.open()
@@ -137,11 +137,11 @@ class LoaderConformance(PluginConformance, standard=True):
         got += [engine.step(Row(slot, [tokens[i]], i))[0] for i in range(17, 30)]
         engine.agree(np.concatenate(got), engine.expected(tokens), "decode")
 
-    # The paths, for the path cases.
+    # Batches, slots and capacity, for the path cases.
 
     @every_path
     def test_drafts(self, engine: EngineUnderTest, case: str) -> None:
-        """Generated tokens get the same logits to the bit one at a time and several in a row, where the features say so."""
+        """With the feature ``drafts``, generated tokens get bitwise identical logits one at a time and several in one row."""
         if "drafts" not in engine.engine.info.features:
             pytest.skip("The engine promises nothing of drafts.")
         tokens = engine.prompt(30, seed=8)
@@ -157,8 +157,8 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_sampling(self, engine: EngineUnderTest, case: str) -> None:
-        """An engine that draws tokens draws what its own logits say, for every row by that row's ``Draw`` alone, beside rows that want
-        logits."""
+        """With the feature ``sampling``, the engine samples by its own logits and by each row's ``Draw`` alone, also in a step with rows
+        that want logits."""
         if "sampling" not in engine.engine.info.features:
             pytest.skip("The engine leaves it to core to draw tokens.")
         prompts = [engine.prompt(9 + i, seed=20 + i) for i in range(min(3, engine.engine.info.max_sequences))]
@@ -170,7 +170,7 @@ class LoaderConformance(PluginConformance, standard=True):
         for turn, first in enumerate(draws):
             for row in rows:
                 engine.engine.truncate(row.slot, row.position)
-            # As many draws as rows, all of them different; every third step leaves the last row to core.
+            # Every row gets another draw; in every third step the last row wants logits instead.
             leave = turn % 3 == 2 and len(rows) > 1
             following = iter([*draws[turn + 1 :], *draws])
             chosen = [first, *(None if leave and row is rows[-1] else next(following) for row in rows[1:])]
@@ -185,7 +185,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_chunked_prefill(self, engine: EngineUnderTest, case: str) -> None:
-        """A prompt in chunks of any length gives the same logits as in one piece."""
+        """A prompt in chunks of any length gives the same logits as in one step."""
         tokens = engine.prompt(60, seed=3)
         engine.learn(tokens)
         slot, got, at = engine.open(), [], 0
@@ -196,7 +196,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_want(self, engine: EngineUnderTest, case: str) -> None:
-        """``last`` is the last row of ``all``; ``none`` gives no row and still keeps the tokens."""
+        """``last`` gives the last row of ``all``; ``none`` gives no row, and the slot still holds the tokens."""
         tokens = engine.prompt(20, seed=4)
         engine.learn(tokens)
         slot = engine.open()
@@ -208,7 +208,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_unequal_batch(self, engine: EngineUnderTest, case: str) -> None:
-        """One step takes prefill chunks and decode rows of sequences of different lengths, and no row depends on another."""
+        """One step takes prefill chunks and decode rows of sequences of different lengths; no row depends on the batch composition."""
         lengths = (5, 29, 14)[: engine.engine.info.max_sequences]
         prompts = [engine.prompt(n + 10, seed=50 + n) for n in lengths]
         engine.learn(*prompts)
@@ -229,7 +229,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_rows_join_and_leave(self, engine: EngineUnderTest, case: str) -> None:
-        """Closing a sequence between two others and opening a new one changes nothing for those that go on."""
+        """Closing a slot between two others and opening a new one does not change the results of the others."""
         if engine.engine.info.max_sequences < 3:
             pytest.skip("The engine holds fewer than three sequences.")
         prompts = [engine.prompt(24, seed=60 + i) for i in range(4)]
@@ -252,7 +252,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_truncate(self, engine: EngineUnderTest, case: str) -> None:
-        """After ``truncate`` a slot goes on from there as if the rest had never been."""
+        """After ``truncate`` a slot gives the same results as one that never held the removed tokens."""
         old, new = engine.prompt(40, seed=5), engine.prompt(40, seed=6)
         engine.learn(*(old[:length] + new[: 37 - length] for length in (25, 13, 0)))
         slot = engine.open()
@@ -270,7 +270,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_fork(self, engine: EngineUnderTest, case: str) -> None:
-        """A fork holds the same tokens, and from then on neither slot sees what the other does."""
+        """A fork holds the same tokens, and is independent of its origin from then on."""
         if "fork" not in engine.engine.info.features:
             pytest.skip("The engine says that it cannot fork.")
         if engine.engine.info.max_sequences < 2:
@@ -291,7 +291,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_the_context_is_a_limit(self, engine: EngineUnderTest, case: str) -> None:
-        """A slot takes ``context_length`` tokens; one more is ``CapacityExceeded``, and every slot stays as it stood."""
+        """A slot takes ``context_length`` tokens; one more is ``CapacityExceeded``, and no slot has changed."""
         limit = engine.engine.info.context_length
         tokens, neighbour = engine.prompt(limit + 1, seed=9), engine.prompt(12, seed=10)
         engine.learn(tokens[:limit], neighbour)
@@ -313,7 +313,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_slots_are_a_limit(self, engine: EngineUnderTest, case: str) -> None:
-        """``open`` and ``fork`` past ``max_sequences`` are ``CapacityExceeded`` and harm no slot; a closed slot can be had again."""
+        """``open`` and ``fork`` past ``max_sequences`` are ``CapacityExceeded`` and change no slot; a closed slot can be opened again."""
         count = engine.engine.info.max_sequences
         tokens = engine.prompt(9, seed=11)
         engine.learn(tokens)
@@ -331,7 +331,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_wrong_rows_are_refused(self, engine: EngineUnderTest, case: str) -> None:
-        """Unknown slots, wrong positions, doubled slots and tokens outside the vocabulary are ``ValueError`` and change nothing."""
+        """Unknown slots, wrong positions, repeated slots and tokens outside the vocabulary are ``ValueError`` and change nothing."""
         tokens = engine.prompt(12, seed=12)
         engine.learn(tokens)
         slot = engine.open()
@@ -359,7 +359,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
     @every_path
     def test_a_thousand_sequences_leave_nothing(self, engine: EngineUnderTest, case: str) -> None:
-        """Opening and closing 1,000 slots, some of them used, keeps no memory and no slot."""
+        """Opening and closing 1,000 slots, some of them used, leaks no memory and no slot."""
         tokens = engine.prompt(6, seed=13)
         engine.learn(tokens)
 
@@ -380,7 +380,7 @@ class LoaderConformance(PluginConformance, standard=True):
         engine.agree(engine.prefill(slots[-1], tokens), engine.expected(tokens), "a slot after a thousand others")
 
     def test_many_steps_leave_nothing(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """800 steps of one slot, over and over in the same place, keep no memory."""
+        """800 steps of one slot, always at the same position, leak no memory."""
         engine = self.load(sandbox, self.make_checkpoint(self.covered_cases()[0], tmp_path / "model"), tmp_path)
         slot = engine.open()
         engine.step([Row(slot, [1, 2, 3, 4], 0)])
@@ -398,7 +398,7 @@ class LoaderConformance(PluginConformance, standard=True):
         assert grown < 8 * 2**20, f"800 steps left {grown / 2**20:.1f} MiB behind."
 
     def test_the_whole_context(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """Where nothing bounds it, a slot holds the model's own context, and the logits of its last tokens are as right as its first."""
+        """Without limits a slot holds the model's own context, and its last tokens get correct logits."""
         checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
         made = self.load(sandbox, checkpoint, tmp_path, EngineLimits(threads=2, max_sequences=2))
         engine = EngineUnderTest(made, checkpoint, self.tolerance, self.consistency)
@@ -417,14 +417,14 @@ class LoaderConformance(PluginConformance, standard=True):
     # Loading and refusing.
 
     def test_shutdown_twice(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """``shutdown`` with open slots works, and again does nothing."""
+        """``shutdown`` works with open slots; calling it again does nothing."""
         engine = self.load(sandbox, self.make_checkpoint(self.covered_cases()[0], tmp_path / "model"), tmp_path)
         engine.step([Row(engine.open(), [1, 2, 3], 0)])
         engine.shutdown()
         engine.shutdown()
 
     def test_two_engines_of_one_checkpoint(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
-        """Two engines live side by side, give the same logits, and share no slot."""
+        """Two engines of one checkpoint coexist, give the same logits, and share no slot."""
         checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
         one, two = self.load(sandbox, checkpoint, tmp_path), self.load(sandbox, checkpoint, tmp_path)
         a, b = one.open(), two.open()
@@ -475,7 +475,7 @@ class LoaderConformance(PluginConformance, standard=True):
 
 
 def _takes(component: Component, checkpoint: TinyCheckpoint) -> bool:
-    """Whether a loader says that it takes a checkpoint; one that says nothing takes the plain form of the architectures that it names."""
+    """Whether a loader declares to take a checkpoint; without ``takes`` it takes the plain form of the architectures that it names."""
     if "*" not in component.architectures and checkpoint.config["model_type"] not in component.architectures:
         return False
     if component.takes is None:

@@ -1,4 +1,4 @@
-"""The contract of observers, as tests."""
+"""Conformance tests of observers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox, San
 from llmasos_hookspecs.testing.standard import overrides_standard
 from llmasos_hookspecs.testing.watching import Watched, within
 
-#: Ends of a request, with what never happened left out.
+#: Records of requests that ended in every way; fields for events that never happened are None.
 RECORDS: Final = {
     "served": RequestRecord(
         id="r1", model="m", tenant="t", queued=1.0, started=1.1, first_token=1.5, finished=3.0, prompt_tokens=7, generated_tokens=9,
@@ -38,7 +38,7 @@ RECORDS: Final = {
 #: Seconds in which an observer's hook returns.
 SECONDS: Final = 5.0
 
-#: What has work done, or undone, by whatever part of a pipeline it is asked for.
+#: Names of methods with which an observer would give a pipeline work or change it, on any of its objects.
 _WORK: Final = frozenset(
     {
         *("close", "load", "unload", "run", "stream", "task", "accelerate", "measure", "use_scheduler", "prefer_throughput"),
@@ -62,18 +62,18 @@ class ObserverConformance(PluginConformance, standard=True):
 
     @overrides_standard("an observer may implement any one of three hooks")
     def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
-        """The module implements one of the observers' hooks at least."""
+        """The module implements at least one observer hook."""
         assert any(sandbox.has(hook) for hook in OBSERVER_HOOKS), f"Implement one of {', '.join(OBSERVER_HOOKS)}."
 
     @pytest.mark.parametrize("record", RECORDS)
     def test_takes_every_record(self, sandbox: PluginSandbox, context: SandboxContext, record: str) -> None:
-        """However a request ended, the observer takes its record."""
+        """The observer accepts the records of requests that ended in every way."""
         if not sandbox.has("llmasos_request_finished"):
             pytest.skip("The observer does not look at requests.")
         self.tell(sandbox, context, "llmasos_request_finished", record=RECORDS[record])
 
     def test_outlives_pipelines(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """Pipelines may come and go, and several be open at once."""
+        """Several pipelines may start and close, also at the same time."""
         one, two = Watched(), Watched()
         events = [("ready", one), ("ready", two), ("closed", one), ("closed", two), ("ready", one), ("closed", one)]
         for event, pipeline in events:
@@ -82,8 +82,8 @@ class ObserverConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("hook", OBSERVER_HOOKS)
     def test_is_quick_and_only_looks(self, sandbox: PluginSandbox, context: SandboxContext, hook: str) -> None:
-        """Each hook returns within a few seconds, and neither asks the pipeline for work nor closes it: an observer that is slow misses
-        what happens next, and its own requests are told to it as well."""
+        """Each hook returns within a few seconds, and neither sends the pipeline requests nor closes it: a slow observer misses later
+        events, and its own requests would be reported to it too."""
         if not sandbox.has(hook):
             pytest.skip(f"The observer does not implement {hook}.")
         pipeline = Watched()

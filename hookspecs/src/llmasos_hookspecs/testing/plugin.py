@@ -1,4 +1,4 @@
-"""What every plugin module must do, whatever its kind."""
+"""Conformance tests of plugin modules of every kind."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PluginConformance(StandardTests, standard=True):
 
     @pytest.fixture
     def context(self, tmp_path: Path) -> SandboxContext:
-        """What hooks are lent."""
+        """The context that hooks get."""
         return SandboxContext(root=tmp_path)
 
     @classmethod
@@ -79,7 +79,7 @@ class PluginConformance(StandardTests, standard=True):
         assert (again.summary, again.options) == (component.summary, component.options)
 
     def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
-        """The module implements the hook that its kind is called by."""
+        """The module implements the hook of its kind."""
         assert sandbox.has(KIND_HOOKS[self.kind])
 
     def test_hooks_name_their_parameters_as_specified(self, sandbox: PluginSandbox) -> None:
@@ -93,7 +93,7 @@ class PluginConformance(StandardTests, standard=True):
                 assert parameter.default is parameter.empty, f"{name} gives {parameter.name!r} a default, which pluggy never fills."
 
     def test_options_have_defaults_types_and_round_trip(self, sandbox: PluginSandbox) -> None:
-        """Options can be made of nothing, survive becoming plain JSON and back, and each field has a type that resolves."""
+        """Options have defaults for all fields, survive a round trip through JSON, and each field has a type that resolves."""
         cls = sandbox.component.options
         hints = typing.get_type_hints(cls)
         for instance in (cls(), self.plugin_options(sandbox)):
@@ -109,7 +109,7 @@ class PluginConformance(StandardTests, standard=True):
                 assert cls(**{f.alias: plain[f.name] for f in attrs.fields(cls)}) == instance
 
     def test_import_is_light(self, sandbox: PluginSandbox) -> None:
-        """Importing the module and asking ``llmasos_component`` loads no framework, and nothing of core."""
+        """Importing the module and calling ``llmasos_component`` imports no framework, and nothing of core."""
         name = sandbox.module.__name__
         code = f"import sys, {name}; {name}.llmasos_component(); print(*sys.modules)"
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""A place to run one plugin's hooks in, with no core around it."""
+"""A sandbox that runs one plugin's hooks without core."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
 from llmasos_hookspecs.testing.safetensors import load_safetensors, save_safetensors
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 
-#: What ``llmasos_<hook>`` a component of each kind must have.
+#: Kind -> the hook that a component of that kind must implement.
 KIND_HOOKS = {
     "source": "llmasos_fetch",
     "loader": "llmasos_load",
@@ -39,7 +39,7 @@ KIND_HOOKS = {
     "task": "llmasos_create_task",
 }
 
-#: An observer has one of these at least.
+#: An observer implements at least one of these.
 OBSERVER_HOOKS = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
 
 
@@ -95,7 +95,7 @@ class PluginSandbox:
 
 
 class SandboxProgress:
-    """Counts what it is told."""
+    """A progress display that counts."""
 
     def __init__(self) -> None:
         self.done = 0.0
@@ -269,7 +269,7 @@ def read_folder(path: Path) -> TinyCheckpoint:
 
 
 def equal_tensors(a: Tensor, b: Tensor) -> bool:
-    """Whether two stored tensors are the same to the bit."""
+    """Whether two stored tensors are bitwise identical."""
     if isinstance(a, QuantizedTensor) or isinstance(b, QuantizedTensor):
         if not (isinstance(a, QuantizedTensor) and isinstance(b, QuantizedTensor)) or (a.bits, a.group) != (b.bits, b.group):
             return False

@@ -1,4 +1,4 @@
-"""The contract of scheduling policies, as tests."""
+"""Conformance tests of scheduling policies."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def workload(seed: int, count: int = 40, seconds: float = 30.0, most: int = 120)
 
 @attrs.frozen(kw_only=True)
 class Rivalry:
-    """What a stream that never ends has over the requests that wait.
+    """An endless stream of requests (rivals) that a policy may prefer to the waiting ones, for the starvation tests.
 
-    ``waiting`` and ``rival`` are fields of the two kinds of request; ``tenants`` is how many the rivals come from (0: the one of those
-    that wait); ``patience`` is the seconds from a rival's arrival to its deadline.
+    ``waiting`` and ``rival`` are fields of the two kinds of request; ``tenants`` is the number of tenants of the rivals (0: the tenant of
+    the waiting requests); ``patience`` is the time in seconds from a rival's arrival to its deadline.
     """
 
     waiting: Mapping[str, Any] = attrs.field(factory=dict)
@@ -75,7 +75,7 @@ _RIVALRIES: Final[Mapping[str, Rivalry]] = {
 
 
 class FirstCome:
-    """The plainest policy, which refuses nobody: what another one takes over from."""
+    """First come, first served, without rejections: the policy that the tested one replaces in a running loop."""
 
     def admit(self, request: Request, stats: Stats) -> Admit:
         return Admit()
@@ -100,8 +100,8 @@ class SchedulerConformance(PluginConformance, standard=True):
             module = "llmasos_sched_mine"
 
     Attributes:
-        patience: virtual seconds within which even the least favoured request must be served while requests that the policy likes
-            better arrive faster than they can be served.
+        patience: virtual seconds within which even the lowest-ranked request must be served while requests that the policy ranks better
+            arrive faster than they can be served.
     """
 
     kind = "scheduler"
@@ -137,7 +137,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         assert isinstance(answer, Admit), f"admit returned {answer!r} for the only request there is."
 
     def test_a_flood_gets_answers(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """However long the queue, ``admit`` answers ``Admit`` or ``Reject`` with a reason and a time that has not passed."""
+        """For a queue of any length, ``admit`` returns ``Admit``, or ``Reject`` with a reason and a non-negative ``retry_after``."""
         policy = self.policy(sandbox, context)
         for i in range(2000):
             stats = Stats(now=_START, waiting=i, running=4, waiting_tokens=30 * i, kv_used=900, kv_capacity=1000, decode_rate=20.0)
@@ -178,7 +178,7 @@ class SchedulerConformance(PluginConformance, standard=True):
             policy.victim([other for other in views if other is not view], view, _START + 1)
 
     def test_quantum_is_a_number(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """``quantum`` gives a whole number for any budget and any rest of a prompt."""
+        """``quantum`` returns a whole number for any budget and any number of pending prompt tokens."""
         policy = self.policy(sandbox, context)
         for budget in (1, 7, 64, 4096):
             for prompt in (1, 63, 5000):
@@ -189,7 +189,7 @@ class SchedulerConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("seed", range(4))
     def test_serves_every_request_once(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
-        """Whatever arrives, each request is served once and whole, within a few times the steps that the work needs."""
+        """For random arrivals, each request is served once and completely, within a few times the least number of steps."""
         requests = workload(seed)
         loop = self.simulation(sandbox, context)
         loop.run(requests, max_steps=4000)
@@ -204,7 +204,7 @@ class SchedulerConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("seed", range(2))
     def test_serves_under_memory_pressure(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
-        """With a KV cache that holds hardly more than one long sequence all are still served."""
+        """All requests are served with a KV cache that holds little more than one long sequence."""
         requests = workload(10 + seed, count=25)
         loop = self.simulation(sandbox, context, kv_capacity=160)
         loop.run(requests, max_steps=20000)
@@ -212,7 +212,8 @@ class SchedulerConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("rival", _RIVALRIES)
     def test_starves_nobody(self, sandbox: PluginSandbox, context: SandboxContext, rival: str) -> None:
-        """While rivals that the policy may like better arrive faster than they can be served, those that wait are served in time."""
+        """No starvation: while rivals that the policy may rank better arrive faster than they can be served, waiting requests are served
+        in time."""
         rivalry = _RIVALRIES[rival]
         loop = self.simulation(sandbox, context)
         every = loop.step_seconds * 11 / (1.3 * loop.slots)  # a rival holds a slot for 11 steps: 1.3 times what can be served
@@ -227,7 +228,7 @@ class SchedulerConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("seed", range(3))
     def test_respects_cancellation(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
-        """Requests that vanish, waiting or running, are not named again, and all others are served."""
+        """Cancelled requests, waiting or running, are not chosen as victims any more, and all others are served."""
         rng = np.random.default_rng(100 + seed)
         requests = workload(20 + seed)
         gone = [(r.arrival + float(rng.uniform(0, 4)), r.id) for r in requests if rng.random() < 0.4]
@@ -238,8 +239,8 @@ class SchedulerConformance(PluginConformance, standard=True):
         _served(loop, [r for r in requests if r.id not in loop.cancelled])
 
     def test_changes_nothing_it_is_shown(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """A policy reads the sequences it is shown, and keeps its own books elsewhere: views cannot be changed, and have no more than
-        ``SequenceView`` says."""
+        """A policy only reads the views of sequences, and keeps its state elsewhere: views are read-only and have the attributes of
+        ``SequenceView`` only."""
         loop = self.simulation(sandbox, context)
         try:
             loop.run(workload(40, count=12), max_steps=400)
@@ -248,7 +249,7 @@ class SchedulerConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("seed", range(2))
     def test_takes_over_a_queue(self, sandbox: PluginSandbox, context: SandboxContext, seed: int) -> None:
-        """A policy that takes another's place is asked to ``admit`` all that are live, and serves them whatever it answered."""
+        """A policy that replaces another one gets ``admit`` for all unfinished requests, and serves them even where it rejects them."""
         requests = workload(50 + seed, count=30, seconds=2.0)
         loop = Simulation(FirstCome())
         for item in requests:
@@ -272,7 +273,7 @@ class SchedulerConformance(PluginConformance, standard=True):
         assert orders[0] == orders[1], "The order of service differs from run to run."
 
     def test_forgets_what_is_over(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """What a policy keeps does not grow with the number of requests that it has seen."""
+        """A policy's state does not grow with the number of finished requests."""
         loop = self.simulation(sandbox, context)
 
         def serve(label: str, count: int) -> int:
@@ -308,7 +309,7 @@ def _served(loop: Simulation, requests: Iterable[Request]) -> None:
 
 
 def held_elements(root: object) -> int:
-    """Elements of all the containers that can be reached from an object's attributes."""
+    """Count of the elements of all containers reachable from an object's attributes."""
     count, todo, seen = 0, [root], set()
     leaves = (str, bytes, int, float, complex, type(None), type, types.ModuleType, types.FunctionType, np.ndarray)
     while todo:

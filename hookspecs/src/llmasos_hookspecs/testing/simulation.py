@@ -1,7 +1,7 @@
-"""A small loop around a scheduling policy, on a virtual clock and without an engine.
+"""A simulated engine loop around a scheduling policy, on a virtual clock and without an engine.
 
-It treats a policy as core does: it sorts by ``rank``, asks ``victim`` when slots or KV run out, clips ``quantum``, and reports with
-``on_commit``. What it counts is what the conformance tests look at.
+It calls a policy as core does: it sorts by ``rank``, calls ``victim`` when slots or KV memory run out, clips ``quantum``, and reports with
+``on_commit``. The conformance tests read its counters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, Schedul
 
 
 class SimulatedView(NamedTuple):
-    """The ``SequenceView`` that a policy is shown: like core's it cannot be changed, and leads to nothing else."""
+    """The ``SequenceView`` that a policy gets: read-only like core's, with a reference to the request and nothing else."""
 
     request: Request
     state: State
@@ -31,7 +31,7 @@ class SimulatedView(NamedTuple):
 
 @attrs.define(eq=False, kw_only=True)
 class SimulatedSequence:
-    """A sequence with the counters that the loop keeps."""
+    """A sequence with the counters of the loop."""
 
     request: Request
     state: State = "waiting"
@@ -48,13 +48,13 @@ class SimulatedSequence:
         return max(0, len(self.request.tokens) - self.computed) + self.request.max_new_tokens - self.generated
 
     def view(self) -> SimulatedView:
-        """What the policy is shown of it now."""
+        """A snapshot for the policy."""
         counts = (self.computed, self.remaining, self.generated, self.cached, self.preemptions)
         return SimulatedView(self.request, self.state, *counts, self.waited)
 
     @property
     def to_prefill(self) -> int:
-        """Tokens whose keys and values are missing: the prompt, and after a preemption what was generated as well."""
+        """Tokens whose keys and values are missing: the prompt, and after a preemption the generated tokens too."""
         known = len(self.request.tokens) + self.generated
         return known - self.computed
 
@@ -101,13 +101,14 @@ class Simulation:
         return True
 
     def use_policy(self, policy: SchedulingPolicy) -> None:
-        """Go on under another policy, as core does: it is asked to admit all that are live, which stay whatever it answers."""
+        """Switch to another policy, as core does: its ``admit`` is called for all unfinished requests, which are kept even where it rejects
+        them."""
         self.policy = policy
         for sequence in self.live:
             policy.admit(sequence.request, self.stats())
 
     def cancel(self, request_id: str) -> None:
-        """Take a sequence away at once, wherever it stands; its last charge says that it is over."""
+        """Cancel a sequence at once, in any state; its last charge has ``finished`` set."""
         for sequence in self.live:
             if sequence.request.id == request_id:
                 self.live.remove(sequence)
@@ -133,9 +134,9 @@ class Simulation:
         )
 
     def run(self, arrivals: Iterable[Request], *, max_steps: int, cancels: Sequence[tuple[float, str]] = ()) -> None:
-        """Submit requests when their time comes and step until all is served or ``max_steps`` have passed.
+        """Submit requests at their arrival times, and run steps until all are served or ``max_steps`` have passed.
 
-        A request refused with ``retry_after`` comes again after it, as a patient client would.
+        A request that is rejected with ``retry_after`` is submitted again after that time, as a client would.
         """
         due = deque(sorted(arrivals, key=lambda r: r.arrival))
         gone = deque(sorted(cancels))
@@ -165,7 +166,7 @@ class Simulation:
         for sequence in self._ranked([s for s in self.live if s.state == "running"]):
             if budget <= 0:
                 break
-            if sequence.state != "running":  # lost its slot to one before it in this step
+            if sequence.state != "running":  # preempted earlier in this step
                 continue
             wanted = sequence.to_prefill
             if wanted > 1:
@@ -196,7 +197,7 @@ class Simulation:
             self.policy.on_commit(charges)
 
     def _seat(self) -> None:
-        """Give free slots, and those that ``victim`` frees, to the best of those that wait."""
+        """Give free slots, and those that preemptions free, to the best-ranked waiting sequences."""
         for sequence in self._ranked([s for s in self.live if s.state in ("waiting", "preempted")]):
             running = [s for s in self.live if s.state == "running"]
             room = len(running) < self.slots and self._kv_used() + self._reserve(sequence) <= self.kv_capacity
@@ -225,7 +226,7 @@ class Simulation:
         others = [s for s in self.live if s.state == "running" and s is not needy]
         if others and self._preempt(others, needy):
             return True
-        # Nothing can move: core evicts the worst of those that run.
+        # No sequence can advance: core preempts the worst-ranked running sequence.
         worst = self._ranked([*others, needy])[-1]
         if others:
             self._evict(worst)

@@ -1,4 +1,4 @@
-"""The contract of model sources, as tests."""
+"""Conformance tests of model sources."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class SourceConformance(PluginConformance, standard=True):
                 return f"mine:{folder}"
 
     Attributes:
-        unknown: references of the source's own that lead nowhere; empty: some are made from its schemes.
-        paths: its references are paths of this machine, which may lead anywhere.
+        unknown: references of the source's own schemes that do not exist; empty: some are made from its schemes.
+        paths: its references are paths of this machine, which may point to any folder.
     """
 
     kind = "source"
@@ -49,14 +49,14 @@ class SourceConformance(PluginConformance, standard=True):
         return None
 
     def fetch(self, sandbox: PluginSandbox, ref: str, context: SandboxContext) -> Path | None:
-        """What the source answers."""
+        """The source's result for ``ref``."""
         found = sandbox.call("llmasos_fetch", ref=ref, options=self.plugin_options(sandbox), context=context)
         assert found is None or isinstance(found, Path), f"llmasos_fetch returned {found!r}; return a Path or None."
         return found
 
     @pytest.fixture(autouse=True)
     def _no_network(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Refuse every connection, and fail where one was tried even if the source hid it."""
+        """Refuse every connection, and fail where one was attempted, even if the source caught the error."""
         tried: list[Any] = []
 
         def refuse(_self: socket.socket, address: Any) -> None:
@@ -81,7 +81,7 @@ class SourceConformance(PluginConformance, standard=True):
         assert self.fetch(sandbox, ref, context) is None, f"The source answered {ref!r}, which is not its own."
 
     def test_unknown_references_are_refused(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
-        """A reference of its own that leads nowhere is a ``SourceError`` or None, without a network."""
+        """A reference of its own that does not exist is a ``SourceError`` or None, without a network."""
         made = [f"{s}:{rest}" for s in sandbox.component.schemes for rest in ("", "no-such-thing-4711", "../../etc", "no such/name at all")]
         for ref in self.unknown or made:
             found = None
@@ -92,7 +92,7 @@ class SourceConformance(PluginConformance, standard=True):
     def test_stays_in_its_place(
         self, sandbox: PluginSandbox, context: SandboxContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A reference with ``..`` in it does not lead out of where the source keeps its models, to any folder of the machine."""
+        """A reference with ``..`` in it cannot reach a folder outside those of the source's models."""
         if self.paths:
             pytest.skip("The source's references are paths.")
         place = tmp_path / "a" / "b" / "place"

@@ -44,7 +44,7 @@ class StandardTests:
             raise PluginError(" ".join(problems))
 
     def test_every_standard_test_is_there(self) -> None:
-        """No standard test has been taken away after the class was made."""
+        """No standard test was removed after the class was made."""
         problems = unexplained_changes(type(self))
         assert not problems, " ".join(problems)
 

@@ -1,4 +1,4 @@
-"""The contract of app tasks, as tests."""
+"""Conformance tests of app tasks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXTREME: Final[Mapping[str, str]] = {
     "newlines": "\n" * 3000,
 }
 
-#: What a bad model says.
+#: Outputs of a bad model.
 REPLIES: Final[Mapping[str, str]] = {
     "nothing": "",
     "blank": "  \n ",
@@ -138,7 +138,7 @@ class TaskConformance(PluginConformance, standard=True):
         assert self.run(task, ScriptedTaskModel(seed=3), self.make_inputs(task)) == first
 
     def test_uses_what_a_model_offers(self, task: Task) -> None:
-        """A task asks its model for what ``TaskModel`` has, and for nothing behind it: not its pipeline, nor to close it."""
+        """A task uses the methods of ``TaskModel`` only: not the model's pipeline, and not ``close``."""
         asked: list[str] = []
 
         class Listening(ScriptedTaskModel):
@@ -169,7 +169,7 @@ class TaskConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("reply", REPLIES)
     def test_survives_what_models_say(self, task: Task, reply: str) -> None:
-        """Whatever a model that heeds no constraint says, the task gives a valid output or refuses with a sentence."""
+        """For any text of a model that ignores constraints, the task returns a valid output or raises an ``LLMasOSError``."""
         model = ScriptedTaskModel(lambda _text, _sampling: REPLIES[reply])
         self.answers(task, model, lambda: self.make_inputs(task))
 

@@ -17,7 +17,7 @@ _hooked = False
 
 
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook, which cannot be taken away again: it does nothing while nobody listens."""
+    """An audit hook. Python cannot remove it, so it does nothing while there is no listener."""
     if not _listening:
         return
     if event == "open":
@@ -83,7 +83,7 @@ def within(seconds: float, call: Callable[[], Any]) -> bool:
 
 
 class Watched:
-    """Any object whatever, which remembers what is asked of it: attributes, and calls by their name."""
+    """A stand-in for any object, which records its attribute accesses, and calls by name."""
 
     def __init__(self, asked: list[str] | None = None) -> None:
         vars(self)["asked"] = [] if asked is None else asked

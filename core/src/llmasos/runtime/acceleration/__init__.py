@@ -1,4 +1,4 @@
-"""Acceleration: planned before a weight is read, run from checkpoint to checkpoint, measured at every stage."""
+"""Acceleration: stages are planned before a weight is read, each turns one checkpoint into the next, and each result is measured."""
 
 from llmasos.runtime.acceleration.plan import Plan, PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport, StageReport

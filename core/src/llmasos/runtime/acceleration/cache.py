@@ -1,4 +1,4 @@
-"""Finished stages on disk, found again by the content of all that went into them, within a bound."""
+"""The cache of finished stages on disk, by the digest of all their inputs, within a size limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmasos.system.plain_json import dump_json
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 
-#: Raised when the same inputs would no longer give the same output through a change of core.
+#: Version of the cache key: increased when a change of core gives other outputs for the same inputs.
 _VERSION: Final = 2
 _MODEL, _RESULT = "model", "stage.json"
 
@@ -40,17 +40,18 @@ class CachedStage:
 
 
 class StageCache:
-    """A folder of finished stages. An entry is a folder that appears, whole, by a rename; one process at a time makes it.
+    """A folder of finished stages. An entry is a folder that appears whole, by a rename; one process at a time makes it.
 
-    Beside the entries lie, with a dot before their names: ``KEY.lock`` for whoever makes or removes an entry, ``KEY.used-*`` locked by
-    each process that reads it, ``KEY.making-*`` and ``KEY.removing-*`` while it is neither there nor gone.
+    Beside the entries there are hidden files and folders (``.KEY...``): ``KEY.lock``, held by a process that makes or removes the entry;
+    ``KEY.used-*``, one for each process that reads it, locked by that process; ``KEY.making-*`` and ``KEY.removing-*``, the folder of an
+    entry that is being written or removed.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, key: str) -> CachedStage | None:
-        """The finished stage under ``key``; None where there is none, or what is there cannot be read. It counts as used now."""
+        """The finished stage under ``key``, which counts as used now; None where there is none or it cannot be read."""
         folder = self._root / key
         try:
             found = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
@@ -64,23 +65,24 @@ class StageCache:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Held while an entry is made; another process that wants the same one waits, and then finds it."""
+        """Hold the lock of an entry while it is made; another process that needs the same entry waits, and then finds it."""
         self._root.mkdir(parents=True, exist_ok=True)
         with self._lock(key):
             yield
 
     @contextlib.contextmanager
     def in_use(self, key: str) -> Iterator[None]:
-        """While it lasts no process removes the entry; a process that is killed lets go of it. Enter it holding the lock."""
+        """Protect the entry from removal while the ``with`` block runs; the protection ends when the process is killed. Enter it with the
+        lock held."""
         path = self._root / f".{key}.used-{uuid4().hex}"
         with FileLock(path):
             yield
         path.unlink(missing_ok=True)
 
     def trim(self, limit: int) -> int:
-        """Remove entries until those left take at most ``limit`` bytes, the ones used longest ago first; returns the bytes freed.
+        """Remove the least recently used entries until the rest takes at most ``limit`` bytes; returns the bytes freed.
 
-        Entries that any process makes or uses stay. What killed processes left half-made or half-removed goes too.
+        Entries that a process makes or uses are kept. Unfinished folders of killed processes are removed too.
         """
         freed = sum(self._sweep(left) for left in self._root.glob(".*.making-*"))
         freed += sum(_remove(left) for left in self._root.glob(".*.removing-*"))
@@ -89,7 +91,7 @@ class StageCache:
         for _, key, size in entries:
             if total <= limit:
                 break
-            # Locked: somebody makes it anew. Not to be renamed: somebody has its files open, where that matters.
+            # Locked: another process makes the entry. Cannot be renamed: a process has its files open (Windows).
             with contextlib.suppress(Timeout, OSError), self._lock(key, timeout=0):
                 if not self._is_used(key):
                     doomed = self._root / f".{key}.removing-{uuid4().hex}"
@@ -102,7 +104,7 @@ class StageCache:
         return FileLock(self._root / f".{key}.lock", timeout=timeout)
 
     def _is_used(self, key: str) -> bool:
-        """Whether a living process uses the entry; marks of dead ones are taken away."""
+        """Whether a running process uses the entry; removes the marks of processes that have ended."""
         for mark in self._root.glob(f".{key}.used-*"):
             try:
                 with FileLock(mark, timeout=0):
@@ -112,7 +114,7 @@ class StageCache:
         return False
 
     def _sweep(self, left: Path) -> int:
-        """Remove a workplace that nobody works in."""
+        """Remove a workplace that no process uses."""
         key = left.name[1:].partition(".making-")[0]
         with contextlib.suppress(Timeout), self._lock(key, timeout=0):
             return _remove(left)
@@ -120,8 +122,8 @@ class StageCache:
 
     @contextlib.contextmanager
     def workplace(self, key: str) -> Iterator[Path]:
-        """A new, empty folder in which to make the entry ``key``, gone at the end unless it was kept. What a killed process left is
-        removed first. Hold the lock."""
+        """A new, empty folder in which to make the entry ``key``; removed at the end unless ``keep`` was called. Leftovers of killed
+        processes are removed first. Call it with the lock held."""
         for stale in self._root.glob(f".{key}.making-*"):
             shutil.rmtree(stale, ignore_errors=True)
         folder = self._root / f".{key}.making-{os.getpid()}-{uuid4().hex[:8]}"
@@ -132,7 +134,7 @@ class StageCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keep(self, key: str, workplace: Path, result: AccelerationResult, seconds: float) -> CachedStage:
-        """Make the workplace, whose folder ``model`` is finished, the entry ``key``. Hold the lock."""
+        """Turn the workplace, whose folder ``model`` is finished, into the entry ``key``. Call it with the lock held."""
         record: Mapping[str, Any] = {
             "touched": list(result.touched),
             "skipped": dict(result.skipped),
@@ -156,7 +158,7 @@ class StageCache:
 
 
 def model_folder(workplace: Path) -> Path:
-    """Where in a workplace the stage writes its checkpoint."""
+    """The folder of a workplace that the stage writes its checkpoint to."""
     return workplace / _MODEL
 
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: nothing to fetch, nothing to run."""
+"""Charts as inline SVG, without scripts or external files."""
 
 from __future__ import annotations
 

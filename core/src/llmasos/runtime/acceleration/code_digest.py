@@ -1,4 +1,4 @@
-"""A digest of a plugin's code: an accelerator that was edited under the same version makes other tensors."""
+"""A digest of a plugin's code, because an accelerator that was edited without a new version makes other tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of what a stage could change it did change."""
+"""Coverage: the share of the weights that a stage changed, of those it could change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llmasos_hookspecs import AccelerationResult, Checkpoint
 
 
 def coverage(before: Checkpoint, after: Checkpoint, result: AccelerationResult) -> float:
-    """Share of elements touched, of those touched or skipped; 1 where there is neither."""
+    """Elements of touched tensors, divided by those of touched and skipped tensors; 1 where there are neither."""
     touched = sum(_elements(name, after, before) for name in set(result.touched))
     skipped = sum(_elements(name, before, after) for name in result.skipped if name not in result.touched)
     return touched / (touched + skipped) if touched + skipped else 1.0

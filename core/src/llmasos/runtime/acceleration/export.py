@@ -1,4 +1,4 @@
-"""Results as the user's own folder: checkpoint, manifest with figures, report as JSON and as a page."""
+"""Exports results to a folder of the user: checkpoint, manifest with figures, report as JSON and HTML."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def export(model: Path, output: Path, report: AccelerationReport) -> None:
     with _appearing(output) as partial, _damage(model):
         shutil.copytree(model, partial, dirs_exist_ok=True)
         manifest = read_manifest(partial)
-        # The copy gets a manifest of its own, which must not vouch for what was damaged before, or while it was copied.
+        # The copy gets a new manifest, so its files are verified first: a file damaged before or while copying must not get a new digest.
         for name, record in file_records(partial, manifest).items():
             verify_digest(partial, name, record)
         write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
-        # Folders move; the report lies in the one that it is about.
+        # The report's path is relative, because users move folders; the report lies in the folder that it describes.
         _write_report(partial, {**report.to_dict(), "path": "."}, render_page(report))
 
 

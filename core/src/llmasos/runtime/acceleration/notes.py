@@ -1,4 +1,4 @@
-"""Sentences that the figures of a report need beside them."""
+"""Notes of a report: facts that a reader needs to interpret the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN_GRID: Final = (
 
 
 def base_notes(checkpoint: Checkpoint) -> Iterator[str]:
-    """What the base's own storage means for the figures."""
+    """How the base's own quantisation affects the figures."""
     for name in checkpoint.names():
         if not name.endswith("_proj.weight"):
             continue
@@ -29,22 +29,22 @@ def base_notes(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def reference_notes(base: Measurement | None) -> Iterator[str]:
-    """Where the backend could not compute the yardstick in float32."""
+    """A note where the backend could not compute the reference in float32."""
     reference = base.quality.reference if base is not None else None
     if reference not in (None, "float32"):
         yield f"The base that the divergences refer to was computed in {reference}, so they leave out what that rounds."
 
 
 def length_notes(base: Measurement | None, asked: int) -> Iterator[str]:
-    """Where windows are shorter than asked for."""
+    """A note where the windows are shorter than requested."""
     if base is not None and base.quality.window < asked:
         yield f"The model's context has {base.quality.window} tokens, and so have the evaluation windows; {asked} were asked for."
 
 
 def stage_notes(stage: StageReport, before: Measurement | None, base: Measurement | None) -> Iterator[str]:
-    """What the accelerator noted, what it skipped, and figures that the reader should not have to work out.
+    """The accelerator's own notes, the tensors it skipped, and figures derived from the measurement.
 
-    ``before`` are the figures of what the stage was given.
+    ``before``: the measurement of the stage's input.
     """
     notes = stage.report.get("notes", ())
     yield from (f"{stage.name}: {note}" for note in ([notes] if isinstance(notes, str) else notes))

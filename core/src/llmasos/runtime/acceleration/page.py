@@ -1,4 +1,4 @@
-"""Reports as HTML pages, each of which needs nothing beside it."""
+"""Reports as self-contained HTML pages."""
 
 from __future__ import annotations
 

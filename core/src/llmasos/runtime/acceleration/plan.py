@@ -1,4 +1,4 @@
-"""Planning: every reason why the stages cannot run, found before a weight is read."""
+"""Plans stages: finds every reason why they cannot run, before a weight is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmasos.system.edge import crossing, kind_of
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 
-#: The order of stages: structure is recovered by distillation, which would undo masks, and nothing changes codes.
+#: The order of stages: distillation repairs structural pruning, and would undo masks; quantised codes cannot be changed any more.
 ORDER: Final = ("structure", "distil", "mask", "quant")
 
 
@@ -28,8 +28,8 @@ class PlannedStage:
         loaded: the accelerator.
         options: its options, as its own class.
         calibration: whether it reads calibration text.
-        leaves: what it leaves for the stages after it, such as ``quantized``.
-        decoder: what it says the model will be; None where it says nothing, or changes nothing.
+        leaves: properties of its output that later stages must know, such as ``quantized``.
+        decoder: the decoder that it will write; None where it does not say, or changes nothing.
     """
 
     loaded: LoadedComponent
@@ -44,7 +44,7 @@ class PlannedStage:
         return self.loaded.entry.name
 
     def to_dict(self) -> dict[str, Any]:
-        """What determines the stage's work, as plain data for the manifest and the cache key."""
+        """All that determines the stage's result, as plain data for the manifest and the cache key."""
         entry = self.loaded.entry
         return {"use": entry.qualified, "version": entry.version, "options": unstructure(self.options), "leaves": dict(self.leaves)}
 
@@ -114,7 +114,7 @@ def plan_stages(
 
 
 def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, state: Mapping[str, Any]) -> StagePlan:
-    """What the accelerator plans. Raises ``PluginError`` where it cannot say."""
+    """The accelerator's plan. Raises ``PluginError`` where its ``plan`` fails."""
     assert loaded.component.plan is not None
     with crossing(loaded.entry.label, "plan"):
         plan: Any = loaded.component.plan(decoder, options, dict(state))
@@ -124,7 +124,7 @@ def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, stat
 
 
 def initial_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What earlier stages left, by the checkpoint's manifest; a foreign quantised folder counts as quantised.
+    """The state that earlier stages left, from the checkpoint's manifest; a folder quantised by another tool counts as quantised.
 
     A GGUF file does not: its blocks are dequantised without loss, and the stages start from those floats.
     """
@@ -137,13 +137,13 @@ def initial_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _implied(component: Component, *, refused: bool) -> dict[str, Any]:
-    """What a stage leaves whose options were refused, or that has no plan: enough to judge the stages after it."""
+    """The state after a stage whose options were refused, or that has no plan, to check the stages after it."""
     kinds = {"quant": {"quantized": True}, "mask": {"masked": True}}
     return dict(kinds.get(component.stage or "", {})) if refused or component.plan is None else {}
 
 
 def _judged(plan: StagePlan, opened: list[Checkpoint]) -> Iterator[str]:
-    """What is wrong with the other models that a stage reads; those that can be opened are added to ``opened``."""
+    """Problems with the other models that a stage reads; those that can be opened are added to ``opened``."""
     for path, judge in plan.opens.items():
         try:
             checkpoint = open_checkpoint(Path(path))

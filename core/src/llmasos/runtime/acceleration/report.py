@@ -1,4 +1,4 @@
-"""What an acceleration did, cost and brought, and what an evaluation found, as plain data and as a table."""
+"""Reports of accelerations and evaluations, as plain data and as tables."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class StageReport:
         use, version: ``dist:name`` and the distribution's version.
         options: all of its options, defaults included.
         seconds: how long it took when it ran.
-        cached: whether its result was found and not made anew.
-        coverage: share of the weights that it could change and did, by elements.
+        cached: whether its result came from the cache.
+        coverage: share of the weights that it changed, of those it could change, by elements.
         touched: how many tensors differ from the input's, are new, or are gone.
         skipped: name -> reason.
-        report: what the accelerator had to say.
+        report: the accelerator's own report.
         measurement: the figures of the checkpoint it left; None where nothing was measured.
     """
 
@@ -50,7 +50,7 @@ class AccelerationReport:
 
     Attributes:
         path: folder of the accelerated checkpoint.
-        model: where the base lies.
+        model: name or path of the base.
         base_digest: SHA-256 of the base.
         base: the figures of the base as the backend runs it; its divergence is the backend's own rounding.
         stages: in the order they ran.
@@ -101,7 +101,7 @@ class EvaluationReport:
 
     Attributes:
         models: what each is called -> its figures.
-        base: what their predictions were compared with; None: each with its own weights in float32.
+        base: the reference of the divergences; None: each model's own weights in float32.
         corpus, length: the text, and tokens of a window.
     """
 

@@ -1,4 +1,4 @@
-"""Running a plan: from checkpoint to checkpoint, each stage found in the cache or made, and measured."""
+"""Runs an acceleration plan: each stage turns a checkpoint into the next one, taken from the cache or computed, and is measured."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from llmasos.system.plain_json import dump_json
 from llmasos.system.store import write_atomically
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
 
-#: Below this share of the weights that a stage could change, it is refused unless allowed.
+#: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9
 
 #: Bytes that finished stages may take on disk where config says nothing.
 CACHE_LIMIT: Final = 20 * 2**30
 
-#: Results that were left in the cache are this process's to read until it ends.
+#: Usage locks on results that were left in the cache: no other process removes these before this one ends.
 _results: Final = contextlib.ExitStack()
 atexit.register(_results.close)
 
 
 @attrs.frozen(kw_only=True)
 class Accelerators:
-    """How accelerators are found and their hooks called.
+    """Access to the accelerator plugins.
 
     Attributes:
-        find: the component that a ``use`` names; raises ``PluginError``.
+        find: imports the component that a ``use`` names; raises ``PluginError``.
         call: calls one component's hook: ``call(loaded, hook, **arguments)``.
         context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
     """
@@ -80,19 +80,19 @@ def run_acceleration(
     sink: ProgressSink | None = None,
     model: str | None = None,
 ) -> AccelerationReport:
-    """Plan the stages, run them one after the other, and measure what each left.
+    """Plan the stages, run them one after the other, and measure the checkpoint that each writes.
 
-    Every finished stage is kept under ``cache`` by the content of all that went into it, so that a run that was killed goes on
-    after the last one. Nothing half-written is ever visible, neither there nor at ``output``.
+    Every finished stage is kept under ``cache`` by the digest of all its inputs, so that a run that was killed resumes after the last
+    finished stage. Nothing half-written is ever visible, neither there nor at ``output``.
 
     Args:
-        cache_limit: bytes that finished stages may take; beyond it those used longest ago go, but none that a process uses.
+        cache_limit: bytes that finished stages may take; beyond it the least recently used are removed, but none that a process uses.
         output: a new folder for the result, with ``report.json`` and ``report.html``; None leaves it in the cache.
         backend: what to measure on; None measures nothing.
         corpus: text to calibrate and evaluate on; None: ``Corpus.default()``.
         windows, length: evaluation windows, and tokens of each: as many as the model's context has, where that is shorter.
         allow_low_coverage: accept a stage that changed less than 90 % of what it could.
-        model: what the report calls the base; None: where it lies.
+        model: the base's name in the report; None: its path.
 
     Raises:
         AccelerationError: the plan cannot work (with every problem found), a stage failed or left NaN or infinity, or what it left
@@ -116,7 +116,7 @@ def run_acceleration(
             allow_low_coverage=allow_low_coverage,
             note=sink.note,
         )
-        # A stage that is there already was made of a base that was checked.
+        # Where the first stage is cached, its base was checked for NaN and infinity when it ran.
         if runner.cache.find(runner.key(checkpoint.digest, plan.stages[0])) is None:
             for each in (checkpoint, *plan.opened):
                 check_all(each)
@@ -127,11 +127,11 @@ def run_acceleration(
         for number, stage in enumerate(plan.stages, 1):
             key = runner.key(key, stage)
             sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
-            found, cached = runner.run(key, stage, current)
-            previous, current = current, open_checkpoint(found.path)
+            finished, cached = runner.run(key, stage, current)
+            previous, current = current, open_checkpoint(finished.path)
             before = reports[-1].measurement if reports else base
             measurement = measurer.measure(current, key, stage.name)
-            reports.append(_stage_report(stage, found, cached, coverage(previous, current, found.result), measurement))
+            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measurement))
             notes += stage_notes(reports[-1], before, base)
         report = AccelerationReport(
             path=current.path if output is None else output,
@@ -153,25 +153,25 @@ def run_acceleration(
     return report
 
 
-def _stage_report(stage: PlannedStage, found: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:
+def _stage_report(stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:
     return StageReport(
         name=stage.name,
         use=stage.loaded.entry.qualified,
         version=stage.loaded.entry.version,
         options=stage.to_dict()["options"],
-        seconds=found.seconds,
+        seconds=finished.seconds,
         cached=cached,
         coverage=share,
-        touched=len(found.result.touched),
-        skipped=found.result.skipped,
-        report=found.result.report,
+        touched=len(finished.result.touched),
+        skipped=finished.result.skipped,
+        report=finished.result.report,
         measurement=measurement,
     )
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class _StageRunner:
-    """Finds or makes the stages of one run, none of which is removed before ``uses`` ends."""
+    """Takes the stages of one run from the cache, or computes them. ``uses`` holds locks that keep them from removal."""
 
     cache: StageCache
     cache_limit: int
@@ -184,7 +184,7 @@ class _StageRunner:
     note: Callable[[str], None]
 
     def key(self, before: str, stage: PlannedStage) -> str:
-        """The key of a stage whose input has the key ``before``."""
+        """The cache key of a stage whose input has the key ``before``."""
         calibration = self.corpus.digest if stage.calibration else None
         return content_key(
             input=before,
@@ -196,30 +196,30 @@ class _StageRunner:
         )
 
     def run(self, key: str, stage: PlannedStage, current: Checkpoint) -> tuple[CachedStage, bool]:
-        """The stage's result, and whether it was there already."""
+        """The finished stage, and whether it was cached."""
         with self.cache.lock(key):
-            found = self.cache.find(key)
-            if found is not None and (damage := _damage(found.path)):
-                self.note(f"The kept result of {stage.name} is damaged ({damage}), and is made anew.")
-                found = None
-            cached = found is not None
-            if found is None:
+            finished = self.cache.find(key)
+            if finished is not None and (damage := _damage(finished.path)):
+                self.note(f"The cached result of {stage.name} is damaged ({damage}), and is computed again.")
+                finished = None
+            cached = finished is not None
+            if finished is None:
                 with self.cache.workplace(key) as workplace:
                     began = time.perf_counter()
                     result = self._make(stage, current, model_folder(workplace))
                     check_stage(stage, current, result.path)
                     _check_finite(stage, result.path)
                     self._check_coverage(stage, current, result)
-                    found = self.cache.keep(key, workplace, result, time.perf_counter() - began)
+                    finished = self.cache.keep(key, workplace, result, time.perf_counter() - began)
             else:
-                self._check_coverage(stage, current, found.result)
+                self._check_coverage(stage, current, finished.result)
             self.uses.enter_context(self.cache.in_use(key))
         if not cached:
             self.cache.trim(self.cache_limit)
-        return found, cached
+        return finished, cached
 
     def use(self, key: str, uses: contextlib.ExitStack) -> None:
-        """Let nobody remove a result that is there before ``uses`` ends."""
+        """Lock a cached result against removal until ``uses`` is closed."""
         with self.cache.lock(key):
             uses.enter_context(self.cache.in_use(key))
 
@@ -256,7 +256,7 @@ class _StageRunner:
 
 
 class _Measurer:
-    """Measures checkpoints of one run; quality, which is slow and the same on every machine, is kept."""
+    """Measures the checkpoints of one run. Quality is slow to measure and the same on every machine, so it is cached."""
 
     def __init__(
         self, base: Checkpoint, backend: Backend | None, corpus: Corpus, windows: int, length: int, cache: Path, sink: ProgressSink
@@ -268,24 +268,24 @@ class _Measurer:
 
     @property
     def count(self) -> int:
-        """Windows that quality is measured on; 0 where nothing is measured."""
+        """Count of evaluation windows; 0 where nothing is measured."""
         return 0 if self._windows is None else len(self._windows)
 
     def measure(self, checkpoint: Checkpoint, key: str, label: str) -> Measurement | None:
-        """The figures of a checkpoint; ``key`` stands for its content."""
+        """The figures of a checkpoint with the cache key ``key``; None where nothing is measured."""
         if self._backend is None or self._windows is None:
             return None
         parts = {"model": key, "base": self._base.digest, "corpus": self._corpus.digest, "backend": self._backend.label}
-        place = self._cache / f"{content_key(**parts, windows=self._windows.shape)}.json"
-        known = _read_quality(place)
+        path = self._cache / f"{content_key(**parts, windows=self._windows.shape)}.json"
+        known = _read_quality(path)
         try:
-            found = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
+            measurement = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
         except AccelerationError as error:
             raise AccelerationError(f'Measuring "{label}" failed: {error}') from error
-        if known is None and math.isfinite(found.quality.perplexity):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, dump_json(attrs.asdict(found.quality)))
-        return found
+        if known is None and math.isfinite(measurement.quality.perplexity):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, dump_json(attrs.asdict(measurement.quality)))
+        return measurement
 
 
 def _check_finite(stage: PlannedStage, output: Path) -> None:
@@ -298,7 +298,7 @@ def _check_finite(stage: PlannedStage, output: Path) -> None:
 
 
 def _damage(folder: Path) -> str:
-    """What is wrong with the files of a kept checkpoint; empty where they are as they were written."""
+    """What is wrong with the files of a cached checkpoint; empty where they are as they were written."""
     try:
         manifest = read_manifest(folder)
         records = file_records(folder, manifest)
@@ -311,8 +311,8 @@ def _damage(folder: Path) -> str:
     return ""
 
 
-def _read_quality(place: Path) -> Quality | None:
+def _read_quality(path: Path) -> Quality | None:
     try:
-        return Quality(**json.loads(place.read_text(encoding="utf-8")))
+        return Quality(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""Whether two tensors are the same as stored."""
+"""Bitwise comparison of stored tensors."""
 
 from __future__ import annotations
 

@@ -152,10 +152,10 @@ def _weights(groups: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 @attrs.frozen
 class Widths:
-    """The widths of codes that a ``quantization_config`` speaks of, and the modules that it gives one by name.
+    """The bit widths in a ``quantization_config``, and the modules that it assigns a width by name.
 
-    A module's width follows from its words and columns; only where a row is shorter than one word can two widths fit, and then
-    its name decides. Patterns in ``targets`` come from a file that nobody vouches for, and are never run.
+    A module's width follows from its packed int32 words and its columns; only where a row is shorter than one word can two widths fit, and
+    then the module's name decides. Patterns in ``targets`` are untrusted input, and are never run as regular expressions.
     """
 
     widths: frozenset[int]

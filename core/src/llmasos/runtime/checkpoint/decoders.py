@@ -1,4 +1,4 @@
-"""A config that nobody vouches for, read as a decoder."""
+"""Reads an untrusted config as a decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No NaN and no infinity comes out of a checkpoint."""
+"""Checks checkpoints for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class NotFinite(CheckpointError):
 
 
 class FiniteTensors:
-    """Looks at each tensor of one checkpoint the first time it is read.
+    """Checks each tensor of one checkpoint when it is first read.
 
-    It is done here rather than in those who compute with the weights: an integer kernel turns NaN into some code, and what it makes of
-    that looks healthy.
+    The check is here and not in the loaders, because quantisation turns NaN into some code, after which it cannot be found any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +26,7 @@ class FiniteTensors:
         self._seen: set[str] = set()
 
     def checked(self, name: str, tensor: Tensor) -> Tensor:
-        """The tensor as it is. Raises ``NotFinite`` where it holds NaN or infinity."""
+        """Return the tensor unchanged. Raises ``NotFinite`` where it holds NaN or infinity."""
         if name not in self._seen:
             if not is_finite(tensor):
                 raise NotFinite(f"{self._path} holds NaN or infinity in {name}; the checkpoint is damaged, get it again.", name)

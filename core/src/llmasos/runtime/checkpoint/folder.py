@@ -1,4 +1,4 @@
-"""Files of a checkpoint folder: found inside it only, and read within a limit."""
+"""Reads files of a checkpoint folder: only files inside it, and only up to a size limit."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def inside(folder: Path, name: object) -> Path:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """JSON from a file that nobody vouches for. ``where`` begins the error's sentence.
+    """Parse JSON from an untrusted file. ``where`` begins the error message.
 
     Raises:
-        CheckpointError: it is no JSON, or larger or deeper than any real file.
+        CheckpointError: it is not JSON, or larger or deeper than any real file.
     """
     if len(data) > MAX_JSON_BYTES or data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_JSON_VALUES:
         raise CheckpointError(f"{where} is larger than any real checkpoint's; get the checkpoint again.")

@@ -1,4 +1,4 @@
-"""Models exported by other tools: recognised here, read by the loaders that take their format."""
+"""Models exported by other tools: core recognises their format, and loaders read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmasos.runtime.checkpoint.digest import combined_digest, file_digest
 from llmasos.runtime.checkpoint.folder import inside, read_config, read_json_if_there
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
-#: More files than any export has: a folder with more is somebody's home folder.
+#: More files than any export has: a folder with more is not a model (a home folder, say).
 _MAX_FILES: Final = 5_000
 #: Keras serialises objects under this key; a Hugging Face config never has it.
 _KERAS_KEY: Final = "registered_name"
@@ -102,7 +102,7 @@ class ForeignCheckpoint:
 
 
 def _folder_of(path: Path) -> Path:
-    """Where the texts of a model lie. Hugging Face repositories keep their graphs in a folder ``onnx`` below them."""
+    """The folder of a model's config and tokenizer. Hugging Face repositories keep ONNX graphs in a subfolder ``onnx``."""
     folder = path if path.is_dir() else path.parent
     graphs_only = folder.name == "onnx" and not (folder / "config.json").is_file() and (folder.parent / "config.json").is_file()
     return folder.parent if graphs_only else folder

@@ -1,4 +1,4 @@
-"""Quantised models whose layout is not read: which tool made them, told from the config, from files beside it, or from tensors' names."""
+"""Detects quantised models whose layout core cannot read, and the tool that made them, by config, files and tensor names."""
 
 from __future__ import annotations
 

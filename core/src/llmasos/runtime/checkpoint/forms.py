@@ -1,4 +1,4 @@
-"""Which reader a folder's quantised weights take, by its config and the files beside it."""
+"""Chooses the reader of a folder's quantised weights, by its config and the files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llmasos.json``: where a checkpoint came from, and the digests of its files."""
+"""The manifest ``llmasos.json``: the origin of a checkpoint, and the digests of its files."""
 
 from __future__ import annotations
 

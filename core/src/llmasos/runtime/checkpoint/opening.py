@@ -1,4 +1,4 @@
-"""From a path to the checkpoint that lies there."""
+"""Opens the checkpoint at a path, in any format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file's tensors are called here: base models have no prefix, and a head may lie beside a flag that says it is tied."""
+"""Maps stored tensor names to those of the whole decoder: base models lack the prefix, and a head may be stored though it is tied."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PREFIXES: Final = ("", "language_model.model.", "model.language_model.", "langu
 
 
 def neutral_name(names: Iterable[str], config: Mapping[str, Any]) -> Callable[[str], str]:
-    """From the name of a weight in the file to the one that the whole decoder has, for the families that are described.
+    """A map from the stored name of a weight to its name in the whole decoder, for the families in ``DecoderConfig``.
 
-    Weights of others keep their names. The prefix is known by the embedding, which every such file holds.
+    Weights of other families keep their names. The name of the embedding, which every such file holds, shows the stored prefix.
     """
     found, family = set(names), _family(config)
     if family is None or f"{family.embedding}.weight" in found:

@@ -1,4 +1,4 @@
-"""Tokenizer, chat template and generation config of a checkpoint, copied or written out."""
+"""Copies or writes the text files of a checkpoint: tokenizer, chat template and generation config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST = 256 << 20
 
 
 def write_text_files(base: Checkpoint, folder: Path) -> None:
-    """Put into ``folder`` what a tokenizer needs: the files of a Hugging Face folder, or those that a GGUF file's metadata is."""
+    """Write the tokenizer's files into ``folder``: copied from a Hugging Face folder, or made from a GGUF file's metadata."""
     if isinstance(base, GGUFCheckpoint):
         _write_out(base, folder)
         return

@@ -202,7 +202,7 @@ class CheckpointFolderWriter:
 
 
 def remove_stale(output: Path) -> None:
-    """Remove what writers that died left beside ``output``."""
+    """Remove temporary folders of killed writers beside ``output``."""
     for folder in output.parent.glob(f".{output.name}.partial-*"):
         process = folder.name.rpartition(".partial-")[2].partition("-")[0]
         if process.isdigit() and not _alive(int(process)):
@@ -220,7 +220,7 @@ def _alive(process: int) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Make a folder's entries survive a power cut."""
+    """Sync a folder, so that its entries survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Small files, written so that they survive a power cut."""
+"""Writes small files so that they survive a power failure."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON as people read it. Raises ``TypeError`` for what JSON does not have."""
+    """Write indented JSON. Raises ``TypeError`` for values that JSON lacks."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

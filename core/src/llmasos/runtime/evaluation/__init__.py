@@ -1,4 +1,4 @@
-"""Text, perplexity, divergence, speed and size: what a model is worth and what it costs."""
+"""Measures models: perplexity and divergence on a corpus, speed, and size."""
 
 from llmasos.runtime.evaluation.context import fitting_length
 from llmasos.runtime.evaluation.corpus import Corpus

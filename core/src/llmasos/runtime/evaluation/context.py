@@ -1,4 +1,4 @@
-"""How long a window a model can take."""
+"""The length of evaluation windows that fits a model's context."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from llmasos_hookspecs import Checkpoint, CheckpointError
 
-#: What configs call the longest sequence.
+#: Keys of ``config.json`` that may hold the context length.
 _KEYS: Final = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
 
 

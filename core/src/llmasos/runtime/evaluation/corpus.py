@@ -1,4 +1,4 @@
-"""Text to calibrate on and text to evaluate on, from one corpus and never the same."""
+"""A corpus in two disjoint parts: calibration text and evaluation text."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class Corpus:
     def from_text(cls, text: str, *, name: str) -> Self:
         """Split a text. Raises ``ConfigError`` where it has fewer than two different paragraphs.
 
-        A paragraph that comes again is dropped (reference texts repeat themselves), so that nothing in the first part is
-        in the second.
+        Repeated paragraphs are dropped (reference texts repeat themselves), so that no paragraph is in both parts.
         """
         paragraphs = [part.strip("\n") for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
         first: dict[str, str] = {}
@@ -97,7 +96,7 @@ class Corpus:
     def evaluation_windows(self, tokenizer: Tokenizer, windows: int, length: int) -> npt.NDArray[np.int32]:
         """Token ids [windows, length] from the start of the evaluation part, one after the other.
 
-        Fewer windows come back where the part is shorter. Raises ``ConfigError`` where it is shorter than one.
+        Returns fewer windows where the part is shorter. Raises ``ConfigError`` where it is shorter than one window.
         """
         tokens = _encode(tokenizer, self.evaluation)
         count = min(windows, len(tokens) // length)

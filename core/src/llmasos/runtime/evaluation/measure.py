@@ -1,4 +1,4 @@
-"""All figures of one checkpoint on one backend."""
+"""Measures one checkpoint on one backend: size, quality and speed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ LENGTH: Final = 512
 
 @attrs.frozen(kw_only=True)
 class Backend:
-    """What figures are measured on.
+    """The loader that measurements run on.
 
     Attributes:
         label: the loader with its distribution, version and options, for reports and cache keys.
         load: makes an engine of a checkpoint.
-        load_reference: makes the engine that others are compared with, of a float32 checkpoint; without the options that would
-            round what ``load`` makes.
+        load_reference: makes the reference engine from a float32 checkpoint, without loader options that round weights.
         context_length: tokens that a sequence may have on it; None: as many as the model's own context.
     """
 
@@ -68,8 +67,8 @@ def measure(
     """Load a checkpoint and measure its size, its quality over ``windows`` [windows, length], and its speed.
 
     Args:
-        base: what its predictions are compared with, computed in float32.
-        quality: known already, and not measured again.
+        base: the checkpoint whose predictions, computed in float32, are the reference.
+        quality: from an earlier measurement; it is not measured again.
     """
     engine = backend.load(checkpoint)
     try:

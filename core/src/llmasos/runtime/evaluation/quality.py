@@ -1,4 +1,4 @@
-"""How good an engine's predictions are: perplexity, and divergence from a reference."""
+"""The quality of an engine's predictions: perplexity, and divergence from a reference."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Floats = npt.NDArray[np.float32]
 
 @attrs.frozen(kw_only=True)
 class Quality:
-    """What was measured over windows of evaluation text. Divergences are Kullback-Leibler, reference to model, in nats a token.
+    """Quality over windows of evaluation text. Divergences are Kullback-Leibler, reference to model, in nats per token.
 
     Attributes:
         perplexity: exp of the mean negative log likelihood of each window's tokens but the first.
         perplexity_error: its standard error, from the spread between windows (delta method); 0 for one window.
         mean_kl, p99_kl: mean and 99th percentile over tokens; None where there was no reference.
         mean_kl_error: standard error of the mean, from the spread between windows.
-        top1: share of tokens whose likeliest successor is the reference's as well.
-        tokens: how many predictions were compared.
+        top1: share of positions where the most likely next token is the reference's too.
+        tokens: count of predictions.
         window: tokens of a window.
         reference: what the reference was computed from, such as ``float32``.
     """
@@ -93,7 +93,7 @@ def _measure_window(engine: Engine, reference: Engine | None, window: npt.NDArra
         for start in range(0, len(window), STEP):
             tokens = window[start : start + STEP]
             found = _log_softmax(_logits(*slots[0], tokens, start))
-            # What each position predicts is the token after it; the last of the window predicts nothing that is known.
+            # Each position predicts the token after it; the next token of the window's last position is not known.
             following = window[start + 1 : start + 1 + len(tokens)]
             nll.append(-found[np.arange(len(following)), following])
             if reference is not None:
@@ -118,7 +118,7 @@ def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: 
             parts: list[Floats] = []
             for start in range(0, len(tokens), size):
                 row = Row(slot, tokens[start : start + size].tolist(), position + start, "all", known=position + len(tokens))
-                # A copy where there are several steps: an engine's arrays are the caller's until the next step only.
+                # Copied where there are several steps: the engine may reuse the arrays in the next step.
                 parts.append(engine.step([row])[0].copy() if size < len(tokens) else engine.step([row])[0])
             return _numbers(parts[0] if len(parts) == 1 else np.concatenate(parts))
         except CapacityExceeded as error:
@@ -129,7 +129,7 @@ def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: 
 
 
 def _numbers(logits: Floats) -> Floats:
-    # NaN is the maximum of a row that holds one. Minus infinity is a token that the model never says.
+    # The maximum of a row with NaN is NaN. Minus infinity is allowed: a token that the model never generates.
     if not np.isfinite(logits.max(axis=1)).all():
         raise AccelerationError("The model's predictions hold NaN or infinity, so there is nothing to measure; compute it in float32.")
     return logits

@@ -1,4 +1,4 @@
-"""The yardstick: a checkpoint as plain float32, whatever it is stored as."""
+"""The reference for quality measurements: a checkpoint dequantised to float32."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from llmasos_hookspecs import Checkpoint, DecoderConfig, Tensor, Tokenizer, as_f
 
 
 class DequantizedCheckpoint:
-    """A neutral checkpoint whose tensors all come as float32, so that a loader has nothing to round.
+    """A neutral checkpoint whose tensors are all dequantised to float32, so that a loader has nothing to round.
 
-    A 4-bit file's own grid can be lossless to one backend and rounded by another; what it stands for in float32 is the same to all.
+    One backend may hold the grid of a 4-bit file without loss where another rounds it; the float32 weights are the same for all.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Whether a loaded model computes what its files say: held against a slow reference, token by token."""
+"""Checks that a loaded model computes correct logits, by comparison with a slow reference, token by token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-#: Relative error of logits up to which an engine counts as equal: what float32 loses over a few dozen layers.
+#: Relative error of logits up to which an engine counts as equal: the float32 rounding of a few dozen layers.
 EXACT: Final = 1e-3
 #: Mean divergence in nats up to which an engine that rounds (to 16 or 8 bits) computes the same model.
 ROUNDED: Final = 0.02
@@ -33,7 +33,7 @@ _NEW: Final = 16
 
 
 class Reference(Protocol):
-    """A model computed the slow and sure way."""
+    """A slow implementation that is taken as correct."""
 
     name: str
 
@@ -44,13 +44,13 @@ class Reference(Protocol):
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """One text.
+    """The comparison on one text.
 
     Attributes:
-        what: which.
+        what: describes the text.
         tokens: compared positions.
         error: norm of the difference of logits over the norm of the reference's.
-        mean_kl: divergence from the reference in nats a token.
+        mean_kl: divergence from the reference in nats per token.
         top1: share of positions with the same likeliest token.
     """
 
@@ -70,7 +70,7 @@ class Comparison:
 
 @attrs.frozen(kw_only=True)
 class SelfCheck:
-    """What was compared with what. ``passed``: no text is ``different``."""
+    """The result of a check. ``passed``: no text is ``different``."""
 
     loader: str
     dtype: str
@@ -121,7 +121,7 @@ def find_reference(checkpoint: Checkpoint) -> Reference:
 
 
 def checkpoint_vocab(checkpoint: Checkpoint, rows: int) -> int:
-    """Tokens that a prompt may hold: those of the tokenizer, where there is one."""
+    """Tokens that random prompts are drawn from: those of the tokenizer, where there is one."""
     try:
         return min(rows, checkpoint.tokenizer().vocab_size)
     except LLMasOSError:
@@ -129,8 +129,8 @@ def checkpoint_vocab(checkpoint: Checkpoint, rows: int) -> int:
 
 
 def _lengths(checkpoint: Checkpoint, context: int) -> list[int]:
-    """Short, long, and past each border in the config behind which a model computes otherwise: windows, chunks, and the context that it
-    was first trained for."""
+    """Prompt lengths: short, long, and past each length in the config beyond which the computation changes: sliding windows, chunks, and
+    the original training context."""
     keys = ("sliding_window", "attention_chunk_size", "original_max_position_embeddings")
     config: Any = checkpoint.config
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -140,7 +140,7 @@ def _lengths(checkpoint: Checkpoint, context: int) -> list[int]:
 
 
 def _compare_decode(model: LanguageModel, reference: Reference) -> Comparison:
-    """Tokens that the model chose one after the other: the reference reads all of them at once."""
+    """The comparison on tokens that the model generates one by one; the reference computes all of them in one pass."""
     prompt = model.tokenizer.decode(model.tokenizer.encode("The first thing to check is")[:_SHORT])
     made = model.generate(prompt, max_new_tokens=_NEW, ignore_eos=True, logprobs=1)
     head = model.tokenizer.encode(prompt)
@@ -155,7 +155,7 @@ def _compare_decode(model: LanguageModel, reference: Reference) -> Comparison:
         what=f"{len(made.tokens)} generated tokens",
         tokens=len(made.tokens),
         error=float(np.sqrt(np.mean((chosen - theirs) ** 2) / np.mean(logprobs**2))),
-        # What a greedy choice of another token than the reference's likeliest costs.
+        # The loss in log probability where the greedy token is not the reference's most likely one.
         mean_kl=float(np.mean(likeliest - theirs)),
         top1=float(np.mean(theirs == likeliest)),
     )
@@ -192,7 +192,7 @@ class _Numpy:
 
 
 class _Transformers:
-    """transformers' own model in float32 with its plain attention, on the weights that the files stand for."""
+    """transformers' own model in float32 with eager attention, on the dequantised weights."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         import transformers
@@ -230,7 +230,7 @@ class _Transformers:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """transformers tells of a load in bars and tables, of which nothing matters here."""
+    """Silences the progress bars and tables that transformers prints while it loads."""
     from transformers import utils
 
     told: Any = utils.logging

@@ -1,4 +1,4 @@
-"""How large a checkpoint is."""
+"""The size of a checkpoint."""
 
 from __future__ import annotations
 

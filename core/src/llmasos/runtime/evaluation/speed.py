@@ -1,4 +1,4 @@
-"""How fast an engine is at batch 1, driven directly: no scheduler, no sampling but the likeliest token."""
+"""The speed of an engine at batch 1, driven directly: no scheduler, greedy sampling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llmasos_hookspecs import CapacityExceeded, Engine, Row
 
-#: Timed repetitions, after one that is not timed: kernels are chosen and caches filled in the first.
+#: Timed repetitions, after one warm-up that chooses kernels and fills caches.
 REPEATS: Final = 5
 PROMPT_TOKENS: Final = 128
 NEW_TOKENS: Final = 32
@@ -23,7 +23,7 @@ class Speed:
 
     Attributes:
         prefill: a prompt of ``prompt_tokens`` in one step.
-        decode: ``new_tokens`` greedy tokens after it, one a step.
+        decode: ``new_tokens`` greedy tokens after it, one in each step.
     """
 
     prefill: float

@@ -1,4 +1,4 @@
-"""How fast a model serves, as its users see it: through queue, scheduler and sampler."""
+"""The serving speed of a model end to end: through queue, scheduler and sampler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmasos_hookspecs import RequestError
 if TYPE_CHECKING:
     from llmasos.model import LanguageModel
 
-#: Texts for prompts; where all are used they begin anew.
+#: Texts for prompts, used in a cycle.
 _WINDOWS: Final = 160
 
 
@@ -28,9 +28,9 @@ class Throughput:
     Attributes:
         batch: requests that were sent together.
         prompt_tokens, new_tokens: of each request, on average and exactly.
-        ttft: seconds until the first token of all requests is there.
+        ttft: seconds until every request has its first token.
         prefill: prompt tokens a second until then.
-        decode: new tokens a second after it, over all requests.
+        decode: new tokens a second after that, over all requests.
     """
 
     batch: int
@@ -45,9 +45,9 @@ class Throughput:
 def measure_throughput(
     models: Sequence[LanguageModel], batches: Sequence[int], *, prompt_tokens: int = 128, new_tokens: int = 64, rounds: int = 3
 ) -> list[list[Throughput]]:
-    """Figures [models][batches]. Models are taken in turn within each round, so that a busy machine slows all of them alike.
+    """Figures [models][batches]. Each round measures the models in turn, so that load on the machine affects all of them alike.
 
-    No two prompts begin alike, so nothing comes from the prefix cache. One round before the others is not counted.
+    No two prompts share a prefix, so that the prefix cache has no hits. The first round is a warm-up and is not counted.
 
     Raises:
         RequestError: fewer than two new tokens, from which no decode rate follows; or what the model raises.
@@ -89,7 +89,7 @@ def _median(batch: int, new_tokens: int, seen: list[tuple[float, float, float]])
 
 
 def _texts(model: LanguageModel, length: int) -> Iterator[str]:
-    """Prompts of about ``length`` tokens, no two of which begin alike."""
+    """Prompts of about ``length`` tokens, no two of which share a prefix."""
     tokenizer = model.tokenizer
     windows = Corpus.default().evaluation_windows(tokenizer, _WINDOWS, length - 3)
     for count, window in enumerate(itertools.cycle(windows), 1):

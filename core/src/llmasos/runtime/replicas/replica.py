@@ -32,7 +32,7 @@ _SERVE: Final = (
 
 @attrs.define(eq=False)
 class Job:
-    """One call on its way: its requests' tickets by id, how often it moved, and whether computing it has begun."""
+    """One call in progress: its requests' tickets by id, how often it was moved to another replica, and whether it has started."""
 
     kind: str
     request: Request
@@ -45,7 +45,7 @@ class Job:
 
 @attrs.frozen
 class Ready:
-    """What a replica says of itself once its model is loaded."""
+    """A replica's first message, sent once its model is loaded."""
 
     info: EngineInfo
     need: Any
@@ -58,12 +58,12 @@ class Replica:
     """A worker process. Messages arrive on a thread of its own.
 
     Attributes:
-        number: its place among the replicas.
+        number: its index among the replicas.
         pid: of its process.
-        ready: what it said of itself; None while it loads.
+        ready: its first message; None while it loads.
         failure: why it could not load.
-        jobs: what was sent to it and is not over, by request id.
-        silence: looks of the watchdog since it was last heard.
+        jobs: unfinished jobs that were sent to it, by request id.
+        silence: watchdog checks since its last message.
     """
 
     def __init__(self, number: int, spec: WorkerSpec, on_message: Callable[[Replica, str, tuple[Any, ...]], None]) -> None:
@@ -92,7 +92,7 @@ class Replica:
 
     @property
     def outstanding(self) -> int:
-        """Tokens sent to it that may still have to be computed."""
+        """Tokens of unfinished jobs, which the replica may still have to compute."""
         return sum(job.tokens for job in {id(job): job for job in self.jobs.values()}.values())
 
     @property
@@ -106,7 +106,8 @@ class Replica:
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
     def send(self, *message: Any) -> bool:
-        """False where it is gone; its end is told by its thread. Raises ``WireError`` for what cannot be sent."""
+        """Send a message; False where the process has ended, which its thread reports. Raises ``WireError`` for values that cannot be
+        sent."""
         try:
             self._channel.send(*message)
         except OSError:
@@ -114,12 +115,12 @@ class Replica:
         return True
 
     def kill(self, why: str) -> None:
-        """End a process that does not do it itself; the thread that listens to it will tell. ``why`` is for messages."""
+        """Kill the process; the thread that reads its messages reports the end. ``why`` is for messages."""
         self._why = why
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, which wakes the thread that listens to it."""
+        """End the process, which wakes the thread that reads its messages."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
@@ -149,6 +150,6 @@ class Replica:
 
 
 def _import_path() -> list[str]:
-    """Where this process imports from, but for the folder it happens to be in."""
+    """The import path of this process, without the working folder."""
     here = os.path.realpath(os.curdir)
     return [each for each in sys.path if each and os.path.realpath(each) != here]

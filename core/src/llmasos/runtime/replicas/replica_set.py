@@ -1,12 +1,12 @@
-"""All replicas of a model, served as one loop: routing, and what happens when one of them dies."""
+"""The replicas of a model behind the interface of one engine loop: routing, and recovery when a replica dies."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
+from collections import abc
 from collections.abc import Callable
-from collections.abc import Sequence as Many
 from typing import Any, Final
 
 import attrs
@@ -25,27 +25,27 @@ from llmasos.runtime.watchdog import TICK, watchdog
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
-#: Replicas that a request may see die before it is taken for what kills them.
+#: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Times in a row that a replica may die before it is ready, until it is given up.
+#: Consecutive times that a replica may die before it is ready; then it is not started again.
 _RESTARTS: Final = 3
-#: Seconds by which a replica may be late with what its own watchdog sees to.
+#: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
-#: Seconds to wait for a replica's figures.
+#: Seconds to wait for a replica's usage figures.
 _USAGE_TIMEOUT: Final = 2.0
 
 
 class ReplicaSet:
     """Serves requests as an ``EngineLoop`` does, from several processes.
 
-    A replica that dies is started again. Its requests that had not begun go to others; those that had fail with ``EngineFailed``, because
-    what they computed is lost and part of it may have been seen.
+    A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
+    because their KV cache is lost and part of their text may have been streamed.
     """
 
     def __init__(
         self,
         model: str,
-        specs: Many[WorkerSpec],
+        specs: abc.Sequence[WorkerSpec],
         *,
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
@@ -53,9 +53,9 @@ class ReplicaSet:
         step_timeout: float = STEP_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one process for each of ``specs``, and return when all are ready. Raises what loading the model raised in one of them.
+        """Start one process for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load.
 
-        ``on_lost`` is called when the last of them is given up.
+        ``on_lost`` is called when no replica is left.
         """
         self.model: Final = model
         self.restarts = 0
@@ -68,7 +68,7 @@ class ReplicaSet:
         self._changed = threading.Condition(threading.RLock())
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
-        self._homeless: list[Job] = []
+        self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
         self._closed: LLMasOSError | None = None
@@ -90,52 +90,52 @@ class ReplicaSet:
     # Requests, as an engine's loop takes them
 
     def submit(self, request: Request) -> Ticket[Generation]:
-        """Queue a generation at one of the replicas."""
+        """Queue a generation on one of the replicas."""
         self._checks.generation(request)
         return self._send("generate", request, None, request.max_new_tokens)[0]
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
-        """Queue ``n`` continuations of one prompt, all at one replica."""
+        """Queue ``n`` continuations of one prompt, all on one replica."""
         self._checks.generation(request)
-        return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{place}" for place in range(1, n)])
+        return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{index}" for index in range(1, n)])
 
-    def submit_score(self, request: Request, continuations: Many[Many[int]]) -> Ticket[list[Score]]:
+    def submit_score(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> Ticket[list[Score]]:
         """Queue the scoring of continuations."""
         self._checks.continuations(request, continuations)
         return self._send("score", request, continuations, max(map(len, continuations)))[0]
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
-        """Queue the computing of the logits of every position of the prompt."""
+        """Queue the computation of the logits at every position of the prompt."""
         self._checks.prompt(request)
         return self._send("logits", request, None, 0)[0]
 
     def use_scheduler(self, scheduler: ComponentConfig) -> None:
-        """Go on under another scheduler, replicas that are started later too."""
+        """Switch to another scheduler, also for replicas that are started later."""
         with self._changed:
             self._scheduler = scheduler
             for replica in self._replicas.values():
                 replica.send("scheduler", scheduler)
 
     def forget_prefixes(self) -> None:
-        """Give back KV that is kept for its prefix only."""
+        """Empty the prefix caches."""
         with self._changed:
             for replica in self._replicas.values():
                 replica.send("forget")
 
     def usage(self) -> Usage:
-        """The queues and KV caches of all replicas together."""
+        """The queue and KV cache figures of all replicas, summed."""
         with self._changed:
             self._usage.clear()
             asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
             self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
             found = list(self._usage.values())
-            homeless = len(self._homeless)
+            unassigned = len(self._unassigned)
         total: dict[str, Any] = {
             field.name: sum(getattr(each, field.name) for each in found)
             for field in attrs.fields(Usage)
             if field.name not in ("model", "scheduler", "kv_bytes_per_token")
         }
-        total["waiting"] += homeless
+        total["waiting"] += unassigned
         scheduler = found[0].scheduler if found else ""
         return Usage(model=self.model, scheduler=scheduler, kv_bytes_per_token=self.ready.info.kv_bytes_per_token, **total)
 
@@ -154,12 +154,12 @@ class ReplicaSet:
             ]
 
     def close(self) -> None:
-        """Fail what is on its way with ``ModelClosed`` and end all processes. Calling it again does nothing."""
+        """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
         with self._changed:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
             replicas, self._replicas = list(self._replicas.values()), {}
-            jobs = self._homeless + [job for replica in replicas for job in replica.jobs.values()]
-            self._homeless = []
+            jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
+            self._unassigned = []
             self._changed.notify_all()
         for replica in replicas:
             replica.close()
@@ -168,26 +168,27 @@ class ReplicaSet:
 
     # Sending
 
-    def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: Many[str] = ()) -> list[Ticket[Any]]:
+    def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: abc.Sequence[str] = ()) -> list[Ticket[Any]]:
         tickets = {each: self._ticket(each) for each in (request.id, *siblings)}
         job = Job(kind, request, extra, len(request.tokens) + new_tokens * len(tickets), tickets)
         with self._changed:
             if self._closed is not None:
                 raise self._closed
-            self._place(job)
+            self._assign(job)
         watchdog().wake(self)
         return list(tickets.values())
 
     def _ticket(self, request_id: str) -> Ticket[Any]:
         return Ticket(request_id, lambda: self._cancel(request_id))
 
-    # The watchdog's
+    # Called by the watchdog
 
     def look(self, now: float) -> bool:
-        """End requests whose replica does not, and replicas that are silent for longer than a step may take."""
+        """Fail requests past their deadline that their replica did not end, and kill replicas that sent nothing for longer than a step may
+        take. Returns whether to be called again."""
         lost: list[Job] = []
         with self._changed:
-            jobs = list(self._homeless)
+            jobs = list(self._unassigned)
             for replica in self._replicas.values():
                 jobs += replica.jobs.values()
                 replica.silence = replica.silence + 1 if replica.ready is not None and replica.jobs else 0
@@ -203,8 +204,8 @@ class ReplicaSet:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
         return bool(jobs)
 
-    def _place(self, job: Job) -> None:
-        """Give the job to a replica, or keep it until one is ready. With the lock held."""
+    def _assign(self, job: Job) -> None:
+        """Send the job to a replica, or keep it until one is ready. With the lock held."""
         able = {number: replica.outstanding for number, replica in self._replicas.items() if replica.ready is not None}
         while able:
             number = self._router.choose(job.request, able)
@@ -213,8 +214,8 @@ class ReplicaSet:
             if replica.send("submit", job.kind, job.request, job.extra, need):
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
                 return
-            del able[number]  # it is dead, and its thread is about to say so
-        self._homeless.append(job)
+            del able[number]  # it has died, and its thread is about to report that
+        self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
         with self._changed:
@@ -222,22 +223,22 @@ class ReplicaSet:
                 if request_id in replica.jobs:
                     replica.send("cancel", request_id)
                     return
-            for job in self._homeless:
+            for job in self._unassigned:
                 if request_id in job.tickets:
-                    self._homeless.remove(job)
+                    self._unassigned.remove(job)
                     self._fail(job, Cancelled(f"Request {request_id} was cancelled while no replica of {self.model} was ready."))
                     return
 
-    # What replicas say; on their threads
+    # Messages of replicas, on their threads
 
-    def _hear(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
+    def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb in ("piece", "done", "error"):
             self._answer(replica, verb, *arguments)
         elif verb == "record":
             if self._on_finished is not None:
                 self._on_finished(arguments[0])
         elif verb == "died":
-            self._bury(replica)
+            self._on_death(replica)
         elif verb == "alive":
             return
         else:
@@ -251,17 +252,17 @@ class ReplicaSet:
                 elif verb == "failed":
                     replica.failure = arguments[0]
                 elif verb == "ready":
-                    self._welcome(replica, Ready(*arguments))
+                    self._on_ready(replica, Ready(*arguments))
                 self._changed.notify_all()
 
-    def _welcome(self, replica: Replica, ready: Ready) -> None:
+    def _on_ready(self, replica: Replica, ready: Ready) -> None:
         replica.ready = ready
         self._attempts[replica.number] = 0
         if self._scheduler is not None:
             replica.send("scheduler", self._scheduler)
-        homeless, self._homeless = self._homeless, []
-        for job in homeless:
-            self._place(job)
+        unassigned, self._unassigned = self._unassigned, []
+        for job in unassigned:
+            self._assign(job)
 
     def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
         with self._changed:
@@ -277,8 +278,8 @@ class ReplicaSet:
         else:
             ticket.fail(value)
 
-    def _bury(self, replica: Replica) -> None:
-        """A replica's process is gone: start it again, move what it had not begun, and fail the rest."""
+    def _on_death(self, replica: Replica) -> None:
+        """A replica's process has ended: start it again, move its jobs that had not started, and fail the others."""
         lost: list[Job] = []
         with self._changed:
             if self._replicas.get(replica.number) is not replica:
@@ -297,10 +298,10 @@ class ReplicaSet:
                 self._closed = replica.failure or EngineFailed(
                     f"Every replica of {self.model} died before it was ready; the last one {replica.end}. Load it again."
                 )
-                lost += [*moved, *self._homeless]
-                moved, self._homeless = [], []
+                lost += [*moved, *self._unassigned]
+                moved, self._unassigned = [], []
             for job in moved:
-                self._place(job)
+                self._assign(job)
             self._changed.notify_all()
         error = self._closed or EngineFailed(
             f"Replica {replica.number} of {self.model} {replica.end} while it computed this request, whose state is lost; send it again."
@@ -311,7 +312,7 @@ class ReplicaSet:
             self._on_lost()
 
     def _start(self, number: int) -> None:
-        self._replicas[number] = Replica(number, self._specs[number], self._hear)
+        self._replicas[number] = Replica(number, self._specs[number], self._on_message)
 
     def _fail(self, job: Job, error: LLMasOSError) -> None:
         for ticket in job.tickets.values():
@@ -329,6 +330,6 @@ class ReplicaSet:
                     finish_reason="error",
                     error=str(error),
                 )
-                with contextlib.suppress(Exception):  # as for an engine's loop, an observer's fault is its own
+                with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
                     self._on_finished(record)
             ticket.fail(error)

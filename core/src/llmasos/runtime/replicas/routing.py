@@ -1,4 +1,4 @@
-"""Which replica gets a request."""
+"""The router: which replica gets a request."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Final
 
 from llmasos_hookspecs import Request
 
-#: Lengths of prompt beginnings that are remembered, in tokens.
+#: Lengths in tokens of the prompt prefixes that the router remembers.
 _LENGTHS: Final = tuple(32 * 2**power for power in range(11))
-#: Beginnings that are remembered.
+#: Most prefixes that the router remembers.
 _REMEMBERED: Final = 8192
 
 
 class Router:
-    """Least outstanding tokens of two replicas drawn at random, unless another one has most of the prompt in its prefix cache.
+    """Chooses the replica with fewer outstanding tokens of two drawn at random, unless another one has a prefix of the prompt cached.
 
-    Two draws are nearly as even as looking at all, and do not send a burst to one replica while its figures are old (Mitzenmacher: The
-    Power of Two Choices in Randomized Load Balancing, 2001). A replica that computed the same beginning for the same tenant is taken
-    instead while its backlog is larger by less than what it need not compute again.
+    Two random choices balance the load nearly as evenly as a look at all replicas, and do not send a burst to one replica while its
+    figures are out of date (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing, 2001). A replica that computed the same
+    prefix for the same tenant is chosen instead where its backlog is larger by fewer tokens than the prefix saves.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ class Router:
         self._beginnings: OrderedDict[int, int] = OrderedDict()
 
     def choose(self, request: Request, outstanding: Mapping[int, int]) -> int:
-        """One of the replicas in ``outstanding``, which says how many tokens each has yet to compute. There must be one at least."""
+        """The number of the replica for ``request``. ``outstanding``: replica number -> tokens it has yet to compute; not empty."""
         replicas = list(outstanding)
         drawn = self._random.sample(replicas, 2) if len(replicas) > 2 else replicas
         best = min(drawn, key=outstanding.__getitem__)
@@ -47,7 +47,7 @@ class Router:
         return best
 
     def forget(self, replica: int) -> None:
-        """The replica's cache is gone."""
+        """Forget the prefixes of a replica whose cache is lost."""
         for key in [key for key, known in self._beginnings.items() if known == replica]:
             del self._beginnings[key]
 

@@ -1,7 +1,7 @@
-"""What replicas and their parent say to each other: plain data as JSON, numbers in bulk as bytes; nothing that could run code.
+"""The wire format between replicas and their parent: plain data as JSON, arrays as raw bytes; nothing that could run code.
 
-A message is one line of JSON, ``[value, [bytes of each block]]``, followed by the blocks. Everything in it that JSON has no word for is an
-object with one tag: see ``_Encoder``.
+A message is one line of JSON, ``[value, [length in bytes of each block]]``, followed by the blocks. A value of a type that JSON lacks is
+an object with one tag: see ``_Encoder``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.sampling import Constraint
 
-#: The only classes that a message can bring to life.
+#: The only classes that a message can instantiate.
 _CLASSES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
     for cls in (
@@ -41,34 +41,34 @@ _CLASSES: Final[Mapping[str, type[Any]]] = {
         *(ComponentConfig, EngineInfo, Need, RequestRecord, Usage),
     )
 }
-#: The errors of the contract by name, and what of them is more than a sentence.
+#: The errors of the contract by name, and their attributes besides the message.
 _ERRORS: Final[Mapping[str, type[LLMasOSError]]] = {
     name: found for name, found in vars(llmasos_hookspecs).items() if isinstance(found, type) and issubclass(found, LLMasOSError)
 }
 _DETAILS: Final = ("path", "retry_after", "problems")
-#: Whole numbers in a row from which on they go as bytes.
+#: Least length of a sequence of integers that is sent as bytes.
 _BULK: Final = 32
 
 
 class WireError(LLMasOSError):
-    """A value cannot be sent to another process, or what came is no message."""
+    """A value cannot be sent to another process, or a received message is malformed."""
 
 
 class Channel:
-    """One end of the line between two processes. Sending is safe from any thread."""
+    """One end of the connection between two processes. Sending is thread-safe."""
 
     def __init__(self, connection: Connection[bytes, bytes]) -> None:
         self._connection = connection
         self._sending = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        """Raises ``WireError`` for what is no plain data, ``OSError`` where nobody listens."""
+        """Send a message. Raises ``WireError`` for values that are not plain data, ``OSError`` where the other end is closed."""
         data = pack(message)
         with self._sending:
             self._connection.send_bytes(data)
 
     def receive(self) -> list[Any]:
-        """Raises ``EOFError`` or ``OSError`` where nobody speaks any more, ``WireError`` for what is no message."""
+        """Receive a message. Raises ``EOFError`` or ``OSError`` where the other end is closed, ``WireError`` for a malformed message."""
         return unpack(self._connection.recv_bytes())
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class Channel:
 
 
 def pack(message: tuple[Any, ...]) -> bytes:
-    """A message as bytes. Raises ``WireError`` for what is no plain data."""
+    """A message as bytes. Raises ``WireError`` for values that are not plain data."""
     encoder = _Encoder()
     try:
         value = [encoder.encode(each) for each in message]
@@ -87,7 +87,7 @@ def pack(message: tuple[Any, ...]) -> bytes:
 
 
 def unpack(data: bytes) -> list[Any]:
-    """The message that ``pack`` made. Raises ``WireError`` for anything else."""
+    """The inverse of ``pack``. Raises ``WireError`` for a malformed message."""
     try:
         head, _, body = data.partition(b"\n")
         value, sizes = json.loads(head)
@@ -141,7 +141,7 @@ class _Encoder:
         return {"t": items} if isinstance(value, tuple) else items
 
     def _error(self, error: LLMasOSError) -> Any:
-        """Its kind and its sentence: an error's own class may need anything, and hold anything."""
+        """An error as its kind and its message, since an error's own class may hold and require anything."""
         kind = next(cls.__name__ for cls in type(error).__mro__ if _ERRORS.get(cls.__name__) is cls)
         details = {name: getattr(error, name) for name in _DETAILS if hasattr(error, name)}
         try:

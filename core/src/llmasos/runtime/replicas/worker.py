@@ -1,4 +1,4 @@
-"""A replica's own process: one model, asked through a socket that the parent left open."""
+"""The process of a replica: serves one model through a socket that it inherits from the parent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.runtime.composition import Composer
-from llmasos.runtime.host import Call, OpenedModel, Policy, RunningModel
+from llmasos.runtime.host import LoopCall, OpenedModel, Policy, RunningModel
 from llmasos.runtime.memory import Account
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.replicas.wire import Channel
@@ -29,22 +29,22 @@ from llmasos.system.store import Store
 from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.scheduling import Admit
 
-#: Seconds between two signs of life.
+#: Seconds between two "alive" messages.
 ALIVE_SECONDS: Final = 1.0
-#: Status with which a process ends whose model is lost.
+#: Exit status of a replica whose model is lost.
 _LOST: Final = 3
 
 
 @attrs.frozen(kw_only=True)
 class WorkerSpec:
-    """What a replica serves: a config with one model, and the cores it may use (empty: any)."""
+    """What a replica serves: a config with one model, and the cores that it may use (empty: all)."""
 
     config: Config
     cores: tuple[int, ...] = ()
 
 
 class StartReporter:
-    """A policy that tells which requests have begun, so that the others can be moved when this process dies."""
+    """A policy that reports which requests have started; the parent can move the others when this process dies."""
 
     def __init__(self, policy: SchedulingPolicy, report: Callable[[list[str]], None]) -> None:
         self._policy = policy
@@ -85,7 +85,7 @@ class _ReportingComposer(Composer):
         *,
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        """As ever, but for a model that is lost: the process ends with it, and the parent starts another."""
+        """As ``Composer.load``; but where the model is lost the process exits, and the parent starts another."""
         return super().load(model, opened, scheduler, account, _end_lost, on_finished=on_finished)
 
     def policy(self, config: ComponentConfig) -> Policy:
@@ -101,7 +101,7 @@ class Worker:
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
-        """Until the parent closes the channel, or is gone."""
+        """Serve until the parent closes the channel or has ended."""
         try:
             _, config, cores = self._channel.receive()
             try:
@@ -126,14 +126,14 @@ class Worker:
         (model,) = config.models.values()
         self._host = self._composer.host(model, functools.partial(self._tell, "record"))
         with self._host.lease() as running:
-            self._host.place.pinned = True
+            self._host.tracked.pinned = True
             # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
             gc.collect()
             gc.freeze()
             self._tell("ready", running.info, running.need, running.loader, running.loop.context_length, running.loop.usage().kv_capacity)
 
     def _stay_in_touch(self) -> None:
-        """A process whose threads all stand still, because one of them does not let go of the interpreter, says nothing."""
+        """Send "alive" messages. They stop where a thread holds the interpreter lock for ever, and the parent then kills the process."""
         while True:
             time.sleep(ALIVE_SECONDS)
             self._tell("alive")
@@ -147,11 +147,11 @@ class Worker:
             return [loop.submit_logits(request) if kind == "logits" else loop.submit(request)]
 
         try:
-            tickets = self._host.submit(lambda _: Call(tokens, send))
+            tickets = self._host.submit(lambda _: LoopCall(tokens, send))
         except BaseException as error:
             ours = as_ours(error, "replica", "taking a request")
-            for place in range(extra if kind == "many" else 1):
-                self._tell("error", request.id if place == 0 else f"{request.id}/{place}", ours)
+            for index in range(extra if kind == "many" else 1):
+                self._tell("error", request.id if index == 0 else f"{request.id}/{index}", ours)
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
@@ -184,7 +184,7 @@ class Worker:
     def _tell(self, *message: Any) -> None:
         try:
             self._channel.send(*message)
-        except OSError:  # nobody listens any more
+        except OSError:  # the parent has closed the channel
             os._exit(0)
 
 
@@ -195,4 +195,4 @@ def _end_lost() -> None:
 def main() -> None:
     """Serve at the file descriptor that the command line names."""
     Worker(Channel(Connection(int(sys.argv[1])))).run()
-    os._exit(0)  # the parent is gone or wants it so: nobody waits for what is on its way
+    os._exit(0)  # the parent has ended or closed the channel, so that no caller waits for unfinished requests

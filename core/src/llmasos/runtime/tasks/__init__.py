@@ -1,20 +1,20 @@
 """Tasks over many inputs: batches that resume, and evaluation on a user's own examples."""
 
 from llmasos.runtime.tasks.batch import BatchReport, run_batch
-from llmasos.runtime.tasks.concurrency import Progress
+from llmasos.runtime.tasks.concurrency import BatchProgress
 from llmasos.runtime.tasks.evaluation import EvaluationRow, TaskEvaluation, evaluate_task
 from llmasos.runtime.tasks.inputs import make_inputs
 from llmasos.runtime.tasks.metrics import ClassificationMetrics, area_under_curve, classification_metrics, text_metrics, translation_metrics
 from llmasos.runtime.tasks.results import ResultFile
-from llmasos.runtime.tasks.rows import Row, read_rows
+from llmasos.runtime.tasks.rows import InputRow, read_rows
 
 __all__ = [
+    "BatchProgress",
     "BatchReport",
     "ClassificationMetrics",
     "EvaluationRow",
-    "Progress",
+    "InputRow",
     "ResultFile",
-    "Row",
     "TaskEvaluation",
     "area_under_curve",
     "classification_metrics",

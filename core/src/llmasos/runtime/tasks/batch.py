@@ -11,16 +11,16 @@ from typing import Any
 
 import attrs
 
-from llmasos.runtime.tasks.concurrency import Finished, Progress, finished_in_turn
+from llmasos.runtime.tasks.concurrency import BatchProgress, Finished, finished_in_turn
 from llmasos.runtime.tasks.inputs import make_inputs
 from llmasos.runtime.tasks.results import ResultFile
-from llmasos.runtime.tasks.rows import Row, read_rows
+from llmasos.runtime.tasks.rows import InputRow, read_rows
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
 
-#: Sequences that a batch runs at once where nobody says and memory is plenty: each is slower than one of a few, all are done sooner.
+#: Default number of sequences that a batch runs at once where memory allows: each is slower than alone, and the batch is done sooner.
 BATCH_SEQUENCES = 64
-#: Rows on their way at once. More than a scheduler runs at once, so that it always has a next one to choose.
+#: Rows in progress at once: more than a scheduler runs at once, so that its queue is never empty.
 DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
 _LEAST_SEQUENCES = 8
 _DEEPEST = 64
@@ -35,10 +35,10 @@ def batch_sequences(memory: int, kv_bytes_per_token: int) -> int:
 
 @attrs.frozen(kw_only=True)
 class BatchReport:
-    """What a batch did. ``progress`` counts this run; ``path`` holds the results of all runs, ``errors`` refused rows among them."""
+    """The result of a batch. ``progress`` counts this run; ``path`` holds the results of all runs, ``errors`` of them refused rows."""
 
     path: Path
-    progress: Progress
+    progress: BatchProgress
     rows: int
     errors: int
 
@@ -53,28 +53,28 @@ def run_batch(
     ignore: Collection[str] = (),
     workers: int = DEFAULT_WORKERS,
     total: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
 ) -> BatchReport:
     """Run a task on every row and write the answers to a ``.jsonl`` file.
 
     Each line has ``index`` (the row's number from 0), ``key`` (a digest of its inputs) and ``output``, or ``error`` with a sentence where
-    the row was refused. Lines are on disk before the next ones begin to be written; a run that was killed goes on where it stopped, and
-    repeats no row whose line is there. At the end the lines are in the order of the rows.
+    the row was refused. Lines are synced to disk before further lines are written; a run that was killed resumes where it stopped, and
+    repeats no row that has a line. At the end the lines are in the order of the rows.
 
     Args:
         rows: a ``.jsonl`` or ``.csv`` file, or mappings; keys are the task's inputs.
         common: inputs that are the same for all rows; a row's own value wins.
-        ignore: keys of the rows that are no inputs.
-        workers: rows on their way at once.
+        ignore: keys of the rows that are not inputs of the task.
+        workers: rows in progress at once.
         total: how many rows there are, if known, for ``progress``, which is called after every write.
 
     Raises:
         RequestError: the first row does not fit the task's inputs; the file was made from other rows, or is in use.
-        LLMasOSError: whatever stops the model; what is finished by then is kept.
+        LLMasOSError: the model failed; finished rows are kept.
     """
     output = Path(output)
     began = time.monotonic()
-    now = Progress(total=total)
+    now = BatchProgress(total=total)
     seen = 0
 
     def prepared(results: ResultFile) -> Iterator[_Prepared]:
@@ -95,7 +95,7 @@ def run_batch(
     def answer(item: _Prepared) -> Any:
         if item.error is not None:
             raise item.error
-        return run_task(task, model, item.inputs, item.place)
+        return run_task(task, model, item.inputs, item.location)
 
     with ResultFile(output) as results:
         for batch in finished_in_turn(answer, prepared(results), workers):
@@ -108,43 +108,43 @@ def run_batch(
         return BatchReport(path=output, progress=attrs.evolve(now, seconds=time.monotonic() - began), rows=seen, errors=results.errors)
 
 
-def run_task(task: Task, model: TaskModel, inputs: Any, place: str) -> Any:
+def run_task(task: Task, model: TaskModel, inputs: Any, location: str) -> Any:
     """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
     try:
         return task.run(model, inputs)
     except PluginError as error:
-        raise PluginError(f"{place}: {error}") from error
+        raise PluginError(f"{location}: {error}") from error
     except LLMasOSError:
         raise
     except Exception as error:
-        raise PluginError(f"{type(task).__name__} failed at {place}: {type(error).__name__}: {error}") from error
+        raise PluginError(f"{type(task).__name__} failed at {location}: {type(error).__name__}: {error}") from error
 
 
 @attrs.frozen
 class _Prepared:
     index: int
-    place: str
+    location: str
     key: str
     inputs: Any = None
     error: RequestError | None = None
     misfit: bool = True
 
 
-def _prepare(task: Task, row: Row, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+def _prepare(task: Task, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
     if fault := _fault(row.values):
-        # What no task can read is this row's own matter; the next ones may be sound.
+        # Values that no task can read are an error of this row; the next rows may be valid.
         return _Prepared(
-            row.index, row.place, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.place} {fault}."), misfit=False
+            row.index, row.location, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.location} {fault}."), misfit=False
         )
     try:
         inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
     except RequestError as error:
-        return _Prepared(row.index, row.place, _digest(dict(row.values)), error=error)
-    return _Prepared(row.index, row.place, _digest(unstructure(inputs)), inputs)
+        return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error)
+    return _Prepared(row.index, row.location, _digest(unstructure(inputs)), inputs)
 
 
 def _fault(values: Any) -> str:
-    """What no task can read; empty where there is no such thing."""
+    """Why no task can read the value; empty where it can be read."""
     level: list[Any] = [values]
     for _ in range(_DEEPEST):
         for each in level:

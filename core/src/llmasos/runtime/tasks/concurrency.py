@@ -1,4 +1,4 @@
-"""Many calls of a task at once, so that the model's loop can batch them."""
+"""Concurrent calls of a task, which the model's engine loop batches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ R = TypeVar("R")
 
 
 @attrs.frozen(kw_only=True)
-class Progress:
-    """How far a batch has come.
+class BatchProgress:
+    """The progress of a batch.
 
     Attributes:
         done: rows finished in this run, errors among them.
         errors: rows refused.
-        skipped: rows found finished already.
+        skipped: rows that an earlier run finished.
         total: rows of the whole batch; None where that is not known.
         seconds: since the run began.
     """
@@ -42,7 +42,7 @@ class Progress:
 
 @attrs.frozen
 class Finished(Generic[T, R]):
-    """One item with what came of it: a result, or the error that refused it."""
+    """One item with its result, or with the error that refused it."""
 
     item: T
     result: R | None = None
@@ -52,8 +52,8 @@ class Finished(Generic[T, R]):
 def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[list[Finished[T, R]]]:
     """Call ``call`` on every item, ``workers`` at a time, and yield what has finished since, in lists that are never empty.
 
-    Items are taken as threads come free, so that they may be many. An item that is refused (``RequestError``) is a result like any other;
-    a request that the scheduler turns away for now waits and tries again; any other error ends the run.
+    Items are consumed as threads become free, so that there may be any number. An item that is refused (``RequestError``) is a result like
+    any other; a request that the scheduler rejects with ``retry_after`` is tried again then; any other error ends the run.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise RequestError(f"workers is {workers!r}, and it must be a whole number of at least 1.")
@@ -84,7 +84,7 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
             if fatal:
                 fatal[0].result()
     finally:
-        # Also where the reader stops early or Ctrl-C comes: what waits is dropped, what runs ends.
+        # Also where the consumer stops early or Ctrl-C is pressed: queued items are dropped, running ones finish.
         pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from llmasos.runtime.tasks.batch import DEFAULT_WORKERS, run_task
-from llmasos.runtime.tasks.concurrency import Finished, Progress, finished_in_turn
+from llmasos.runtime.tasks.concurrency import BatchProgress, Finished, finished_in_turn
 from llmasos.runtime.tasks.inputs import make_inputs
 from llmasos.runtime.tasks.metrics import (
     ClassificationMetrics,
@@ -19,7 +19,7 @@ from llmasos.runtime.tasks.metrics import (
     text_metrics,
     translation_metrics,
 )
-from llmasos.runtime.tasks.rows import Row, read_rows
+from llmasos.runtime.tasks.rows import InputRow, read_rows
 from llmasos.system.options import fields_of
 from llmasos_hookspecs import RequestError, Task, TaskModel
 
@@ -87,7 +87,7 @@ def evaluate_task(
     expected: str = "",
     common: Mapping[str, Any] | None = None,
     workers: int = DEFAULT_WORKERS,
-    progress: Callable[[str, Progress], None] | None = None,
+    progress: Callable[[str, BatchProgress], None] | None = None,
 ) -> TaskEvaluation:
     """Run a task with each model on the same examples and measure the answers.
 
@@ -112,19 +112,19 @@ def evaluate_task(
 @attrs.frozen
 class _Example:
     index: int
-    place: str
+    location: str
     inputs: Any
     expected: str
 
 
-def _prepare(task: Task, row: Row, expected: str, common: Mapping[str, Any]) -> _Example:
+def _prepare(task: Task, row: InputRow, expected: str, common: Mapping[str, Any]) -> _Example:
     inputs = {field.key for field in fields_of(task.inputs)}
     key = expected or next((key for key in EXPECTED_KEYS if key in row.values and key not in inputs), "")
     if key not in row.values:
         hint = f"has no {key!r}" if key else f"has none of {', '.join(EXPECTED_KEYS)}"
-        raise RequestError(f"{row.place} {hint}, which should hold the answer expected; name its key.")
+        raise RequestError(f"{row.location} {hint}, which should hold the answer expected; name its key.")
     ignore = {other for other in row.values if other not in inputs or other == key}
-    return _Example(row.index, row.place, make_inputs(task.inputs, row, common=common, ignore=ignore), str(row.values[key]))
+    return _Example(row.index, row.location, make_inputs(task.inputs, row, common=common, ignore=ignore), str(row.values[key]))
 
 
 def _evaluate(
@@ -134,19 +134,19 @@ def _evaluate(
     model: TaskModel,
     examples: Sequence[_Example],
     workers: int,
-    progress: Callable[[str, Progress], None] | None,
+    progress: Callable[[str, BatchProgress], None] | None,
 ) -> EvaluationRow:
     began = time.monotonic()
     answers: dict[int, Finished[_Example, Any]] = {}
 
     def answer(example: _Example) -> Any:
-        return run_task(task, model, example.inputs, example.place)
+        return run_task(task, model, example.inputs, example.location)
 
     for batch in finished_in_turn(answer, examples, workers):
         answers.update({finished.item.index: finished for finished in batch})
         if progress is not None:
             errors = sum(finished.error is not None for finished in answers.values())
-            progress(label, Progress(done=len(answers), errors=errors, total=len(examples), seconds=time.monotonic() - began))
+            progress(label, BatchProgress(done=len(answers), errors=errors, total=len(examples), seconds=time.monotonic() - began))
     seconds = time.monotonic() - began
     outputs = [answers[example.index].result for example in examples]
     wanted = [example.expected for example in examples]

@@ -1,4 +1,4 @@
-"""A task behind glass: it answers with its output class, or with an error that names it."""
+"""A guard around a task: it returns an instance of the task's output class, or raises an error that names the plugin."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from llmasos_hookspecs import PluginError, Task, TaskModel
 
 
 def guarded(task: Task, label: str) -> Task:
-    """``task``, which streams if it did, whose errors become ours. ``label`` names the plugin."""
+    """``task`` behind the guard; it has ``stream`` where the task has. ``label`` names the plugin in messages."""
     return (GuardedTask if getattr(task, "stream", None) is None else _StreamingTask)(task, label)
 
 
 class GuardedTask:
-    """Runs a task and holds it to its contract."""
+    """Runs a task and enforces the task contract."""
 
     def __init__(self, task: Task, label: str) -> None:
         self.inputs: type = task.inputs
@@ -37,7 +37,7 @@ class GuardedTask:
 
 class _StreamingTask(GuardedTask):
     def stream(self, model: TaskModel, inputs: Any) -> Iterator[str]:
-        """The task's pieces, as they come."""
+        """The task's pieces of text, as it yields them."""
         with crossing(self._label, "stream"):
             pieces = iter(self._task.stream(model, inputs))
         try:

@@ -7,13 +7,13 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from llmasos.runtime.tasks.rows import Row
+from llmasos.runtime.tasks.rows import InputRow
 from llmasos.system.options import fields_of, find_problems, structure_options
 from llmasos.system.options.words import unwrapped
 from llmasos_hookspecs import RequestError
 
 
-def make_inputs(cls: type, row: Row, *, common: Mapping[str, Any] | None = None, ignore: Collection[str] = ()) -> Any:
+def make_inputs(cls: type, row: InputRow, *, common: Mapping[str, Any] | None = None, ignore: Collection[str] = ()) -> Any:
     """The inputs that a row and the values ``common`` to all rows describe; the row's own win. Keys in ``ignore`` are left out.
 
     Texts of a CSV row are read as the field's type wants them: an empty one is left out where the field has a default, a number, list
@@ -32,7 +32,7 @@ def make_inputs(cls: type, row: Row, *, common: Mapping[str, Any] | None = None,
     values = {**(common or {}), **own}
     problems = find_problems(cls, values)
     if problems:
-        raise RequestError(f"{row.place}: {' '.join(str(problem) for problem in problems)}")
+        raise RequestError(f"{row.location}: {' '.join(str(problem) for problem in problems)}")
     return structure_options(cls, values)
 
 

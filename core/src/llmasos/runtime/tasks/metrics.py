@@ -1,4 +1,4 @@
-"""How good answers are: for labels, for translations, and for short texts."""
+"""Metrics of answers: for labels, for translations, and for short texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LabelMetrics:
 
 @attrs.frozen(kw_only=True)
 class ClassificationMetrics:
-    """How well labels were predicted.
+    """Metrics of predicted labels.
 
     Attributes:
         accuracy: share of examples that were right, with its standard error.

@@ -1,4 +1,4 @@
-"""A file of results that survives being killed: one JSON line a row, appended and synced, never changed."""
+"""A file of results that survives a killed process: one JSON line for each row, appended and synced, never changed."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ class ResultFile:
         return os.fdopen(os.open(self._path, flags, 0o666), "a+b")
 
     def _check_ours(self) -> None:
-        """Refuse a file that somebody else wrote, before anything in it is taken for a torn line."""
+        """Refuse a file that no batch has written, before anything in it is taken for a line that was cut."""
         assert self._stream is not None
         self._stream.seek(0)
         start = self._stream.read(len(_BEGINNING))
-        # A crash of the machine can leave a file whole in length, with nothing in it from some place on.
+        # A crash of the machine can leave a file of full length that is empty from some byte on.
         if not _BEGINNING.startswith(start.rstrip(b"\0")):
             raise RequestError(f"{self._path} is a file that no batch has written; name another output file, or remove it.")
 

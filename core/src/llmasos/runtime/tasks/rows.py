@@ -17,22 +17,22 @@ _FIELD_LIMIT = 64 * 2**20
 
 
 @attrs.frozen
-class Row:
+class InputRow:
     """One row: its number from 0, what it holds, and where it stands, for messages. ``text`` marks values that are all text (CSV)."""
 
     index: int
     values: Mapping[str, Any]
-    place: str
+    location: str
     text: bool = False
 
 
-def read_rows(source: Path | str | Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+def read_rows(source: Path | str | Iterable[Mapping[str, Any]]) -> Iterator[InputRow]:
     """Rows of a ``.jsonl`` or ``.csv`` file (UTF-8; CSV with a header line), or of mappings; read as they are asked for.
 
     Raises ``RequestError`` where the file cannot be read, or for the row that is no object, with its line.
     """
     if not isinstance(source, Path | str):
-        return (Row(index, values, f"row {index}") for index, values in enumerate(source))
+        return (InputRow(index, values, f"row {index}") for index, values in enumerate(source))
     path = Path(source)
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
@@ -46,7 +46,7 @@ def count_rows(path: Path) -> int:
     return sum(1 for _ in read_rows(path))
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
+def _read_jsonl(path: Path) -> Iterator[InputRow]:
     index = 0
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
@@ -58,20 +58,20 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             raise RequestError(f"{path}, line {number} is no JSON: {reason}.") from error
         if not isinstance(values, dict):
             raise RequestError(f"{path}, line {number} is {type(values).__name__}, and it must be a JSON object.")
-        yield Row(index, values, f"{path}, line {number}")
+        yield InputRow(index, values, f"{path}, line {number}")
         index += 1
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path) -> Iterator[InputRow]:
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, _FIELD_LIMIT))
     reader = csv.DictReader(_lines(path), strict=True)
     try:
         for index, values in enumerate(reader):
-            place = f"{path}, line {reader.line_num}"
+            location = f"{path}, line {reader.line_num}"
             if None in values or None in values.values():
-                raise RequestError(f"{place} has {'more' if None in values else 'fewer'} fields than the header line.")
-            yield Row(index, values, place, text=True)
+                raise RequestError(f"{location} has {'more' if None in values else 'fewer'} fields than the header line.")
+            yield InputRow(index, values, location, text=True)
     except csv.Error as error:
         raise RequestError(f"{path}, line {reader.line_num} is no CSV: {error}.") from error
 

@@ -1,4 +1,4 @@
-"""The tokens around a text."""
+"""The special tokens that a tokenizer adds around a text."""
 
 from __future__ import annotations
 

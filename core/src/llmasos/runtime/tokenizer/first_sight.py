@@ -1,7 +1,7 @@
-"""A tokenizer.json that was never seen is tried in a child process first.
+"""Checks an unknown tokenizer.json in a child process before it is loaded in this one.
 
-The library that reads it has no bounds: a file of a few lines makes it take all memory, or abort the process. ``probe`` holds the file to
-bounds that no published tokenizer comes near, loads it, and encodes and decodes some texts; only what passes is loaded here.
+The tokenizers library has no limits: a file of a few lines can make it take all memory, or abort the process. ``probe`` checks the file
+against limits that no published tokenizer comes near, loads it, and encodes and decodes some texts. Only files that pass are loaded here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmasos.system.isolation import ApartError, Limits, run_apart
 from llmasos.system.isolation.remembered import Remembered
 from llmasos_hookspecs import CheckpointError
 
-#: Raised when ``probe`` checks more than it did.
+#: Version of the checks: increased when ``probe`` checks more.
 _VERSION: Final = 1
 #: Gemma's file, the largest in use, takes 0.9 GB and three seconds.
 _LIMITS: Final = Limits(memory=3 << 30, cpu_seconds=60, seconds=120)
@@ -40,7 +40,7 @@ _TEXTS: Final = (
 
 
 def check_at_first_sight(data: bytes, where: str) -> None:
-    """Have a tokenizer.json tried apart, unless one of the same content was.
+    """Check a tokenizer.json in a child process, unless one of the same content passed before.
 
     Raises:
         CheckpointError: it breaks the bounds, or the library cannot read it.
@@ -63,11 +63,11 @@ def check_at_first_sight(data: bytes, where: str) -> None:
 
 
 class _OutOfBounds(ValueError):
-    """The file asks for more than any real one."""
+    """The file exceeds the limits of real tokenizers."""
 
 
 def probe(data: bytes) -> None:
-    """Raise where the file is out of bounds, or the library fails on it."""
+    """Raise where the file exceeds a limit, or the library fails on it."""
     _check_bounds(json.loads(data))
     from tokenizers import Tokenizer
 

@@ -188,7 +188,7 @@ def _more_special(folder: Path, config: Mapping[str, Any]) -> set[str]:
 
 
 def _with_added(path: Path, model: SentencePieceModel, added: Sequence[_Added]) -> SentencePieceModel:
-    """The model with added tokens in their places; places between that nobody names hold nothing."""
+    """The model with the added tokens at their ids; ids between that no file names are empty."""
     pieces, scores, kinds = list(model.pieces), list(model.scores), list(model.kinds)
     _check(path, [each.id for each in added], len(pieces))
     for each in added:

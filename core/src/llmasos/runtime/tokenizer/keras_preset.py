@@ -1,4 +1,4 @@
-"""The tokenizer of a KerasHub preset folder, from its assets; Keras itself is not asked."""
+"""The tokenizer of a KerasHub preset folder, built from its assets without Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The longest of many texts at a place, in time that does not grow with their number."""
+"""Longest-match search: finds the longest of many strings at a position, in time that does not grow with their number."""
 
 from __future__ import annotations
 

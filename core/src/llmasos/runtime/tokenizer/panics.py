@@ -1,4 +1,4 @@
-"""Faults of the Rust library below, as Python's exceptions."""
+"""Turns panics of the Rust tokenizers library into Python exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one piece of a vocabulary stands for, in bytes."""
+"""The bytes that each piece of a vocabulary stands for."""
 
 from __future__ import annotations
 

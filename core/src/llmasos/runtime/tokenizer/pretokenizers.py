@@ -44,7 +44,7 @@ class PreTokenizer:
         steps: what cuts, in order; one of them spells words in the byte alphabet.
         nfc: the text is brought into Unicode's composed form first.
         ignore_merges: a word that is a token as a whole is taken at once.
-        adds_bos: files that do not say whether a BOS goes before the text want one.
+        adds_bos: a BOS is added before the text where the file does not say whether.
     """
 
     steps: tuple[Step, ...]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config.sections import DEFAULT_LOADER, ComponentConfig, Config
-from llmasos.system.discovery import Entry, Registry
+from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos.system.options import find_problems
 from llmasos_hookspecs import LLMasOSError, PluginError
 
 
 def check_config(
-    config: Config, registry: Registry, *, load: Callable[[Entry], LoadedComponent] = load_component
+    config: Config, registry: Registry, *, load: Callable[[InstalledComponent], LoadedComponent] = load_component
 ) -> tuple[LLMasOSError, ...]:
     """Every problem of the components that a config names: what is not installed or broken, and every option that is refused.
 
@@ -40,7 +40,9 @@ def _check_component(loaded: LoadedComponent, component: ComponentConfig) -> Ite
     yield from find_problems(loaded.component.options, component.options, component.path)
 
 
-def _check_automatic(component: ComponentConfig, registry: Registry, load: Callable[[Entry], LoadedComponent]) -> list[LLMasOSError]:
+def _check_automatic(
+    component: ComponentConfig, registry: Registry, load: Callable[[InstalledComponent], LoadedComponent]
+) -> list[LLMasOSError]:
     """Some installed loader must be in order and take the options; which one it will be depends on the checkpoint."""
     refused: list[tuple[int, list[LLMasOSError]]] = []
     for entry in registry.entries("loader"):

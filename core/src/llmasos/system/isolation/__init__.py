@@ -1,4 +1,4 @@
-"""Child interpreters: how each is started, and functions of ours that run on untrusted bytes in one that is held within limits."""
+"""Child interpreters: how they are started, and functions of core that process untrusted bytes in a child with resource limits."""
 
 from llmasos.system.isolation.apart import ApartError, Limits, run_apart
 from llmasos.system.isolation.children import code_command, module_command

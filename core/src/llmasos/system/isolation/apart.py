@@ -1,4 +1,4 @@
-"""Run a function of ours on untrusted bytes in a short-lived child process, within limits; plain data in and out."""
+"""Runs a function of core on untrusted bytes in a short-lived child process with resource limits; plain data in and out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llmasos.system.isolation.children import code_command
 
 _MAIN: Final = "from llmasos.system.isolation.child import main; main()"
 
-#: All that a child is told of the environment: where libraries lie, and to compute on one thread, as threads reserve memory.
+#: The environment variables of a child: the library path, and one compute thread, because threads reserve memory.
 _KEPT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "LANG", "LC_ALL")
 _SET: Final = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a child may take.
+    """The resource limits of a child.
 
     Attributes:
         memory: bytes of address space, the interpreter and its libraries (about 300 MB) included. Not enforced on macOS and Windows.

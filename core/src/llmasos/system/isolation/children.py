@@ -1,7 +1,7 @@
-"""Command lines of child interpreters. No other place of core builds one.
+"""Command lines of child interpreters. No other module of core builds one.
 
-A child that Python starts as it likes puts the working folder on its path, and what ``PYTHONPATH`` names: a file ``attrs.py`` that came
-with a model would run. Ours are isolated from both.
+By default Python puts the working folder and ``PYTHONPATH`` on a child's import path: a file ``attrs.py`` that came with a model would
+run. Children of core are isolated from both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What was checked and found good, remembered by digest between processes: one empty file each, within a bound."""
+"""Remembers the digests of files that passed a check, between processes: one empty file for each, up to a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST: Final = 1000
 
 
 class Remembered:
-    """A folder of digests. Losing it costs a check, and whoever can write there can write the user's other files too."""
+    """A folder of digests. Losing it costs a check. A process that can forge an entry can write the user's other files too."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

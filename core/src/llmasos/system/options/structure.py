@@ -1,7 +1,7 @@
-"""Reading attrs classes from plain mappings, strictly: nothing is coerced, and every problem is found at once.
+"""Reads attrs classes from plain mappings, strictly: nothing is coerced, and all problems are reported at once.
 
-cattrs is lenient where config must not be (it makes ``"4"`` an int and a string a list of letters), stops at the first
-problem of a value, and does not say which attribute a validator refused; so the reading is our own.
+cattrs is too lenient for config (it turns ``"4"`` into an int and a string into a list of letters), stops at the first problem of a
+value, and does not say which attribute a validator refused; so core has its own reader.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import enum
 import typing
 from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
-from types import TracebackType
 from typing import Any, TypeVar
 
 import attrs
@@ -26,10 +25,10 @@ _REFUSED: Any = object()
 
 
 def structure_options(cls: type[T], mapping: Mapping[str, Any], path: str = "") -> T:
-    """Make an instance of an attrs class of a mapping.
+    """Make an instance of an attrs class from a mapping.
 
-    Types are strict: a bool is no int, a string no number; an int is taken for a float. ``path`` is where the mapping
-    stands in config.
+    Types are strict: a bool is not an int, a string is not a number; an int is accepted for a float. ``path`` is the mapping's dotted path
+    in config.
 
     Raises:
         ConfigError: with the path of the first problem, and a sentence for each problem.
@@ -44,8 +43,8 @@ def structure_options(cls: type[T], mapping: Mapping[str, Any], path: str = "") 
 
 
 def find_problems(cls: type, mapping: Mapping[str, Any], path: str = "", also: tuple[str, ...] = ()) -> list[ConfigError]:
-    """Every problem that ``structure_options`` would raise for, in the order of the keys. ``also`` are further keys that may stand
-    there, and that somebody else reads."""
+    """Every problem that ``structure_options`` would raise for, in the order of the keys. ``also``: further keys that are allowed there
+    and read elsewhere."""
     problems: list[ConfigError] = []
     _read_attrs(cls, mapping, path, problems, also)
     return problems
@@ -80,8 +79,8 @@ def _read_attrs(cls: type, value: Any, path: str, problems: list[ConfigError], a
 def _build(cls: type, arguments: dict[str, Any], path: str, problems: list[ConfigError]) -> Any:
     try:
         return cls(**arguments)
-    except Exception as error:  # validators and converters are the plugin's code, and can raise anything
-        field = _refused_field(cls, error.__traceback__)
+    except Exception as error:  # validators and converters are plugin code, which can raise anything
+        field = _refused_field(cls, arguments)
         sentence = str(error.args[0] if error.args else error).rstrip(".")
         if field is None:
             return _refuse(path, f"{path or 'The config'} is not accepted: {sentence}.", problems)
@@ -91,15 +90,38 @@ def _build(cls: type, arguments: dict[str, Any], path: str, problems: list[Confi
         return _refuse(place, f"{place} is {value}, which is not accepted: {sentence}.", problems)
 
 
-def _refused_field(cls: type, trace: TracebackType | None) -> Field | None:
-    """The field whose validator raised. A validator is given its attribute, under whatever name, so its frame has it."""
-    fields = {id(field.attribute): field for field in fields_of(cls)}
-    while trace is not None:
-        for local in trace.tb_frame.f_locals.values():
-            if id(local) in fields:
-                return fields[id(local)]
-        trace = trace.tb_next
+def _refused_field(cls: type, arguments: Mapping[str, Any]) -> Field | None:
+    """The first field whose validator refuses its value; None where ``__init__`` failed for another reason.
+
+    ``__init__`` does not say which validator raised. So the attributes are set on an instance without it, converted as it does, and each
+    field's validator is called in turn.
+    """
+    instance: Any = object.__new__(cls)
+    try:
+        for attribute in attrs.fields(cls):
+            object.__setattr__(instance, attribute.name, _attribute_value(attribute, arguments, instance))
+    except Exception:  # a converter or a factory failed, before any validator ran
+        return None
+    for field in fields_of(cls):
+        if field.attribute.validator is None:
+            continue
+        try:
+            field.attribute.validator(instance, field.attribute, getattr(instance, field.attribute.name))
+        except Exception:
+            return field
     return None
+
+
+def _attribute_value(attribute: attrs.Attribute[Any], arguments: Mapping[str, Any], instance: Any) -> Any:
+    """The value that ``__init__`` gives an attribute: the argument or the default, converted."""
+    value: Any = arguments.get(attribute.alias or attribute.name, attribute.default) if attribute.init else attribute.default
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]  # typed as a function, and a class at run time
+        value = value.factory(instance) if value.takes_self else value.factory()
+    converter: Any = attribute.converter
+    if not isinstance(attribute.converter, attrs.Converter):
+        return value if converter is None else converter(value)
+    more = ([instance] if converter.takes_self else []) + ([attribute] if converter.takes_field else [])
+    return converter.converter(value, *more)
 
 
 def _read_field(field: Field, value: Any, path: str, problems: list[ConfigError]) -> Any:
@@ -107,17 +129,17 @@ def _read_field(field: Field, value: Any, path: str, problems: list[ConfigError]
     result = _read(field.type, value, path, found)
     converter = field.attribute.converter
     if found and converter is not None and not isinstance(converter, attrs.Converter):
-        # A converter widens what the field takes ("6GiB" for a number of bytes); what it makes must still fit.
+        # A converter accepts other types too ("6GiB" for a number of bytes); its result must have the field's type.
         try:
             converted = converter(value)
         except ConfigError as error:
             return _refuse(path, f"{path}: {error}", problems)
-        except Exception as error:  # the plugin's code again
+        except Exception as error:  # plugin code again
             return _refuse(path, f"{path} is {value_in_words(value)}, which is not accepted: {str(error).rstrip('.')}.", problems)
         again: list[ConfigError] = []
         fitting = _read(field.type, converted, path, again)
         if not again:
-            # The class converts once more when it is made, so it gets the value as it was written.
+            # __init__ converts again, so it gets the value as it was written.
             return value if _is_chosen(field, fitting, value, path, problems) else _REFUSED
     problems.extend(found)
     return result if found or _is_chosen(field, result, value, path, problems) else _REFUSED
@@ -148,7 +170,7 @@ def _read(kind: Any, value: Any, path: str, problems: list[ConfigError]) -> Any:
     if kind is None or kind is type(None):
         return None if value is None else _wrong(kind, value, path, problems)
     if kind is float:
-        # A whole number is a number; the other way round would lose something.
+        # An int is accepted for a float; a float for an int would lose its fraction.
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _wrong(kind, value, path, problems)
     if kind is int:
         return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(kind, value, path, problems)
@@ -170,14 +192,14 @@ def _read(kind: Any, value: Any, path: str, problems: list[ConfigError]) -> Any:
 
 def _read_union(kind: Any, value: Any, path: str, problems: list[ConfigError]) -> Any:
     deepest: list[ConfigError] | None = None
-    # An exact type wins, so that 1 stays an int for ``float | int``.
+    # The member of the value's exact type is tried first, so that 1 stays an int for ``float | int``.
     members = sorted(typing.get_args(kind), key=lambda member: unwrapped(member) is not type(value))
     for member in members:
         found: list[ConfigError] = []
         result = _read(member, value, path, found)
         if not found:
             return result
-        # What one member says of a place inside the value helps more than that the value is none of them.
+        # A problem inside the value, for one member, helps more than the message that the value is of none of the types.
         if any(problem.path != path for problem in found) and (deepest is None or len(found) < len(deepest)):
             deepest = found
     if deepest is not None:
@@ -227,7 +249,7 @@ def _read_mapping(kind: Any, base: type, value: Any, path: str, problems: list[C
 
 
 def _read_key(kind: Any, key: Any, path: str, problems: list[ConfigError]) -> Any:
-    # Keys of TOML and JSON are always strings, so a number among them has to be read.
+    # TOML and JSON have string keys only, so that an int key has to be parsed.
     if unwrapped(kind) is int and isinstance(key, str):
         try:
             return int(key)
@@ -237,7 +259,7 @@ def _read_key(kind: Any, key: Any, path: str, problems: list[ConfigError]) -> An
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Equal and of one type: ``True`` is not 1 here. A whole number equals its float."""
+    """Equal, and both or neither a bool: ``True`` does not equal 1 here, and 1 equals 1.0."""
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 

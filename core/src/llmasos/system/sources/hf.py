@@ -1,7 +1,7 @@
-"""The source of models on the Hugging Face Hub, or on whatever ``HF_ENDPOINT`` names.
+"""The source of models on the Hugging Face Hub, or on the server that ``HF_ENDPOINT`` names.
 
-huggingface_hub answers for names, revisions, tokens and sessions. The files themselves are fetched here, because its own
-downloads begin anew after a kill, and because every file is held to the digest that the Hub announces for it.
+huggingface_hub handles names, revisions, access tokens and sessions. The files are downloaded here, because its own downloads start again
+after a killed process, and because every file is checked against the digest that the Hub announces for it.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _choose(wanted: _Repository, files: list[_RemoteFile]) -> list[_RemoteFile]:
 
 
 def _download(wanted: _Repository, endpoint: str, commit: str, file: _RemoteFile, partial: Path, progress: Progress) -> None:
-    """Fetch one file into ``partial``, going on where an earlier try ended, and hold it to its digest."""
+    """Fetch one file into ``partial``, resuming an earlier download, and check its digest."""
     failures = 0
     shown = 0
     while True:

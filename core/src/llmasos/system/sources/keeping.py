@@ -1,4 +1,4 @@
-"""From a source into whatever store its context lends."""
+"""Stores what a source fetches in the store of its context."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Fill = Callable[[Path], tuple[str, str]]
 
 
 def keep(store: ModelStore, key: str, fill: Fill, waiting: Callable[[], None] | None = None) -> Path:
-    """Store what ``fill`` brings, unless ``key`` is there. ``waiting`` is called where another process is at work on it."""
+    """Fill and store the entry ``key``, unless it exists. ``waiting`` is called where another process fills it."""
     if isinstance(store, Store):
         return store.fetch(key, fill, waiting=waiting).path
 

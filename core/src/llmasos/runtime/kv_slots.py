@@ -1,4 +1,4 @@
-"""The engine's KV cache as core sees it: its slots, their ledger, and the prefixes that are kept."""
+"""The engine's slots, the KV ledger that counts their tokens, and the prefix cache."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed
 
 _log = logging.getLogger("llmasos.runtime")
 
-#: A prefix shorter than this is computed again rather than copied.
+#: Shortest prefix in tokens that is forked; a shorter one is recomputed.
 _WORTH_A_FORK: Final = 8
-#: Running sequences that are looked at for a common prefix.
+#: Most running sequences that are compared for a common prefix.
 _DONORS: Final = 32
 
 
-class KVCache:
-    """Opens, forks, truncates and closes slots, and keeps the ledger true to them.
+class KVSlots:
+    """Opens, forks, truncates and closes the engine's slots, and keeps the KV ledger consistent with them.
 
     Attributes:
-        hits: prompt tokens that were found computed.
+        ledger: counts the tokens of every slot.
+        prefixes: slots of finished sequences, kept for prompts with the same prefix.
+        hits: prompt tokens that came from a cached or running sequence's prefix.
     """
 
     def __init__(self, engine: Engine, ledger: KVLedger | int, *, keep_prefixes: bool = True) -> None:
-        """``ledger``: counts the tokens, or the capacity of one of its own."""
+        """``ledger``: the ledger, or the capacity in tokens of a new one."""
         self.ledger: Final = KVLedger(ledger) if isinstance(ledger, int) else ledger
         self.prefixes: Final = PrefixCache()
         self.hits = 0
@@ -38,11 +40,12 @@ class KVCache:
         self._keeps = keep_prefixes and "kv_cache" in features
 
     def has_room(self, tokens: int) -> bool:
-        """Whether ``tokens`` are free, or held by nobody who runs."""
+        """Whether ``tokens`` tokens are free, or held by cached prefixes only."""
         return self.ledger.free + self.prefixes.tokens >= tokens or self.ledger.ensure(tokens - self.prefixes.tokens)
 
     def start(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
-        """Give ``sequence`` a slot, with as much of its prompt in it as can be found; False where the engine has no slot left."""
+        """Give ``sequence`` a slot that holds the longest prefix found in the prefix cache or in a running sequence. False where no slot is
+        free."""
         match = self.prefixes.match(sequence.request.tenant, sequence.tokens, sequence.reusable) if self._keeps else None
         donor, shared = self._donor(sequence, running) if self._can_fork else (None, 0)
         slot: int | None = None
@@ -59,13 +62,13 @@ class KVCache:
         return True
 
     def reserve(self, slot: int, tokens: int) -> int:
-        """Set up to ``tokens`` aside for a step of ``slot``, forgetting kept prefixes for them; how many it could be."""
+        """Reserve up to ``tokens`` tokens for a step of ``slot``, evicting cached prefixes where necessary; returns how many."""
         if not self.ledger.reserve(slot, tokens):
             while not self.ledger.ensure(tokens) and self.evict():
                 pass
             tokens = min(tokens, self.ledger.free)
             if tokens and not self.ledger.reserve(slot, tokens):
-                return 0  # another model was faster
+                return 0  # another model took the memory meanwhile
         return tokens
 
     def truncate(self, slot: int, length: int) -> None:
@@ -73,7 +76,7 @@ class KVCache:
         self.ledger.truncate(slot, length)
 
     def leave(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """Take the slot of ``sequence``; what it holds is kept while there is room."""
+        """Take the slot of ``sequence``; with ``keep`` it goes to the prefix cache, else it is closed."""
         slot = sequence.slot
         self.ledger.release(slot)
         held = self.ledger.held(slot)
@@ -83,7 +86,7 @@ class KVCache:
             self._close(slot)
 
     def evict(self, sparing: CachedPrefix | None = None) -> bool:
-        """Forget one kept prefix; False where there is none."""
+        """Evict one cached prefix; False where there is none."""
         slot = self.prefixes.evict(sparing)
         if slot is None:
             return False
@@ -91,17 +94,17 @@ class KVCache:
         return True
 
     def clear(self) -> None:
-        """The engine's slots are gone."""
+        """Forget all slots: the engine has lost them."""
         self.prefixes.clear()
         self.ledger.clear()
 
     def replace_engine(self, engine: Engine) -> None:
-        """Go on with a new engine, in which nothing is open."""
+        """Continue with a new engine, which has no open slot."""
         self.clear()
         self._engine = engine
 
     def _from_prefix(self, prefix: CachedPrefix, shared: int) -> int | None:
-        """Copy a kept prefix where it is worth it and a slot is left, else take its slot over; None where it is gone meanwhile."""
+        """Fork a cached prefix where it is long enough and a slot is free, else take over its slot; None where it was evicted meanwhile."""
         if prefix not in self.prefixes:
             return None
         continued = shared == len(prefix.tokens)
@@ -116,7 +119,7 @@ class KVCache:
         return prefix.slot
 
     def _donor(self, sequence: Sequence, running: Iterable[Sequence]) -> tuple[Sequence | None, int]:
-        """The running sequence of the same tenant that has computed most of the same tokens."""
+        """The running sequence of the same tenant with the longest computed common prefix, and its length in tokens."""
         best, length, looked = None, _WORTH_A_FORK - 1, 0
         for other in running:
             if other.request.tenant != sequence.request.tenant or other.tokens[0] != sequence.tokens[0]:
@@ -130,13 +133,13 @@ class KVCache:
         return best, length if best else 0
 
     def _fork(self, source: int, held: int, keep: int, sparing: CachedPrefix | None) -> int | None:
-        """A copy of the first ``keep`` tokens of ``source``; None where no slot or no room is left."""
-        while not self.ledger.ensure(held):  # the engine copies all of it before it can be cut
+        """A fork of ``source`` (``held`` tokens), truncated to ``keep`` tokens; None where no slot or no KV memory is free."""
+        while not self.ledger.ensure(held):  # the engine copies the whole slot before it can be truncated
             if not self.evict(sparing):
                 return None
         slot = self._new_slot(lambda: self._copy(source), sparing)
         if slot is not None:
-            if not self.ledger.reserve(slot, held):  # another model was faster
+            if not self.ledger.reserve(slot, held):  # another model took the memory meanwhile
                 self._close(slot)
                 return None
             self.ledger.commit(slot)
@@ -145,14 +148,16 @@ class KVCache:
         return slot
 
     def _copy(self, source: int) -> int | None:
-        """A fork of ``source``; None for good where the engine cannot, because whatever is copied can be computed as well."""
+        """A fork of ``source``. After the engine failed to fork once, it is not asked again, and prefixes are recomputed instead."""
         try:
             return self._engine.fork(source)
         except (CapacityExceeded, EngineFailed):
             raise
         except Exception as error:
             self._can_fork = False
-            _log.warning("%s could not fork a slot (%s), and is not asked again.", self._engine, in_words(error))
+            _log.warning(
+                "%s could not fork a slot (%s); it is not asked again, and prefixes are recomputed.", self._engine, in_words(error)
+            )
             return None
 
     def _new_slot(self, make: Callable[[], int | None], sparing: CachedPrefix | None) -> int | None:
