@@ -25,7 +25,7 @@ from llmasos.runtime.acceleration.plan import PlannedStage, plan_stages
 from llmasos.runtime.acceleration.report import AccelerationReport, StageReport
 from llmasos.runtime.acceleration.stage_output import check_stage
 from llmasos.runtime.checkpoint import open_checkpoint, storage_notes
-from llmasos.runtime.checkpoint.finite import NotFinite, check_all
+from llmasos.runtime.checkpoint.finite import check_all
 from llmasos.runtime.checkpoint.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
 from llmasos.runtime.evaluation import Backend, Corpus, Measurement, Quality, fitting_length, measure
@@ -208,7 +208,6 @@ class _StageRunner:
                     began = time.perf_counter()
                     result = self._make(stage, current, model_folder(workplace))
                     check_stage(stage, current, result.path)
-                    _check_finite(stage, result.path)
                     self._check_coverage(stage, current, result)
                     finished = self.cache.keep(key, workplace, result, time.perf_counter() - began)
             else:
@@ -286,15 +285,6 @@ class _Measurer:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, dump_json(attrs.asdict(measurement.quality)))
         return measurement
-
-
-def _check_finite(stage: PlannedStage, output: Path) -> None:
-    try:
-        check_all(open_checkpoint(output))
-    except NotFinite as error:
-        raise AccelerationError(
-            f'"{stage.name}" left NaN or infinity in {error.tensor}, and nothing of it was kept; change its options, or leave it out.'
-        ) from error
 
 
 def _damage(folder: Path) -> str:

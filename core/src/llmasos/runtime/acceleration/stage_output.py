@@ -8,7 +8,8 @@ import attrs
 
 from llmasos.runtime.acceleration.plan import PlannedStage
 from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, LLMasOSError, PluginError, UnsupportedModel
+from llmasos.runtime.checkpoint.finite import NotFinite, check_all
+from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, DecoderConfig, LLMasOSError, PluginError, UnsupportedModel
 
 #: Tensors of one kind of fault that a message names.
 _NAMED = 3
@@ -18,11 +19,19 @@ def check_stage(stage: PlannedStage, before: Checkpoint, output: Path) -> None:
     """Raises ``PluginError`` that names the accelerator where ``output`` is not what it was to write.
 
     That is a checkpoint that opens, with every tensor that its config asks for and no other, in its shape and of a type that weights
-    have; and where the stage has a plan, the decoder that it planned.
+    have; and where the stage has a plan, the decoder that it planned. Raises ``AccelerationError`` where it holds NaN or infinity, which
+    may be the options' fault.
     """
     label = stage.loaded.entry.label
     try:
-        problem = _problem(stage, before, open_checkpoint(output))
+        after = open_checkpoint(output)
+        problem = _problem(stage, before, after)
+        if not problem:
+            check_all(after)
+    except NotFinite as error:
+        raise AccelerationError(
+            f'"{stage.name}" left NaN or infinity in {error.tensor}, and nothing of it was kept; change its options, or leave it out.'
+        ) from error
     except LLMasOSError as error:
         problem = f"a checkpoint that cannot be read ({error})"
     if problem:
