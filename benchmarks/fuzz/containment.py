@@ -20,14 +20,17 @@ from llmasos_hookspecs import LLMasOSError
 FORBIDDEN: Final = frozenset(
     {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.bind"}
 )
-#: What may happen in the scratch folder alone, and how many of the event's arguments are paths.
+#: What may happen in the scratch folder alone, and which of the event's arguments are the paths that it changes.
 CHANGES: Final = {
-    **dict.fromkeys(("os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.chown", "os.utime", "shutil.rmtree"), 1),
-    **dict.fromkeys(("os.rename", "os.link", "os.symlink"), 2),
+    **dict.fromkeys(("os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.chown", "os.utime", "shutil.rmtree"), (0,)),
+    **dict.fromkeys(("os.link", "os.symlink"), (1,)),
+    "os.rename": (0, 1),
 }
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: Modules are read where they are imported for the first time.
 _CODE: Final = tuple({sys.prefix, sys.base_prefix, *(str(Path(part.__file__).parents[2]) for part in (llmasos,) if part.__file__)})
+#: How much memory the machine has.
+_SYSTEM: Final = "/proc/meminfo"
 
 
 class Strayed(AssertionError):
@@ -52,22 +55,20 @@ class _Events:
             else:
                 self.opened.append(str(arguments[0]))
         elif event in CHANGES:
-            for number in range(CHANGES[event]):
-                self.changed.append((event, _place(arguments, number, CHANGES[event])))
+            self.changed += [(event, _place(arguments, number)) for number in CHANGES[event]]
         elif event in FORBIDDEN:
             self.forbidden.append(f"{event} {arguments!r}")
 
 
-def _place(arguments: tuple[Any, ...], number: int, paths: int) -> str:
-    """The path of an event, joined to the folder that its descriptor stands for."""
+def _place(arguments: tuple[Any, ...], number: int) -> str:
+    """The path of an event, in the folder that its descriptor stands for; descriptors come last, one for each path."""
     path = arguments[number]
     if not isinstance(path, (str, os.PathLike)):
         return repr(path)
-    # Behind the paths, os.chmod and the like have their own argument first; descriptors come last, one for each path.
-    descriptors = [each for each in arguments[paths:] if isinstance(each, int) and each >= 0][-paths:]
-    if os.path.isabs(path) or not descriptors:
+    last = arguments[-1]
+    if os.path.isabs(path) or len(arguments) == 1 or not isinstance(last, int) or last < 0:
         return str(path)
-    return os.path.join(os.readlink(f"/proc/self/fd/{descriptors[-1]}"), path)
+    return os.path.join(os.readlink(f"/proc/self/fd/{last}"), path)
 
 
 _events = _Events()
@@ -130,12 +131,17 @@ def _check(folder: Path, scratch: Path | None, taken: int, memory: int) -> None:
     if _events.forbidden:
         raise Strayed(f"it led to {_events.forbidden[0][:200]}")
     for event, path in _events.changed:
-        if path != os.devnull and (scratch is None or not Path(path).resolve().is_relative_to(scratch.resolve())):
+        if path != os.devnull and (scratch is None or not _changed(event, Path(path)).is_relative_to(scratch.resolve())):
             raise Strayed(f"it led to {event} of {path}")
     for path in _events.opened:
         inside = any(Path(path).resolve().is_relative_to(each.resolve()) for each in (folder, scratch) if each is not None)
-        if not inside and not path.startswith(_CODE):
+        if not inside and path != _SYSTEM and not path.startswith(_CODE):
             raise Strayed(f"it opened {path}")
+
+
+def _changed(event: str, path: Path) -> Path:
+    """What an event changes: the file behind a link where it is opened, else the link itself."""
+    return path.resolve() if event == "open" else path.parent.resolve() / path.name
 
 
 def check_sentence(error: LLMasOSError) -> None:

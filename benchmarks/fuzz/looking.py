@@ -28,7 +28,7 @@ def probed_here() -> Iterator[None]:
         except BaseException as error:
             raise ApartError(type(error).__name__, " ".join(str(error).split())) from error
 
-    with mock.patch.object(first_sight, "run_apart", here), mock.patch.object(first_sight, "Remembered", lambda _: set()):
+    with mock.patch.object(first_sight, "run_apart", here), mock.patch.object(first_sight, "Remembered", return_value=set()):
         yield
 
 

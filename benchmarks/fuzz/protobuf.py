@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from typing import Any, Final
 
 import attrs
@@ -50,11 +52,9 @@ def _parse(data: bytes, depth: int = 0) -> list[_Field]:
             value, at = data[at : at + size], at + size
             if len(value) < size:
                 raise ValueError("it is cut")
-            if value and depth < _DEEPEST and not value.isascii() or value[:1] < b" ":
-                try:
-                    value = _parse(value, depth + 1) or value
-                except (ValueError, IndexError):
-                    pass
+            if value and depth < _DEEPEST and (not value.isascii() or value[:1] < b" "):
+                with contextlib.suppress(ValueError, IndexError):  # text, or numbers one behind the other
+                    value = _parse(value, depth + 1)
         else:
             raise ValueError("a wire form that is not read")
         if at > len(data):
@@ -139,8 +139,6 @@ def _copied(value: Any) -> Any:
 
 def message(*fields: tuple[int, Any]) -> bytes:
     """A message of whole numbers, bytes, texts and float32 of four bytes, for seeds: ``(field number, value)``."""
-    import struct
-
     out = []
     for number, value in fields:
         if isinstance(value, float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -78,9 +79,6 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
 
 def _child(name: str, folder: Path, arguments: list[str], limit: float, path: Path | None) -> int:
     """The exit code of a child, whose output is in ``log.txt``; -9 where it did not end."""
-    # The current folder, where the targets lie, comes first on the path of a child.
-    import os
-
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, [_ROOT, *([path] if path is not None else [])])),

@@ -30,8 +30,13 @@ class Room:
 class Target:
     """A reader of one kind of file.
 
-    ``seeds``: whole files of the kind, which the reader takes. ``prepare`` puts an input in its place, ``read`` is contained and gives what it
-    refused of a file, if it reads on, ``clear`` removes what a case left.
+    Attributes:
+        seeds: whole files of the kind, which the reader takes.
+        prepare: puts an input in its place.
+        read: reads it, contained; gives what it refused of a file that it reads on.
+        clear: removes what a case left.
+        mutate: makes another input of one.
+        seconds: after which a case counts as a hang.
     """
 
     name: str

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from benchmarks.fuzz.containment import contained
+from benchmarks.fuzz.looking import look, probed_here
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from benchmarks.fuzz.containment import contained
-from benchmarks.fuzz.looking import look, probed_here
 from llmasos_hookspecs import LLMasOSError
 
 CASES: Final = int(os.environ.get("LLMASOS_FUZZ_CASES", "2000"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.fuzz.targets.texts import PIECES
 from hypothesis import strategies as st
 
-from benchmarks.fuzz.targets.texts import PIECES
 from llmasos.runtime.chat_template import ChatTemplate
 
 

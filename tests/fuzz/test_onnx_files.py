@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.fuzz.decoder_graph import DATA, VOCABULARY, WIDTH, decoder
 from hypothesis import strategies as st
 
-from benchmarks.fuzz.decoder_graph import DATA, VOCABULARY, WIDTH, decoder
 from llmasos.runtime.checkpoint import open_checkpoint
 from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.foreign.files import find_files

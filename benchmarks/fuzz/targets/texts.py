@@ -46,10 +46,10 @@ def tokenizer(room: Room) -> Target:
     }
     words = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
     words |= {"vocab": {"[UNK]": 0, "h": 1, "##e": 2, "##l": 3, "##o": 4, "2": 5}}
-    bert = {**bpe, "added_tokens": [], "model": words, "pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}  # fmt: skip
-    bert |= {
-        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
-    }
+    cleaned = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    joined = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    parts = {"model": words, "normalizer": cleaned, "pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": joined}
+    bert = {**bpe, "added_tokens": [], **parts}
     unigram = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁", -1.0], ["a", -2.0], ["▁H", -1.5]], "byte_fallback": False}
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     piece = {**bpe, "added_tokens": [], "model": unigram, "pre_tokenizer": metaspace, "decoder": metaspace}

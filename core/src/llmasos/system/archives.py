@@ -37,6 +37,9 @@ _XZ_MEMORY: Final = 256 << 20
 _MAX_RATIO: Final = 50
 _ALWAYS_ALLOWED: Final = 1 << 30
 _CHUNK: Final = 1 << 20
+#: Bytes of the longest name of a file, and of its path in an archive.
+_LONGEST_NAME: Final = 255
+_LONGEST_PATH: Final = 1024
 
 
 def is_archive(path: Path) -> bool:
@@ -52,6 +55,10 @@ def safe_path(name: str, where: str) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     strange = not name or "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
+    # File systems take 255 bytes a name; a path of a thousand leaves room for the folder it goes to.
+    encoded = name.encode("utf-8", "surrogatepass")
+    if len(encoded) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in encoded.split(b"/")):
+        raise SourceError(f"{where} names the file {name[:80]!r}..., longer than file systems take; fetch it from elsewhere.")
     if strange or path.is_absolute() or ".." in path.parts or not path.parts:
         raise SourceError(f"{where} names the file {name[:200]!r}, which could lead outside of its folder, so nothing of it is used.")
     return path
@@ -252,7 +259,7 @@ def _in_words(archive: Path) -> Iterator[None]:
         raise SourceError(f"The archive {archive.name} holds the file {error.filename} twice, so it was not unpacked.") from error
     except OSError as error:
         # What the disk says has a number; what a damaged archive makes gzip and its like say has none, or is a seek to nowhere.
-        if error.errno not in (None, errno.EINVAL):
+        if error.errno not in (None, errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
             raise
         raise SourceError(f"The archive {archive.name} is damaged: {error}; fetch it again.") from error
     except Exception as error:  # the archive modules raise a dozen kinds for damaged input
