@@ -37,9 +37,8 @@ _XZ_MEMORY: Final = 256 << 20
 _MAX_RATIO: Final = 50
 _ALWAYS_ALLOWED: Final = 1 << 30
 _CHUNK: Final = 1 << 20
-#: Bytes of the longest name of a file, and of its path in an archive.
-_LONGEST_NAME: Final = 255
-_LONGEST_PATH: Final = 1024
+#: Bytes of the longest name of one file or folder that file systems take.
+_LONGEST_PART: Final = 255
 
 
 def is_archive(path: Path) -> bool:
@@ -55,9 +54,7 @@ def safe_path(name: str, where: str) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     strange = not name or "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
-    # File systems take 255 bytes a name; a path of a thousand leaves room for the folder it goes to.
-    encoded = name.encode("utf-8", "surrogatepass")
-    if len(encoded) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in encoded.split(b"/")):
+    if any(len(part) > _LONGEST_PART for part in name.encode("utf-8", "surrogatepass").split(b"/")):
         raise SourceError(f"{where} names the file {name[:80]!r}..., longer than file systems take; fetch it from elsewhere.")
     if strange or path.is_absolute() or ".." in path.parts or not path.parts:
         raise SourceError(f"{where} names the file {name[:200]!r}, which could lead outside of its folder, so nothing of it is used.")
