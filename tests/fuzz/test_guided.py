@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from benchmarks.fuzz.mutation import json_file, safetensors_file, tar_file, zip_file
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.runner import DidNotStart, Report, run_target
-from benchmarks.fuzz.target import Room, Target
+from benchmarks.fuzz.target import Room
 from benchmarks.fuzz.targets import TARGETS, make_target
 
 #: Changed inputs that each target reads; fewer where a framework is asked to load what passes the checks.
