@@ -9,8 +9,9 @@ DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/
 ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROMPT ?= 今天天气很好
 CASES  ?= 100000
+SECONDS ?= 1200
 
-.PHONY: demo test lint bench simulate many-models soak wheels clean
+.PHONY: demo test lint bench simulate many-models soak fuzz fuzz-guided wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -42,6 +43,9 @@ soak: $(VENV)/test.stamp
 fuzz: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)
 
+fuzz-guided: $(VENV)/fuzz.stamp
+	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET)) $(ARGS)
+
 wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done
 
@@ -64,4 +68,8 @@ $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group bench
+	@touch $@
+
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group fuzz
 	@touch $@

@@ -63,6 +63,16 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(name: object, saved: C
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("name", ["half \ud800.safetensors", "a" * 300 + ".safetensors"])
+def test_a_name_that_no_file_system_takes_is_refused(name: str, saved: Callable[..., Path]) -> None:
+    folder = saved("llama", "60KB")
+    index = folder / "model.safetensors.index.json"
+    places = json.loads(index.read_text())["weight_map"]
+    change(index, weight_map=places | {"model.norm.weight": name})
+    with pytest.raises(CheckpointError, match=r"cannot be followed|cannot be read"):
+        open_checkpoint(folder)
+
+
 def test_a_link_out_of_the_folder_is_refused(saved: Callable[..., Path], tmp_path: Path) -> None:
     folder = saved("llama")
     moved = tmp_path / "elsewhere.safetensors"

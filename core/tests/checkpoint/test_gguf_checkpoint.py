@@ -205,3 +205,35 @@ def test_a_folder_that_holds_one_gguf_file_is_that_file(tmp_path: Path, tiny_mod
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.path == path
     assert checkpoint.digest == open_checkpoint(path).digest
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_an_array_where_one_value_belongs_is_one_clear_sentence(kind: str, tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:
+    """Each key of a file in turn; what nothing is asked of may be anything."""
+    whole = write_gguf(tmp_path / "whole.gguf", tiny_model(kind))
+    reader = gguf.GGUFReader(whole)
+    names = [key for key in reader.fields if not key.startswith(("GGUF.", "general.architecture"))]
+    more = [f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot", "unknown")]
+    refused = set()
+    for changed in (*names, *more):
+        writer = gguf.GGUFWriter(tmp_path / "x.gguf", kind)
+        for key in names:
+            field = reader.fields[key]
+            if key != changed:
+                writer.add_key_value(key, field.contents(), field.types[0], field.types[1] if len(field.types) > 1 else None)
+        writer.add_key_value(changed, [1, 2, 3], gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32)
+        for tensor in reader.tensors:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        try:
+            open_checkpoint(tmp_path / "x.gguf").decoder  # noqa: B018
+        except CheckpointError as error:
+            refused.add(changed if changed in str(error) else str(error))
+    assert (
+        {*more, f"{kind}.block_count", f"{kind}.attention.head_count_kv", f"{kind}.attention.layer_norm_rms_epsilon"}
+        <= refused
+        <= {*names, *more}
+    )

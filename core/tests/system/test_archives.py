@@ -86,6 +86,15 @@ def test_a_name_that_leads_outside_is_refused(tmp_path, folder, name):
     assert not outside(folder)
 
 
+@pytest.mark.parametrize("name", ["a" * 256, "天" * 86, "m/" + "a" * 300 + "/b"], ids=["bytes", "characters", "folder"])
+@pytest.mark.parametrize("make_archive", [make_tar, make_zip])
+def test_a_name_longer_than_file_systems_take_is_refused(make_archive, name, tmp_path, folder):
+    path = make_archive(tmp_path / ("a.zip" if make_archive is make_zip else "a.tar.gz"), [(name, b"1")])
+    with pytest.raises(SourceError, match="longer than file systems take"):
+        unpack(path, folder)
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path, folder, kind):
     members = [("l", link("l", "..", kind)), ("l/x", b"escaped")]

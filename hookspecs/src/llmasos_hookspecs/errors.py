@@ -8,7 +8,15 @@ from __future__ import annotations
 
 
 class LLMasOSError(Exception):
-    """The base of every error that LLMasOS or one of its plugins raises on purpose."""
+    """The base of every error that LLMasOS or one of its plugins raises on purpose.
+
+    Its text is one line of characters that can be printed: messages hold names and values from files of strangers, and a line break or an
+    escape sequence in one would break a log, or a terminal obey it.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class ConfigError(LLMasOSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from llmasos_backend_tf.framework import import_keras_hub
-from llmasos_hookspecs import CheckpointError, Engine, Row
+from llmasos_hookspecs import CheckpointError, Engine, LLMasOSError, Row
 
 # Keras converts its tensors in a way that numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -290,3 +291,31 @@ def test_weights_of_a_preset_lie_beside_its_index(tmp_path: Path, load_tf: Load)
     weights.symlink_to(tmp_path / "elsewhere.h5")
     with pytest.raises(CheckpointError, match="a link that leads outside its folder"):
         load_tf(tmp_path / "preset", "keras")
+
+
+@pytest.mark.parametrize("value", [[1], "a", None, -1, 2**40], ids=str)
+@pytest.mark.parametrize("key", ["rope_max_wavelength", "rope_position_scaling_factor", "num_layers"])
+def test_a_setting_of_a_preset_of_another_type_is_refused_or_harmless(key: str, value: Any, tmp_path: Path, load_tf: Load) -> None:
+    """Keras takes any JSON value for a setting that it does not use when it makes the layers."""
+    llama3().save_to_preset(str(tmp_path / "preset"))
+    path = tmp_path / "preset/config.json"
+    config = json.loads(path.read_text())
+    config["config"][key] = value
+    path.write_text(json.dumps(config))
+    with contextlib.suppress(LLMasOSError):
+        load_tf(tmp_path / "preset", "keras", context=16)
+
+
+@pytest.mark.parametrize("key", ["num_layers", "hidden_dim", "intermediate_dim", "vocabulary_size"])
+@pytest.mark.parametrize(
+    ("size", "said"), [(2**40, "more than its weights hold"), (0, "whole number above 0"), ("8", "whole number above 0")]
+)
+def test_sizes_of_a_preset_are_held_against_its_weights(key: str, size: object, said: str, tmp_path: Path, load_tf: Load) -> None:
+    """Keras would make layers and matrices of any size before it looks for their weights."""
+    llama3().save_to_preset(str(tmp_path / "preset"))
+    path = tmp_path / "preset/config.json"
+    config = json.loads(path.read_text())
+    config["config"][key] = size
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=said):
+        load_tf(tmp_path / "preset", "keras", context=16)

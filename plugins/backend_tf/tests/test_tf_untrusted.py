@@ -216,3 +216,17 @@ def test_a_saved_model_of_tensorflow_1_is_refused(graph: Any, load_tf: Load) -> 
     rewrite(path, meta)
     with pytest.raises(UnsupportedModel, match="export the model with TensorFlow 2"):
         load_tf(path)
+
+
+@pytest.mark.parametrize("number", [0, 60, 99])
+@pytest.mark.parametrize("place", ["signature", "variable"])
+def test_a_type_that_tensorflow_does_not_know_is_refused(place: str, number: int, graph: Any, load_tf: Load) -> None:
+    """A later TensorFlow has more types; a damaged file has any."""
+    meta, path = graph
+    if place == "signature":
+        next(iter(meta.signature_def["serving_default"].outputs.values())).dtype = number
+    else:
+        next(node.variable for node in meta.object_graph_def.nodes if node.WhichOneof("kind") == "variable").dtype = number
+    rewrite(path, meta)
+    with pytest.raises(CheckpointError, match=rf"of (the )?type {number}, which TensorFlow does not know"):
+        load_tf(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import zipfile
@@ -372,3 +373,19 @@ def test_a_truncated_archive_is_refused(program: tuple[PreTrainedModel, Path], t
     with pytest.raises(LLMasOSError, match="damaged") as caught:
         load_engine(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("at", range(8, 30, 2))
+def test_a_directory_of_an_archive_with_any_damage_is_refused(
+    at: int, program: tuple[PreTrainedModel, Path], tmp_path: Path, load_engine: Load
+) -> None:
+    """Flags, methods, sizes and offsets of every entry in turn: zipfile says what it thinks of them in a dozen kinds of errors."""
+    data = bytearray(program[1].read_bytes())
+    place = data.find(b"PK\x01\x02")
+    while place >= 0:
+        data[place + at : place + at + 2] = b"\xff\xff"
+        place = data.find(b"PK\x01\x02", place + 4)
+    path = tmp_path / "model.pt2"
+    path.write_bytes(data)
+    with contextlib.suppress(LLMasOSError):
+        load_engine(path)

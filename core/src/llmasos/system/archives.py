@@ -37,6 +37,8 @@ _XZ_MEMORY: Final = 256 << 20
 _MAX_RATIO: Final = 50
 _ALWAYS_ALLOWED: Final = 1 << 30
 _CHUNK: Final = 1 << 20
+#: Bytes of the longest name of one file or folder that file systems take.
+_LONGEST_PART: Final = 255
 
 
 def is_archive(path: Path) -> bool:
@@ -52,6 +54,8 @@ def safe_path(name: str, where: str) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     strange = not name or "\\" in name or ":" in name or any(ord(letter) < 32 for letter in name)
+    if any(len(part) > _LONGEST_PART for part in name.encode("utf-8", "surrogatepass").split(b"/")):
+        raise SourceError(f"{where} names the file {name[:80]!r}..., longer than file systems take; fetch it from elsewhere.")
     if strange or path.is_absolute() or ".." in path.parts or not path.parts:
         raise SourceError(f"{where} names the file {name[:200]!r}, which could lead outside of its folder, so nothing of it is used.")
     return path
@@ -252,7 +256,7 @@ def _in_words(archive: Path) -> Iterator[None]:
         raise SourceError(f"The archive {archive.name} holds the file {error.filename} twice, so it was not unpacked.") from error
     except OSError as error:
         # What the disk says has a number; what a damaged archive makes gzip and its like say has none, or is a seek to nowhere.
-        if error.errno not in (None, errno.EINVAL):
+        if error.errno not in (None, errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG):
             raise
         raise SourceError(f"The archive {archive.name} is damaged: {error}; fetch it again.") from error
     except Exception as error:  # the archive modules raise a dozen kinds for damaged input

@@ -253,3 +253,35 @@ def test_rounding_with_a_shared_scale_is_said_and_sequences_take_turns(llama: Ti
         engine.step([Row(slot, text, 0)])
     expected = engine.step([Row(alone, [7], 9)])[0]
     np.testing.assert_array_equal(engine.step([Row(other, [8], 30), Row(beside, [7], 9)])[1], expected)
+
+
+@pytest.mark.parametrize("heads", [-1, -(2**63), 1 << 40])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_keys_and_values_of_an_impossible_width_are_refused(axis: int, heads: int, folder: Path, load_folder: Load) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            if "past" in value.name or "present" in value.name:
+                value.type.tensor_type.shape.dim[axis].dim_value = heads
+
+    change(folder / "model.onnx", edit)
+    assert "which no decoder has" in refusal(load_folder, folder, UnsupportedModel)
+
+
+def test_a_layer_whose_number_has_thousands_of_digits_is_refused(folder: Path, load_folder: Load) -> None:
+    """Python itself refuses to read such a number."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        value = next(value for value in model.graph.input if "past" in value.name)
+        value.name = f"past_key_values.{'9' * 5000}.key"
+
+    change(folder / "model.onnx", edit)
+    refusal(load_folder, folder, UnsupportedModel)
+
+
+@pytest.mark.parametrize("name", ["half \ud800", "a\nb\x1b[2J"])
+def test_names_with_control_characters_are_shown_in_one_line(name: str, folder: Path, load_folder: Load) -> None:
+    def edit(model: onnx.ModelProto) -> None:
+        model.graph.input[0].name = name.encode("utf-8", "replace").decode()
+
+    change(folder / "model.onnx", edit)
+    assert refusal(load_folder, folder, UnsupportedModel).isprintable()

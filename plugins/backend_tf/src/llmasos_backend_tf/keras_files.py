@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import attrs
 import numpy as np
 
 from llmasos_backend_tf.framework import first_line
@@ -25,6 +26,10 @@ _MOST_EXPANSION: Final = 20
 _FREE_BYTES: Final = 64 << 20
 #: Groups within groups of weights.
 _DEEPEST: Final = 32
+
+#: Settings of a preset that say how many layers it has, and how large its matrices are.
+_COUNTS: Final = ("num_layers",)
+_DIMENSIONS: Final = ("hidden_dim", "intermediate_dim", "vocabulary_size")
 
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.weights.h5"
@@ -43,8 +48,16 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing or damaged ({error.strerror}); fetch the preset again.") from error
 
 
-def check_preset(folder: Path) -> None:
-    """Check that the weights of a preset folder are inside it, have the declared sizes, and are finite.
+@attrs.frozen
+class Stored:
+    """How much a preset's files hold: weights, and bytes in all."""
+
+    weights: int
+    nbytes: int
+
+
+def check_preset(folder: Path) -> Stored:
+    """Check that the weights of a preset folder are inside it, have the declared sizes, and are finite; what there is of them.
 
     Raises:
         CheckpointError: a file leads elsewhere, is damaged, or holds NaN or infinity.
@@ -57,9 +70,34 @@ def check_preset(folder: Path) -> None:
         names = [name for value in listed for name in (value if isinstance(value, list) else [value])]
         if not all(isinstance(name, str) and Path(name).name == name and (folder / name).is_file() for name in names):
             raise CheckpointError(f"{index} names weights that do not lie beside it; fetch the preset again.")
+    found = []
     for file in sorted(folder.glob("*.h5")):
         with file.open("rb") as data:
-            _check_weights(data, file.stat().st_size, file)
+            found.append(_check_weights(data, file.stat().st_size, file))
+    return Stored(sum(each.weights for each in found), sum(each.nbytes for each in found))
+
+
+def check_sizes(config: Mapping[str, Any], stored: Stored, folder: Path) -> None:
+    """What a preset's configuration says of its size, held against its weights before Keras makes layers of it.
+
+    Raises:
+        CheckpointError: it has more layers than weights, or a matrix larger than all of them.
+    """
+    settings = config.get("config")
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"{folder}/config.json has no settings of a model; fetch the preset again.")
+    sizes = {key: settings[key] for key in (*_COUNTS, *_DIMENSIONS) if key in settings}
+    for key, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise CheckpointError(f"{folder}/config.json has {str(size)[:40]} as {key}, and a whole number above 0 is due; fetch it again.")
+    width = sizes.get("hidden_dim", 1)
+    # Two codes of 4 bits lie in a byte.
+    large = [key for key in _DIMENSIONS if sizes.get(key, 0) * (width if key != "hidden_dim" else 1) > 2 * stored.nbytes]
+    large += [key for key in _COUNTS if sizes.get(key, 0) > stored.weights]
+    if large:
+        raise CheckpointError(
+            f"{folder}/config.json has {str(sizes[large[0]])[:40]} as {large[0]}, more than its weights hold; fetch the preset again."
+        )
 
 
 def read_archive(path: Path) -> dict[str, Any]:
@@ -108,15 +146,16 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_weights(data: BinaryIO, size: int, path: Path) -> None:
-    """HDF5 files can also point into other files, and say shapes that nothing was stored of."""
+def _check_weights(data: BinaryIO, size: int, path: Path) -> Stored:
+    """HDF5 files can also point into other files, and say shapes that nothing was stored of. What there is."""
     import h5py
 
     try:
         with h5py.File(data, "r") as file:
-            total = 0
+            total = count = 0
             for name, dataset in _datasets(file, path):
                 total += dataset.nbytes
+                count += 1
                 _check_dataset(name, dataset, total > _FREE_BYTES + _MOST_EXPANSION * size, path)
     except CheckpointError:
         raise
@@ -124,6 +163,7 @@ def _check_weights(data: BinaryIO, size: int, path: Path) -> None:
         raise CheckpointError(
             f"{path} cannot be loaded by Keras, for its weights are damaged ({first_line(error)}); save it again."
         ) from error
+    return Stored(count, total)
 
 
 def _check_dataset(name: str, dataset: Any, large: bool, path: Path) -> None:

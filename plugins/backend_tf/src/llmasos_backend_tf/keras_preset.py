@@ -7,7 +7,7 @@ as it is, without one.
 from __future__ import annotations
 
 from llmasos_backend_tf.framework import import_keras_hub
-from llmasos_backend_tf.keras_files import check_preset, read_json
+from llmasos_backend_tf.keras_files import check_preset, check_sizes, read_json
 from llmasos_backend_tf.keras_model import DEFAULT_CONTEXT, is_quantized, load_by_keras, load_file, whole_model
 from llmasos_backend_tf.keras_objects import check_objects
 from llmasos_backend_tf.neutral_preset import FAMILY, PresetCheckpoint
@@ -32,7 +32,7 @@ def load_keras(checkpoint: Checkpoint, options: Options, limits: EngineLimits, n
     for name in ("task.json", "preprocessor.json"):
         if (path / name).is_file():
             check_objects(read_json(path / name), path / name)
-    check_preset(path)
+    check_sizes(config, check_preset(path), path)
     hub = import_keras_hub()
     # What is stored in codes is computed from codes; a type of ours would be taken for another layout.
     coded = is_quantized(config)

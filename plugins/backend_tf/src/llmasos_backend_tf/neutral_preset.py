@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from llmasos_backend_tf.framework import first_line
 from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, Tokenizer, UnsupportedModel
 
 #: KerasHub backbone -> the ``model_type`` of the same architecture.
@@ -47,7 +48,12 @@ class PresetCheckpoint:
     def __init__(self, backbone: Any, origin: Checkpoint, context_length: int) -> None:
         self._origin = origin
         self.path = origin.path
-        self.config = _neutral_config(backbone, context_length)
+        try:
+            self.config = _neutral_config(backbone, context_length)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{self.path} holds a setting of another type than a {type(backbone).__name__} has ({first_line(error)}); fetch it again."
+            ) from error
         self._weights = {_neutral_name(weight.path): weight for weight in backbone.weights}
         if any(name.endswith("_proj.bias") for name in self._weights) and self.config["model_type"] != "qwen2":
             self.config["attention_bias"] = True

@@ -59,7 +59,7 @@ def check_variables(graph: Any, folder: Path) -> None:
         raise CheckpointError(f"{folder} is a damaged SavedModel ({first_line(error)}); export it again.") from error
     stored = sum(_bytes(shape, dtypes[name]) for name, shape in shapes.items())
     declared = sum(
-        _bytes([dimension.size for dimension in node.variable.shape.dim], tf.dtypes.as_dtype(node.variable.dtype))
+        _bytes([dimension.size for dimension in node.variable.shape.dim], type_of(node.variable.dtype))
         for node in graph.object_graph_def.nodes
         if node.WhichOneof("kind") == "variable"
     )
@@ -78,9 +78,19 @@ def check_variables(graph: Any, folder: Path) -> None:
             raise CheckpointError(f"{folder} holds a weight that is NaN or infinite, in {name[:120]}; train or export the model again.")
 
 
+def type_of(number: int) -> tf.DType:
+    """TensorFlow's type of the number that a graph gives it. Raises ``CheckpointError`` where there is none."""
+    try:
+        return tf.dtypes.as_dtype(number)
+    except TypeError as error:
+        raise CheckpointError(
+            f"The graph holds values of the type {number}, which TensorFlow does not know; export the model again."
+        ) from error
+
+
 def variable_types(graph: Any) -> set[tf.DType]:
     """Types of the numbers that the variables hold, whole numbers and truth values aside."""
-    types = {tf.dtypes.as_dtype(node.variable.dtype) for node in graph.object_graph_def.nodes if node.WhichOneof("kind") == "variable"}
+    types = {type_of(node.variable.dtype) for node in graph.object_graph_def.nodes if node.WhichOneof("kind") == "variable"}
     return {each for each in types if each.is_floating}
 
 

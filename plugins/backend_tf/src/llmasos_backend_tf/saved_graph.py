@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from llmasos_backend_tf.operations import DECODER_OPERATIONS
+from llmasos_backend_tf.saved_files import type_of
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Nodes of a signature with all calls written out. A decoder of 100 layers has 50,000; functions that call each other twice, 30 deep, 10^9.
@@ -238,6 +239,6 @@ def _port(info: Any) -> Port:
     shape = info.tensor_shape
     open_rank = shape.unknown_rank
     return Port(
-        dtype=tf.dtypes.as_dtype(info.dtype),
+        dtype=type_of(info.dtype),
         shape=None if open_rank else tuple(None if dimension.size < 0 else dimension.size for dimension in shape.dim),
     )

@@ -37,7 +37,7 @@ def inside(folder: Path, name: object) -> Path:
     path = folder / name
     try:
         real, root = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: half a character, which no file system takes
         raise CheckpointError(f"{folder} names the file {_shown(name)}, which cannot be followed; get the checkpoint again.") from error
     if not real.is_relative_to(root) and not (root.parent.name == "snapshots" and real.is_relative_to(root.parent.parent / "blobs")):
         raise CheckpointError(f"{path} is a link that leads outside its folder; copy the file in its place if you trust it.")

@@ -149,7 +149,7 @@ def _field(header: GGUFHeader, arch: str, field: Field) -> Any:
         return round(meta.number(header, key))
     if field.kind == "number":
         return meta.shortest(meta.number(header, key))
-    return None if header.metadata[key] == 0 else meta.count(header, key)
+    return None if meta.single(header, key) == 0 else meta.count(header, key)
 
 
 def _put(config: dict[str, Any], name: str, value: Any) -> None:

@@ -46,7 +46,7 @@ def family_of(header: GGUFHeader) -> Family:
     if arch not in architectures():
         raise UnsupportedModel(f"{header.path} holds a model of the architecture {arch[:40]!r}, and {', '.join(architectures())} are read.")
     names = {tensor.name for tensor in header.tensors}
-    groups = header.metadata.get(Keys.Attention.HEAD_COUNT_KV.format(arch=arch))
+    groups = meta.single(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch))
     candidates = [
         family
         for family in FAMILIES

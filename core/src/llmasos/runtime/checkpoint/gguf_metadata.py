@@ -27,11 +27,22 @@ def text(header: GGUFHeader, key: str) -> str | None:
     return found
 
 
-def count(header: GGUFHeader, key: str, default: int | None = None) -> int:
-    """A whole number above 0. A number for each layer is taken where all are the same."""
+def single(header: GGUFHeader, key: str, default: Any = None) -> Any:
+    """One text, number or truth value. A number for each layer is taken where all are the same.
+
+    What is compared comes from here: an array compared with a number is an array.
+    """
     found = header.metadata.get(key, default)
     if getattr(found, "ndim", None) == 1 and len(found) and bool((found == found[0]).all()):
         found = found[0].item()
+    if hasattr(found, "__len__") and not isinstance(found, str):
+        raise _wrong(header, key, "one value")
+    return found
+
+
+def count(header: GGUFHeader, key: str, default: int | None = None) -> int:
+    """A whole number above 0. A number for each layer is taken where all are the same."""
+    found = single(header, key, default)
     if not isinstance(found, int) or isinstance(found, bool) or not 0 < found < 2**31:
         raise _wrong(header, key, "one whole number above 0")
     return found
@@ -63,7 +74,7 @@ def flag(header: GGUFHeader, key: str) -> bool | None:
 
 def token_id(header: GGUFHeader, key: str) -> int | None:
     """A token id within the file's vocabulary; None where the key is missing, or holds the -1 that some converters write."""
-    found = header.metadata.get(key)
+    found = single(header, key)
     if found is None or found in (-1, 0xFFFFFFFF):
         return None
     tokens = header.metadata.get("tokenizer.ggml.tokens")

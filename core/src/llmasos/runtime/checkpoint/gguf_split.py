@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 from gguf.constants import Keys
 
+from llmasos.runtime.checkpoint import gguf_metadata as meta
 from llmasos.runtime.checkpoint.folder import inside
 from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, read_header
 from llmasos_hookspecs import CheckpointError
@@ -67,7 +68,7 @@ def read_parts(path: Path) -> tuple[GGUFHeader, list[Path]]:
         if tensor.name in seen:
             raise CheckpointError(f"{paths[tensor.part]} holds {tensor.name[:80]!r}, which another part holds too; get all parts again.")
         seen.add(tensor.name)
-    total = headers[0].metadata.get(Keys.Split.LLM_KV_SPLIT_TENSORS_COUNT)
+    total = meta.single(headers[0], Keys.Split.LLM_KV_SPLIT_TENSORS_COUNT)
     if total is not None and total != len(tensors):
         raise CheckpointError(
             f"{paths[0]} announces {str(total)[:20]} tensors in all its parts, which hold {len(tensors)}; get them again."

@@ -64,10 +64,9 @@ def inside(root: Path, folder: Path, name: object) -> Path:
     path = folder / name
     try:
         there = path.is_file()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise CheckpointError(
-            f"{folder} names the file {shown}, which cannot be opened: {error.strerror}; get the whole folder again."
-        ) from error
+    except (OSError, ValueError) as error:  # a name that is too long or holds half a character, a folder that may not be entered
+        reason = getattr(error, "strerror", None) or "it is no file name"
+        raise CheckpointError(f"{folder} names the file {shown}, which cannot be opened: {reason}; get the whole folder again.") from error
     if not there:
         raise CheckpointError(f"{folder} lacks the file {shown}, which holds a part of the model; get the whole folder again.")
     real, real_root = path.resolve(), root.resolve()

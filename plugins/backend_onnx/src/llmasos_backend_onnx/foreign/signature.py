@@ -27,6 +27,11 @@ _BRANCH: Final = "use_cache_branch"
 _COUNT: Final = ("num_logits_to_keep", "logits_to_keep")
 _INTEGERS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.INT64: np.dtype(np.int64), TensorProto.INT32: np.dtype(np.int32)}
 _FLOATS: Final[Mapping[int, np.dtype[Any]]] = {TensorProto.FLOAT: np.dtype(np.float32), TensorProto.FLOAT16: np.dtype(np.float16)}
+#: Digits of a layer's number, characters of a name with one, and heads and their width: past what any decoder has.
+_DIGITS: Final = 6
+_LONGEST_NAME: Final = 1000
+_MOST_HEADS: Final = 1 << 16
+_MOST_DIM: Final = 1 << 20
 #: Inputs of models that are not text-only decoders.
 _OTHER_MODELS: Final = {
     "encoder": "the decoder of an encoder-decoder model",
@@ -148,13 +153,13 @@ def _layers(values: Mapping[str, Value], pattern: re.Pattern[str], given: tuple[
             before, _, after = template.partition("%d")
             for name in values:
                 layer = name[len(before) : len(name) - len(after)] if name.startswith(before) and name.endswith(after) else ""
-                if layer.isdecimal():
+                if layer.isdecimal() and len(layer) < _DIGITS:
                     found[int(layer), kind] = name
         return found
     found = {}
     for name in values:
         match = pattern.fullmatch(name)
-        if match:
+        if match and len(name) < _LONGEST_NAME:
             layer, kind = (next(match[f"{part}{way}"] for way in ("", "3", "2") if match[f"{part}{way}"]) for part in ("layer", "kind"))
             found[int(layer), int(kind == "value")] = name
     return found
@@ -178,6 +183,8 @@ def _cache_tensor(
     heads, dim = shape[1] or files.kv_heads, shape[3] or files.head_dim
     if past and (heads is None or dim is None):
         raise UnsupportedModel(f"{graph.path} does not say how wide {value.name} is; put the model's config.json beside it.")
+    if not 0 <= (heads or 0) <= _MOST_HEADS or not 0 <= (dim or 0) <= _MOST_DIM:
+        raise UnsupportedModel(f"{graph.path} keeps {value.name} in {heads} heads of {dim}, which no decoder has; export it again.")
     if past and shape[2] is not None:
         raise UnsupportedModel(f"{graph.path} takes exactly {shape[2]} tokens of {value.name}; export it with a free past axis.")
     return CacheTensor(past.get(key, ""), present[key], heads or 0, dim or 0)

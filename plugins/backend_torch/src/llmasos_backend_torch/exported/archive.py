@@ -12,7 +12,9 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +38,13 @@ _MOST_GRAPH_BYTES: Final = 128 << 20
 _MOST_ELEMENTS: Final = 1 << 31
 
 
+#: What zipfile, json and the walk below say of damaged input; NotImplementedError and RecursionError are RuntimeErrors.
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ArithmeticError,
+    ValueError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
+
+
 def check_archive(path: Path) -> None:
     """Raise ``CheckpointError`` if the file is not an archive, is truncated, or contains anything that could run code."""
     try:
@@ -50,7 +59,7 @@ def check_archive(path: Path) -> None:
                     if archive.getinfo(stored).file_size > _MOST_GRAPH_BYTES:
                         raise CheckpointError(f"{path} holds a graph larger than any decoder's; do not use it.")
                     _check_graph(json.loads(archive.read(stored)), path)
-    except (zipfile.BadZipFile, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(f"{path} is no torch.export archive, or a damaged one; export it again.") from error
 
 

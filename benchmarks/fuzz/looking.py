@@ -1,0 +1,66 @@
+"""Opening a checkpoint and looking at all that it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks.fuzz.containment import check_sentence
+from llmasos.runtime.chat_template import ChatTemplate
+from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.runtime.tokenizer import first_sight
+from llmasos.system.isolation import ApartError
+from llmasos_hookspecs import LLMasOSError
+
+TEXT = "Hello 天气 🙂 2024"
+
+
+@contextmanager
+def probed_here() -> Iterator[None]:
+    """What is tried in a child process at first sight is tried in this one, where it is watched; nothing is remembered."""
+
+    def here(_: str, data: bytes, **__: Any) -> None:
+        try:
+            first_sight.probe(data)
+        except BaseException as error:
+            raise ApartError(type(error).__name__, " ".join(str(error).split())) from error
+
+    with mock.patch.object(first_sight, "run_apart", here), mock.patch.object(first_sight, "Remembered", return_value=set()):
+        yield
+
+
+def look(path: Path) -> list[str]:
+    """Read every tensor, the decoder's config, the digest, the chat template and the tokenizer; what was refused of the last four.
+
+    Raises:
+        LLMasOSError: it is no checkpoint, or a tensor cannot be read.
+    """
+    refused = []
+    checkpoint = open_checkpoint(path)
+    for name in checkpoint.names():
+        checkpoint.shape(name)
+        checkpoint.tensor(name)
+    for part in (lambda: checkpoint.decoder, lambda: checkpoint.digest, lambda: _chat(checkpoint), lambda: speak(checkpoint.tokenizer())):
+        try:
+            part()
+        except LLMasOSError as error:
+            check_sentence(error)
+            refused.append(str(error))
+    return refused
+
+
+def _chat(checkpoint: Any) -> None:
+    template = ChatTemplate.of(checkpoint)
+    if template is not None:
+        template.render([{"role": "user", "content": TEXT}])
+
+
+def speak(tokenizer: Any) -> None:
+    """Encode a text and decode it."""
+    tokens = tokenizer.encode(TEXT)
+    tokenizer.decode(tokens)
+    for token in tokens[:20]:
+        tokenizer.token_bytes(token)

@@ -1,0 +1,121 @@
+"""Runs a target in children until its time is over; a child that hung or crashed is followed by another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from benchmarks.fuzz.findings import Finding, keep, kept
+from benchmarks.fuzz.state import read_state
+
+_ROOT: Final = Path(__file__).parents[2]
+#: Children that one kind of hang or crash may end before the target is left.
+_MOST_OF_A_KIND: Final = 3
+#: Seconds that a child may take over its time: to begin, and for its last input.
+_GRACE: Final = 300
+
+
+class DidNotStart(Exception):
+    """A target's own code fails, or its libraries are not installed."""
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """``edges``: branches of our code that were covered; None without atheris."""
+
+    target: str
+    runs: int
+    edges: int | None
+    findings: list[Finding]
+
+
+def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None, guided: bool = True, path: Path | None = None) -> Report:
+    """Run a target for ``seconds``, or until a child ran ``runs`` inputs. Its corpus and findings lie in ``folder``.
+
+    What was found before is tried again first. ``path``: a folder of modules with targets of their own.
+
+    Raises:
+        DidNotStart: no input was run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "corpus").mkdir(exist_ok=True)
+    findings = folder / "findings"
+    for found in findings.glob("*.input"):
+        shutil.move(found, folder / "corpus" / found.stem)
+    shutil.rmtree(findings, ignore_errors=True)
+    findings.mkdir()
+    end = time.monotonic() + seconds
+    total, edges, ended = 0, None, dict[str, int]()
+    for number in range(10_000):
+        (folder / "state").unlink(missing_ok=True)
+        left = max(1, round(end - time.monotonic()))
+        command = ["--seconds", str(left), "--seed", str(number)]
+        command += ([] if guided else ["--plain"]) + ([] if runs is None else ["--runs", str(runs)])
+        code = _child(name, folder, command, left + _GRACE, path)
+        log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        state = read_state(folder / "state")
+        total += state.runs
+        counted = [int(count) for count in re.findall(r"cov: (\d+)", log)]
+        edges = max([edges or 0, *counted]) if guided else None
+        if code == 0:
+            break
+        if not state.runs:
+            raise DidNotStart(f"{name} ends with {code} before its first input:\n{log[-2000:]}")
+        kind = _kind(code, folder)
+        ended[kind] = ended.get(kind, 0) + 1
+        _judge(name, kind, state.data, folder, path)
+        if ended[kind] >= _MOST_OF_A_KIND or time.monotonic() >= end - 1:
+            break
+    return Report(target=name, runs=total, edges=edges, findings=kept(findings))
+
+
+def _child(name: str, folder: Path, arguments: list[str], limit: float, path: Path | None) -> int:
+    """The exit code of a child, whose output is in ``log.txt``; -9 where it did not end."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, [_ROOT, *([path] if path is not None else [])])),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    command = [sys.executable, "-m", "benchmarks.fuzz.child", name, str(folder), *arguments]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            return process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return -9
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _judge(name: str, kind: str, data: bytes, folder: Path, path: Path | None) -> None:
+    """Keep what ended a child, if it does so again: a busy machine can make anything late."""
+    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
+    where = (folder / "hang.txt").read_text(encoding="utf-8", errors="replace")
+    suspect = folder / "suspect"
+    suspect.write_bytes(data)
+    if _child(name, folder, ["--replay", str(suspect)], _GRACE, path) != 0:
+        keep(folder / "findings", kind, data, f"{where}\n{log}")
+
+
+def _kind(code: int, folder: Path) -> str:
+    """What ended a child, and where, as far as can be told."""
+    text = (folder / "hang.txt").read_text(encoding="utf-8", errors="replace") if (folder / "hang.txt").is_file() else ""
+    frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', text)
+    ours = [frame for frame in frames if "llmasos" in frame[0]] or frames
+    if not ours:
+        return f"the process ended with {code}"
+    return f"hang in {Path(ours[0][0]).name}:{ours[0][1]} ({ours[0][2]})"
+
+
+def how_to_repeat(finding: Finding, target: str) -> str:
+    """The command that reads a finding's input again."""
+    return f"{sys.executable} -m benchmarks.fuzz.child {target} {finding.input.parents[1]} --replay {finding.input}"

@@ -1,0 +1,239 @@
+"""Targets of guided fuzzing: each starts, reads its seeds and survives damage; the runner notices what no reader may do."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import textwrap
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from benchmarks.fuzz.mutation import json_file, safetensors_file, tar_file, zip_file
+from benchmarks.fuzz.protobuf import message, protobuf_file
+from benchmarks.fuzz.runner import DidNotStart, Report, run_target
+from benchmarks.fuzz.target import Room
+from benchmarks.fuzz.targets import TARGETS, make_target
+
+#: Changed inputs that each target reads; fewer where a framework is asked to load what passes the checks.
+CASES = {**dict.fromkeys(TARGETS, 200), "saved_model": 60, "pt2": 60, "keras": 25}
+
+# Keras converts its tensors in a way that numpy 2 warns of, and TensorFlow warns of graphs that pass half of its checks.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
+    found = Room(folder=tmp_path / "model", scratch=tmp_path / "scratch")
+    found.folder.mkdir()
+    found.scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(found.scratch))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.setenv("LLMASOS_HOME", str(found.scratch / "home"))
+    return found
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_reads_its_seeds_and_refuses_damage_in_one_sentence(name: str, room: Room) -> None:
+    """The seeds are sound, or the rest would be refused at the first byte; most changes differ from them."""
+    target = make_target(name, room)
+    for seed in target.seeds:
+        target.warm(seed)
+    rng = random.Random(0)
+    made = [target.mutated(rng.choice(target.seeds), 1 << 20, number) for number in range(CASES[name])]
+    assert len(set(made) - set(target.seeds)) > 0.5 * len(made)
+    for data in (*target.seeds, *made):
+        target.one(data)
+
+
+PLANTED = """
+    from benchmarks.fuzz.target import Target
+
+    def target(room, read):
+        path = room.folder / "x"
+        path.write_bytes(b"seed")
+        return Target(name="planted", seeds=[b"seed"], prepare=path.write_bytes, read=lambda: read(path), room=room, seconds=1.0)
+
+    def on_damage(act):
+        return lambda path: None if path.read_bytes() == b"seed" else act()
+
+    def raises(room):
+        return target(room, on_damage(lambda: {}["key"]))
+
+    def sleeps(room):
+        import time
+        return target(room, on_damage(lambda: time.sleep(60)))
+
+    def allocates(room):
+        return target(room, on_damage(lambda: bytearray(b"x") * (300 << 20)))
+
+    def writes(room):
+        return target(room, on_damage(lambda: (room.folder / "written").write_text("x")))
+
+    def deletes(room):
+        import os
+        def delete():
+            try:
+                os.rmdir("/nowhere-at-all")
+            except OSError:
+                pass
+        return target(room, on_damage(delete))
+
+    def connects(room):
+        import socket
+        def connect():
+            with socket.socket() as one:
+                one.settimeout(0.1)
+                try:
+                    one.connect(("127.0.0.1", 9))
+                except OSError:
+                    pass
+        return target(room, on_damage(connect))
+
+    def aborts(room):
+        import os
+        return target(room, on_damage(os.abort))
+
+    def babbles(room):
+        from llmasos_hookspecs import CheckpointError
+        class Lines(CheckpointError):
+            def __str__(self):
+                return "one line\\nand another"
+        def refuse():
+            raise Lines()
+        return target(room, on_damage(refuse))
+
+    def is_sound(room):
+        from llmasos_hookspecs import CheckpointError
+        def refuse():
+            raise CheckpointError("It is damaged; get it again.")
+        return target(room, on_damage(refuse))
+
+    def does_not_start(room):
+        raise RuntimeError("no library")
+"""
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Callable[[str], Report]:
+    """Runs a target with a planted fault, without atheris."""
+    (tmp_path / "planted.py").write_text(textwrap.dedent(PLANTED))
+
+    def run(name: str) -> Report:
+        return run_target(f"planted:{name}", 60, tmp_path / "corpus", runs=5, guided=False, path=tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    {
+        "raises": "KeyError in planted.py",
+        "sleeps": "hang in planted.py",
+        "allocates": "it took",
+        "writes": "it led to open of",
+        "deletes": "it led to os.rmdir of /nowhere-at-all",
+        "connects": "it led to socket.connect",
+        "aborts": "the process ended with -6",
+        "babbles": "its error is no single sentence",
+    }.items(),
+)
+def test_the_runner_catches_a_planted_fault(fault: str, kind: str, planted: Callable[[str], Report]) -> None:
+    """Each is one finding, with an input that shows it again."""
+    report = planted(fault)
+    assert [finding.kind[: len(kind)] for finding in report.findings] == [kind]
+    assert report.findings[0].input.read_bytes() != b"seed"
+    assert report.runs >= 2
+
+
+def test_a_sound_reader_is_no_finding(planted: Callable[[str], Report]) -> None:
+    report = planted("is_sound")
+    assert report.runs == 5
+    assert not report.findings
+
+
+def test_what_was_found_is_forgotten_once_it_is_mended(tmp_path: Path, planted: Callable[[str], Report]) -> None:
+    assert planted("raises").findings
+    assert not planted("is_sound").findings
+    assert list((tmp_path / "corpus" / "corpus").iterdir())
+
+
+def test_a_target_that_does_not_start_is_told(planted: Callable[[str], Report]) -> None:
+    with pytest.raises(DidNotStart, match="no library"):
+        planted("does_not_start")
+
+
+def kept_of(mutate: Callable[[bytes, random.Random], bytes], data: bytes, check: Callable[[bytes], object]) -> float:
+    """Share of changed inputs that still are of their kind."""
+    sound = 0
+    for number in range(200):
+        with contextlib.suppress(Exception):
+            check(mutate(data, random.Random(number)))
+            sound += 1
+    return sound / 200
+
+
+def archive() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as bundle:
+        bundle.writestr("a/config.json", '{"a": [1, 2]}')
+        bundle.writestr("a/data", b"x" * 100)
+    return out.getvalue()
+
+
+def unzipped(data: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        assert bundle.testzip() is None
+
+
+def test_changes_keep_lengths_and_checksums_right() -> None:
+    """Most changed inputs get past the header, and some are damaged there too."""
+    import tarfile
+
+    from benchmarks.fuzz.mutation import tar_of
+
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    whole = len(header).to_bytes(8, "little") + header + bytes(8)
+    nested = message((1, 7), (2, message((1, "a"), (2, 1.5), (3, 300))), (2, message((1, "b"))))
+
+    def read_header(data: bytes) -> None:
+        size = int.from_bytes(data[:8], "little")
+        json.loads(data[8 : 8 + size])
+
+    def read_tape(data: bytes) -> None:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tape:
+            tape.getmembers()
+
+    for mutate, data, check in (
+        (json_file, header, json.loads),
+        (safetensors_file, whole, read_header),
+        (zip_file({".json": json_file}), archive(), unzipped),
+        (tar_file, tar_of({"a": b"x", "b/c": b"y" * 600}, "w:gz"), read_tape),
+        (protobuf_file, nested, fields_of),
+    ):
+        assert 0.5 < kept_of(mutate, data, check) < 1.0
+
+
+def fields_of(data: bytes) -> None:
+    """Walks a message of varints, bytes and float32."""
+    at = 0
+    while at < len(data):
+        wire = data[at] & 7
+        at += 1
+        while data[at - 1] > 127:
+            at += 1
+        if wire == 2:
+            size = data[at]
+            assert size < 128
+            at += 1 + size
+        elif wire == 5:
+            at += 4
+        else:
+            assert wire == 0
+            while data[at] > 127:
+                at += 1
+            at += 1
+    assert at == len(data)
