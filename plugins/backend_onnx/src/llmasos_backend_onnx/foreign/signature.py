@@ -32,6 +32,8 @@ _DIGITS: Final = 6
 _LONGEST_NAME: Final = 1000
 _MOST_HEADS: Final = 1 << 16
 _MOST_DIM: Final = 1 << 20
+#: Parts of the names of outputs that are no logits.
+_OTHER_RESULTS: Final = ("hidden", "embed", "pool")
 #: Inputs of models that are not text-only decoders.
 _OTHER_MODELS: Final = {
     "encoder": "the decoder of an encoder-decoder model",
@@ -137,7 +139,8 @@ def _results(graph: ExportedGraph, names: Names, past: Mapping[tuple[int, int], 
     """The names of the logits, keys and values. Outputs without recognisable names are identified by their order: logits first, then the
     cache tensors in the order of the inputs."""
     outputs = {value.name: value for value in graph.outputs}
-    if names.logits in outputs or len(outputs) != 1 + len(past):
+    named = any(part in graph.outputs[0].name for part in _OTHER_RESULTS)
+    if names.logits in outputs or len(outputs) != 1 + len(past) or named:
         return names.logits, _layers(outputs, _PRESENT, names.present)
     places = {name: key for key, name in past.items()}
     order = [places[value.name] for value in graph.inputs if value.name in places]
