@@ -25,7 +25,6 @@ from llmasos.runtime.observer import Observer
 from llmasos.runtime.prediction import Need, predict
 from llmasos.runtime.process import ProcessResources
 from llmasos.runtime.prompts import PromptEncoder
-from llmasos.runtime.tasks.guarded import guarded
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
@@ -318,6 +317,8 @@ class Composer:
 
     def task(self, config: ComponentConfig) -> Task:
         """The task that config names."""
+        from llmasos.runtime.tasks.guarded import guarded  # a model that runs no task does not pay for it
+
         component = self.component("task", config.use)
         options: Any = structure_options(component.component.options, config.options, config.path)
         made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
