@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final, Protocol
 
 import torch
@@ -113,6 +114,26 @@ class BySize(Linear):
         return self._few if x.shape[0] < self._many_from else self._many
 
 
+#: The zero point of activations. oneDNN multiplies unsigned by signed bytes fast on every x86 CPU with VNNI, but signed by signed only with
+#: AMX: elsewhere it falls back to its reference loop, a thousand times slower.
+_ZERO: Final = 128
+
+
+@functools.cache
+def _int8_is_exact() -> bool:
+    """Whether a product of the largest codes is exact: without VNNI pairs of products are cut to 16 bits."""
+    weight = torch.full((16, 64), 127, dtype=torch.int8)
+    given = torch.full((2, 64), 255, dtype=torch.uint8)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        product = torch.ops.onednn.qlinear_pointwise(
+            given, 1.0, _ZERO, packed, torch.ones(16), torch.zeros(16, dtype=torch.int64), None, 1.0, 0, torch.float32, "none", [], ""
+        )
+    except RuntimeError:
+        return False
+    return bool((product == 127.0 * 127.0 * 64).all())
+
+
 class Int8Linear(Linear):
     """int8 weights with one scale a row; int16 activations as two int8 halves, so that the int8 GEMM loses almost nothing.
 
@@ -136,8 +157,8 @@ class Int8Linear(Linear):
 
     @staticmethod
     def available() -> bool:
-        """Whether this build of PyTorch has oneDNN's int8 linear."""
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack")
+        """Whether this build of PyTorch has oneDNN's int8 linear, and this CPU computes it without loss."""
+        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack") and _int8_is_exact()
 
     @property
     def nbytes(self) -> int:
@@ -151,9 +172,9 @@ class Int8Linear(Linear):
         high, low = halves.unbind(0)
         torch.round(scaled, out=high)
         torch.sub(scaled, high, out=low).mul_(254.0)
-        codes = halves.view(2 * tokens, -1).to(torch.int8)
+        codes = halves.view(2 * tokens, -1).to(torch.int8).view(torch.uint8).bitwise_xor_(_ZERO)
         product = torch.ops.onednn.qlinear_pointwise(
-            codes, 1.0, 0, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            codes, 1.0, _ZERO, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         out = torch.add(product[:tokens], product[tokens:], alpha=1 / 254.0).mul_(largest)
         if self.bias is not None:
