@@ -46,14 +46,16 @@ def family_of(header: GGUFHeader) -> Family:
     if arch not in architectures():
         raise UnsupportedModel(f"{header.path} holds a model of the architecture {arch[:40]!r}, and {', '.join(architectures())} are read.")
     names = {tensor.name for tensor in header.tensors}
-    groups = meta.single(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch))
+    # Hybrids have a number for each layer, and are told apart by nothing of it.
+    told_by_heads = any(family.kv_heads is not None for family in FAMILIES if family.arch == arch)
+    groups = meta.single(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch)) if told_by_heads else None
     candidates = [
         family
         for family in FAMILIES
         if family.arch == arch
         and all(f"blk.0.{mark}" in names for mark in family.marks)
         and (family.kv_heads is None or groups in (None, family.kv_heads))
-        and all(header.metadata.get(key.format(arch=arch)) in (None, value) for key, value in family.constants.items())
+        and all(meta.single(header, key.format(arch=arch)) in (None, value) for key, value in family.constants.items())
     ]
     if not candidates and any(family.constants for family in FAMILIES if family.arch == arch):
         keys = dict.fromkeys(key.format(arch=arch) for family in FAMILIES if family.arch == arch for key in family.constants)
