@@ -29,6 +29,7 @@ from llmasos_hookspecs import (
     UnsupportedModel,
     check_tensors,
     require_plain,
+    unread_note,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         weight_bytes=weight_bytes,
         kv_bytes_per_token=token_bytes(config, precision),
         dtype=built["dtype"],
+        notes=unread_note(checkpoint),
     )
     return OpenVinoEngine(info, session, pool, chunk=options.prefill_chunk, switch=switch)
 
