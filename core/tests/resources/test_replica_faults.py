@@ -174,7 +174,7 @@ def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callab
             assert isinstance(outcome, Generation | EngineFailed), outcome
         told = [str(each) for each in outcomes if isinstance(each, EngineFailed)]
         assert all('loader "faulty" (made-faulty 1.0)' in each for each in told), told
-        assert told or at == "open"  # whoever had not begun is served by the next engine
+        assert told or at == "open"  # requests that had not begun are served by the next engine
         again = within_bound(lambda: model.generate("again", max_new_tokens=4, ignore_eos=True))
         assert len(again.tokens) == 4
     assert within_bound(pipeline.close) is None

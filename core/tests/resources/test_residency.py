@@ -195,7 +195,7 @@ def test_one_who_waits_is_not_passed_for_ever(harness: Any) -> None:
     assert home.models["b"].loads == 1
 
 
-def test_closing_wakes_whoever_waits(harness: Any) -> None:
+def test_closing_wakes_waiting_requests(harness: Any) -> None:
     home = harness(100)
     a, b = home.add("a", 60), home.add("b", 60)
     lease = home.residency.acquire(a)

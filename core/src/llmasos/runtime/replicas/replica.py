@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -18,16 +17,14 @@ import attrs
 from llmasos.runtime.replicas.wire import Channel
 from llmasos.runtime.replicas.worker import WorkerSpec
 from llmasos.runtime.ticket import Ticket
+from llmasos.system.isolation.children import code_command
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError
 
 _log = logging.getLogger("llmasos.replicas")
 
 #: ``-I``: nothing is imported from the folder that the program happens to be in. What else the parent can import comes last, so that it
 #: hides nothing. Not ``-m``: the package imports the module, which Python would then run a second time.
-_SERVE: Final = (
-    "import sys; sys.path += [each for each in sys.argv[2:] if each not in sys.path]; "
-    "from llmasos.runtime.replicas.worker import main; main()"
-)
+_SERVE: Final = "from llmasos.runtime.replicas.worker import main; main()"
 
 
 @attrs.define(eq=False)
@@ -79,7 +76,7 @@ class Replica:
         ours, theirs = Pipe()
         self._channel = Channel(ours)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _SERVE, str(theirs.fileno()), *_import_path()],
+            code_command(_SERVE, str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -147,9 +144,3 @@ class Replica:
             self._process.kill()
             self._process.wait()
             self._on_message(self, "died", ())
-
-
-def _import_path() -> list[str]:
-    """The import path of this process, without the working folder."""
-    here = os.path.realpath(os.curdir)
-    return [each for each in sys.path if each and os.path.realpath(each) != here]

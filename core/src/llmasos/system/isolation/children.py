@@ -26,5 +26,6 @@ def code_command(code: str, *arguments: str, first: Iterable[os.PathLike[str] | 
 
 
 def search_path() -> list[str]:
-    """Where this process finds modules, without what is meant from the working folder."""
-    return [place for place in sys.path if os.path.isabs(place)]
+    """Where this process finds modules, without the working folder, however it is spelt."""
+    here = os.path.realpath(os.curdir)
+    return [place for place in sys.path if os.path.isabs(place) and os.path.realpath(place) != here]
