@@ -20,7 +20,7 @@ from typing import Any
 import jsonschema
 
 import llmasos
-from llmasos.model import LanguageModel
+from llmasos.api.model import LanguageModel
 
 
 def _object(**properties: Any) -> dict[str, Any]:

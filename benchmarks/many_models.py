@@ -21,10 +21,10 @@ import attrs
 from rich.console import Console
 
 import llmasos
-from llmasos.runtime.memory import Budget
-from llmasos.runtime.process import ProcessResources
-from llmasos.runtime.residency import Residency
-from llmasos.runtime.tracked_model import TrackedModel
+from llmasos.compose.process import ProcessResources
+from llmasos.residency.memory import Budget
+from llmasos.residency.residency import Residency
+from llmasos.residency.tracked_model import TrackedModel
 from llmasos.system.config import Config
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 
 import llmasos
-from llmasos.model import LanguageModel
-from llmasos.runtime.prompt_lookup import DEFAULT_DRAFT
+from llmasos.api.model import LanguageModel
+from llmasos.engine.prompt_lookup import DEFAULT_DRAFT
 
 _CODE = '''def area(width, height):
     """The area of a rectangle."""

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 import llmasos
-from llmasos.model import LanguageModel
+from llmasos.api.model import LanguageModel
 from llmasos_hookspecs import LLMasOSError
 
 #: Fraction by which memory may grow after the first minute.

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmasos.pipeline import Pipeline
-from llmasos.runtime.tasks import run_batch
+from llmasos.api.pipeline import Pipeline
+from llmasos.api.tasks import run_batch
 from llmasos.system.config import Config
 
 _LABELS = ["sports", "cooking", "technology", "politics"]

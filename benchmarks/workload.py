@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.writer import CheckpointFolderWriter
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.writer import CheckpointFolderWriter
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import Checkpoint, as_float32
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import llmasos
-from llmasos.model import LanguageModel
+from llmasos.api.model import LanguageModel
 
 
 @pytest.fixture(scope="session")

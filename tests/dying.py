@@ -22,12 +22,12 @@ from typing import Any
 import torch
 import torch._dynamo  # which every optimiser imports when it is made
 
-import llmasos.acceleration
-import llmasos.runtime.composition
+import llmasos
+import llmasos.compose.composition
 import llmasos_accel_distill.stage  # noqa: F401
 import llmasos_accel_prune.layers  # noqa: F401
 import llmasos_accel_quant.stage  # noqa: F401
-from llmasos.runtime.checkpoint import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
 
 
 class Fuse:
@@ -70,7 +70,7 @@ def accelerate(folder: Path, stages: list[Any], home: str, what: str = "", name:
     if what == "writing":
         burn_in_the_writer(Fuse(count))
     sink = Sink(name, count) if what == "progress" else None
-    report = llmasos.acceleration.accelerate(folder / "model", stages, output=folder / home / "out", measure=False, progress=sink)
+    report = llmasos.accelerate(folder / "model", stages, output=folder / home / "out", measure=False, progress=sink)
     (folder / home / "cached.json").write_text(json.dumps([stage.cached for stage in report.stages]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos.system.discovery import registry
 from llmasos_hookspecs import AccelerationError, QuantizedTensor
 from llmasos_hookspecs.testing import ReferenceDecoder, tiny_checkpoint

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 STAGES = [

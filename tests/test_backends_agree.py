@@ -12,8 +12,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import llmasos
-from llmasos.model import LanguageModel
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.api.model import LanguageModel
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import as_float32
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.peer]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import llmasos
-from llmasos.model import LanguageModel
-from llmasos.runtime.prompt_lookup import PromptLookup
+from llmasos.api.model import LanguageModel
+from llmasos.engine.prompt_lookup import PromptLookup
 from llmasos_backend_onnx.engine import OnnxEngine
 
 pytestmark = pytest.mark.model

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.runtime.checkpoint import CheckpointFolderWriter
-from llmasos.runtime.tasks.results import ResultFile
+from llmasos.api.tasks.results import ResultFile
+from llmasos.checkpoints import CheckpointFolderWriter
 from llmasos_app_text.conversations import ConversationFolder
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.model import LanguageModel
+from llmasos.api.model import LanguageModel
 from llmasos_hookspecs import ContextLengthExceeded, LLMasOSError, ModelClosed, RequestError, SourceError
 
 pytestmark = pytest.mark.model

@@ -27,11 +27,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_families import FAMILIES
-from llmasos.runtime.checkpoint.gguf_family import Family
-from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
-from llmasos.runtime.tokenizer.pieces import SPELLING
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_families import FAMILIES
+from llmasos.checkpoints.gguf_family import Family
+from llmasos.checkpoints.gguf_write import TYPES, write_gguf
+from llmasos.checkpoints.tokenizer.pieces import SPELLING
 from llmasos_hookspecs import Checkpoint, CheckpointError, EngineLimits, Row, UnsupportedModel, as_float32
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 

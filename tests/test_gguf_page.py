@@ -7,9 +7,9 @@ from pathlib import Path
 
 from gguf.constants import MODEL_ARCH_NAMES
 
-from llmasos.runtime.checkpoint.gguf_blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
-from llmasos.runtime.checkpoint.gguf_families import FAMILIES, architectures
-from llmasos.runtime.checkpoint.gguf_write import TYPES
+from llmasos.checkpoints.gguf_blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
+from llmasos.checkpoints.gguf_families import FAMILIES, architectures
+from llmasos.checkpoints.gguf_write import TYPES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "gguf.md").read_text(encoding="utf-8")
 

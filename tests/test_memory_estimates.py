@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import llmasos
-from llmasos.runtime.measurements import Measurements
+from llmasos.residency.measurements import Measurements
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 LOADERS: list[dict[str, Any]] = [

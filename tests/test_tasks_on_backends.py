@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import llmasos
-from llmasos.model import LanguageModel
+from llmasos.api.model import LanguageModel
 from llmasos.system.options import json_schema, unstructure
 from llmasos_app_code import code, code_translate, complete, explain
 from llmasos_app_education import grade, tutor

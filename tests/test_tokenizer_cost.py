@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from llmasos.model import LanguageModel
-from llmasos.runtime.checkpoint.gguf_header import read_header
+from llmasos.api.model import LanguageModel
+from llmasos.checkpoints.gguf_header import read_header
 
 pytestmark = pytest.mark.model
 

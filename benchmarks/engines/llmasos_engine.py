@@ -43,7 +43,7 @@ class Driver:
     """Times what a caller of the model waits for."""
 
     def __init__(self, workload: Workload, loader: dict[str, Any], source: str = "gguf", sequences: int = 32) -> None:
-        from llmasos.runtime.composition import Composer
+        from llmasos.compose.composition import Composer
 
         timed: list[TimedEngine] = []
         make = Composer.engine_maker

@@ -9,9 +9,9 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.runtime.chat_template import ChatTemplate
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.tokenizer import first_sight
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.checkpoints.tokenizer import first_sight
 from llmasos.system.isolation import ApartError
 from llmasos_hookspecs import LLMasOSError
 

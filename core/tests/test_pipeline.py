@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmasos.pipeline import Pipeline
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.tasks.batch import batch_sequences
+from llmasos.api.pipeline import Pipeline
+from llmasos.api.tasks.batch import batch_sequences
+from llmasos.checkpoints import open_checkpoint
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from llmasos.pipeline import Pipeline
-from llmasos.runtime import observer as observers
-from llmasos.runtime.observer import Observer, close_observers
-from llmasos.runtime.tasks.guarded import guarded
+from llmasos.api.pipeline import Pipeline
+from llmasos.compose import observer as observers
+from llmasos.compose.guarded_task import guarded
+from llmasos.compose.observer import Observer, close_observers
 from llmasos.system.config import Config, check_config, config_schema
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from llmasos.runtime.checkpoint import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_hookspecs.testing import tiny_checkpoint
 

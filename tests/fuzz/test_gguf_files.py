@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from llmasos.runtime.chat_template import ChatTemplate
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.tokenizer.pieces import SPELLING
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.checkpoints.tokenizer.pieces import SPELLING
 
 
 @pytest.fixture(scope="module")

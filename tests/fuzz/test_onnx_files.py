@@ -9,7 +9,7 @@ import pytest
 from benchmarks.fuzz.decoder_graph import DATA, VOCABULARY, WIDTH, decoder
 from hypothesis import strategies as st
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.foreign.files import find_files
 from llmasos_backend_onnx.foreign.graph import read_graph

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.fuzz.mutation import json_file, parted, plain, zip_file
 from benchmarks.fuzz.protobuf import protobuf_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import EngineLimits
 from llmasos_hookspecs.testing import SandboxContext
 

@@ -13,7 +13,7 @@ from benchmarks.fuzz.gguf_files import gguf_file
 from benchmarks.fuzz.looking import look
 from benchmarks.fuzz.mutation import Mutator, json_file, parted, safetensors_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.runtime.checkpoint import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import quantize
 
@@ -37,7 +37,7 @@ def gguf(room: Room) -> Target:
 def _gguf(path: Path, tokenizer: str) -> bytes:
     import gguf as library
 
-    from llmasos.runtime.tokenizer.pieces import SPELLING
+    from llmasos.checkpoints.tokenizer.pieces import SPELLING
 
     writer = library.GGUFWriter(path, "llama")
     numbers = {"block_count": 1, "context_length": 64, "embedding_length": 32, "feed_forward_length": 32, "vocab_size": 262}

@@ -14,25 +14,25 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from llmasos import resources as resources
-    from llmasos.acceleration import accelerate as accelerate
-    from llmasos.acceleration import evaluate as evaluate
-    from llmasos.exporting import export as export
-    from llmasos.model import LanguageModel as LanguageModel
-    from llmasos.pipeline import Pipeline as Pipeline
-    from llmasos.pipeline import load_model as load_model
+    from llmasos.api import resources as resources
+    from llmasos.api.acceleration import accelerate as accelerate
+    from llmasos.api.acceleration import evaluate as evaluate
+    from llmasos.api.exporting import export as export
+    from llmasos.api.model import LanguageModel as LanguageModel
+    from llmasos.api.pipeline import Pipeline as Pipeline
+    from llmasos.api.pipeline import load_model as load_model
     from llmasos_hookspecs import LLMasOSError as LLMasOSError
 
 __version__: Final = "0.1.0"
 
 _EXPORTS: Final = {
     "LLMasOSError": "llmasos_hookspecs",
-    "LanguageModel": "llmasos.model",
-    "Pipeline": "llmasos.pipeline",
-    "accelerate": "llmasos.acceleration",
-    "evaluate": "llmasos.acceleration",
-    "export": "llmasos.exporting",
-    "load_model": "llmasos.pipeline",
+    "LanguageModel": "llmasos.api.model",
+    "Pipeline": "llmasos.api.pipeline",
+    "accelerate": "llmasos.api.acceleration",
+    "evaluate": "llmasos.api.acceleration",
+    "export": "llmasos.api.exporting",
+    "load_model": "llmasos.api.pipeline",
 }
 _MODULES: Final = ("resources",)
 
@@ -41,7 +41,7 @@ __all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "accelerate", "evaluate"
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"llmasos.{name}")
+        return importlib.import_module(f"llmasos.api.{name}")
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,10 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos.runtime.acceleration import AccelerationReport, run_acceleration
-from llmasos.runtime.acceleration.run import Accelerators
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.evaluation import Backend
+from llmasos.acceleration import AccelerationReport, run_acceleration
+from llmasos.acceleration.run import Accelerators
+from llmasos.checkpoints import open_checkpoint
+from llmasos.evaluation import Backend
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmasos.runtime.acceleration.cache import StageCache
+from llmasos.acceleration.cache import StageCache
 
 from .conftest import Bench, noisy
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmasos.runtime.acceleration import export
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.acceleration import export
+from llmasos.checkpoints import open_checkpoint
 from llmasos.system.context import SilentSink
 from llmasos_hookspecs import AccelerationError
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmasos.runtime.evaluation import Corpus, DequantizedCheckpoint, measure_quality, measure_size, measure_speed
+from llmasos.evaluation import Corpus, DequantizedCheckpoint, measure_quality, measure_size, measure_speed
 from llmasos_hookspecs import AccelerationError, CapacityExceeded, ConfigError, EngineLimits, Row
 from llmasos_hookspecs.testing import ByteTokenizer, ReferenceDecoder, ReferenceEngine, quantize, tiny_checkpoint
 

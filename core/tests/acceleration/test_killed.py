@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from llmasos.runtime.acceleration import export, run
-from llmasos.runtime.acceleration.cache import StageCache
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.acceleration import export, run
+from llmasos.acceleration.cache import StageCache
+from llmasos.checkpoints import open_checkpoint
 
 from .conftest import Bench, noisy, rounded
 

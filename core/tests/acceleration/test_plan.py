@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from llmasos.runtime.acceleration.plan import initial_state
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.acceleration.plan import initial_state
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import StagePlan
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -11,9 +11,9 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos.runtime.acceleration.notes import base_notes, reference_notes
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.evaluation import Corpus
+from llmasos.acceleration.notes import base_notes, reference_notes
+from llmasos.checkpoints import open_checkpoint
+from llmasos.evaluation import Corpus
 from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, StagePlan, as_float32, hookimpl
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos.runtime.acceleration.code_digest import code_digest
+from llmasos.acceleration.code_digest import code_digest
 from llmasos_hookspecs import AccelerationResult, DecoderConfig, PluginError, StagePlan
 from llmasos_hookspecs.testing.safetensors import load_safetensors, save_safetensors
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.runtime.evaluation import self_check
+from llmasos.evaluation import self_check
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -50,7 +50,7 @@ def test_an_engine_that_rounds_is_told_from_one_that_is_wrong(folder: Path, tmp_
     wide = tmp_path / "wide"
     tiny_checkpoint("mistral", folder=wide, sliding_window=None)
     with llmasos.load_model(wide, loader={"use": "onnx", "precision": "fp32"}, threads=1) as model:
-        from llmasos.runtime.checkpoint import open_checkpoint
+        from llmasos.checkpoints import open_checkpoint
 
         found = self_check.check_model(model, open_checkpoint(folder))
     verdicts = {each.what: each.verdict for each in found.comparisons}
@@ -71,7 +71,7 @@ def test_verdicts_follow_error_and_divergence() -> None:
 
 def test_an_export_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     """It says so, and what to check instead."""
-    from llmasos.runtime.checkpoint.foreign import ForeignCheckpoint
+    from llmasos.checkpoints.foreign import ForeignCheckpoint
 
     with pytest.raises(UnsupportedModel, match="check the model that it was exported from"):
         self_check.find_reference(ForeignCheckpoint(tmp_path / "model.onnx", "onnx"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import RequestError, as_float32
 
 

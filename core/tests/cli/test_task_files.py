@@ -14,7 +14,7 @@ import pytest
 STANDS_STILL = """
 import json, sys
 import llmasos
-from llmasos.runtime.tasks import run_batch
+from llmasos.api.tasks import run_batch
 
 source, task, rows, output, common = sys.argv[1:]
 

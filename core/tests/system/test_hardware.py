@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmasos import cgroup, hardware
-from llmasos.hardware import Cpu, Hardware, Memory, Storage, defaults, measure_bandwidth, probe
+from llmasos.system import cgroup, hardware
+from llmasos.system.hardware import Cpu, Hardware, Memory, Storage, defaults, measure_bandwidth, probe
 
 CPUINFO = """\
 processor\t: 0

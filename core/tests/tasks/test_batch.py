@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.runtime.tasks import BatchProgress, ResultFile, read_rows, run_batch
+from llmasos.api.tasks import BatchProgress, ResultFile, read_rows, run_batch
 from llmasos_hookspecs import EngineFailed, LLMasOSError, PluginError, Rejected, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 
@@ -211,7 +211,7 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     with ResultFile(tmp_path / "out.jsonl"):
         code = f"""
             from pathlib import Path
-            from llmasos.runtime.tasks import ResultFile
+            from llmasos.api.tasks import ResultFile
             from llmasos_hookspecs import RequestError
             try:
                 ResultFile(Path({str(tmp_path / "out.jsonl")!r})).__enter__()
@@ -230,7 +230,7 @@ def test_a_batch_that_is_killed_loses_and_repeats_nothing(tmp_path: Path) -> Non
             import sys
             from pathlib import Path
             import attrs
-            from llmasos.runtime.tasks import run_batch
+            from llmasos.api.tasks import run_batch
 
             @attrs.frozen
             class Inputs:

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from llmasos.runtime.tasks import run_batch
+from llmasos.api.tasks import run_batch
 from llmasos_hookspecs import LLMasOSError, RequestError
 from llmasos_hookspecs.testing import ScriptedTaskModel
 

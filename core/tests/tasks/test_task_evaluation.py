@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmasos.runtime.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
+from llmasos.api.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 

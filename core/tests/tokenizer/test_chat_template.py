@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.runtime.chat_template import ChatTemplate
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.template_sandbox import allowed, limits
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.checkpoints.template_sandbox import allowed, limits
 from llmasos_hookspecs import CheckpointError, LLMasOSError, RequestError
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -292,7 +292,7 @@ def test_what_is_no_template_is_one_clear_sentence(source: str) -> None:
 
 
 def test_the_template_is_found_in_each_place_that_models_keep_it(tmp_path: Path, train_byte_level: Any, write_tokenizer: Any) -> None:
-    from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+    from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
     assert ChatTemplate.of(open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2"))) is None
@@ -341,7 +341,7 @@ def test_of_several_templates_the_default_or_the_only_one_is_taken(
     templates: list[dict[str, str]], chosen: str | None, tmp_path: Path, train_byte_level: Any, write_tokenizer: Any
 ) -> None:
     """Where none of several says that it is for plain chats, chats are refused with the names, rather than written as a transcript."""
-    from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+    from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
     folder = tmp_path / "folder"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmasos.runtime.tokenizer import first_sight, tokenizer_from_folder
-from llmasos.runtime.tokenizer.first_sight import has_nested_repeats
+from llmasos.checkpoints.tokenizer import first_sight, tokenizer_from_folder
+from llmasos.checkpoints.tokenizer.first_sight import has_nested_repeats
 from llmasos_hookspecs import CheckpointError
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from llmasos.runtime.tokenizer import tokenizer_from_folder
-from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 from .test_sentencepiece import plain, same, train

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from llmasos.runtime.prompts import PromptEncoder
-from llmasos.runtime.tokenizer import tokenizer_from_folder
-from llmasos.runtime.tokenizer.ends import add_ends
-from llmasos.runtime.tokenizer.fast import FastTokenizer
-from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.checkpoints.tokenizer.ends import add_ends
+from llmasos.checkpoints.tokenizer.fast import FastTokenizer
+from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos.compose.prompts import PromptEncoder
 from llmasos_hookspecs import CheckpointError, RequestError
 
 

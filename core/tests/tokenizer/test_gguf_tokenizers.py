@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_header import read_header
-from llmasos.runtime.tokenizer import FastTokenizer
-from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_header import read_header
+from llmasos.checkpoints.tokenizer import FastTokenizer
+from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llmasos_hookspecs import CheckpointError, Tokenizer, UnsupportedModel
 
 from .published import published

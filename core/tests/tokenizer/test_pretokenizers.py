@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.tokenizer.pretokenizers import PRE_TOKENIZERS, UNREAD
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS, UNREAD
 from llmasos_hookspecs import UnsupportedModel
 
 from .conftest import SPECIAL, TEXT, USER_DEFINED, Trained, kinds_of, merges_of

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from llmasos.runtime.constraint import ConstraintCompiler
-from llmasos.runtime.detokenizer import Detokenizer
-from llmasos.runtime.tokenizer import FastTokenizer
-from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, whole_tokens
-from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos.checkpoints.tokenizer import FastTokenizer
+from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, whole_tokens
+from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos.engine.constraint import ConstraintCompiler
+from llmasos.engine.detokenizer import Detokenizer
 from llmasos_hookspecs import Constraint, RequestError
 
 from .conftest import SPECIAL, TEXT

@@ -12,7 +12,7 @@ import pytest
 
 llmasos = pytest.importorskip("llmasos")
 
-from llmasos.runtime.tasks import evaluate_task  # noqa: E402 - behind the check that core is there
+from llmasos.api.tasks import evaluate_task  # noqa: E402 - behind the check that core is there
 from llmasos_app_text import classify, sentiment  # noqa: E402
 
 pytestmark = pytest.mark.model

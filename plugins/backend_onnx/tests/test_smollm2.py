@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import Row
 
 pytestmark = [pytest.mark.model, pytest.mark.peer]

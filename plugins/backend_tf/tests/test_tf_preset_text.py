@@ -13,7 +13,7 @@ import sentencepiece
 import tokenizers
 
 import llmasos
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_backend_tf.framework import import_keras_hub
 from llmasos_hookspecs import CheckpointError, Tokenizer, UnsupportedModel
 

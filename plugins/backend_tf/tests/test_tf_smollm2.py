@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def checkpoint(smollm2_gguf: Path) -> Any:
-    opening = pytest.importorskip("llmasos.runtime.checkpoint")
+    opening = pytest.importorskip("llmasos.checkpoints")
     return opening.open_checkpoint(smollm2_gguf)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from llmasos.runtime.sampler import SamplingState, sample
+from llmasos.engine.sampler import SamplingState, sample
 from llmasos_backend_torch.drawing import draw_tokens
 from llmasos_hookspecs import Engine, EngineLimits, RequestError, Row, SamplingParams
 from llmasos_hookspecs.testing.drawing import example_draws

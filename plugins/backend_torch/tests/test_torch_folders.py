@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_hookspecs import CheckpointError, Engine, Row
 
 Load = Callable[..., Engine]

@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import llmasos
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.loading import load
 from llmasos_hookspecs import Checkpoint, Engine, EngineLimits, Row, as_float32

@@ -39,7 +39,7 @@ def accelerate(
     quiet: o.QuietOption = False,
 ) -> None:
     """Run accelerator stages over a model, and show what each cost and brought."""
-    from llmasos.runtime.evaluation import Corpus
+    from llmasos.evaluation import Corpus
 
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, quiet=quiet)
     with pipeline:
@@ -88,9 +88,9 @@ def evaluate(
             raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task sentiment data.jsonl.")
         _evaluate_task(task, named[:-1], Path(named[-1]), loader, config, overrides, as_json, quiet)
         return
-    from llmasos.runtime.acceleration import EvaluationReport
-    from llmasos.runtime.acceleration.export import check_output, export_evaluation
-    from llmasos.runtime.evaluation import Corpus
+    from llmasos.acceleration import EvaluationReport
+    from llmasos.acceleration.export import check_output, export_evaluation
+    from llmasos.evaluation import Corpus
 
     for problem in check_output(output):
         raise RequestError(problem)
@@ -120,8 +120,8 @@ def _evaluate_task(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from llmasos.runtime.tasks import TaskEvaluation, evaluate_task
-    from llmasos.runtime.tasks.rows import count_rows
+    from llmasos.api.tasks import TaskEvaluation, evaluate_task
+    from llmasos.api.tasks.rows import count_rows
 
     count_rows(examples)  # a file that cannot be read is told before a model is fetched
     rows: list[Any] = []

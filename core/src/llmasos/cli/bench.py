@@ -30,7 +30,7 @@ def bench(
     quiet: o.QuietOption = False,
 ) -> None:
     """Measure how fast models serve here, each on each loader, taken in turn: first token, prefill and decode."""
-    from llmasos.runtime.evaluation import measure_throughput
+    from llmasos.evaluation import measure_throughput
 
     with contextlib.ExitStack() as opened:
         labels, found = [], []

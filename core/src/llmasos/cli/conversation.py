@@ -18,7 +18,7 @@ from llmasos.system.store import write_atomically
 from llmasos_hookspecs import ContextLengthExceeded, LLMasOSError, RequestError
 
 if TYPE_CHECKING:
-    from llmasos.model import LanguageModel
+    from llmasos.api.model import LanguageModel
 
 _COMMANDS: Final = {
     "/help": "list the commands",
@@ -215,7 +215,7 @@ class Conversation:
         return False
 
     def _set(self, text: str) -> None:
-        from llmasos.generation_params import GenerationParams
+        from llmasos.compose.generation_params import GenerationParams
 
         name, _, value = text.partition(" ")
         if not name:

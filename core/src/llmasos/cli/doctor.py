@@ -39,7 +39,7 @@ def doctor(
 
 def _check(model: str, loader: str | None, config: Path | None, overrides: list[str] | None, *, as_json: bool, quiet: bool) -> int:
     """1 where a text came out different."""
-    from llmasos.runtime.evaluation.self_check import check_model
+    from llmasos.evaluation.self_check import check_model
 
     pipeline, loaded = o.open_pipeline(config, overrides, model=model, loader=loader, quiet=quiet)
     with pipeline:

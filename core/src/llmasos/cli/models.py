@@ -74,7 +74,7 @@ def pull(
 @app.command("show")
 def show(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Show what a model is: files, digests, licence, architecture."""
-    from llmasos.runtime.checkpoint import open_checkpoint
+    from llmasos.checkpoints import open_checkpoint
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
     from llmasos.system.store import Store
@@ -103,7 +103,7 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
 
 def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
-    from llmasos.runtime.loader_choice import choose_loader, installed_loaders
+    from llmasos.compose.loader_choice import choose_loader, installed_loaders
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
     from llmasos_hookspecs import LLMasOSError
@@ -127,7 +127,7 @@ def export(
     quiet: o.QuietOption = False,
 ) -> None:
     """Write a model as one GGUF file, for llama.cpp and what is built on it."""
-    from llmasos.exporting import export as export_model
+    from llmasos.api.exporting import export as export_model
 
     written = export_model(reference, output, gguf=gguf, force=force, progress=TerminalSink(quiet=quiet))
     if as_json:
@@ -169,7 +169,7 @@ def clean(
     as_json: o.JsonOption = False,
 ) -> None:
     """Remove results of accelerator stages that no process uses, and what killed processes left of fetches."""
-    from llmasos.runtime.acceleration.cache import StageCache
+    from llmasos.acceleration.cache import StageCache
     from llmasos.system.folders import cache_folder
     from llmasos.system.sizes import parse_size
     from llmasos.system.store import Store

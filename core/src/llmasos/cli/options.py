@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 if TYPE_CHECKING:
-    from llmasos.model import LanguageModel
-    from llmasos.pipeline import Pipeline
+    from llmasos.api.model import LanguageModel
+    from llmasos.api.pipeline import Pipeline
 
 
 def installed(kind: str | None = None) -> Callable[[str], list[str]]:
@@ -93,8 +93,8 @@ def open_pipeline(
 
     ``model`` is the name of one of the config's models, or else a reference that takes the place of the default model's.
     """
+    from llmasos.api.pipeline import Pipeline
     from llmasos.cli.console import TerminalSink
-    from llmasos.pipeline import Pipeline
     from llmasos.system.config import load_config
 
     changes = list(overrides or [])

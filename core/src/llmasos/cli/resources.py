@@ -16,7 +16,7 @@ _COLUMNS: Final = ("pid", "model", "state", "running", "waiting", "weights", "kv
 
 def ps(as_json: o.JsonOption = False) -> None:
     """List the models of every process of this user, and what they are doing."""
-    from llmasos.runtime.status import read_status
+    from llmasos.compose.status import read_status
 
     found = list(read_status())
     if as_json:
@@ -35,7 +35,7 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from llmasos.runtime.status import read_status
+    from llmasos.compose.status import read_status
 
     looks = 0
     with Live(console=Console(), auto_refresh=False) as live:

@@ -13,7 +13,7 @@ from llmasos.cli.console import TerminalSink, print_json, print_note, print_resu
 from llmasos.cli.run import read_text
 
 if TYPE_CHECKING:
-    from llmasos.model import LanguageModel
+    from llmasos.api.model import LanguageModel
     from llmasos_hookspecs import Task
 
 
@@ -87,7 +87,7 @@ def tasks(as_json: o.JsonOption = False) -> None:
 
 def _checked_batch(rows: Path | None, output: Path | None) -> int:
     """How many rows a batch has, before a model is fetched for it; 0 where no batch is asked for."""
-    from llmasos.runtime.tasks.rows import count_rows
+    from llmasos.api.tasks.rows import count_rows
     from llmasos_hookspecs import RequestError
 
     if rows is None and output is None:
@@ -111,7 +111,7 @@ def _run_batch(
     quiet: bool,
 ) -> int:
     """A row's own inputs win over the ones of the command line. 1 where rows were refused."""
-    from llmasos.runtime.tasks import BatchProgress, run_batch
+    from llmasos.api.tasks import BatchProgress, run_batch
 
     with TerminalSink(quiet=quiet).progress(f"{name} on {rows.name}", total, "") as bar:
         seen = 0
@@ -170,7 +170,7 @@ def read_inputs(cls: type, arguments: list[str]) -> dict[str, Any]:
 
 def _value(text: str, kind: Any) -> Any:
     """A word's value, from a file or standard input where it says so, as the field's type wants it."""
-    from llmasos.runtime.tasks.inputs import from_text
+    from llmasos.api.tasks.inputs import from_text
     from llmasos_hookspecs import RequestError
 
     if text == "-":

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.hardware import defaults, measure_bandwidth, probe
 from llmasos.system.catalog import PUBLISHED
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
+from llmasos.system.hardware import defaults, measure_bandwidth, probe
 from llmasos.system.isolation import code_command
 
 _PACKAGES: Final = (

@@ -311,7 +311,7 @@ Load = Callable[..., ExportedEngine]
 @pytest.fixture
 def load_folder(tmp_path: Path) -> Iterator[Load]:
     """Loads an export as core hands it over; engines are shut down after the test."""
-    from llmasos.runtime.checkpoint import open_checkpoint
+    from llmasos.checkpoints import open_checkpoint
 
     engines: list[ExportedEngine] = []
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
+from llmasos.checkpoints import open_checkpoint
 from llmasos_backend_torch.general import load_general
 from llmasos_backend_torch.llama import load_llama
 from llmasos_backend_torch.precision import Precision

@@ -1,0 +1,1 @@
+"""The public Python API: models, pipelines, resources, acceleration, evaluation, export."""

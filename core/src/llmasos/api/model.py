@@ -1,0 +1,328 @@
+"""The language model as its users see it: text in, text out, the same on every backend.
+
+Every call goes through one queue and one loop thread, so that calls from many threads and tasks are batched together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.compose.generation_params import GenerationParams
+from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Tokenizer
+
+if TYPE_CHECKING:
+    from llmasos.api.pipeline import Pipeline
+    from llmasos.compose.host import ModelHost
+    from llmasos.engine.ticket import Ticket
+
+R = TypeVar("R")
+
+
+class LanguageModel:
+    """One model of a pipeline; safe to use from any thread and any event loop.
+
+    Keyword arguments ``**sampling`` are the fields of ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``,
+    ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
+    too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and what the scheduler
+    ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
+    reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that use them) and
+    ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
+
+    A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
+    only the template writes control tokens: a message's text that spells one, such as ``<|im_end|>``, is kept as text by a space after its
+    first character, unless ``allow_control_tokens`` is true. In plain text control tokens are encoded as control tokens.
+
+    Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is truncated
+    silently), ``Rejected`` where the scheduler refuses the request, and ``ModelClosed`` after ``close()``.
+    """
+
+    def __init__(self, pipeline: Pipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
+        self._pipeline = pipeline
+        self._host = host
+        self._owns_pipeline = owns_pipeline
+
+    # Properties
+
+    @property
+    def name(self) -> str:
+        """The model's name in the pipeline's config."""
+        return self._host.name
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that the model belongs to."""
+        return self._pipeline
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        return self._host.opened().prompts.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and continuation together."""
+        with self._host.lease() as running:
+            return running.info.context_length
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that the model was loaded from: the result of the accelerator stages, where there are any."""
+        return self._host.opened().checkpoint
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the checkpoint has a chat template."""
+        return self._host.opened().prompts.template is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading changed and a user should know, one sentence each."""
+        with self._host.lease() as running:
+            return running.info.notes
+
+    def describe(self) -> dict[str, Any]:
+        """Source, loader, scheduler and memory of the model, as plain data; sizes in bytes, counts in tokens."""
+        return self._host.describe()
+
+    def usage(self) -> dict[str, Any]:
+        """The model's queue, KV cache and speed at this moment, as plain data."""
+        return self._host.usage()
+
+    def __repr__(self) -> str:
+        facts = self.describe()
+        state = ", ".join(str(facts[key]) for key in ("source", "loader", "dtype", "scheduler") if facts.get(key))
+        return f"<LanguageModel {self.name}: {state} ({facts['state']})>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in self.describe().items())
+        return f"<table>{rows}</table>"
+
+    # Plain text
+
+    def generate_text(self, prompt: Prompt, **sampling: Any) -> str:
+        """The continuation of ``prompt``, without the prompt."""
+        return self._submit(prompt, sampling).result().text
+
+    def stream_text(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
+        """The continuation piece by piece; leaving the iteration early cancels the request."""
+        return self.stream(prompt, **sampling)
+
+    @overload
+    def generate(self, prompt: Prompt, *, n: None = None, **sampling: Any) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, n: int, **sampling: Any) -> list[Generation]: ...
+    def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Any) -> Generation | list[Generation]:
+        """The continuation with its tokens, finish reason and log probabilities; with ``n``, ``n`` of them, which share one prefill."""
+        if n is None:
+            return self._submit(prompt, sampling).result()
+        tickets = self._submit_many(prompt, n, sampling)
+        try:
+            return [ticket.result() for ticket in tickets]
+        finally:
+            _cancel_all(tickets)
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
+        """Pieces of text as they come; joined they are the text of ``generate``."""
+        # Submitted at once, so that bad values raise here and not where the first piece is read.
+        return self._submit(prompt, sampling).__iter__()
+
+    def batch(self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Any) -> list[Generation]:
+        """Many generations through continuous batching, in the order of the prompts.
+
+        ``progress`` is called with how many are done, and of how many.
+        """
+        tickets = self._submit_batch(prompts, sampling)
+        results = []
+        try:
+            for ticket in tickets:
+                results.append(ticket.result())
+                if progress is not None:
+                    progress(len(results), len(tickets))
+        finally:
+            _cancel_all(tickets)
+        return results
+
+    # Chat
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
+        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of text parts."""
+        _check_messages(messages)
+        return self._submit(messages, sampling).result().text
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Generator[str, None, None]:
+        """The reply piece by piece."""
+        _check_messages(messages)
+        return self.stream(messages, **sampling)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **options: Any) -> str:
+        """Chat messages as the text that the model was trained on. Without a template: a plain ``role: content`` transcript.
+
+        ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
+        """
+        prompts = self._host.opened().prompts
+        return prompts.render(messages, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+
+    def count_tokens(self, prompt: Prompt, **options: Any) -> int:
+        """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
+        return len(self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat))
+
+    # Numbers
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Raw logits of every position: float32 [len(tokens), vocab_size]."""
+        return self._host.submit(lambda running: running.logits(tokens)).result()
+
+    def score(self, prompt: Prompt, continuations: Sequence[str], **scheduling: Any) -> list[Score]:
+        """The log probability of each continuation after the prompt, which is computed once; natural logarithms.
+
+        ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
+        """
+        _check_texts("continuations", continuations)
+        params = GenerationParams.of(scheduling)
+        return self._host.submit(lambda running: running.scores(prompt, continuations, params)).result()
+
+    def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
+        """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
+        _check_texts("choices", choices)
+        if not choices:
+            raise RequestError("choices is empty; give at least one text to choose from.")
+        scores = self.score(prompt, choices)
+        values = np.array([score.mean if normalize else score.logprob for score in scores], dtype=np.float64)
+        weights = np.exp(values - values.max())
+        probabilities = weights / weights.sum()
+        index = int(probabilities.argmax())
+        return Choice(index=index, text=choices[index], probabilities=tuple(float(p) for p in probabilities))
+
+    # Tasks
+
+    def run(self, task: str, **inputs: Any) -> Any:
+        """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
+        return self._pipeline.run(task, model=self.name, **inputs)
+
+    # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
+
+    async def agenerate_text(self, prompt: Prompt, **sampling: Any) -> str:
+        """``generate_text`` for an event loop."""
+        return (await self.agenerate(prompt, **sampling)).text
+
+    async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
+        """``generate`` for an event loop."""
+        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
+        return await ticket.aresult()
+
+    async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
+        """``stream_text`` for an event loop."""
+        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
+        async for piece in ticket:
+            yield piece
+
+    async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
+        """``chat`` for an event loop."""
+        _check_messages(messages)
+        return (await self.agenerate(messages, **sampling)).text
+
+    async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
+        """``batch`` for an event loop."""
+        tickets = await self._submit_in_thread(lambda: self._submit_batch(prompts, sampling), _cancel_all)
+        try:
+            return [await ticket.aresult() for ticket in tickets]
+        finally:
+            _cancel_all(tickets)
+
+    async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """``logits`` for an event loop."""
+        return await asyncio.to_thread(self.logits, tokens)
+
+    async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
+        """``score`` for an event loop."""
+        return await asyncio.to_thread(self.score, prompt, continuations)
+
+    async def arun(self, task: str, **inputs: Any) -> Any:
+        """``run`` for an event loop."""
+        return await asyncio.to_thread(lambda: self.run(task, **inputs))
+
+    # Closing
+
+    def close(self) -> None:
+        """Fail unfinished requests, free the engine, and close the pipeline if ``load_model`` made it; calling it again does nothing."""
+        self._host.close()
+        if self._owns_pipeline:
+            self._pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @staticmethod
+    async def _submit_in_thread(submit: Callable[[], R], cancel: Callable[[R], object]) -> R:
+        """Call ``submit`` in an executor thread, because it may load the model, and return its result.
+
+        Where the awaiting task is cancelled meanwhile, ``cancel`` is called with the result of ``submit`` once there is one, so that no
+        request of a cancelled task keeps running.
+        """
+        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
+
+        def cancel_result(done: asyncio.Future[R]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                cancel(done.result())
+
+        try:
+            return await asyncio.shield(submitted)
+        except asyncio.CancelledError:
+            submitted.add_done_callback(cancel_result)
+            raise
+
+    def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+        params = GenerationParams.of(sampling)
+        return self._host.submit(lambda running: running.generation(prompt, params))
+
+    def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
+        params = GenerationParams.of(sampling)
+        return self._host.submit(lambda running: running.generations(prompt, n, params))
+
+    def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+        if isinstance(prompts, str | Mapping):
+            raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
+        tickets: list[Ticket[Generation]] = []
+        try:
+            tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
+        except BaseException:
+            _cancel_all(tickets)
+            raise
+        return tickets
+
+
+def _check_messages(messages: Any) -> None:
+    """Raise ``RequestError`` for a text or one mapping where a list of chat messages is required."""
+    if isinstance(messages, str | Mapping):
+        raise RequestError(
+            f"chat takes a list of messages, and it was given one {type(messages).__name__}; "
+            'write [{"role": "user", "content": "..."}], or use generate_text for a plain prompt.'
+        )
+
+
+def _check_texts(name: str, texts: Any) -> None:
+    """Raise ``RequestError`` for one text where several are required: it would be read as a list of its characters."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
+
+
+def _cancel(ticket: Ticket[Generation]) -> None:
+    ticket.cancel()
+
+
+def _cancel_all(tickets: Sequence[Ticket[Generation]]) -> None:
+    for ticket in tickets:
+        ticket.cancel()

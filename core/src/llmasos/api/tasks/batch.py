@@ -1,0 +1,173 @@
+"""A task over many rows, through continuous batching, with results on disk as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from llmasos.api.tasks.concurrency import BatchProgress, Finished, finished_in_turn
+from llmasos.api.tasks.inputs import make_inputs
+from llmasos.api.tasks.results import ResultFile
+from llmasos.api.tasks.rows import InputRow, read_rows
+from llmasos.system.options import unstructure
+from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
+
+#: Default number of sequences that a batch runs at once where memory allows: each is slower than alone, and the batch is done sooner.
+BATCH_SEQUENCES = 64
+#: Rows in progress at once: more than a scheduler runs at once, so that its queue is never empty.
+DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
+_LEAST_SEQUENCES = 8
+_DEEPEST = 64
+_ROW_TOKENS = 2048
+
+
+def batch_sequences(memory: int, kv_bytes_per_token: int) -> int:
+    """How many sequences a batch should run at once: as many as ``memory`` bytes have room for with 2,048 tokens each, from 8 to 64."""
+    room = memory // max(1, _ROW_TOKENS * kv_bytes_per_token)
+    return max(_LEAST_SEQUENCES, min(BATCH_SEQUENCES, room))
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """The result of a batch. ``progress`` counts this run; ``path`` holds the results of all runs, ``errors`` of them refused rows."""
+
+    path: Path
+    progress: BatchProgress
+    rows: int
+    errors: int
+
+
+def run_batch(
+    task: Task,
+    model: TaskModel,
+    rows: Path | str | Iterable[Mapping[str, Any]],
+    output: Path | str,
+    *,
+    common: Mapping[str, Any] | None = None,
+    ignore: Collection[str] = (),
+    workers: int = DEFAULT_WORKERS,
+    total: int | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
+) -> BatchReport:
+    """Run a task on every row and write the answers to a ``.jsonl`` file.
+
+    Each line has ``index`` (the row's number from 0), ``key`` (a digest of its inputs) and ``output``, or ``error`` with a sentence where
+    the row was refused. Lines are synced to disk before further lines are written; a run that was killed resumes where it stopped, and
+    repeats no row that has a line. At the end the lines are in the order of the rows.
+
+    Args:
+        rows: a ``.jsonl`` or ``.csv`` file, or mappings; keys are the task's inputs.
+        common: inputs that are the same for all rows; a row's own value wins.
+        ignore: keys of the rows that are not inputs of the task.
+        workers: rows in progress at once.
+        total: how many rows there are, if known, for ``progress``, which is called after every write.
+
+    Raises:
+        RequestError: the first row does not fit the task's inputs; the file was made from other rows, or is in use.
+        LLMasOSError: the model failed; finished rows are kept.
+    """
+    output = Path(output)
+    began = time.monotonic()
+    now = BatchProgress(total=total)
+    seen = 0
+
+    def prepared(results: ResultFile) -> Iterator[_Prepared]:
+        nonlocal seen, now
+        for row in read_rows(rows):
+            item = _prepare(task, row, common or {}, ignore)
+            if item.error is not None and row.index == 0 and item.misfit:
+                raise item.error  # most likely all rows are like it
+            seen += 1
+            known = results.keys.get(row.index)
+            if known is None:
+                yield item
+            elif known == item.key:
+                now = attrs.evolve(now, skipped=now.skipped + 1)
+            else:
+                raise RequestError(f"{output} holds an answer for another row {row.index}; choose another output file for these rows.")
+
+    def answer(item: _Prepared) -> Any:
+        if item.error is not None:
+            raise item.error
+        return run_task(task, model, item.inputs, item.location)
+
+    with ResultFile(output) as results:
+        for batch in finished_in_turn(answer, prepared(results), workers):
+            results.append(_line(finished) for finished in batch)
+            refused = sum(finished.error is not None for finished in batch)
+            now = attrs.evolve(now, done=now.done + len(batch), errors=now.errors + refused, seconds=time.monotonic() - began)
+            if progress is not None:
+                progress(now)
+        results.sort()
+        return BatchReport(path=output, progress=attrs.evolve(now, seconds=time.monotonic() - began), rows=seen, errors=results.errors)
+
+
+def run_task(task: Task, model: TaskModel, inputs: Any, location: str) -> Any:
+    """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
+    try:
+        return task.run(model, inputs)
+    except PluginError as error:
+        raise PluginError(f"{location}: {error}") from error
+    except LLMasOSError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{type(task).__name__} failed at {location}: {type(error).__name__}: {error}") from error
+
+
+@attrs.frozen
+class _Prepared:
+    index: int
+    location: str
+    key: str
+    inputs: Any = None
+    error: RequestError | None = None
+    misfit: bool = True
+
+
+def _prepare(task: Task, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+    if fault := _fault(row.values):
+        # Values that no task can read are an error of this row; the next rows may be valid.
+        return _Prepared(
+            row.index, row.location, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.location} {fault}."), misfit=False
+        )
+    try:
+        inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
+    except RequestError as error:
+        return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error)
+    return _Prepared(row.index, row.location, _digest(unstructure(inputs)), inputs)
+
+
+def _fault(values: Any) -> str:
+    """Why no task can read the value; empty where it can be read."""
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        for each in level:
+            if isinstance(each, str) and not each.isascii() and any("\ud800" <= character <= "\udfff" for character in each):
+                return "holds half a surrogate pair, which is no Unicode text; write it as UTF-8"
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return ""
+    return f"is nested deeper than {_DEEPEST} levels; make it flatter"
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+
+
+def _line(finished: Finished[_Prepared, Any]) -> dict[str, Any]:
+    head = {"index": finished.item.index, "key": finished.item.key}
+    if finished.error is not None:
+        return {**head, "error": str(finished.error)}
+    return {**head, "output": unstructure(finished.result)}

@@ -1,0 +1,195 @@
+"""Chat templates: a model's own jinja2 template renders chat messages as the text format that it was trained on, in a sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import jinja2
+from jinja2 import meta as jinja_meta
+from jinja2 import nodes
+
+from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
+from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget
+from llmasos.compose.chat_messages import ChatOptions
+from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    from llmasos.checkpoints.gguf_header import GGUFHeader
+
+#: The longest templates in use have 20 KB; compiling one takes a second for some 200 KB.
+MAX_TEMPLATE_BYTES: Final = 128 << 10
+
+#: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
+_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+
+
+class ChatTemplate:
+    """A compiled template, with the special tokens that it may use. Thread-safe.
+
+    Args:
+        source: the jinja2 text.
+        tokens: ``bos_token`` and the like -> text.
+        where: the file it is from, for errors.
+
+    Raises:
+        CheckpointError: the template is too long or no jinja2.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str], where: str) -> None:
+        self.source = source
+        self._tokens = dict(tokens)
+        self._where = where
+        if len(source) > MAX_TEMPLATE_BYTES:
+            raise CheckpointError(f"{where} has a chat template of {len(source)} characters, more than any real one; get the model again.")
+        try:
+            with budget():
+                self._template = ChatEnvironment().from_string(source)
+        except (LimitReached, jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"{where} has a chat template that is no valid jinja2 ({_short(error)}); get it again.") from error
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self | None:
+        """The chat template of a checkpoint: chat_template.jinja, tokenizer_config.json, or GGUF's metadata. None where it has none.
+
+        Raises:
+            CheckpointError: the template is damaged.
+        """
+        if checkpoint.format == "gguf":
+            from llmasos.checkpoints.gguf import GGUFCheckpoint
+
+            source = _chosen(templates_in_gguf(checkpoint.header)) if isinstance(checkpoint, GGUFCheckpoint) else None
+            where = str(checkpoint.path)
+        else:
+            from llmasos.checkpoints.foreign import ForeignCheckpoint
+
+            folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+            source, where = _in_folder(checkpoint.folder if isinstance(checkpoint, ForeignCheckpoint) else folder)
+        if source is None:
+            return None
+        return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
+
+    def constants(self) -> list[str]:
+        """The string literals in the template's expressions."""
+        return [node.value for node in ChatEnvironment().parse(self.source).find_all(nodes.Const) if isinstance(node.value, str)]
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Variables that the template reads and does not set."""
+        return frozenset(jinja_meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
+
+    def check(self, options: ChatOptions) -> None:
+        """Raises ``RequestError`` where the template would silently ignore tools or an argument."""
+        if options.tools and "tools" not in self.variables:
+            raise RequestError(f"The chat template of {self._where} writes no tools; say in a message what the model may call.")
+        for name in options.template_arguments:
+            if name not in self.variables:
+                known = sorted(self.variables - {"messages", "tools", "documents", "add_generation_prompt", *self._tokens})
+                reads = f"it reads {', '.join(known)}" if known else "it reads none"
+                raise RequestError(f"The chat template of {self._where} has no variable {name!r}; {reads}.")
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The messages as one text, with the beginning of the assistant's turn where ``add_generation_prompt`` is set.
+
+        Args:
+            tools: what the model may call, each described as JSON.
+            arguments: further variables of the template.
+
+        Raises:
+            RequestError: there are no messages, or the template refuses them.
+            CheckpointError: the template breaks out of its bounds of time or memory.
+        """
+        if not messages:
+            raise RequestError("A chat needs at least one message; give messages with role and content.")
+        values = {
+            **{name: _plain(value) for name, value in (arguments or {}).items()},
+            **self._tokens,
+            "messages": [_plain(_message(message)) for message in messages],
+            "tools": _plain(tools),
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            with budget():
+                return self._template.render(values)
+        except (LimitReached, RecursionError, MemoryError, jinja2.exceptions.SecurityError) as error:
+            raise CheckpointError(f"{self._where} has a chat template that was stopped: {_short(error)}; do not use this model.") from error
+        except Exception as error:  # whatever the template's expressions do with these messages
+            raise RequestError(f"The chat template of {self._where} refuses these messages: {_short(error)}.") from error
+
+
+def templates_in_gguf(header: GGUFHeader) -> str | list[dict[str, str]] | None:
+    """The template in a GGUF file's metadata, or several with their names, as tokenizer_config.json has them; None where it has none."""
+    from llmasos.checkpoints import gguf_metadata as meta
+
+    source = meta.text(header, "tokenizer.chat_template")
+    if source is not None or "tokenizer.chat_templates" not in header.metadata:
+        return source
+    found = [(name, meta.text(header, f"tokenizer.chat_template.{name}")) for name in meta.strings(header, "tokenizer.chat_templates")]
+    return [{"name": name, "template": text} for name, text in found if text is not None]
+
+
+def _in_folder(folder: Path) -> tuple[str | None, str]:
+    """The template of a folder and the file that holds it; newer models have it in a file of its own."""
+    path = inside(folder, "chat_template.jinja")
+    if path.is_file():
+        return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found = read_json_if_there(folder, name).get("chat_template")
+        if (source := _chosen(found)) is not None:
+            return source, str(folder / name)
+    return None, str(folder)
+
+
+def _chosen(found: Any) -> str | None:
+    """The template: of several named ones ``default``, else the only one, since a template for tools renders chats without tools too.
+    Where several are named and none ``default``, a template that refuses every chat with that reason. None where there is none.
+    """
+    if isinstance(found, dict):
+        found = [{"name": name, "template": text} for name, text in found.items()]
+    if not isinstance(found, list) or not found:
+        return found if isinstance(found, str) else None
+    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("template"), str)]
+    named = {str(entry.get("name")): str(entry["template"]) for entry in entries}
+    if "default" in named or len(named) == 1:
+        return named.get("default", next(iter(named.values())))
+    has = f"there are the templates {', '.join(sorted(named))[:120]}" if named else "its templates have no name and text"
+    return "{{ raise_exception(" + json.dumps(f"{has}, and none is called default; give that name to the one for plain chats") + ") }}"
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as transformers passes it to templates: without keys whose value is None, and with reasoning under the names they read."""
+    if not isinstance(message, Mapping):
+        raise RequestError(f"A chat message is {type(message).__name__!r}, and a mapping with role and content is needed.")
+    kept = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((kept[name] for name in _REASONING if name in kept), None)
+    return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's types only: an object of another type may have methods that the sandbox wrongly allows."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return f"<{type(value).__name__}>"
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 160 else f"{text[:157]}...").rstrip(".")

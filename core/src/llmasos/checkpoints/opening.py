@@ -1,0 +1,80 @@
+"""Opens the checkpoint at a path, in any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmasos.checkpoints.folder import inside
+from llmasos.checkpoints.foreign import ForeignCheckpoint, foreign_format
+from llmasos_hookspecs import Checkpoint, CheckpointError
+
+
+def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
+    """Open the checkpoint at ``path``: a GGUF file, a part of a split one, a folder that holds one such model, a Hugging Face folder,
+    or an export.
+
+    Only headers and small files are read. ``allow_pickle`` lets a folder of ``pytorch_model.bin`` through, read by torch with
+    ``weights_only=True``.
+
+    Raises:
+        CheckpointError: nothing is there, nothing there is a checkpoint, or what is there is damaged or unsafe.
+        UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return _open_file(path)
+        if path.is_dir():
+            return _open_folder(path, allow_pickle)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
+    raise CheckpointError(f"{path} does not exist; check the path.")
+
+
+def storage_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a user should know of how a checkpoint's weights are stored, one sentence each."""
+    from llmasos.checkpoints.huggingface import HuggingFaceCheckpoint
+
+    return checkpoint.notes if isinstance(checkpoint, HuggingFaceCheckpoint) else ()
+
+
+def _open_file(path: Path) -> Checkpoint:
+    if (form := foreign_format(path)) is not None:
+        return ForeignCheckpoint(path, form)
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
+        from llmasos.checkpoints.gguf import GGUFCheckpoint
+
+        return GGUFCheckpoint(path)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} holds weights without a config; name the folder that holds it and config.json.")
+    raise CheckpointError(f"{path} is no model file that is known; give a GGUF file, or a folder with config.json and safetensors.")
+
+
+def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
+    from llmasos.checkpoints.huggingface import INDEX, WEIGHTS, HuggingFaceCheckpoint
+
+    has_config = (path / "config.json").is_file()
+    if has_config and ((path / WEIGHTS).is_file() or (path / INDEX).is_file()):
+        return HuggingFaceCheckpoint(path)
+    if (form := foreign_format(path)) is not None:
+        return ForeignCheckpoint(path, form)
+    from llmasos.checkpoints.gguf_split import first_parts
+
+    models = first_parts(path)
+    if len(models) == 1:
+        return _open_file(inside(path, models[0].name))
+    if models:
+        raise CheckpointError(f"{path} holds {len(models)} GGUF models; name one of them, such as {models[0].name}.")
+    if any(path.glob("pytorch_model*.bin")):
+        from llmasos.checkpoints.pickled import PickledCheckpoint
+
+        if not allow_pickle:
+            raise CheckpointError(
+                f"{path} holds its weights as pickle files, which can run code when read; get the model as safetensors, "
+                "or set allow_pickle = true if you trust it."
+            )
+        return PickledCheckpoint(path)
+    missing = f"{WEIGHTS} or {INDEX}" if has_config else "config.json, GGUF file or export"
+    raise CheckpointError(f"{path} is no model folder: it holds no {missing}; check the path or get the model again.")

@@ -1,0 +1,1 @@
+"""From config to a running model, and the process or placement that it runs in."""

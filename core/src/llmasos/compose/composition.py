@@ -1,0 +1,387 @@
+"""Composes a model: reference -> source -> checkpoint -> accelerators -> loader -> engine -> scheduler -> loop."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from llmasos.checkpoints import open_checkpoint, storage_notes
+from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
+from llmasos.compose.loader_choice import LoaderChoice, choose_loader, installed_loaders, refusal, taker
+from llmasos.compose.observer import Observer
+from llmasos.compose.process import ProcessResources
+from llmasos.compose.prompts import PromptEncoder
+from llmasos.engine.ledger import kv_capacity
+from llmasos.engine.loop import EngineLoop
+from llmasos.residency.kv_share import SharedKVLedger
+from llmasos.residency.measurements import Measurements, watch_peak
+from llmasos.residency.memory import Account, Budget
+from llmasos.residency.prediction import Need, predict
+from llmasos.system.aliases import Aliases
+from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.config import ComponentConfig, Config, ModelConfig
+from llmasos.system.config.sections import DEFAULT_LOADER
+from llmasos.system.context import HookContext, ProgressSink
+from llmasos.system.discovery import Registry
+from llmasos.system.folders import cache_folder, working_cache_folder
+from llmasos.system.options import structure_options
+from llmasos.system.sources import resolve
+from llmasos.system.store import Store
+from llmasos_hookspecs import (
+    Checkpoint,
+    Engine,
+    EngineLimits,
+    LLMasOSError,
+    RequestRecord,
+    Task,
+    UnsupportedModel,
+)
+
+if TYPE_CHECKING:
+    from llmasos.acceleration import AccelerationReport
+    from llmasos.evaluation import Backend
+
+#: Used where a scheduler's options have no such field.
+_MAX_SEQUENCES: Final = 8
+_STEP_TOKENS: Final = 512
+#: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
+_QUICK_DIGEST: Final = 1 << 30
+
+
+class Composer:
+    """Makes the models, policies and tasks of one pipeline from the plugins that its config names."""
+
+    def __init__(
+        self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink, process: ProcessResources
+    ) -> None:
+        self.config: Final = config
+        self.budget: Final = Budget("resources.memory", config.resources.memory, config.resources.reserve or 0)
+        self._process = process
+        self._measurements = Measurements(cache_folder() / "loads")
+        self.plugins: Final = PluginSet(())
+        self._registry = registry
+        self._store = store
+        self._aliases = aliases
+        self._sink = sink
+        for observer in config.observers:  # broken ones are found before anything is loaded
+            self.component("observer", observer.use)
+
+    def component(self, kind: str, use: str) -> LoadedComponent:
+        """The component that config means by ``use``, imported once. Raises ``PluginError``."""
+        entry = self._registry.find(kind, use)
+        return self.plugins.add(entry)
+
+    def host(self, model: ModelConfig, on_finished: Callable[[RequestRecord], None] | None) -> ModelHost:
+        """The host of a model, which is opened and loaded at its first use."""
+        return ModelHost(
+            model.name,
+            model.scheduler,
+            source=model.source,
+            open_model=functools.partial(self.open, model),
+            predict=functools.partial(self.predict, model),
+            load=functools.partial(self.load, model, on_finished=on_finished),
+            residency=self._process.residency,
+            budgets=(self.budget, self._process.budget),
+            keep_alive=self.config.resources.keep_alive if self.config.resources.keep_alive is not None else self._process.keep_alive,
+        )
+
+    def open(self, model: ModelConfig) -> OpenedModel:
+        """Fetch the checkpoint, run the accelerator stages (or find their result), and read tokenizer and template."""
+        canonical, checkpoint = self.fetch(model)
+        checkpoint = self.accelerate(checkpoint, model.accelerate)
+        return OpenedModel(reference=model.source, source=canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+
+    def fetch(self, model: ModelConfig) -> tuple[str, Checkpoint]:
+        """The canonical reference of a model, and its checkpoint before any accelerator stage."""
+        found = resolve(
+            model.source,
+            registry=self._registry,
+            store=self._store,
+            aliases=self._aliases,
+            offline=self.config.offline,
+            allow_pickle=model.allow_pickle,
+            sink=self._sink,
+            sources=self.config.sources.values(),
+        )
+        for sentence in found.warnings:
+            warnings.warn(sentence, UserWarning, stacklevel=2)
+        return found.canonical, open_checkpoint(found.path, allow_pickle=model.allow_pickle)
+
+    def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
+        """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
+        if not stages:
+            return checkpoint
+        return open_checkpoint(self.accelerate_and_report(checkpoint, stages).path)
+
+    def accelerate_and_report(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig], **how: Any) -> AccelerationReport:
+        """Run accelerator stages; ``how`` are the keyword arguments of ``run_acceleration``."""
+        from llmasos.acceleration import run_acceleration
+        from llmasos.acceleration.run import Accelerators
+
+        accelerators = Accelerators(find=functools.partial(self.component, "accelerator"), call=self.plugins.call, context=self._context)
+        return run_acceleration(
+            checkpoint,
+            stages,
+            accelerators,
+            cache=working_cache_folder() / "acceleration",
+            cache_limit=self.config.resources.stage_cache,
+            seed=self.config.seed,
+            sink=self._sink,
+            **how,
+        )
+
+    def predict(self, model: ModelConfig, opened: OpenedModel) -> Need:
+        """The memory that loading the model will take: measured by an earlier load, else estimated from the headers."""
+        loader = self.loader(model, opened.checkpoint)
+        measured = self._measurements.find(self._measurement_key(model, opened, loader))
+        estimate = None if measured else self._engine_hook(model, opened.checkpoint, loader, "llmasos_predict")
+        need = predict(opened.checkpoint, estimate, context_length=model.context_length, measured=measured)
+        if model.replicas == 1:
+            return need
+        memory = self._memory_of_replica(model) or need.weights
+        slots = self.policy(model.scheduler).max_sequences * need.context_length
+        return _replicated(need, model.replicas, min(memory, need.weights + slots * need.kv_bytes_per_token))
+
+    def load(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        account: Account,
+        on_lost: Callable[[], None],
+        *,
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
+        ``on_lost`` is called where these end by themselves."""
+        if model.replicas > 1:
+            return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
+        policy = self.policy(scheduler)
+        passed_over = self.loader_choice(model, opened.checkpoint).passed_over
+        loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
+        began = time.monotonic()
+        with watch_peak() as peak:
+            engine = load()
+        info = attrs.evolve(engine.info, notes=(*passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
+        need = Need(
+            weights=info.weight_bytes,
+            peak=max(info.weight_bytes, peak.bytes),
+            kv_bytes_per_token=info.kv_bytes_per_token,
+            context_length=info.context_length,
+            load_seconds=time.monotonic() - began,
+            measured=True,
+        )
+        if self._memory() is not None or info.weight_bytes < _QUICK_DIGEST:
+            self._measurements.add(self._measurement_key(model, opened, loader), need)
+        memory = self._process.residency.memory
+        loop = EngineLoop(
+            engine,
+            policy.policy,
+            tokenizer=opened.prompts.tokenizer,
+            model=model.name,
+            max_sequences=policy.max_sequences,
+            step_tokens=policy.step_tokens,
+            context_length=model.context_length,
+            ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
+            rebuild=load,
+            on_lost=on_lost,
+            on_finished=on_finished,
+            step_timeout=self.config.resources.step_timeout,
+            engine_label=loader.entry.label,
+            policy_label=policy.label,
+        )
+        return RunningModel(
+            name=model.name,
+            info=info,
+            loop=loop,
+            prompts=opened.prompts,
+            loader=loader.entry.label,
+            need=need,
+        )
+
+    def _start_replicas(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        on_lost: Callable[[], None],
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        from llmasos.compose.replicas import ReplicaSet, WorkerSpec  # it imports this module
+
+        resources = self.config.resources
+        memory = self._memory_of_replica(model)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        each = len(cores) // model.replicas
+        threads = (resources.threads or self._process.threads or len(cores) or model.replicas) // model.replicas
+        served = attrs.evolve(model, source=str(opened.checkpoint.path), accelerate=(), scheduler=scheduler, replicas=1)
+        config = attrs.evolve(
+            self.config,
+            models={model.name: served},
+            tasks={},
+            observers=(),
+            sources={},
+            resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
+        )
+        specs = [WorkerSpec(config=config, cores=tuple(cores[i * each : (i + 1) * each])) for i in range(model.replicas)]
+        replicas = ReplicaSet(
+            model.name,
+            specs,
+            seed=self.config.seed,
+            on_lost=on_lost,
+            on_finished=on_finished,
+            step_timeout=resources.step_timeout,
+        )
+        ready = replicas.ready
+        held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
+        return RunningModel(
+            name=model.name,
+            info=ready.info,
+            loop=replicas,
+            prompts=opened.prompts,
+            loader=ready.loader,
+            need=_replicated(ready.need, model.replicas, min(memory or ready.info.weight_bytes, held)),
+        )
+
+    def _memory_of_replica(self, model: ModelConfig) -> int | None:
+        memory = self._memory()
+        return None if memory is None else max(1, memory // model.replicas)
+
+    def engine_maker(
+        self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = _MAX_SEQUENCES
+    ) -> tuple[LoadedComponent, Callable[[], Engine]]:
+        """The loader for a checkpoint, and a function that makes an engine with it."""
+        loader = self.loader(model, checkpoint)
+        return loader, functools.partial(self._engine_hook, model, checkpoint, loader, "llmasos_load", max_sequences)
+
+    def _engine_hook(
+        self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = _MAX_SEQUENCES
+    ) -> Any:
+        """The result of one of the loader's hooks for the checkpoint, within this pipeline's limits."""
+        options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
+        limits = EngineLimits(
+            threads=self.config.resources.threads or self._process.threads,
+            max_sequences=max_sequences,
+            context_length=model.context_length,
+            memory=self._memory(),
+        )
+        context = self._context(loader, limits=limits, allow_pickle=model.allow_pickle)
+        return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
+
+    def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
+        """The backend for measurements: the model's loader. The float32 reference runs on the same loader with default options, because an
+        option that rounds weights would round the reference too."""
+        from llmasos.evaluation import Backend
+
+        label = self.loader(model, checkpoint).entry.label
+        options = [f"{key} = {json.dumps(value, default=str)}" for key, value in sorted(model.loader.options.items())]
+        if options:
+            label += f" with {', '.join(options)}"
+        plain = attrs.evolve(model, loader=attrs.evolve(model.loader, options={}))
+        return Backend(
+            label=label,
+            load=lambda checkpoint: self.engine_maker(model, checkpoint)[1](),
+            load_reference=lambda checkpoint: self.engine_maker(plain, checkpoint)[1](),
+            context_length=model.context_length,
+        )
+
+    def policy(self, config: ComponentConfig) -> Policy:
+        """A new policy of the scheduler that config names."""
+        scheduler = self.component("scheduler", config.use)
+        options: Any = structure_options(scheduler.component.options, config.options, config.path)
+        made = self.plugins.call(scheduler, "llmasos_create_scheduler", options=options, context=self._context(scheduler))
+        return Policy(
+            policy=made,
+            max_sequences=getattr(options, "max_sequences", None) or _MAX_SEQUENCES,
+            step_tokens=getattr(options, "step_tokens", None) or _STEP_TOKENS,
+            label=scheduler.entry.label,
+        )
+
+    def observers(self) -> tuple[Observer, ...]:
+        """The observers that config names, each with a queue and a thread of its own."""
+        found = []
+        for config in self.config.observers:
+            component = self.component("observer", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            tell = functools.partial(self.plugins.call, component, options=options, context=self._context(component))
+            found.append(Observer(component.entry.label, tell))
+        return tuple(found)
+
+    def task(self, config: ComponentConfig) -> Task:
+        """The task that config names."""
+        from llmasos.compose.guarded_task import guarded  # a model that runs no task does not pay for it
+
+        component = self.component("task", config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
+        return guarded(made, component.entry.label)
+
+    def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
+        """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.
+
+        Raises:
+            UnsupportedModel: the loader, or every installed one, does not take the checkpoint's format or architecture.
+            PluginError: no loader is installed.
+        """
+        return self.loader_choice(model, checkpoint).loader
+
+    def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
+        """The same as ``loader``, with the loaders that ``auto`` passed over."""
+        if model.loader.use == DEFAULT_LOADER:
+            chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader)
+            return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
+        loader = self.component("loader", model.loader.use)
+        reason = refusal(loader, checkpoint)
+        if reason:
+            loaders = installed_loaders(self._registry)
+            others = [other.entry.name for other in loaders if not refusal(other, checkpoint)]
+            cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
+            raise UnsupportedModel(f"{reason}; {cure}.")
+        return LoaderChoice(loader, ())
+
+    def _memory(self) -> int | None:
+        """Bytes of memory that one model could use if it were the only one."""
+        bounds = [budget.most for budget in (self.budget, self._process.budget) if budget.limit is not None]
+        return int(min(bounds)) if bounds else None
+
+    def _measurement_key(self, model: ModelConfig, opened: OpenedModel, loader: LoadedComponent) -> str:
+        return Measurements.key(
+            digest=opened.checkpoint.digest, loader=loader.entry.label, options=model.loader.options, context_length=model.context_length
+        )
+
+    def _context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
+        common = {
+            "name": loaded.entry.name,
+            "cache": _own_cache(loaded),
+            "store": self._store,
+            "seed": self.config.seed,
+            "offline": self.config.offline,
+            "sink": self._sink,
+            "open_checkpoint": open_checkpoint,
+        }
+        return HookContext(**{**common, **more})
+
+
+def _replicated(need: Need, copies: int, each: int) -> Need:
+    """The memory of all replicas: each process reserves its whole KV cache."""
+    total = copies * max(need.weights, each)
+    return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
+
+
+def _own_cache(loaded: LoadedComponent) -> Path:
+    return working_cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
+
+
+def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:
+    """The only problem itself, several as one of their kind with a sentence each, or None."""
+    if len(problems) < 2:
+        return problems[0] if problems else None
+    return type(problems[0])(" ".join(str(problem) for problem in problems))

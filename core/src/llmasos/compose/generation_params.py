@@ -1,0 +1,145 @@
+"""From what a caller says to what the runtime serves: keyword arguments become a checked ``Request``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, Final
+
+import attrs
+
+from llmasos.compose.chat_messages import ChatOptions
+from llmasos.system.nearest import did_you_mean
+from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
+from llmasos_hookspecs.sampling import plain_number
+
+#: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.
+DEFAULT_NEW_TOKENS: Final = 256
+
+_SAMPLING: Final = frozenset(field.name for field in attrs.fields(SamplingParams)) - {"constraint"}
+_CONSTRAINTS: Final = {"schema": "json_schema", "regex": "regex", "choices": "choices", "grammar": "grammar"}
+_PLACE: Final = ("tenant", "priority", "weight", "deadline")
+_LENGTH: Final = ("max_new_tokens", "max_length")
+_CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
+
+_numbers = itertools.count(1)
+
+
+@attrs.frozen(kw_only=True)
+class GenerationParams:
+    """What a caller asks for beside the prompt.
+
+    Attributes:
+        sampling: how tokens are drawn.
+        max_new_tokens: tokens to generate at most; None: the default, or what ``max_length`` leaves.
+        max_length: tokens of prompt and continuation together at most.
+        tenant, priority, weight: as in ``Request``.
+        deadline: seconds from now after which the answer is worth nothing; None: never.
+        chat: what a prompt of chat messages depends on beside them.
+    """
+
+    sampling: SamplingParams
+    max_new_tokens: int | None = None
+    max_length: int | None = None
+    tenant: str = "default"
+    priority: int = 0
+    weight: float = 1.0
+    deadline: float | None = None
+    chat: ChatOptions = attrs.field(factory=ChatOptions)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> GenerationParams:
+        """Read keyword arguments.
+
+        Raises:
+            RequestError: one is unknown (with the nearest name), or its value is refused.
+        """
+        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT)
+        arguments = {name: plain_number(value) for name, value in arguments.items()}
+        for name in arguments:
+            if name not in known:
+                raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}')
+        constraints = [
+            Constraint(kind, arguments[name])  # type: ignore[arg-type]
+            for name, kind in _CONSTRAINTS.items()
+            if arguments.get(name) is not None
+        ]
+        if len(constraints) > 1:
+            raise RequestError(f"Only one of {', '.join(_CONSTRAINTS)} can constrain a generation; {len(constraints)} are given.")
+        for name in _LENGTH:
+            _check_count(name, arguments.get(name))
+        deadline = arguments.get("deadline")
+        if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf):
+            raise RequestError(f"deadline is {deadline!r}, and it must be a number of seconds above 0.")
+        weight = arguments.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+            raise RequestError(f"weight is {weight!r}, and it must be a number above 0.")
+        priority = arguments.get("priority", 0)
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise RequestError(f"priority is {priority!r}, and it must be a whole number.")
+        tenant = arguments.get("tenant", "default")
+        if not isinstance(tenant, str) or not tenant:
+            raise RequestError(f"tenant is {tenant!r}, and it must be a name.")
+        return cls(
+            sampling=SamplingParams(
+                **{name: value for name, value in arguments.items() if name in _SAMPLING},
+                constraint=constraints[0] if constraints else None,
+            ),
+            max_new_tokens=arguments.get("max_new_tokens"),
+            max_length=arguments.get("max_length"),
+            tenant=tenant,
+            priority=priority,
+            weight=float(weight),
+            deadline=deadline,
+            chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
+        )
+
+    def request(self, model: str, tokens: Sequence[int], context_length: int) -> Request:
+        """The request for a prompt of the given token ids. Raises ``RequestError`` where ``max_length`` leaves nothing to generate."""
+        now = time.monotonic()
+        return Request(
+            id=f"{model}-{next(_numbers)}",
+            model=model,
+            tokens=tokens,
+            max_new_tokens=self._new_tokens(len(tokens), context_length),
+            arrival=now,
+            tenant=self.tenant,
+            priority=self.priority,
+            weight=self.weight,
+            deadline=None if self.deadline is None else now + self.deadline,
+            sampling=self.sampling,
+        )
+
+    def _new_tokens(self, prompt: int, context_length: int) -> int:
+        wanted = [count for count in (self.max_new_tokens, self._left(prompt)) if count is not None]
+        # Only the default is fitted to the context; what was asked for is refused where it does not fit. A prompt that leaves no room at
+        # all is refused too, by the loop.
+        return min(wanted) if wanted else max(1, min(DEFAULT_NEW_TOKENS, context_length - prompt))
+
+    def _left(self, prompt: int) -> int | None:
+        if self.max_length is None:
+            return None
+        if self.max_length <= prompt:
+            raise RequestError(
+                f"max_length is {self.max_length} and counts the prompt, which has {prompt} tokens already; make it at least {prompt + 1}."
+            )
+        return self.max_length - prompt
+
+
+def token_ids(tokens: Any) -> list[int]:
+    """Token ids that a caller gave, numpy's among them. Raises ``RequestError`` where they are none."""
+    if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
+        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.")
+    found = list(tokens)
+    for token in found:
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.")
+    return [int(token) for token in found]
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise RequestError(f"{name} is {value!r}, and it must be a whole number of at least 1.")

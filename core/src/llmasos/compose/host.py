@@ -1,0 +1,357 @@
+"""One model of a pipeline: its checkpoint is opened at first use, its engine is loaded at the first request."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.compose.generation_params import GenerationParams, token_ids
+from llmasos.compose.prompts import PromptEncoder
+from llmasos.engine.loop import EngineLoop
+from llmasos.engine.ticket import Ticket
+from llmasos.residency.memory import Account, Budget
+from llmasos.residency.prediction import Need
+from llmasos.residency.residency import Lease, Residency
+from llmasos.residency.tracked_model import State
+from llmasos.system.config import ComponentConfig
+from llmasos_hookspecs import (
+    Checkpoint,
+    ContextLengthExceeded,
+    EngineInfo,
+    Generation,
+    LLMasOSError,
+    ModelClosed,
+    Prompt,
+    Request,
+    SchedulingPolicy,
+    Score,
+)
+
+if TYPE_CHECKING:
+    from llmasos.compose.replicas import ReplicaSet
+
+#: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
+_LONGEST_TOKEN: Final = 256
+
+#: One ticket, or several.
+R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
+
+
+@attrs.frozen(kw_only=True)
+class OpenedModel:
+    """A checkpoint with its tokenizer and chat template; only headers and small files are read.
+
+    Attributes:
+        reference: the reference in the config.
+        source: the canonical reference that it resolves to.
+        checkpoint: the checkpoint after all accelerator stages.
+        prompts: encodes text and messages to token ids.
+    """
+
+    reference: str
+    source: str
+    checkpoint: Checkpoint
+    prompts: PromptEncoder
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages."""
+
+    policy: SchedulingPolicy
+    max_sequences: int
+    step_tokens: int
+    label: str = ""
+
+
+@attrs.frozen
+class LoopCall(Generic[R]):
+    """A call to an engine loop: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to be sure to finish."""
+
+    tokens: int
+    send: Callable[[EngineLoop | ReplicaSet], R]
+
+
+@attrs.frozen(kw_only=True)
+class RunningModel:
+    """A loaded model with its engine loop, or with its set of replicas, each of which has a loop of its own.
+
+    Attributes:
+        name: of the model.
+        info: of its engine.
+        loop: serves its requests.
+        prompts: encodes text and messages to token ids.
+        loader: label of the loader, with distribution and version.
+        need: the memory that the load really took.
+    """
+
+    name: str
+    info: EngineInfo
+    loop: EngineLoop | ReplicaSet
+    prompts: PromptEncoder
+    loader: str
+    need: Need
+
+    def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
+        """One generation."""
+        request = self._request(self._encoded(prompt, params), params)
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
+
+    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
+        """``n`` continuations of one prompt, which share its prefill."""
+        request = self._request(self._encoded(prompt, params), params)
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
+
+    def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
+        """The logits of every position."""
+        request = self._request(token_ids(tokens), GenerationParams.of({}))
+        return LoopCall(self._room(request, 0), lambda loop: loop.submit_logits(request))
+
+    def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> LoopCall[Ticket[list[Score]]]:
+        """The scores of continuations of one prompt."""
+        head = self._encoded(prompt, params)
+        tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
+        request = self._request(head, params)
+        return LoopCall(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
+
+    def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
+        """Switch to another scheduler."""
+        if not isinstance(self.loop, EngineLoop):
+            self.loop.use_scheduler(scheduler)
+            return
+        policy = make()
+        self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
+
+    def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
+        # Refused before it is encoded: a text so long cannot fit.
+        if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
+            )
+        return self.prompts.encode(prompt, params.chat)
+
+    def _request(self, tokens: list[int], params: GenerationParams) -> Request:
+        return params.request(self.name, tokens, self.loop.context_length)
+
+    def _room(self, request: Request, new_tokens: int) -> int:
+        """Tokens that the request can hold in the KV cache; one that exceeds the context is refused later, by the loop."""
+        # Beams advance together, so all of them need KV memory at once; other forks of a request can run one after the other.
+        return min(len(request.tokens) + new_tokens, self.loop.context_length) * max(1, request.sampling.num_beams)
+
+
+class ModelHost:
+    """Opens and loads one model, once for all callers. The residency decides when the model is in memory.
+
+    Attributes:
+        name: its name in the pipeline.
+        source: the reference in the config.
+        tracked: its state in the residency.
+        scheduler: the scheduler of its requests, also while the model is not loaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scheduler: ComponentConfig,
+        *,
+        source: str,
+        open_model: Callable[[], OpenedModel],
+        predict: Callable[[OpenedModel], Need],
+        load: Callable[[OpenedModel, ComponentConfig, Account, Callable[[], None]], RunningModel],
+        residency: Residency,
+        budgets: Sequence[Budget] = (),
+        keep_alive: float | None = None,
+    ) -> None:
+        """
+        Args:
+            name: its name in the pipeline.
+            scheduler: the scheduler of its requests.
+            source: the reference in the config.
+            open_model: fetches the checkpoint and reads its headers.
+            predict: predicts what loading the opened model will take.
+            load: makes the engine, whose KV cache draws memory from the account; calls its last argument where the engine is lost for good.
+            residency: decides which models of the process are in memory.
+            budgets: the budgets that the model's memory counts against.
+            keep_alive: seconds after its last use when it is unloaded; None: when another model needs the memory.
+        """
+        self.name: Final = name
+        self.source: Final = source
+        self.scheduler = scheduler
+        self._open_model = open_model
+        self._predict = predict
+        self._load = load
+        self._residency: Final = residency
+        self._lock = threading.RLock()
+        self._opened: OpenedModel | None = None
+        self._running: RunningModel | None = None
+        self._make_policy: Callable[[], Policy] | None = None
+        self._closed = False
+        self.tracked: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
+
+    @property
+    def state(self) -> State:
+        """``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``."""
+        return self.tracked.state
+
+    @property
+    def busy(self) -> bool:
+        """Whether a caller or a request uses the model."""
+        return self.tracked.leases > 0
+
+    def opened(self) -> OpenedModel:
+        """The model's checkpoint, tokenizer and template; fetched and accelerated first where necessary."""
+        with self._lock:
+            self._check_open()
+            if self._opened is None:
+                self._opened = self._open_model()
+            return self._opened
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[RunningModel]:
+        """Keep the model loaded while the ``with`` block runs. Of several concurrent callers one loads it and the others wait.
+
+        Do not take a second lease inside: a caller that waits for memory while it holds some can cause a deadlock.
+        """
+        with self._residency.leased(self.tracked):
+            yield self._loaded()
+
+    def submit(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> R:
+        """Send requests; the model stays loaded until they have ended. Waits where memory is short."""
+        with self.lease() as running:
+            call = prepare(running)
+        lease = self._residency.acquire(self.tracked, call.tokens)
+        try:
+            tickets = call.send(self._loaded().loop)
+        except BaseException:
+            lease.release()
+            raise
+        _release_after(lease, tickets if isinstance(tickets, list) else [tickets])
+        return tickets
+
+    def use_scheduler(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
+        """Switch to another scheduler, now and after every later load; queued and running requests are kept. ``make`` is called for each
+        replica."""
+        with self._lock:
+            self._check_open()
+            self.scheduler, self._make_policy = scheduler, make
+            if self._running is not None:
+                self._running.use_policy(scheduler, make)
+
+    def close(self) -> None:
+        """Free the engine for good; unfinished requests fail with ``ModelClosed``."""
+        self._closed = True
+        self._residency.close(self.tracked)
+
+    # Called by the residency
+
+    def need(self) -> Need:
+        """Predict what a load takes; opens the checkpoint first."""
+        return self._predict(self.opened())
+
+    def load(self, account: Account) -> Need:
+        """Load the engine."""
+        scheduler = self.scheduler
+        running = self._load(self.opened(), scheduler, account, functools.partial(self._lost, self.tracked.loads + 1))
+        with self._lock:
+            self._running = running
+            if self.scheduler is not scheduler and self._make_policy is not None:  # it was changed while the model was loading
+                running.use_policy(self.scheduler, self._make_policy)
+        return running.need
+
+    def unload(self) -> None:
+        """Free the engine; the next lease loads it again."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            running.loop.close()
+
+    def trim(self) -> None:
+        """Empty the prefix cache."""
+        running = self._running
+        if running is not None:
+            with contextlib.suppress(LLMasOSError):  # closed meanwhile, and so it holds no memory
+                running.loop.forget_prefixes()
+
+    def describe(self) -> dict[str, Any]:
+        """The model's description without loading it, with its engine's where it is loaded."""
+        facts: dict[str, Any] = {"name": self.name, "state": self.state, "pinned": self.tracked.pinned}
+        if (opened := self._opened) is not None:
+            facts |= {
+                "source": opened.reference,
+                "canonical": opened.source,
+                "path": str(opened.checkpoint.path),
+                "format": opened.checkpoint.format,
+                "architecture": opened.checkpoint.config.get("model_type"),
+            }
+        if (running := self._running) is not None:
+            info = running.info
+            facts |= {
+                "loader": running.loader,
+                "scheduler": self.scheduler.use,
+                "device": info.device,
+                "dtype": info.dtype,
+                "context_length": info.context_length,
+                "vocab_size": info.vocab_size,
+                "max_sequences": info.max_sequences,
+                "weight_bytes": info.weight_bytes,
+                "kv_bytes_per_token": info.kv_bytes_per_token,
+                "notes": list(info.notes),
+            }
+        return facts
+
+    def usage(self) -> dict[str, Any]:
+        """Queue, KV cache and speed as plain data; only the state where the model is not loaded."""
+        running = self._running
+        tracked, account = self.tracked, self.tracked.account
+        replicas = [] if running is None or isinstance(running.loop, EngineLoop) else running.loop.describe()
+        facts: dict[str, Any] = {
+            "model": self.name,
+            "replicas": replicas,
+            "state": self.state,
+            "pinned": tracked.pinned,
+            "leases": tracked.leases,
+            "loads": tracked.loads,
+            "evictions": tracked.evictions,
+            "weight_bytes": account.weights,
+            "kv_bytes": account.kv,
+        }
+        return facts if running is None else facts | attrs.asdict(running.loop.usage())
+
+    def _lost(self, load: int) -> None:
+        """The engine of load number ``load`` is lost. Called on the loop's thread, which unloading waits for, hence a new thread."""
+        thread = threading.Thread(target=self._residency.lost, args=(self.tracked, load), name=f"llmasos-lost-{self.name}", daemon=True)
+        thread.start()
+
+    def _loaded(self) -> RunningModel:
+        """The running model, which the caller holds a lease on."""
+        if (running := self._running) is None:  # ``close`` unloads models that are leased
+            raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")
+        return running
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")
+
+
+def _release_after(lease: Lease, tickets: Sequence[Ticket[Any]]) -> None:
+    """Release the lease when the last of the tickets is done."""
+    left = len(tickets)
+    lock = threading.Lock()
+
+    def done() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            lease.release()
+
+    for ticket in tickets:
+        ticket.add_done_callback(done)

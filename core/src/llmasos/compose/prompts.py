@@ -1,0 +1,121 @@
+"""Encodes a prompt, plain text or chat messages, to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+
+from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.checkpoints.control_tokens import ControlTokens
+from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
+from llmasos.compose.chat_messages import ChatOptions, characters, checked_messages
+from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
+
+#: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.
+_BORDER: Final = 16
+_PLAIN: Final = ChatOptions()
+
+
+@attrs.frozen
+class PromptEncoder:
+    """A checkpoint's tokenizer and chat template; ``template`` is None where the checkpoint has none.
+
+    In chat messages only the template writes control tokens, unless the options allow others. In plain text, control tokens are encoded as
+    control tokens.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> PromptEncoder:
+        """Raises ``CheckpointError`` where the checkpoint has no tokenizer."""
+        return cls(checkpoint.tokenizer(), ChatTemplate.of(checkpoint))
+
+    def encode(self, prompt: Prompt, options: ChatOptions = _PLAIN) -> list[int]:
+        """Token ids of a prompt. Raises ``RequestError`` where it is neither text nor chat messages, empty, or longer than any context, or
+        where a plain text comes with options of chats."""
+        if isinstance(prompt, str):
+            if not prompt:
+                raise RequestError("The prompt is empty; give at least one character.")
+            if options.tools or options.template_arguments:
+                raise RequestError("tools and template_arguments belong to chat messages, and the prompt is a plain text.")
+            _check_length(len(prompt))
+            return self.tokenizer.encode(prompt)
+        return self._rendered(prompt, True, options)[1]
+
+    def encode_continuations(
+        self, prompt: Prompt, head: list[int], continuations: Sequence[str], options: ChatOptions = _PLAIN
+    ) -> list[list[int]]:
+        """The tokens that each continuation adds to a prompt with the tokens ``head``, as in the encoding of both texts together.
+
+        Where a token would span the border, the continuation is encoded by itself, so that all continuations share the same prompt. A
+        long prompt is not encoded again for each: its last tokens suffice where encoding their text gives the same tokens.
+        """
+        text = prompt if isinstance(prompt, str) else self.render(prompt, options)
+        starts = [(text, head, isinstance(prompt, str) or self.template is None)]
+        near = head[-_BORDER:]
+        if len(near) < len(head) and text.endswith(end := self.tokenizer.decode(near, skip_special=False)):
+            starts.insert(0, (end, near, False))
+
+        def tail(continuation: str) -> list[int]:
+            for start, tokens, special in starts:
+                whole = self.tokenizer.encode(start + continuation, special=special)
+                if whole[: len(tokens)] == tokens:
+                    return whole[len(tokens) :]
+            return self.tokenizer.encode(continuation, special=False)
+
+        return [tail(continuation) for continuation in continuations]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], options: ChatOptions = _PLAIN, *, add_generation_prompt: bool = True) -> str:
+        """Chat messages as text: through the template, else as a plain ``role: content`` transcript."""
+        return self._rendered(messages, add_generation_prompt, options)[0]
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions) -> tuple[str, list[int]]:
+        """Messages as text, and its tokens."""
+        checked = checked_messages(messages)
+        _check_length(characters(checked))
+        template = self.template
+        if template is None:
+            return self._transcript(checked, add_generation_prompt, options)
+        template.check(options)
+        # Tools hold untrusted text too, so they are treated like messages, after these.
+        given = [*checked, {"role": "tools", "tools": list(options.tools)}] if options.tools else checked
+
+        def render(given: Sequence[Mapping[str, Any]]) -> str:
+            shown, tools = (given[:-1], given[-1]["tools"]) if options.tools else (given, None)
+            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=options.template_arguments)
+
+        if options.allow_control_tokens:
+            text = render(given)
+            return text, self.tokenizer.encode(text, special=False)
+        text = self._control_tokens.render(given, render)
+        tokens = self.tokenizer.encode(text, special=False)
+        if self._control_tokens.surplus(text, tokens) and (plain := self._control_tokens.plain(given)) != given:
+            text = self._control_tokens.render(plain, render)
+            tokens = self.tokenizer.encode(text, special=False)
+        return text, tokens
+
+    def _transcript(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions
+    ) -> tuple[str, list[int]]:
+        if options.tools or options.template_arguments:
+            raise RequestError("This model has no chat template, so it cannot be given tools or template_arguments.")
+        # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
+        lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+        text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
+        if not options.allow_control_tokens:
+            text = self._control_tokens.break_all(text)
+        return text, self.tokenizer.encode(text)
+
+    @cached_property
+    def _control_tokens(self) -> ControlTokens:
+        return ControlTokens(self.tokenizer, () if self.template is None else self.template.constants())
+
+
+def _check_length(characters: int) -> None:
+    if characters > MAX_CHARACTERS:
+        raise RequestError(f"The prompt has {characters} characters, and at most {MAX_CHARACTERS} are read; shorten it.")

@@ -1,0 +1,335 @@
+"""The replicas of a model behind the interface of one engine loop: routing, and recovery when a replica dies."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import abc
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.compose.replicas.replica import Job, Ready, Replica
+from llmasos.compose.replicas.routing import Router
+from llmasos.compose.replicas.worker import WorkerSpec
+from llmasos.engine.ledger import KVLedger
+from llmasos.engine.loop import STEP_SECONDS
+from llmasos.engine.requests import RequestChecks
+from llmasos.engine.ticket import Ticket
+from llmasos.engine.usage import Usage
+from llmasos.engine.watchdog import TICK, watchdog
+from llmasos.system.config import ComponentConfig
+from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
+
+#: Times that a request moves to another replica because its replica died, before it is considered the cause.
+_MOVES: Final = 2
+#: Consecutive times that a replica may die before it is ready; then it is not started again.
+_RESTARTS: Final = 3
+#: Seconds of grace over the timeouts that a replica's own watchdog enforces.
+_GRACE: Final = 5.0
+#: Seconds to wait for a replica's usage figures.
+_USAGE_TIMEOUT: Final = 2.0
+
+
+class ReplicaSet:
+    """Serves requests as an ``EngineLoop`` does, from several processes.
+
+    A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
+    because their KV cache is lost and part of their text may have been streamed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        specs: abc.Sequence[WorkerSpec],
+        *,
+        seed: int = 0,
+        on_lost: Callable[[], None] = lambda: None,
+        on_finished: Callable[[RequestRecord], None] | None = None,
+        step_timeout: float = STEP_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start one process for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load.
+
+        ``on_lost`` is called when no replica is left.
+        """
+        self.model: Final = model
+        self.restarts = 0
+        self._specs = list(specs)
+        self._router = Router(seed)
+        self._on_lost = on_lost
+        self._on_finished = on_finished
+        self._step_timeout = step_timeout
+        self._clock = clock
+        self._changed = threading.Condition(threading.RLock())
+        self._replicas: dict[int, Replica] = {}
+        self._attempts = [0] * len(specs)
+        self._unassigned: list[Job] = []
+        self._usage: dict[int, Usage] = {}
+        self._scheduler: ComponentConfig | None = None
+        self._closed: LLMasOSError | None = None
+        try:
+            with self._changed:
+                for number in range(len(specs)):
+                    self._start(number)
+                self._changed.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
+        except BaseException:  # Ctrl-C, or no more processes are to be had
+            self.close()
+            raise
+        if self._closed is not None:
+            self.close()
+            raise self._closed
+        self.ready: Final[Ready] = next(each.ready for each in self._replicas.values() if each.ready is not None)
+        self.context_length: Final = self.ready.context_length
+        self._checks = RequestChecks(self.ready.info.vocab_size, self.context_length, KVLedger(self.ready.kv_capacity))
+
+    # Requests, as an engine's loop takes them
+
+    def submit(self, request: Request) -> Ticket[Generation]:
+        """Queue a generation on one of the replicas."""
+        self._checks.generation(request)
+        return self._send("generate", request, None, request.max_new_tokens)[0]
+
+    def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
+        """Queue ``n`` continuations of one prompt, all on one replica."""
+        self._checks.generation(request)
+        return self._send("many", request, n, request.max_new_tokens, [f"{request.id}/{index}" for index in range(1, n)])
+
+    def submit_score(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> Ticket[list[Score]]:
+        """Queue the scoring of continuations."""
+        self._checks.continuations(request, continuations)
+        return self._send("score", request, continuations, max(map(len, continuations)))[0]
+
+    def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
+        """Queue the computation of the logits at every position of the prompt."""
+        self._checks.prompt(request)
+        return self._send("logits", request, None, 0)[0]
+
+    def use_scheduler(self, scheduler: ComponentConfig) -> None:
+        """Switch to another scheduler, also for replicas that are started later."""
+        with self._changed:
+            self._scheduler = scheduler
+            for replica in self._replicas.values():
+                replica.send("scheduler", scheduler)
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix caches."""
+        with self._changed:
+            for replica in self._replicas.values():
+                replica.send("forget")
+
+    def usage(self) -> Usage:
+        """The queue and KV cache figures of all replicas, summed."""
+        with self._changed:
+            self._usage.clear()
+            asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
+            self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
+            found = list(self._usage.values())
+            unassigned = len(self._unassigned)
+        total: dict[str, Any] = {
+            field.name: sum(getattr(each, field.name) for each in found)
+            for field in attrs.fields(Usage)
+            if field.name not in ("model", "scheduler", "kv_bytes_per_token")
+        }
+        total["waiting"] += unassigned
+        scheduler = found[0].scheduler if found else ""
+        return Usage(model=self.model, scheduler=scheduler, kv_bytes_per_token=self.ready.info.kv_bytes_per_token, **total)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each replica's process, state and backlog."""
+        with self._changed:
+            return [
+                {
+                    "replica": replica.number,
+                    "pid": replica.pid,
+                    "state": "loading" if replica.ready is None else "ready",
+                    "requests": len(replica.jobs),
+                    "outstanding_tokens": replica.outstanding,
+                }
+                for replica in self._replicas.values()
+            ]
+
+    def close(self) -> None:
+        """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
+        with self._changed:
+            self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
+            replicas, self._replicas = list(self._replicas.values()), {}
+            jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
+            self._unassigned = []
+            self._changed.notify_all()
+        for replica in replicas:
+            replica.close()
+        for job in jobs:
+            self._fail(job, self._closed)
+
+    # Sending
+
+    def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: abc.Sequence[str] = ()) -> list[Ticket[Any]]:
+        tickets = {each: self._ticket(each) for each in (request.id, *siblings)}
+        job = Job(kind, request, extra, len(request.tokens) + new_tokens * len(tickets), tickets)
+        with self._changed:
+            if self._closed is not None:
+                raise self._closed
+            self._assign(job)
+        watchdog().wake(self)
+        return list(tickets.values())
+
+    def _ticket(self, request_id: str) -> Ticket[Any]:
+        return Ticket(request_id, lambda: self._cancel(request_id))
+
+    # Called by the watchdog
+
+    def look(self, now: float) -> bool:
+        """Fail requests past their deadline that their replica did not end, and kill replicas that sent nothing for longer than a step may
+        take. Returns whether to be called again."""
+        lost: list[Job] = []
+        with self._changed:
+            jobs = list(self._unassigned)
+            for replica in self._replicas.values():
+                jobs += replica.jobs.values()
+                replica.silence = replica.silence + 1 if replica.ready is not None and replica.jobs else 0
+                if replica.silence * TICK > self._step_timeout + _GRACE:
+                    replica.silence = 0
+                    replica.kill(f"did not answer for {self._step_timeout:g} seconds (resources.step_timeout)")
+            over = self._clock() - _GRACE
+            for job in {id(job): job for job in jobs}.values():
+                deadline = job.request.deadline
+                if deadline is not None and deadline <= over:
+                    lost.append(job)
+        for job in lost:
+            self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
+        return bool(jobs)
+
+    def _assign(self, job: Job) -> None:
+        """Send the job to a replica, or keep it until one is ready. With the lock held."""
+        able = {number: replica.outstanding for number, replica in self._replicas.items() if replica.ready is not None}
+        while able:
+            number = self._router.choose(job.request, able)
+            replica = self._replicas[number]
+            need = min(job.tokens, replica.ready.context_length if replica.ready else job.tokens) * max(1, job.request.sampling.num_beams)
+            if replica.send("submit", job.kind, job.request, job.extra, need):
+                replica.jobs.update(dict.fromkeys(job.tickets, job))
+                return
+            del able[number]  # it has died, and its thread is about to report that
+        self._unassigned.append(job)
+
+    def _cancel(self, request_id: str) -> None:
+        with self._changed:
+            for replica in self._replicas.values():
+                if request_id in replica.jobs:
+                    replica.send("cancel", request_id)
+                    return
+            for job in self._unassigned:
+                if request_id in job.tickets:
+                    self._unassigned.remove(job)
+                    self._fail(job, Cancelled(f"Request {request_id} was cancelled while no replica of {self.model} was ready."))
+                    return
+
+    # Messages of replicas, on their threads
+
+    def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
+        if verb in ("piece", "done", "error"):
+            self._answer(replica, verb, *arguments)
+        elif verb == "record":
+            if self._on_finished is not None:
+                self._on_finished(arguments[0])
+        elif verb == "died":
+            self._on_death(replica)
+        elif verb == "alive":
+            return
+        else:
+            with self._changed:
+                if verb == "started":
+                    for request_id in arguments[0]:
+                        if (job := replica.jobs.get(request_id)) is not None:
+                            job.begun = True
+                elif verb == "usage":
+                    self._usage[replica.number] = arguments[0]
+                elif verb == "failed":
+                    replica.failure = arguments[0]
+                elif verb == "ready":
+                    self._on_ready(replica, Ready(*arguments))
+                self._changed.notify_all()
+
+    def _on_ready(self, replica: Replica, ready: Ready) -> None:
+        replica.ready = ready
+        self._attempts[replica.number] = 0
+        if self._scheduler is not None:
+            replica.send("scheduler", self._scheduler)
+        unassigned, self._unassigned = self._unassigned, []
+        for job in unassigned:
+            self._assign(job)
+
+    def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
+        with self._changed:
+            job = replica.jobs.get(request_id) if verb == "piece" else replica.jobs.pop(request_id, None)
+            if job is None:
+                return
+            job.begun = True
+        ticket = job.tickets[request_id]
+        if verb == "piece":
+            ticket.emit(value)
+        elif verb == "done":
+            ticket.finish(value)
+        else:
+            ticket.fail(value)
+
+    def _on_death(self, replica: Replica) -> None:
+        """A replica's process has ended: start it again, move its jobs that had not started, and fail the others."""
+        lost: list[Job] = []
+        with self._changed:
+            if self._replicas.get(replica.number) is not replica:
+                return  # closed on purpose
+            del self._replicas[replica.number]
+            self._router.forget(replica.number)
+            moved: list[Job] = []
+            for job in {id(job): job for job in replica.jobs.values()}.values():
+                job.moves += 1
+                (lost if job.begun or job.moves > _MOVES else moved).append(job)
+            self._attempts[replica.number] += 1
+            self.restarts += 1
+            if replica.failure is None and self._attempts[replica.number] <= _RESTARTS:
+                self._start(replica.number)
+            elif not self._replicas or not any(each.ready for each in self._replicas.values()):
+                self._closed = replica.failure or EngineFailed(
+                    f"Every replica of {self.model} died before it was ready; the last one {replica.end}. Load it again."
+                )
+                lost += [*moved, *self._unassigned]
+                moved, self._unassigned = [], []
+            for job in moved:
+                self._assign(job)
+            self._changed.notify_all()
+        error = self._closed or EngineFailed(
+            f"Replica {replica.number} of {self.model} {replica.end} while it computed this request, whose state is lost; send it again."
+        )
+        for job in lost:
+            self._fail(job, error)
+        if self._closed is not None:
+            self._on_lost()
+
+    def _start(self, number: int) -> None:
+        self._replicas[number] = Replica(number, self._specs[number], self._on_message)
+
+    def _fail(self, job: Job, error: LLMasOSError) -> None:
+        for ticket in job.tickets.values():
+            if ticket.done:
+                continue
+            if self._on_finished is not None:
+                request = job.request
+                record = RequestRecord(
+                    id=ticket.id,
+                    model=request.model,
+                    tenant=request.tenant,
+                    queued=request.arrival,
+                    finished=self._clock(),
+                    prompt_tokens=len(request.tokens),
+                    finish_reason="error",
+                    error=str(error),
+                )
+                with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
+                    self._on_finished(record)
+            ticket.fail(error)

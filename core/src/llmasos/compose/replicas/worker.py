@@ -1,0 +1,198 @@
+"""The process of a replica: serves one model through a socket that it inherits from the parent."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import attrs
+
+from llmasos.compose.composition import Composer
+from llmasos.compose.host import LoopCall, OpenedModel, Policy, RunningModel
+from llmasos.compose.process import ProcessResources
+from llmasos.compose.replicas.wire import Channel
+from llmasos.engine.ticket import Ticket
+from llmasos.residency.memory import Account
+from llmasos.system import discovery
+from llmasos.system.aliases import Aliases
+from llmasos.system.config import ComponentConfig, Config, ModelConfig
+from llmasos.system.context import SilentSink
+from llmasos.system.edge import as_ours
+from llmasos.system.store import Store
+from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs.scheduling import Admit
+
+#: Seconds between two "alive" messages.
+ALIVE_SECONDS: Final = 1.0
+#: Exit status of a replica whose model is lost.
+_LOST: Final = 3
+
+
+@attrs.frozen(kw_only=True)
+class WorkerSpec:
+    """What a replica serves: a config with one model, and the cores that it may use (empty: all)."""
+
+    config: Config
+    cores: tuple[int, ...] = ()
+
+
+class StartReporter:
+    """A policy that reports which requests have started; the parent can move the others when this process dies."""
+
+    def __init__(self, policy: SchedulingPolicy, report: Callable[[list[str]], None]) -> None:
+        self._policy = policy
+        self._report = report
+        self._begun: set[str] = set()
+
+    def admit(self, request: Request, stats: Stats) -> Admit | Reject:
+        return self._policy.admit(request, stats)
+
+    def rank(self, sequence: SequenceView, now: float) -> Any:
+        return self._policy.rank(sequence, now)
+
+    def victim(self, running: Sequence[SequenceView], needy: SequenceView, now: float) -> str | None:
+        return self._policy.victim(running, needy, now)
+
+    def quantum(self, sequence: SequenceView, budget: int) -> int:
+        return self._policy.quantum(sequence, budget)
+
+    def on_commit(self, charges: Sequence[Charge]) -> None:
+        fresh = [charge.id for charge in charges if charge.id not in self._begun]
+        if fresh:
+            self._begun.update(fresh)
+            self._report(fresh)
+        self._begun.difference_update(charge.id for charge in charges if charge.finished)
+        self._policy.on_commit(charges)
+
+
+class _ReportingComposer(Composer):
+    report: Callable[[list[str]], None]
+
+    def load(
+        self,
+        model: ModelConfig,
+        opened: OpenedModel,
+        scheduler: ComponentConfig,
+        account: Account,
+        on_lost: Callable[[], None],
+        *,
+        on_finished: Callable[[RequestRecord], None] | None,
+    ) -> RunningModel:
+        """As ``Composer.load``; but where the model is lost the process exits, and the parent starts another."""
+        return super().load(model, opened, scheduler, account, _end_lost, on_finished=on_finished)
+
+    def policy(self, config: ComponentConfig) -> Policy:
+        made = super().policy(config)
+        return attrs.evolve(made, policy=StartReporter(made.policy, self.report))
+
+
+class Worker:
+    """Serves one model to the process at the other end of a channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._tickets: dict[str, Ticket[Any]] = {}
+
+    def run(self) -> None:
+        """Serve until the parent closes the channel or has ended."""
+        try:
+            _, config, cores = self._channel.receive()
+            try:
+                self._open(Config.from_mapping(config), cores)
+            except BaseException as error:
+                self._tell("failed", as_ours(error, "replica", "loading"))
+                return
+            threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
+            while True:
+                verb, *arguments = self._channel.receive()
+                getattr(self, f"_do_{verb}")(*arguments)
+        except (EOFError, OSError):
+            return
+
+    def _open(self, config: Config, cores: Sequence[int]) -> None:
+        if cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
+        self._composer = _ReportingComposer(
+            config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
+        )
+        self._composer.report = functools.partial(self._tell, "started")
+        (model,) = config.models.values()
+        self._host = self._composer.host(model, functools.partial(self._tell, "record"))
+        with self._host.lease() as running:
+            self._host.tracked.pinned = True
+            # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
+            gc.collect()
+            gc.freeze()
+            self._tell("ready", running.info, running.need, running.loader, running.loop.context_length, running.loop.usage().kv_capacity)
+
+    def _stay_in_touch(self) -> None:
+        """Send "alive" messages. They stop where a thread holds the interpreter lock for ever, and the parent then kills the process."""
+        while True:
+            time.sleep(ALIVE_SECONDS)
+            self._tell("alive")
+
+    def _do_submit(self, kind: str, request: Request, extra: Any, tokens: int) -> None:
+        def send(loop: Any) -> list[Ticket[Any]]:
+            if kind == "many":
+                return list(loop.submit_many(request, extra))
+            if kind == "score":
+                return [loop.submit_score(request, extra)]
+            return [loop.submit_logits(request) if kind == "logits" else loop.submit(request)]
+
+        try:
+            tickets = self._host.submit(lambda _: LoopCall(tokens, send))
+        except BaseException as error:
+            ours = as_ours(error, "replica", "taking a request")
+            for index in range(extra if kind == "many" else 1):
+                self._tell("error", request.id if index == 0 else f"{request.id}/{index}", ours)
+            return
+        for ticket in tickets:
+            self._tickets[ticket.id] = ticket
+            ticket.listen(functools.partial(self._tell, "piece", ticket.id))
+            ticket.add_done_callback(functools.partial(self._done, ticket))
+
+    def _do_cancel(self, request_id: str) -> None:
+        if (ticket := self._tickets.get(request_id)) is not None:
+            ticket.cancel()
+
+    def _do_scheduler(self, scheduler: ComponentConfig) -> None:
+        self._host.use_scheduler(scheduler, functools.partial(self._composer.policy, scheduler))
+
+    def _do_forget(self) -> None:
+        self._host.trim()
+
+    def _do_usage(self) -> None:
+        with self._host.lease() as running:
+            self._tell("usage", running.loop.usage())
+
+    def _done(self, ticket: Ticket[Any]) -> None:
+        self._tickets.pop(ticket.id, None)
+        try:
+            result = ticket.result()
+        except BaseException as error:
+            self._tell("error", ticket.id, as_ours(error, "replica", "answering"))
+        else:
+            self._tell("done", ticket.id, result)
+
+    def _tell(self, *message: Any) -> None:
+        try:
+            self._channel.send(*message)
+        except OSError:  # the parent has closed the channel
+            os._exit(0)
+
+
+def _end_lost() -> None:
+    os._exit(_LOST)
+
+
+def main() -> None:
+    """Serve at the file descriptor that the command line names."""
+    Worker(Channel(Connection(int(sys.argv[1])))).run()
+    os._exit(0)  # the parent has ended or closed the channel, so that no caller waits for unfinished requests

@@ -1,0 +1,142 @@
+"""A guard around an engine: it turns what the plugin raises into errors that name it, and checks what the plugin returns."""
+
+from __future__ import annotations
+
+import logging
+from collections import abc
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from llmasos.engine.watchdog import Watch
+from llmasos.system.edge import in_words, interrupted, kind_of
+from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
+
+_log = logging.getLogger("llmasos.engine")
+
+R = TypeVar("R")
+
+
+class GuardedEngine:
+    """An ``Engine`` that enforces the contract on a plugin's engine.
+
+    ``open`` and ``fork`` may raise ``CapacityExceeded``; ``step`` may also raise any other ``Exception``, after which its slots can be
+    truncated back; other errors of ``fork`` pass through, because core can recompute a prefix instead. Any other exception, and a return
+    value that breaks the contract, means that the engine is lost: this call and all later ones raise ``EngineFailed``. ``close`` and
+    ``shutdown`` never raise, so that a sequence can always be removed; the next ``check`` reports a failed ``close``.
+
+    Attributes:
+        info: the engine's ``EngineInfo``, read once.
+        label: names the plugin in messages.
+        lost: why the engine is lost; None while it is not.
+    """
+
+    def __init__(self, engine: Engine, label: str = "engine", watch: Watch | None = None) -> None:
+        self.info: Final[EngineInfo] = engine.info
+        self.label: Final = label
+        self.lost: EngineFailed | None = None
+        self._engine = engine
+        self._watch = watch or Watch()
+        self._slots: set[int] = set()
+
+    def check(self) -> None:
+        """Raises ``EngineFailed`` where the engine is lost."""
+        if self.lost is not None:
+            raise self.lost
+
+    def lose(self, why: str) -> EngineFailed:
+        """Mark the engine as lost; returns the ``EngineFailed`` that says so."""
+        if self.lost is None:
+            self.lost = EngineFailed(why)
+        return self.lost
+
+    def open(self) -> int:
+        return self._new_slot("open", self._call("open", self._engine.open))
+
+    def fork(self, slot: int) -> int:
+        return self._new_slot("fork", self._call("fork", self._engine.fork, slot))
+
+    def step(self, rows: abc.Sequence[Row]) -> list[npt.NDArray[Any]]:
+        results: Any = self._call("step", self._engine.step, rows)
+        if not isinstance(results, list | tuple) or len(results) != len(rows):
+            raise self.lose(f"The {self.label} returned {_described(results)} from step for {len(rows)} rows.")
+        for row, result in zip(rows, results, strict=True):
+            if not self._fits(row, result):
+                raise self.lose(f'The {self.label} returned {_described(result)} from step for a row that wants "{row.want}".')
+        return list(results)
+
+    def truncate(self, slot: int, length: int) -> None:
+        self._call("truncate", self._engine.truncate, slot, length)
+
+    def close(self, slot: int) -> None:
+        self._slots.discard(slot)
+        if self.lost is None:
+            try:
+                self._call("close", self._engine.close, slot)
+            except EngineFailed as error:
+                _log.error("%s", error)
+
+    def shutdown(self) -> None:
+        try:
+            self._engine.shutdown()
+        except BaseException as error:
+            if interrupted(error):
+                raise
+            _log.warning("The %s failed to shut down: %s.", self.label, in_words(error))
+
+    def _call(self, method: str, function: Callable[..., R], *arguments: Any) -> R:
+        self.check()
+        watch = self._watch
+        before, watch.calling = watch.calling, (self.label, method)
+        try:
+            result = function(*arguments)
+        except CapacityExceeded:
+            if method in ("open", "fork", "step"):
+                raise
+            raise self.lose(f"The {self.label} raised CapacityExceeded from {method}, which needs no memory.") from None
+        except MemoryError as error:
+            if method in ("open", "fork", "step"):
+                raise CapacityExceeded(f"The {self.label} ran out of memory in {method}.") from error
+            raise self.lose(f"The {self.label} ran out of memory in {method}.") from error
+        except EngineFailed as error:
+            raise self.lose(f"The {self.label} failed in {method}: {_sentence(error)}") from error
+        except BaseException as error:
+            if interrupted(error) or (isinstance(error, Exception) and method in ("fork", "step")):
+                raise
+            raise self.lose(f"The {self.label} failed in {method}: {in_words(error)}.") from error
+        finally:
+            watch.calling = before
+        self.check()  # it may have been given up while it computed
+        return result
+
+    def _new_slot(self, method: str, slot: Any) -> int:
+        if isinstance(slot, bool) or not isinstance(slot, int | np.integer):
+            raise self.lose(f"The {self.label} returned {_described(slot)} from {method}, and a slot is a whole number.")
+        if slot in self._slots:
+            raise self.lose(f"The {self.label} returned the slot {slot} from {method}, which is open already.")
+        self._slots.add(int(slot))
+        return int(slot)
+
+    def _fits(self, row: Row, result: Any) -> bool:
+        if not isinstance(result, np.ndarray):
+            return False
+        if row.draw is not None:
+            return result.shape == (1,) and result.dtype.kind in "iu" and -1 <= int(result[0]) < self.info.vocab_size
+        wanted = {"last": 1, "none": 0}.get(row.want, len(row.tokens))
+        return result.dtype.kind == "f" and len(result) == wanted and (not wanted or result.shape[1:] == (self.info.vocab_size,))
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error).rstrip()
+    return text if text.endswith(".") else f"{text}."
+
+
+def _described(value: Any) -> str:
+    """A plugin's return value in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    if isinstance(value, list | tuple):
+        return f"{len(value)} results"
+    return kind_of(value)

@@ -1,0 +1,235 @@
+"""The state of one request in the engine loop. Decisions are the scheduler's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import attrs
+
+from llmasos_hookspecs import Draw, Request
+from llmasos_hookspecs.engine import Want
+from llmasos_hookspecs.scheduling import State
+
+if TYPE_CHECKING:
+    from llmasos.engine.generation import GenerationWork
+    from llmasos.engine.work import LogitsReader
+
+#: The slot of a sequence that holds none.
+NO_SLOT: Final = -1
+#: Most tokens of a row that wants the logits of every token: 64 float32 rows of a vocabulary of 150,000 take 38 MB.
+_ALL_LOGITS: Final = 64
+_new_view: Final = tuple.__new__
+
+
+class View(NamedTuple):
+    """The ``SequenceView`` that a policy gets: a read-only snapshot of a sequence, with a reference to the request and nothing else.
+
+    A tuple, because every call of ``rank`` makes one: a third of a microsecond each.
+    """
+
+    request: Request
+    state: State
+    computed: int
+    remaining: int
+    generated: int
+    cached: int
+    preemptions: int
+    waited: float
+
+
+def frozen(request: Request) -> Request:
+    """A copy of the request that a policy cannot change."""
+    sampling = request.sampling
+    fields: dict[str, Any] = {}
+    if not isinstance(request.tokens, tuple):
+        fields["tokens"] = tuple(request.tokens)
+    if sampling.logit_bias or sampling.constraint is not None:
+        constraint = sampling.constraint and attrs.evolve(sampling.constraint, value=_frozen_value(sampling.constraint.value))
+        fields["sampling"] = shown = attrs.evolve(sampling, constraint=constraint)
+        object.__setattr__(shown, "logit_bias", MappingProxyType(dict(sampling.logit_bias)))  # its converter would make a dict of it
+    return attrs.evolve(request, **fields) if fields else request
+
+
+def _frozen_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return MappingProxyType({key: _frozen_value(each) for key, each in value.items()})
+    return tuple(_frozen_value(each) for each in value) if isinstance(value, list) else value
+
+
+class Sequence:
+    """The tokens of a request, and how many of them the engine has computed in which slot. Private to core: a policy gets ``view``.
+
+    Attributes:
+        request: as submitted.
+        shown: a copy of it that the policy cannot change.
+        work: turns the logits into the answer: text, scores, raw logits.
+        tokens: the prompt, then what was generated.
+        prompt_length: tokens of the prompt.
+        computed: tokens whose keys and values are in ``slot``.
+        draft: draft tokens that the planned step verifies.
+        drafter: proposes at most so many draft tokens; None where the request does not use prompt lookup.
+        draw: makes the ``Draw`` of the next token, where the engine samples it; None where core samples.
+        logits_from: first position whose logits are wanted, with all after it; None where only the last position's are.
+        group: sequences that end when this one does: beams of one search.
+        limit: tokens its slot will hold at most.
+        high_water: most tokens it ever had computed; it may be preempted only once it has computed more.
+        cost: tokens the engine computed for it.
+        queued, started, first_token: seconds of the clock.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_waited",
+        "_without_slot_since",
+        "cached",
+        "computed",
+        "cost",
+        "draft",
+        "drafter",
+        "draw",
+        "first_token",
+        "generated",
+        "group",
+        "high_water",
+        "limit",
+        "logits_from",
+        "preemptions",
+        "prompt_length",
+        "queued",
+        "request",
+        "shown",
+        "slot",
+        "started",
+        "state",
+        "tokens",
+        "work",
+    )
+
+    def __init__(self, request: Request, work: GenerationWork | LogitsReader, clock: Callable[[], float]) -> None:
+        self.request: Final = request
+        self.shown: Final = frozen(request)
+        self.work: Final = work
+        self.tokens: list[int] = list(request.tokens)
+        self.prompt_length = len(self.tokens)
+        self.computed = 0
+        self.generated = 0
+        self.draft: tuple[int, ...] = ()
+        self.drafter: Callable[[Sequence, int], tuple[int, ...]] | None = None
+        self.draw: Callable[[], Draw] | None = None
+        self.logits_from: int | None = None
+        self.slot = NO_SLOT
+        self.state: State = "waiting"
+        self.cached = 0
+        self.preemptions = 0
+        self.group: tuple[Sequence, ...] = ()
+        self.high_water = 0
+        self.cost = 0
+        self.limit = self.prompt_length + request.max_new_tokens
+        self.queued = clock()
+        self.started: float | None = None
+        self.first_token: float | None = None
+        self._clock = clock
+        self._waited = 0.0
+        self._without_slot_since: float | None = self.queued
+
+    def __repr__(self) -> str:
+        return f"<Sequence {self.request.id} {self.state}: {self.computed} of {len(self.tokens)} tokens computed>"
+
+    @property
+    def pending(self) -> int:
+        """Tokens known but not computed: the rest of the prompt, or the token sampled last."""
+        return len(self.tokens) - self.computed
+
+    def view(self) -> View:
+        """A snapshot for the policy."""
+        generated, since = self.generated, self._without_slot_since
+        rest = len(self.tokens) - self.computed - (1 if generated else 0)
+        remaining = (rest if rest > 0 else 0) + self.request.max_new_tokens - generated
+        waited = self._waited if since is None else self._waited + self._clock() - since
+        # Neither View(...) nor the properties that say the same: they make it twice as slow, and it is made for every rank.
+        return _new_view(View, (self.shown, self.state, self.computed, remaining, generated, self.cached, self.preemptions, waited))
+
+    @property
+    def remaining(self) -> int:
+        rest = len(self.tokens) - self.computed - (1 if self.generated else 0)
+        return max(0, rest) + self.request.max_new_tokens - self.generated
+
+    @property
+    def waited(self) -> float:
+        since = self._without_slot_since
+        return self._waited if since is None else self._waited + self._clock() - since
+
+    @property
+    def decoding(self) -> bool:
+        """Whether its next step computes one generated token (decode, not prefill)."""
+        return self.generated > 0 and len(self.tokens) - self.computed == 1
+
+    @property
+    def continued(self) -> bool:
+        """Whether the token that it computes next was generated. After a preemption generated tokens are recomputed in decode rows, as the
+        first time, because kernels for a prompt may round differently."""
+        return self.generated > 0 and self.computed >= self.prompt_length
+
+    @property
+    def reusable(self) -> int:
+        """Longest prefix, in tokens, that may come from the prefix cache: the logits that are still wanted need a step of their own.
+
+        Two tokens are left to compute, not one: kernels for one token round differently from those for several, and a prompt from the
+        prefix cache must get logits bitwise identical to those of a prompt that was computed.
+        """
+        most = len(self.tokens) - 2
+        return max(0, most if self.logits_from is None else min(most, self.logits_from - 2))
+
+    def chunk(self, tokens: int) -> tuple[int, Want]:
+        """How many of the next ``tokens`` tokens to compute in one row, and which logits to request. The last chunk of a prompt never has
+        one token only (see ``reusable``)."""
+        if self.logits_from is not None and self.computed >= self.logits_from:
+            return min(tokens, _ALL_LOGITS), "all"
+        wanted = len(self.tokens) if self.logits_from is None else self.logits_from + 1
+        rest = (self.prompt_length if self.generated and not self.continued else wanted) - self.computed
+        tokens = min(tokens, rest)
+        if not self.continued and tokens > 1 and tokens == rest - 1:
+            tokens -= 1
+        return tokens, "last" if self.computed + tokens == wanted else "none"
+
+    def append(self, token: int) -> None:
+        """Append a sampled token."""
+        if self.first_token is None:
+            self.first_token = self._clock()
+        self.tokens.append(token)
+        self.generated += 1
+
+    def replace(self, tokens: list[int]) -> None:
+        """Replace the tokens; the caller sets ``computed`` to match."""
+        if self.first_token is None:
+            self.first_token = self._clock()
+        self.tokens = tokens
+        self.generated = len(tokens) - self.prompt_length
+
+    def start(self, slot: int, computed: int) -> None:
+        """Assign a slot that already holds the sequence's first ``computed`` tokens."""
+        now = self._clock()
+        if self.started is None:
+            self.started = now
+            self.cached = computed
+        if self._without_slot_since is not None:
+            self._waited += now - self._without_slot_since
+            self._without_slot_since = None
+        self.slot = slot
+        self.computed = computed
+        self.state = "running"
+
+    def leave_slot(self, state: State) -> None:
+        """Release the slot: the sequence was preempted, and will be recomputed, or is finished."""
+        if state == "preempted":
+            self.preemptions += 1
+            self._without_slot_since = self._clock()
+        elif self._without_slot_since is not None:
+            self._waited += self._clock() - self._without_slot_since
+            self._without_slot_since = None
+        self.slot = NO_SLOT
+        self.computed = 0
+        self.draft = ()
+        self.state = state

@@ -1,0 +1,208 @@
+"""Tickets: a caller's handle of a request in progress."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Generic, TypeVar
+
+from llmasos.engine.exiting import left_behind
+from llmasos_hookspecs import LLMasOSError
+
+R = TypeVar("R")
+
+
+class ResultTimeout(LLMasOSError, TimeoutError):
+    """The result was not ready within the caller's timeout; the request continues."""
+
+
+class Ticket(Generic[R]):
+    """A request's answer, piece by piece or whole; thread-safe, and usable from any event loop.
+
+    Each iteration, ``async for`` too, yields all pieces of text from the first one, as they come. Leaving the iteration early cancels the
+    request. ``result`` wakes its caller once, not once for each token.
+
+    Attributes:
+        id: of the request.
+        deadline: of the request.
+    """
+
+    def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None) -> None:
+        self.id = request_id
+        self.deadline = deadline
+        self._cancel = cancel
+        self._pieces: list[str] = []
+        self._result: R | None = None
+        self._error: LLMasOSError | None = None
+        self._done = False
+        self._changed = threading.Condition(threading.Lock())
+        self._readers = 0
+        self._async_readers: list[Callable[[], object]] = []
+        self._when_done: list[Callable[[], object]] = []
+        self._listener: Callable[[str], object] | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if not self._done else "failed" if self._error else "done"
+        return f"<Ticket {self.id}: {state}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended, with an answer or an error."""
+        return self._done
+
+    def cancel(self) -> None:
+        """Cancel the request; its slot is free within a step. Does nothing once it has ended."""
+        if not self._done:
+            self._cancel()
+
+    def listen(self, listener: Callable[[str], object]) -> None:
+        """Call ``listener`` with each piece of text as it comes, and at once with those so far."""
+        with self._changed:
+            self._listener = listener
+            for piece in self._pieces:
+                listener(piece)
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""
+        with self._changed:
+            if not self._done:
+                self._when_done.append(callback)
+                return
+        callback()
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the whole answer. Raises the request's error, or ``ResultTimeout`` after ``timeout`` seconds.
+
+        What a signal's handler raises meanwhile, as Ctrl-C does, cancels the request.
+        """
+        try:
+            with self._changed:
+                over = self._changed.wait_for(lambda: self._done, timeout)
+        except BaseException:
+            self.cancel()
+            raise
+        if not over:
+            raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
+        return self._outcome()
+
+    def __iter__(self) -> Generator[str, None, None]:
+        pieces = self._iterate()
+        next(pieces)  # begun, so that leaving it before its first piece cancels the request too
+        return pieces
+
+    def _iterate(self) -> Generator[str, None, None]:
+        place = 0
+        try:
+            yield ""
+            while True:
+                with self._changed:
+                    self._readers += 1
+                    while place == len(self._pieces) and not self._done:
+                        self._changed.wait()
+                    self._readers -= 1
+                    fresh = self._pieces[place:]
+                    over = self._done
+                yield from fresh
+                place += len(fresh)
+                if over:
+                    break
+        finally:
+            self.cancel()
+        self._outcome()
+
+    async def aresult(self) -> R:
+        """``result`` for an event loop. Cancelling the awaiting task cancels the request."""
+        try:
+            await self._wait_async(self._when_done)
+        finally:
+            self.cancel()
+        return await self._async_outcome()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        place = 0
+        try:
+            while True:
+                await self._wait_async(self._async_readers, beyond=place)
+                over = self._done
+                fresh = self._pieces[place:]
+                for piece in fresh:
+                    yield piece
+                place += len(fresh)
+                if over and place == len(self._pieces):
+                    break
+        finally:
+            self.cancel()
+        await self._async_outcome()
+
+    async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
+        """Wait until the request has ended, or has more than ``beyond`` pieces."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # the caller's event loop has been closed meanwhile
+                return
+
+        with self._changed:
+            if self._done or (beyond is not None and len(self._pieces) > beyond):
+                return
+            callbacks.append(wake)
+        await event.wait()
+
+    def _outcome(self) -> R:
+        if self._error is not None:
+            if left_behind(self._error):
+                raise SystemExit
+            raise self._error.with_traceback(None)  # else it grows with every caller who asks
+        return self._result  # type: ignore[return-value]
+
+    async def _async_outcome(self) -> R:
+        if self._error is not None and left_behind(self._error):
+            await asyncio.get_running_loop().create_future()  # for ever: an event loop would report what ends its thread
+        return self._outcome()
+
+    # The other side: called by the loop's thread.
+
+    def emit(self, piece: str) -> None:
+        """Add a piece of text."""
+        if not piece:
+            return
+        with self._changed:
+            self._pieces.append(piece)
+            if self._listener is not None:
+                self._listener(piece)
+            if self._readers:
+                self._changed.notify_all()
+            callbacks, self._async_readers = self._async_readers, []
+        for wake in callbacks:
+            wake()
+
+    def finish(self, result: R) -> None:
+        """End the request with its answer."""
+        self._end(result, None)
+
+    def fail(self, error: LLMasOSError) -> None:
+        """End the request with an error."""
+        self._end(None, error)
+
+    def after_fork(self, error: LLMasOSError) -> None:
+        """In a forked child, where no thread will ever answer: fail, with a new lock, because a thread of the parent may have held it."""
+        self._changed = threading.Condition(threading.Lock())
+        if not self._done:
+            self._readers = 0
+            self._error = error
+            self._done = True
+
+    def _end(self, result: R | None, error: LLMasOSError | None) -> None:
+        with self._changed:
+            if self._done:
+                return
+            self._result, self._error, self._done = result, error, True
+            self._changed.notify_all()
+            callbacks = self._async_readers + self._when_done
+            self._async_readers, self._when_done = [], []
+        for wake in callbacks:
+            wake()

@@ -1,0 +1,110 @@
+"""The watchdog notices that a plugin call does not return: one thread for all engine loops of the process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+_log = logging.getLogger("llmasos.engine")
+
+#: Seconds between two checks of the busy loops.
+TICK: Final = 0.1
+
+
+class Watch:
+    """What a thread is doing; the thread alone writes it, the watchdog reads it.
+
+    Attributes:
+        since: ``time.monotonic`` seconds when its round began; None while it waits for work.
+        calling: label and method of the plugin call that it is in.
+    """
+
+    __slots__ = ("calling", "since")
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.calling: tuple[str, str] | None = None
+
+
+class Watched(Protocol):
+    """An object that the watchdog checks."""
+
+    def look(self, now: float) -> bool:
+        """Act on timeouts at ``now`` (``time.monotonic`` seconds); returns whether the watchdog shall call it again."""
+        ...
+
+
+class Watchdog:
+    """Checks every busy object ten times a second, on a daemon thread, which sleeps while there is none and ends with the last object."""
+
+    def __init__(self) -> None:
+        self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
+        self._changed = threading.Condition(threading.Lock())
+        self._called = False
+        self._thread: threading.Thread | None = None
+
+    def wake(self, watched: Watched) -> None:
+        """Start to check ``watched``, which has become busy."""
+        with self._changed:
+            self._watched.add(watched)
+            self._called = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="llmasos-watchdog", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def forget(self, watched: Watched) -> None:
+        """Remove ``watched``, which was closed; the thread ends with the last one."""
+        with self._changed:
+            self._watched.discard(watched)
+            thread = None if self._watched else self._thread
+            self._changed.notify()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(10 * TICK)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._watched:
+                    self._thread = None
+                    return
+                self._called = False
+                watched = list(self._watched)
+            busy = [each for each in watched if self._look(each)]
+            again = bool(busy)
+            del watched, busy  # nothing is kept alive for being watched
+            with self._changed:
+                if again:
+                    self._changed.wait(TICK)
+                while not again and not self._called and self._watched:
+                    self._changed.wait()
+
+    @staticmethod
+    def _look(watched: Watched) -> bool:
+        try:
+            return watched.look(time.monotonic())
+        except Exception:
+            _log.exception("The watchdog failed to look at %r.", watched)
+            return True
+
+
+_watchdog = Watchdog()
+
+
+def watchdog() -> Watchdog:
+    """The watchdog of this process."""
+    return _watchdog
+
+
+def _after_fork_in_child() -> None:
+    """In a forked child: the watchdog's thread exists in the parent only."""
+    global _watchdog
+    _watchdog = Watchdog()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

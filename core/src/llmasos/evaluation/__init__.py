@@ -1,0 +1,27 @@
+"""Measures models: perplexity and divergence on a corpus, speed, and size."""
+
+from llmasos.evaluation.context import fitting_length
+from llmasos.evaluation.corpus import Corpus
+from llmasos.evaluation.measure import Backend, Measurement, measure
+from llmasos.evaluation.quality import Quality, measure_quality
+from llmasos.evaluation.reference import DequantizedCheckpoint
+from llmasos.evaluation.size import Size, measure_size
+from llmasos.evaluation.speed import Speed, measure_speed
+from llmasos.evaluation.throughput import Throughput, measure_throughput
+
+__all__ = [
+    "Backend",
+    "Corpus",
+    "DequantizedCheckpoint",
+    "Measurement",
+    "Quality",
+    "Size",
+    "Speed",
+    "Throughput",
+    "fitting_length",
+    "measure",
+    "measure_quality",
+    "measure_size",
+    "measure_speed",
+    "measure_throughput",
+]

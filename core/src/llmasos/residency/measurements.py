@@ -1,0 +1,91 @@
+"""Measured memory and time of loads on this machine, stored by weights and loader."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import attrs
+
+from llmasos.residency.prediction import Need
+
+#: Seconds between two samples of the process's memory while a model loads.
+_PERIOD: Final = 0.02
+
+
+class Measurements:
+    """A folder with one small file for each pair of weights and loader; a file that cannot be read counts as not measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @staticmethod
+    def key(*, digest: str, loader: str, options: Mapping[str, Any], context_length: int | None) -> str:
+        """The key of a measurement."""
+        parts = [digest, loader, dict(options), context_length]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def find(self, key: str) -> Need | None:
+        try:
+            found = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            return Need(**{field.name: found[field.name] for field in attrs.fields(Need)})
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def add(self, key: str, measured: Need) -> None:
+        """Store a measurement; a disk that is full or read-only does not fail the load."""
+        path = self._folder / f"{key}.json"
+        new = path.with_suffix(f".{uuid4().hex}")
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps(attrs.asdict(measured)), encoding="utf-8")
+            os.replace(new, path)
+
+
+class Peak:
+    """The most memory in bytes that the process held beyond what it held at the start; pages of mapped files do not count."""
+
+    def __init__(self) -> None:
+        self._first = self._most = private_bytes()
+
+    @property
+    def bytes(self) -> int:
+        self.look()
+        return max(0, self._most - self._first)
+
+    def look(self) -> None:
+        self._most = max(self._most, private_bytes())
+
+
+@contextlib.contextmanager
+def watch_peak() -> Iterator[Peak]:
+    """Sample the process's memory while the ``with`` block runs. What other threads allocate meanwhile counts too."""
+    peak, over = Peak(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(_PERIOD):
+            peak.look()
+
+    thread = threading.Thread(target=look, name="llmasos-peak", daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+def private_bytes() -> int:
+    """Resident anonymous memory of the process (not backed by files), in bytes."""
+    import psutil
+
+    process: Any = psutil
+    memory = process.Process().memory_info()
+    return int(memory.rss) - int(getattr(memory, "shared", 0))

@@ -1,0 +1,430 @@
+"""Which models are in memory: leases, one load for many callers, the queue for memory, and eviction."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import attrs
+
+from llmasos.residency.eviction import Candidate, choose_victims
+from llmasos.residency.memory import Account, Budget, MemoryLedger
+from llmasos.residency.prediction import Need
+from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
+from llmasos.system.sizes import size_in_words
+from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
+
+#: The need of a model that no budget bounds.
+_NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
+
+#: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
+#: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
+_PATIENCE: Final = (0.05, 2.0)
+
+
+class Lease:
+    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens."""
+
+    def __init__(self, residency: Residency, model: TrackedModel, tokens: int) -> None:
+        self._residency = residency
+        self._model = model
+        self._tokens = tokens
+        self._lock = threading.Lock()
+        self._over = False
+
+    def release(self) -> None:
+        """End the lease. Calling it again does nothing."""
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self._residency._release(self._model, self._tokens)
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A caller that waits for a lease.
+
+    Attributes:
+        since: seconds of the clock when it began to wait.
+        patience: seconds that it lets later callers use loaded models.
+        blocked: memory was missing for it.
+        trimmed: ids of the models whose spare KV memory was freed for it.
+        pending_load: the load that it waits for.
+        lease: the lease, once it is granted.
+    """
+
+    model: TrackedModel
+    tokens: int
+    since: float
+    patience: float = _PATIENCE[0]
+    blocked: bool = False
+    trimmed: set[int] = attrs.field(factory=set)
+    pending_load: PendingLoad | None = None
+    lease: Lease | None = None
+
+
+class Residency:
+    """Loads models when they are used, and unloads idle ones when other models need their memory.
+
+    A caller that finds no memory waits in a first-come, first-served queue. Once its patience is over, no later caller gets a lease before
+    it, so that the models in use become idle and can be unloaded. A waiting caller holds no memory, so there is no deadlock.
+    """
+
+    def __init__(self, memory: MemoryLedger | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.memory: Final = memory or MemoryLedger()
+        self.memory.on_freed = self._wake
+        self._changed = threading.Condition(self.memory.lock)
+        self._clock = clock
+        self._models: list[TrackedModel] = []
+        self._queue: list[_Waiter] = []
+        self._reaper: threading.Thread | None = None
+
+    # Adding and removing models
+
+    def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
+        """Add a model, without loading it. Its memory counts against each of ``budgets``."""
+        model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
+        with self._changed:
+            self._models.append(model)
+        return model
+
+    def close(self, model: TrackedModel) -> None:
+        """Remove a model for good, in use or not; callers that wait for it get ``ModelClosed``."""
+        with self._changed:
+            while model.state in ("loading", "unloading"):
+                self._changed.wait()
+            if model.state == "closed":
+                return
+            loaded, model.state = model.state == "loaded", "closed"
+            self._changed.notify_all()
+        if loaded:
+            model.resident.unload()
+        with self._changed:
+            self.memory.close(model.account)
+            if model in self._models:
+                self._models.remove(model)
+
+    def unload(self, model: TrackedModel) -> bool:
+        """Unload a model now; False where it is in use or not loaded."""
+        with self._changed:
+            if model.state != "loaded" or model.leases:
+                return False
+            model.state = "unloading"
+        self._finish_unloading(model)
+        return True
+
+    def lost(self, model: TrackedModel, load: int) -> None:
+        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again."""
+        with self._changed:
+            if model.state != "loaded" or model.loads != load:
+                return
+            model.state = "unloading"
+        self._finish_unloading(model)
+
+    def models(self) -> list[TrackedModel]:
+        """All models that are not closed."""
+        with self._changed:
+            return list(self._models)
+
+    # Leases
+
+    @contextmanager
+    def leased(self, model: TrackedModel, tokens: int = 0) -> Iterator[None]:
+        """Hold a lease while the ``with`` block runs."""
+        lease = self.acquire(model, tokens)
+        try:
+            yield
+        finally:
+            lease.release()
+
+    def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
+        """A lease on a model with KV memory for ``tokens`` tokens; loads the model and waits for memory where necessary.
+
+        Raises:
+            ResourceError: the model cannot fit, even with all models unloaded that are not pinned.
+            ModelClosed: the model was closed.
+            LLMasOSError: the error of the load.
+        """
+        waiter = _Waiter(model, tokens, self._clock())
+        with self._changed:
+            self._queue.append(waiter)
+        try:
+            while waiter.lease is None:
+                self._predict(model)
+                with self._changed:
+                    action = self._advance(waiter)
+                action()
+            return waiter.lease
+        finally:
+            with self._changed:
+                self._queue.remove(waiter)
+                self._note_scarcity()
+                self._changed.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """Count of callers that wait for memory."""
+        with self._changed:
+            return sum(waiter.blocked for waiter in self._queue)
+
+    def settle(self, budget: Budget) -> None:
+        """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
+        with self._changed:
+            for model in self._models:
+                if model.state == "not loaded":
+                    model.need = None  # without a budget it was not predicted
+        while True:
+            with self._changed:
+                self._changed.notify_all()
+                idle = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
+                if budget.free >= 0 or not idle:
+                    return
+                victims = self._victims((budget,), 0, None) or idle
+                for victim in victims:
+                    victim.state = "unloading"
+            self._evict(victims)
+
+    def would_evict(
+        self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
+    ) -> tuple[float, list[TrackedModel]]:
+        """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
+        with self._changed:
+            missing = self.memory.missing(budgets, needed)
+            return missing, self._victims(budgets, needed, sparing)
+
+    # Decisions, with the lock held
+
+    def _advance(self, waiter: _Waiter) -> Callable[[], None]:
+        """Advance a caller by one decision: grant its lease, or wait for a change, or choose what must happen first (load, trim, evict).
+
+        Returns that action, to be run without the lock; it does nothing where the lease was granted or a change was waited for.
+        """
+        model = waiter.model
+        if model.state == "closed":
+            raise ModelClosed(f"The model {model.name} is closed; load it again to use it.")
+        if waiter.pending_load is not None and waiter.pending_load.error is not None:
+            raise waiter.pending_load.error.with_traceback(None)
+        waiter.pending_load = model.pending_load
+        if model.state in ("loading", "unloading"):
+            self._changed.wait()
+            return _no_action
+        need = model.need
+        if need is None:  # ``settle`` reset it a moment ago; ``acquire`` predicts it again
+            return _no_action
+        loaded = model.state == "loaded"
+        needed = model.account.growth(waiter.tokens) if loaded else need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies
+        if not self._passed_over(waiter, queued=not loaded):
+            if loaded:
+                if self.memory.claim(model.account, waiter.tokens):
+                    waiter.lease = self._grant(waiter)
+                    return _no_action
+            elif self._reserve(model, need, needed):
+                return lambda: self._load(model)
+            self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
+            waiter.blocked, waiter.patience = True, min(max(_PATIENCE[0], need.load_seconds), _PATIENCE[1])
+            self._note_scarcity()
+            if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
+                return action
+        self._changed.wait()
+        waiter.trimmed.clear()
+        return _no_action
+
+    def _passed_over(self, waiter: _Waiter, *, queued: bool) -> bool:
+        """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
+        (``queued``), else once the other's patience is over."""
+        budgets = waiter.model.account.bounds
+        for other in self._queue:
+            if other is waiter:
+                return False
+            if not other.blocked or not any(budget in other.model.account.bounds for budget in budgets):
+                continue
+            if queued or (not waiter.model.pinned and waiter.since - other.since > other.patience):
+                return True
+        return False
+
+    def _reserve(self, model: TrackedModel, need: Need, needed: int) -> bool:
+        """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
+        free = min((budget.free for budget in model.account.bounds), default=float("inf"))
+        if needed > free:
+            return False
+        self.memory.set_weights(model.account, int(min(max(need.peak, needed), free)), 0)
+        model.state, model.pending_load = "loading", PendingLoad()
+        return True
+
+    def _check_possible(self, model: TrackedModel, needed: int) -> None:
+        """Raise ``ResourceError`` where the model could not fit even if every model that is not pinned were unloaded."""
+        for budget in model.account.bounds:
+            pinned = [other for other in self._sharing((budget,)) if other is not model and other.pinned and other.state != "not loaded"]
+            held = sum(other.account.weights for other in pinned)
+            if needed + held > budget.most:
+                beside = f" beside the pinned {', '.join(other.name for other in pinned)}" if pinned else ""
+                raise ResourceError(
+                    f"The model {model.name} needs {size_in_words(needed)} for its weights and this request, and {budget.name} leaves "
+                    f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
+                )
+
+    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], None] | None:
+        """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
+        is possible now."""
+        budgets = waiter.model.account.bounds
+        if self.memory.missing(budgets, needed) <= 0:
+            return None
+        spare = [
+            model
+            for model in self._sharing(budgets)
+            if model.state == "loaded"
+            and id(model) not in waiter.trimmed
+            and any(s.drawn > model.account.floor for s in model.account.shares)
+        ]
+        if spare:
+            chosen = min(spare, key=lambda model: (model.leases > 0, model.last_used))
+            waiter.trimmed.add(id(chosen))
+            # The lease keeps other threads from unloading it during the trim.
+            chosen.leases += 1
+            return lambda: self._trim(chosen)
+        victims = self._victims(budgets, needed, waiter.model)
+        for victim in victims:
+            victim.state = "unloading"
+        if not victims:
+            return None
+        return lambda: self._evict(victims)
+
+    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
+        """The idle models to evict: those cheapest to reload that free enough memory in every budget; empty where no choice does."""
+        now = self._clock()
+        victims: list[TrackedModel] = []
+        for budget in budgets:
+            missing = needed - budget.free - sum(model.account.bytes for model in victims if budget in model.account.budgets)
+            candidates = [
+                Candidate(model, model.account.bytes, (model.need.load_seconds if model.need else 0.0) / max(now - model.last_used, 1e-3))
+                for model in self._sharing((budget,))
+                if model is not sparing and model not in victims and model.state == "loaded" and not model.leases and not model.pinned
+            ]
+            chosen = choose_victims(candidates, missing)
+            if chosen is None:
+                return []
+            victims += chosen
+        return victims
+
+    def _sharing(self, budgets: Iterable[Budget]) -> list[TrackedModel]:
+        wanted = list(budgets)
+        return [model for model in self._models if any(budget in model.account.bounds for budget in wanted)]
+
+    def _grant(self, waiter: _Waiter) -> Lease:
+        waiter.model.leases += 1
+        waiter.model.last_used = self._clock()
+        return Lease(self, waiter.model, waiter.tokens)
+
+    def _note_scarcity(self) -> None:
+        self.memory.scarce = any(waiter.blocked for waiter in self._queue)
+
+    # Actions, without the lock
+
+    def _predict(self, model: TrackedModel) -> None:
+        if model.need is None and model.state != "closed":
+            # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
+            need = model.resident.need() if model.account.bounds else _NOTHING
+            with self._changed:
+                if model.need is None:
+                    model.need = need
+
+    def _load(self, model: TrackedModel) -> None:
+        try:
+            need = model.resident.load(model.account)
+        except BaseException as error:
+            self._abandon(model, error if isinstance(error, LLMasOSError) else None)
+            raise
+        with self._changed:
+            model.need = need
+            fits = self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
+            if fits:
+                model.state, model.pending_load = "loaded", None
+                model.last_used = self._clock()
+                model.loads += 1
+            self._changed.notify_all()
+        if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
+            model.resident.unload()
+            self._abandon(model, None)
+
+    def _abandon(self, model: TrackedModel, error: LLMasOSError | None) -> None:
+        with self._changed:
+            if model.pending_load is not None:
+                model.pending_load.error = error
+            model.pending_load, model.state = None, "not loaded"
+            self.memory.close(model.account)
+            self._changed.notify_all()
+
+    def _trim(self, model: TrackedModel) -> None:
+        try:
+            model.resident.trim()
+        finally:
+            with self._changed:
+                model.leases -= 1
+                self._changed.notify_all()
+
+    def _evict(self, victims: list[TrackedModel]) -> None:
+        with ExitStack() as stack:  # unloads all of them, even where one raises
+            for victim in victims:
+                victim.evictions += 1
+                stack.callback(self._finish_unloading, victim)
+
+    def _finish_unloading(self, model: TrackedModel) -> None:
+        try:
+            model.resident.unload()
+        finally:
+            with self._changed:
+                model.state = "not loaded"
+                self.memory.close(model.account)
+                self._changed.notify_all()
+
+    def _release(self, model: TrackedModel, tokens: int) -> None:
+        with self._changed:
+            self.memory.end_claim(model.account, tokens)
+            model.leases -= 1
+            model.last_used = self._clock()
+            if self._queue or model.leases == 0:
+                self._changed.notify_all()
+        if model.keep_alive is not None:
+            self._start_reaper()
+
+    def _wake(self) -> None:
+        with self._changed:
+            if self._queue:
+                self._changed.notify_all()
+
+    # Keep-alive
+
+    def _start_reaper(self) -> None:
+        with self._changed:
+            if self._reaper is None or not self._reaper.is_alive():
+                self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
+                self._reaper.start()
+
+    def _reap(self) -> None:
+        """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
+        while True:
+            with self._changed:
+                due = {
+                    id(model): (model.last_used + model.keep_alive, model)
+                    for model in self._models
+                    if model.keep_alive is not None and model.state == "loaded" and not model.pinned
+                }
+                now = self._clock()
+                over = [model for when, model in due.values() if when <= now and not model.leases]
+                if not due:
+                    self._reaper = None
+                    return
+                if not over:
+                    idle = [when for when, model in due.values() if not model.leases]
+                    self._changed.wait(max(0.01, min(idle) - now) if idle else None)
+                    continue
+            for model in over:
+                self.unload(model)
+
+
+def _no_action() -> None:
+    """The action where there is nothing to do without the lock."""

@@ -1,1 +1,0 @@
-"""The runtime layer: checkpoints, tokenizers, the engine loop, acceleration and evaluation."""

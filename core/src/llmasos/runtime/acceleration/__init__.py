@@ -1,7 +1,0 @@
-"""Acceleration: stages are planned before a weight is read, each turns one checkpoint into the next, and each result is measured."""
-
-from llmasos.runtime.acceleration.plan import Plan, PlannedStage, plan_stages
-from llmasos.runtime.acceleration.report import AccelerationReport, EvaluationReport, StageReport
-from llmasos.runtime.acceleration.run import run_acceleration
-
-__all__ = ["AccelerationReport", "EvaluationReport", "Plan", "PlannedStage", "StageReport", "plan_stages", "run_acceleration"]

@@ -1,0 +1,101 @@
+"""NaN and infinity in a file are refused where the tensor is read, whatever the format and the type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints.finite import NotFinite
+from llmasos_hookspecs import QuantizedTensor, is_finite
+
+QUERY = "model.layers.1.self_attn.q_proj.weight"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_one_number_among_many_is_seen(kind: Any, value: float) -> None:
+    """In every float type, at either end of what is looked at together; the largest finite numbers pass."""
+    largest = ml_dtypes.finfo(kind).max
+    for size in (1, 1 << 16, (1 << 16) + 1):
+        array = np.full(size, largest, kind)
+        assert is_finite(array)
+        assert is_finite(-array)
+        for place in (0, size - 1):
+            damaged = array.copy()
+            damaged[place] = value
+            assert not is_finite(damaged)
+    assert is_finite(np.zeros((0, 4), kind))
+    assert is_finite(np.full((3, 5), largest, kind).T)
+
+
+@pytest.mark.parametrize("part", ["scales", "minimums"])
+def test_of_codes_the_scales_and_minimums_are_looked_at(part: str) -> None:
+    parts = {"scales": np.ones((2, 1), np.float32), "minimums": np.ones((2, 1), np.float32)}
+    codes = np.zeros((2, 4), np.uint8)
+    assert is_finite(QuantizedTensor(codes=codes, bits=4, group=4, **parts))
+    parts[part][1] = np.inf
+    assert not is_finite(QuantizedTensor(codes=codes, bits=4, group=4, **parts))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", [QUERY, "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_a_safetensors_file(name: str, value: float, saved: Callable[..., Path]) -> None:
+    """The tensor is named; the others are read, and so is the damaged one's shape."""
+    folder = saved("llama")
+    weights = {key: torch.from_numpy(array) for key, array in load_file(folder / "model.safetensors").items()}
+    weights[name].view(-1)[7] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.shape(name) == tuple(weights[name].shape)
+    for other in checkpoint.names():
+        if other != name:
+            checkpoint.tensor(other)
+    for _ in range(2):
+        with pytest.raises(NotFinite, match=f"NaN or infinity in {name}") as caught:
+            checkpoint.tensor(name)
+    assert caught.value.tensor == name
+
+
+def test_the_scales_of_packed_codes(saved: Callable[..., Path], quantize: Any, tmp_path: Path) -> None:
+    base = open_checkpoint(saved("llama"))
+    with CheckpointFolderWriter(base, tmp_path / "out") as writer:
+        for name in base.names():
+            tensor = base.tensor(name)
+            if name == QUERY:
+                tensor = quantize(tensor)
+                tensor.scales[0, 0] = np.nan
+            writer.add(name, tensor)
+    with pytest.raises(NotFinite, match=QUERY):
+        open_checkpoint(tmp_path / "out").tensor(QUERY)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
+def test_a_gguf_file(kind: str, tiny_model: Any, write_gguf: Any, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.get_parameter(QUERY)[3, 5] = torch.inf
+    with np.errstate(all="ignore"):
+        path = write_gguf(tmp_path / "model.gguf", model, getattr(gguf.GGMLQuantizationType, kind))
+    checkpoint = open_checkpoint(path)
+    checkpoint.tensor("model.layers.0.self_attn.q_proj.weight")
+    with pytest.raises(NotFinite, match=QUERY):
+        checkpoint.tensor(QUERY)
+
+
+def test_a_pickle(tiny_model: Any, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.config.save_pretrained(tmp_path)
+    torch.save({name: tensor.bfloat16() * (torch.nan if name == QUERY else 1) for name, tensor in model.state_dict().items()},
+               tmp_path / "pytorch_model.bin")  # fmt: skip
+    with pytest.raises(NotFinite, match=QUERY):
+        open_checkpoint(tmp_path, allow_pickle=True).tensor(QUERY)

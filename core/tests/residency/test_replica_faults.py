@@ -1,0 +1,289 @@
+"""Replicas whose loader or engine fails, says what no other process understands, or does not come back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmasos.api.pipeline import Pipeline
+from llmasos.compose.replicas import wire
+from llmasos.system.discovery import Registry
+from llmasos_hookspecs import (
+    Cancelled,
+    ConfigError,
+    EngineFailed,
+    Generation,
+    LLMasOSError,
+    PluginError,
+    Rejected,
+    Request,
+    RequestError,
+    SamplingParams,
+    TokenLogprob,
+)
+from llmasos_hookspecs.sampling import Constraint
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+SECONDS = 60.0  # after which a caller counts as one who waits for ever
+
+LOADER = '''
+    """A loader with one fault, which is not planted again once the file ``once`` is there."""
+
+    import os
+    import re
+    import threading
+
+    import attrs
+    from llmasos_hookspecs import Component, EngineFailed, hookimpl
+    from llmasos_hookspecs.testing import ReferenceEngine
+
+    class TwoArguments(EngineFailed):
+        def __init__(self, what, why):
+            super().__init__(f"{what}, because {why}")
+            self.lock = threading.Lock()
+
+    @attrs.frozen
+    class Options:
+        fault: str = ""
+        at: str = "step"
+        once: str = ""
+
+    def strike(options, at):
+        if options.at != at or (options.once and os.path.exists(options.once)):
+            return
+        if options.once:
+            open(options.once, "w").close()
+        if options.fault == "two arguments":
+            raise TwoArguments("the plant withered", "nobody watered it")
+        if options.fault == "exit":
+            raise SystemExit(3)
+        if options.fault == "stall":
+            threading.Event().wait()
+        if options.fault == "hold the interpreter":  # native code that never lets another thread run
+            re.match(r"(a+)+$", "a" * 60 + "b")
+
+    class Faulty(ReferenceEngine):
+        options = None
+
+        def step(self, rows):
+            strike(self.options, "step")
+            return super().step(rows)
+
+        def open(self):
+            strike(self.options, "open")
+            return super().open()
+
+    @hookimpl
+    def llmasos_component():
+        return Component(summary="Fails.", options=Options)
+
+    @hookimpl
+    def llmasos_load(checkpoint, options, context):
+        strike(options, "load")
+        if options.fault == "text":
+            return "engine"
+        engine = Faulty(checkpoint, context.limits)
+        engine.options = options
+        return engine
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_checkpoint(folder=path)
+    return path
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pipeline]:
+    """``faulty(fault, at, once=..., **resources)``: a pipeline of two replicas of the tiny model on the loader above."""
+    site = tmp_path / "site"
+    info = site / "made_faulty-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "made_faulty.py").write_text(textwrap.dedent(LOADER), encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-faulty\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[llmasos.loaders]\nfaulty = made_faulty\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+
+    def make(fault: str, at: str, *, once: bool = False, **resources: Any) -> Pipeline:
+        loader = {"use": "faulty", "fault": fault, "at": at, "once": str(tmp_path / "struck") if once else ""}
+        model = {"source": str(folder), "replicas": 2, "context_length": 128}
+        return Pipeline.from_config({"model": model, "loader": loader, "resources": resources}, registry=Registry())
+
+    return make
+
+
+def within_bound(call: Callable[[], Any]) -> Any:
+    """What a call gives or raises; a failure where it takes too long."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert found, "waits for ever"
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("two arguments", r"the plant withered, because nobody watered it"),
+        ("exit", r'loader "faulty" \(made-faulty 1.0\) failed in llmasos_load: SystemExit: 3'),
+        ("text", r'loader "faulty" \(made-faulty 1.0\) returned a str without open'),
+    ],
+)
+def test_a_loader_that_fails_in_its_replica_is_one_sentence(faulty: Callable[..., Pipeline], fault: str, said: str) -> None:
+    """Whatever it raised: the sentence crosses, and loading and closing end."""
+    pipeline = faulty(fault, "load")
+    error = within_bound(pipeline.load)
+    assert isinstance(error, LLMasOSError), error
+    with pytest.raises(EngineFailed if fault == "two arguments" else PluginError, match=said):
+        raise error
+    assert within_bound(pipeline.close) is None
+
+
+@pytest.mark.parametrize("fault", ["two arguments", "exit", "stall"])
+@pytest.mark.parametrize("at", ["open", "step"])
+def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callable[..., Pipeline], fault: str, at: str) -> None:
+    """Eight callers are answered or told, and the next request is served: by the same replica, or by the one started in its place."""
+    with faulty(fault, at, once=True, step_timeout=1.0) as pipeline:
+        model = within_bound(pipeline.load)
+        tickets = [model._submit(f"prompt {n}", {"max_new_tokens": 8, "ignore_eos": True}) for n in range(8)]
+        outcomes = [within_bound(ticket.result) for ticket in tickets]
+        for outcome in outcomes:
+            assert isinstance(outcome, Generation | EngineFailed), outcome
+        told = [str(each) for each in outcomes if isinstance(each, EngineFailed)]
+        assert all('loader "faulty" (made-faulty 1.0)' in each for each in told), told
+        assert told or at == "open"  # requests that had not begun are served by the next engine
+        again = within_bound(lambda: model.generate("again", max_new_tokens=4, ignore_eos=True))
+        assert len(again.tokens) == 4
+    assert within_bound(pipeline.close) is None
+
+
+def test_a_replica_that_holds_the_interpreter_is_ended_from_outside(faulty: Callable[..., Pipeline]) -> None:
+    """No thread of its own can help: the parent ends it, has the request computed by another, and starts one in its place."""
+    with faulty("hold the interpreter", "step", once=True, step_timeout=0.5) as pipeline:
+        model = within_bound(pipeline.load)
+        before = {each["pid"] for each in model.usage()["replicas"]}
+        answer = within_bound(lambda: model.generate("x", max_new_tokens=4, ignore_eos=True))
+        assert isinstance(answer, Generation), answer
+        assert {each["pid"] for each in model.usage()["replicas"]} != before
+        assert len(within_bound(lambda: model.generate("again", max_new_tokens=4, ignore_eos=True)).tokens) == 4
+
+
+def test_a_deadline_is_kept_by_a_replica_that_does_not_come_back(faulty: Callable[..., Pipeline]) -> None:
+    """The caller hears of it at the deadline; closing ends the process."""
+    with faulty("stall", "step") as pipeline:
+        model = within_bound(pipeline.load)
+        error = within_bound(lambda: model.generate("late", max_new_tokens=4, deadline=0.5))
+        assert isinstance(error, Cancelled), error
+        assert within_bound(pipeline.close) is None
+
+
+def test_replicas_import_nothing_from_the_working_folder(folder: Path, tmp_path: Path) -> None:
+    """A folder full of modules with the names of our libraries is no part of the program."""
+    decoys = tmp_path / "decoys"
+    (decoys / "pip").mkdir(parents=True)
+    canary = f"open({str(tmp_path / 'canary')!r}, 'a').write(__file__)\n"
+    for name in ("attrs.py", "attr.py", "numpy.py", "pluggy.py", "sitecustomize.py", "usercustomize.py", "json.py", "pip/__init__.py"):
+        (decoys / name).write_text(canary, encoding="utf-8")
+    code = f"""
+        import llmasos
+        with llmasos.Pipeline.from_config({{"model": {{"source": {str(folder)!r}, "replicas": 2}}, "loader": "onnx"}}) as pipeline:
+            print(len(pipeline.load().generate("x", max_new_tokens=3, ignore_eos=True).tokens))
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", textwrap.dedent(code)], cwd=decoys, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    assert not (tmp_path / "canary").exists(), (tmp_path / "canary").read_text()
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.frozensets(st.text(), max_size=1),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.lists(st.integers(-(2**70), 2**70), min_size=30, max_size=40)
+        | st.lists(st.integers(0, 2**31), min_size=30, max_size=40).map(tuple)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.lists(plain))
+def test_plain_data_crosses_as_it_is(message: list[Any]) -> None:
+    """Whatever a message holds comes out the same, types and all."""
+    found = wire.unpack(wire.pack(tuple(message)))
+    assert found == message
+    assert repr(found) == repr(message)
+
+
+def test_requests_answers_and_arrays_cross_as_they_are() -> None:
+    """The contract's own classes, with all that they hold."""
+    sampling = SamplingParams(logit_bias={3: -1.0}, stop=("\ud800", "x"), constraint=Constraint("json_schema", {"type": ["object"]}))
+    request = Request(id="请求", model="m", tokens=tuple(range(500)), max_new_tokens=3, arrival=1.5, sampling=sampling)
+    logprob = TokenLogprob(token=1, text="a", logprob=-0.5, top=((2, "b", -1.0),))
+    answer = Generation(text="t", tokens=(1, 2), finish_reason="stop", prompt_tokens=3, logprobs=(logprob,))
+    assert wire.unpack(wire.pack((request, answer))) == [request, answer]
+    logits = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    (found,) = wire.unpack(wire.pack((logits,)))
+    assert found.dtype == logits.dtype
+    assert np.array_equal(found, logits)
+    found[0] = 1  # it is the receiver's own
+
+
+def test_errors_cross_as_kind_and_sentence() -> None:
+    """An error of a plugin's own class is the nearest of ours; what no process understands is left behind."""
+
+    class Mine(RequestError):
+        def __init__(self, one: object, two: object) -> None:
+            super().__init__(f"{one} {two}")
+            self.problems = object()
+
+    config, rejected, mine = wire.unpack(wire.pack((ConfigError("No.", "a.b"), Rejected("Full.", 2.5), Mine("this", "that"))))
+    assert (type(config), str(config), config.path) == (ConfigError, "No.", "a.b")
+    assert (type(rejected), str(rejected), rejected.retry_after) == (Rejected, "Full.", 2.5)
+    assert (type(mine), str(mine)) == (RequestError, "this that")
+
+
+@pytest.mark.parametrize("value", [object(), len, Path("x"), {1, 2}, np.array(["a"]), threading.Lock()])
+def test_what_is_no_plain_data_is_refused_by_its_sender(value: Any) -> None:
+    """With a sentence, and before anything is sent."""
+    with pytest.raises(wire.WireError, match="give plain data"):
+        wire.pack((value,))
+
+
+tags = st.sampled_from(["t", "i", "f", "m", "b", "a", "c", "e", "fields", "dtype", "shape", "x"])
+tagged = st.recursive(
+    st.none() | st.integers() | st.text() | st.sampled_from(["Request", "ConfigError", "<f4", "O"]),
+    lambda inner: st.lists(inner) | st.dictionaries(tags, inner),
+)
+
+
+@given(st.binary(max_size=200) | tagged.map(lambda value: json.dumps([[value], [0, 8]]).encode() + b"\n" + bytes(8)))
+def test_what_is_no_message_is_refused_by_its_receiver(data: bytes) -> None:
+    """Nothing but a message or one error comes of any bytes."""
+    with contextlib.suppress(wire.WireError):
+        assert isinstance(wire.unpack(data), list)

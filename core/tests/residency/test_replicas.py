@@ -1,0 +1,170 @@
+"""Several replicas serve as one model, also while one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import llmasos
+from llmasos.compose.replicas.routing import Router
+from llmasos_hookspecs import CheckpointError, ContextLengthExceeded, EngineFailed, Request, RequestError, ResourceError
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+LOADER = {"use": "onnx", "precision": "fp32", "threads": 1}
+PROMPTS = [f"{number} otters sleep in the river" for number in range(40)]
+SAMPLING: dict[str, Any] = {"max_new_tokens": 60, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("replicas") / "model"
+    tiny_checkpoint("llama", seed=3, folder=path, max_position_embeddings=2048)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def alone(folder: str) -> list[str]:
+    with llmasos.load_model(folder, loader=LOADER) as model:
+        return [model.generate_text(prompt, **SAMPLING) for prompt in PROMPTS]
+
+
+@pytest.fixture
+def model(folder: str) -> Iterator[llmasos.LanguageModel]:
+    config = {
+        "model": {"source": folder, "replicas": 2, "context_length": 1024},
+        "loader": LOADER,
+        "scheduler": {"use": "fifo", "max_sequences": 4},
+    }
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        yield pipeline.load()
+
+
+def replicas(model: llmasos.LanguageModel) -> list[dict[str, Any]]:
+    return list(model.usage()["replicas"])
+
+
+def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: list[str]) -> None:
+    """Texts, streams, scores, logits and several continuations are those of a model in this process; so are refusals."""
+    assert [each.text for each in model.batch(PROMPTS, **SAMPLING)] == alone
+    assert "".join(model.stream(PROMPTS[0], **SAMPLING)) == alone[0]
+    assert [each.text for each in model.generate(PROMPTS[1], n=3, **SAMPLING)] == [alone[1]] * 3
+    assert model.choose("otters", ["a", "b"]).index in (0, 1)
+    assert model.logits([1, 2, 3]).shape == (3, model.describe()["vocab_size"])
+    with pytest.raises(ContextLengthExceeded):
+        model.generate_text("o" * 2000)
+    with pytest.raises(RequestError):
+        model.generate_text("otters", regex="(", max_new_tokens=4)
+    model.pipeline.use_scheduler("fifo", max_sequences=2)
+    assert model.generate_text(PROMPTS[2], **SAMPLING) == alone[2]
+    assert len({each["pid"] for each in replicas(model)} | {os.getpid()}) == 3
+    assert model.usage()["finished"] >= len(PROMPTS)
+
+
+def test_a_killed_replica_takes_only_what_it_had_begun_with_it(model: llmasos.LanguageModel, alone: list[str]) -> None:
+    """kill -9 under load: what it computed fails with a clear error, what waited is answered by others, and it comes back."""
+    long = {**SAMPLING, "max_new_tokens": 900}
+    tickets = [model._submit(prompt, SAMPLING | ({"max_new_tokens": 900} if number < 8 else {})) for number, prompt in enumerate(PROMPTS)]
+    pieces = iter(tickets[0])  # kept: who lets go of an iteration cancels its request
+    assert next(pieces)
+    killed = max(replicas(model), key=lambda each: each["requests"])
+    os.kill(killed["pid"], signal.SIGKILL)
+    failed, sentences = [], set()
+    for number, ticket in enumerate(tickets):
+        try:
+            text = ticket.result(120).text
+        except EngineFailed as error:
+            failed.append(number)
+            sentences.add(str(error).partition(" while ")[0])
+        else:
+            assert (number, text[: len(alone[number])] if number < 8 else text) == (number, alone[number])
+    assert sentences == {f"Replica {killed['replica']} of default was ended by SIGKILL"}
+    assert 1 <= len(failed) <= 4 + 4  # those that held one of its slots, and those that took over meanwhile
+    assert [each.text for each in model.batch(PROMPTS[:8], **SAMPLING)] == alone[:8]
+    assert model.generate(PROMPTS[0], **long).tokens
+    host = model._host
+    with host.lease() as running:
+        loop = running.loop
+    with loop._changed:
+        assert loop._changed.wait_for(lambda: len(loop._replicas) == 2 and all(each.ready for each in loop._replicas.values()), 120)
+    assert killed["pid"] not in {each["pid"] for each in replicas(model)}
+    assert loop.restarts == 1
+
+
+def test_a_model_that_cannot_load_says_so(folder: str, tmp_path: Path) -> None:
+    """The replica's own sentence is the error, and no process is left."""
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1}))
+    with (
+        llmasos.Pipeline.from_config({"model": {"source": str(broken), "replicas": 2}, "loader": LOADER}) as pipeline,
+        pytest.raises(CheckpointError, match=r"layers.2"),
+    ):
+        pipeline.load()
+
+
+def test_replicas_share_the_budget(folder: str) -> None:
+    """Each gets its part of the memory, weights and KV cache, and all of them count as one model; too little is refused."""
+    with llmasos.load_model(folder, loader=LOADER) as model:
+        facts = model.describe()
+    each = facts["weight_bytes"] + 100 * facts["kv_bytes_per_token"]
+    config = {"model": {"source": folder, "replicas": 2}, "loader": LOADER, "resources": {"memory": 2 * each}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        assert pipeline.load().generate_text("otters", max_new_tokens=4, ignore_eos=True)
+        usage = pipeline.usage()["default"]
+        assert usage["weight_bytes"] + usage["kv_bytes"] <= 2 * each
+        assert usage["kv_capacity"] == 2 * 100
+        with pytest.raises(ContextLengthExceeded, match="holds 100"):
+            pipeline.model.generate_text("o" * 90, max_new_tokens=20)
+        llmasos.resources.unload("default")
+        assert pipeline.usage()["default"]["weight_bytes"] == 0
+    with (
+        llmasos.Pipeline.from_config({**config, "resources": {"memory": int(1.5 * facts["weight_bytes"])}}) as pipeline,
+        pytest.raises(ResourceError, match=r"resources\.memory"),
+    ):
+        pipeline.load()
+
+
+def request(tokens: list[int], tenant: str = "t") -> Request:
+    return Request(id="r", model="m", tokens=tokens, max_new_tokens=1, arrival=0.0, tenant=tenant)
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(0, 10_000), min_size=1), st.integers(0, 100))
+def test_one_of_the_able_replicas_is_chosen(outstanding: dict[int, int], seed: int) -> None:
+    """Never the one with most to do, unless all have as much."""
+    router = Router(seed)
+    chosen = router.choose(request([seed]), outstanding)
+    assert chosen in outstanding
+    if list(outstanding.values()).count(max(outstanding.values())) < min(2, len(outstanding)):
+        assert outstanding[chosen] < max(outstanding.values())
+
+
+def test_a_prompt_goes_where_its_beginning_is_cached() -> None:
+    """Unless that replica has more to do than the beginning saves, belongs to another tenant, or is gone."""
+    router = Router()
+    tokens = list(range(300))
+    home = router.choose(request(tokens), {0: 0, 1: 0})
+    other = 1 - home
+    assert router.choose(request([*tokens[:280], 7]), {home: 200, other: 0}) == home
+    assert router.choose(request([*tokens[:280], 7], "u"), {home: 200, other: 0}) == other
+    assert router.choose(request([*tokens[:280], 8]), {home: 400, other: 0}) == other
+    router.forget(other)
+    router.forget(home)
+    assert router.choose(request(tokens), {home: 1, other: 0}) == other
+
+
+def test_two_choices_spread_the_load() -> None:
+    """A thousand equal requests over ten replicas end within a few of one another."""
+    router, load = Router(), dict.fromkeys(range(10), 0)
+    for _ in range(1000):
+        load[router.choose(request([1]), load)] += 1
+    assert max(load.values()) - min(load.values()) <= 6

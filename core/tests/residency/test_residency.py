@@ -1,0 +1,232 @@
+"""Who is in memory: leases hold, loads happen once, waiters are served, and the cheapest idle model goes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmasos.residency.eviction import Candidate, choose_victims
+from llmasos_hookspecs import EngineFailed, ModelClosed, ResourceError
+
+
+def in_threads(*actions: Callable[[], Any]) -> list[Exception]:
+    """Run all at once; what they raised. A thread that never ends is a waiter that was lost."""
+    errors: list[Exception] = []
+
+    def run(action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not [thread for thread in threads if thread.is_alive()], "somebody waits for ever"
+    return errors
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), limit=st.integers(100, 200), threads=st.integers(2, 8), surprise=st.booleans(), faults=st.booleans())
+def test_random_use_by_many_threads(harness: Any, seed: int, limit: int, threads: int, surprise: bool, faults: bool) -> None:
+    """Never over budget, no leased model unloaded, one load at a time, nobody waits for ever; only what fails fails."""
+    home = harness(limit)
+    draw = random.Random(seed)
+    for name in "abcd":
+        weights = draw.randint(20, 60)
+        home.add(name, weights, predicted=weights // 2 if surprise else None, per_token=draw.randint(0, 2), seconds=draw.random() / 100)
+    if faults:
+        home.models["d"].failure = EngineFailed("this model never loads")
+    users = threading.Lock()
+
+    def use(each: random.Random) -> None:
+        for _ in range(6):
+            name = each.choice("abcd")
+            model, place = home.models[name], home.places[name]
+            try:
+                lease = home.residency.acquire(place, each.randint(0, 20))
+            except EngineFailed:
+                assert faults
+                assert name == "d"
+                continue
+            with users:
+                model.users += 1
+            assert model.loaded
+            if model.share is not None and each.random() < 0.5:
+                home.residency.memory.draw(model.share, each.randint(0, 40))
+            home.check()
+            with users:
+                model.users -= 1
+            lease.release()
+            home.check()
+
+    assert in_threads(*(lambda number=number: use(random.Random(seed + number)) for number in range(threads))) == []
+    home.check()
+    assert home.residency.waiting == 0
+    assert not home.residency.memory.scarce
+    for place in home.places.values():
+        assert place.leases == 0
+        home.residency.close(place)
+    assert home.budget.used == 0
+
+
+def test_of_many_at_once_one_loads(harness: Any) -> None:
+    """Single flight: all who ask while a model loads get that load, or its error."""
+    home = harness(100)
+    place = home.add("a", 50)
+    model = home.models["a"]
+    arrived = threading.Barrier(8)
+    model.slow = lambda: None
+
+    def use() -> None:
+        arrived.wait()
+        with home.residency.leased(place):
+            assert model.loaded
+
+    assert in_threads(*[use] * 8) == []
+    assert model.loads == 1
+
+
+def test_a_failed_load_fails_for_all_who_waited_for_it(harness: Any) -> None:
+    home = harness(100)
+    place = home.add("a", 50)
+    model = home.models["a"]
+    model.failure = EngineFailed("no such kernel")
+    tried = []
+
+    def wait_for_company() -> None:
+        tried.append(1)
+        while len(home.residency._queue) < 4:
+            threading.Event().wait(0.001)
+
+    model.slow = wait_for_company
+    errors = in_threads(*[lambda: home.residency.acquire(place)] * 4)
+    assert [str(error) for error in errors] == ["no such kernel"] * 4
+    assert len(tried) <= 2  # one who came after the flight had landed may try again
+    assert home.budget.used == 0
+    model.failure, model.slow = None, lambda: None
+    home.residency.acquire(place).release()
+    assert model.loaded
+
+
+def test_the_idle_model_that_costs_least_goes(harness: Any) -> None:
+    """Reload seconds against time unused decides, not size or age alone."""
+    now = [0.0]
+    home = harness(100, clock=lambda: now[0])
+    for name, seconds in (("slow", 100.0), ("quick", 1.0)):
+        home.residency.acquire(home.add(name, 40, seconds=seconds)).release()
+        now[0] += 10
+    home.residency.acquire(home.add("new", 40)).release()
+    assert {name: model.loaded for name, model in home.models.items()} == {"slow": True, "quick": False, "new": True}
+    assert home.places["quick"].evictions == 1
+
+
+def test_nothing_is_evicted_while_memory_is_to_spare(harness: Any) -> None:
+    """Kept prefixes go before any model does, and nothing goes that is not needed."""
+    home = harness(100)
+    a, b = home.add("a", 30), home.add("b", 30)
+    home.residency.acquire(a).release()
+    assert home.residency.memory.draw(home.models["a"].share, 50)  # prefixes it keeps
+    home.residency.acquire(b).release()
+    assert home.models["a"].loaded
+    assert home.models["b"].loaded
+    assert home.models["a"].share.drawn == 0
+
+
+def test_a_pinned_model_stays(harness: Any) -> None:
+    home = harness(100)
+    home.residency.acquire(home.add("a", 60)).release()
+    home.places["a"].pinned = True
+    with pytest.raises(ResourceError, match="beside the pinned a"):
+        home.residency.acquire(home.add("b", 50))
+    home.places["a"].pinned = False
+    home.residency.acquire(home.places["b"]).release()
+    assert not home.models["a"].loaded
+
+
+def test_what_can_never_fit_is_refused(harness: Any) -> None:
+    """In one sentence, and at once rather than after a wait."""
+    home = harness(100)
+    with pytest.raises(ResourceError, match=r"The model a needs 101 B .* leaves 100 B"):
+        home.residency.acquire(home.add("a", 101))
+    home.residency.acquire(home.add("b", 50), 50).release()
+    with pytest.raises(ResourceError, match="ask for fewer tokens"):
+        home.residency.acquire(home.places["b"], 51)
+
+
+def test_a_model_larger_than_predicted_makes_room_for_its_real_size(harness: Any) -> None:
+    home = harness(100)
+    home.residency.acquire(home.add("a", 50)).release()
+    home.residency.acquire(home.add("b", 70, predicted=40)).release()
+    assert not home.models["a"].loaded
+    assert home.budget.used == 70
+    with pytest.raises(ResourceError):
+        home.residency.acquire(home.add("c", 120, predicted=10))
+    home.check()
+
+
+def test_one_who_waits_is_not_passed_for_ever(harness: Any) -> None:
+    """Though others keep a model busy without a break, the one who waits for its memory gets it."""
+    home = harness(100)
+    a, b = home.add("a", 60), home.add("b", 60, seconds=0.01)
+    over = threading.Event()
+
+    def keep_busy() -> None:
+        lease = home.residency.acquire(a)
+        while not over.is_set():
+            after = home.residency.acquire(a) if not home.residency.waiting else None
+            lease.release()
+            lease = after or home.residency.acquire(a)
+        lease.release()
+
+    def want() -> None:
+        home.residency.acquire(b).release()
+        over.set()
+
+    assert in_threads(keep_busy, keep_busy, want) == []
+    assert home.models["b"].loads == 1
+
+
+def test_closing_wakes_waiting_requests(harness: Any) -> None:
+    home = harness(100)
+    a, b = home.add("a", 60), home.add("b", 60)
+    lease = home.residency.acquire(a)
+
+    def close_when_waited_for() -> None:
+        while not home.residency.waiting:
+            threading.Event().wait(0.001)
+        home.residency.close(b)
+
+    errors = in_threads(lambda: home.residency.acquire(b), close_when_waited_for)
+    assert [type(error) for error in errors] == [ModelClosed]
+    lease.release()
+
+
+def test_keep_alive_unloads_what_is_idle(harness: Any) -> None:
+    home = harness(100)
+    place = home.add("a", 60, keep_alive=0.0)
+    home.residency.acquire(place).release()
+    with home.residency._changed:
+        assert home.residency._changed.wait_for(lambda: place.state == "not loaded", 30)
+    assert home.budget.used == 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(sizes=st.lists(st.tuples(st.integers(0, 50), st.floats(0, 10)), max_size=8), missing=st.integers(-5, 200))
+def test_victims_are_enough_and_none_too_many(sizes: list[tuple[int, float]], missing: int) -> None:
+    candidates = [Candidate(place, size, cost) for place, (size, cost) in enumerate(sizes)]
+    chosen = choose_victims(candidates, missing)
+    if chosen is None:
+        assert sum(size for size, _ in sizes) < missing
+        return
+    freed = sum(sizes[place][0] for place in chosen)
+    assert freed >= missing
+    assert all(freed - sizes[place][0] < missing for place in chosen)
