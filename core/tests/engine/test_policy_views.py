@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from llmasos.engine.sequence import Sequence, View
+from llmasos.engine.sequence import Sequence
+from llmasos.engine.views import View
 from llmasos_hookspecs import Admit, EngineFailed, Reject, Request
 
 SECONDS = 20.0  # after which a test that hangs is given up

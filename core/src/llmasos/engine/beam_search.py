@@ -9,7 +9,7 @@ seldom more than a few tokens back. Scores, length penalty and stopping are thos
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -167,6 +167,8 @@ class BeamSearch:
 
 class BeamWork:
     """The work of one beam: passes its logits to the search."""
+
+    reads: ClassVar[Literal["logits"]] = "logits"
 
     def __init__(self, search: BeamSearch, number: int) -> None:
         self._search = search

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +29,8 @@ class GenerationWork:
     Attributes:
         sampling: the sampler's state of this sequence: parameters, penalties, random stream.
     """
+
+    reads: ClassVar[Literal["tokens"]] = "tokens"
 
     def __init__(
         self,

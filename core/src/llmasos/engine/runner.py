@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.engine.execute import execute
-from llmasos.engine.generation import GenerationWork
 from llmasos.engine.sampler import sample
 from llmasos.engine.scheduler import Planned, Scheduler
-from llmasos.engine.sequence import Sequence
-from llmasos.engine.work import LogitsReader
+from llmasos.engine.sequence import LogitsReader, Sequence, TokenReader
 from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
@@ -53,7 +51,7 @@ class _Sampling:
     """
 
     sequence: Sequence
-    work: GenerationWork
+    work: TokenReader
     logits: npt.NDArray[Any]
     draft: tuple[int, ...]
     accepted: int = 0
@@ -88,7 +86,7 @@ class Runner:
 
     # Requests
 
-    def add(self, request: Request, work: GenerationWork | LogitsReader, leader: Sequence | None = None) -> Sequence | None:
+    def add(self, request: Request, work: TokenReader | LogitsReader, leader: Sequence | None = None) -> Sequence | None:
         """Queue a request; None where it was refused, after ``work.fail``. It waits to fork ``leader``, which has the same prompt."""
         sequence = Sequence(request, work, self._clock)
         work.begin(sequence)
@@ -223,10 +221,10 @@ class Runner:
             sequence, work = part.sequence, part.sequence.work
             if sequence.state == "finished":  # its group ended in this step
                 continue
-            if isinstance(work, GenerationWork) and part.row.draw is not None:
+            if work.reads == "tokens" and part.row.draw is not None:
                 token = int(logits[0])
                 self._push(_Sampling(sequence, work, logits, ()), None if token < 0 else token)
-            elif isinstance(work, GenerationWork):
+            elif work.reads == "tokens":
                 samplings.append(_Sampling(sequence, work, logits, sequence.draft))
                 sequence.draft = ()
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Logits = npt.NDArray[np.float32]
 
 class ScoreWork:
     """Log probabilities of several continuations, computed one after the other in one slot, truncated to the prompt between them."""
+
+    reads: ClassVar[Literal["logits"]] = "logits"
 
     def __init__(self, continuations: abc.Sequence[abc.Sequence[int]], ticket: Ticket[list[Score]]) -> None:
         self.ticket = ticket
@@ -71,6 +73,8 @@ class ScoreWork:
 
 class LogitsWork:
     """The logits of every position of a prompt."""
+
+    reads: ClassVar[Literal["logits"]] = "logits"
 
     def __init__(self, ticket: Ticket[Logits]) -> None:
         self.ticket = ticket

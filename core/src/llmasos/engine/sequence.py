@@ -1,61 +1,73 @@
-"""The state of one request in the engine loop. Decisions are the scheduler's."""
+"""The state of one request in the engine loop, and the work that turns its logits into the answer. Decisions are the scheduler's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, Literal, Protocol
 
-import attrs
+import numpy as np
+import numpy.typing as npt
 
-from llmasos_hookspecs import Draw, Request
+from llmasos.engine.sampler import SamplingState
+from llmasos.engine.views import View, frozen, new_view
+from llmasos_hookspecs import Draw, LLMasOSError, Request
 from llmasos_hookspecs.engine import Want
 from llmasos_hookspecs.scheduling import State
-
-if TYPE_CHECKING:
-    from llmasos.engine.generation import GenerationWork
-    from llmasos.engine.work import LogitsReader
+from llmasos_hookspecs.tasks import FinishReason
 
 #: The slot of a sequence that holds none.
 NO_SLOT: Final = -1
 #: Most tokens of a row that wants the logits of every token: 64 float32 rows of a vocabulary of 150,000 take 38 MB.
 _ALL_LOGITS: Final = 64
-_new_view: Final = tuple.__new__
 
 
-class View(NamedTuple):
-    """The ``SequenceView`` that a policy gets: a read-only snapshot of a sequence, with a reference to the request and nothing else.
+class Work(Protocol):
+    """Turns what one sequence computes into an answer, and gives that to the caller's ticket."""
 
-    A tuple, because every call of ``rank`` makes one: a third of a microsecond each.
-    """
+    def begin(self, sequence: Sequence) -> None:
+        """Set what the sequence computes (``tokens``, ``limit``, ``logits_from``), before it is queued."""
+        ...
 
-    request: Request
-    state: State
-    computed: int
-    remaining: int
-    generated: int
-    cached: int
-    preemptions: int
-    waited: float
+    def fail(self, error: LLMasOSError) -> None:
+        """The request failed; tell the caller."""
+        ...
 
-
-def frozen(request: Request) -> Request:
-    """A copy of the request that a policy cannot change."""
-    sampling = request.sampling
-    fields: dict[str, Any] = {}
-    if not isinstance(request.tokens, tuple):
-        fields["tokens"] = tuple(request.tokens)
-    if sampling.logit_bias or sampling.constraint is not None:
-        constraint = sampling.constraint and attrs.evolve(sampling.constraint, value=_frozen_value(sampling.constraint.value))
-        fields["sampling"] = shown = attrs.evolve(sampling, constraint=constraint)
-        object.__setattr__(shown, "logit_bias", MappingProxyType(dict(sampling.logit_bias)))  # its converter would make a dict of it
-    return attrs.evolve(request, **fields) if fields else request
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """The request is over; give the caller the answer."""
+        ...
 
 
-def _frozen_value(value: Any) -> Any:
-    if isinstance(value, dict):
-        return MappingProxyType({key: _frozen_value(each) for key, each in value.items()})
-    return tuple(_frozen_value(each) for each in value) if isinstance(value, list) else value
+class TokenReader(Work, Protocol):
+    """Work that reads sampled tokens: a generation."""
+
+    reads: ClassVar[Literal["tokens"]]
+
+    @property
+    def sampling(self) -> SamplingState:
+        """Parameters, penalties and random stream of the sampler."""
+        ...
+
+    def push(self, sequence: Sequence, token: int, logits: npt.NDArray[np.float32]) -> FinishReason | None:
+        """Read the token that was sampled from the logits [vocab]; the reason where it is the last."""
+        ...
+
+    def drafted(self, drafted: int, right: int) -> None:
+        """Sampling confirmed the first ``right`` of ``drafted`` draft tokens."""
+        ...
+
+
+class LogitsReader(Work, Protocol):
+    """Work that reads logits instead of sampling from them: scores, raw logits, beam search."""
+
+    reads: ClassVar[Literal["logits"]]
+
+    def accept(self, sequence: Sequence, position: int, logits: npt.NDArray[np.float32], rewind: Callable[[Sequence, int], Any]) -> bool:
+        """Read the logits [n, vocab] of the tokens from ``position`` on. True where the work is complete.
+
+        To continue with other tokens, it replaces the sequence's tokens and calls ``rewind`` with the sequence and the number of leading
+        tokens that remain valid.
+        """
+        ...
 
 
 class Sequence:
@@ -107,7 +119,7 @@ class Sequence:
         "work",
     )
 
-    def __init__(self, request: Request, work: GenerationWork | LogitsReader, clock: Callable[[], float]) -> None:
+    def __init__(self, request: Request, work: TokenReader | LogitsReader, clock: Callable[[], float]) -> None:
         self.request: Final = request
         self.shown: Final = frozen(request)
         self.work: Final = work
@@ -149,7 +161,7 @@ class Sequence:
         remaining = (rest if rest > 0 else 0) + self.request.max_new_tokens - generated
         waited = self._waited if since is None else self._waited + self._clock() - since
         # Neither View(...) nor the properties that say the same: they make it twice as slow, and it is made for every rank.
-        return _new_view(View, (self.shown, self.state, self.computed, remaining, generated, self.cached, self.preemptions, waited))
+        return new_view(View, (self.shown, self.state, self.computed, remaining, generated, self.cached, self.preemptions, waited))
 
     @property
     def remaining(self) -> int:
