@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.chat_template import ChatTemplate
-from llmasos.compose.chat_messages import ChatOptions
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.compose.prompts import PromptEncoder
 from llmasos_hookspecs import RequestError

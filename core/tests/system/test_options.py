@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.system.options import describe, find_problems, json_schema, render_help, structure_options, unstructure
-from llmasos.system.sizes import parse_size, size_in_words
 from llmasos_hookspecs import ConfigError, PluginError
+from llmasos_hookspecs.sizes import parse_size, size_in_words
 
 
 class Mode(enum.Enum):

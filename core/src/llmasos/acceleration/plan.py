@@ -9,10 +9,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos.checkpoints import open_checkpoint
-from llmasos.compose.loader_choice import refusal
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
 from llmasos.system.edge import crossing, kind_of
+from llmasos.system.loader_choice import refusal
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
 

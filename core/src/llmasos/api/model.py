@@ -6,22 +6,49 @@ Every call goes through one queue and one loop thread, so that calls from many t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.generation_params import GenerationParams
-from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Tokenizer
+from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
 
 if TYPE_CHECKING:
-    from llmasos.api.pipeline import Pipeline
     from llmasos.compose.host import ModelHost
     from llmasos.engine.ticket import Ticket
 
 R = TypeVar("R")
+
+
+class ModelPipeline(Protocol):
+    """What a model's users reach through ``model.pipeline``: a ``llmasos.Pipeline``."""
+
+    def load(self, model: str | None = None) -> LanguageModel:
+        """Fetch and load a model now rather than at its first request."""
+        ...
+
+    def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
+        """Run an installed task with typed inputs by name."""
+        ...
+
+    def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
+        """Run a task that answers piece by piece."""
+        ...
+
+    def task(self, name: str) -> Task:
+        """The task of that name."""
+        ...
+
+    def use_scheduler(self, scheduler: str | Mapping[str, Any], *, model: str | None = None, **options: Any) -> None:
+        """Switch to another scheduler."""
+        ...
+
+    def close(self) -> None:
+        """Free every engine."""
+        ...
 
 
 class LanguageModel:
@@ -42,7 +69,7 @@ class LanguageModel:
     silently), ``Rejected`` where the scheduler refuses the request, and ``ModelClosed`` after ``close()``.
     """
 
-    def __init__(self, pipeline: Pipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
+    def __init__(self, pipeline: ModelPipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
         self._pipeline = pipeline
         self._host = host
         self._owns_pipeline = owns_pipeline
@@ -55,7 +82,7 @@ class LanguageModel:
         return self._host.name
 
     @property
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> ModelPipeline:
         """The pipeline that the model belongs to."""
         return self._pipeline
 

@@ -84,7 +84,7 @@ class Pipeline:
         self.number = next(_numbers)
         self._process.pipelines.add(self)
         if process is None:
-            process_status().open(self, _status)
+            process_status().open(self, self._process.usage)
         for observer in self._observers:
             observer.tell("llmasos_pipeline_ready", pipeline=self)
 
@@ -339,12 +339,6 @@ def load_model(
         pipeline.close()
         raise
     return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
-
-
-def _status() -> dict[str, Any]:
-    from llmasos.api import resources  # it imports this module
-
-    return resources.usage()
 
 
 def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:

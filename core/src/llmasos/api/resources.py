@@ -12,7 +12,6 @@ A model is named by its name in its pipeline, or by the reference it was loaded 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,8 +23,8 @@ from llmasos.system.config import Config
 from llmasos.system.config.sections import ResourcesConfig
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import structure_options
-from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import RequestError, ResourceError
+from llmasos_hookspecs.sizes import size_in_words
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
@@ -78,28 +77,12 @@ def usage() -> dict[str, Any]:
     the requests and loads that wait for memory. ``models``: by name, each with its state, queue lengths, KV used, cache hits, tokens a
     second, bytes, loads and evictions.
     """
-    process = process_resources()
-    budget = process.budget
-    accounts = [model.account for model in process.residency.models()]
-    weights, kv = sum(account.weights for account in accounts), sum(account.kv for account in accounts)
-    return {
-        "memory": {
-            "limit": budget.limit,
-            "reserve": budget.reserve,
-            "used": weights + kv,
-            "free": None if budget.limit is None else int(budget.free),
-            "weights": weights,
-            "kv": kv,
-            "waiting": process.residency.waiting,
-        },
-        "threads": process.threads,
-        "models": {name: host.usage() for name, host in _hosts().items()},
-    }
+    return process_resources().usage()
 
 
 def models() -> list[dict[str, Any]]:
     """The description of every model of every open pipeline, loaded or not, as plain data."""
-    return [{**host.describe(), "name": name} for name, host in _hosts().items()]
+    return [{**host.describe(), "name": name} for name, host in process_resources().hosts().items()]
 
 
 def plan(
@@ -153,7 +136,8 @@ def load(name: str, **how: Any) -> LanguageModel:
     with hosts[0].lease():  # a lease loads the model
         pass
     models = (model for pipeline in list(process_resources().pipelines) for model in pipeline.models.values())
-    return next(model for model in models if model._host is hosts[0])
+    found: LanguageModel = next(model for model in models if model._host is hosts[0])
+    return found
 
 
 def unload(name: str) -> None:
@@ -173,21 +157,8 @@ def pin(name: str, pinned: bool = True) -> None:
             host.tracked.pinned = False
 
 
-def _hosts() -> Mapping[str, ModelHost]:
-    """All models of all open pipelines by label: the model's name, with a number where another pipeline has the same name."""
-    hosts: dict[str, ModelHost] = {}
-    for pipeline in sorted(process_resources().pipelines, key=lambda pipeline: pipeline.number):
-        for name, host in pipeline.hosts.items():
-            label, number = name, 1
-            while label in hosts:
-                number += 1
-                label = f"{name}#{number}"
-            hosts[label] = host
-    return hosts
-
-
 def _find(name: str) -> list[ModelHost]:
-    hosts = _hosts()
+    hosts = process_resources().hosts()
     if name in hosts:
         return [hosts[name]]
     return [host for host in hosts.values() if host.source == name]
@@ -196,7 +167,7 @@ def _find(name: str) -> list[ModelHost]:
 def _known(name: str) -> list[ModelHost]:
     known = _find(name)
     if not known:
-        hosts = _hosts()
+        hosts = process_resources().hosts()
         names = [*hosts, *(host.source for host in hosts.values())]
         raise RequestError(f'No open pipeline has a model "{name}"; there are {listed(hosts)}{did_you_mean(name, names)}')
     return known

@@ -12,9 +12,9 @@ import jinja2
 from jinja2 import meta as jinja_meta
 from jinja2 import nodes
 
+from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
 from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget
-from llmasos.compose.chat_messages import ChatOptions
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from gguf.constants import Keys, TokenType
 from tokenizers import Tokenizer as Backend
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from llmasos.checkpoints.end_tokens import end_tokens
 from llmasos.checkpoints.folder import inside
 from llmasos.checkpoints.gguf_header import GGUFHeader, StringArray
 from llmasos_hookspecs import Checkpoint, CheckpointError, UnsupportedModel
@@ -100,8 +101,6 @@ def _unigram(form: Any, tokens: int) -> dict[str, Any]:
 
 def special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
     """The special tokens that a config names, for a file without a tokenizer."""
-    from llmasos.checkpoints.huggingface import end_tokens
-
     ends = end_tokens(config)
     found = {Keys.Tokenizer.BOS_ID: config.get("bos_token_id"), Keys.Tokenizer.PAD_ID: config.get("pad_token_id")}
     found |= dict(zip((Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID), ends, strict=False))

@@ -15,6 +15,7 @@ from llmasos.checkpoints import manifest
 from llmasos.checkpoints.compare import same_tensor
 from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.digest import combined_digest
+from llmasos.checkpoints.end_tokens import end_tokens
 from llmasos.checkpoints.finite import FiniteTensors
 from llmasos.checkpoints.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.checkpoints.forms import SIDE_FILES, described, quantized_form
@@ -217,10 +218,3 @@ def check_layers(config: Mapping[str, Any], tensors: int, where: str) -> None:
             if isinstance(found, int) and found > tensors:
                 shown = str(found) if found < 10**12 else "more than 10^12"
                 raise CheckpointError(f"{where} has {key} = {shown}, and the checkpoint holds {tensors} tensors; get it again.")
-
-
-def end_tokens(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """``eos_token_id`` of a config: one token, several, or none."""
-    found = config.get("eos_token_id")
-    listed = found if isinstance(found, list) else [] if found is None else [found]
-    return tuple(token for token in listed if type(token) is int and token >= 0)

@@ -103,9 +103,9 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
 
 def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
-    from llmasos.compose.loader_choice import choose_loader, installed_loaders
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
+    from llmasos.system.loader_choice import choose_loader, installed_loaders
     from llmasos_hookspecs import LLMasOSError
 
     try:
@@ -171,8 +171,8 @@ def clean(
     """Remove results of accelerator stages that no process uses, and what killed processes left of fetches."""
     from llmasos.acceleration.cache import StageCache
     from llmasos.system.folders import cache_folder
-    from llmasos.system.sizes import parse_size
     from llmasos.system.store import Store
+    from llmasos_hookspecs.sizes import parse_size
 
     limit = 0 if keep is None else parse_size(keep)
     freed = StageCache(cache_folder() / "acceleration" / "stages").trim(limit) + Store().clean()

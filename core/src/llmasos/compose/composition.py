@@ -15,7 +15,6 @@ import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
-from llmasos.compose.loader_choice import LoaderChoice, choose_loader, installed_loaders, refusal, taker
 from llmasos.compose.observer import Observer
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
@@ -32,6 +31,7 @@ from llmasos.system.config.sections import DEFAULT_LOADER
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
+from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, refusal, taker
 from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
@@ -205,6 +205,7 @@ class Composer:
             prompts=opened.prompts,
             loader=loader.entry.label,
             need=need,
+            switch=functools.partial(_use_policy, loop),
         )
 
     def _start_replicas(
@@ -215,7 +216,7 @@ class Composer:
         on_lost: Callable[[], None],
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        from llmasos.compose.replicas import ReplicaSet, WorkerSpec  # it imports this module
+        from llmasos.compose.replicas import ReplicaSet, WorkerSpec  # a model in this process does not pay for it
 
         resources = self.config.resources
         memory = self._memory_of_replica(model)
@@ -248,6 +249,7 @@ class Composer:
             loop=replicas,
             prompts=opened.prompts,
             loader=ready.loader,
+            switch=lambda scheduler, _: replicas.use_scheduler(scheduler),
             need=_replicated(ready.need, model.replicas, min(memory or ready.info.weight_bytes, held)),
         )
 
@@ -368,6 +370,11 @@ class Composer:
             "open_checkpoint": open_checkpoint,
         }
         return HookContext(**{**common, **more})
+
+
+def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
+    policy = make()
+    loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
 
 
 def _replicated(need: Need, copies: int, each: int) -> Need:

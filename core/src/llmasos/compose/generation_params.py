@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.compose.chat_messages import ChatOptions
+from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
 from llmasos_hookspecs.sampling import plain_number

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
-from llmasos.engine.loop import EngineLoop
+from llmasos.compose.serving import LoopCall, R, Serving
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need
@@ -34,14 +34,8 @@ from llmasos_hookspecs import (
     Score,
 )
 
-if TYPE_CHECKING:
-    from llmasos.compose.replicas import ReplicaSet
-
 #: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
 _LONGEST_TOKEN: Final = 256
-
-#: One ticket, or several.
-R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,12 +65,8 @@ class Policy:
     label: str = ""
 
 
-@attrs.frozen
-class LoopCall(Generic[R]):
-    """A call to an engine loop: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to be sure to finish."""
-
-    tokens: int
-    send: Callable[[EngineLoop | ReplicaSet], R]
+#: Called with a scheduler's config and what makes its policy.
+Switch = Callable[[ComponentConfig, Callable[[], Policy]], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -87,6 +77,7 @@ class RunningModel:
         name: of the model.
         info: of its engine.
         loop: serves its requests.
+        switch: makes it use another scheduler.
         prompts: encodes text and messages to token ids.
         loader: label of the loader, with distribution and version.
         need: the memory that the load really took.
@@ -94,10 +85,11 @@ class RunningModel:
 
     name: str
     info: EngineInfo
-    loop: EngineLoop | ReplicaSet
+    loop: Serving
     prompts: PromptEncoder
     loader: str
     need: Need
+    switch: Switch
 
     def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
         """One generation."""
@@ -123,11 +115,7 @@ class RunningModel:
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
-        if not isinstance(self.loop, EngineLoop):
-            self.loop.use_scheduler(scheduler)
-            return
-        policy = make()
-        self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
+        self.switch(scheduler, make)
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
         # Refused before it is encoded: a text so long cannot fit.
@@ -310,7 +298,7 @@ class ModelHost:
         """Queue, KV cache and speed as plain data; only the state where the model is not loaded."""
         running = self._running
         tracked, account = self.tracked, self.tracked.account
-        replicas = [] if running is None or isinstance(running.loop, EngineLoop) else running.loop.describe()
+        replicas = [] if running is None else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
             "replicas": replicas,

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
+from llmasos.compose.host import ModelHost
 from llmasos.residency.memory import Budget
 from llmasos.residency.residency import Residency
 
-if TYPE_CHECKING:
-    from llmasos.api.pipeline import Pipeline
+
+class OpenPipeline(Protocol):
+    """What the process knows of a pipeline that is open.
+
+    Attributes:
+        number: counts the pipelines of the process.
+    """
+
+    number: int
+
+    @property
+    def hosts(self) -> Mapping[str, ModelHost]:
+        """The host of each of its models by name."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, Any]:
+        """Its models by name, as its users see them."""
+        ...
 
 
 class ProcessResources:
@@ -29,7 +48,38 @@ class ProcessResources:
         self.budget: Final = Budget("the memory that llmasos.resources.configure allows")
         self.threads: int | None = None
         self.keep_alive: float | None = None
-        self.pipelines: Final[weakref.WeakSet[Pipeline]] = weakref.WeakSet()
+        self.pipelines: Final[weakref.WeakSet[OpenPipeline]] = weakref.WeakSet()
+
+    def hosts(self) -> dict[str, ModelHost]:
+        """All models of all open pipelines by label: the model's name, with a number where another pipeline has the same name."""
+        hosts: dict[str, ModelHost] = {}
+        for pipeline in sorted(self.pipelines, key=lambda pipeline: pipeline.number):
+            for name, host in pipeline.hosts.items():
+                label, number = name, 1
+                while label in hosts:
+                    number += 1
+                    label = f"{name}#{number}"
+                hosts[label] = host
+        return hosts
+
+    def usage(self) -> dict[str, Any]:
+        """Memory and models in use, as plain data: see ``llmasos.resources.usage``."""
+        budget = self.budget
+        accounts = [model.account for model in self.residency.models()]
+        weights, kv = sum(account.weights for account in accounts), sum(account.kv for account in accounts)
+        return {
+            "memory": {
+                "limit": budget.limit,
+                "reserve": budget.reserve,
+                "used": weights + kv,
+                "free": None if budget.limit is None else int(budget.free),
+                "weights": weights,
+                "kv": kv,
+                "waiting": self.residency.waiting,
+            },
+            "threads": self.threads,
+            "models": {name: host.usage() for name, host in self.hosts().items()},
+        }
 
 
 _process = ProcessResources()

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.checkpoints.chat_messages import ChatOptions, characters, checked_messages
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.control_tokens import ControlTokens
 from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
-from llmasos.compose.chat_messages import ChatOptions, characters, checked_messages
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
 #: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.

@@ -258,6 +258,10 @@ class EngineLoop:
             scheduler=self._scheduler.policy.name,
         )
 
+    def describe(self) -> list[dict[str, Any]]:
+        """The other processes that serve the model: none."""
+        return []
+
     def close(self) -> None:
         """Fail unfinished requests with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing.
 

@@ -14,8 +14,8 @@ from llmasos.residency.eviction import Candidate, choose_victims
 from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos.residency.prediction import Need
 from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
-from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
+from llmasos_hookspecs.sizes import size_in_words
 
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)

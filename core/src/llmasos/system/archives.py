@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
-from llmasos.system.sizes import size_in_words
 from llmasos_hookspecs import LLMasOSError, SourceError
+from llmasos_hookspecs.sizes import size_in_words
 
 #: File name endings of the archives that can be unpacked.
 ARCHIVE_SUFFIXES: Final = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -9,8 +9,8 @@ from typing import Any, Final
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
+from llmasos.checkpoints.end_tokens import end_tokens
 from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
-from llmasos.checkpoints.huggingface import end_tokens
 from llmasos.checkpoints.tokenizer.fast import FastTokenizer
 from llmasos.checkpoints.tokenizer.first_sight import check_at_first_sight
 from llmasos.checkpoints.tokenizer.folder_files import tokenizer_from_files

@@ -9,9 +9,9 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from llmasos.checkpoints import gguf_metadata as meta
+from llmasos.checkpoints.end_tokens import end_tokens
 from llmasos.checkpoints.gguf_config import config_of
 from llmasos.checkpoints.gguf_header import GGUFHeader
-from llmasos.checkpoints.huggingface import end_tokens
 from llmasos.checkpoints.tokenizer.byte_level import byte_level_backend
 from llmasos.checkpoints.tokenizer.ends import add_ends
 from llmasos.checkpoints.tokenizer.fast import FastTokenizer

@@ -2,6 +2,6 @@
 
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.worker import WorkerSpec
+from llmasos.compose.replicas.spec import WorkerSpec
 
 __all__ = ["ReplicaSet", "Router", "WorkerSpec"]

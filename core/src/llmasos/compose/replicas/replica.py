@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import Channel
-from llmasos.compose.replicas.worker import WorkerSpec
 from llmasos.engine.ticket import Ticket
 from llmasos.system.isolation.children import code_command
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llmasos.compose.replicas.replica import Job, Ready, Replica
 from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.worker import WorkerSpec
+from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks

@@ -15,9 +15,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos.compose.composition import Composer
-from llmasos.compose.host import LoopCall, OpenedModel, Policy, RunningModel
+from llmasos.compose.host import OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.replicas.wire import Channel
+from llmasos.compose.serving import LoopCall
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.memory import Account
 from llmasos.system import discovery
@@ -33,14 +34,6 @@ from llmasos_hookspecs.scheduling import Admit
 ALIVE_SECONDS: Final = 1.0
 #: Exit status of a replica whose model is lost.
 _LOST: Final = 3
-
-
-@attrs.frozen(kw_only=True)
-class WorkerSpec:
-    """What a replica serves: a config with one model, and the cores that it may use (empty: all)."""
-
-    config: Config
-    cores: tuple[int, ...] = ()
 
 
 class StartReporter:

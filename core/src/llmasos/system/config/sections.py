@@ -10,8 +10,8 @@ import attrs
 from llmasos.system.nearest import nearest
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos.system.options.words import dotted, found_in_words, value_in_words
-from llmasos.system.sizes import parse_size
 from llmasos_hookspecs import ConfigError
+from llmasos_hookspecs.sizes import parse_size
 
 T = TypeVar("T")
 

@@ -19,10 +19,10 @@ import attrs
 from llmasos.system.archives import safe_path
 from llmasos.system.layout import model_files, model_in
 from llmasos.system.nearest import did_you_mean, listed
-from llmasos.system.sizes import size_in_words
 from llmasos.system.sources.keeping import keep_fetched
 from llmasos.system.store import WORKING
 from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
+from llmasos_hookspecs.sizes import size_in_words
 
 _REFERENCE: Final = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+|[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[^:]+))?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from llmasos_hookspecs import ConfigError
+from llmasos_hookspecs.errors import ConfigError
 
 _UNITS: Final = {
     "": 1,
