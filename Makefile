@@ -8,10 +8,12 @@ SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml cor
 DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/app_text
 ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROMPT ?= 今天天气很好
+# Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
+JOBS   ?= 2
 CASES  ?= 100000
 SECONDS ?= 1200
 
-.PHONY: demo test lint bench simulate many-models soak fuzz fuzz-guided wheels clean
+.PHONY: demo test test-long lint bench simulate many-models soak fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -20,7 +22,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/llmasos run "$(PROMPT)" --max-new-tokens 64
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(if $(ARGS),,-n $(JOBS)) $(ARGS)
+
+test-long: $(VENV)/test.stamp
+	$(BIN)/python -m pytest --hypothesis-profile=long $(if $(ARGS),,-n $(JOBS)) $(ARGS)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp
@@ -43,6 +48,9 @@ soak: $(VENV)/test.stamp
 fuzz: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)
 
+mutants: $(VENV)/mutants.stamp
+	$(BIN)/python tools/mutants.py $(TARGET)
+
 fuzz-guided: $(VENV)/fuzz.stamp
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET)) $(ARGS)
 
@@ -61,13 +69,18 @@ $(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
 	$(PIP) install -q -c constraints.txt --no-build-isolation $(addprefix -e ./,$(DEMO_PACKAGES))
 	@touch $@
 
+# Holds the checksums of the files it was made from, so that one with a new time only (git checkout) installs nothing.
 $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
-	$(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint \
-		$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES)))
+	@cksum $(SETUP) | cmp -s - $@ || { echo "Installing into $(VENV) what the tests need"; $(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint \
+		$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES))) && cksum $(SETUP) > $@; }
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group bench
+	@touch $@
+
+$(VENV)/mutants.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group mutants
 	@touch $@
 
 $(VENV)/fuzz.stamp: $(VENV)/test.stamp

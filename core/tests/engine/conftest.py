@@ -12,8 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from llmasos.engine.generation import GenerationWork
+from llmasos.engine.kv_slots import KVSlots
+from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import EngineLoop
-from llmasos_hookspecs import Admit, CapacityExceeded, EngineFailed, EngineInfo, Request, Row, SamplingParams
+from llmasos.engine.runner import Runner
+from llmasos.engine.scheduler import Scheduler
+from llmasos.engine.sequence import Sequence as RunningSequence
+from llmasos.engine.ticket import Ticket
+from llmasos_hookspecs import Admit, CapacityExceeded, EngineFailed, EngineInfo, Generation, Request, Row, SamplingParams
 from llmasos_hookspecs.testing.drawing import drawn_token
 
 VOCAB = 97
@@ -201,6 +208,43 @@ class Requests:
         )
 
 
+class SteppedRunner:
+    """A runner with its engine, stepped by hand."""
+
+    def __init__(
+        self,
+        engine: HashEngine,
+        policy: Any,
+        *,
+        capacity: int = 1000,
+        keep_prefixes: bool = True,
+        clock: Callable[[], float] = lambda: 0.0,
+        **limits: Any,
+    ) -> None:
+        self.engine = engine
+        self.cache = KVSlots(engine, KVLedger(capacity), keep_prefixes=keep_prefixes)
+        self.scheduler = Scheduler(policy, self.cache, clock=clock, **limits)
+        self.runner = Runner(engine, self.scheduler, clock=clock)
+
+    def add(self, request: Request, leader: RunningSequence | None = None) -> tuple[Any, Ticket[Generation]]:
+        """Queue a request; its sequence and ticket."""
+        ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
+        return self.runner.add(request, GenerationWork(request, ByteTokenizer(), ticket), leader), ticket
+
+    def step(self) -> list[int]:
+        """Run one step; the number of tokens of each row that the engine computed, empty where it computed none."""
+        before = len(self.engine.steps)
+        self.runner.step()
+        return [len(row.tokens) for rows in self.engine.steps[before:] for row in rows]
+
+    def drain(self) -> None:
+        """Run steps until there is nothing left to do."""
+        for _ in range(1000):
+            if not self.runner.step():
+                return
+        raise AssertionError("It does not end.")
+
+
 class Gate:
     """Holds an engine's steps, after so many that may pass, until it is opened; knows when one waits."""
 
@@ -250,6 +294,11 @@ def fifo_policy() -> type[Fifo]:
 @pytest.fixture
 def fifo() -> Fifo:
     return Fifo()
+
+
+@pytest.fixture(scope="session")
+def make_runner() -> type[SteppedRunner]:
+    return SteppedRunner
 
 
 @pytest.fixture

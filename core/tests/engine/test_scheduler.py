@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmasos.engine.generation import GenerationWork
-from llmasos.engine.kv_slots import KVSlots
-from llmasos.engine.ledger import KVLedger
-from llmasos.engine.runner import Runner
-from llmasos.engine.scheduler import Scheduler
-from llmasos.engine.ticket import Ticket
-from llmasos_hookspecs import Admit, Generation
+from llmasos_hookspecs import Admit
 
 
 class Urgent:
@@ -36,32 +30,9 @@ class Urgent:
         pass
 
 
-class Harness:
-    """A runner with its engine, stepped by hand."""
-
-    def __init__(
-        self, engine: Any, policy: Any, tokenizer: Any, *, capacity: int = 1000, keep_prefixes: bool = True, **limits: Any
-    ) -> None:
-        self.engine = engine
-        self.tokenizer = tokenizer
-        cache = KVSlots(engine, KVLedger(capacity), keep_prefixes=keep_prefixes)
-        self.scheduler = Scheduler(policy, cache, clock=lambda: 0.0, **limits)
-        self.runner = Runner(engine, self.scheduler, clock=lambda: 0.0)
-
-    def add(self, request: Any) -> tuple[Any, Ticket[Generation]]:
-        ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
-        return self.runner.add(request, GenerationWork(request, self.tokenizer, ticket)), ticket
-
-    def drain(self) -> None:
-        for _ in range(1000):
-            if not self.runner.step():
-                return
-        raise AssertionError("It does not end.")
-
-
-def test_prompts_are_read_in_chunks_beside_decoding(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_prompts_are_read_in_chunks_beside_decoding(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """A long prompt takes what a step has left beside the tokens of those that decode, and nobody waits for it."""
-    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    harness = make_runner(hash_engine(), fifo, step_tokens=10)
     short, _ = harness.add(request_of([1, 2, 3], 20, ignore_eos=True))
     harness.runner.step()
     long, _ = harness.add(request_of([7] * 34, 5, ignore_eos=True))
@@ -73,10 +44,10 @@ def test_prompts_are_read_in_chunks_beside_decoding(hash_engine: Any, tokenizer:
     harness.drain()
 
 
-def test_the_quantum_bounds_a_prompt_s_share(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_the_quantum_bounds_a_prompt_s_share(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """A policy that gives a prompt 4 tokens a step leaves the rest to the next one."""
     fifo.quantum = lambda *_: 4
-    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=12)
+    harness = make_runner(hash_engine(), fifo, step_tokens=12)
     for _ in range(3):
         harness.add(request_of([1] * 20, 2))
     harness.runner.step()
@@ -86,11 +57,11 @@ def test_the_quantum_bounds_a_prompt_s_share(hash_engine: Any, tokenizer: Any, r
 
 
 def test_an_urgent_request_takes_a_slot_and_the_other_goes_on_after_it(
-    hash_engine: Any, tokenizer: Any, request_of: Any, expected: Any
+    hash_engine: Any, make_runner: Any, request_of: Any, expected: Any
 ) -> None:
     """The victim computes nothing twice where the engine has a slot to keep its KV in, and its text is unchanged."""
     for slots, recomputed in ((3, 0), (1, 1)):
-        harness = Harness(hash_engine(max_sequences=slots), Urgent(), tokenizer, max_sequences=1)
+        harness = make_runner(hash_engine(max_sequences=slots), Urgent(), max_sequences=1)
         calm, calm_ticket = harness.add(request_of(list(range(20)), 10, ignore_eos=True))
         for _ in range(4):
             harness.runner.step()
@@ -101,16 +72,16 @@ def test_an_urgent_request_takes_a_slot_and_the_other_goes_on_after_it(
         assert calm.preemptions == 1
         assert urgent_ticket.result().finish_reason == "length"
         assert (calm.cost > 20 + 9 + 2) == bool(recomputed)
-        plain = Harness(hash_engine(), Urgent(), tokenizer)
+        plain = make_runner(hash_engine(), Urgent())
         _, alone = plain.add(request_of(list(range(20)), 10, ignore_eos=True))
         plain.drain()
         assert calm_ticket.result().tokens == alone.result().tokens
 
 
-def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """A policy that always preempts only makes things slow: each preemption costs somebody a token of progress first."""
     fifo.victim = lambda running, *_: running[0].request.id
-    harness = Harness(hash_engine(max_sequences=1), fifo, tokenizer, max_sequences=1, keep_prefixes=False)
+    harness = make_runner(hash_engine(max_sequences=1), fifo, max_sequences=1, keep_prefixes=False)
     sequences = [harness.add(request_of([i] * 10, 5, ignore_eos=True))[0] for i in range(4)]
     harness.drain()
     for sequence in sequences:
@@ -118,9 +89,9 @@ def test_a_victim_is_safe_until_it_has_gained_something(hash_engine: Any, tokeni
         assert sequence.preemptions <= 15
 
 
-def test_the_worst_gives_way_when_nothing_can_move(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_the_worst_gives_way_when_nothing_can_move(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """Two sequences that fill the KV cache: the later one is preempted, the first runs to its end, then the later one does."""
-    harness = Harness(hash_engine(), fifo, tokenizer, capacity=50, keep_prefixes=False)
+    harness = make_runner(hash_engine(), fifo, capacity=50, keep_prefixes=False)
     first, _ = harness.add(request_of([1] * 10, 30, ignore_eos=True))
     second, _ = harness.add(request_of([2] * 10, 30, ignore_eos=True))
     while second.preemptions == 0:
@@ -134,14 +105,11 @@ def test_the_worst_gives_way_when_nothing_can_move(hash_engine: Any, tokenizer: 
     assert harness.engine.peak <= 50
 
 
-def test_continuations_wait_for_the_prompt_they_share(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_continuations_wait_for_the_prompt_they_share(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """A follower starts once its leader has read the prompt, and computes two tokens of it; where the leader goes, it starts itself."""
-    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    harness = make_runner(hash_engine(), fifo, step_tokens=10)
     leader, _ = harness.add(request_of(list(range(40)), 3))
-    request = request_of(list(range(40)), 3, temperature=1.0, seed=1)
-    work = GenerationWork(request, tokenizer, Ticket(request.id, lambda: None))
-    follower = harness.runner.add(request, work, leader)
-    assert follower is not None
+    follower, _ = harness.add(request_of(list(range(40)), 3, temperature=1.0, seed=1), leader)
     for _ in range(3):
         harness.runner.step()
         assert (follower.state, follower.computed) == ("waiting", 0)
@@ -149,22 +117,19 @@ def test_continuations_wait_for_the_prompt_they_share(hash_engine: Any, tokenize
     harness.drain()
     assert (leader.cached, follower.cached) == (0, 38)
     orphan_leader, _ = harness.add(request_of([3] * 40, 3))
-    request = request_of([3] * 40, 3)
-    orphan_ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
-    harness.runner.add(request, GenerationWork(request, tokenizer, orphan_ticket), orphan_leader)
+    _, orphan_ticket = harness.add(request_of([3] * 40, 3), orphan_leader)
     harness.runner.step()
     harness.runner.cancel(orphan_leader.request.id)
     harness.drain()
     assert orphan_ticket.result().tokens
 
 
-def test_a_cancelled_follower_is_gone(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_a_cancelled_follower_is_gone(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """It never starts, and its caller hears of it."""
-    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=10)
+    harness = make_runner(hash_engine(), fifo, step_tokens=10)
     leader, _ = harness.add(request_of(list(range(40)), 3))
     request = request_of(list(range(40)), 3)
-    ticket: Ticket[Generation] = Ticket(request.id, lambda: None)
-    harness.runner.add(request, GenerationWork(request, tokenizer, ticket), leader)
+    _, ticket = harness.add(request, leader)
     harness.runner.cancel(request.id)
     assert ticket.result().finish_reason == "cancelled"
     harness.drain()
@@ -173,7 +138,7 @@ def test_a_cancelled_follower_is_gone(hash_engine: Any, tokenizer: Any, request_
 
 @pytest.mark.parametrize("method", ["admit", "rank", "victim", "quantum", "on_commit"])
 def test_a_broken_policy_is_named_once(
-    hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any, method: str, caplog: pytest.LogCaptureFixture
+    hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says which method failed and how, once; everyone is served."""
 
@@ -181,7 +146,7 @@ def test_a_broken_policy_is_named_once(
         raise ZeroDivisionError("oh dear")
 
     setattr(fifo, method, fail)
-    harness = Harness(hash_engine(), fifo, tokenizer, max_sequences=1)
+    harness = make_runner(hash_engine(), fifo, max_sequences=1)
     tickets = [harness.add(request_of([i, 2], 4))[1] for i in range(5)]
     with caplog.at_level(logging.WARNING):
         harness.drain()
@@ -191,9 +156,9 @@ def test_a_broken_policy_is_named_once(
         assert f"Fifo failed in {method}" in caplog.text
 
 
-def test_views_count_what_is_left(hash_engine: Any, tokenizer: Any, request_of: Any, fifo: Any) -> None:
+def test_views_count_what_is_left(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
     """``remaining`` falls from prompt and new tokens to nothing, by what each step does."""
-    harness = Harness(hash_engine(), fifo, tokenizer, step_tokens=5)
+    harness = make_runner(hash_engine(), fifo, step_tokens=5)
     sequence, _ = harness.add(request_of([1] * 10, 4, ignore_eos=True))
     seen = [sequence.remaining]
     while harness.runner.step() and sequence.state == "running":
@@ -202,27 +167,20 @@ def test_views_count_what_is_left(hash_engine: Any, tokenizer: Any, request_of: 
     assert sequence.remaining == 0 or sequence.state == "finished"
 
 
-def test_waiting_is_counted_by_the_clock(hash_engine: Any, tokenizer: Any, request_of: Any) -> None:
+def test_waiting_is_counted_by_the_clock(hash_engine: Any, make_runner: Any, request_of: Any) -> None:
     """``waited`` grows only while a sequence has no slot."""
     now = [10.0]
-    engine = hash_engine(max_sequences=2)
-    scheduler = Scheduler(Urgent(), KVSlots(engine, KVLedger(500)), clock=lambda: now[0], max_sequences=1)
-    runner = Runner(engine, scheduler, clock=lambda: now[0])
-
-    def add(request: Any) -> Any:
-        return runner.add(request, GenerationWork(request, tokenizer, Ticket(request.id, lambda: None)))
-
-    calm = add(request_of([1] * 10, 20, ignore_eos=True))
+    harness = make_runner(hash_engine(max_sequences=2), Urgent(), clock=lambda: now[0], max_sequences=1)
+    calm, _ = harness.add(request_of([1] * 10, 20, ignore_eos=True))
     now[0] = 12.0
-    runner.step()
+    harness.runner.step()
     now[0] = 15.0
     assert calm.waited == 2.0
-    runner.step()
-    urgent = add(request_of([2] * 10, 2, priority=1, ignore_eos=True))
-    runner.step()
+    harness.runner.step()
+    urgent, _ = harness.add(request_of([2] * 10, 2, priority=1, ignore_eos=True))
+    harness.runner.step()
     assert calm.state == "preempted"
     now[0] = 18.0
     assert (calm.waited, urgent.waited) == (5.0, 0.0)
-    while runner.step():
-        pass
+    harness.drain()
     assert calm.waited == 5.0

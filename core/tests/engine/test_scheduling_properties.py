@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -11,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.engine.generation import GenerationWork
@@ -31,9 +30,6 @@ from llmasos_hookspecs import (
     Row,
     SamplingParams,
 )
-
-#: For each policy; LLMASOS_EXAMPLES sets another number.
-EXAMPLES = int(os.environ.get("LLMASOS_EXAMPLES", "500"))
 
 
 class Lifo:
@@ -190,7 +186,6 @@ class Faults:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=EXAMPLES, deadline=None)
 @given(arrivals=ARRIVALS, setup=SETUPS)
 def test_whatever_happens(name: str, arrivals: list[Arrival], setup: Setup, hash_engine: Any, tokenizer: Any) -> None:
     """KV is never over budget, no request is lost or answered twice, none waits for ever, every answer is what the request gets when it

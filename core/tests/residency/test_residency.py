@@ -141,6 +141,40 @@ def test_nothing_is_evicted_while_memory_is_to_spare(harness: Any) -> None:
     assert home.models["a"].share.drawn == 0
 
 
+@pytest.mark.parametrize("order", ["busy first", "idle first"])
+def test_the_idle_model_is_trimmed_before_the_busy_one(harness: Any, order: str) -> None:
+    """Spare KV memory is taken from the model that nobody uses, and from the busy one only where that was not enough."""
+    home = harness(140)
+    names = ["busy", "idle"] if order == "busy first" else ["idle", "busy"]
+    places = {name: home.add(name, 20) for name in names}
+    lease = home.residency.acquire(places["busy"], 5)
+    home.residency.acquire(places["idle"], 5).release()
+    for name in names:
+        assert home.residency.memory.draw(home.models[name].share, 40)
+    home.residency.acquire(home.add("new", 40)).release()
+    assert {name: home.models[name].share.drawn for name in names} == {"busy": 40, "idle": 0}
+    home.residency.acquire(home.add("another", 30)).release()
+    assert {name: home.models[name].share.drawn for name in names} == {"busy": 0, "idle": 0}
+    assert all(model.loaded for model in home.models.values())
+    lease.release()
+
+
+def test_of_idle_models_the_one_unused_longest_is_trimmed_first(harness: Any) -> None:
+    """The prefixes of the model used last are the likeliest to be asked for again."""
+    now = [0.0]
+    home = harness(140, clock=lambda: now[0])
+    for name in ("old", "recent"):
+        home.residency.acquire(home.add(name, 20)).release()
+        now[0] += 10
+    home.residency.acquire(home.places["old"]).release()
+    now[0] += 10
+    home.residency.acquire(home.places["recent"]).release()
+    for name in ("old", "recent"):
+        assert home.residency.memory.draw(home.models[name].share, 40)
+    home.residency.acquire(home.add("new", 40)).release()
+    assert (home.models["old"].share.drawn, home.models["recent"].share.drawn) == (0, 40)
+
+
 def test_a_pinned_model_stays(harness: Any) -> None:
     home = harness(100)
     home.residency.acquire(home.add("a", 60)).release()

@@ -248,6 +248,25 @@ def test_layers_learn_from_those_before_the_next_kept_one() -> None:
     assert teaching_layers(depth(3), depth(6), None) == [1, 3, 5]
 
 
+def test_the_divergence_is_multiplied_by_the_square_of_the_temperature() -> None:
+    """Its definition, in float64: so gradients at a high temperature are as large as at 1. It is not symmetric, and 0 for equals."""
+    rng = np.random.default_rng(3)
+    teacher, student = rng.standard_normal((2, 2, 5, 11)) * 3
+
+    def logs(logits: np.ndarray) -> np.ndarray:
+        return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+    def found(temperature: float) -> float:
+        return float(divergence(torch.from_numpy(teacher), torch.from_numpy(student), temperature))
+
+    for temperature in (0.5, 1.0, 2.0, 4.0):
+        p, q = logs(teacher / temperature), logs(student / temperature)
+        expected = (np.exp(p) * (p - q)).sum(axis=-1).mean() * temperature**2
+        assert found(temperature) == pytest.approx(expected, rel=1e-4)
+    assert found(1000.0) == pytest.approx(np.square((teacher - student) - (teacher - student).mean(-1, keepdims=True)).mean() / 2, rel=0.02)
+    assert float(divergence(torch.from_numpy(teacher), torch.from_numpy(teacher), 2.0)) == 0
+
+
 def test_the_state_error_is_a_share_of_the_teachers_energy() -> None:
     states = [torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
     taught = [states[0], states[2], states[3]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llmasos_accel_prune import Options, llmasos_accelerate
+from llmasos_accel_prune.layers import choose_layers
 from llmasos_accel_prune.plan import plan_pruning
 from llmasos_accel_prune.sparsity import least, magnitude, sparsegpt, wanda
 from llmasos_hookspecs import AccelerationResult, as_float32
@@ -36,6 +37,10 @@ def run(checkpoint: TinyCheckpoint, root: Path, **options: object) -> tuple[Tiny
     context = SandboxContext(root=root, base=checkpoint)
     result = llmasos_accelerate(checkpoint, root / "out", Options(**options), context)  # type: ignore[arg-type]
     return read_folder(result.path), result, context
+
+
+class NoProgress:
+    def advance(self, amount: float = 1) -> None: ...
 
 
 def inputs(columns: int = 128) -> np.ndarray:
@@ -126,6 +131,34 @@ def test_knowing_the_inputs_costs_less() -> None:
         ]
         assert errors[0] > 1.2 * errors[1], (pattern, errors)
         assert errors[1] > 1.05 * errors[2], (pattern, errors)
+
+
+def test_sparsegpt_hands_the_errors_of_a_block_to_those_after_it() -> None:
+    """300 columns are three blocks. With the mask that it chose, the weights are those of updating every later column after each one, by
+    the inverse of what is left (float64)."""
+    x = inputs(300)
+    hessian = (x.T @ x / len(x)).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((16, 300)).astype(np.float32)
+    for pattern in ("unstructured", "2:4"):
+        found = sparsegpt(weight, hessian, 0.5, pattern)
+        damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(300)
+        left = weight.astype(np.float64)
+        for column in range(300):
+            inverse = np.linalg.inv(damped[column:, column:])
+            error = np.where(found[:, column] == 0, left[:, column], 0.0)
+            left[:, column:] -= np.outer(error / inverse[0, 0], inverse[0])
+        np.testing.assert_allclose(found, left, atol=1e-3)
+
+
+def test_the_layers_to_drop_are_chosen_on_all_windows() -> None:
+    """However the windows are batched, every one of them counts for a layer's influence."""
+    decoder = load_decoder(deep())
+    windows = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (6, 16)))
+    together = choose_layers(decoder, windows, 2, NoProgress(), batch=6)
+    apart = choose_layers(decoder, windows, 2, NoProgress(), batch=1)
+    assert [entry["layer"] for entry in apart] == [entry["layer"] for entry in together]
+    for one, other in zip(apart, together, strict=True):
+        assert one["influence"] == pytest.approx(other["influence"], rel=1e-4)
 
 
 def test_the_least_scores_go() -> None:

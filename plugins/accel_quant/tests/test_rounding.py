@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmasos_accel_quant.awq import column_scales
+from llmasos_accel_quant.calibrated import input_magnitudes
 from llmasos_accel_quant.gptq import Curvature, gptq
 from llmasos_accel_quant.grid import Grid
 from llmasos_accel_quant.groups import fitting_group
+from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_torch_decoder import POINTS, load_decoder, walk_layers
 
 
 def inputs(columns: int, tokens: int = 2000, seed: int = 0) -> np.ndarray:
@@ -68,6 +72,32 @@ def test_gptq_takes_a_third_off_the_output_error_of_rounding_to_nearest(symmetri
     assert output_error(weight, found, x) < 0.65 * output_error(weight, nearest, x)
 
 
+def plain_gptq(weight: np.ndarray, hessian: np.ndarray, group: int) -> np.ndarray:
+    """GPTQ as the paper's equations have it: after each column all later ones are updated from the inverse of what is left. float64."""
+    grid = Grid.spanning(weight, bits=4, group=group, symmetric=True, importance=np.diagonal(hessian))
+    damped = hessian + 0.01 * np.diagonal(hessian).mean() * np.eye(len(hessian))
+    left, out = weight.astype(np.float64), np.empty_like(weight, np.float64)
+    rest = list(np.argsort(-np.diagonal(hessian), kind="stable"))
+    while rest:
+        column, *others = rest
+        inverse = np.linalg.inv(damped[np.ix_(rest, rest)])
+        scale, zero = grid.scales[:, column // group], grid.zeros[:, column // group]
+        out[:, column] = (np.clip(np.rint(left[:, column] / scale) + zero, 0, 15) - zero) * scale
+        left[:, others] -= np.outer((left[:, column] - out[:, column]) / inverse[0, 0], inverse[0, 1:])
+        rest = others
+    return out
+
+
+def test_gptq_over_several_blocks_is_the_paper_s() -> None:
+    """300 columns are three blocks: what one block could not correct is handed to those after it, as without blocks."""
+    weight, x = matrix(rows=16, columns=300), inputs(300)
+    hessian = (x.T @ x / len(x)).astype(np.float32)
+    found = gptq(weight, Curvature.of(hessian, 0.01), bits=4, group=50, symmetric=True).dequantize()
+    expected = plain_gptq(weight, hessian.astype(np.float64), 50)
+    assert np.mean(np.abs(found - expected) > 1e-3) < 0.01  # float32 may round a few weights to the other side
+    assert output_error(weight, found, x) == pytest.approx(output_error(weight, expected, x), rel=0.02)
+
+
 def test_gptq_on_white_inputs_has_nothing_to_make_up_for() -> None:
     """Where columns do not lean on each other, each weight goes to the nearest point of its grid."""
     weight = matrix()
@@ -108,6 +138,15 @@ def test_too_little_damping_is_raised_until_the_factor_can_be_trusted(damping: f
 def test_damping_that_is_enough_is_left_as_it_is() -> None:
     x = inputs(128)
     assert Curvature.of(x.T @ x / len(x), 0.01).damping == 0.01
+
+
+def test_awq_magnitudes_are_means_over_all_windows() -> None:
+    """Five windows are two batches, and each token of both counts once."""
+    tokens = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (5, 16)))
+    for step in walk_layers(load_decoder(tiny_checkpoint("llama")), tokens):
+        for point in POINTS:
+            inputs = torch.cat(list(step.inputs(point)))
+            np.testing.assert_allclose(input_magnitudes(step, point), inputs.abs().mean(dim=0).numpy(), rtol=1e-5)
 
 
 def test_awq_scales_lower_the_output_error() -> None:

@@ -50,6 +50,15 @@ def test_each_point_is_what_its_linears_are_given() -> None:
                 torch.testing.assert_close(inputs, expected[f"model.layers.{step.index}.{name}"])
 
 
+def test_moments_are_the_mean_over_the_tokens_of_all_batches() -> None:
+    """Three windows, two at a time: those of the first batch count as much as those of the last."""
+    for step in walk_layers(load_decoder(tiny_checkpoint("llama")), torch.from_numpy(TOKENS), batch=2):
+        for point in POINTS:
+            inputs = torch.cat(list(step.inputs(point))).double()
+            assert len(inputs) == TOKENS.size
+            torch.testing.assert_close(step.moments(point).double(), inputs.T @ inputs / TOKENS.size, rtol=1e-4, atol=1e-6)
+
+
 def test_a_changed_weight_is_seen_by_the_points_after_it() -> None:
     decoder = load_decoder(tiny_checkpoint("llama"))
     step = next(walk_layers(decoder, torch.from_numpy(TOKENS)))

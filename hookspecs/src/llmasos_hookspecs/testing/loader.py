@@ -35,7 +35,7 @@ def every_path(test: F) -> F:
     return test
 
 
-_LIMITS = EngineLimits(threads=2, max_sequences=4, context_length=96)
+_LIMITS = EngineLimits(threads=1, max_sequences=4, context_length=96)
 
 
 class LoaderConformance(PluginConformance, standard=True):

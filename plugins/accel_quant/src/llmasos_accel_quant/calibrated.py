@@ -74,7 +74,7 @@ def _awq_layer(
     # All factors are determined and folded while the layer is still in float, where folding does not change its output.
     hessians: dict[str, Floats] = {}
     for point, names in POINTS.items():
-        hessian, magnitudes = step.moments(point).numpy(), _magnitudes(step, point)
+        hessian, magnitudes = step.moments(point).numpy(), input_magnitudes(step, point)
         weights = [step.linear(name).weight.detach().numpy() for name in names]
         repeats = decoder.config.num_heads // decoder.config.num_kv_heads if point == "output" else 1
         factors = column_scales(
@@ -104,7 +104,7 @@ def _awq_layer(
     step.restart()
 
 
-def _magnitudes(step: LayerStep, point: str) -> Floats:
+def input_magnitudes(step: LayerStep, point: str) -> Floats:
     """The mean over tokens of ``|x|``, float32 [columns]."""
     total, count = torch.zeros(()), 0
     for inputs in step.inputs(point):
