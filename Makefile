@@ -49,7 +49,7 @@ fuzz: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)
 
 mutants: $(VENV)/mutants.stamp
-	$(BIN)/python tools/mutants.py $(TARGET)
+	ARGS='$(subst ','\'',$(ARGS))' JOBS=$(JOBS) $(BIN)/python tools/mutants.py $(TARGET)
 
 fuzz-guided: $(VENV)/fuzz.stamp
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET)) $(ARGS)

@@ -4,6 +4,7 @@ processes, and how many random examples are tried."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,25 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_
     os.environ.setdefault(_name, "1")
 
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 100 examples where a test sets no number of
-# its own, `make test-long` 500.
+# its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.
 _ANY_MACHINE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("change", max_examples=100, **_ANY_MACHINE)
 settings.register_profile("long", max_examples=500, **_ANY_MACHINE)
+settings.register_profile("mutants", max_examples=20, database=None, **_ANY_MACHINE)
 settings.load_profile("change")
+
+
+#: How many plain tests a marked one takes as long as, roughly.
+_WEIGHTS = {"slow": 20, "model": 20, "wheels": 50}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, run the files that take longest first, so that all of them end at about the same time."""
+    if hasattr(config, "workerinput"):
+        weights: Counter[Path] = Counter()
+        for item in items:
+            weights[item.path] += max([1, *(_WEIGHTS[mark.name] for mark in item.iter_markers() if mark.name in _WEIGHTS)])
+        items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,6 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
             file = super()._split_scope(nodeid)
             return "wheels" if file.startswith("tests/plugins_install/") else file
 
+    config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
     return ByFile(config, log)
 
 
