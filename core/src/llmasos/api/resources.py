@@ -72,11 +72,12 @@ def configure(**bounds: Any) -> dict[str, Any]:
 
 
 def usage() -> dict[str, Any]:
-    """Memory and models in use, as plain data.
+    """Memory, models and observers in use, as plain data.
 
     ``memory``: ``limit``, ``reserve``, ``used``, ``free`` (None where there is no limit), ``weights`` and ``kv`` in bytes, and ``waiting``,
     the requests and loads that wait for memory. ``models``: by name, each with its state, queue lengths, KV used, cache hits, tokens a
-    second, bytes, loads and evictions.
+    second, bytes, loads and evictions. ``observers``: of all open pipelines, each with ``waiting``, the events in its queue, and
+    ``dropped``, the events that it was too slow for.
     """
     process = process_resources()
     budget = process.budget
@@ -94,6 +95,7 @@ def usage() -> dict[str, Any]:
         },
         "threads": process.threads,
         "models": {name: host.usage() for name, host in _hosts().items()},
+        "observers": [observer for pipeline in _pipelines() for observer in pipeline.observers()],
     }
 
 
@@ -173,10 +175,15 @@ def pin(name: str, pinned: bool = True) -> None:
             host.tracked.pinned = False
 
 
+def _pipelines() -> list[Pipeline]:
+    """All open pipelines, in the order in which they were opened."""
+    return sorted(process_resources().pipelines, key=lambda pipeline: pipeline.number)
+
+
 def _hosts() -> Mapping[str, ModelHost]:
     """All models of all open pipelines by label: the model's name, with a number where another pipeline has the same name."""
     hosts: dict[str, ModelHost] = {}
-    for pipeline in sorted(process_resources().pipelines, key=lambda pipeline: pipeline.number):
+    for pipeline in _pipelines():
         for name, host in pipeline.hosts.items():
             label, number = name, 1
             while label in hosts:
