@@ -1,7 +1,7 @@
 """One target in a process of its own: ``python -m benchmarks.fuzz.child TARGET FOLDER``; the runner starts it.
 
 Errors and strayed readers are kept as findings, and the run goes on. A hang, a crash and an abort end the process; the runner reads from
-``state`` which input it was.
+``state`` which input it was, and from ``ended.txt`` where in Python it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 #: What coverage is counted in.
 INSTRUMENTED: Final = (
@@ -59,7 +59,7 @@ def main() -> None:
                 target.warm(seed)
         _bound_memory()
         if given.replay is not None:
-            _watched(target, given.folder)(given.replay.read_bytes())
+            _watched(target, sys.stderr)(given.replay.read_bytes())
             print("Nothing was found.")
             return
         run = _Run(target, given.folder)
@@ -75,7 +75,7 @@ class _Run:
     def __init__(self, target: Any, folder: Path) -> None:
         from benchmarks.fuzz.state import State
 
-        self._read = _watched(target, folder)
+        self._read = _watched(target, (folder / "ended.txt").open("w"))
         self._folder = folder / "findings"
         self.state = State(folder / "state")
 
@@ -120,11 +120,11 @@ def _bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _watched(target: Any, folder: Path) -> Callable[[bytes], None]:
-    """The target's function. Where it takes more processor time than it may, or waits, where it was is written to ``hang.txt`` and the
+def _watched(target: Any, place: TextIO) -> Callable[[bytes], None]:
+    """The target's function. Where it takes more processor time than it may, or waits, where it was is written to ``place`` and the
     process ends, by a signal or with 1. Time is the process's on all its threads: seconds by the clock say nothing on a busy machine.
     """
-    place = (folder / "hang.txt").open("w")
+    faulthandler.enable(place)  # of a native library that crashes or aborts
     counts = hasattr(signal, "setitimer")
     if counts:
         faulthandler.register(signal.SIGPROF, file=place, chain=True)  # behind it stands the system's own handler, which ends the process
@@ -154,6 +154,7 @@ def _guide(target: Any, run: _Run, given: argparse.Namespace) -> None:
     longest = 4 * max(map(len, target.seeds)) + 1024
     flags = [f"-max_total_time={given.seconds}", f"-max_len={longest}", "-rss_limit_mb=0", "-print_final_stats=1", "-len_control=0"]
     flags += [f"-runs={given.runs}"] if given.runs is not None else []
+    flags += [f"-handle_{signal}=0" for signal in ("segv", "bus", "abrt", "ill", "fpe")]  # Python's handlers say where in Python it was
     flags += [f"-artifact_prefix={given.folder}/", f"-seed={given.seed + 1}"]
 
     def mutated(data: bytes, limit: int, seed: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from benchmarks.fuzz.findings import Finding, keep, kept
 from benchmarks.fuzz.state import read_state
 
 _ROOT: Final = Path(__file__).parents[2]
-_HANG: Final = "hang"
 #: Children that one kind of hang or crash may end before the target is left.
 _MOST_OF_A_KIND: Final = 3
 #: Seconds that a child may take over its time: to begin, and for its last input.
@@ -63,7 +63,7 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
         command = ["--seconds", str(left), "--seed", str(number)]
         command += ([] if guided else ["--plain"]) + ([] if runs is None else ["--runs", str(runs)])
         code = _child(name, folder, command, left + _GRACE, path)
-        log, where = _text(folder / "log.txt"), _text(folder / "hang.txt")
+        log, where = _text(folder / "log.txt"), _text(folder / "ended.txt")
         state = read_state(folder / "state")
         total += state.runs
         counted = [int(count) for count in re.findall(r"cov: (\d+)", log)]
@@ -75,7 +75,7 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
         kind = _kind(code, where)
         if _repeats(name, state.data, folder, path):
             ended[kind] = ended.get(kind, 0) + 1
-        elif kind.startswith(_HANG):
+        elif kind.startswith("hang"):
             continue  # the input itself takes no longer than it may
         else:
             kind += ", and not when its last input was read again"
@@ -115,13 +115,16 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _kind(code: int, hang: str) -> str:
-    """What ended a child, and where, as far as ``hang.txt`` tells."""
-    frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', hang)
+def _kind(code: int, ended: str) -> str:
+    """What ended a child, and where, as far as ``ended.txt`` tells."""
+    frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', ended)
     ours = [frame for frame in frames if "llmasos" in frame[0]] or frames
     if not ours:
         return f"the process ended with {code}"
-    return f"{_HANG} in {Path(ours[0][0]).name}:{ours[0][1]} ({ours[0][2]})"
+    what = (
+        "hang" if code in (1, -signal.SIGPROF) else signal.Signals(-code).name if -code in set(signal.Signals) else f"the end with {code}"
+    )
+    return f"{what} in {Path(ours[0][0]).name}:{ours[0][1]} ({ours[0][2]})"
 
 
 def how_to_repeat(finding: Finding, target: str) -> str:
