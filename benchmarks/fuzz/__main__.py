@@ -20,16 +20,17 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="without atheris: random changes of the seeds")
     given = parser.parse_args()
     reports, failed = [], False
-    print(f"{'target':14} {'runs':>9} {'edges':>6} {'findings':>8}", flush=True)
+    print(f"{'target':16} {'minutes':>7} {'runs':>9} {'edges':>6} {'findings':>8}", flush=True)
     for name in given.target or TARGETS:
         try:
             report = run_target(name, given.seconds, given.corpus.resolve() / name, guided=not given.plain)
         except DidNotStart as error:
             failed = True
-            print(f"{name:14} {error}", flush=True)
+            print(f"{name:16} {error}", flush=True)
             continue
         reports.append(report)
-        print(f"{name:14} {report.runs:9} {report.edges or '-':>6} {len(report.findings):8}", flush=True)
+        minutes = f"{report.seconds / 60:.1f}"
+        print(f"{name:16} {minutes:>7} {report.runs:9} {report.edges or '-':>6} {len(report.findings):8}", flush=True)
     for report in reports:
         _tell(report)
     sys.exit(failed or any(report.findings for report in reports))

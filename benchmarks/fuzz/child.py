@@ -1,7 +1,7 @@
 """One target in a process of its own: ``python -m benchmarks.fuzz.child TARGET FOLDER``; the runner starts it.
 
 Errors and strayed readers are kept as findings, and the run goes on. A hang, a crash and an abort end the process; the runner reads from
-``state`` which input it was.
+``state`` which input it was, and from ``ended.txt`` where in Python it was.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import contextlib
 import faulthandler
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 #: What coverage is counted in.
 INSTRUMENTED: Final = (
@@ -30,6 +31,11 @@ INSTRUMENTED: Final = (
 )
 #: Address space that a target may reserve over what it has once its seeds were read: what asks for more gets a MemoryError.
 ROOM: Final = 2 << 30
+#: How many times as long as its processor time a case may take by the clock: on a busy machine a case waits for its turn.
+WAITS: Final = 6
+#: One input in so many is made of a seed. libFuzzer keeps the smallest of the inputs that cover the same branches, so that of several files
+#: which are all sound it would change one alone, and with time one that is hardly a file of the kind.
+FROM_SEEDS: Final = 4
 
 
 def main() -> None:
@@ -53,7 +59,7 @@ def main() -> None:
                 target.warm(seed)
         _bound_memory()
         if given.replay is not None:
-            _watched(target, given.folder)(given.replay.read_bytes())
+            _watched(target, sys.stderr)(given.replay.read_bytes())
             print("Nothing was found.")
             return
         run = _Run(target, given.folder)
@@ -69,7 +75,7 @@ class _Run:
     def __init__(self, target: Any, folder: Path) -> None:
         from benchmarks.fuzz.state import State
 
-        self._read = _watched(target, folder)
+        self._read = _watched(target, (folder / "ended.txt").open("w"))
         self._folder = folder / "findings"
         self.state = State(folder / "state")
 
@@ -114,15 +120,24 @@ def _bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _watched(target: Any, folder: Path) -> Callable[[bytes], None]:
-    """The target's function; where it takes longer than it may, where it was is written to ``hang.txt`` and the process ends."""
-    place = (folder / "hang.txt").open("w")
+def _watched(target: Any, place: TextIO) -> Callable[[bytes], None]:
+    """The target's function. Where it takes more processor time than it may, or waits, where it was is written to ``place`` and the
+    process ends, by a signal or with 1. Time is the process's on all its threads: seconds by the clock say nothing on a busy machine.
+    """
+    faulthandler.enable(place)  # of a native library that crashes or aborts
+    counts = hasattr(signal, "setitimer")
+    if counts:
+        faulthandler.register(signal.SIGPROF, file=place, chain=True)  # behind it stands the system's own handler, which ends the process
 
     def read(data: bytes) -> None:
-        faulthandler.dump_traceback_later(target.seconds, exit=True, file=place)
+        faulthandler.dump_traceback_later(WAITS * target.seconds, exit=True, file=place)
+        if counts:
+            signal.setitimer(signal.ITIMER_PROF, target.seconds)
         try:
             target.one(data)
         finally:
+            if counts:
+                signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
 
     return read
@@ -139,8 +154,14 @@ def _guide(target: Any, run: _Run, given: argparse.Namespace) -> None:
     longest = 4 * max(map(len, target.seeds)) + 1024
     flags = [f"-max_total_time={given.seconds}", f"-max_len={longest}", "-rss_limit_mb=0", "-print_final_stats=1", "-len_control=0"]
     flags += [f"-runs={given.runs}"] if given.runs is not None else []
+    flags += [f"-handle_{signal}=0" for signal in ("segv", "bus", "abrt", "ill", "fpe")]  # Python's handlers say where in Python it was
     flags += [f"-artifact_prefix={given.folder}/", f"-seed={given.seed + 1}"]
-    atheris.Setup([sys.argv[0], *flags, str(corpus)], run, custom_mutator=target.mutated)
+
+    def mutated(data: bytes, limit: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        return target.mutated(data if rng.randrange(FROM_SEEDS) else rng.choice(target.seeds), limit, seed)
+
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], run, custom_mutator=mutated)
     atheris.Fuzz()
 
 

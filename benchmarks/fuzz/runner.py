@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,10 +30,11 @@ class DidNotStart(Exception):
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """``edges``: branches of our code that were covered; None without atheris."""
+    """``seconds``: by the clock; ``edges``: branches of our code that were covered, None without atheris."""
 
     target: str
     runs: int
+    seconds: float
     edges: int | None
     findings: list[Finding]
 
@@ -52,7 +54,8 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
         shutil.move(found, folder / "corpus" / found.stem)
     shutil.rmtree(findings, ignore_errors=True)
     findings.mkdir()
-    end = time.monotonic() + seconds
+    start = time.monotonic()
+    end = start + seconds
     total, edges, ended = 0, None, dict[str, int]()
     for number in range(10_000):
         (folder / "state").unlink(missing_ok=True)
@@ -60,7 +63,7 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
         command = ["--seconds", str(left), "--seed", str(number)]
         command += ([] if guided else ["--plain"]) + ([] if runs is None else ["--runs", str(runs)])
         code = _child(name, folder, command, left + _GRACE, path)
-        log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        log, where = _text(folder / "log.txt"), _text(folder / "ended.txt")
         state = read_state(folder / "state")
         total += state.runs
         counted = [int(count) for count in re.findall(r"cov: (\d+)", log)]
@@ -69,12 +72,17 @@ def run_target(name: str, seconds: int, folder: Path, *, runs: int | None = None
             break
         if not state.runs:
             raise DidNotStart(f"{name} ends with {code} before its first input:\n{log[-2000:]}")
-        kind = _kind(code, folder)
-        ended[kind] = ended.get(kind, 0) + 1
-        _judge(name, kind, state.data, folder, path)
-        if ended[kind] >= _MOST_OF_A_KIND or time.monotonic() >= end - 1:
+        kind = _kind(code, where)
+        if _repeats(name, state.data, folder, path):
+            ended[kind] = ended.get(kind, 0) + 1
+        elif kind.startswith("hang"):
+            continue  # the input itself takes no longer than it may
+        else:
+            kind += ", and not when its last input was read again"
+        keep(folder / "findings", kind, state.data, f"{where}\n{log[-4000:]}")
+        if ended.get(kind, 0) >= _MOST_OF_A_KIND or time.monotonic() >= end - 1:
             break
-    return Report(target=name, runs=total, edges=edges, findings=kept(findings))
+    return Report(target=name, runs=total, seconds=time.monotonic() - start, edges=edges, findings=kept(findings))
 
 
 def _child(name: str, folder: Path, arguments: list[str], limit: float, path: Path | None) -> int:
@@ -96,24 +104,27 @@ def _child(name: str, folder: Path, arguments: list[str], limit: float, path: Pa
             process.wait()
 
 
-def _judge(name: str, kind: str, data: bytes, folder: Path, path: Path | None) -> None:
-    """Keep what ended a child, if it does so again: a busy machine can make anything late."""
-    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
-    where = (folder / "hang.txt").read_text(encoding="utf-8", errors="replace")
+def _repeats(name: str, data: bytes, folder: Path, path: Path | None) -> bool:
+    """Whether an input that ended a child ends another that reads nothing else."""
     suspect = folder / "suspect"
     suspect.write_bytes(data)
-    if _child(name, folder, ["--replay", str(suspect)], _GRACE, path) != 0:
-        keep(folder / "findings", kind, data, f"{where}\n{log}")
+    return _child(name, folder, ["--replay", str(suspect)], _GRACE, path) != 0
 
 
-def _kind(code: int, folder: Path) -> str:
-    """What ended a child, and where, as far as can be told."""
-    text = (folder / "hang.txt").read_text(encoding="utf-8", errors="replace") if (folder / "hang.txt").is_file() else ""
-    frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', text)
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _kind(code: int, ended: str) -> str:
+    """What ended a child, and where, as far as ``ended.txt`` tells."""
+    frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', ended)
     ours = [frame for frame in frames if "llmasos" in frame[0]] or frames
     if not ours:
         return f"the process ended with {code}"
-    return f"hang in {Path(ours[0][0]).name}:{ours[0][1]} ({ours[0][2]})"
+    what = (
+        "hang" if code in (1, -signal.SIGPROF) else signal.Signals(-code).name if -code in set(signal.Signals) else f"the end with {code}"
+    )
+    return f"{what} in {Path(ours[0][0]).name}:{ours[0][1]} ({ours[0][2]})"
 
 
 def how_to_repeat(finding: Finding, target: str) -> str:

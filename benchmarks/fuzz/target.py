@@ -13,7 +13,7 @@ from benchmarks.fuzz.containment import contained
 from benchmarks.fuzz.looking import probed_here
 from benchmarks.fuzz.mutation import Mutator, plain
 
-#: Bytes that a case may take, and seconds.
+#: Bytes that a case may take, and seconds of processor time.
 MEMORY: Final = 256 << 20
 SECONDS: Final = 5.0
 
@@ -36,7 +36,7 @@ class Target:
         read: reads it, contained; gives what it refused of a file that it reads on.
         clear: removes what a case left.
         mutate: makes another input of one.
-        seconds: after which a case counts as a hang.
+        seconds: of processor time, after which a case counts as a hang.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from llmasos.api import resources
 from llmasos.api.pipeline import Pipeline
+from llmasos.cli.app import app
 from llmasos.compose import observer as observers
 from llmasos.compose.guarded_task import guarded
 from llmasos.compose.observer import Observer, close_observers
@@ -126,7 +130,7 @@ def test_observers_get_their_options_and_a_context(pipeline_of: Any, add: Any) -
 
 
 def test_nobody_waits_for_an_observer(pipeline_of: Any, add: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    """While it stands still requests are answered; what it cannot take is dropped and counted; closing leaves it behind."""
+    """While it stands still requests are answered; what it cannot take is dropped, counted and shown; closing leaves it behind."""
     monkeypatch.setattr(observers, "WAITING", 3)
     monkeypatch.setattr(observers, "CLOSE_SECONDS", 0.2)
     module = add("observer", "ear", OBSERVER.replace("DEED", "release.wait()"))
@@ -137,7 +141,14 @@ def test_nobody_waits_for_an_observer(pipeline_of: Any, add: Any, monkeypatch: p
     assert state["waiting"] == 3
     assert state["dropped"] >= 3
     assert 'observer "ear" (made-ear 1.0) is too slow' in caplog.text
+    assert resources.usage()["observers"] == [state]
+    shown = CliRunner().invoke(app, ["ps"])
+    assert shown.exit_code == 0
+    counts = [str(os.getpid()), state["observer"], "3", str(state["dropped"])]
+    assert shown.output.splitlines()[-2:] == ["\t".join(row) for row in (["pid", "observer", "waiting", "dropped"], counts)]
+    assert "dropped" in CliRunner().invoke(app, ["top", "--count", "1"]).output
     pipeline.close()
+    assert resources.usage()["observers"] == []
     assert "is left behind" in caplog.text
     module().release.set()
 

@@ -55,7 +55,7 @@ PLANTED = """
     def target(room, read):
         path = room.folder / "x"
         path.write_bytes(b"seed")
-        return Target(name="planted", seeds=[b"seed"], prepare=path.write_bytes, read=lambda: read(path), room=room, seconds=1.0)
+        return Target(name="planted", seeds=[b"seed"], prepare=path.write_bytes, read=lambda: read(path), room=room, seconds=0.3)
 
     def on_damage(act):
         return lambda path: None if path.read_bytes() == b"seed" else act()
@@ -66,6 +66,11 @@ PLANTED = """
     def sleeps(room):
         import time
         return target(room, on_damage(lambda: time.sleep(60)))
+
+    def spins(room):
+        def spin():
+            while True: pass
+        return target(room, on_damage(spin))
 
     def allocates(room):
         return target(room, on_damage(lambda: bytearray(b"x") * (300 << 20)))
@@ -96,6 +101,16 @@ PLANTED = """
     def aborts(room):
         import os
         return target(room, on_damage(os.abort))
+
+    def aborts_once(room):
+        import os
+        from pathlib import Path
+        def abort():
+            mark = Path(__file__).with_name("mark")
+            if not mark.exists():
+                mark.touch()
+                os.abort()
+        return target(room, on_damage(abort))
 
     def babbles(room):
         from llmasos_hookspecs import CheckpointError
@@ -133,11 +148,12 @@ def planted(tmp_path: Path) -> Callable[[str], Report]:
     {
         "raises": "KeyError in planted.py",
         "sleeps": "hang in planted.py",
+        "spins": "hang in planted.py",
         "allocates": "it took",
         "writes": "it led to open of",
         "deletes": "it led to os.rmdir of /nowhere-at-all",
         "connects": "it led to socket.connect",
-        "aborts": "the process ended with -6",
+        "aborts": "SIGABRT in planted.py",
         "babbles": "its error is no single sentence",
     }.items(),
 )
@@ -147,6 +163,15 @@ def test_the_runner_catches_a_planted_fault(fault: str, kind: str, planted: Call
     assert [finding.kind[: len(kind)] for finding in report.findings] == [kind]
     assert report.findings[0].input.read_bytes() != b"seed"
     assert report.runs >= 2
+
+
+def test_a_crash_that_does_not_repeat_is_told_as_such(planted: Callable[[str], Report]) -> None:
+    """It may come of the inputs before it."""
+    report = planted("aborts_once")
+    (finding,) = report.findings
+    assert finding.kind.startswith("SIGABRT in planted.py")
+    assert finding.kind.endswith("(abort), and not when its last input was read again")
+    assert report.runs > 5  # another child followed
 
 
 def test_a_sound_reader_is_no_finding(planted: Callable[[str], Report]) -> None:

@@ -1,4 +1,7 @@
-"""The targets, by name. Each module's frameworks are imported when one of its targets is made."""
+"""The targets, by name. Each module's frameworks are imported when one of its targets is made.
+
+OpenVINO has none: its loader reads checkpoints that the other targets open, and of its own files only those that it wrote to the cache.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ if TYPE_CHECKING:
 #: Name -> the module and function that makes it.
 TARGETS: Final = {
     "gguf": "benchmarks.fuzz.targets.weights:gguf",
+    "split_gguf": "benchmarks.fuzz.targets.weights:split_gguf",
     "safetensors": "benchmarks.fuzz.targets.weights:safetensors",
     "folder": "benchmarks.fuzz.targets.weights:folder",
     "quantized": "benchmarks.fuzz.targets.weights:quantized",
+    "packed": "benchmarks.fuzz.targets.packed:packed",
     "tokenizer": "benchmarks.fuzz.targets.texts:tokenizer",
     "template": "benchmarks.fuzz.targets.texts:template",
+    "chat": "benchmarks.fuzz.targets.texts:chat",
     "conversation": "benchmarks.fuzz.targets.texts:conversation",
     "archive": "benchmarks.fuzz.targets.archives:archive",
     "onnx": "benchmarks.fuzz.targets.exports:onnx",

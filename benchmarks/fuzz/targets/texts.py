@@ -12,6 +12,9 @@ from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.compose.chat_messages import ChatOptions
+from llmasos.compose.prompts import PromptEncoder
+from llmasos_hookspecs.testing import ByteTokenizer
 from llmasos_hookspecs.testing.tokenizer import CHAT_TEMPLATE, tokenizer_files
 
 #: What chat templates are made of, and what may break one.
@@ -21,6 +24,21 @@ PIECES: Final = (
     "raise_exception('no')", "namespace(x=1)", "__class__", "break", "replace", "format", "'%d'", "{#", "#}", " is ", "defined", "\n",
     "strftime_now('%Y')",
 )  # fmt: skip
+#: Of a template that writes tools.
+_TOOL_PIECES: Final = (
+    *PIECES, "tools", "tool", " for t in tools ", ".function", ".parameters.properties", ".items()", "enable_thinking",
+    "message.tool_calls", ".arguments",
+    " | tojson", "indent=4", " | length", " | first", " is mapping", " is string", " is iterable", "[0]", ".name",
+)  # fmt: skip
+_TOOL_TEMPLATE: Final = (
+    "{% if tools %}<tools>{% for tool in tools %}{{ tool | tojson }}"
+    "{% for name, of in tool.function.parameters.properties.items() %}{{ name }}: {{ of.type | default('any') }}{% endfor %}"
+    "{% endfor %}</tools>{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<call>{{ call.function.name }}{{ call.function.arguments | tojson }}</call>{% endfor %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}{{ style | default('') }}"
+)
 _MORE_TEMPLATES: Final = (
     "{% set ns = namespace(i=0) %}{% for m in messages if m.role == 'user' %}{% set ns.i = ns.i + loop.index0 %}{{ m.content | trim }}"
     "{% else %}{{ raise_exception('none') }}{% endfor %}{{ ns.i }}",
@@ -107,6 +125,47 @@ def template(room: Room) -> Target:
         read=read,
         room=room,
         mutate=text_of(PIECES),
+    )
+
+
+def chat(room: Room) -> Target:
+    """What a client sends: messages that call tools, the tools, arguments of the template; and templates that read them."""
+    question = {"role": "user", "content": [{"type": "text", "text": TEXT}]}
+    called = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": [2, {"c": null}]}'}}
+    turns = [
+        question,
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "1", "content": "3"},
+    ]
+    numbers = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "number"}}}}
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds <|im_end|> numbers.", "parameters": numbers}}
+    whole = {"messages": turns, "tools": [tool], "template_arguments": {"enable_thinking": False, "style": "brief"}}
+    tokenizer = ByteTokenizer()
+    given: list[tuple[str, Any]] = []
+
+    def prepare(data: bytes) -> None:
+        if data[:1] == b"\1":
+            given[:] = [(data[1:].decode("utf-8", "replace"), whole)]
+            return
+        try:
+            request = json.loads(data[1:])
+        except (ValueError, RecursionError):  # a server refuses what is no JSON before it is a chat
+            request = {}
+        given[:] = [(_TOOL_TEMPLATE, request if isinstance(request, dict) else {"messages": request})]
+
+    def read() -> None:
+        source, request = given[0]
+        options = ChatOptions.of(request.get("tools"), request.get("template_arguments"), request.get("allow_control_tokens", False))
+        prompts = PromptEncoder(tokenizer, ChatTemplate(source, {"bos_token": "<|bos|>"}, "here"))
+        prompts.encode(request.get("messages"), options)
+
+    return Target(
+        name="chat",
+        seeds=[b"\0" + json.dumps(whole).encode(), b"\1" + _TOOL_TEMPLATE.encode()],
+        prepare=prepare,
+        read=read,
+        room=room,
+        mutate=parted(json_file, text_of(_TOOL_PIECES)),
     )
 
 

@@ -73,6 +73,32 @@ def _gguf(path: Path, tokenizer: str) -> bytes:
     return path.read_bytes()
 
 
+def split_gguf(room: Room) -> Target:
+    """The same layer in two parts, each of which may be damaged."""
+    import gguf as library
+
+    seed = room.scratch / "seed.gguf"
+    _gguf(seed, "gpt2")
+    whole, path = library.GGUFReader(seed), room.folder / "model"
+    path.mkdir()
+    names = [f"model-{part:05}-of-00002.gguf" for part in (1, 2)]
+    for part, name in enumerate(names):
+        writer = library.GGUFWriter(path / name, "llama")
+        writer.add_uint16(library.Keys.Split.LLM_KV_SPLIT_NO, part)
+        writer.add_uint16(library.Keys.Split.LLM_KV_SPLIT_COUNT, len(names))
+        writer.add_int32(library.Keys.Split.LLM_KV_SPLIT_TENSORS_COUNT, len(whole.tensors))
+        for key, field in whole.fields.items():
+            if part == 0 and not key.startswith(("GGUF.", "general.architecture")):
+                writer.add_key_value(key, field.contents(), field.types[0], field.types[1] if len(field.types) > 1 else None)
+        for tensor in whole.tensors[part :: len(names)]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return _parted("split_gguf", room, path, names, [gguf_file] * len(names))
+
+
 def safetensors(room: Room) -> Target:
     """The file of weights beside a sound config."""
     tiny_checkpoint(folder=room.folder, **_SMALL)

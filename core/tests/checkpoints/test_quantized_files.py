@@ -464,6 +464,44 @@ def test_8_bit_floats_without_a_scale_are_refused(quantised: Any) -> None:
         open_checkpoint(plain)
 
 
+@pytest.mark.parametrize("block", [[2**62, 32], [32, 2**62]])
+@pytest.mark.parametrize("form", ["fp8", "int-quantized"])
+def test_a_block_that_is_larger_than_a_matrix_takes_no_memory(form: str, block: list[int], quantised: Any) -> None:
+    """It ends where the matrix does."""
+    expected: dict[str, np.ndarray] = {}
+
+    def replace(module: str, shape: tuple[int, int]) -> dict[str, torch.Tensor]:
+        weight = torch.randint(-8, 8, shape).to(torch.float8_e4m3fn if form == "fp8" else torch.int8)
+        scales = torch.rand(-(-shape[0] // block[0]), -(-shape[1] // block[1]))
+        spread = scales.repeat_interleave(min(block[0], shape[0]), 0).repeat_interleave(min(block[1], shape[1]), 1)
+        expected[module] = (weight.float() * spread).numpy()
+        return {f"{module}.weight": weight, f"{module}.{'weight_scale_inv' if form == 'fp8' else 'weight_scale'}": scales}
+
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "strategy": "block", "block_structure": block}}
+    settings = {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group}}
+    folder = quantised({"quant_method": "fp8", "weight_block_size": block} if form == "fp8" else settings, replace)
+    assert len(list(check(folder, expected))) == 14
+
+
+@pytest.mark.parametrize("scale", [torch.ones(64, 0), torch.ones(0, 64), torch.ones(0)], ids=str)
+def test_scales_without_numbers_are_refused(scale: torch.Tensor, quantised: Any) -> None:
+    folder = quantised(
+        {"quant_method": "fp8"},
+        lambda module, shape: {f"{module}.weight": torch.zeros(shape).to(torch.float8_e4m3fn), f"{module}.weight_scale_inv": scale.clone()},
+    )
+    with pytest.raises(CheckpointError, match="do not fit"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("block", [[[1], [2]], {"rows": 32}, "32", [32], [32, True], [32, -1], None])
+def test_a_block_that_is_none_is_refused(block: Any, saved: Any) -> None:
+    folder = saved("llama")
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "strategy": "block", "block_structure": block}}
+    change(folder, quantization_config={"quant_method": "compressed-tensors", "config_groups": {"group_0": group}})
+    with pytest.raises(UnsupportedModel, match="a block of no size"):
+        open_checkpoint(folder)
+
+
 def test_bfloat16_scales_are_read(quantised: Any) -> None:
     """Scales of any float type count."""
     made: dict[str, Random] = {}

@@ -87,8 +87,16 @@ def test_the_steps_of_published_tokenizers_pass(folder: Write, home: Path) -> No
     with pytest.raises(ValueError, match="up to 324 times"):
         first_sight._check_bounds({"normalizer": {"type": "Sequence", "normalizers": [mapped, mapped]}})
     long = base64.b64encode((0).to_bytes(4, "little") + b"a" * 100 + b"\0").decode()
-    with pytest.raises(ValueError, match="table of characters"):
+    with pytest.raises(ValueError, match="table of characters makes"):
         first_sight._check_bounds({"normalizer": {"type": "Precompiled", "precompiled_charsmap": long}})
+
+
+@pytest.mark.parametrize("head", [b"\xfc\xff\xff\xff", b"\x01\0\0\0", b"\x08\0\0\0", b"\x04"])
+def test_a_table_of_characters_that_is_cut_off_is_refused_unread(head: bytes) -> None:
+    """The tokenizers library takes the memory that its first bytes ask for."""
+    table = base64.b64encode(head + b"abc\0").decode()
+    with pytest.raises(ValueError, match="table of characters claims"):
+        first_sight._check_bounds({"normalizer": {"type": "Precompiled", "precompiled_charsmap": table}})
 
 
 def test_a_tokenizer_is_tried_apart_once_and_remembered_by_its_content(folder: Write, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +106,7 @@ def test_a_tokenizer_is_tried_apart_once_and_remembered_by_its_content(folder: W
     path = folder()
     assert tokenizer_from_folder(path).decode(tokenizer_from_folder(path).encode("hello")) == "hello"
     assert len(tried) == 1
-    (kept,) = (home / "cache" / "checked").rglob("*-1/*")
+    (kept,) = (home / "cache" / "checked").rglob("tokenizers-*/*")
     assert (kept.stat().st_mode & 0o777, kept.stat().st_size) == (0o600, 0)
     folder(version="1.0", truncation={"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0})
     tokenizer_from_folder(path)

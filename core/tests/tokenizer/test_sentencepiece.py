@@ -6,6 +6,9 @@ import functools
 import io
 import itertools
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -217,6 +220,28 @@ def test_an_empty_piece_is_never_found(tmp_path: Path) -> None:
     model = SentencePieceModel(["<unk>", "", "a", "▁", "b"], [0.0] * 5, [2, 4, 1, 1, 1], is_bpe=True, prefix=True, squeeze=False)
     tokenizer = SentencePieceTokenizer(model, whole=[Whole("")], named={}, eos_token_ids=frozenset())
     assert tokenizer.encode("ab a") == [3, 2, 4, 3, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits an address space")
+def test_rules_for_characters_take_no_memory_that_they_only_claim() -> None:
+    """The tokenizers library would take it, and abort the process that has not so much."""
+    code = """
+        import resource
+        from pathlib import Path
+        from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer
+        from llmasos.checkpoints.tokenizer.sentencepiece_model import SentencePieceModel
+
+        form = {"is_bpe": False, "prefix": False, "squeeze": False, "charsmap": bytes([252] * 40)}
+        model = SentencePieceModel(["<unk>", "a"], [0.0, 0.0], [2, 1], **form)
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 30), taken + (1 << 30)))
+        try:
+            SentencePieceTokenizer(model, named={}, eos_token_ids=frozenset())
+        except ValueError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "the rules for characters are cut off\n"
 
 
 @pytest.mark.parametrize("damage", [b"\x01", b"\xff\xff\xff\xff"])

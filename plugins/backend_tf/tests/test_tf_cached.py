@@ -55,6 +55,8 @@ def save(path: Path, *, fault: str = "", last_only: bool = False, transposed: bo
         scores = tf.einsum("bnd,bmd->bnm", turned(x @ q, position_ids), keys) / WIDTH
         scores += tf.where(seen, 0.0, -1e9)[None] + tf.where(attention_mask[:, None] > 0, 0.0, -1e9)
         out = (x + tf.nn.softmax(scores) @ values) @ h
+        if fault == "no logits":
+            out = out[:, tf.minimum(held, 1) :]
         present = keys[:, 1:] if fault == "short" else keys
         return {
             "logits": out[:, -1:] if last_only else out,
@@ -106,6 +108,7 @@ def test_a_cache_is_kept(form: dict[str, Any], tmp_path: Path, load_tf: Load) ->
         ("positions", "cannot go on behind its cache: its logits are off by"),
         ("mask", "cannot go on behind its cache: its logits are off by"),
         ("short", "gives present_key in the shape"),
+        ("no logits", "gives logits of the shape"),
     ],
 )
 def test_a_cache_that_is_wrong_is_refused(fault: str, sentence: str, tmp_path: Path, load_tf: Load) -> None:

@@ -90,6 +90,10 @@ def test_a_context_that_a_file_claims_is_not_computed_beyond_reason(export: Expo
         ({"poison": float("inf")}, CheckpointError, "a weight that is NaN or infinite"),
         ({"and_then": lambda out: out / 0.0}, UnsupportedModel, "gives logits that are NaN or infinite"),
         ({"and_then": lambda out: out[:, :3]}, UnsupportedModel, "logits of the shape"),
+        ({"and_then": lambda out: out[:, :4]}, UnsupportedModel, "logits of the shape .* for 1 sequence of 10 tokens"),
+        ({"and_then": lambda out: out[:, 3:]}, UnsupportedModel, "logits of the shape"),
+        ({"and_then": lambda out: out[:, :, :0]}, UnsupportedModel, "logits of the shape"),
+        ({"and_then": lambda out: out[:0]}, UnsupportedModel, "logits of the shape"),
     ],
 )
 def test_what_cannot_be_used_is_refused_at_load(
@@ -99,6 +103,13 @@ def test_what_cannot_be_used_is_refused_at_load(
     with pytest.raises(kind, match=sentence) as caught:
         load_tf(export(**form).path, context=64)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_gives_one_row_whatever_it_is_given_computes_sequences_in_turn(export: Export, load_tf: Load) -> None:
+    model = export(and_then=lambda out: out[:1])
+    engine = load_tf(model.path, context=64)
+    assert "batch" not in engine.info.features
+    close([engine.step([Row(engine.open(), TOKENS, 0, "all")])[0]], model.logits(TOKENS))
 
 
 def test_other_inputs_are_named(export: Export, load_tf: Load) -> None:

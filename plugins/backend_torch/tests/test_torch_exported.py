@@ -18,7 +18,9 @@ from transformers import PreTrainedModel
 
 from llmasos_backend_torch.exported.archive import _check_graph
 from llmasos_backend_torch.exported.operators import OPERATORS
+from llmasos_backend_torch.exported.program import Signature
 from llmasos_backend_torch.exported.sizes import is_size
+from llmasos_backend_torch.exported.trials import try_program
 from llmasos_hookspecs import CheckpointError, ConfigError, Engine, LLMasOSError, Row, UnsupportedModel
 
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
@@ -203,6 +205,14 @@ def test_what_a_program_computes_wrongly_is_found_at_load(saved: Saved, tmp_path
         broken.head.weight[3, 5] = torch.nan
     with pytest.raises(UnsupportedModel, match="NaN or infinite"):
         load_engine(saved_program(broken, tmp_path / "nan.pt2", {"input_ids": tokens}, {"input_ids": None}))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (0, 8), (5, 8), (9, 0), (9, 7), (9,), ()])
+def test_logits_of_another_shape_than_the_file_says_are_refused(shape: tuple[int, ...]) -> None:
+    """A file says the shape of its logits, and computes what it will."""
+    said = Signature(inputs=(), least=1, most=None, batch=1, last_only=False, vocab_size=8, dtype=torch.float32)
+    with pytest.raises(UnsupportedModel, match="gives logits of the shape"):
+        try_program(lambda _: torch.zeros(shape), said, 9, Path("model.pt2"))
 
 
 def test_the_context_is_the_shorter_of_two(tmp_path: Path, load_engine: Load) -> None:

@@ -71,11 +71,12 @@ def configure(**bounds: Any) -> dict[str, Any]:
 
 
 def usage() -> dict[str, Any]:
-    """Memory and models in use, as plain data.
+    """Memory, models and observers in use, as plain data.
 
     ``memory``: ``limit``, ``reserve``, ``used``, ``free`` (None where there is no limit), ``weights`` and ``kv`` in bytes, and ``waiting``,
     the requests and loads that wait for memory. ``models``: by name, each with its state, queue lengths, KV used, cache hits, tokens a
-    second, bytes, loads and evictions.
+    second, bytes, loads and evictions. ``observers``: of all open pipelines, each with ``waiting``, the events in its queue, and
+    ``dropped``, the events that it was too slow for.
     """
     return process_resources().usage()
 

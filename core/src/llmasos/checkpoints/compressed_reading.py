@@ -96,7 +96,7 @@ class CompressedForm:
         if scale.size == 1:
             scale = scale.reshape(1, 1)
         elif self._block is not None and scale.shape == (-(-rows // self._block[0]), -(-columns // self._block[1])):
-            return scale.repeat(self._block[0], axis=0)[:rows]
+            return scale.repeat(min(self._block[0], rows), axis=0)[:rows]
         if scale.ndim != 2 or columns % scale.shape[1] or rows % scale.shape[0]:
             raise damaged(self._where, module)
         return scale.repeat(rows // scale.shape[0], axis=0)
@@ -133,15 +133,16 @@ def _word(value: object) -> str:
 
 def _block(groups: list[Mapping[str, Any]], where: str) -> tuple[int, int] | None:
     """Rows and columns of the blocks that share a scale; None where no group has such blocks."""
-    blocks = {
-        tuple(size) if isinstance(size := weights.get("block_structure"), list) else None
-        for weights in _weights(groups)
-        if weights.get("strategy") == "block"
-    }
+    blocks = [weights.get("block_structure") for weights in _weights(groups) if weights.get("strategy") == "block"]
     if not blocks:
         return None
-    block = blocks.pop()
-    if blocks or block is None or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
+    block = blocks[0]
+    if (
+        any(other != block for other in blocks)
+        or not isinstance(block, list)
+        or len(block) != 2
+        or not all(type(size) is int and size > 0 for size in block)
+    ):
         raise UnsupportedModel(f"{where} has groups of different blocks, or a block of no size; get the unquantised model.")
     return block[0], block[1]
 

@@ -69,7 +69,7 @@ class ScaledFloats:
         rows, columns = self._headers[f"{module}.weight"].shape
         stored = self._headers[f"{module}.{self._scale(module)}"]
         count = int(np.prod(stored.shape))
-        if stored.dtype.kind not in "fV" or not rows or not columns:
+        if stored.dtype.kind not in "fV" or not rows or not columns or not count:
             raise damaged(self._where, module)
         if count == 1:
             return rows, columns
@@ -78,7 +78,7 @@ class ScaledFloats:
         if self._block is not None:
             height, width = self._block
             if stored.shape == (-(-rows // height), -(-columns // width)):
-                return height, width
+                return min(height, rows), min(width, columns)  # a file may claim blocks of any size
         if len(stored.shape) == 2 and stored.shape[0] == rows and columns % stored.shape[1] == 0:
             return 1, columns // stored.shape[1]
         raise damaged(self._where, module)

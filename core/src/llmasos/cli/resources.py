@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -12,10 +12,11 @@ from llmasos.cli import options as o
 from llmasos.cli.console import in_bytes, print_json, print_note, print_table
 
 _COLUMNS: Final = ("pid", "model", "state", "running", "waiting", "weights", "kv", "kv %", "hits", "prefill/s", "decode/s", "done")
+_OBSERVER_COLUMNS: Final = ("pid", "observer", "waiting", "dropped")
 
 
 def ps(as_json: o.JsonOption = False) -> None:
-    """List the models of every process of this user, and what they are doing."""
+    """List the models of every process of this user, and what they are doing; and observers, with the events that each was too slow for."""
     from llmasos.compose.status import read_status
 
     found = list(read_status())
@@ -23,6 +24,8 @@ def ps(as_json: o.JsonOption = False) -> None:
         print_json(found)
     elif rows := list(_rows(found)):
         print_table(_COLUMNS, rows)
+        if observers := list(_observer_rows(found)):
+            print_table(_OBSERVER_COLUMNS, observers)
     else:
         print_note("No process of this user has a model open.")
 
@@ -55,11 +58,16 @@ def _view(processes: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*_COLUMNS, box=None, header_style="bold", pad_edge=False)
-    for row in _rows(processes):
-        table.add_row(*(Text(cell) for cell in row))
+    def table(columns: Sequence[str], rows: Iterable[list[str]]) -> Table:
+        made = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            made.add_row(*(Text(cell) for cell in row))
+        return made
+
+    observers = list(_observer_rows(processes))
+    tables = [table(_COLUMNS, _rows(processes)), *([table(_OBSERVER_COLUMNS, observers)] if observers else [])]
     lines = [Text(f"{process['pid']}: {_memory(process['memory'])}") for process in processes]
-    return Group(*lines, table) if lines else Text("No process of this user has a model open.")
+    return Group(*lines, *tables) if lines else Text("No process of this user has a model open.")
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
@@ -87,3 +95,9 @@ def _rows(processes: list[dict[str, Any]]) -> Iterator[list[str]]:
                 f"{model.get('decode_rate', 0.0):.0f}",
                 str(model.get("finished", 0)),
             ]
+
+
+def _observer_rows(processes: list[dict[str, Any]]) -> Iterator[list[str]]:
+    for process in processes:
+        for observer in process.get("observers", ()):  # a process of an older version tells none
+            yield [str(process["pid"]), observer["observer"], str(observer["waiting"]), str(observer["dropped"])]

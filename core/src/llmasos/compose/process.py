@@ -31,6 +31,10 @@ class OpenPipeline(Protocol):
         """Its models by name, as its users see them."""
         ...
 
+    def observers(self) -> list[dict[str, Any]]:
+        """Each observer's name, its queued events, and the events that it was too slow for."""
+        ...
+
 
 class ProcessResources:
     """The bounds for all pipelines together, in addition to each pipeline's own.
@@ -50,10 +54,14 @@ class ProcessResources:
         self.keep_alive: float | None = None
         self.pipelines: Final[weakref.WeakSet[OpenPipeline]] = weakref.WeakSet()
 
+    def _open(self) -> list[OpenPipeline]:
+        """All open pipelines, in the order in which they were opened."""
+        return sorted(self.pipelines, key=lambda pipeline: pipeline.number)
+
     def hosts(self) -> dict[str, ModelHost]:
         """All models of all open pipelines by label: the model's name, with a number where another pipeline has the same name."""
         hosts: dict[str, ModelHost] = {}
-        for pipeline in sorted(self.pipelines, key=lambda pipeline: pipeline.number):
+        for pipeline in self._open():
             for name, host in pipeline.hosts.items():
                 label, number = name, 1
                 while label in hosts:
@@ -79,6 +87,7 @@ class ProcessResources:
             },
             "threads": self.threads,
             "models": {name: host.usage() for name, host in self.hosts().items()},
+            "observers": [observer for pipeline in self._open() for observer in pipeline.observers()],
         }
 
 

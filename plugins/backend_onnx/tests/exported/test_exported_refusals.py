@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.foreign.engine import ExportedEngine
@@ -157,6 +157,24 @@ def without_presents(model: onnx.ModelProto) -> None:
     del model.graph.output[-1]
 
 
+def reshaped(name: str, *shape: int) -> Callable[[onnx.ModelProto], None]:
+    """An output is computed, cut to nothing, and given another shape."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        graph = model.graph
+        for node in graph.node:
+            for names in (node.input, node.output):
+                names[:] = ["whole" if each == name else each for each in names]
+        cut = [numpy_helper.from_array(np.array(value), key) for key, value in {"none": [0], "first": [0], "shape": shape}.items()]
+        graph.initializer.extend(cut)
+        graph.node.append(helper.make_node("Slice", ["whole", "none", "none", "first"], ["nothing"]))
+        graph.node.append(helper.make_node("Reshape", ["nothing", "shape"], [name], allowzero=1))
+        value = next(value for value in graph.output if value.name == name)
+        value.type.tensor_type.ClearField("shape")
+
+    return edit
+
+
 WRONG: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     "embeddings": (renamed("input_ids", "inputs_embeds"), "takes embeddings"),
     "an image": (renamed("position_ids", "pixel_values"), "a vision model"),
@@ -172,6 +190,9 @@ WRONG: dict[str, tuple[Callable[[onnx.ModelProto], Any], str]] = {
     "a fixed length": (fixed("input_ids", 1, 1), "exactly 1 tokens a run"),
     "keys of three axes": (flattened, "in 3 axes"),
     "an unknown domain": (foreign_operator, "ai.example:"),
+    "logits without a vocabulary": (reshaped("logits", 1, 4, 0), "logits of the shape (1, 4, 0)"),
+    "logits of one axis": (reshaped("logits", 0), "logits of the shape (0,)"),
+    "keys of one axis": (reshaped("present.0.key", 0), "present.0.key in the shape (0,)"),
 }
 
 

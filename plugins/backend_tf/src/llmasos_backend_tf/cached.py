@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from llmasos_backend_tf.framework import first_line
-from llmasos_backend_tf.recompute import Form, Logits, Tokens
+from llmasos_backend_tf.recompute import Form, Logits, Tokens, check_shape
 from llmasos_backend_tf.slots import SlotTable
 from llmasos_backend_tf.trials import TEXT, most_error, relative_error
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, EngineLimits, ResourceError, Row, UnsupportedModel
@@ -70,7 +70,7 @@ class CachedModel:
 
         Raises:
             CapacityExceeded: memory is short.
-            EngineFailed: the model fails, or returns a cache of another length.
+            EngineFailed: the model fails, or returns a cache of another length, or no logits of these tokens.
         """
         held = past[0].shape[self.cache[0].axis]
         end = held + len(tokens)
@@ -85,7 +85,9 @@ class CachedModel:
             due = (*tensor.shape[: tensor.axis], end, *tensor.shape[tensor.axis + 1 :])
             if array.shape != due:
                 raise EngineFailed(f"{self.path} gives {tensor.present} in the shape {array.shape} for {end} tokens, and {due} is due.")
-        return np.asarray(logits, np.float32)[0], present
+        found: Logits = np.asarray(logits, np.float32)
+        check_shape(found, 1, len(tokens), self.path)
+        return found[0], present
 
 
 def try_cache(model: CachedModel, form: Form) -> bool:
@@ -98,7 +100,7 @@ def try_cache(model: CachedModel, form: Form) -> bool:
     reason = ""
     for pieces in ((5, 3, 1, 1), (5, 1, 1, 1, 1, 1)):
         try:
-            whole = np.stack([model.run(text[: end + 1], model.empty())[0][-1] for end in range(len(text))])
+            whole = [model.run(text[: end + 1], model.empty())[0][-1] for end in range(len(text))]
             found = _in_pieces(model, text, pieces)
         except (CapacityExceeded, EngineFailed) as failure:
             reason = str(failure)

@@ -50,7 +50,7 @@ class Model:
 
         Raises:
             CapacityExceeded: memory is short.
-            EngineFailed: the model fails.
+            EngineFailed: the model fails, or gives no logits of these tokens.
         """
         size, length = self.rows or len(sequences), self.length or length
         tokens = np.zeros((size, length), np.int32)
@@ -67,7 +67,17 @@ class Model:
             raise CapacityExceeded("TensorFlow has no memory for this step; make it smaller.") from error
         except Exception as error:  # an exported model may raise anything
             raise EngineFailed(f"{self.path} does not compute {size} sequences of {length} tokens ({first_line(error)}).") from error
+        check_shape(out, size, length, self.path)
         return out[: len(sequences)]
+
+
+def check_shape(logits: Logits, rows: int, length: int, path: Path) -> None:
+    """Raise ``EngineFailed`` if logits are not [rows, length or 1, vocab]: a graph may give any shape, and another one each time."""
+    if logits.ndim != 3 or logits.shape[0] != rows or logits.shape[1] not in (1, length) or logits.shape[2] < 2:
+        raise EngineFailed(
+            f"{path} gives logits of the shape {logits.shape} for {rows} sequence{'' if rows == 1 else 's'} of {length} tokens, and "
+            "[batch, tokens, vocabulary] is due."
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -109,7 +109,9 @@ def most_error(rounded: bool) -> float:
 
 
 def relative_error(found: Logits, expected: Logits) -> float:
-    """The largest |found - expected| / |expected| of any token."""
+    """The largest |found - expected| / |expected| of any token; infinite where their shapes differ."""
+    if found.shape != expected.shape:
+        return float("inf")
     return float((np.linalg.norm(found - expected, axis=-1) / np.maximum(np.linalg.norm(expected, axis=-1), 1e-30)).max())
 
 
@@ -121,11 +123,12 @@ class _Trials:
         self._model = model
         self._context = context
         self._limit = most_error(model.rounded)
+        self._form: tuple[bool, int] | None = None  # of the logits: of the last token only, and how wide
 
     def run(self, sequences: Sequence[Sequence[int]], length: int) -> Logits:
         """Logits. Raises ``UnsupportedModel`` if the model fails, or returns NaN or infinity."""
         try:
-            out = self._model.run(sequences, length)
+            out = self._attempt(sequences, length)
         except (CapacityExceeded, EngineFailed) as error:
             raise UnsupportedModel(f"{str(error).rstrip('.')}, which was tried when it was loaded; export it again.") from error
         if not np.isfinite(out).all():
@@ -134,16 +137,22 @@ class _Trials:
             )
         return out
 
+    def _attempt(self, sequences: Sequence[Sequence[int]], length: int) -> Logits:
+        """Logits. Raises as ``Model.run``, and ``EngineFailed`` where they have another form than those of the first run."""
+        out = self._model.run(sequences, length)
+        if self._form is not None:
+            last_only, vocab_size = self._form
+            due = (1 if last_only else self._model.length or length, vocab_size)
+            if out.shape[1:] != due:
+                raise EngineFailed(f"{self._model.path} gives logits of the shape {out.shape} for {length} tokens, and {due} are due.")
+        return out
+
     def logits_form(self) -> tuple[bool, int]:
         """Whether the model returns only the last token's logits, and their width."""
         length = self._model.length or min(4, self._context)
         out = self.run([[0] * length], length)
-        if out.ndim != 3 or out.shape[1] not in (1, length) or out.shape[2] < 2:
-            raise UnsupportedModel(
-                f"{self._model.path} gives logits of the shape {out.shape} for {length} tokens, and [batch, tokens, vocabulary] is due; "
-                "export it again."
-            )
-        return out.shape[1] < length, out.shape[2]
+        self._form = out.shape[1] < length, out.shape[2]
+        return self._form
 
     def every_length(self, last_only: bool) -> Logits:
         """Logits [tokens, vocab] of the text, each of the last token of a run of its own length."""
@@ -177,7 +186,7 @@ class _Trials:
         """Whether padding on the right does not change the logits."""
         count = max(1, len(self.text) - 3)
         try:
-            found = self._model.run([self.text[:count]], min(self._context, len(self.text) + 2))[0, :count]
+            found = self._attempt([self.text[:count]], min(self._context, len(self.text) + 2))[0, :count]
         except (CapacityExceeded, EngineFailed):
             return False
         return self._same(found, alone[:count])
@@ -190,8 +199,8 @@ class _Trials:
         if self._model.rows == 1:
             return False
         try:
-            alone = [self._model.run([text], length)[0] for text in texts]
-            together = self._model.run(texts, length)
+            alone = [self._attempt([text], length)[0] for text in texts]
+            together = self._attempt(texts, length)
         except (CapacityExceeded, EngineFailed):
             if self._model.rows is not None:
                 raise
@@ -230,7 +239,7 @@ class _Trials:
             return True
         text = [*self.text, *(self.text[i % len(self.text)] for i in range(length - len(self.text)))]
         try:
-            out = self._model.run([text], length)[0]
+            out = self._attempt([text], length)[0]
         except (CapacityExceeded, EngineFailed):
             return False
         if not np.isfinite(out).all():
@@ -238,4 +247,4 @@ class _Trials:
         return last_only or self._same(out[: len(self.text)], alone)
 
     def _same(self, found: Logits, expected: Logits) -> bool:
-        return found.shape == expected.shape and relative_error(found, expected) <= self._limit  # False for NaN
+        return relative_error(found, expected) <= self._limit  # False for NaN

@@ -19,7 +19,7 @@ from llmasos.system.isolation.remembered import Remembered
 from llmasos_hookspecs import CheckpointError
 
 #: Version of the checks: increased when ``probe`` checks more.
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: Gemma's file, the largest in use, takes 0.9 GB and three seconds.
 _LIMITS: Final = Limits(memory=3 << 30, cpu_seconds=60, seconds=120)
 
@@ -143,7 +143,10 @@ def _check_character_map(text: Any) -> None:
     if not isinstance(text, str) or not text:
         return
     data = base64.b64decode(text, validate=True)
-    replacements = data[4 + int.from_bytes(data[:4], "little") :]
+    size = int.from_bytes(data[:4], "little")
+    if size % 4 or 4 + size > len(data):
+        raise _OutOfBounds("its table of characters claims to be longer than it is")
+    replacements = data[4 + size :]
     # U+FDFA becomes 33 bytes.
     if max(map(len, replacements.split(b"\0"))) > 64:
         raise _OutOfBounds("its table of characters makes very long texts")

@@ -63,6 +63,9 @@ class SentencePieceTokenizer(FastTokenizer):
         eos_token_ids: frozenset[int],
         size: int = 0,
     ) -> None:
+        # Damaged rules for characters are found here rather than at the first text, and before the ``tokenizers`` library reads them: it
+        # takes what memory the first four bytes ask for, and ends the process where there is not so much.
+        model.normalize("", prefix=False)
         backend = _backend(model, merges)
         backend.add_special_tokens([token.added() for token in whole if token.special])
         backend.add_tokens([token.added() for token in whole if not token.special])
@@ -76,7 +79,6 @@ class SentencePieceTokenizer(FastTokenizer):
         self._before, self._after = ([] if text is None else [self._id(text)] for text in (bos, eos))
         self._prefix_each = prefix_each
         self._own_merges = merges is not None
-        model.normalize("", prefix=False)  # damaged rules for characters are found here rather than at the first text
 
     @property
     def form(self) -> SentencePieceModel:

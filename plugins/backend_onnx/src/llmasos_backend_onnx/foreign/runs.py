@@ -90,13 +90,13 @@ class ExportedDecoder:
             raise UnsupportedModel(
                 f"The exported decoder does not compute a first run of {len(tokens)} tokens: {_reason(error)}."
             ) from error
-        if logits.ndim != 3 or logits.shape[0] != 1 or logits.shape[1] not in (1, len(tokens)):
+        if logits.ndim != 3 or logits.shape[0] != 1 or logits.shape[1] not in (1, len(tokens)) or logits.shape[2] < 2:
             raise UnsupportedModel(
                 f"The exported decoder gives logits of the shape {logits.shape} for {len(tokens)} tokens; export it again."
             )
         for tensor, present in zip(signature.cache, presents, strict=True):
-            shape = (1, tensor.heads or present.shape[1], len(tokens), tensor.dim or present.shape[-1])
-            if present.shape != shape:
+            shape = (1, tensor.heads or "heads", len(tokens), tensor.dim or "dim")
+            if present.ndim != 4 or any(due not in (size, "heads", "dim") for size, due in zip(present.shape, shape, strict=True)):
                 raise UnsupportedModel(
                     f"The exported decoder gives {tensor.present} in the shape {present.shape} for {len(tokens)} tokens, and {shape} "
                     "is due: all tokens so far, in [batch, kv_heads, tokens, head_dim]."

@@ -37,15 +37,15 @@ def try_program(logits: Callable[[Tensor], Tensor], signature: Signature, contex
     if signature.last_only:
         _try_last_only(logits, signature, lengths, text, path)
         return
-    whole = _attempt(logits, text, path)
+    whole = _attempt(logits, signature, text, path)
     for length in lengths:
-        found = _attempt(logits, text[:length], path)
+        found = _attempt(logits, signature, text[:length], path)
         _compare(found, whole[:length], f"{length} tokens alone and before others", path, signature)
     # Different later tokens must not change earlier logits.
     half = longest // 2
     if half:
         changed = torch.cat([text[:half], (text[half:] + 1) % signature.vocab_size])
-        _compare(_attempt(logits, changed, path)[:half], whole[:half], f"{half} tokens before other endings", path, signature)
+        _compare(_attempt(logits, signature, changed, path)[:half], whole[:half], f"{half} tokens before other endings", path, signature)
 
 
 def _try_last_only(logits: Callable[[Tensor], Tensor], signature: Signature, lengths: list[int], text: Tensor, path: Path) -> None:
@@ -56,10 +56,10 @@ def _try_last_only(logits: Callable[[Tensor], Tensor], signature: Signature, len
             "end in padding; export it with logits of all tokens, or for any length."
         )
     for length in lengths:
-        _attempt(logits, text[:length], path)
+        _attempt(logits, signature, text[:length], path)
 
 
-def _attempt(logits: Callable[[Tensor], Tensor], tokens: Tensor, path: Path) -> Tensor:
+def _attempt(logits: Callable[[Tensor], Tensor], signature: Signature, tokens: Tensor, path: Path) -> Tensor:
     try:
         with torch.inference_mode():
             found = logits(tokens).float()
@@ -67,6 +67,12 @@ def _attempt(logits: Callable[[Tensor], Tensor], tokens: Tensor, path: Path) -> 
         reason = (" ".join(str(error).split())[:160] or type(error).__name__).rstrip(".")
         message = f"{path} fails at a text of {len(tokens)} tokens ({reason}); export it for every length from 1 to its context."
         raise UnsupportedModel(message) from error
+    due = (1 if signature.last_only else len(tokens), signature.vocab_size)
+    if found.shape != due:  # what the file says of its shapes need not be so
+        raise UnsupportedModel(
+            f"{path} gives logits of the shape {tuple(found.shape)} for a text of {len(tokens)} tokens, and {due} is due; export "
+            "the model again."
+        )
     if not torch.isfinite(found).all():
         raise UnsupportedModel(f"{path} gives NaN or infinite logits for a text of {len(tokens)} tokens; export the model again.")
     return found
@@ -75,7 +81,7 @@ def _attempt(logits: Callable[[Tensor], Tensor], tokens: Tensor, path: Path) -> 
 def _compare(found: Tensor, expected: Tensor, what: str, path: Path, signature: Signature) -> None:
     errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp_min(1e-30)
     error = float(errors.max())
-    if error > (_TOLERANCE if signature.dtype == torch.float32 else _TOLERANCE_ROUNDED):
+    if not error <= (_TOLERANCE if signature.dtype == torch.float32 else _TOLERANCE_ROUNDED):
         raise UnsupportedModel(
             f"{path} does not compute {what} alike (its logits are off by {error:.2g} of their size); it is no decoder that looks back "
             "only, or takes other inputs than were given."
