@@ -21,8 +21,8 @@ from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.engine.watchdog import TICK, watchdog
 from llmasos.system.config import ComponentConfig
+from llmasos.system.watchdog import TICK, watchdog
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
