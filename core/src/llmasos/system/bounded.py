@@ -123,9 +123,9 @@ class PluginThread:
         call = _Call(where, function, discard)
         self._seen = self._signs() if self._signs is not None else None
         self._since, self._call = time.monotonic(), call
-        self._calls.put(call)
-        watchdog().wake(self)
         try:
+            self._calls.put(call)
+            watchdog().wake(self)
             result, error = call.answers.get()
         except BaseException as interruption:
             if self._give_up(call, interruption):
