@@ -247,6 +247,7 @@ class Composer:
             on_lost=on_lost,
             on_finished=on_finished,
             step_timeout=resources.step_timeout,
+            load_timeout=resources.load_timeout,
         )
         ready = replicas.ready
         held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token

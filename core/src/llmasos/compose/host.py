@@ -124,10 +124,10 @@ class RunningModel:
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
+        policy = make()  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
         if not isinstance(self.loop, EngineLoop):
             self.loop.use_scheduler(scheduler)
             return
-        policy = make()
         self.loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
