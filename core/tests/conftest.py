@@ -1,8 +1,19 @@
-"""The two plugins that the design prints, word for word."""
+"""The two plugins that the design prints, word for word; plugins that a test writes, and pipelines of them."""
 
 from __future__ import annotations
 
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+
+from llmasos.api.pipeline import Pipeline
+from llmasos.system.discovery import Registry
+from llmasos_hookspecs import GROUPS
+from llmasos_hookspecs.testing import tiny_checkpoint
 
 LIFO = """
 import attrs
@@ -47,6 +58,18 @@ def llmasos_accelerate(checkpoint, output, options, context):
     return writer.result()
 """
 
+LOADER = """
+    import attrs
+    from llmasos_hookspecs import Component, hookimpl
+    from llmasos_hookspecs.testing import ReferenceEngine
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Reference.")
+
+    @hookimpl
+    def llmasos_load(checkpoint, context): return ReferenceEngine(checkpoint, context.limits)
+"""
+
 
 @pytest.fixture(scope="session")
 def printed_scheduler() -> str:
@@ -58,3 +81,53 @@ def printed_scheduler() -> str:
 def printed_accelerator() -> str:
     """The code of the accelerator ``round``."""
     return ROUND
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Any]:
+    """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+
+    def put(kind: str, name: str, code: str) -> Callable[[], Any]:
+        module = f"{tmp_path.name}_{name}"
+        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        folder = site / f"made_{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
+        (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
+        return lambda: sys.modules[module]
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def reference_loader() -> str:
+    """The code of a loader of the reference engine."""
+    return LOADER
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_checkpoint(folder=folder)
+    return folder
+
+
+@pytest.fixture
+def pipeline_of(add: Any, tiny: Path) -> Iterator[Callable[..., Pipeline]]:
+    """A pipeline of the tiny model on the reference engine; closed afterwards."""
+    add("loader", "reference", LOADER)
+    made: list[Pipeline] = []
+
+    def make(**more: Any) -> Pipeline:
+        made.append(Pipeline.from_config({"model": {"source": str(tiny)}, "loader": "reference", **more}, registry=Registry()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

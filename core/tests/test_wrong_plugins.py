@@ -6,10 +6,9 @@ import logging
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,68 +24,11 @@ from llmasos.compose.observer import Observer, close_observers
 from llmasos.system.config import Config, check_config, config_schema
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
-from llmasos_hookspecs import GROUPS, PluginError, RequestError, ResourceError
-from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_hookspecs import PluginError, RequestError, ResourceError
 
 SECONDS = 30.0  # after which somebody counts as one who waits for ever
 HEAD = "import attrs\nfrom pathlib import Path\nfrom llmasos_hookspecs import *\n"
 COMPONENT = HEAD + "@hookimpl\ndef llmasos_component(): return Component(summary='Wrong.')\n"
-
-LOADER = """
-    import attrs
-    from llmasos_hookspecs import Component, hookimpl
-    from llmasos_hookspecs.testing import ReferenceEngine
-
-    @hookimpl
-    def llmasos_component(): return Component(summary="Reference.")
-
-    @hookimpl
-    def llmasos_load(checkpoint, context): return ReferenceEngine(checkpoint, context.limits)
-"""
-
-
-@pytest.fixture
-def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Any]:
-    """Puts a plugin on ``sys.path`` as an installed distribution: ``add(kind, name, code)``; gives its module, once it is imported."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
-
-    def put(kind: str, name: str, code: str) -> Callable[[], Any]:
-        module = f"{tmp_path.name}_{name}"
-        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
-        folder = site / f"made_{name}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
-        (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
-        return lambda: sys.modules[module]
-
-    return put
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_checkpoint(folder=folder)
-    return folder
-
-
-@pytest.fixture
-def pipeline_of(add: Any, tiny: Path) -> Iterator[Callable[..., Pipeline]]:
-    """A pipeline of the tiny model on the reference engine; closed afterwards."""
-    add("loader", "reference", LOADER)
-    made: list[Pipeline] = []
-
-    def make(**more: Any) -> Pipeline:
-        made.append(Pipeline.from_config({"model": {"source": str(tiny)}, "loader": "reference", **more}, registry=Registry()))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
 
 # Observers
 
@@ -210,10 +152,10 @@ SOURCE = """
 """
 
 
-def test_a_source_gets_its_options(add: Any, tiny: Path) -> None:
+def test_a_source_gets_its_options(add: Any, tiny: Path, reference_loader: str) -> None:
     """From ``[sources.NAME]``, which is checked and in the schema as any other component is."""
     add("source", "shelf", SOURCE)
-    add("loader", "reference", LOADER)
+    add("loader", "reference", reference_loader)
     model = {"source": f"shelf:{tiny.name}"}
     config = {"model": model, "loader": "reference", "sources": {"shelf": {"root": str(tiny.parent)}}}
     with Pipeline.from_config(config, registry=Registry()) as pipeline:
@@ -382,6 +324,22 @@ def test_a_hook_that_returns_something_else_is_one_sentence(pipeline_of: Any, ad
         pipeline.run("wrong") if kind == "task" else pipeline.load()
 
 
+INTERRUPTED = """
+import signal, threading
+from llmasos_hookspecs.testing import ReferenceEngine
+
+calls = []
+
+@hookimpl
+def llmasos_load(checkpoint, context):
+    calls.append(checkpoint)
+    if len(calls) == 1:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        threading.Event().wait()
+    return ReferenceEngine(checkpoint, context.limits)
+"""
+
+
 @pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "RuntimeError()"])
 def test_a_loader_that_ends_the_program_does_not(pipeline_of: Any, add: Any, raised: str) -> None:
     """On any thread but the main one a Ctrl-C is the plugin's own."""
@@ -403,15 +361,17 @@ def test_a_loader_that_ends_the_program_does_not(pipeline_of: Any, add: Any, rai
 
 
 def test_ctrl_c_stays_what_it_is(pipeline_of: Any, add: Any) -> None:
-    """On the main thread it is the user's."""
-    add("loader", "wrong", COMPONENT + "@hookimpl\ndef llmasos_load(): raise KeyboardInterrupt\n")
+    """It interrupts the caller while a plugin stands still, and the next caller is served."""
+    add("loader", "wrong", COMPONENT + INTERRUPTED)
+    pipeline = pipeline_of(loader="wrong")
     with pytest.raises(KeyboardInterrupt):
-        pipeline_of(loader="wrong").load()
+        pipeline.load()
+    assert pipeline.model.generate("x", max_new_tokens=2).tokens
 
 
-def test_a_wrong_task_is_one_line_at_the_command_line(add: Any, tiny: Path, tmp_path: Path) -> None:
+def test_a_wrong_task_is_one_line_at_the_command_line(add: Any, tiny: Path, tmp_path: Path, reference_loader: str) -> None:
     """No traceback, and an exit status."""
-    add("loader", "reference", LOADER)
+    add("loader", "reference", reference_loader)
     add("task", "mine", TASK.replace("RUN", "raise KeyError('lost')").replace("def stream", "def other"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from llmasos.cli import main; main()"
     arguments = ["task", "mine", "--text", "x", "--model", str(tiny), "--loader", "reference"]

@@ -6,13 +6,14 @@ import json
 import os
 from typing import Any, Final
 
+from llmasos.compose.chat_messages import ChatOptions
+
 from benchmarks.fuzz.looking import TEXT, speak
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
-from llmasos.compose.chat_messages import ChatOptions
 from llmasos.compose.prompts import PromptEncoder
 from llmasos_hookspecs.testing import ByteTokenizer
 from llmasos_hookspecs.testing.tokenizer import CHAT_TEMPLATE, tokenizer_files

@@ -9,9 +9,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos.checkpoints import open_checkpoint
+from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
-from llmasos.system.edge import crossing, kind_of
+from llmasos.system.edge import kind_of
 from llmasos.system.loader_choice import refusal
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
@@ -58,11 +59,17 @@ class Plan:
 
 
 def plan_stages(
-    checkpoint: Checkpoint, stages: Sequence[ComponentConfig], find: Callable[[str], LoadedComponent], *, also: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    stages: Sequence[ComponentConfig],
+    find: Callable[[str], LoadedComponent],
+    *,
+    also: Sequence[str] = (),
+    bound: Bound = UNBOUNDED,
 ) -> Plan:
     """Check the stages against each other and against the model, by its description alone.
 
     ``find`` imports the accelerator that a ``use`` names, or raises ``PluginError``. ``also``: problems that are known already.
+    ``bound``: of each question that is asked of an accelerator.
 
     Raises:
         AccelerationError: with every problem that was found, one sentence each.
@@ -81,7 +88,7 @@ def plan_stages(
             problems.append(f"{where}: {error}")
             continue
         component = loaded.component
-        found = _component_problems(loaded, checkpoint)
+        found = _component_problems(loaded, checkpoint, bound)
         refused = find_problems(component.options, config.options, where)
         problems += [f"{where}: {sentence}" for sentence in found] + [str(problem) for problem in refused]
         plan = StagePlan()
@@ -89,7 +96,7 @@ def plan_stages(
         if not refused:
             options = structure_options(component.options, config.options, where)
             if component.plan is not None and decoder is not None and not found:
-                plan = _planned(loaded, decoder, options, state)
+                plan = _planned(loaded, decoder, options, state, bound)
                 problems += [f"{where}: {sentence}" for sentence in (*plan.problems, *_judged(plan, opened))]
         stage = plan.stage or component.stage
         if stage is not None:
@@ -113,13 +120,13 @@ def plan_stages(
     return Plan(stages=tuple(planned), opened=tuple(opened))
 
 
-def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, state: Mapping[str, Any]) -> StagePlan:
-    """The accelerator's plan. Raises ``PluginError`` where its ``plan`` fails."""
-    assert loaded.component.plan is not None
-    with crossing(loaded.entry.label, "plan"):
-        plan: Any = loaded.component.plan(decoder, options, dict(state))
+def _planned(loaded: LoadedComponent, decoder: DecoderConfig, options: Any, state: Mapping[str, Any], bound: Bound) -> StagePlan:
+    """The accelerator's plan. Raises ``PluginError`` where its ``plan`` fails, or does not return in time."""
+    label, make = loaded.entry.label, loaded.component.plan
+    assert make is not None
+    plan: Any = call_within(bound, label, "plan", lambda _: make(decoder, options, dict(state)))
     if not isinstance(plan, StagePlan):
-        raise PluginError(f"The {loaded.entry.label} returned {kind_of(plan)} from plan, and it must be a StagePlan.")
+        raise PluginError(f"The {label} returned {kind_of(plan)} from plan, and it must be a StagePlan.")
     return plan
 
 
@@ -154,12 +161,12 @@ def _judged(plan: StagePlan, opened: list[Checkpoint]) -> Iterator[str]:
             opened.append(checkpoint)
 
 
-def _component_problems(loaded: LoadedComponent, checkpoint: Checkpoint) -> list[str]:
+def _component_problems(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound) -> list[str]:
     component, problems = loaded.component, []
     missing = missing_frameworks(component)
     if missing:
         problems.append(f"The {loaded.entry.label} needs {' and '.join(missing)}; pip install {' '.join(missing)}.")
-    if reason := refusal(loaded, checkpoint):
+    if reason := refusal(loaded, checkpoint, bound):
         problems.append(f"{reason[:1].upper()}{reason[1:]}.")
     return problems
 

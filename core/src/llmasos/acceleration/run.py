@@ -30,6 +30,7 @@ from llmasos.checkpoints.manifest import file_records, read_manifest, verify_dig
 from llmasos.checkpoints.writer import CheckpointFolderWriter
 from llmasos.evaluation import Backend, Corpus, Measurement, Quality, fitting_length, measure
 from llmasos.evaluation.measure import LENGTH, WINDOWS
+from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
@@ -56,11 +57,13 @@ class Accelerators:
         find: imports the component that a ``use`` names; raises ``PluginError``.
         call: calls one component's hook: ``call(loaded, hook, **arguments)``.
         context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
+        bound: of what is asked of an accelerator while the stages are planned; ``call`` bounds its hooks.
     """
 
     find: Callable[[str], LoadedComponent]
     call: Callable[..., Any]
     context: Callable[..., HookContext]
+    bound: Bound = UNBOUNDED
 
 
 def run_acceleration(
@@ -100,7 +103,7 @@ def run_acceleration(
         CheckpointError: the base, or another model that a stage reads, holds NaN or infinity, or is damaged.
     """
     sink = sink or SilentSink()
-    plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output))
+    plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output), bound=accelerators.bound)
     corpus = corpus or Corpus.default()
     fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
     measurer = _Measurer(checkpoint, backend, corpus, windows, fitting, cache / "quality", sink)

@@ -26,6 +26,7 @@ from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
+from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
 from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
 
@@ -79,6 +80,7 @@ class Pipeline:
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
         self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
         self._tasks: dict[str, Task] = {}
+        self._making: dict[str, SingleFlight[Task]] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.number = next(_numbers)
@@ -146,9 +148,16 @@ class Pipeline:
         """The task of that name, made once: as ``[tasks.NAME]`` says, else the installed one with its defaults."""
         with self._lock:
             self._check_open()
-            if name not in self._tasks:
+            if name in self._tasks:
+                return self._tasks[name]
+            making = self._making.setdefault(name, SingleFlight())
+
+        def make() -> Task:
+            if name not in self._tasks:  # else another caller has made it a moment ago
                 self._tasks[name] = self._composer.task(self.config.tasks.get(name) or ComponentConfig(name, path=f"tasks.{name}"))
             return self._tasks[name]
+
+        return making.share(make)
 
     def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
         """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""

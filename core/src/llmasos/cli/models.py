@@ -103,13 +103,14 @@ def show(reference: Reference, as_json: o.JsonOption = False) -> None:
 
 def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
+    from llmasos.system.bounds import Bounds
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
     from llmasos.system.loader_choice import choose_loader, installed_loaders
     from llmasos_hookspecs import LLMasOSError
 
     try:
-        chosen = choose_loader(installed_loaders(registry()), checkpoint, ComponentConfig(use="auto"))
+        chosen = choose_loader(installed_loaders(registry()), checkpoint, ComponentConfig(use="auto"), Bounds().load)
     except LLMasOSError as error:
         return {"loader": None, "no_loader": str(error)}
     return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}

@@ -25,6 +25,7 @@ from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
 from llmasos.system.aliases import Aliases
+from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_LOADER
@@ -66,7 +67,8 @@ class Composer:
         self.budget: Final = Budget("resources.memory", config.resources.memory, config.resources.reserve or 0)
         self._process = process
         self._measurements = Measurements(cache_folder() / "loads")
-        self.plugins: Final = PluginSet(())
+        self.bounds: Final = Bounds.of(config.resources)
+        self.plugins: Final = PluginSet((), self.bounds)
         self._registry = registry
         self._store = store
         self._aliases = aliases
@@ -110,6 +112,7 @@ class Composer:
             allow_pickle=model.allow_pickle,
             sink=self._sink,
             sources=self.config.sources.values(),
+            bounds=self.bounds,
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
@@ -126,7 +129,12 @@ class Composer:
         from llmasos.acceleration import run_acceleration
         from llmasos.acceleration.run import Accelerators
 
-        accelerators = Accelerators(find=functools.partial(self.component, "accelerator"), call=self.plugins.call, context=self._context)
+        accelerators = Accelerators(
+            find=functools.partial(self.component, "accelerator"),
+            call=self.plugins.call,
+            context=self._context,
+            bound=self.bounds.load,
+        )
         return run_acceleration(
             checkpoint,
             stages,
@@ -165,12 +173,12 @@ class Composer:
         if model.replicas > 1:
             return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
         policy = self.policy(scheduler)
-        passed_over = self.loader_choice(model, opened.checkpoint).passed_over
-        loader, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
+        choice, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
+        loader = choice.loader
         began = time.monotonic()
         with watch_peak() as peak:
             engine = load()
-        info = attrs.evolve(engine.info, notes=(*passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
+        info = attrs.evolve(engine.info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
         need = Need(
             weights=info.weight_bytes,
             peak=max(info.weight_bytes, peak.bytes),
@@ -240,6 +248,7 @@ class Composer:
             on_lost=on_lost,
             on_finished=on_finished,
             step_timeout=resources.step_timeout,
+            load_timeout=resources.load_timeout,
         )
         ready = replicas.ready
         held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
@@ -259,10 +268,10 @@ class Composer:
 
     def engine_maker(
         self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = _MAX_SEQUENCES
-    ) -> tuple[LoadedComponent, Callable[[], Engine]]:
+    ) -> tuple[LoaderChoice, Callable[[], Engine]]:
         """The loader for a checkpoint, and a function that makes an engine with it."""
-        loader = self.loader(model, checkpoint)
-        return loader, functools.partial(self._engine_hook, model, checkpoint, loader, "llmasos_load", max_sequences)
+        choice = self.loader_choice(model, checkpoint)
+        return choice, functools.partial(self._engine_hook, model, checkpoint, choice.loader, "llmasos_load", max_sequences)
 
     def _engine_hook(
         self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = _MAX_SEQUENCES
@@ -324,7 +333,7 @@ class Composer:
         component = self.component("task", config.use)
         options: Any = structure_options(component.component.options, config.options, config.path)
         made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
-        return guarded(made, component.entry.label)
+        return guarded(made, component.entry.label, self.bounds.task)
 
     def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
         """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.
@@ -338,13 +347,13 @@ class Composer:
     def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
         """The same as ``loader``, with the loaders that ``auto`` passed over."""
         if model.loader.use == DEFAULT_LOADER:
-            chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader)
+            chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader, self.bounds.load)
             return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
         loader = self.component("loader", model.loader.use)
-        reason = refusal(loader, checkpoint)
+        reason = refusal(loader, checkpoint, self.bounds.load)
         if reason:
             loaders = installed_loaders(self._registry)
-            others = [other.entry.name for other in loaders if not refusal(other, checkpoint)]
+            others = [other.entry.name for other in loaders if not refusal(other, checkpoint, self.bounds.load)]
             cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
             raise UnsupportedModel(f"{reason}; {cure}.")
         return LoaderChoice(loader, ())
@@ -372,8 +381,7 @@ class Composer:
         return HookContext(**{**common, **more})
 
 
-def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
-    policy = make()
+def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, policy: Policy) -> None:
     loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
 
 

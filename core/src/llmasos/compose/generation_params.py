@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.checkpoints.chat_messages import ChatOptions
+from llmasos.system.deadlines import earliest
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
 from llmasos_hookspecs.sampling import plain_number
@@ -98,7 +99,11 @@ class GenerationParams:
         )
 
     def request(self, model: str, tokens: Sequence[int], context_length: int) -> Request:
-        """The request for a prompt of the given token ids. Raises ``RequestError`` where ``max_length`` leaves nothing to generate."""
+        """The request for a prompt of the given token ids; inside a task with a deadline it has that too.
+
+        Raises:
+            RequestError: ``max_length`` leaves nothing to generate.
+        """
         now = time.monotonic()
         return Request(
             id=f"{model}-{next(_numbers)}",
@@ -109,7 +114,7 @@ class GenerationParams:
             tenant=self.tenant,
             priority=self.priority,
             weight=self.weight,
-            deadline=None if self.deadline is None else now + self.deadline,
+            deadline=earliest(None if self.deadline is None else now + self.deadline),
             sampling=self.sampling,
         )
 

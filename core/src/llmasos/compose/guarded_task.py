@@ -1,32 +1,43 @@
-"""A guard around a task: it returns an instance of the task's output class, or raises an error that names the plugin."""
+"""A guard around a task: it returns an instance of the task's output class within its bound, or raises an error that names the plugin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Final
 
-from llmasos.system.edge import crossing, kind_of
+from llmasos.system.bounded import UNBOUNDED, Bound, PluginThread
+from llmasos.system.deadlines import deadline_within
+from llmasos.system.edge import kind_of
 from llmasos_hookspecs import PluginError, Task, TaskModel
 
 
-def guarded(task: Task, label: str) -> Task:
-    """``task`` behind the guard; it has ``stream`` where the task has. ``label`` names the plugin in messages."""
-    return (GuardedTask if getattr(task, "stream", None) is None else _StreamingTask)(task, label)
+def guarded(task: Task, label: str, bound: Bound = UNBOUNDED) -> Task:
+    """``task`` behind the guard; it has ``stream`` where the task has. ``label`` names the plugin in messages.
+
+    The requests of an answer end ``bound`` after it was asked for. The task is given up where it does not return even then, or does not
+    give its next piece within ``bound``.
+    """
+    return (GuardedTask if getattr(task, "stream", None) is None else _StreamingTask)(task, label, bound)
 
 
 class GuardedTask:
     """Runs a task and enforces the task contract."""
 
-    def __init__(self, task: Task, label: str) -> None:
+    def __init__(self, task: Task, label: str, bound: Bound) -> None:
         self.inputs: type = task.inputs
         self.output: type = task.output
         self._task: Any = task
         self._label: Final = label
+        self._bound: Final = bound
 
     def run(self, model: TaskModel, inputs: Any) -> Any:
-        """The task's answer. Raises ``PluginError`` where the task failed with an error it did not mean, or returned something else."""
-        with crossing(self._label, "run"):
-            answer = self._task.run(model, inputs)
+        """The task's answer.
+
+        Raises:
+            PluginError: the task failed with an error it did not mean, returned something else, or did not return in time.
+        """
+        with deadline_within(self._bound.seconds), PluginThread(self._label, self._bound) as thread:
+            answer = thread.call("run", lambda: self._task.run(model, inputs))
         if not isinstance(answer, self.output):
             raise PluginError(
                 f"The {self._label} returned {kind_of(answer)} from run, and its output is {self.output.__name__}; this is a fault of the "
@@ -38,20 +49,21 @@ class GuardedTask:
 class _StreamingTask(GuardedTask):
     def stream(self, model: TaskModel, inputs: Any) -> Iterator[str]:
         """The task's pieces of text, as it yields them."""
-        with crossing(self._label, "stream"):
-            pieces = iter(self._task.stream(model, inputs))
-        try:
-            while True:
-                with crossing(self._label, "stream"):
-                    piece = next(pieces, None)
-                if piece is None:
-                    return
-                if not isinstance(piece, str):
-                    raise PluginError(f"The {self._label} gave {kind_of(piece)} from stream, and every piece must be text.")
-                yield piece
-        finally:
-            with crossing(self._label, "stream"):
-                getattr(pieces, "close", _nothing)()  # where the reader had enough
+        with deadline_within(self._bound.seconds):
+            thread = PluginThread(self._label, self._bound)
+        with thread:
+            pieces = thread.call("stream", lambda: iter(self._task.stream(model, inputs)))
+            try:
+                while True:
+                    piece = thread.call("stream", lambda: next(pieces, None))
+                    if piece is None:
+                        return
+                    if not isinstance(piece, str):
+                        raise PluginError(f"The {self._label} gave {kind_of(piece)} from stream, and every piece must be text.")
+                    yield piece
+            finally:
+                if not thread.lost:
+                    thread.call("stream", getattr(pieces, "close", _nothing))  # where the reader had enough
 
 
 def _nothing() -> None:

@@ -21,6 +21,7 @@ from llmasos.residency.prediction import Need
 from llmasos.residency.residency import Lease, Residency
 from llmasos.residency.tracked_model import State
 from llmasos.system.config import ComponentConfig
+from llmasos.system.single_flight import SingleFlight
 from llmasos_hookspecs import (
     Checkpoint,
     ContextLengthExceeded,
@@ -65,8 +66,8 @@ class Policy:
     label: str = ""
 
 
-#: Called with a scheduler's config and what makes its policy.
-Switch = Callable[[ComponentConfig, Callable[[], Policy]], None]
+#: Called with a scheduler's config and its policy.
+Switch = Callable[[ComponentConfig, Policy], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -115,7 +116,7 @@ class RunningModel:
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
-        self.switch(scheduler, make)
+        self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
         # Refused before it is encoded: a text so long cannot fit.
@@ -178,6 +179,8 @@ class ModelHost:
         self._residency: Final = residency
         self._lock = threading.RLock()
         self._opened: OpenedModel | None = None
+        self._opening: SingleFlight[OpenedModel] = SingleFlight()
+        self._predicting: SingleFlight[Need] = SingleFlight()
         self._running: RunningModel | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
@@ -195,11 +198,8 @@ class ModelHost:
 
     def opened(self) -> OpenedModel:
         """The model's checkpoint, tokenizer and template; fetched and accelerated first where necessary."""
-        with self._lock:
-            self._check_open()
-            if self._opened is None:
-                self._opened = self._open_model()
-            return self._opened
+        self._check_open()
+        return self._opened or self._opening.share(self._open)
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[RunningModel]:
@@ -241,7 +241,7 @@ class ModelHost:
 
     def need(self) -> Need:
         """Predict what a load takes; opens the checkpoint first."""
-        return self._predict(self.opened())
+        return self._predicting.share(lambda: self._predict(self.opened()))
 
     def load(self, account: Account) -> Need:
         """Load the engine."""
@@ -311,6 +311,11 @@ class ModelHost:
             "kv_bytes": account.kv,
         }
         return facts if running is None else facts | attrs.asdict(running.loop.usage())
+
+    def _open(self) -> OpenedModel:
+        if self._opened is None:  # else another caller has opened it a moment ago
+            self._opened = self._open_model()
+        return self._opened
 
     def _lost(self, load: int) -> None:
         """The engine of load number ``load`` is lost. Called on the loop's thread, which unloading waits for, hence a new thread."""

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.engine.watchdog import Watch
 from llmasos.system.edge import in_words, interrupted, kind_of
+from llmasos.system.watchdog import Watch
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
 
 _log = logging.getLogger("llmasos.engine")

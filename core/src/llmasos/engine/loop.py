@@ -32,8 +32,8 @@ from llmasos.engine.scoring import LogitsWork, ScoreWork
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.engine.watchdog import TICK, Watch, watchdog
 from llmasos.system.edge import in_words
+from llmasos.system.watchdog import TICK, Watch, watchdog
 from llmasos_hookspecs import (
     Cancelled,
     Engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +18,16 @@ from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 from llmasos_hookspecs.sizes import size_in_words
 
+_log = logging.getLogger("llmasos.engine")
+
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
 
 #: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
 #: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
 _PATIENCE: Final = (0.05, 2.0)
+#: Seconds that closing a model waits for a load in progress.
+_CLOSE_SECONDS: Final = 10.0
 
 
 class Lease:
@@ -74,11 +79,18 @@ class Residency:
     it, so that the models in use become idle and can be unloaded. A waiting caller holds no memory, so there is no deadlock.
     """
 
-    def __init__(self, memory: MemoryLedger | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        memory: MemoryLedger | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        close_timeout: float = _CLOSE_SECONDS,
+    ) -> None:
         self.memory: Final = memory or MemoryLedger()
         self.memory.on_freed = self._wake
         self._changed = threading.Condition(self.memory.lock)
         self._clock = clock
+        self._close_timeout = close_timeout
         self._models: list[TrackedModel] = []
         self._queue: list[_Waiter] = []
         self._reaper: threading.Thread | None = None
@@ -93,10 +105,13 @@ class Residency:
         return model
 
     def close(self, model: TrackedModel) -> None:
-        """Remove a model for good, in use or not; callers that wait for it get ``ModelClosed``."""
+        """Remove a model for good, in use or not; callers that wait for it get ``ModelClosed``.
+
+        A load in progress is waited for no longer than ``close_timeout`` seconds; what it makes after that is freed when it is made.
+        """
         with self._changed:
-            while model.state in ("loading", "unloading"):
-                self._changed.wait()
+            if not self._changed.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout):
+                _log.error("The model %s was closed while it was %s; its memory is not free.", model.name, model.state)
             if model.state == "closed":
                 return
             loaded, model.state = model.state == "loaded", "closed"
@@ -339,8 +354,9 @@ class Residency:
             self._abandon(model, error if isinstance(error, LLMasOSError) else None)
             raise
         with self._changed:
+            closed = model.state == "closed"
             model.need = need
-            fits = self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
+            fits = not closed and self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
             if fits:
                 model.state, model.pending_load = "loaded", None
                 model.last_used = self._clock()
@@ -354,7 +370,8 @@ class Residency:
         with self._changed:
             if model.pending_load is not None:
                 model.pending_load.error = error
-            model.pending_load, model.state = None, "not loaded"
+            model.pending_load = None
+            _not_loaded(model)
             self.memory.close(model.account)
             self._changed.notify_all()
 
@@ -377,7 +394,7 @@ class Residency:
             model.resident.unload()
         finally:
             with self._changed:
-                model.state = "not loaded"
+                _not_loaded(model)
                 self.memory.close(model.account)
                 self._changed.notify_all()
 
@@ -424,6 +441,12 @@ class Residency:
                     continue
             for model in over:
                 self.unload(model)
+
+
+def _not_loaded(model: TrackedModel) -> None:
+    """A model's engines are gone; one that was closed meanwhile stays closed."""
+    if model.state != "closed":
+        model.state = "not loaded"
 
 
 def _no_action() -> None:

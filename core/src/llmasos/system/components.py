@@ -6,13 +6,16 @@ import errno
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
 import attrs
 from pluggy import PluginManager, PluginValidationError
 
+from llmasos.system.bounded import call_within
+from llmasos.system.bounds import Bounds, signs_of_progress
+from llmasos.system.context import HookContext
 from llmasos.system.discovery import InstalledComponent
 from llmasos.system.edge import as_ours, in_words, interrupted
 from llmasos.system.nearest import did_you_mean, listed, nearest
@@ -74,7 +77,9 @@ def missing_frameworks(component: Component) -> tuple[str, ...]:
 class PluginSet:
     """The plugins of one pipeline: one ``PluginManager`` that holds what config names, and the observers."""
 
-    def __init__(self, loaded: Iterable[LoadedComponent] = ()) -> None:
+    def __init__(self, loaded: Iterable[LoadedComponent] = (), bounds: Bounds | None = None) -> None:
+        """``bounds``: of the calls; None: the defaults."""
+        self._bounds = bounds or Bounds()
         self._loaded: dict[InstalledComponent, LoadedComponent] = {}
         self._manager = PluginManager(PROJECT)
         self._manager.add_hookspecs(specs)
@@ -104,7 +109,7 @@ class PluginSet:
 
         Raises:
             PluginError: a framework that the component needs is missing, the plugin failed with an error that it did not
-                mean, or it returned something that its kind must not.
+                mean, it returned something that its kind must not, or it did not return within the hook's bound.
             ResourceError: it ran out of memory.
             LLMasOSError: an error that the plugin raised on purpose, or the disk is full.
         """
@@ -113,6 +118,18 @@ class PluginSet:
             raise PluginError(
                 f"The {loaded.entry.label} needs {' and '.join(missing)}, not installed here; pip install {' '.join(missing)}."
             )
+
+        def call(progressed: Callable[[], None]) -> Any:
+            context = arguments.get("context")
+            if isinstance(context, HookContext):
+                return self._call(loaded, hook, {**arguments, "context": attrs.evolve(context, progressed=progressed)})
+            return self._call(loaded, hook, arguments)
+
+        return call_within(
+            self._bounds.hook(hook), loaded.entry.label, hook, call, discard=_shut_down, signs=signs_of_progress(hook, arguments)
+        )
+
+    def _call(self, loaded: LoadedComponent, hook: str, arguments: Mapping[str, Any]) -> Any:
         others = [plugin for plugin in self._manager.get_plugins() if plugin is not loaded.module]
         caller = self._manager.subset_hook_caller(hook, others)
         try:
@@ -133,6 +150,13 @@ class PluginSet:
         if fault:
             raise PluginError(f"The {loaded.entry.label} returned {fault} from {hook}; this is a fault of the plugin.")
         return result
+
+
+def _shut_down(result: Any) -> None:
+    """Free what a hook returned after it was given up: an engine holds memory."""
+    shutdown = getattr(result, "shutdown", None)
+    if callable(shutdown):
+        shutdown()
 
 
 def _import(entry: InstalledComponent) -> ModuleType:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -46,6 +46,19 @@ class SilentSink:
         _log.info("%s", message)
 
 
+@attrs.frozen
+class _ObservedProgress:
+    """A plugin's progress display; each advance is a sign of progress."""
+
+    shown: Progress
+    progressed: Callable[[], None]
+
+    def advance(self, amount: float = 1) -> None:
+        if amount > 0:
+            self.progressed()
+        self.shown.advance(amount)
+
+
 @attrs.frozen(kw_only=True)
 class HookContext:
     """The ``llmasos_hookspecs.Context`` of one hook call.
@@ -55,6 +68,8 @@ class HookContext:
         open_checkpoint(path) -> Checkpoint
         open_writer(checkpoint, output) -> CheckpointWriter
         calibration_windows(windows, length) -> int32 [windows, length]
+
+    ``progressed`` is called whenever the plugin does something with its context, which shows that it makes progress.
     """
 
     name: str
@@ -69,20 +84,28 @@ class HookContext:
     open_checkpoint: Callable[[Path], Checkpoint] | None = None
     open_writer: Callable[[Checkpoint, Path], CheckpointWriter] | None = None
     calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] | None = None
+    progressed: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
 
-    def progress(self, label: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Progress]:
-        return self.sink.progress(label, total, unit)
+    @contextmanager
+    def progress(self, label: str, total: float | None = None, unit: str = "") -> Iterator[Progress]:
+        self.progressed()
+        with self.sink.progress(label, total, unit) as shown:
+            yield _ObservedProgress(shown, self.progressed)
 
     def note(self, message: str) -> None:
+        self.progressed()
         self.sink.note(message)
 
     def writer(self, checkpoint: Checkpoint, output: Path) -> CheckpointWriter:
+        self.progressed()
         return self._given(self.open_writer, "writer")(checkpoint, output)
 
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
+        self.progressed()
         return self._given(self.calibration_windows, "calibration")(windows, length)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
+        self.progressed()
         return self._given(self.open_checkpoint, "load_checkpoint")(path)
 
     def _given(self, function: F | None, name: str) -> F:

@@ -7,11 +7,12 @@ from typing import Final
 
 import attrs
 
+from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config import ComponentConfig
 from llmasos.system.discovery import Registry
 from llmasos.system.options import find_problems
-from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, LLMasOSError, PluginError, UnsupportedModel, beyond
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, PluginError, UnsupportedModel, beyond
 
 #: Format of an export -> our distribution that takes it.
 _TAKERS: Final = {
@@ -47,10 +48,12 @@ def installed_loaders(registry: Registry) -> list[LoadedComponent]:
     return sorted(found, key=lambda loader: loader.component.preference, reverse=True)
 
 
-def choose_loader(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, config: ComponentConfig) -> LoaderChoice:
+def choose_loader(
+    loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, config: ComponentConfig, bound: Bound = UNBOUNDED
+) -> LoaderChoice:
     """The preferred loader that takes the checkpoint, whose frameworks are installed and whose options are those that config gives.
 
-    ``loaders``: the preferred first.
+    ``loaders``: the preferred first. ``bound``: of each question that is asked of one.
 
     Raises:
         UnsupportedModel: no installed loader takes the checkpoint.
@@ -59,7 +62,7 @@ def choose_loader(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, co
     loaders = list(loaders)
     refusals: list[str] = []
     for loader in loaders:
-        reason = refusal(loader, checkpoint) or _unready(loader, config)
+        reason = refusal(loader, checkpoint, bound) or _unready(loader, config)
         if not reason:
             return LoaderChoice(loader, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
         refusals.append(reason)
@@ -68,13 +71,13 @@ def choose_loader(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, co
     raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{taker(loaders, checkpoint)}.")
 
 
-def refusal(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
+def refusal(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound = UNBOUNDED) -> str:
     """Why a loader or an accelerator does not take a checkpoint, as the beginning of a sentence; empty where it does.
 
-    Asked of the config alone, before the component is chosen.
+    Asked of the config alone, before the component is chosen. ``bound``: of the component's ``takes``.
 
     Raises:
-        PluginError: the component's ``takes`` raises, or returns something other than a reason or None.
+        PluginError: the component's ``takes`` raises, returns something other than a reason or None, or does not return in time.
     """
     component, label = loaded.component, loaded.entry.label
     if checkpoint.format not in component.formats:
@@ -84,7 +87,7 @@ def refusal(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
     if kind is not None and "*" not in component.architectures and kind not in component.architectures:
         return f"the {label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
     try:
-        reason = _asked(loaded, checkpoint) if component.takes is not None else _beyond_plain(loaded, checkpoint)
+        reason = _asked(loaded, checkpoint, bound) if component.takes is not None else _beyond_plain(loaded, checkpoint)
     except UnsupportedModel as error:
         reason = str(error).rstrip(".")
     return f"the {label} does not take {checkpoint.path} ({kind}): {reason}" if reason else ""
@@ -98,16 +101,12 @@ def taker(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint) -> str:
     return f"; pip install {distribution}, which does"
 
 
-def _asked(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
-    assert loaded.component.takes is not None
-    try:
-        reason = loaded.component.takes(checkpoint)
-    except LLMasOSError:
-        raise
-    except Exception as error:  # whatever a plugin raises is the plugin's fault
-        raise PluginError(f"The {loaded.entry.label} failed when it was asked whether it takes {checkpoint.path}: {error}.") from error
+def _asked(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound) -> str:
+    label, takes = loaded.entry.label, loaded.component.takes
+    assert takes is not None
+    reason = call_within(bound, label, "takes", lambda _: takes(checkpoint))
     if reason is not None and not isinstance(reason, str):
-        raise PluginError(f"The {loaded.entry.label} answers {reason!r} to whether it takes a checkpoint; a reason or None is due.")
+        raise PluginError(f"The {label} answers {reason!r} to whether it takes a checkpoint; a reason or None is due.")
     return (reason or "").rstrip(".")
 
 

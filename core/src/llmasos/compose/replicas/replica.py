@@ -10,12 +10,13 @@ import subprocess
 import threading
 from collections.abc import Callable
 from multiprocessing import Pipe
+from queue import SimpleQueue
 from typing import Any, Final
 
 import attrs
 
 from llmasos.compose.replicas.spec import WorkerSpec
-from llmasos.compose.replicas.wire import Channel
+from llmasos.compose.replicas.wire import Channel, pack
 from llmasos.engine.ticket import Ticket
 from llmasos.system.isolation.children import code_command
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError
@@ -52,7 +53,7 @@ class Ready:
 
 
 class Replica:
-    """A worker process. Messages arrive on a thread of its own.
+    """A worker process. Messages arrive on a thread of its own, and are sent on another: a process that does not read blocks nobody.
 
     Attributes:
         number: its index among the replicas.
@@ -75,6 +76,8 @@ class Replica:
         self._why = ""
         ours, theirs = Pipe()
         self._channel = Channel(ours)
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        self._over = False
         self._process = subprocess.Popen(
             code_command(_SERVE, str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
@@ -86,6 +89,7 @@ class Replica:
         self.send("open", spec.config.to_mapping(), spec.cores)
         self._thread = threading.Thread(target=self._listen, name=f"llmasos-replica-{number}", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._deliver, name=f"llmasos-to-replica-{number}", daemon=True).start()
 
     @property
     def outstanding(self) -> int:
@@ -103,12 +107,12 @@ class Replica:
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
     def send(self, *message: Any) -> bool:
-        """Send a message; False where the process has ended, which its thread reports. Raises ``WireError`` for values that cannot be
-        sent."""
-        try:
-            self._channel.send(*message)
-        except OSError:
+        """Queue a message, without waiting; False where the process has ended, which its thread reports. Raises ``WireError`` for values
+        that cannot be sent."""
+        data = pack(message)
+        if self._over:
             return False
+        self._outbox.put(data)
         return True
 
     def kill(self, why: str) -> None:
@@ -116,9 +120,13 @@ class Replica:
         self._why = why
         self._process.kill()
 
-    def close(self) -> None:
-        """End the process, which wakes the thread that reads its messages."""
+    def terminate(self) -> None:
+        """Tell the process to end, without waiting."""
         self._process.terminate()
+
+    def close(self) -> None:
+        """End the process, which wakes the threads that read and send its messages."""
+        self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         if self._process.poll() is None:
@@ -143,4 +151,11 @@ class Replica:
         finally:
             self._process.kill()
             self._process.wait()
+            self._over = True
+            self._outbox.put(None)
             self._on_message(self, "died", ())
+
+    def _deliver(self) -> None:
+        with contextlib.suppress(OSError):  # the process has ended, which the other thread reports
+            while (data := self._outbox.get()) is not None:
+                self._channel.send_packed(data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
 import time
+import weakref
 from collections import abc
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,13 +23,14 @@ from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.engine.watchdog import TICK, watchdog
+from llmasos.system.bounds import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
+from llmasos.system.watchdog import TICK, watchdog
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Consecutive times that a replica may die before it is ready; then it is not started again.
+#: Times that a replica may die without having answered a request in between; then it is not started again.
 _RESTARTS: Final = 3
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
@@ -51,11 +54,13 @@ class ReplicaSet:
         on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
         step_timeout: float = STEP_SECONDS,
+        load_timeout: float = LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start one process for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load.
 
-        ``on_lost`` is called when no replica is left.
+        ``on_lost`` is called when no replica is left. A replica that sends nothing for ``step_timeout`` seconds while it has requests, or
+        for ``load_timeout`` seconds while it loads, is ended.
         """
         self.model: Final = model
         self.restarts = 0
@@ -64,6 +69,7 @@ class ReplicaSet:
         self._on_lost = on_lost
         self._on_finished = on_finished
         self._step_timeout = step_timeout
+        self._load_timeout = load_timeout
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._replicas: dict[int, Replica] = {}
@@ -72,6 +78,7 @@ class ReplicaSet:
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
         self._closed: LLMasOSError | None = None
+        _sets.add(self)
         try:
             with self._changed:
                 for number in range(len(specs)):
@@ -162,7 +169,10 @@ class ReplicaSet:
             self._unassigned = []
             self._changed.notify_all()
         for replica in replicas:
+            replica.terminate()
+        for replica in replicas:
             replica.close()
+        watchdog().forget(self)
         for job in jobs:
             self._fail(job, self._closed)
 
@@ -191,10 +201,14 @@ class ReplicaSet:
             jobs = list(self._unassigned)
             for replica in self._replicas.values():
                 jobs += replica.jobs.values()
-                replica.silence = replica.silence + 1 if replica.ready is not None and replica.jobs else 0
-                if replica.silence * TICK > self._step_timeout + _GRACE:
+                loading = replica.ready is None
+                replica.silence = replica.silence + 1 if loading or replica.jobs else 0
+                seconds, option = (self._load_timeout, "load_timeout") if loading else (self._step_timeout, "step_timeout")
+                if replica.silence * TICK > seconds + _GRACE:
                     replica.silence = 0
-                    replica.kill(f"did not answer for {self._step_timeout:g} seconds (resources.step_timeout)")
+                    replica.kill(f"did not answer for {seconds:g} seconds (resources.{option})")
+                    if loading:  # another try would take as long
+                        replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
                 deadline = job.request.deadline
@@ -202,7 +216,7 @@ class ReplicaSet:
                     lost.append(job)
         for job in lost:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
-        return bool(jobs)
+        return bool(jobs) or any(replica.ready is None for replica in self._replicas.values())
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
@@ -257,7 +271,6 @@ class ReplicaSet:
 
     def _on_ready(self, replica: Replica, ready: Ready) -> None:
         replica.ready = ready
-        self._attempts[replica.number] = 0
         if self._scheduler is not None:
             replica.send("scheduler", self._scheduler)
         unassigned, self._unassigned = self._unassigned, []
@@ -270,6 +283,8 @@ class ReplicaSet:
             if job is None:
                 return
             job.begun = True
+            if verb == "done":
+                self._attempts[replica.number] = 0
         ticket = job.tickets[request_id]
         if verb == "piece":
             ticket.emit(value)
@@ -296,7 +311,7 @@ class ReplicaSet:
                 self._start(replica.number)
             elif not self._replicas or not any(each.ready for each in self._replicas.values()):
                 self._closed = replica.failure or EngineFailed(
-                    f"Every replica of {self.model} died before it was ready; the last one {replica.end}. Load it again."
+                    f"Every replica of {self.model} died {_RESTARTS + 1} times without an answer; the last one {replica.end}."
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
@@ -313,6 +328,7 @@ class ReplicaSet:
 
     def _start(self, number: int) -> None:
         self._replicas[number] = Replica(number, self._specs[number], self._on_message)
+        watchdog().wake(self)
 
     def _fail(self, job: Job, error: LLMasOSError) -> None:
         for ticket in job.tickets.values():
@@ -333,3 +349,15 @@ class ReplicaSet:
                 with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
                     self._on_finished(record)
             ticket.fail(error)
+
+
+_sets: weakref.WeakSet[ReplicaSet] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At exit: a process that no longer runs Python code does not notice that its parent has ended."""
+    for each in list(_sets):
+        each.close()
+
+
+atexit.register(_close_all)

@@ -63,7 +63,10 @@ class Channel:
 
     def send(self, *message: Any) -> None:
         """Send a message. Raises ``WireError`` for values that are not plain data, ``OSError`` where the other end is closed."""
-        data = pack(message)
+        self.send_packed(pack(message))
+
+    def send_packed(self, data: bytes) -> None:
+        """Send what ``pack`` made. Raises ``OSError`` where the other end is closed."""
         with self._sending:
             self._connection.send_bytes(data)
 

