@@ -12,8 +12,7 @@ from benchmarks.fuzz.containment import check_sentence
 from llmasos.checkpoints import open_checkpoint
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import first_sight
-from llmasos.system.isolation import ApartError
-from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs import ApartError, LLMasOSError
 
 TEXT = "Hello 天气 🙂 2024"
 

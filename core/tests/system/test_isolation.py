@@ -8,7 +8,9 @@ import time
 
 import pytest
 
-from llmasos.system.isolation import ApartError, Limits, code_command, module_command, run_apart
+from llmasos.system.isolation import code_command, module_command, run_apart
+from llmasos.system.isolation.landlock import has_landlock
+from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError
 
 EVAL = "builtins:eval"
 LINUX = sys.platform == "linux"
@@ -16,7 +18,7 @@ LINUX = sys.platform == "linux"
 
 def failure(code: str, **limits: float) -> ApartError:
     with pytest.raises(ApartError) as caught:
-        run_apart(EVAL, code.encode(), limits=Limits(**limits))  # type: ignore[arg-type]
+        run_apart(EVAL, code.encode(), limits=ApartLimits(**limits))  # type: ignore[arg-type]
     return caught.value
 
 
@@ -63,8 +65,49 @@ def test_a_crash_of_a_library_is_an_error_and_no_crash_of_ours():
 
 def test_what_it_writes_is_bounded(tmp_path):
     failure(f"open({str(tmp_path / 'file')!r}, 'wb').write(bytes(1 << 21))")
-    assert (tmp_path / "file").stat().st_size <= 1 << 20
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size <= 1 << 20
     assert failure("'x' * (1 << 21)").kind == "Killed"
+
+
+@pytest.mark.skipif(not has_landlock(), reason="this system cannot refuse a process to write")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open({there!r}, 'a')",
+        "open({new!r}, 'w')",
+        "os.remove({there!r})",
+        "os.rename({there!r}, {new!r})",
+        "os.mkdir({new!r})",
+        "os.symlink({there!r}, {new!r})",
+        "os.link({there!r}, {new!r})",
+        "os.truncate({there!r}, 0)",
+    ],
+)
+def test_no_file_can_be_written(code, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    there, new = folder / "there", folder / "new"
+    there.write_text("as it was")
+    kind = failure(code.format(there=str(there), new=str(new)).replace("os.", "__import__('os').")).kind
+    assert kind in ("PermissionError", "OSError")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"there": "as it was"}
+
+
+def test_an_error_of_ours_comes_back_as_itself():
+    with pytest.raises(CheckpointError, match="no model") as caught:
+        run_apart(EVAL, b"(_ for _ in ()).throw(__import__('llmasos_hookspecs').CheckpointError('There is no model in it.'))")
+    assert type(caught.value) is CheckpointError
+
+
+def test_all_plain_data_goes_both_ways():
+    value = {"a": [1, -2.5, None, True, "é\n\ud800", {"b": b"\x00\xff"}], "c": b"", "d": [b"x" * 1000, []]}
+    assert run_apart("copy:copy", value) == value
+
+
+@pytest.mark.parametrize("value", [{1: 2}, object(), {"\0bytes": 1}, {1, 2}])
+def test_what_is_no_plain_data_is_refused(value):
+    with pytest.raises(TypeError, match="plain data"):
+        run_apart("copy:copy", value)
 
 
 def test_the_environments_secrets_and_the_working_folder_stay_outside(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
 from llmasos_hookspecs.admission import QueueBounds, expected_seconds
+from llmasos_hookspecs.apart import ApartLimits, inspect_once
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
 from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
@@ -22,6 +23,7 @@ from llmasos_hookspecs.decoder import (
 from llmasos_hookspecs.engine import Engine, EngineInfo, Row
 from llmasos_hookspecs.errors import (
     AccelerationError,
+    ApartError,
     Cancelled,
     CapacityExceeded,
     CheckpointError,
@@ -55,6 +57,8 @@ __all__ = [
     "AccelerationError",
     "AccelerationResult",
     "Admit",
+    "ApartError",
+    "ApartLimits",
     "Cancelled",
     "CapacityExceeded",
     "Charge",
@@ -115,6 +119,7 @@ __all__ = [
     "expected_seconds",
     "hookimpl",
     "hookspec",
+    "inspect_once",
     "is_finite",
     "require_plain",
     "unread_note",

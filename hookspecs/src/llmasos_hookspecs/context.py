@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -14,6 +14,8 @@ from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from llmasos_hookspecs.apart import ApartLimits
 
 
 class Progress(Protocol):
@@ -103,4 +105,22 @@ class Context(Protocol):
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
         """Open a checkpoint that the plugin wrote or was given."""
+        ...
+
+    def apart(self, function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any:
+        """Call the function ``module:name`` of this plugin on an untrusted file, in a child process of its own with resource limits.
+
+        The child has nothing of the working folder and of the environment's secrets; where the system allows, it can write no file, make
+        no network connection and start no program. ``arguments`` and the result are plain data: None, bool, int, float, str, bytes, and
+        lists and dictionaries of it; paths are absolute, as text. A start takes 0.2 seconds and what the function imports:
+        ``inspect_once`` spares it for a file that passed before.
+
+        Raises:
+            LLMasOSError: of the class that the function raised, with its sentence.
+            ApartError: the function raised another error, took more than it may, or crashed.
+        """
+        ...
+
+    def file_digest(self, path: Path) -> str:
+        """Hexadecimal SHA-256 of a file; one of unchanged device, inode, size and times is read once. Raises ``OSError``."""
         ...

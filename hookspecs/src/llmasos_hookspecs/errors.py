@@ -94,3 +94,20 @@ class AccelerationError(LLMasOSError):
 
 class ResourceError(LLMasOSError):
     """A memory budget is too small for what was asked, and waiting would not help."""
+
+
+class ApartError(LLMasOSError):
+    """A function that ran in a child process failed, or exceeded a limit.
+
+    ``kind`` is the class name of its error, or ``Timeout``, ``MemoryError`` or ``Killed``; ``sentence`` is what it said.
+    """
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it exceeded a limit or crashed, rather than raise an error."""
+        return self.kind in ("Timeout", "MemoryError", "RecursionError", "Killed")

@@ -22,7 +22,7 @@ TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, 48, 20)]
 
 @pytest.fixture
 def graph(export: Export) -> tuple[Any, Path]:
-    from llmasos_backend_tf.saved_files import read_graph
+    from llmasos_backend_tf.saved_functions import read_graph
 
     path = export().path
     return read_graph(path), path
@@ -140,7 +140,7 @@ def test_a_resource_of_the_signature_is_refused(export: Export, load_tf: Load, t
     table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1], [2.0], tf.int64, tf.float32), 0.0)
     with pytest.raises(CheckpointError, match="LookupTableFindV2"):
         load_tf(export(extra=table, and_then=lambda out: out + table.lookup(tf.constant([1], tf.int64))).path)
-    from llmasos_backend_tf.saved_files import read_graph
+    from llmasos_backend_tf.saved_functions import read_graph
 
     shutil.rmtree(tmp_path / "model")
     model = export(extra=table)

@@ -66,18 +66,14 @@ def task(
 
 
 def tasks(as_json: o.JsonOption = False) -> None:
-    """List the installed tasks with what they do."""
-    from llmasos.system.components import load_component
+    """List the installed tasks with what they do; none is imported."""
+    from llmasos.system.descriptions import described
     from llmasos.system.discovery import registry
-    from llmasos_hookspecs import PluginError
 
-    rows = []
-    for entry in registry().entries("task"):
-        try:
-            component = load_component(entry).component
-            rows.append([entry.name, component.summary, "; ".join(component.examples), entry.distribution])
-        except PluginError as error:
-            rows.append([entry.name, str(error), "", entry.distribution])
+    rows = [
+        [found.entry.name, found.problem or found.summary, "; ".join(found.examples), found.entry.distribution]
+        for found in described(registry().entries("task"))
+    ]
     columns = ["task", "summary", "example", "distribution"]
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])

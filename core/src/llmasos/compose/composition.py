@@ -32,7 +32,7 @@ from llmasos.system.config.sections import DEFAULT_LOADER
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
-from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, refusal, taker
+from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
 from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
@@ -353,8 +353,8 @@ class Composer:
         reason = refusal(loader, checkpoint, self.bounds.load)
         if reason:
             loaders = installed_loaders(self._registry)
-            others = [other.entry.name for other in loaders if not refusal(other, checkpoint, self.bounds.load)]
-            cure = f'use = "{others[0]}" would take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
+            others = [other.entry.name for other in loaders if other.entry != loader.entry and not misfit(other, checkpoint)]
+            cure = f'use = "{others[0]}" may take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
             raise UnsupportedModel(f"{reason}; {cure}.")
         return LoaderChoice(loader, ())
 

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 from pluggy import PluginManager, PluginValidationError
@@ -69,7 +69,14 @@ def load_component(entry: InstalledComponent) -> LoadedComponent:
     return LoadedComponent(entry, module, _describe(entry, module))
 
 
-def missing_frameworks(component: Component) -> tuple[str, ...]:
+class HasFrameworks(Protocol):
+    """A component, or its description."""
+
+    @property
+    def frameworks(self) -> Mapping[str, str]: ...
+
+
+def missing_frameworks(component: HasFrameworks) -> tuple[str, ...]:
     """Distributions that bring the frameworks that the component needs and that cannot be found; nothing is imported."""
     return tuple(distribution for name, distribution in component.frameworks.items() if not _importable(name))
 

@@ -12,7 +12,18 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import Checkpoint, CheckpointWriter, EngineLimits, ModelStore, PluginError, Progress
+from llmasos.system.digests import file_digest
+from llmasos.system.isolation import run_apart
+from llmasos_hookspecs import (
+    ApartError,
+    ApartLimits,
+    Checkpoint,
+    CheckpointWriter,
+    EngineLimits,
+    ModelStore,
+    PluginError,
+    Progress,
+)
 
 _log = logging.getLogger("llmasos")
 
@@ -107,6 +118,18 @@ class HookContext:
     def load_checkpoint(self, path: Path) -> Checkpoint:
         self.progressed()
         return self._given(self.open_checkpoint, "load_checkpoint")(path)
+
+    def apart(self, function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any:
+        try:
+            return run_apart(function, *arguments, limits=limits)
+        except TypeError as error:
+            raise PluginError(f'The plugin "{self.name}" called context.apart wrongly: {error}; this is a fault of the plugin.') from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise ApartError("OSError", f"no process could be started for it ({reason}); free some memory or processes") from error
+
+    def file_digest(self, path: Path) -> str:
+        return file_digest(path)
 
     def _given(self, function: F | None, name: str) -> F:
         if function is None:

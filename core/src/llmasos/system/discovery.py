@@ -21,7 +21,7 @@ from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
 
 #: The distribution of this module; its requirements are met, or this module could not have been imported.
-_CORE = "llmasos"
+CORE = "llmasos"
 
 _KIND_OF_GROUP: Mapping[str, str] = {group: kind for kind, group in GROUPS.items()}
 
@@ -117,7 +117,7 @@ class Registry:
         doubled = (_doubled(found) for found in same.values() if len(found) > 1)
         first = {entry.distribution: entry for entry in self.entries()}
         version_of = functools.cache(installed_version)
-        unmet = (_unmet(entry, version_of) for entry in first.values() if entry.distribution != _CORE)
+        unmet = (_unmet(entry, version_of) for entry in first.values() if entry.distribution != CORE)
         return (*self._scanned().unreadable, *doubled, *(sentence for sentence in unmet if sentence))
 
     def _scanned(self) -> _Scan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -10,6 +10,7 @@ import attrs
 from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config import ComponentConfig
+from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import find_problems
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, PluginError, UnsupportedModel, beyond
@@ -37,23 +38,19 @@ class LoaderChoice:
     passed_over: tuple[str, ...]
 
 
-def installed_loaders(registry: Registry) -> list[LoadedComponent]:
-    """The loaders that can be imported, by descending preference."""
-    found = []
-    for entry in registry.entries("loader"):
-        try:
-            found.append(load_component(entry))
-        except PluginError:
-            continue  # config does not name it; `plugins list` shows what is wrong with it
-    return sorted(found, key=lambda loader: loader.component.preference, reverse=True)
+def installed_loaders(registry: Registry) -> list[Description]:
+    """The loaders that can be used, by descending preference; none is imported."""
+    found = [loader for loader in described(registry.entries("loader")) if not loader.problem]  # `plugins list` shows what is wrong
+    return sorted(found, key=lambda loader: loader.preference, reverse=True)
 
 
 def choose_loader(
-    loaders: Iterable[LoadedComponent], checkpoint: Checkpoint, config: ComponentConfig, bound: Bound = UNBOUNDED
+    loaders: Iterable[Description], checkpoint: Checkpoint, config: ComponentConfig, bound: Bound = UNBOUNDED
 ) -> LoaderChoice:
     """The preferred loader that takes the checkpoint, whose frameworks are installed and whose options are those that config gives.
 
-    ``loaders``: the preferred first. ``bound``: of each question that is asked of one.
+    ``loaders``: the preferred first. One is imported only where it is the first whose description fits. ``bound``: of each question that is
+    asked of one.
 
     Raises:
         UnsupportedModel: no installed loader takes the checkpoint.
@@ -62,13 +59,25 @@ def choose_loader(
     loaders = list(loaders)
     refusals: list[str] = []
     for loader in loaders:
-        reason = refusal(loader, checkpoint, bound) or _unready(loader, config)
+        reason = misfit(loader, checkpoint) or _unready(loader, config)
         if not reason:
-            return LoaderChoice(loader, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
+            try:
+                loaded = load_component(loader.entry)
+            except PluginError as error:
+                reason = str(error).rstrip(".")
+            else:
+                reason = refusal(loaded, checkpoint, bound) or _wrong_options(loaded, config)
+                if not reason:
+                    return LoaderChoice(loaded, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
         refusals.append(reason)
     if not refusals:
         raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
     raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{taker(loaders, checkpoint)}.")
+
+
+def misfit(described: Description, checkpoint: Checkpoint) -> str:
+    """Why a component whose module is not imported does not take a checkpoint, as the beginning of a sentence; empty where it may."""
+    return _misfit(described.entry.label, described.formats, described.architectures, checkpoint)
 
 
 def refusal(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound = UNBOUNDED) -> str:
@@ -80,25 +89,35 @@ def refusal(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound = UNBO
         PluginError: the component's ``takes`` raises, returns something other than a reason or None, or does not return in time.
     """
     component, label = loaded.component, loaded.entry.label
-    if checkpoint.format not in component.formats:
-        return f"the {label} takes {', '.join(component.formats)}, and {checkpoint.path} is {checkpoint.format}"
-    # An export brings its graph, whatever its architecture; names of tensors have to be known.
-    kind = checkpoint.config.get("model_type") if checkpoint.format in NEUTRAL_FORMATS else None
-    if kind is not None and "*" not in component.architectures and kind not in component.architectures:
-        return f"the {label} takes the architectures {', '.join(component.architectures)}, and {checkpoint.path} is {kind}"
+    if reason := _misfit(label, component.formats, component.architectures, checkpoint):
+        return reason
     try:
         reason = _asked(loaded, checkpoint, bound) if component.takes is not None else _beyond_plain(loaded, checkpoint)
     except UnsupportedModel as error:
         reason = str(error).rstrip(".")
-    return f"the {label} does not take {checkpoint.path} ({kind}): {reason}" if reason else ""
+    return f"the {label} does not take {checkpoint.path} ({_kind(checkpoint)}): {reason}" if reason else ""
 
 
-def taker(loaders: Iterable[LoadedComponent], checkpoint: Checkpoint) -> str:
+def taker(loaders: Iterable[Description], checkpoint: Checkpoint) -> str:
     """Which of our loaders would take a format that no installed one takes, as the end of a sentence."""
     distribution = _TAKERS.get(checkpoint.format)
-    if distribution is None or any(checkpoint.format in loader.component.formats for loader in loaders):
+    if distribution is None or any(checkpoint.format in loader.formats for loader in loaders):
         return ""
     return f"; pip install {distribution}, which does"
+
+
+def _misfit(label: str, formats: Sequence[str], architectures: Sequence[str], checkpoint: Checkpoint) -> str:
+    if checkpoint.format not in formats:
+        return f"the {label} takes {', '.join(formats)}, and {checkpoint.path} is {checkpoint.format}"
+    kind = _kind(checkpoint)
+    if kind is not None and "*" not in architectures and kind not in architectures:
+        return f"the {label} takes the architectures {', '.join(architectures)}, and {checkpoint.path} is {kind}"
+    return ""
+
+
+def _kind(checkpoint: Checkpoint) -> str | None:
+    """The architecture of a checkpoint whose tensors have to be known by name; an export brings its graph, whatever it is."""
+    return checkpoint.config.get("model_type") if checkpoint.format in NEUTRAL_FORMATS else None
 
 
 def _asked(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound) -> str:
@@ -117,9 +136,14 @@ def _beyond_plain(loaded: LoadedComponent, checkpoint: Checkpoint) -> str:
     return beyond(checkpoint.decoder) or ""
 
 
-def _unready(loader: LoadedComponent, config: ComponentConfig) -> str:
-    missing = missing_frameworks(loader.component)
+def _unready(loader: Description, config: ComponentConfig) -> str:
+    missing = missing_frameworks(loader)
     if missing:
         return f"the {loader.entry.label} needs {' and '.join(missing)} (pip install {' '.join(missing)})"
-    problems = find_problems(loader.component.options, config.options, config.path)
-    return f"the {loader.entry.label} refuses its options ({problems[0]})" if problems else ""
+    unknown = sorted(set(config.options) - set(loader.option_names))
+    return f"the {loader.entry.label} has no option {unknown[0]}" if unknown else ""
+
+
+def _wrong_options(loaded: LoadedComponent, config: ComponentConfig) -> str:
+    problems = find_problems(loaded.component.options, config.options, config.path)
+    return f"the {loaded.entry.label} refuses its options ({problems[0]})" if problems else ""

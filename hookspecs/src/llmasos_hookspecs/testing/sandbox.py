@@ -20,12 +20,14 @@ import pluggy
 
 from llmasos_hookspecs import specs
 from llmasos_hookspecs.acceleration import AccelerationResult
+from llmasos_hookspecs.apart import ApartLimits
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
 from llmasos_hookspecs.component import GROUPS, Component
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
 from llmasos_hookspecs.markers import PROJECT
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
+from llmasos_hookspecs.testing.apart import run_child
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
 from llmasos_hookspecs.testing.safetensors import load_safetensors, save_safetensors
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
@@ -132,7 +134,8 @@ class SandboxStore:
 
 @attrs.define(eq=False, kw_only=True)
 class SandboxContext:
-    """A ``Context`` over one temporary folder. Notes are kept in ``notes``; calibration is random text of a fixed seed."""
+    """A ``Context`` over one temporary folder. Notes are kept in ``notes``, and what ran in a
+    child process in ``ran_apart``; calibration is random text of a fixed seed."""
 
     root: Path
     name: str = "under-test"
@@ -142,6 +145,7 @@ class SandboxContext:
     allow_pickle: bool = False
     base: Checkpoint | None = None
     notes: list[str] = attrs.field(factory=list)
+    ran_apart: list[str] = attrs.field(factory=list)
     vocab_size: int = 256
     _store: SandboxStore | None = attrs.field(default=None, init=False)
 
@@ -172,6 +176,14 @@ class SandboxContext:
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
         return read_folder(path)
+
+    def apart(self, function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any:
+        self.ran_apart.append(function)
+        return run_child(function, arguments, limits or ApartLimits())
+
+    def file_digest(self, path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class SandboxWriter:

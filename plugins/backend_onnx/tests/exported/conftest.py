@@ -17,7 +17,7 @@ from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.foreign.engine import ExportedEngine
 from llmasos_backend_onnx.foreign.loading import load_export
 from llmasos_hookspecs import EngineLimits
-from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.testing import SandboxContext, TinyCheckpoint, tiny_checkpoint
 
 KINDS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
 
@@ -293,18 +293,6 @@ def llama() -> TinyCheckpoint:
     return tiny_checkpoint("llama")
 
 
-class Notes:
-    """What the loader uses of core's context."""
-
-    def __init__(self, cache: Path, **limits: Any) -> None:
-        self.cache = cache
-        self.limits = EngineLimits(**{"threads": 1, "max_sequences": 4, **limits})
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-
 Load = Callable[..., ExportedEngine]
 
 
@@ -316,7 +304,8 @@ def load_folder(tmp_path: Path) -> Iterator[Load]:
     engines: list[ExportedEngine] = []
 
     def load(path: Path, options: Options | None = None, **limits: Any) -> ExportedEngine:
-        engine = load_export(open_checkpoint(path), options or Options(), Notes(tmp_path / "cache", **limits))
+        context = SandboxContext(root=tmp_path, limits=EngineLimits(**{"threads": 1, "max_sequences": 4, **limits}))
+        engine = load_export(open_checkpoint(path), options or Options(), context)
         engines.append(engine)
         return engine
 

@@ -31,6 +31,8 @@ _DEEPEST: Final = 32
 _COUNTS: Final = ("num_layers",)
 _DIMENSIONS: Final = ("hidden_dim", "intermediate_dim", "vocabulary_size")
 
+#: The table of a preset that has its weights in several files.
+INDEX: Final = "model.weights.json"
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.weights.h5"
 
@@ -56,14 +58,14 @@ class Stored:
     nbytes: int
 
 
-def check_preset(folder: Path) -> Stored:
+def check_weights(folder: Path) -> Stored:
     """Check that the weights of a preset folder are inside it, have the declared sizes, and are finite; what there is of them.
 
     Raises:
         CheckpointError: a file leads elsewhere, is damaged, or holds NaN or infinity.
     """
     check_links(folder, sorted(folder.glob("*")))
-    index = folder / "model.weights.json"
+    index = folder / INDEX
     if index.is_file():
         files = read_json(index).get("weight_map")
         listed = files.values() if isinstance(files, dict) else [None]

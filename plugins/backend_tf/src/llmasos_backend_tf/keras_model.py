@@ -9,26 +9,25 @@ from typing import Any, Final
 import numpy as np
 
 from llmasos_backend_tf.framework import first_line, import_keras_hub
-from llmasos_backend_tf.keras_files import read_archive
-from llmasos_backend_tf.keras_objects import check_objects
+from llmasos_backend_tf.keras_inspection import INSPECTION, check_archive
 from llmasos_backend_tf.recompute import Model
 from llmasos_backend_tf.trials import load_model
-from llmasos_hookspecs import CheckpointError, Engine, EngineLimits, UnsupportedModel
+from llmasos_hookspecs import CheckpointError, Context, Engine, EngineLimits, UnsupportedModel, inspect_once
 
 #: Context of a model whose files do not say it.
 DEFAULT_CONTEXT: Final = 4096
+_INSPECT: Final = "llmasos_backend_tf.keras_inspection:inspect_archive"
 
 
-def load_file(path: Path, limits: EngineLimits, notes: list[str]) -> Engine:
+def load_file(path: Path, context: Context, notes: list[str]) -> Engine:
     """The engine of a ``.keras`` file. Raises as ``load_keras``."""
-    config = read_archive(path)
-    # How it was trained is not read: Keras skips it where a model is not compiled.
-    check_objects({key: value for key, value in config.items() if key != "compile_config"}, path)
+    inspect_once(context, _INSPECT, [path], version=INSPECTION)
+    check_archive(path)
     import_keras_hub()  # registers its layers
     import keras
 
     model = load_by_keras(path, lambda: keras.saving.load_model(str(path), compile=False, safe_mode=True))
-    return whole_model(path, model, limits, notes)
+    return whole_model(path, model, context.limits, notes)
 
 
 def whole_model(path: Path, model: Any, limits: EngineLimits, notes: list[str]) -> Engine:

@@ -6,16 +6,20 @@ as it is, without one.
 
 from __future__ import annotations
 
+from typing import Final
+
 from llmasos_backend_tf.framework import import_keras_hub
-from llmasos_backend_tf.keras_files import check_preset, check_sizes, read_json
+from llmasos_backend_tf.keras_inspection import INSPECTION, PRESET_FILES, check_preset
 from llmasos_backend_tf.keras_model import DEFAULT_CONTEXT, is_quantized, load_by_keras, load_file, whole_model
-from llmasos_backend_tf.keras_objects import check_objects
+from llmasos_backend_tf.links import check_links
 from llmasos_backend_tf.neutral_preset import FAMILY, PresetCheckpoint
 from llmasos_backend_tf.options import Options
-from llmasos_hookspecs import Checkpoint, Engine, EngineLimits
+from llmasos_hookspecs import Checkpoint, Context, Engine, inspect_once
+
+_INSPECT: Final = "llmasos_backend_tf.keras_inspection:inspect_preset"
 
 
-def load_keras(checkpoint: Checkpoint, options: Options, limits: EngineLimits, notes: list[str]) -> Engine:
+def load_keras(checkpoint: Checkpoint, options: Options, context: Context, notes: list[str]) -> Engine:
     """The engine for a preset folder or a ``.keras`` file.
 
     Raises:
@@ -23,16 +27,14 @@ def load_keras(checkpoint: Checkpoint, options: Options, limits: EngineLimits, n
             weights that are not finite.
         UnsupportedModel: the model does not take token ids and give logits.
     """
-    path = checkpoint.path
+    path, limits = checkpoint.path, context.limits
     files = [path] if path.is_file() else sorted(path.glob("*.keras"))
     if files and not any((path / name).is_file() for name in ("model.weights.h5", "model.weights.json")):
-        return load_file(files[0], limits, notes)
-    config = read_json(path / "config.json")
-    check_objects(config, path / "config.json")
-    for name in ("task.json", "preprocessor.json"):
-        if (path / name).is_file():
-            check_objects(read_json(path / name), path / name)
-    check_sizes(config, check_preset(path), path)
+        return load_file(files[0], context, notes)
+    check_links(path, sorted(path.glob("*")))
+    read = [path / name for name in PRESET_FILES if (path / name).is_file()]
+    inspect_once(context, _INSPECT, [path / "config.json", *read, *sorted(path.glob("*.h5"))], version=INSPECTION)
+    config = check_preset(path)
     hub = import_keras_hub()
     # What is stored in codes is computed from codes; a type of ours would be taken for another layout.
     coded = is_quantized(config)

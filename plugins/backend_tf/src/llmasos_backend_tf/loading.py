@@ -40,11 +40,11 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         if checkpoint.format == "saved_model":
             from llmasos_backend_tf.saved_model import load_saved_model
 
-            return load_saved_model(checkpoint, context.limits, notes)
+            return load_saved_model(checkpoint, context, notes)
         if checkpoint.format == "keras":
             from llmasos_backend_tf.keras_preset import load_keras
 
-            return load_keras(checkpoint, options, context.limits, notes)
+            return load_keras(checkpoint, options, context, notes)
         if checkpoint.format not in ("huggingface", "gguf"):
             raise UnsupportedModel(
                 f"{checkpoint.path} is in the format {checkpoint.format!r}, and the loader tf takes huggingface, gguf, keras and "

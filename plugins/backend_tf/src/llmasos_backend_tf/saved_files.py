@@ -1,46 +1,15 @@
-"""Checks the files of a SavedModel: inside its folder, of the declared sizes, with finite weights."""
+"""Checks the variables of a SavedModel: of the declared sizes and finite."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from llmasos_backend_tf.framework import first_line
-from llmasos_backend_tf.links import check_links
-from llmasos_hookspecs import CheckpointError, UnsupportedModel
-
-#: Largest graph file that is read: TensorFlow's own bound of a message.
-_MAX_GRAPH_BYTES: Final = (1 << 31) - 1
-
-
-def read_graph(folder: Path) -> Any:
-    """The ``MetaGraphDef`` of a SavedModel.
-
-    Raises:
-        CheckpointError: the file is damaged, too large, or a link that leads outside the folder.
-        UnsupportedModel: it was saved by TensorFlow 1, or holds several graphs.
-    """
-    path = folder / "saved_model.pb"
-    check_links(folder, [path, folder / "variables", *sorted((folder / "variables").glob("*"))])
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is a damaged SavedModel (it has no saved_model.pb); export the model again.")
-    size = path.stat().st_size
-    if size > _MAX_GRAPH_BYTES:
-        raise CheckpointError(f"{path} has {size} bytes, and a graph has at most {_MAX_GRAPH_BYTES}; keep the weights in variables.")
-    try:
-        proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    except Exception as error:  # protobuf raises several kinds
-        raise CheckpointError(f"{path} is a damaged SavedModel ({first_line(error)}); export the model again.") from error
-    if len(proto.meta_graphs) != 1 or not proto.meta_graphs[0].HasField("object_graph_def"):
-        raise UnsupportedModel(
-            f"{path} holds {len(proto.meta_graphs)} graphs, and the loader tf needs one with objects, as tf.saved_model.save writes it; "
-            "export the model with TensorFlow 2."
-        )
-    return proto.meta_graphs[0]
+from llmasos_hookspecs import CheckpointError
 
 
 def check_variables(graph: Any, folder: Path) -> None:

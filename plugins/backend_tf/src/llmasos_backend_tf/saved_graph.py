@@ -1,9 +1,8 @@
 """Extracts the part of a SavedModel that one signature runs, without running anything.
 
 When it loads a SavedModel, TensorFlow runs more than the requested signature: table initialisers, restore functions of objects, and, for
-    shape
-inference, parts of every function. So this module copies only the signature's own functions and the variables they read into a new graph,
-and TensorFlow loads that graph.
+shape inference, parts of every function. So this module copies only the signature's own functions and the variables they read into a new
+graph, and TensorFlow loads that graph.
 """
 
 from __future__ import annotations
@@ -19,14 +18,10 @@ import attrs
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from llmasos_backend_tf.operations import DECODER_OPERATIONS
 from llmasos_backend_tf.saved_files import type_of
+from llmasos_backend_tf.saved_functions import find_signature, functions_called, library_of
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
-#: Nodes of a signature with all calls written out. A decoder of 100 layers has 50,000; functions that call each other twice, 30 deep, 10^9.
-_MAX_NODES: Final = 1_000_000
-#: Bytes that constants may take over those of the file: a shape of any size can be given with a single value.
-_MAX_CONSTANT_BYTES: Final = 1 << 28
 #: Objects of a SavedModel that hold others and have no behaviour of their own.
 _CONTAINERS: Final = frozenset(
     {
@@ -34,7 +29,6 @@ _CONTAINERS: Final = frozenset(
         *("trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper", "trackable_mutable_mapping_wrapper"),
     }
 )
-_CALLS: Final = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 @attrs.frozen(kw_only=True)
@@ -92,89 +86,21 @@ def only_signature(graph: Any, name: str, folder: Path) -> Iterator[Path]:
 
 
 def _take(graph: Any, name: str, folder: Path) -> Any:
-    objects = graph.object_graph_def
+    found = find_signature(graph, name, folder)
+    objects, library = graph.object_graph_def, library_of(graph)
+    used = functions_called(library, found.function, folder)
     try:
-        root = objects.nodes[0]
-        signature_map = next(child.node_id for child in root.children if child.local_name == "signatures")
-        chosen = next(child.node_id for child in objects.nodes[signature_map].children if child.local_name == name)
-        function = objects.nodes[chosen].bare_concrete_function.concrete_function_name
-        concrete = objects.concrete_functions.get(function)
-        library = {each.signature.name: each for each in graph.graph_def.library.function}
-        if concrete is None or function not in library:
-            raise CheckpointError(f"{folder} has no function for its signature {name}; export the model again.")
-        used = _functions(library, function, folder)
-        _check_captures(objects, concrete, name, folder)
-        kept = _reduced(graph, {signature_map, chosen}, function)
-    except (StopIteration, IndexError) as error:
+        _check_captures(objects, objects.concrete_functions[found.function], name, folder)
+    except IndexError as error:
         raise CheckpointError(f"{folder} is a damaged SavedModel (its objects do not fit together); export the model again.") from error
-    child = kept.object_graph_def.nodes[signature_map].children
-    only = [each for each in child if each.node_id == chosen]
-    del child[:]
-    child.extend(only)
+    kept = _reduced(graph, {found.signature_map, found.node}, found.function)
+    children = kept.object_graph_def.nodes[found.signature_map].children
+    only = [each for each in children if each.node_id == found.node]
+    del children[:]
+    children.extend(only)
     kept.graph_def.library.function.extend(_plain(library[each]) for each in used)
     kept.signature_def[name].CopyFrom(graph.signature_def[name])
     return kept
-
-
-def _functions(library: Mapping[str, Any], start: str, folder: Path) -> list[str]:
-    """The functions that ``start`` calls, itself among them, each after those it calls; all their operations are of decoders."""
-    sizes: dict[str, int] = {}
-    unknown: set[str] = set()
-    constants = 0
-    # An explicit stack: a file decides how deep calls go.
-    stack: list[tuple[str, bool]] = [(start, False)]
-    open_calls: set[str] = set()
-    while stack:
-        name, done = stack.pop()
-        if done:
-            open_calls.discard(name)
-            called = [callee for node in library[name].node_def for callee in _called(node, library)]
-            sizes[name] = len(library[name].node_def) + sum(sizes[callee] for callee in called)
-            if sizes[name] > _MAX_NODES:
-                raise CheckpointError(f"{folder} runs more than {_MAX_NODES} operations for each step; do not use this model.")
-            continue
-        if name in sizes:
-            continue
-        if name in open_calls:
-            raise CheckpointError(f"{folder} has the function {name}, which calls itself without end; do not use this model.")
-        open_calls.add(name)
-        stack.append((name, True))
-        for node in library[name].node_def:
-            called = _called(node, library)
-            if node.op not in (DECODER_OPERATIONS if not called else (*_CALLS, *library)):
-                unknown.add(node.op)
-            constants += sum(_constant_bytes(attribute.tensor) for attribute in node.attr.values() if attribute.HasField("tensor"))
-            stack += [(callee, False) for callee in called if callee not in sizes]
-    if unknown:
-        raise CheckpointError(
-            f"{folder} runs the operation{'s' if len(unknown) > 1 else ''} {', '.join(sorted(unknown)[:8])}, and the loader tf runs only "
-            "those that compute a decoder's logits from its inputs and variables; export the model without them."
-        )
-    if constants > _MAX_CONSTANT_BYTES + (folder / "saved_model.pb").stat().st_size:
-        raise CheckpointError(f"{folder} has constants of {constants} bytes in a smaller file; keep the weights in variables.")
-    return list(sizes)
-
-
-def _called(node: Any, library: Mapping[str, Any]) -> list[str]:
-    """Functions of the library that a node names, by its operation or by any attribute."""
-    found = [node.op] if node.op in library else []
-    for attribute in node.attr.values():
-        for function in (attribute.func, *attribute.list.func):
-            if function.name:
-                if function.name not in library:
-                    raise CheckpointError(f"The graph calls a function {function.name!r} that it does not hold; export the model again.")
-                found.append(function.name)
-    return found
-
-
-def _constant_bytes(tensor: Any) -> int:
-    size = 1
-    for dimension in tensor.tensor_shape.dim:
-        size *= max(dimension.size, 0)
-    try:
-        return size * (tf.dtypes.as_dtype(tensor.dtype).size or 1)
-    except TypeError:  # a type without a size, such as text
-        return size
 
 
 def _check_captures(objects: Any, concrete: Any, name: str, folder: Path) -> None:

@@ -13,13 +13,18 @@ import tensorflow as tf
 from llmasos_backend_tf.cached import CachedModel, CacheTensor, load_cached
 from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.recompute import Model
-from llmasos_backend_tf.saved_files import check_variables, read_graph, variable_types
+from llmasos_backend_tf.saved_files import check_variables, variable_types
+from llmasos_backend_tf.saved_functions import check_files, read_graph
 from llmasos_backend_tf.saved_graph import Port, SignatureOfFile, only_signature, signatures
 from llmasos_backend_tf.trials import find_form, load_model
-from llmasos_hookspecs import Checkpoint, CheckpointError, Engine, EngineLimits, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, Context, Engine, UnsupportedModel, inspect_once
 
 #: Context of a model whose files do not say it.
 _DEFAULT_CONTEXT: Final = 2048
+
+#: What inspects a graph at first sight, and the version of its checks.
+_INSPECT: Final = "llmasos_backend_tf.saved_functions:inspect"
+_INSPECTION: Final = 1
 
 #: What exporters call the inputs and the output: those of transformers, and those of Keras, which numbers its outputs.
 _TOKENS: Final = ("input_ids", "token_ids", "tokens")
@@ -42,7 +47,7 @@ class Binding:
     cache: tuple[CacheTensor, ...] = ()
 
 
-def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[str]) -> Engine:
+def load_saved_model(checkpoint: Checkpoint, context: Context, notes: list[str]) -> Engine:
     """An engine that calls the model's signature.
 
     Raises:
@@ -50,7 +55,9 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
             that no decoder needs.
         UnsupportedModel: no signature takes token ids and gives logits, or what it gives is wrong for texts in pieces.
     """
-    folder = checkpoint.path
+    folder, limits = checkpoint.path, context.limits
+    check_files(folder)
+    inspect_once(context, _INSPECT, [folder / "saved_model.pb"], version=_INSPECTION)
     graph = read_graph(folder)
     binding = bind(signatures(graph), folder)
     with only_signature(graph, binding.signature, folder) as reduced:
@@ -59,7 +66,7 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
             exported = _Exported(tf.saved_model.load(str(reduced)), binding)
         except Exception as error:  # TensorFlow raises many kinds for a damaged folder
             raise CheckpointError(f"{folder} is a damaged SavedModel ({first_line(error)}); export it again.") from error
-    context = checkpoint.config.get("max_position_embeddings")
+    stated = checkpoint.config.get("max_position_embeddings")
     weight_bytes = sum(file.stat().st_size for file in (*folder.glob("variables/variables.data-*"), folder / "saved_model.pb"))
     rounded = bool(variable_types(graph) - {tf.float32, tf.float64})
     model = Model(
@@ -68,7 +75,7 @@ def load_saved_model(checkpoint: Checkpoint, limits: EngineLimits, notes: list[s
         weight_bytes=weight_bytes,
         rows=binding.rows,
         length=binding.length,
-        context_length=context if type(context) is int and context > 0 else None,
+        context_length=stated if type(stated) is int and stated > 0 else None,
         rounded=rounded,
     )
     if not binding.cache:

@@ -53,7 +53,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
 
 def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine:
     if checkpoint.format == "torch_export":
-        from llmasos_backend_torch.exported import load_exported
+        from llmasos_backend_torch.exported.loading import load_exported
 
         return load_exported(checkpoint, options, context)
     precision = choose_precision(checkpoint, options, memory=context.limits.memory)

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from llmasos.system.folders import cache_folder
-from llmasos.system.isolation import ApartError, Limits, run_apart
-from llmasos.system.isolation.remembered import Remembered
-from llmasos_hookspecs import CheckpointError
+from llmasos.system.isolation import run_apart
+from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError
+from llmasos_hookspecs.remembered import Remembered
 
 #: Version of the checks: increased when ``probe`` checks more.
 _VERSION: Final = 2
 #: Gemma's file, the largest in use, takes 0.9 GB and three seconds.
-_LIMITS: Final = Limits(memory=3 << 30, cpu_seconds=60, seconds=120)
+_LIMITS: Final = ApartLimits(memory=3 << 30, cpu_seconds=60, seconds=120)
 
 #: How many times as long a text may become, in characters, before it is cut into tokens and after they are joined.
 _MOST_GROWTH: Final = 64

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config.sections import DEFAULT_LOADER, ComponentConfig, Config
+from llmasos.system.descriptions import described
 from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos.system.options import find_problems
 from llmasos_hookspecs import LLMasOSError, PluginError
@@ -43,21 +44,23 @@ def _check_component(loaded: LoadedComponent, component: ComponentConfig) -> Ite
 def _check_automatic(
     component: ComponentConfig, registry: Registry, load: Callable[[InstalledComponent], LoadedComponent]
 ) -> list[LLMasOSError]:
-    """Some installed loader must be in order and take the options; which one it will be depends on the checkpoint."""
-    refused: list[tuple[int, list[LLMasOSError]]] = []
-    for entry in registry.entries("loader"):
-        try:
-            loaded = load(entry)
-        except PluginError as error:
-            refused.append((-1, [error]))
-            continue
-        found = list(_check_component(loaded, component))
-        if not found:
-            return []
-        refused.append((loaded.component.preference, found))
-    if not refused:
+    """Some installed loader must be in order and take the options; which one it will be depends on the checkpoint.
+
+    Loaders are imported by descending preference until one is in order; one whose description says that it is not, only where all are.
+    """
+    loaders = sorted(described(registry.entries("loader")), key=lambda loader: loader.preference, reverse=True)
+    if not loaders:
         return [PluginError(f"{component.path}.use: no loader is installed; pip install llmasos-backend-onnx.")]
-    return max(refused, key=lambda each: each[0])[1]
+    fitting = [loader for loader in loaders if not loader.problem and set(component.options) <= set(loader.option_names)]
+    problems: list[list[LLMasOSError]] = []
+    for loader in [loader for loader in fitting if not missing_frameworks(loader)] or loaders[:1]:
+        try:
+            problems.append(list(_check_component(load(loader.entry), component)))
+        except PluginError as error:
+            problems.append([error])
+        if not problems[-1]:
+            return []
+    return problems[0]
 
 
 def _placed(error: PluginError, component: ComponentConfig) -> PluginError:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmasos.system.components import load_component
 from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
+from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
-from llmasos_hookspecs import PluginError
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
-    """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out."""
+    """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out;
+    none is imported."""
     kinds = {kind: _component(registry, kind) for kind in ("loader", "accelerator", "scheduler", "task", "observer", "source")}
     composed = {
         "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
@@ -45,13 +45,11 @@ def config_schema(registry: Registry) -> dict[str, Any]:
 
 def _component(registry: Registry, kind: str) -> dict[str, Any]:
     variants = []
-    for entry in registry.entries(kind):
-        try:
-            loaded = load_component(entry)
-            schema = json_schema(loaded.component.options)
-        except PluginError:
+    for component in described(registry.entries(kind)):
+        if component.problem:
             continue
-        use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": loaded.component.summary}
+        entry, schema = component.entry, component.options
+        use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": component.summary}
         # The table of a task or a source is named for it, and a loader and a scheduler have defaults.
         required = [*schema.get("required", ()), *(() if kind in ("task", "source", "loader", "scheduler") else ("use",))]
         variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})

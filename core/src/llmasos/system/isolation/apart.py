@@ -1,4 +1,4 @@
-"""Runs a function of core on untrusted bytes in a short-lived child process with resource limits; plain data in and out."""
+"""Runs a function on untrusted bytes in a short-lived child process with resource limits; plain data in and out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system.isolation.children import code_command
+from llmasos_hookspecs import ApartError, ApartLimits
+from llmasos_hookspecs.apart import pack, result
 
 _MAIN: Final = "from llmasos.system.isolation.child import main; main()"
 
@@ -19,48 +21,23 @@ _KEPT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "T
 _SET: Final = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
-    """The resource limits of a child.
+def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any:
+    """Call ``module:name`` with plain data (``llmasos_hookspecs.apart.pack``) in a child of its own; the function returns plain data.
 
-    Attributes:
-        memory: bytes of address space, the interpreter and its libraries (about 300 MB) included. Not enforced on macOS and Windows.
-        cpu_seconds: of computing.
-        seconds: of the clock.
-        output: bytes of the answer, and of any file.
-        files: open at once.
-    """
-
-    memory: int = 1 << 30
-    cpu_seconds: int = 20
-    seconds: float = 30.0
-    output: int = 1 << 20
-    files: int = 64
-
-
-class ApartError(Exception):
-    """The function failed, or broke a limit. ``kind``: the class of its error, or ``Timeout``, ``Killed``; ``sentence``: what it said."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind = kind
-        self.sentence = sentence
-
-
-def run_apart(function: str, data: bytes, *, limits: Limits | None = None, **arguments: Any) -> Any:
-    """Call ``module:name`` with the bytes, and with keyword arguments that JSON can write, in a child of its own.
-
-    The child has nothing of the working folder, of the environment's secrets or of the network (on Linux), and starts no program. The
-    function returns plain data.
+    The child has nothing of the working folder and of the environment's secrets. On Linux it can write no file, make no connection and
+    start no program once the function's module is imported.
 
     Raises:
-        ApartError: the function raised, or took more than it may.
+        LLMasOSError: of the class that the function raised, with its sentence.
+        ApartError: the function raised another error, or took more than it may.
+        TypeError: an argument is no plain data.
+        OSError: no process can be started.
     """
-    limits = limits or Limits()
-    head = json.dumps({"function": function, "arguments": arguments, "limits": attrs.asdict(limits)}).encode() + b"\n"
+    limits = limits or ApartLimits()
+    head = json.dumps({"function": function, "limits": attrs.asdict(limits)}).encode() + b"\n"
     # Files rather than pipes: neither side can hold the other up, and the size of the answer is a limit that the system enforces.
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as answer:
-        source.writelines((head, data))
+        source.writelines((head, pack(arguments)))
         source.seek(0)
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET
         process = subprocess.Popen(
@@ -74,10 +51,4 @@ def run_apart(function: str, data: bytes, *, limits: Limits | None = None, **arg
             process.kill()
             process.wait()
         answer.seek(0)
-        try:
-            kind, value = json.loads(answer.read(limits.output))
-        except (ValueError, TypeError, RecursionError):  # it came to no answer, or to more than one
-            kind, value = "Killed", "it takes more time or memory than it may, or crashes the library that reads it"
-    if kind:
-        raise ApartError(kind, value)
-    return value
+        return result(answer.read(limits.output))

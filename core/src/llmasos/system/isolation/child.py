@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -13,33 +12,19 @@ def main() -> None:
     """Read the call from standard input and write the answer to standard output, both regular files."""
     with os.fdopen(os.dup(0), "rb") as source:
         call = json.loads(source.readline())
-        answer_to = os.dup(1)
         _bound(call["limits"])
-        module, _, name = call["function"].partition(":")
-        function = getattr(importlib.import_module(module), name)
-        data = source.read()
-    # What a library prints is not the answer.
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    _close_doors()
-    kind, value = _called(function, data, call["arguments"])
-    with os.fdopen(answer_to, "wb") as out:
-        out.write(json.dumps([kind, value]).encode())
+        from llmasos_hookspecs.apart import answer, named, unpack
+
+        function, arguments = named(call["function"]), unpack(source.read())
+    with os.fdopen(os.dup(1), "wb") as out:
+        # What a library prints is not the answer.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nowhere, number)
+        _close_doors()
+        out.write(answer(function, arguments))
     # Exits without finalizers, which could crash after a library read malformed input.
     os._exit(0)
-
-
-def _called(function: Any, data: bytes, arguments: dict[str, Any]) -> tuple[str, Any]:
-    try:
-        return "", function(data, **arguments)
-    except MemoryError:
-        return "MemoryError", "it takes more memory than it may"
-    except RecursionError:
-        return "RecursionError", "it is nested too deep"
-    except BaseException as error:
-        # Rust's panics derive from BaseException.
-        return type(error).__name__, (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _bound(limits: dict[str, int]) -> None:
@@ -71,13 +56,15 @@ def _set_limit(resource: Any, name: str, value: int) -> None:
 
 
 def _close_doors() -> None:
-    """No new process, program or connection, once all modules are imported."""
+    """No new process, program or connection, and no file to write, once all modules are imported."""
     try:
         import resource
     except ImportError:
         return
     _set_limit(resource, "RLIMIT_NPROC", 0)
     if sys.platform == "linux":
+        from llmasos.system.isolation.landlock import refuse_writing
         from llmasos.system.isolation.seccomp import refuse_processes_and_sockets
 
+        refuse_writing()
         refuse_processes_and_sockets()

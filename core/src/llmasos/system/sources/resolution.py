@@ -15,6 +15,7 @@ from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.options import structure_options
@@ -101,20 +102,25 @@ def _check_place(source: LoadedComponent, reference: str, path: Path, ours: Iter
 
 
 def _sources(registry: discovery.Registry, reference: str) -> Iterator[LoadedComponent]:
-    """The sources that may answer, likeliest first. No other is imported."""
+    """The sources that may answer, likeliest first: that of the scheme's name, paths, and those that say that they answer. No other is
+    imported."""
     scheme = _scheme(reference)
-    names = [entry.name for entry in registry.entries("source")]
-    if scheme in names:
-        yield load_component(registry.find("source", scheme))
-    # Which schemes a source answers for is known only once it is imported; the path source answers for what has none.
-    for name in sorted(set(names) - {scheme}, key=lambda name: (name != "path", name)):
-        try:
-            loaded = load_component(registry.find("source", name))
-        except PluginError:
-            continue  # a broken source that the reference does not name is ignored
-        schemes = loaded.component.schemes
-        if not schemes or name == "path" or scheme in schemes:
-            yield loaded
+    names = {entry.name for entry in registry.entries("source")}
+    likely = [name for name in dict.fromkeys((scheme, "path")) if name in names]
+    for name in likely:
+        yield from _usable(registry, name, needed=name == scheme)
+    others = [entry for entry in registry.entries("source") if entry.name not in likely]
+    for source in described(sorted(others, key=lambda entry: entry.name)):
+        if not source.problem and (not source.schemes or scheme in source.schemes):
+            yield from _usable(registry, source.entry.name, needed=False)
+
+
+def _usable(registry: discovery.Registry, name: str, *, needed: bool) -> Iterator[LoadedComponent]:
+    try:
+        yield load_component(registry.find("source", name))
+    except PluginError:
+        if needed:  # a broken source that the reference does not name is ignored
+            raise
 
 
 def _scheme(reference: str) -> str:

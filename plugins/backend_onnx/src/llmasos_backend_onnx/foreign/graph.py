@@ -1,4 +1,7 @@
-"""An exported graph, read without its weights and checked before ONNX Runtime opens it."""
+"""An exported graph, read without its weights and checked before ONNX Runtime opens it.
+
+``inspect`` runs in a process of its own when a graph is first seen: only one that passes there is parsed in the process that uses it.
+"""
 
 from __future__ import annotations
 
@@ -67,18 +70,7 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
         CheckpointError: the file is no ONNX model, data is missing or cut, or leads outside the folder.
         UnsupportedModel: an operator is not on the list of decoder operators, or the graph is larger or deeper than any decoder's.
     """
-    if path.stat().st_size > _MOST_BYTES:
-        raise CheckpointError(f"{path} is larger than a graph can be; export it with its weights in a file of their own.")
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except Exception as error:  # protobuf's and onnx's own, without a base in common
-        raise CheckpointError(f"{path} is no ONNX model, or a damaged one; export it again.") from error
-    if not model.graph.node:
-        raise CheckpointError(f"{path} holds no graph; export it again.")
-    nodes = list(_nodes(model, path))
-    _check_names(model, nodes, path)
-    _check_operators(model, nodes, path)
-    _check_size(model, path)
+    model, nodes = _parse(path)
     weights = sum(_tensor_bytes(tensor, path, root) for tensor in _tensors(model, nodes))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     attentions = [node for node in nodes if node.op_type == "GroupQueryAttention" and len(node.input) > 4]
@@ -93,6 +85,31 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
         rounds_a_run=any(node.op_type in _ROUNDS_A_RUN for node in nodes),
         rotary_length=min((table.dims[0] for table in tables if table.dims), default=None),
     )
+
+
+def inspect(path: str) -> None:
+    """Parse a graph and check its operators and its size, as ``read_graph`` does; for a process of its own.
+
+    Raises:
+        CheckpointError, UnsupportedModel: as ``read_graph``.
+    """
+    _parse(Path(path))
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
+    if path.stat().st_size > _MOST_BYTES:
+        raise CheckpointError(f"{path} is larger than a graph can be; export it with its weights in a file of their own.")
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # protobuf's and onnx's own, without a base in common
+        raise CheckpointError(f"{path} is no ONNX model, or a damaged one; export it again.") from error
+    if not model.graph.node:
+        raise CheckpointError(f"{path} holds no graph; export it again.")
+    nodes = list(_nodes(model, path))
+    _check_names(model, nodes, path)
+    _check_operators(model, nodes, path)
+    _check_size(model, path)
+    return model, nodes
 
 
 def _check_names(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: Path) -> None:

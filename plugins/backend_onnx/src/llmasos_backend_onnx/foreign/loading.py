@@ -22,7 +22,7 @@ from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.session import open_session
-from llmasos_hookspecs import Checkpoint, ConfigError, Context, EngineInfo, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, ConfigError, Context, EngineInfo, UnsupportedModel, inspect_once
 
 #: Context length of an export whose files do not state one.
 _DEFAULT_CONTEXT: Final = 2048
@@ -31,6 +31,10 @@ _TRIAL_TOKENS: Final = 16
 _TRIAL_SEQUENCES: Final = 2
 #: Memory of a growing cache relative to its tokens: it has a read and a write buffer, and a batch is padded by up to a quarter.
 _GROWING_SHARE: Final = 2.5
+
+#: What inspects a graph at first sight, and the version of its checks.
+_INSPECT: Final = "llmasos_backend_onnx.foreign.graph:inspect"
+_INSPECTION: Final = 1
 
 _NO_CACHE: Final = "The export keeps no KV cache, so each step computes all the tokens before it again; export it with past_key_values."
 _NO_CHUNKS: Final = "The export takes one token a run behind its cache, so what a prompt adds to a conversation is computed slowly."
@@ -75,7 +79,7 @@ def load_export(checkpoint: Checkpoint, options: Options, context: Context) -> E
     """
     _check_options(options)
     limits = context.limits
-    opened = _open(find_files(checkpoint.path, checkpoint.config), options, limits.threads)
+    opened = _open(find_files(checkpoint.path, checkpoint.config), options, context)
     opened.first.probe()
     opened.decoder.form = opened.first.form
     opened, abilities = _try_out(opened, options.prefill_chunk)
@@ -126,11 +130,12 @@ def _check_options(options: Options) -> None:
             raise ConfigError(f'{name} is "{value}", and an exported decoder runs as it was stored; leave it "auto".', f"loader.{name}")
 
 
-def _open(files: ExportFiles, options: Options, threads: int | None) -> _Opened:
+def _open(files: ExportFiles, options: Options, context: Context) -> _Opened:
     def start(path: Path) -> tuple[ExportedGraph, ExportedDecoder]:
+        inspect_once(context, _INSPECT, [path], version=_INSPECTION)
         graph = read_graph(path, files.root)
         signature = read_signature(graph, files)
-        return graph, ExportedDecoder(_session(path, options, threads), signature)
+        return graph, ExportedDecoder(_session(path, options, context.limits.threads), signature)
 
     graph, decoder = start(files.decoder)
     if files.first is None:

@@ -1,14 +1,15 @@
-"""Checks a ``.pt2`` archive for anything that torch.export would run as code.
+"""Checks a ``.pt2`` archive for anything that torch.export would run as code; without torch.
 
 ``torch.export.load`` is not safe by itself: it unpickles some records, resolves the graph's operators by attribute access on the torch
 module, and passes symbolic sizes to sympy, which evaluates them. This module reads all of these first. It passes an archive on to torch
-only if every pickle loads with ``weights_only=True``, all operators are on the allow list (``operators``) and all sizes are plain
+only if every pickle makes tensors alone (``pickles``), all operators are on the allow list (``operators``) and all sizes are plain
 arithmetic (``sizes``). Guards, which are Python code, are never run.
+
+``inspect`` runs in a process of its own when an archive is first seen: only one that passes there is read in the process that uses it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -19,9 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from llmasos_backend_torch.exported.operators import OPERATORS
+from llmasos_backend_torch.exported.pickles import makes_tensors_only
 from llmasos_backend_torch.exported.sizes import is_size
 from llmasos_hookspecs import CheckpointError
 
@@ -45,20 +45,34 @@ _DAMAGE: Final = (
 )  # fmt: skip
 
 
-def check_archive(path: Path) -> None:
-    """Raise ``CheckpointError`` if the file is not an archive, is truncated, or contains anything that could run code."""
+def inspect(path: str) -> None:
+    """``check_archive`` for a process of its own."""
+    check_archive(Path(path))
+
+
+def check_archive(path: Path) -> tuple[str, ...]:
+    """Raise ``CheckpointError`` if the file is not an archive, is truncated, or contains anything that could run code.
+
+    Returns:
+        The stored names of its pickles.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = _inner_names(archive, path)
+            pickles = [name for name in names if name.endswith(".pt")]
             for name, stored in names.items():
-                if name.endswith(".pt"):
-                    _check_pickle(archive.read(stored), path, name)
-                elif name.endswith("_config.json"):
-                    _check_config(json.loads(archive.read(stored)), archive, names, path, name)
+                if name.endswith("_config.json"):
+                    pickles += _pickled(json.loads(archive.read(stored)), names, path, name)
                 elif name == "models/model.json":
                     if archive.getinfo(stored).file_size > _MOST_GRAPH_BYTES:
                         raise CheckpointError(f"{path} holds a graph larger than any decoder's; do not use it.")
                     _check_graph(json.loads(archive.read(stored)), path)
+            for name in pickles:
+                if not makes_tensors_only(archive.read(names[name])):
+                    raise CheckpointError(
+                        f"{path} holds a pickle ({name}) of more than tensors, which could run code when read; it was not run."
+                    )
+            return tuple(names[name] for name in pickles)
     except _DAMAGE as error:
         raise CheckpointError(f"{path} is no torch.export archive, or a damaged one; export it again.") from error
 
@@ -78,23 +92,15 @@ def _inner_names(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     return names
 
 
-def _check_pickle(data: bytes, path: Path, name: str) -> None:
-    try:
-        torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:  # what a pickle raises is its author's choice
-        raise CheckpointError(
-            f"{path} holds a pickle ({name}) of more than tensors, which could run code when read; it was not run."
-        ) from error
-
-
-def _check_config(config: Any, archive: zipfile.ZipFile, names: dict[str, str], path: Path, name: str) -> None:
+def _pickled(config: Any, names: dict[str, str], path: Path, name: str) -> Iterator[str]:
+    """The records that a table of weights or constants names and that are pickles; every record that it names is there."""
     folder = name.rpartition("/")[0]
     for entry in config["config"].values():
         record = f"{folder}/{entry['path_name']}"
         if record not in names:
             raise CheckpointError(f"{path} lacks the record {record[:80]!r}; export it again.")
         if entry["use_pickle"]:
-            _check_pickle(archive.read(names[record]), path, record)
+            yield record
 
 
 def _check_graph(graph: Any, path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +20,13 @@ from llmasos_backend_torch.loading import engine_info
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
-from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, Context
+from llmasos_hookspecs import Checkpoint, CheckpointError, ConfigError, Context, inspect_once
 
 #: Context length of a program with a dynamic length and no config.json that states one.
 _DEFAULT_CONTEXT: Final = 2048
+#: What inspects an archive at first sight, and the version of its checks.
+_INSPECT: Final = "llmasos_backend_torch.exported.archive:inspect"
+_INSPECTION: Final = 1
 _NO_CACHE: Final = "An exported program has no KV cache; each step computes its whole sequence again."
 _LAST_ONLY: Final = "The program gives logits of the last token only, so scoring a text takes a run for each of its tokens."
 
@@ -37,7 +42,8 @@ def load_exported(checkpoint: Checkpoint, options: Options, context: Context) ->
     if options.device not in ("auto", "cpu"):
         raise ConfigError("An exported program runs on the CPU here; set loader.device to 'cpu'.", "loader.device")
     path = _file(checkpoint.path)
-    check_archive(path)
+    inspect_once(context, _INSPECT, [path], version=_INSPECTION)
+    _check_pickles(path, check_archive(path))
     with _quiet():
         try:
             program = torch.export.load(str(path))
@@ -62,6 +68,18 @@ def load_exported(checkpoint: Checkpoint, options: Options, context: Context) ->
     logits = bind(program, signature)
     try_program(logits, signature, info.context_length, path)
     return RecomputeEngine(logits, info, last_only=signature.last_only)
+
+
+def _check_pickles(path: Path, names: tuple[str, ...]) -> None:
+    """Raise ``CheckpointError`` if torch finds more than tensors in one of the archive's pickles."""
+    with zipfile.ZipFile(path) as archive:
+        for name in names:
+            try:
+                torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+            except Exception as error:  # what a pickle raises is its author's choice
+                raise CheckpointError(
+                    f"{path} holds a pickle ({name[:80]}) of more than tensors, which could run code when read; it was not run."
+                ) from error
 
 
 def _context_length(signature: Signature, config: Mapping[str, Any]) -> int:
