@@ -6,12 +6,11 @@ import json
 import os
 from typing import Any, Final
 
-from llmasos.compose.chat_messages import ChatOptions
-
 from benchmarks.fuzz.looking import TEXT, speak
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
+from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos.compose.prompts import PromptEncoder

@@ -15,7 +15,7 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
-from llmasos.system.plain_json import dump_json
+from llmasos.checkpoints.plain_json import dump_json
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 from llmasos.acceleration.page import render_evaluation, render_page
 from llmasos.acceleration.report import AccelerationReport, EvaluationReport
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, write_manifest
+from llmasos.checkpoints.plain_json import dump_json, finite
 from llmasos.checkpoints.writer import remove_stale
-from llmasos.system.plain_json import dump_json, finite
 from llmasos_hookspecs import AccelerationError, CheckpointError
 
 REPORT: Final = "report.json"

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from llmasos.acceleration.charts import bar_chart, line_chart
 from llmasos.acceleration.report import AccelerationReport, EvaluationReport, StageReport
+from llmasos.checkpoints.plain_json import dump_json
 from llmasos.evaluation import Measurement
-from llmasos.system.plain_json import dump_json
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }

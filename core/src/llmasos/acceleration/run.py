@@ -27,6 +27,7 @@ from llmasos.acceleration.stage_output import check_stage
 from llmasos.checkpoints import open_checkpoint, storage_notes
 from llmasos.checkpoints.finite import check_all
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, verify_sizes
+from llmasos.checkpoints.plain_json import dump_json
 from llmasos.checkpoints.writer import CheckpointFolderWriter
 from llmasos.evaluation import Backend, Corpus, Measurement, Quality, fitting_length, measure
 from llmasos.evaluation.measure import LENGTH, WINDOWS
@@ -34,7 +35,6 @@ from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos.system.plain_json import dump_json
 from llmasos.system.store import write_atomically
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
 

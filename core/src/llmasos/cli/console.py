@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from llmasos.system.plain_json import dump_json
+from llmasos.checkpoints.plain_json import dump_json
 from llmasos_hookspecs import Progress
 
 #: Seconds after which work that cannot show a bar says what it is doing.

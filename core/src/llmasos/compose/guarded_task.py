@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from llmasos.system.bounded import UNBOUNDED, Bound, PluginThread
 from llmasos.system.deadlines import deadline_within
-from llmasos.system.edge import kind_of
 from llmasos_hookspecs import PluginError, Task, TaskModel
+from llmasos_hookspecs.guarding.edge import kind_of
 
 
 def guarded(task: Task, label: str, bound: Bound = UNBOUNDED) -> Task:

@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.system.edge import in_words, interrupted, kind_of
-from llmasos.system.watchdog import Watch
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
+from llmasos_hookspecs.guarding.edge import in_words, interrupted, kind_of
+from llmasos_hookspecs.guarding.watchdog import Watch
 
 _log = logging.getLogger("llmasos.engine")
 

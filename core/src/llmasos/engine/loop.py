@@ -32,8 +32,6 @@ from llmasos.engine.scoring import LogitsWork, ScoreWork
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.system.edge import in_words
-from llmasos.system.watchdog import TICK, Watch, watchdog
 from llmasos_hookspecs import (
     Cancelled,
     Engine,
@@ -49,6 +47,8 @@ from llmasos_hookspecs import (
     Score,
     Tokenizer,
 )
+from llmasos_hookspecs.guarding.edge import in_words
+from llmasos_hookspecs.guarding.watchdog import TICK, Watch, watchdog
 
 _log = logging.getLogger("llmasos.engine")
 #: Seconds without work after which a loop returns freed heap memory to the system.

@@ -19,9 +19,9 @@ from typing import Any, Final, Self, TypeVar
 
 import attrs
 
-from llmasos.system.edge import crossing, in_words
-from llmasos.system.watchdog import watchdog
 from llmasos_hookspecs import PluginError
+from llmasos_hookspecs.guarding.edge import crossing, in_words
+from llmasos_hookspecs.guarding.watchdog import watchdog
 
 _log = logging.getLogger("llmasos")
 

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
 from llmasos.system.bounded import UNBOUNDED, Bound
+from llmasos.system.config.sections import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, ResourcesConfig
 from llmasos.system.store import Store, bytes_below
-
-if TYPE_CHECKING:
-    from llmasos.system.config.sections import ResourcesConfig
-
-#: Seconds for each of the hooks that load a model or make an object: far longer than any that ends, on slow machines and for large models.
-LOAD_SECONDS: Final = 1800.0
-#: Seconds without progress after which a fetch is given up.
-FETCH_SECONDS: Final = 1800.0
-#: Seconds without progress after which an accelerator stage is given up: one matrix of a large model may take hours.
-STAGE_SECONDS: Final = 6 * 3600.0
 
 _LOAD: Final = Bound(LOAD_SECONDS, "resources.load_timeout")
 _FETCH: Final = Bound(FETCH_SECONDS, "resources.fetch_timeout", progress=True)

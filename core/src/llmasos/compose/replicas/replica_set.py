@@ -23,10 +23,10 @@ from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.system.bounds import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
-from llmasos.system.watchdog import TICK, watchdog
+from llmasos.system.config.sections import LOAD_SECONDS
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
+from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2

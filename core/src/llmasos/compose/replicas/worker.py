@@ -26,9 +26,9 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
-from llmasos.system.edge import as_ours
 from llmasos.system.store import Store
 from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.scheduling import Admit
 
 _log = logging.getLogger("llmasos.replicas")

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
+from llmasos_hookspecs.errors import LLMasOSError, PluginError, ResourceError
 
 
 def interrupted(error: BaseException) -> bool:

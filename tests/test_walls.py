@@ -1,0 +1,86 @@
+"""Core's folders import one way, and its modules in no circle: all imports count, those in functions and for type checkers too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "core" / "src" / "llmasos"
+
+#: Folder -> the folders of core that it may import, besides itself.
+BELOW = {
+    "system": set(),
+    "checkpoints": {"system"},
+    "engine": set(),
+    "residency": {"engine"},
+    "evaluation": {"system", "checkpoints", "api"},
+    "acceleration": {"system", "checkpoints", "engine", "residency", "evaluation"},
+    "compose": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration"},
+    "api": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration", "compose"},
+    "cli": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration", "compose", "api", ""},
+}
+
+
+def modules() -> dict[str, Path]:
+    """Core's modules by name."""
+    return {
+        ".".join(("llmasos", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+
+
+def imports(path: Path, known: set[str]) -> Iterator[str]:
+    """The modules of core that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "llmasos":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "llmasos")
+
+
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of core that it imports."""
+    known = modules()
+    return {name: set(imports(path, set(known))) - {name} for name, path in known.items()}
+
+
+def folder(module: str) -> str:
+    """The folder of core that a module lies in; empty for those at the top."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (SOURCE / parts[1]).is_dir() else ""
+
+
+def test_every_folder_of_core_has_its_place() -> None:
+    """A folder that is new must be given its place among the others."""
+    found = {path.name for path in SOURCE.iterdir() if path.is_dir() and list(path.glob("**/*.py"))}
+    assert found == set(BELOW)
+
+
+def test_the_folders_of_core_import_downwards_only() -> None:
+    """What serves others knows nothing of them."""
+    upwards = [
+        f"{name} imports {other}"
+        for name, others in graph().items()
+        for other in others
+        if folder(name) and folder(other) != folder(name) and folder(other) not in BELOW[folder(name)]
+    ]
+    assert upwards == []
+
+
+def test_no_modules_of_core_import_one_another_in_a_circle() -> None:
+    """Each module can be read, and moved, with those below it alone."""
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_a_circle_and_an_import_upwards_would_be_seen() -> None:
+    """The graph knows imports in functions and those for type checkers."""
+    known = graph()
+    assert "llmasos.api.acceleration" in known["llmasos"]  # for type checkers alone
+    assert "llmasos.compose.replicas" in known["llmasos.compose.composition"]  # in a function
