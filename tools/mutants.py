@@ -71,7 +71,7 @@ class Target:
 def prepare(target: Target) -> Path:
     """A folder of the layout that mutmut knows, with a copy of the package's code; the tests stay where they are. mutmut keeps the results
     of an earlier run there, for code that is unchanged."""
-    work = WORK / target.package.name
+    work = WORK / target.name.replace("/", "-").removesuffix(".py")
     shutil.rmtree(work / "src", ignore_errors=True)
     shutil.copytree(target.package / "src", work / "src", ignore=shutil.ignore_patterns("__pycache__"))
     code = f"src/{target.code.as_posix()}"
