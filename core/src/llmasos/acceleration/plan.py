@@ -11,10 +11,10 @@ import attrs
 from llmasos.checkpoints import open_checkpoint
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
-from llmasos.system.edge import crossing, kind_of
 from llmasos.system.loader_choice import refusal
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, Component, DecoderConfig, LLMasOSError, PluginError, StagePlan
+from llmasos_hookspecs.edge import crossing, kind_of
 
 #: The order of stages: distillation repairs structural pruning, and would undo masks; quantised codes cannot be changed any more.
 ORDER: Final = ("structure", "distil", "mask", "quant")

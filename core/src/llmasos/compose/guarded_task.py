@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from llmasos.system.edge import crossing, kind_of
 from llmasos_hookspecs import PluginError, Task, TaskModel
+from llmasos_hookspecs.edge import crossing, kind_of
 
 
 def guarded(task: Task, label: str) -> Task:

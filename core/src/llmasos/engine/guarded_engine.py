@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.engine.watchdog import Watch
-from llmasos.system.edge import in_words, interrupted, kind_of
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
+from llmasos_hookspecs.edge import in_words, interrupted, kind_of
 
 _log = logging.getLogger("llmasos.engine")
 

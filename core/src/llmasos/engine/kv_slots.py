@@ -9,8 +9,8 @@ from typing import Final
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.prefix_cache import CachedPrefix, PrefixCache, common_prefix
 from llmasos.engine.sequence import Sequence
-from llmasos.system.edge import in_words
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed
+from llmasos_hookspecs.edge import in_words
 
 _log = logging.getLogger("llmasos.engine")
 

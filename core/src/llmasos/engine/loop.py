@@ -33,7 +33,6 @@ from llmasos.engine.sequence import Sequence
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.engine.watchdog import TICK, Watch, watchdog
-from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
     Engine,
@@ -49,6 +48,7 @@ from llmasos_hookspecs import (
     Score,
     Tokenizer,
 )
+from llmasos_hookspecs.edge import in_words
 
 _log = logging.getLogger("llmasos.engine")
 #: Seconds without work after which a loop returns freed heap memory to the system.

@@ -7,8 +7,8 @@ from collections import abc
 from typing import Any
 
 from llmasos.engine.sequence import Sequence
-from llmasos.system.edge import in_words, interrupted, kind_of
 from llmasos_hookspecs import Admit, Charge, Reject, Request, SchedulingPolicy, Stats
+from llmasos_hookspecs.edge import in_words, interrupted, kind_of
 
 _log = logging.getLogger("llmasos.scheduler")
 

@@ -17,7 +17,6 @@ from llmasos.engine.execute import execute
 from llmasos.engine.sampler import sample
 from llmasos.engine.scheduler import Planned, Scheduler
 from llmasos.engine.sequence import LogitsReader, Sequence, TokenReader
-from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     Cancelled,
     CapacityExceeded,
@@ -30,6 +29,7 @@ from llmasos_hookspecs import (
     RequestRecord,
     ResourceError,
 )
+from llmasos_hookspecs.edge import in_words
 from llmasos_hookspecs.tasks import FinishReason
 
 _log = logging.getLogger("llmasos.engine")

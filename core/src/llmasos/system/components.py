@@ -14,11 +14,11 @@ import attrs
 from pluggy import PluginManager, PluginValidationError
 
 from llmasos.system.discovery import InstalledComponent
-from llmasos.system.edge import as_ours, in_words, interrupted
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
 from llmasos.system.returned import fault_of
 from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, specs
+from llmasos_hookspecs.edge import as_ours, in_words, interrupted
 
 _OBSERVER_HOOKS: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
 

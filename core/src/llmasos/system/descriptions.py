@@ -22,13 +22,13 @@ import attrs
 
 from llmasos.system.components import load_component
 from llmasos.system.discovery import CORE, InstalledComponent
-from llmasos.system.edge import in_words, interrupted
 from llmasos.system.folders import cache_folder
 from llmasos.system.isolation import run_apart
 from llmasos.system.options import json_schema
 from llmasos.system.requirements import installed_version
 from llmasos.system.store import write_atomically
 from llmasos_hookspecs import API_VERSION, ApartError, ApartLimits, Component, PluginError
+from llmasos_hookspecs.edge import in_words, interrupted
 
 #: Version of what is kept.
 _VERSION: Final = 1

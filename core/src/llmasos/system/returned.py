@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.edge import kind_of
 from llmasos_hookspecs import AccelerationResult, EngineInfo, MemoryEstimate
+from llmasos_hookspecs.edge import kind_of
 
 #: What each of these objects must be able to do.
 _ENGINE: Final = ("open", "step", "truncate", "fork", "close", "shutdown")

@@ -20,7 +20,6 @@ import llmasos_hookspecs
 from llmasos.engine.usage import Usage
 from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
-from llmasos.system.edge import in_words
 from llmasos_hookspecs import (
     EngineInfo,
     Generation,
@@ -31,6 +30,7 @@ from llmasos_hookspecs import (
     Score,
     TokenLogprob,
 )
+from llmasos_hookspecs.edge import in_words
 from llmasos_hookspecs.sampling import Constraint
 
 #: The only classes that a message can instantiate.

@@ -25,9 +25,9 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
-from llmasos.system.edge import as_ours
 from llmasos.system.store import Store
 from llmasos_hookspecs import Charge, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs.edge import as_ours
 from llmasos_hookspecs.scheduling import Admit
 
 #: Seconds between two "alive" messages.
