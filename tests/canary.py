@@ -1,10 +1,12 @@
 """A process that does one thing with a model and tells everything that it opened, wrote, removed and connected to.
 
-Run as ``python canary.py REPORT REFERENCE LOADER``; ``test_canary`` does.
+Run as ``python canary.py REPORT REFERENCE LOADER [FRAMEWORK]``; ``test_canary`` does. With a framework, which is imported before the watch
+begins, the loader's first inspection of the model's files runs in this process, where it is watched, and not in a child.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -23,6 +25,8 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if isinstance(path, (str, bytes)) and (os.path.isabs(path) or flags & _WRITING or os.path.lexists(path)):
             SEEN["written" if flags & _WRITING else "read"].add(os.path.abspath(os.fsdecode(path)))
     elif event in _CHANGES:
+        if event in ("os.link", "os.symlink"):
+            arguments = arguments[1:]  # what is linked stays as it is
         # Relative to the descriptor of a folder, which was told of itself.
         within = event != "os.truncate" and isinstance(arguments[-1], int) and arguments[-1] >= 0
         SEEN["written"].update(os.path.abspath(os.fsdecode(each)) for each in arguments if isinstance(each, (str, bytes)) and not within)
@@ -33,12 +37,26 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 if __name__ == "__main__":
+    report, reference, loader, *framework = sys.argv[1:]
+    for name in framework:
+        importlib.import_module(name)
     sys.addaudithook(watch)
-    report, reference, loader = sys.argv[1:]
     import llmasos
+
+    if framework:
+        from llmasos.system import context
+        from llmasos_hookspecs.apart import named
+
+        INSPECTED: list[str] = []
+
+        def inspect(function: str, *arguments: Any, limits: Any) -> Any:
+            INSPECTED.append(f"{function} {limits}")
+            return named(function)(*arguments)
+
+        context.run_apart = inspect
 
     with llmasos.load_model(reference, loader=loader) as model:
         model.chat([{"role": "user", "content": "hello"}], max_new_tokens=2)
-    seen = {kind: sorted(names) for kind, names in SEEN.items()}
+    seen = {kind: sorted(names) for kind, names in SEEN.items()} | {"inspected": INSPECTED if framework else []}
     with open(report, "w", encoding="utf-8") as file:
         json.dump(seen, file)

@@ -18,22 +18,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+import numpy as np
 import pytest
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 
 ROOT = Path(__file__).parent.parent
+#: What reading a model does beyond what it may.
+NOTHING: dict[str, list[str]] = {"read": [], "written": [], "network": [], "started": [], "inspected": []}
 #: What a library or core may look at outside of all those: the machine it runs on.
 MACHINE = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64")
 
 
 @attrs.frozen
 class Case:
-    """A reference, and where the model behind it lies."""
+    """A reference, where the model behind it lies, and the loader that takes it."""
 
     reference: str
     places: tuple[Path, ...]
+    loader: str = "onnx"
 
 
 def folder(path: Path) -> Path:
@@ -78,6 +82,55 @@ def as_export(tmp: Path) -> Case:
     return Case(str(path), (path,))
 
 
+def as_program(tmp: Path) -> Case:
+    """A decoder that torch exported, of a table and a product."""
+    torch = pytest.importorskip("torch")
+    path = with_tokenizer(tmp / "model")
+    layers = torch.nn.Sequential(torch.nn.Embedding(288, 8), torch.nn.Linear(8, 288))
+    dynamic = ({1: torch.export.Dim("tokens", min=2, max=256)},)
+    program = torch.export.export(layers.eval(), (torch.zeros(1, 8, dtype=torch.long),), dynamic_shapes=dynamic)
+    torch.export.save(program, str(path / "model.pt2"))
+    return Case(str(path), (path,), "torch")
+
+
+def as_saved_model(tmp: Path) -> Case:
+    """The same from TensorFlow."""
+    tf = pytest.importorskip("tensorflow")
+    path = with_tokenizer(tmp / "model")
+    module, rng = tf.Module(), np.random.default_rng(0)
+    module.weights = [tf.Variable(rng.standard_normal(shape).astype("f4")) for shape in ((288, 8), (8, 288))]
+    tokens = tf.TensorSpec((None, None), tf.int32, name="input_ids")
+    serve = tf.function(lambda input_ids: {"logits": tf.gather(module.weights[0], input_ids) @ module.weights[1]}, input_signature=[tokens])
+    tf.saved_model.save(module, str(path), signatures=serve)
+    return Case(str(path), (path,), "tf")
+
+
+def as_keras_file(tmp: Path) -> Case:
+    """The same from Keras."""
+    pytest.importorskip("tensorflow")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import keras
+
+    path = with_tokenizer(tmp / "model")
+    tokens = keras.Input((None,), dtype="int32", name="token_ids")
+    keras.Model(tokens, keras.layers.Dense(288)(keras.layers.Embedding(288, 8)(tokens))).save(path / "model.keras")
+    return Case(str(path), (path,), "tf")
+
+
+def with_tokenizer(path: Path) -> Path:
+    path.mkdir()
+    for name, content in tokenizer_files().items():
+        (path / name).write_text(json.dumps(content))
+    return path
+
+
+#: Format -> a model of it, the function that inspects it at first sight, and the framework that reads it then.
+FOREIGN: dict[str, tuple[Callable[[Path], Case], str, str]] = {
+    "export": (as_export, "llmasos_backend_onnx.foreign.graph:inspect", "onnxruntime"),
+    "program": (as_program, "llmasos_backend_torch.exported.archive:inspect", "torch"),
+    "saved model": (as_saved_model, "llmasos_backend_tf.saved_functions:inspect", "keras_hub"),
+    "keras": (as_keras_file, "llmasos_backend_tf.keras_inspection:inspect_archive", "keras_hub"),
+}
 CASES: dict[str, Callable[[Path], Case]] = {"folder": as_folder, "tar": as_tar, "wheel": as_wheel, "export": as_export}
 
 
@@ -93,15 +146,20 @@ def decoys(path: Path) -> Path:
     return path
 
 
-def watched(tmp: Path, case: Case, loader: str) -> dict[str, list[str]]:
+def watched(tmp: Path, case: Case, *how: str) -> dict[str, list[str]]:
     """What a process did that read the model from a folder full of decoys, beyond what it may."""
     home, scratch, work = tmp / "home", tmp / "scratch", decoys(tmp / "work")
     scratch.mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "LLMASOS_"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "LLMASOS_", "TORCH"))}
     environment |= {"LLMASOS_HOME": str(home), "TMPDIR": str(scratch), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
-    environment |= {"PIP_FIND_LINKS": str(tmp / "index"), "HOME": str(tmp / "nobody"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {
+        "KERAS_BACKEND": "tensorflow",
+        "PIP_FIND_LINKS": str(tmp / "index"),
+        "HOME": str(tmp / "nobody"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     report = tmp / "report.json"
-    command = [sys.executable, "-P", str(ROOT / "tests" / "canary.py"), str(report), case.reference, loader]
+    command = [sys.executable, "-P", str(ROOT / "tests" / "canary.py"), str(report), case.reference, case.loader, *how]
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not (work / "ran").exists(), (work / "ran").read_text()
@@ -119,6 +177,7 @@ def watched(tmp: Path, case: Case, loader: str) -> dict[str, list[str]]:
     return {
         "read": outside(seen["read"], readable),
         "written": outside(seen["written"], writable),
+        "inspected": seen["inspected"],
         "network": [each for each in seen["network"] if "'127.0.0.1'" not in each],  # where ``llmasos ps`` asks it, and it itself
         "started": [each for each in seen["started"] if not (each.split()[0] in allowed and each.split()[1] in ("-I", "-P", "-E"))],
     }
@@ -148,10 +207,21 @@ print({{kind: sorted(os.path.basename(name) for name in names) for kind, names i
 @pytest.mark.parametrize("name", CASES)
 def test_reading_a_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
     case = CASES[name](tmp_path)
-    assert watched(tmp_path, case, "onnx") == {"read": [], "written": [], "network": [], "started": []}
+    assert watched(tmp_path, case) == NOTHING
+
+
+# Keras converts its tensors in a way that numpy 2 warns of.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_first_inspection_of_a_foreign_model_touches_nothing_else(name: str, tmp_path: Path) -> None:
+    """What runs in a child process at first sight is watched here, and so is what the loader does then."""
+    make, inspect, framework = FOREIGN[name]
+    seen = watched(tmp_path, make(tmp_path), framework)
+    assert {each.split()[0] for each in seen.pop("inspected")} == {inspect}
+    assert seen == {kind: [] for kind in NOTHING if kind != "inspected"}
 
 
 @pytest.mark.model
 def test_reading_a_gguf_file_touches_nothing_else(smollm2_gguf: Path, tmp_path: Path) -> None:
     case = Case(str(smollm2_gguf), (smollm2_gguf,))
-    assert watched(tmp_path, case, "onnx") == {"read": [], "written": [], "network": [], "started": []}
+    assert watched(tmp_path, case) == NOTHING

@@ -1,4 +1,5 @@
-"""The boundary between core and plugins: separates exceptions of plugins from the user's Ctrl-C, and describes them in words."""
+"""Calls of a plugin's objects, by core or by another plugin: separates exceptions of plugins from the user's Ctrl-C, and describes them in
+words."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ def interrupted(error: BaseException) -> bool:
     """Whether ``error`` is the user's Ctrl-C, which Python raises on the main thread only; it is re-raised unchanged.
 
     Every other exception from a plugin is the plugin's fault, also ``SystemExit`` and others that are not an ``Exception``: they would
-    silently end a thread of core.
+    silently end the thread that called it.
     """
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
