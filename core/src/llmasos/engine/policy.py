@@ -36,7 +36,7 @@ class GuardedPolicy:
 
     @property
     def name(self) -> str:
-        return type(self.policy).__name__
+        return str(getattr(self.policy, "__name__", type(self.policy).__name__))
 
     def admit(self, request: Request, stats: Stats) -> Admit | Reject:
         try:

@@ -43,6 +43,7 @@ class StartReporter:
     """A policy that reports which requests have started; the parent can move the others when this process dies."""
 
     def __init__(self, policy: SchedulingPolicy, report: Callable[[list[str]], None]) -> None:
+        self.__name__ = type(policy).__name__  # in messages and usage
         self._policy = policy
         self._report = report
         self._begun: set[str] = set()
