@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import threading
 import time
 import weakref
-from collections import abc, deque
+from collections import abc
 from collections.abc import Callable
 from typing import Any, Final, Self, TypeVar
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.engine.beam_search import BeamSearch
-from llmasos.engine.constraint import ConstraintCompiler
-from llmasos.engine.exiting import begin_exit, left_behind
-from llmasos.engine.generation import GenerationWork
+from llmasos.engine.exiting import begin_exit
 from llmasos.engine.guarded_engine import GuardedEngine
 from llmasos.engine.heap import trim_heap
+from llmasos.engine.inbox import Inbox, closed_error
+from llmasos.engine.intake import Intake
 from llmasos.engine.kv_slots import KVSlots
 from llmasos.engine.ledger import KVLedger, kv_capacity
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.runner import Runner
 from llmasos.engine.scheduler import Scheduler
-from llmasos.engine.scoring import LogitsWork, ScoreWork
-from llmasos.engine.sequence import Sequence
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos_hookspecs import (
@@ -41,7 +36,6 @@ from llmasos_hookspecs import (
     LLMasOSError,
     ModelClosed,
     Request,
-    RequestError,
     RequestRecord,
     SchedulingPolicy,
     Score,
@@ -60,15 +54,6 @@ CLOSE_SECONDS: Final = 10.0
 #: Consecutive engine failures without a computed token in between after which the loop gives the engine up.
 _REBUILDS: Final = 3
 R = TypeVar("R")
-
-
-@attrs.frozen
-class _Message:
-    """An action for the loop's thread, the requests that it queues, and the tickets that fail where the action raises."""
-
-    action: Callable[[], object]
-    requests: tuple[Request, ...]
-    tickets: tuple[Ticket[Any], ...]
 
 
 class EngineLoop:
@@ -129,8 +114,6 @@ class EngineLoop:
         self.info: Final[EngineInfo] = engine.info
         self.model: Final = model
         self.context_length: Final = min(self.info.context_length, context_length or self.info.context_length)
-        self._tokenizer = tokenizer
-        self._constraints = ConstraintCompiler(tokenizer)
         self._watch = Watch()
         self._engine_label = engine_label
         self._engine = GuardedEngine(engine, engine_label, self._watch)
@@ -141,14 +124,12 @@ class EngineLoop:
         self._clock = clock
         cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
-        self._checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._runner = Runner(self._engine, self._scheduler, clock=clock, on_finished=on_finished)
-        self._inbox: deque[_Message] = deque()
-        self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()
-        self._wake = threading.Condition(threading.Lock())
-        self._closing = False
-        self._closed: LLMasOSError | None = None
-        self._given_up = False
+        checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
+        self._inbox = Inbox(model)
+        self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
+        self._given_up = self._rebuilding = False
+        self._giving_up = threading.Lock()
         self._failures = self._moves = 0
         self._trimmed = False
         self._thread = threading.Thread(target=self._run, name=f"llmasos-{model}", daemon=True)
@@ -156,7 +137,7 @@ class EngineLoop:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<EngineLoop {self.model}: {'closed' if self._closed else self._scheduler.policy.name}>"
+        return f"<EngineLoop {self.model}: {'closed' if self._inbox.closed else self._scheduler.policy.name}>"
 
     def __enter__(self) -> Self:
         return self
@@ -175,47 +156,22 @@ class EngineLoop:
             ResourceError: they can never fit into the KV cache.
             ModelClosed: after ``close``.
         """
-        if request.sampling.num_beams > 1:
-            return self._submit_beams(request)
-        ticket, work = self._generation(request)
-        self._send(lambda: self._runner.add(request, work), [request], [ticket])
-        return ticket
+        return self._intake.submit(request, min(self._scheduler.max_sequences, self.info.max_sequences))
 
     def submit_many(self, request: Request, n: int) -> list[Ticket[Generation]]:
         """Queue ``n`` continuations of one prompt, which is computed once and forked.
 
         The first has the request's id and seed; the others have the ids ``ID/1``, ``ID/2`` ... and the seeds after its seed.
         """
-        if request.sampling.num_beams > 1:
-            raise RequestError("Beam search gives one text; ask for either n continuations or num_beams.")
-        requests = [request, *(_sibling(request, index) for index in range(1, n))]
-        pairs = [self._generation(each) for each in requests]
-
-        def add() -> None:
-            leader: Sequence | None = None
-            for each, (_, work) in zip(requests, pairs, strict=True):
-                sequence = self._runner.add(each, work, leader)
-                leader = leader or sequence
-
-        tickets = [ticket for ticket, _ in pairs]
-        self._send(add, requests, tickets)
-        return tickets
+        return self._intake.submit_many(request, n)
 
     def submit_score(self, request: Request, continuations: abc.Sequence[abc.Sequence[int]]) -> Ticket[list[Score]]:
         """Queue the scoring of ``continuations`` (token ids) after the request's prompt, which is computed once."""
-        self._checks.continuations(request, continuations)
-        ticket: Ticket[list[Score]] = self._ticket(request)
-        work = ScoreWork(continuations, ticket)
-        self._send(lambda: self._runner.add(request, work), [request], [ticket])
-        return ticket
+        return self._intake.submit_score(request, continuations)
 
     def submit_logits(self, request: Request) -> Ticket[npt.NDArray[np.float32]]:
         """Queue the computation of the logits at every position of the prompt: float32 [tokens, vocab]."""
-        self._checks.prompt(request)
-        ticket: Ticket[npt.NDArray[np.float32]] = self._ticket(request)
-        work = LogitsWork(ticket)
-        self._send(lambda: self._runner.add(request, work), [request], [ticket])
-        return ticket
+        return self._intake.submit_logits(request)
 
     # The loop itself
 
@@ -237,8 +193,7 @@ class EngineLoop:
 
     def usage(self) -> Usage:
         """The state of the queue and the KV cache now."""
-        with self._wake:
-            arriving = [request for message in self._inbox for request in message.requests]
+        arriving = self._inbox.arriving()
         stats, cache = self._scheduler.stats(), self._scheduler.cache
         return Usage(
             model=self.model,
@@ -267,14 +222,12 @@ class EngineLoop:
 
         Where a plugin call does not return, its thread is abandoned with the memory it holds: it is a daemon, and ends with the process.
         """
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._inbox.ask_to_end()
         if threading.current_thread() is not self._thread and not self._given_up:
             self._thread.join(self._close_timeout)
             if self._thread.is_alive():
                 _log.error("The model %s was closed while %s did not return; its memory is not free.", self.model, self._current_plugin())
-                self._give_up(_closed_error(self.model))
+                self._give_up(closed_error(self.model))
         watchdog().forget(self)
 
     # Called by the watchdog
@@ -287,7 +240,7 @@ class EngineLoop:
             return False
         if now - since > TICK:
             self._expire()
-        if now - since > self._step_timeout:
+        if now - since > self._step_timeout and not self._rebuilding:  # a load has a bound of its own
             error = EngineFailed(
                 f"The model {self.model} is lost: {self._current_plugin()} did not return in {self._step_timeout:g} seconds "
                 "(resources.step_timeout); it is loaded again when it is next used."
@@ -301,76 +254,26 @@ class EngineLoop:
     def _expire(self) -> None:
         """Fail the tickets past their deadline; the loop removes their requests when the plugin call returns."""
         now = self._clock()
-        for ticket in self._pending():
+        for ticket in self._inbox.unfinished():
             if ticket.deadline is not None and ticket.deadline <= now:
                 ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
 
     def _give_up(self, error: LLMasOSError) -> None:
         """Fail every ticket with ``error``, from any thread; the loop's own thread ends when its plugin call returns."""
-        with self._wake:
+        with self._giving_up:
             if self._given_up:
                 return
             self._given_up = True
-            self._closed = self._closed or error
-            self._inbox.clear()
+        self._inbox.end(error, discard=True)
         self._engine.lose(str(error))
         self._runner.abandon(error)
-        for ticket in self._pending():
+        for ticket in self._inbox.unfinished():
             ticket.fail(error)
-
-    def _pending(self) -> list[Ticket[Any]]:
-        with self._wake:
-            return [ticket for ticket in self._tickets if not ticket.done]
 
     def _current_plugin(self) -> str:
         """The plugin that the loop's thread is calling, for messages."""
         calling = self._watch.calling
         return repr(self._scheduler.policy) if calling is None else f"the {calling[0]} in {calling[1]}"
-
-    # Between threads
-
-    def _generation(self, request: Request) -> tuple[Ticket[Generation], GenerationWork]:
-        self._checks.generation(request)
-        constraint = request.sampling.constraint
-        state = None if constraint is None else self._constraints.compile(constraint)
-        ticket: Ticket[Generation] = self._ticket(request)
-        features = self.info.features
-        work = GenerationWork(
-            request, self._tokenizer, ticket, state, exact_drafts="drafts" in features, engine_draws="sampling" in features
-        )
-        return ticket, work
-
-    def _submit_beams(self, request: Request) -> Ticket[Generation]:
-        width = request.sampling.num_beams
-        self._checks.generation(request)
-        self._checks.beams(request, min(self._scheduler.max_sequences, self.info.max_sequences))
-        ticket: Ticket[Generation] = self._ticket(request)
-        works = BeamSearch(request, self._tokenizer, ticket).works()
-        requests = [request, *(_sibling(request, index) for index in range(1, width))]
-        self._send(lambda: self._runner.add_group(requests, works), requests, [ticket])
-        return ticket
-
-    def _ticket(self, request: Request) -> Ticket[Any]:
-        ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id), request.deadline)
-        self._keep(ticket)
-        return ticket
-
-    def _keep(self, ticket: Ticket[Any]) -> None:
-        with self._wake:
-            self._tickets.add(ticket)
-
-    def _cancel(self, request_id: str) -> None:
-        with contextlib.suppress(LLMasOSError, SystemExit):  # the loop is closed, and so the request has ended
-            self._send(lambda: self._runner.cancel(request_id))
-
-    def _send(self, action: Callable[[], object], requests: abc.Sequence[Request] = (), tickets: abc.Sequence[Ticket[Any]] = ()) -> None:
-        """Run ``action`` on the loop's thread before its next step; in most cases it queues ``requests``."""
-        with self._wake:
-            if self._closed is not None or self._closing:
-                error = self._closed or _closed_error(self.model)
-                raise SystemExit if left_behind(error) else error
-            self._inbox.append(_Message(action, tuple(requests), tuple(tickets)))
-            self._wake.notify()
 
     def _call(self, action: Callable[[], object]) -> None:
         """Run ``action`` on the loop's thread and wait for it."""
@@ -378,20 +281,20 @@ class EngineLoop:
             action()
             return
         ticket: Ticket[None] = Ticket("call", lambda: None)
-        self._keep(ticket)
+        self._inbox.keep(ticket)
 
         def act() -> None:
             action()
             ticket.finish(None)
 
-        self._send(act, tickets=[ticket])
+        self._inbox.send(act, tickets=[ticket])
         ticket.result()
 
     # On the loop's thread
 
     def _run(self) -> None:
         try:
-            while not self._closing and self._closed is None:
+            while not self._inbox.closing and self._inbox.closed is None:
                 self._begin_round()
                 try:
                     self._engine.check()
@@ -419,11 +322,7 @@ class EngineLoop:
             watchdog().wake(self)
 
     def _take_in(self) -> None:
-        while True:
-            with self._wake:
-                if not self._inbox:
-                    return
-                message = self._inbox.popleft()
+        while (message := self._inbox.next()) is not None:
             try:
                 message.action()
             except BaseException as error:
@@ -433,9 +332,8 @@ class EngineLoop:
 
     def _sleep(self) -> None:
         self._watch.since = None
-        with self._wake:
-            if self._inbox or self._closing or self._wake.wait(None if self._trimmed else IDLE_SECONDS):
-                return
+        if self._inbox.wait(None if self._trimmed else IDLE_SECONDS):
+            return
         self._trimmed = True
         trim_heap()
 
@@ -457,7 +355,7 @@ class EngineLoop:
             failure.__cause__ = error
         elif self._rebuild is not None:
             try:
-                engine = GuardedEngine(self._rebuild(), self._engine_label, self._watch)
+                engine = GuardedEngine(self._load_again(self._rebuild), self._engine_label, self._watch)
             except BaseException as second:
                 failure = EngineFailed(
                     f"The engine of {self.model} failed ({told}) and could not be rebuilt ({in_words(second)}); load it again."
@@ -468,42 +366,34 @@ class EngineLoop:
                 engine.shutdown()
             return
         if engine is None:
-            self._closed = failure
+            self._inbox.end(failure)
         else:
             self._engine = engine
         self._runner.replace_engine(engine, failure)
         if engine is None:
             self._on_lost()
 
+    def _load_again(self, load: Callable[[], Engine]) -> Engine:
+        """A new engine; meanwhile requests end at their deadlines, and messages name the loader."""
+        self._watch.calling, self._rebuilding = (self._engine_label, "llmasos_load"), True
+        try:
+            return load()
+        finally:
+            self._watch.since = time.monotonic()
+            self._watch.calling, self._rebuilding = None, False
+
     def _end(self) -> None:
         if self._given_up:
             return
-        reason = self._closed or _closed_error(self.model)
-        with self._wake:
-            self._closed = reason
+        reason = self._inbox.closed or closed_error(self.model)
+        self._inbox.end(reason)
         self._take_in()  # tickets of requests that arrived last get their error too
         self._runner.fail_all(reason)
 
     def _after_fork(self) -> None:
-        """In a forked child: the loop's thread does not exist here, and a lock that it held is never released."""
-        error = ModelClosed(
-            f"The model {self.model} was loaded before this process was forked, and its thread stayed in the parent; load it again here."
-        )
-        self._wake = threading.Condition(threading.Lock())
-        self._closed = error
-        self._inbox.clear()
-        for ticket in list(self._tickets):
-            ticket.after_fork(error)
-
-
-def _closed_error(model: str) -> ModelClosed:
-    return ModelClosed(f"The model {model} is closed; load it again to use it.")
-
-
-def _sibling(request: Request, index: int) -> Request:
-    seed = request.sampling.seed
-    sampling = request.sampling if seed is None else attrs.evolve(request.sampling, seed=seed + index)
-    return attrs.evolve(request, id=f"{request.id}/{index}", sampling=sampling)
+        """In a forked child, where the loop's thread does not exist."""
+        where = "before this process was forked, and its thread stayed in the parent"
+        self._inbox.after_fork(ModelClosed(f"The model {self.model} was loaded {where}; load it again here."))
 
 
 _loops: weakref.WeakSet[EngineLoop] = weakref.WeakSet()
