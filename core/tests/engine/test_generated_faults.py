@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -330,6 +331,35 @@ def test_a_deadline_is_kept_while_the_engine_does_not_come_back(trial: Callable[
     assert not late.done
     stuck.fault.released.set()
     assert late.result(SECONDS).tokens
+
+
+def test_while_an_engine_is_loaded_again_deadlines_are_kept_and_the_loader_is_named(
+    make_loop: Any, hash_engine: Any, request_of: Any
+) -> None:
+    """A load may take longer than a step, for it has a bound of its own."""
+    clock, loading, loaded = [100.0], threading.Event(), threading.Event()
+
+    def load() -> Any:
+        loading.set()
+        assert loaded.wait(SECONDS)
+        return hash_engine()
+
+    def fail(rows: Any) -> Any:
+        return EngineFailed("planted")
+
+    broken = hash_engine(fault=fail)
+    label = 'loader "planted" (made-up 1.0)'
+    loop = make_loop(broken, rebuild=load, clock=lambda: clock[0], engine_label=label, step_timeout=1.0, max_sequences=1)
+    loop.submit(request_of([1, 2, 3], 3, arrival=1.0))
+    late = loop.submit(request_of([1, 2], 3, deadline=105.0, arrival=2.0))
+    patient = loop.submit(request_of([1, 2], 3, ignore_eos=True, arrival=3.0))
+    assert loading.wait(SECONDS)
+    clock[0] = 106.0
+    with pytest.raises(Cancelled, match=r'the loader "planted" \(made-up 1.0\) in llmasos_load'):
+        late.result(SECONDS)
+    assert loop.look(time.monotonic() + 1000)  # far longer than a step may take
+    loaded.set()
+    assert len(patient.result(SECONDS).tokens) == 3
 
 
 def test_closing_leaves_a_plugin_behind_that_does_not_come_back(trial: Callable[..., Trial], caplog: pytest.LogCaptureFixture) -> None:
