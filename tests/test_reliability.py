@@ -11,7 +11,8 @@ NAMED = re.compile(r"\| `([\w/.]+)::(\w+)` \|$", re.MULTILINE)
 
 
 def rows(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("|") and not line.startswith(("| ---", "| promise"))]
+    tables = [block for block in text.split("\n\n") if block.startswith("| promise | test |")]
+    return [line for table in tables for line in table.splitlines()[2:]]
 
 
 def functions_of(path: Path) -> set[str]:
