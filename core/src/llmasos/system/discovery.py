@@ -16,6 +16,7 @@ import attrs
 import importlib_metadata
 
 from llmasos.system.catalog import PUBLISHED, distribution_for
+from llmasos.system.contract import contract_fault
 from llmasos.system.nearest import listed, nearest
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
@@ -151,6 +152,9 @@ def registry() -> Registry:
 
 
 def _unmet(entry: InstalledComponent, version_of: Callable[[str], str | None]) -> str:
+    fault = contract_fault(entry.requires, entry.distribution, version_of=version_of)
+    if fault:
+        return f"{entry.distribution} {entry.version} {fault}"
     clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python, version_of=version_of))
     return f"{entry.distribution} {entry.version} requires {clauses}; pip install --upgrade {entry.distribution}." if clauses else ""
 
