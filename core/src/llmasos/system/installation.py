@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import importlib_metadata
 
-from llmasos.system.catalog import PUBLISHED
+from llmasos.system.catalog import published
 from llmasos.system.contract import CONTRACT
 from llmasos.system.discovery import InstalledComponent, Registry, normalized
 from llmasos.system.isolation import module_command
@@ -52,7 +52,7 @@ class Change:
 
 def requirement_for(word: str) -> str:
     """What to give pip for ``word``: for a published component's bare name its distribution, for anything else the word itself."""
-    found = {distribution for names in PUBLISHED.values() for name, distribution in names.items() if name == word}
+    found = {distribution for names in published().values() for name, distribution in names.items() if name == word}
     return found.pop() if len(found) == 1 else word
 
 
@@ -208,7 +208,7 @@ def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
         versions = re.search(r"\(from versions: ([^)]*)\)", said)
         if versions is not None and versions[1] not in ("none", ""):
             return f"The package index has no {missing[1]} for this Python; it has {', '.join(versions[1].split(', ')[-8:])}."
-        known = {distribution for names in PUBLISHED.values() for distribution in names.values()}
+        known = {distribution for names in published().values() for distribution in names.values()}
         return f"The package index has no distribution {missing[1]} for this Python{did_you_mean(missing[1], known)}"
     errors = [line.partition("ERROR:")[2].strip() for line in said.splitlines() if "ERROR:" in line]
     lines = errors or said.strip().splitlines()[-1:] or ["nothing"]

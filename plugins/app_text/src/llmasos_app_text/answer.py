@@ -46,6 +46,7 @@ class Answer:
 
     inputs = Inputs
     output = Output
+    metrics = ("text",)
 
     def __init__(self, options: Options) -> None:
         if options.passage_tokens < 16:

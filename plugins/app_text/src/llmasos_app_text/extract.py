@@ -40,6 +40,7 @@ class Extract:
 
     inputs = Inputs
     output = Output
+    metrics = ("text",)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
         new = reply_room(model, inputs.max_new_tokens)

@@ -45,6 +45,7 @@ class Translate:
 
     inputs = Inputs
     output = Output
+    metrics = ("translation",)
 
     def __init__(self, options: Options) -> None:
         if options.chunk_tokens < 16:
