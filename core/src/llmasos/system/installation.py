@@ -16,15 +16,13 @@ import importlib_metadata
 
 from llmasos.system.catalog import published
 from llmasos.system.contract import CONTRACT
-from llmasos.system.discovery import InstalledComponent, Registry, normalized
+from llmasos.system.discovery import CORE, InstalledComponent, Registry, normalized
 from llmasos.system.isolation import module_command
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import PluginError, RequestError
 
-_CORE: Final = "llmasos"
-
 #: Distributions that cannot be uninstalled by this command, because it runs on them.
-_OWN: Final = frozenset({_CORE, CONTRACT})
+_OWN: Final = frozenset({CORE, CONTRACT})
 
 _UNREACHABLE: Final = re.compile(
     r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout"
@@ -77,9 +75,9 @@ def _refuse_to_break_core(changes: Sequence[Change]) -> None:
     from packaging.requirements import Requirement
 
     after = {normalized(change.name): change for change in changes}
-    if _CORE in after:
+    if CORE in after:
         return  # then pip heeds the requirements of core too
-    for text in importlib_metadata.distribution(_CORE).requires or ():
+    for text in importlib_metadata.distribution(CORE).requires or ():
         requirement = Requirement(text)
         change = after.get(normalized(requirement.name))
         if change is None or change.version is None or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
