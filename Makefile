@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
-SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml plugins/*/pyproject.toml)
+SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml libs/*/pyproject.toml plugins/*/pyproject.toml)
 
-DEMO_PACKAGES := hookspecs core plugins/backend_onnx plugins/sched_fifo plugins/app_text
-ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+DEMO_PACKAGES := hookspecs core libs/decoder_kit libs/task_kit plugins/backend_onnx plugins/sched_fifo plugins/app_text
+ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml)))
 PROMPT ?= 今天天气很好
 # Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
 JOBS   ?= 2

@@ -17,9 +17,9 @@ import pytest
 
 from llmasos.api.tasks.results import ResultFile
 from llmasos.checkpoints import CheckpointFolderWriter
-from llmasos_app_text.conversations import ConversationFolder
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_task_kit.conversations import ConversationFolder
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit.")
 

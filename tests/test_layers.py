@@ -1,17 +1,22 @@
-"""Import boundaries between core, hookspecs and plugins, and the cost of an import."""
+"""Import boundaries between core, hookspecs, libs and plugins, and the cost of an import."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "pyproject.toml").is_file())
+PLUGINS = sorted(f"plugins/{path.parent.name}" for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+LIBS = sorted(f"libs/{path.parent.name}" for path in (ROOT / "libs").glob("*/pyproject.toml"))
+#: What any plugin or lib may use of this project, by import name; beside it, only itself.
+SHARED = frozenset({"llmasos_hookspecs", *(f"llmasos_{path.removeprefix('libs/')}" for path in LIBS)})
 FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "onnx", "openvino", "transformers", "keras", "jax")
 
 
@@ -25,10 +30,22 @@ def imported(folder: Path) -> Iterator[tuple[Path, str]]:
                 yield path, node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_a_plugin_never_imports_core(plugin: str) -> None:
-    """A plugin knows the contract, and not the system that calls it."""
-    assert [str(path) for path, name in imported(ROOT / "plugins" / plugin / "src") if name == "llmasos"] == []
+@pytest.mark.parametrize("package", [*LIBS, *PLUGINS])
+def test_a_plugin_or_lib_imports_the_contract_and_libs_only(package: str) -> None:
+    """It knows neither the system that calls it nor another plugin."""
+    folder = ROOT / package / "src"
+    allowed = SHARED | {path.name for path in folder.iterdir()}
+    assert [(str(path), name) for path, name in imported(folder) if name.startswith("llmasos") and name not in allowed] == []
+
+
+@pytest.mark.parametrize("package", [*LIBS, *PLUGINS])
+def test_a_plugin_or_lib_requires_what_it_imports_of_this_project_and_nothing_else_of_it(package: str) -> None:
+    """Its pyproject names the contract and the libs that its modules import, under extras where only an option needs them."""
+    project = tomllib.loads((ROOT / package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = [*project["dependencies"], *(each for extra in project.get("optional-dependencies", {}).values() for each in extra)]
+    own = {path.name for path in (ROOT / package / "src").iterdir()}
+    required = {name.replace("-", "_") for name in (re.split(r"[^\w-]", each)[0] for each in requirements) if name.startswith("llmasos")}
+    assert required == {name for _, name in imported(ROOT / package / "src") if name.startswith("llmasos")} - own
 
 
 def test_core_never_imports_a_plugin() -> None:
@@ -68,7 +85,7 @@ def test_importing_llmasos_imports_next_to_nothing() -> None:
     assert set(done.stdout.split()) - set(sys.stdlib_module_names) == {"llmasos"}
 
 
-@pytest.mark.parametrize("package", ["hookspecs", "core", *(f"plugins/{plugin}" for plugin in PLUGINS)])
+@pytest.mark.parametrize("package", ["hookspecs", "core", *LIBS, *PLUGINS])
 def test_every_package_has_what_a_package_needs(package: str) -> None:
     """pyproject, README, typed source and tests of its own."""
     folder = ROOT / package

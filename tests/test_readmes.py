@@ -13,7 +13,11 @@ import typer.main
 from llmasos.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [path for pattern in ("*.md", "docs/*.md", "core/*.md", "plugins/*/*.md", "examples/*/*.md") for path in ROOT.glob(pattern)]
+DOCUMENTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "core/*.md", "libs/*/*.md", "plugins/*/*.md", "examples/*/*.md")
+    for path in ROOT.glob(pattern)
+]
 
 
 def commands() -> Iterator[tuple[str, str]]:

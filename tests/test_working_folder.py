@@ -79,7 +79,10 @@ def test_every_child_interpreter_of_the_source_is_isolated() -> None:
     """One place of core builds command lines; what plugins and the kit start is isolated as well."""
     builder = ROOT / "core/src/llmasos/system/isolation/children.py"
     sources = [
-        path for part in ("hookspecs", "core", "plugins") for path in (ROOT / part).rglob("src/**/*.py") if "templates" not in path.parts
+        path
+        for part in ("hookspecs", "core", "libs", "plugins")
+        for path in (ROOT / part).rglob("src/**/*.py")
+        if "templates" not in path.parts
     ]
     loose = []
     for path in sources:

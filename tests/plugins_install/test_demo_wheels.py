@@ -12,8 +12,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ["hookspecs", "core", *sorted(f"plugins/{path.parent.name}" for path in ROOT.glob("plugins/*/pyproject.toml"))]
-DEMO = ("llmasos_hookspecs", "llmasos", "llmasos_backend_onnx", "llmasos_sched_fifo", "llmasos_app_text")
+PACKAGES = [
+    "hookspecs",
+    "core",
+    *sorted(str(path.parent.relative_to(ROOT)) for kind in ("libs", "plugins") for path in ROOT.glob(f"{kind}/*/pyproject.toml")),
+]
+DEMO = (
+    "llmasos_hookspecs",
+    "llmasos",
+    "llmasos_decoder_kit",
+    "llmasos_task_kit",
+    "llmasos_backend_onnx",
+    "llmasos_sched_fifo",
+    "llmasos_app_text",
+)
 
 pytestmark = pytest.mark.wheels
 
@@ -41,7 +53,7 @@ def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: d
 
 @pytest.mark.model
 def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp_path: Path) -> None:
-    """A clean environment with five wheels fetches the model and continues 今天天气很好, the same in JSON and streamed."""
+    """A clean environment with these wheels fetches the model and continues 今天天气很好, the same in JSON and streamed."""
     python = tmp_path / "venv" / "bin" / "python"
     venv.create(tmp_path / "venv", with_pip=True)
     home = tmp_path / "home"

@@ -68,8 +68,8 @@ SCHEDULER = """
         (SCHEDULER + "\n    import no_such_module", (), "the module no_such_module is missing"),
         (SCHEDULER.replace("create_scheduler", "create_schedular"), (), 'did you mean "llmasos_create_scheduler"?'),
         (SCHEDULER.replace("options, context", "options, context=None"), (), 'the parameter "context" of llmasos_create_scheduler'),
-        (SCHEDULER, ("llmasos-hookspecs==7.0",), "requires llmasos-hookspecs==7.0 (installed: 0.1.0)"),
-        (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "version 9 of the plugin contract"),
+        (SCHEDULER, ("llmasos-hookspecs==7.0",), "is built for a newer LLMasOS (it requires llmasos-hookspecs==7.0)"),
+        (SCHEDULER.replace('"Made up."', '"Made up.", api=9'), (), "is built for a newer LLMasOS (version 9 of the plugin contract)"),
     ],
 )
 def test_a_faulty_plugin_has_no_effect_until_config_names_it(environment, make_wheel, checkpoint, code, requires, said):

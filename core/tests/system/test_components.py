@@ -60,7 +60,14 @@ def test_a_sound_plugin_loads_and_its_hook_gets_its_own_options(site, context):
         (COMPONENT + "@hookimpl\ndef llmasos_create_scheduler(options, contxt): pass", r"does not fit its specification: .*contxt"),
         (HEAD + "@hookimpl\ndef llmasos_component(): return 3\n" + CREATE, r"returns 3 from llmasos_component"),
         (HEAD + "@hookimpl\ndef llmasos_component(): raise OSError('no')\n" + CREATE, r"fails in llmasos_component: OSError: no"),
-        (COMPONENT.replace("'x'", "'x', api=2") + CREATE, r"version 2 of the plugin contract"),
+        (
+            COMPONENT.replace("'x'", "'x', api=99") + CREATE,
+            r"built for a newer LLMasOS \(version 99 .*; pip install --upgrade llmasos\.",
+        ),
+        (
+            COMPONENT.replace("'x'", "'x', api=1") + CREATE,
+            r"built for an older LLMasOS \(version 1 .*; pip install --upgrade sched-mine",
+        ),
         (COMPONENT.replace("'x'", "'x', options=dict") + CREATE, r"must be an attrs class"),
     ],
 )
@@ -77,8 +84,13 @@ def test_a_broken_plugin_that_config_names_is_one_sentence(site, code, said):
     [
         (
             {"requires": ("llmasos-hookspecs==99.0",)},
-            r"requires llmasos-hookspecs==99.0 \(installed: .*\); pip install --upgrade",
+            r"newer LLMasOS \(it requires llmasos-hookspecs==99.0\), .* has llmasos-hookspecs 0.*; pip install --upgrade llmasos\.",
         ),
+        (
+            {"requires": ("attrs", "llmasos_hookspecs>=0.1,<0.2")},
+            r"is built for an older LLMasOS \(it requires llmasos-hookspecs<0.2,>=0.1\), .*; pip install --upgrade sched-mine, or",
+        ),
+        ({"requires": ("no-such-distribution>=1", "llmasos-hookspecs")}, r"no-such-distribution>=1 \(not installed\)"),
         ({"requires": ("no-such-distribution>=1",)}, r"no-such-distribution>=1 \(not installed\)"),
         ({"requires": ("no such thing !",)}, r"no valid requirement"),
         ({"requires_python": ">=99"}, r"Python >=99 \(this is 3"),

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmasos.api.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
-from llmasos_hookspecs import RequestError
+from llmasos.compose.guarded_task import guarded
+from llmasos_hookspecs import PluginError, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 
 
@@ -104,6 +105,51 @@ def test_models_stand_side_by_side() -> None:
     confusion = found.rows[1].classification
     assert confusion is not None
     assert confusion.confusion == {"bad": {"bad": 5, "good": 5}, "good": {"bad": 5, "good": 5}}
+
+
+@attrs.frozen(kw_only=True)
+class Said:
+    text: str
+
+
+class Repeat:
+    """Says what it is given."""
+
+    inputs = Inputs
+    output = Said
+
+    def run(self, model: Any, inputs: Inputs) -> Said:
+        return Said(text=inputs.text)
+
+
+class Translated(Repeat):
+    metrics = ("translation",)
+
+
+class Both(Repeat):
+    metrics = ("classification", "text")
+
+
+class Unknown(Repeat):
+    metrics = ("charm",)
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [(Repeat(), ["exact", "f1"]), (Translated(), ["bleu", "chrf"]), (Both(), ["accuracy", "macro_f1", "exact", "f1"])],
+)
+def test_a_task_says_its_metrics_whatever_it_is_called(task: Any, named: list[str]) -> None:
+    """Without a word of the task, labels are told apart from texts by the output's ``label``; behind the guard it is the same."""
+    examples = [{"text": "It rains.", "expected": "It rains."}, {"text": "It snows.", "expected": "It is snowing."}]
+    for each in (task, guarded(task, "task")):
+        row = evaluate_task("translate", each, {"model": _model(1.0)}, examples).rows[0]
+        assert list(row.metrics) == named
+        assert (row.classification is not None) == ("accuracy" in named)
+
+
+def test_a_metric_that_the_contract_does_not_know_is_named() -> None:
+    with pytest.raises(PluginError, match="asks for the metric 'charm'; the metrics are classification, translation, text"):
+        evaluate_task("odd", Unknown(), {"model": _model(1.0)}, [{"text": "1", "expected": "1"}])
 
 
 def test_a_refused_example_counts_as_wrong() -> None:

@@ -44,7 +44,7 @@ from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.sampling import Constraint, Draw, SamplingParams
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
-from llmasos_hookspecs.tasks import Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
+from llmasos_hookspecs.tasks import METRICS, Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32, is_finite
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "DECODER_FAMILIES",
     "GROUPS",
     "LLAMA_FAMILY",
+    "METRICS",
     "NEUTRAL_FORMATS",
     "PROJECT",
     "AccelerationError",

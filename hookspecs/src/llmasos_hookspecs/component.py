@@ -13,8 +13,9 @@ from llmasos_hookspecs.decoder import DecoderConfig
 if TYPE_CHECKING:
     from llmasos_hookspecs.checkpoint import Checkpoint
 
-#: The version of the contract. A plugin built for another major version is refused.
-API_VERSION: Final = 1
+#: The version of the contract, which only an incompatible release raises: N is that of llmasos-hookspecs 0.N. A plugin for another one is
+#: refused with a sentence that names the cure (docs/compatibility.md).
+API_VERSION: Final = 2
 
 #: Kind of component -> entry point group.
 GROUPS: Final[Mapping[str, str]] = {
@@ -43,7 +44,7 @@ class Component:
     metadata may hold ``help`` (one sentence) and ``choices`` (a tuple of the values allowed).
 
     For every kind:
-        api: major version of the contract that the plugin was written for.
+        api: the ``API_VERSION`` that the plugin was written for; left out where its requirement of llmasos-hookspecs says it.
         frameworks: import names that the implementation needs, checked without importing them, each mapped to the
             distribution that brings it; ``{"onnxruntime": "onnxruntime"}``.
         examples: command lines or calls to show in help.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from llmasos_hookspecs.checkpoint import Tokenizer
+
+#: What ``Task.metrics`` may name, each a way to measure answers against the expected ones.
+METRICS: Final = ("classification", "translation", "text")
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -110,6 +113,14 @@ class Task(Protocol):
     """A task: typed inputs, typed output. ``inputs`` and ``output`` are attrs classes.
 
     A task that can answer piece by piece has ``stream(model, inputs) -> Iterator[str]`` as well.
+
+    A task may also say how its answers are measured on examples, with ``metrics``, a tuple of names out of ``METRICS``:
+
+    - ``classification``: accuracy and F1 of labels, and the area under the ROC curve where ``probabilities`` of two labels are known;
+    - ``translation``: BLEU and chrF; an input ``target``, the language's English name, decides how its words are split;
+    - ``text``: exact match and token F1.
+
+    Without it: ``("classification",)`` where the output has a ``label``, else ``("text",)``.
     """
 
     inputs: type

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmasos_app_education import grade, tutor
-from llmasos_app_text.conversations import ConversationFolder
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.task import TaskConformance
 from llmasos_hookspecs.testing.task_inputs import assert_valid_output, names, texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+from llmasos_task_kit.conversations import ConversationFolder
 
 RUBRIC = (grade.Criterion(name="Argument", points=5, description="States a claim."), grade.Criterion(name="Language", points=3))
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmasos_app_text import answer, chat, classify, extract, generate, sentiment, summarize, translate
-from llmasos_app_text.conversations import ConversationFolder
 from llmasos_hookspecs import Task
 from llmasos_hookspecs.testing.task_inputs import assert_valid_output, names, texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+from llmasos_task_kit.conversations import ConversationFolder
 
 SCHEMAS = (
     {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]},

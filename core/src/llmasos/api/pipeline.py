@@ -22,6 +22,7 @@ from llmasos.residency.prediction import Need
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
+from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
@@ -295,11 +296,11 @@ class Pipeline:
 
 
 def load_model(
-    source: str | Path = "smollm2",
+    source: str | Path = DEFAULT_SOURCE,
     *,
-    loader: ComponentArgument = "auto",
+    loader: ComponentArgument = DEFAULT_LOADER,
     accelerate: Sequence[ComponentArgument] = (),
-    scheduler: ComponentArgument = "fifo",
+    scheduler: ComponentArgument = DEFAULT_SCHEDULER,
     threads: int | None = None,
     memory: int | str | None = None,
     context_length: int | None = None,

@@ -97,7 +97,7 @@ class PickledCheckpoint:
         try:
             import torch
         except ImportError as error:
-            raise CheckpointError(f"{self.path} holds pickle files, which torch reads; install llmasos-backend-torch.") from error
+            raise CheckpointError(f"{self.path} holds pickle files, which torch reads; pip install torch.") from error
         weights: dict[str, Any] = {}
         for name in self._files:
             path = inside(self.path, name)

@@ -22,7 +22,7 @@ def accelerate(
     model: Annotated[str | None, typer.Argument(help="The model; left out: the config's.")] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option("--stage", "-s", help="A stage, its options behind it: quant:bits=4,group=32. In order; left out: the config's."),
+        typer.Option("--stage", "-s", help="A stage, its options behind it: NAME:bits=4,group=32. In order; left out: the config's."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder for the result and its report.")] = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Measure size, quality and speed of every stage.")] = True,
@@ -45,7 +45,7 @@ def accelerate(
     with pipeline:
         found = [_stage(text, place) for place, text in enumerate(stages)] if stages else None
         if not found and not pipeline.config.models[chosen.name].accelerate:
-            raise RequestError("There is no stage to run; give --stage quant:bits=8, say, or [[accelerate]] tables in the config.")
+            raise RequestError("There is no stage to run; give --stage NAME:bits=8, say, or [[accelerate]] tables in the config.")
         report = pipeline.accelerate(
             found,
             model=chosen.name,
@@ -85,7 +85,7 @@ def evaluate(
     named = list(models or [])
     if task is not None:
         if not named:
-            raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task sentiment data.jsonl.")
+            raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task NAME data.jsonl.")
         _evaluate_task(task, named[:-1], Path(named[-1]), loader, config, overrides, as_json, quiet)
         return
     from llmasos.acceleration import EvaluationReport
@@ -161,7 +161,7 @@ def _stage(text: str, place: int) -> Any:
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise RequestError(f'The stage "{text}" has "{part}", and options have the form name=value, as in quant:bits=4,group=32.')
+            raise RequestError(f'The stage "{text}" has "{part}", and options have the form name=value, as in NAME:bits=4,group=32.')
         try:
             options[key.strip()] = json.loads(value)
         except ValueError:

@@ -40,16 +40,16 @@ CONFIGURED: Final[list[Any]] = [None]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
 ]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as scheduler.use=fair.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.", autocompletion=known_models)
 ]
 LoaderOption = Annotated[
-    str | None, typer.Option("--loader", help="Loader, such as onnx; short for --set loader.use=...", autocompletion=installed("loader"))
+    str | None, typer.Option("--loader", help="A loader by name; short for --set loader.use=...", autocompletion=installed("loader"))
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option("--scheduler", help="Scheduler, such as fair; short for --set scheduler.use=...", autocompletion=installed("scheduler")),
+    typer.Option("--scheduler", help="A scheduler by name; short for --set scheduler.use=...", autocompletion=installed("scheduler")),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]

@@ -38,7 +38,7 @@ def list_plugins(kind: Kind = None, as_json: o.JsonOption = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A component: fifo, or scheduler:fifo where several kinds have the name.")],
+    name: Annotated[str, typer.Argument(help="A component by name, or KIND:NAME where several kinds have the name.")],
     as_json: o.JsonOption = False,
 ) -> None:
     """Show what a component is and which options it takes; imports its module, and no framework."""
@@ -82,7 +82,7 @@ def new(
     print_result(f"{path} is written; next: cd {path.name} && pip install -e '.[testing]' && python -m pytest")
 
 
-Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders; or a published component: fair.")]
+Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders, or published components.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 

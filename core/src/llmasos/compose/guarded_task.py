@@ -27,6 +27,8 @@ class GuardedTask:
         self.inputs: type = task.inputs
         self.output: type = task.output
         self._task: Any = task
+        #: What the task says of itself beyond the protocol; empty where it says nothing.
+        self.metrics: tuple[str, ...] = getattr(task, "metrics", ())
         self._label: Final = label
         self._bound: Final = bound
 

@@ -1,54 +1,49 @@
-"""Which distribution brings a component that is not installed."""
+"""Which distribution brings a component that is not installed, and which component stands where config names none.
+
+All of it is data, in ``catalog.toml`` beside this module.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any
 
-#: kind -> name in config -> distribution, for the components that this project publishes.
-PUBLISHED: Final[Mapping[str, Mapping[str, str]]] = {
-    "source": {"path": "llmasos", "pypi": "llmasos", "hf": "llmasos"},
-    "loader": {
-        "onnx": "llmasos-backend-onnx",
-        "torch": "llmasos-backend-torch",
-        "tf": "llmasos-backend-tf",
-        "openvino": "llmasos-backend-openvino",
-    },
-    "accelerator": {
-        "quant": "llmasos-accel-quant",
-        "prune": "llmasos-accel-prune",
-        "distill": "llmasos-accel-distill",
-    },
-    "scheduler": {
-        "fifo": "llmasos-sched-fifo",
-        "fair": "llmasos-sched-fair",
-        "priority": "llmasos-sched-priority",
-        "deadline": "llmasos-sched-deadline",
-        "sjf": "llmasos-sched-sjf",
-    },
-    "task": {
-        **dict.fromkeys(
-            ("generate", "chat", "translate", "answer", "summarize", "sentiment", "classify", "extract"),
-            "llmasos-app-text",
-        ),
-        **dict.fromkeys(("code", "complete", "code_translate", "explain"), "llmasos-app-code"),
-        **dict.fromkeys(("grade", "tutor"), "llmasos-app-education"),
-    },
-    "observer": {},
-}
 
-#: The word of each kind in the distribution names that authors are asked to follow.
-_CONVENTION: Final[Mapping[str, str]] = {
-    "source": "source",
-    "loader": "backend",
-    "accelerator": "accel",
-    "scheduler": "sched",
-    "task": "app",
-    "observer": "observer",
-}
+@functools.cache
+def _catalog() -> Mapping[str, Any]:
+    import tomllib
+
+    return tomllib.loads(Path(__file__).with_name("catalog.toml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def published() -> Mapping[str, Mapping[str, str]]:
+    """Kind -> name in config -> distribution, for the components that this project publishes."""
+    return {
+        kind: {name: distribution for distribution, names in distributions.items() for name in names}
+        for kind, distributions in _catalog()["published"].items()
+    }
 
 
 def distribution_for(kind: str, name: str) -> str:
     """The distribution to install for a component: the published one, else the one that the naming convention asks for."""
-    published = PUBLISHED[kind].get(name)
-    return published or f"llmasos-{_CONVENTION[kind]}-{name.replace('_', '-')}"
+    known = published().get(kind, {}).get(name)
+    return known or f"llmasos-{_catalog()['words'].get(kind, kind)}-{name.replace('_', '-')}"
+
+
+def default_component(kind: str) -> str:
+    """The component of a kind that stands where config names none. Raises ``KeyError`` where the kind has none."""
+    return str(_catalog()["defaults"][kind])
+
+
+def first_distribution(kind: str) -> str:
+    """What to install first where no component of a kind is. Raises ``KeyError`` where the catalogue suggests none."""
+    return distribution_for(kind, _catalog()["first"][kind])
+
+
+def taker_of(form: str) -> str | None:
+    """The distribution whose loader takes checkpoints of a format that core does not read; None where the catalogue has none."""
+    loader = _catalog()["formats"].get(form)
+    return None if loader is None else distribution_for("loader", loader)

@@ -16,11 +16,12 @@ from pluggy import PluginManager, PluginValidationError
 from llmasos.system.bounded import call_within
 from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.context import HookContext
+from llmasos.system.contract import api_fault, contract_fault
 from llmasos.system.discovery import InstalledComponent
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
 from llmasos.system.returned import fault_of
-from llmasos_hookspecs import API_VERSION, PROJECT, Component, LLMasOSError, PluginError, specs
+from llmasos_hookspecs import PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
 
 _OBSERVER_HOOKS: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
@@ -59,6 +60,9 @@ def load_component(entry: InstalledComponent) -> LoadedComponent:
         PluginError: a requirement of the distribution is unmet, the module cannot be imported, a hook is misspelt, takes
             unknown parameters or parameters with a default value, or the component is for another version of the contract.
     """
+    fault = contract_fault(entry.requires, entry.distribution)
+    if fault:
+        raise PluginError(f"The {entry.label} {fault}")
     unmet = unmet_requirements(entry.requires, entry.requires_python)
     if unmet:
         raise PluginError(
@@ -235,12 +239,9 @@ def _describe(entry: InstalledComponent, module: ModuleType) -> Component:
         ) from error
     if not isinstance(component, Component):
         raise PluginError(f"The {entry.label} returns {component!r} from llmasos_component, and it must be a Component.")
-    if component.api != API_VERSION:
-        cure = "llmasos" if component.api > API_VERSION else entry.distribution
-        raise PluginError(
-            f"The {entry.label} is written for version {component.api} of the plugin contract, and this LLMasOS has version "
-            f"{API_VERSION}; pip install --upgrade {cure}."
-        )
+    fault = api_fault(component, entry.distribution)
+    if fault:
+        raise PluginError(f"The {entry.label} {fault}")
     if not isinstance(component.options, type) or not attrs.has(component.options):
         raise PluginError(f"The {entry.label} has the options {component.options!r}, and they must be an attrs class.")
     return component

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.catalog import PUBLISHED
+from llmasos.system.catalog import published
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
 from llmasos.system.hardware import defaults, measure_bandwidth, probe
@@ -106,7 +106,7 @@ def _missing(entries: tuple[InstalledComponent, ...]) -> list[str]:
     installed = {(entry.kind, entry.name) for entry in entries}
     return [
         f'The {kind} "{name}" is not installed; pip install {distribution}.'
-        for kind, names in PUBLISHED.items()
+        for kind, names in published().items()
         for name, distribution in names.items()
         if (kind, name) not in installed
     ]

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 import attrs
 import importlib_metadata
 
-from llmasos.system.catalog import PUBLISHED, distribution_for
+from llmasos.system.catalog import distribution_for, published
+from llmasos.system.contract import contract_fault
 from llmasos.system.nearest import listed, nearest
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
@@ -49,7 +50,7 @@ class InstalledComponent:
 
     @property
     def label(self) -> str:
-        """How messages name it: ``scheduler "fifo" (llmasos-sched-fifo 0.1.0)``."""
+        """How messages name it: ``scheduler "newest" (acme-newest 1.2)``."""
         return f'{self.kind} "{self.name}" ({self.distribution} {self.version})'
 
     @property
@@ -132,13 +133,13 @@ class Registry:
             others = [entry.qualified for entry in installed if entry.name == name]
             hint = f"; installed under that name: {listed(others)}" if others else ""
             return f'No {kind} "{name}" of {distribution} is installed{hint}; pip install {distribution}.'
-        published = PUBLISHED[kind]
-        if name in published:
-            return f'The {kind} "{name}" is not installed; pip install {published[name]} (installed: {listed(names)}).'
+        known = published().get(kind, {})
+        if name in known:
+            return f'The {kind} "{name}" is not installed; pip install {known[name]} (installed: {listed(names)}).'
         # An installed name is a likelier meaning than one that would have to be fetched first.
-        close = nearest(name, names) or nearest(name, published)
+        close = nearest(name, names) or nearest(name, known)
         if close:
-            cure = "" if close in names else f" (pip install {published[close]})"
+            cure = "" if close in names else f" (pip install {known[close]})"
             return f'No {kind} "{name}" is installed; did you mean "{close}"{cure}? Installed: {listed(names)}.'
         package = distribution_for(kind, name)
         return f'No {kind} "{name}" is installed; pip install the package that brings it ({package}, say); installed: {listed(names)}.'
@@ -151,6 +152,9 @@ def registry() -> Registry:
 
 
 def _unmet(entry: InstalledComponent, version_of: Callable[[str], str | None]) -> str:
+    fault = contract_fault(entry.requires, entry.distribution, version_of=version_of)
+    if fault:
+        return f"{entry.distribution} {entry.version} {fault}"
     clauses = "; ".join(unmet_requirements(entry.requires, entry.requires_python, version_of=version_of))
     return f"{entry.distribution} {entry.version} requires {clauses}; pip install --upgrade {entry.distribution}." if clauses else ""
 

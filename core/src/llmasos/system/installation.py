@@ -14,14 +14,15 @@ from typing import Any, Final
 import attrs
 import importlib_metadata
 
-from llmasos.system.catalog import PUBLISHED
-from llmasos.system.discovery import InstalledComponent, Registry, normalized
+from llmasos.system.catalog import published
+from llmasos.system.contract import CONTRACT
+from llmasos.system.discovery import CORE, InstalledComponent, Registry, normalized
 from llmasos.system.isolation import module_command
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import PluginError, RequestError
 
 #: Distributions that cannot be uninstalled by this command, because it runs on them.
-_OWN: Final = frozenset({"llmasos", "llmasos-hookspecs"})
+_OWN: Final = frozenset({CORE, CONTRACT})
 
 _UNREACHABLE: Final = re.compile(
     r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout"
@@ -49,7 +50,7 @@ class Change:
 
 def requirement_for(word: str) -> str:
     """What to give pip for ``word``: for a published component's bare name its distribution, for anything else the word itself."""
-    found = {distribution for names in PUBLISHED.values() for name, distribution in names.items() if name == word}
+    found = {distribution for names in published().values() for name, distribution in names.items() if name == word}
     return found.pop() if len(found) == 1 else word
 
 
@@ -57,13 +58,36 @@ def plan_installation(arguments: Sequence[str]) -> tuple[Change, ...]:
     """What ``pip install`` with these arguments would change; nothing is changed.
 
     Raises:
-        PluginError: pip finds no way to do it, or is missing.
+        PluginError: pip finds no way to do it, or is missing, or core could not run with what it would install.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         _pip("install", "--dry-run", "--quiet", f"--report={report}", *arguments)
         items = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return tuple(sorted((_planned(item) for item in items), key=lambda change: (not change.requested, change.name)))
+    changes = tuple(sorted((_planned(item) for item in items), key=lambda change: (not change.requested, change.name)))
+    _refuse_to_break_core(changes)
+    return changes
+
+
+def _refuse_to_break_core(changes: Sequence[Change]) -> None:
+    """pip heeds the requirements of what it installs, and not those of what is installed: for an old plugin's sake it would take an old
+    contract."""
+    from packaging.requirements import Requirement
+
+    after = {normalized(change.name): change for change in changes}
+    if CORE in after:
+        return  # then pip heeds the requirements of core too
+    for text in importlib_metadata.distribution(CORE).requires or ():
+        requirement = Requirement(text)
+        change = after.get(normalized(requirement.name))
+        if change is None or change.version is None or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        if not requirement.specifier.contains(change.version, prereleases=True):
+            asked = " and ".join(f"{each.name} {each.version}" for each in changes if each.requested)
+            raise PluginError(
+                f"{asked} would replace {change.name} {change.installed} by {change.version}, and LLMasOS needs {requirement.name}"
+                f"{requirement.specifier}; nothing was changed. Install a version of it that is built for this LLMasOS."
+            )
 
 
 def install(arguments: Sequence[str]) -> None:
@@ -182,7 +206,7 @@ def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
         versions = re.search(r"\(from versions: ([^)]*)\)", said)
         if versions is not None and versions[1] not in ("none", ""):
             return f"The package index has no {missing[1]} for this Python; it has {', '.join(versions[1].split(', ')[-8:])}."
-        known = {distribution for names in PUBLISHED.values() for distribution in names.values()}
+        known = {distribution for names in published().values() for distribution in names.values()}
         return f"The package index has no distribution {missing[1]} for this Python{did_you_mean(missing[1], known)}"
     errors = [line.partition("ERROR:")[2].strip() for line in said.splitlines() if "ERROR:" in line]
     lines = errors or said.strip().splitlines()[-1:] or ["nothing"]

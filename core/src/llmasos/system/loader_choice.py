@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 import attrs
 
 from llmasos.system.bounded import UNBOUNDED, Bound, call_within
+from llmasos.system.catalog import first_distribution, taker_of
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import Description, described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import find_problems
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, PluginError, UnsupportedModel, beyond
-
-#: Format of an export -> our distribution that takes it.
-_TAKERS: Final = {
-    "onnx": "llmasos-backend-onnx",
-    "onnx_genai": "llmasos-backend-onnx",
-    "saved_model": "llmasos-backend-tf",
-    "keras": "llmasos-backend-tf",
-    "torch_export": "llmasos-backend-torch",
-}
 
 
 @attrs.frozen
@@ -71,7 +62,7 @@ def choose_loader(
                     return LoaderChoice(loaded, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
         refusals.append(reason)
     if not refusals:
-        raise PluginError("No loader is installed; pip install llmasos-backend-onnx.")
+        raise PluginError(f"No loader is installed; pip install {first_distribution('loader')}.")
     raise UnsupportedModel(f"No installed loader takes {checkpoint.path}: {'; '.join(refusals)}{taker(loaders, checkpoint)}.")
 
 
@@ -100,7 +91,7 @@ def refusal(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound = UNBO
 
 def taker(loaders: Iterable[Description], checkpoint: Checkpoint) -> str:
     """Which of our loaders would take a format that no installed one takes, as the end of a sentence."""
-    distribution = _TAKERS.get(checkpoint.format)
+    distribution = taker_of(checkpoint.format)
     if distribution is None or any(checkpoint.format in loader.formats for loader in loaders):
         return ""
     return f"; pip install {distribution}, which does"

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from llmasos_hookspecs.errors import LLMasOSError
-from llmasos_hookspecs.tasks import Task
+from llmasos_hookspecs.tasks import METRICS, Task
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
@@ -123,6 +123,12 @@ class TaskConformance(PluginConformance, standard=True):
             assert attrs.has(cls), f"{cls!r} is not an attrs class."
             hints = typing.get_type_hints(cls)
             assert all(field.name in hints for field in attrs.fields(cls)), f"A field of {cls.__name__} has no type."
+
+    def test_metrics_are_those_of_the_contract(self, task: Task) -> None:
+        """``metrics``, where the task has it, is a tuple of names out of ``METRICS``."""
+        said = getattr(task, "metrics", ())
+        assert isinstance(said, tuple), f"metrics is {said!r}, and it must be a tuple of names."
+        assert set(said) <= set(METRICS), f"metrics is {said!r}, and it may name {', '.join(METRICS)}."
 
     def test_answers_the_example(self, task: Task) -> None:
         """The example is answered with a valid output, with and without a chat template."""

@@ -6,8 +6,8 @@ import attrs
 
 from llmasos_app_code.languages import canonical
 from llmasos_app_code.writing import Written, write_code
-from llmasos_app_text.prompting import user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from llmasos_app_text.prompting import head, reply_room, tail, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, Tokenizer, hookimpl
+from llmasos_task_kit.prompting import head, reply_room, tail, without_control_tokens
 
 #: Control tokens before the prefix, the suffix and the middle (fill-in-the-middle, Bavarian et al., 2022), by family: StarCoder and related
 #: models, Qwen-Coder, DeepSeek-Coder, CodeLlama.

@@ -9,8 +9,8 @@ import attrs
 
 from llmasos_app_code.fences import fenced
 from llmasos_app_code.languages import canonical
-from llmasos_app_text.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)

@@ -8,8 +8,8 @@ import attrs
 
 from llmasos_app_code.fences import code_in, fenced, fenced_form
 from llmasos_app_code.languages import canonical, syntax_problem
-from llmasos_app_text.prompting import Message, reply_room, shorten_last, without_control_tokens
 from llmasos_hookspecs import TaskModel
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.prompting import Message, reply_room, shorten_last, user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, user_prompt, without_control_tokens
 
 #: Every score from 0 to ``points`` is a candidate, scored by likelihood.
 MOST_POINTS = 100

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, in_words
-from llmasos_app_text.history import fit_history
-from llmasos_app_text.prompting import Message, reply_room, turn_stops, without_control_tokens
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
+from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, in_words
+from llmasos_task_kit.history import fit_history
+from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
 _ACTIONS = ("send", "list", "show", "delete")
 _LEVELS = ("beginner", "intermediate", "advanced")

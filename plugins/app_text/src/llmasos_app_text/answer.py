@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from llmasos_app_text.passages import Passage, best_passages, split_passages
-from llmasos_app_text.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +46,7 @@ class Answer:
 
     inputs = Inputs
     output = Output
+    metrics = ("text",)
 
     def __init__(self, options: Options) -> None:
         if options.passage_tokens < 16:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import attrs
 
-from llmasos_app_text.conversations import ConversationFolder, ConversationSummary, in_words
-from llmasos_app_text.history import fit_history
-from llmasos_app_text.prompting import Message, reply_room, turn_stops, without_control_tokens
 from llmasos_app_text.sampling import SamplingInputs
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, in_words
+from llmasos_task_kit.history import fit_history
+from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
 _ACTIONS = ("send", "list", "show", "delete")
 _ROLES = ("system", "user", "assistant")

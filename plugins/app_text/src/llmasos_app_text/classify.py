@@ -50,6 +50,7 @@ class Classify:
 
     inputs = Inputs
     output = Output
+    metrics = ("classification",)
 
     def __init__(self, options: Options) -> None:
         self._scorer = LabelScorer(calibrate=options.calibrate, chunk_tokens=options.chunk_tokens)

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from llmasos_app_text.json_completion import compact, complete_json, parse_json
-from llmasos_app_text.prompting import reply_room, shorten_last, user_prompt, without_control_tokens
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import reply_room, shorten_last, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +40,7 @@ class Extract:
 
     inputs = Inputs
     output = Output
+    metrics = ("text",)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
         new = reply_room(model, inputs.max_new_tokens)

@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from llmasos_app_text.prompting import Message, reply_room, shorten_last, tail, turn_stops, user_prompt, without_control_tokens
 from llmasos_app_text.sampling import SamplingInputs
 from llmasos_hookspecs import Component, Context, ContextLengthExceeded, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, tail, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)

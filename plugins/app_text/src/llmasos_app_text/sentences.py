@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from llmasos_app_text.prompting import head
 from llmasos_hookspecs import Tokenizer
+from llmasos_task_kit.prompting import head
 
 # A sentence ends behind . ! ? … (with closing quotes or brackets) before white space, behind their full-width forms anywhere,
 # and at a line's end.

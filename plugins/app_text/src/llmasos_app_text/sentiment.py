@@ -51,6 +51,7 @@ class Sentiment:
 
     inputs = Inputs
     output = Output
+    metrics = ("classification",)
 
     def __init__(self, options: Options) -> None:
         self._scorer = LabelScorer(calibrate=options.calibrate, chunk_tokens=options.chunk_tokens)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.prompting import Message, turn_stops, user_prompt, without_control_tokens
 from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.prompting import Message, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +45,7 @@ class Translate:
 
     inputs = Inputs
     output = Output
+    metrics = ("translation",)
 
     def __init__(self, options: Options) -> None:
         if options.chunk_tokens < 16:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_backend_onnx.artifact import cache_key, obtain
 from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations
 from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
@@ -20,6 +19,7 @@ from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
+from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, UnsupportedModel, check_tensors, unread_note
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llmasos_backend_openvino.kv_cache import BlockPool
 from llmasos_backend_openvino.session import Piece, Session
-from llmasos_backend_openvino.slots import SlotTable
+from llmasos_backend_openvino.slots import BlockSlots
 from llmasos_hookspecs import EngineFailed, EngineInfo, Row
 
 Logits = npt.NDArray[np.float32]
@@ -26,7 +26,7 @@ class OpenVinoEngine:
         self._info = info
         self._session: Session | None = session
         self._pool = pool
-        self._slots = SlotTable(info, pool)
+        self._slots = BlockSlots(info, pool)
         self._chunk = chunk
         self._switch = switch
 
@@ -103,7 +103,7 @@ class OpenVinoEngine:
                 pieces[index] = Piece(
                     tokens=tokens[index][begin:end],
                     start=row.position + begin,
-                    blocks=self._slots[row.slot].blocks,
+                    blocks=self._slots[row.slot].held,
                     wanted=max(0, end - max(begin, len(tokens[index]) - asked[index])),
                     long=row.slot in long,
                 )

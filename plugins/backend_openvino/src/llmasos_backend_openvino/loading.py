@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos_backend_openvino.artifact import cache_key, obtain
 from llmasos_backend_openvino.attention import BLOCK, insert_attention
 from llmasos_backend_openvino.cpu import chosen_precision
 from llmasos_backend_openvino.decoder import build_decoder, ropes_of
@@ -19,6 +18,7 @@ from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
 from llmasos_backend_openvino.session import Session
 from llmasos_backend_openvino.traits import KNOWN_TRAITS
+from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
     CheckpointError,

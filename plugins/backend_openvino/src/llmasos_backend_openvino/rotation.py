@@ -1,8 +1,4 @@
-"""Rotary embeddings in one form: each channel of a head and its counterpart lie half a head apart.
-
-Families rotate whole heads or a part of them, and pair channels with neighbours or with those half of that part away. Scores do not depend
-on the order of channels, so queries and keys are laid out alike when the weights are read, and a step rotates them all the same way.
-"""
+"""The rotation factors of positions, for heads whose channels stand in ``channel_order``."""
 
 from __future__ import annotations
 
@@ -12,20 +8,6 @@ import numpy.typing as npt
 from llmasos_hookspecs import Rope
 
 Floats = npt.NDArray[np.float32]
-
-
-def channel_order(head_dim: int, rope: Rope | None) -> list[int] | None:
-    """The stored channel for each place of a head; None where each has its own place."""
-    if rope is None:
-        return None
-    half, turned = head_dim // 2, rope.dim // 2
-    first = range(0, rope.dim, 2) if rope.interleaved else range(turned)
-    second = range(1, rope.dim, 2) if rope.interleaved else range(turned, rope.dim)
-    order = [-1] * head_dim
-    order[:turned], order[half : half + turned] = first, second
-    rest = iter(range(rope.dim, head_dim))
-    order = [next(rest) if channel < 0 else channel for channel in order]
-    return None if order == list(range(head_dim)) else order
 
 
 class RotationTable:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from llmasos_backend_openvino.matrices import Matrix, matrix_of, stacked
-from llmasos_backend_openvino.rotation import Floats, channel_order
-from llmasos_hookspecs import Checkpoint, Part, QuantizedTensor, Rope, Tensor, as_float32
+from llmasos_decoder_kit.channels import channel_order
+from llmasos_decoder_kit.weights import Floats, PartReader
+from llmasos_hookspecs import Checkpoint, Part, Rope
 
 
 @attrs.frozen(eq=False)
@@ -53,6 +52,7 @@ class WeightReader:
 
     def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
         self._checkpoint = checkpoint
+        self._parts = PartReader(checkpoint)
         self._config = checkpoint.decoder
         self._precision = precision
 
@@ -80,53 +80,14 @@ class WeightReader:
         return None if self._config.tie_embeddings else self._matrix(self._config.names.head)
 
     def head_bias(self) -> Floats | None:
-        return self._vector(f"{self._config.names.head}.bias") if self._config.head_bias else None
+        return self._parts.vector(f"{self._config.names.head}.bias") if self._config.head_bias else None
 
     def _matrix(self, module: str) -> Matrix:
         return matrix_of(self._checkpoint.tensor(f"{module}.weight"), self._precision)
 
     def _linear(self, parts: Sequence[Part], orders: Sequence[list[int] | None] | None = None) -> Linear:
-        rows = [_rows(part, order) for part, order in zip(parts, orders or [None] * len(parts), strict=True)]
-        tensors = [_taken(self._checkpoint.tensor(f"{part.module}.weight"), index) for part, index in zip(parts, rows, strict=True)]
-        bias = None
-        if any(part.bias for part in parts):
-            bias = np.concatenate([self._bias(part, index) for part, index in zip(parts, rows, strict=True)])
+        tensors, bias = self._parts.linear(parts, orders)
         return Linear(stacked([matrix_of(tensor, self._precision) for tensor in tensors]), bias)
 
-    def _bias(self, part: Part, rows: npt.NDArray[np.intp] | None) -> Floats:
-        if not part.bias:
-            return np.zeros(part.shape[0], np.float32)
-        bias = self._vector(f"{part.module}.bias")
-        return bias if rows is None else bias[rows]
-
     def _norm_of(self, place: str, module: str, order: list[int] | None) -> Norm:
-        """A norm; of queries and keys [heads, head_dim] or [1, head_dim], else [hidden]."""
-        c = self._config
-        of_heads = place in ("q_norm", "k_norm")
-        weight = bias = None
-        if c.norm_weight:
-            weight = self._vector(f"{module}.weight") + np.float32(c.norm_offset)
-            if of_heads:
-                weight = weight.reshape(-1, c.head_dim)
-                weight = weight if order is None else weight[:, order]
-        if c.norm_bias and not of_heads:
-            bias = self._vector(f"{module}.bias")
-        return Norm(weight, bias)
-
-    def _vector(self, name: str) -> Floats:
-        return as_float32(self._checkpoint.tensor(name))
-
-
-def _rows(part: Part, order: list[int] | None) -> npt.NDArray[np.intp] | None:
-    """Rows of the stored tensor for each row of the part, its heads' channels in ``order``; None: as they are."""
-    rows = part.row_indices()
-    if rows is None and order is None:
-        return None
-    index = np.arange(part.shape[0]) if rows is None else np.asarray(rows)
-    return index if order is None else index.reshape(-1, len(order))[:, order].reshape(-1)
-
-
-def _taken(tensor: Tensor, rows: npt.NDArray[np.intp] | None) -> Tensor:
-    if rows is None:
-        return tensor
-    return tensor.take_rows(rows) if isinstance(tensor, QuantizedTensor) else tensor[rows]
+        return Norm(*self._parts.norm(place, module, order))

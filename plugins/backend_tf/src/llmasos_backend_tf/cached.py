@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from llmasos_backend_tf.framework import first_line
 from llmasos_backend_tf.recompute import Form, Logits, Tokens, check_shape
-from llmasos_backend_tf.slots import SlotTable
 from llmasos_backend_tf.trials import TEXT, most_error, relative_error
+from llmasos_decoder_kit.slots import SlotTable
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, EngineLimits, ResourceError, Row, UnsupportedModel
 
 Array = npt.NDArray[Any]
@@ -179,18 +179,11 @@ class GrowingEngine:
         return [logits for logits, _ in computed]
 
     def truncate(self, slot: int, length: int) -> None:
-        held = self._slots[slot]
-        if not 0 <= length <= held.length:
-            raise ValueError(f"Slot {slot} holds {held.length} tokens and cannot be cut to {length}.")
-        held.held = [tensor.cut(array, length) for tensor, array in zip(self._model.cache, held.held, strict=True)]
-        held.length = length
+        cut = self._slots.truncate(slot, length)
+        cut.held = [tensor.cut(array, length) for tensor, array in zip(self._model.cache, cut.held, strict=True)]
 
     def fork(self, slot: int) -> int:
-        source = self._slots[slot]
-        copy = self._slots.open()
-        # Arrays are never written to, so both slots can share them.
-        self._slots[copy].held, self._slots[copy].length = list(source.held), source.length
-        return copy
+        return self._slots.fork(slot)  # arrays are never written to, so both slots can share them
 
     def close(self, slot: int) -> None:
         self._slots.close(slot)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from llmasos_backend_tf.decoder import Batch, Decoder, Want
 from llmasos_backend_tf.kv_pool import BLOCK, KVPool
-from llmasos_backend_tf.slots import SlotTable
+from llmasos_decoder_kit.slots import SlotTable
 from llmasos_hookspecs import CapacityExceeded, EngineInfo, Row
 
 Logits = npt.NDArray[np.float32]
@@ -53,14 +53,10 @@ class TensorFlowEngine:
         return [np.concatenate(parts) if parts else empty for parts in results]
 
     def truncate(self, slot: int, length: int) -> None:
-        held = self._slots[slot]
-        if not 0 <= length <= held.length:
-            raise ValueError(f"Slot {slot} holds {held.length} tokens and cannot be cut to {length}.")
-        held.length = length
-        del held.tokens[length:]
+        held = self._slots.truncate(slot, length).held
         keep = -(-length // BLOCK)
-        self._pool.give_back(held.held[keep:])
-        del held.held[keep:]
+        self._pool.give_back(held[keep:])
+        del held[keep:]
 
     def fork(self, slot: int) -> int:
         source = self._slots[slot]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from llmasos_backend_tf.framework import first_line
-from llmasos_backend_tf.slots import SlotTable
+from llmasos_decoder_kit.slots import SlotTable
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, EngineInfo, Row
 
 Tokens = npt.NDArray[np.int32]
@@ -138,17 +138,10 @@ class RecomputingEngine:
         return [np.concatenate(part) for part in parts]
 
     def truncate(self, slot: int, length: int) -> None:
-        held = self._slots[slot]
-        if not 0 <= length <= held.length:
-            raise ValueError(f"Slot {slot} holds {held.length} tokens and cannot be cut to {length}.")
-        del held.held[length:]
-        held.length = length
+        del self._slots.truncate(slot, length).held[length:]
 
     def fork(self, slot: int) -> int:
-        source = self._slots[slot]
-        copy = self._slots.open()
-        self._slots[copy].held, self._slots[copy].length = list(source.held), source.length
-        return copy
+        return self._slots.fork(slot)
 
     def close(self, slot: int) -> None:
         self._slots.close(slot)

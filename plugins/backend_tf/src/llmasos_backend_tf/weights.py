@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from llmasos_backend_tf.linear import CodeMatrix, FloatMatrix
-from llmasos_backend_tf.rotation import channel_order
-from llmasos_hookspecs import Checkpoint, DecoderConfig, Part, QuantizedTensor, Rope, Tensor, as_float32
+from llmasos_decoder_kit.channels import channel_order
+from llmasos_decoder_kit.weights import PartReader
+from llmasos_hookspecs import Checkpoint, DecoderConfig, Part, Rope, Tensor
 
 Matrix = FloatMatrix | CodeMatrix
 
@@ -84,6 +84,7 @@ class WeightReader:
 
     def __init__(self, checkpoint: Checkpoint, kind: type[FloatMatrix] | type[CodeMatrix], shares: int) -> None:
         self._checkpoint = checkpoint
+        self._parts = PartReader(checkpoint)
         self._config: DecoderConfig = checkpoint.decoder
         self._kind = kind
         self._shares = shares
@@ -114,56 +115,16 @@ class WeightReader:
         """The output head."""
         c = self._config
         module = c.names.embedding if c.tie_embeddings else c.names.head
-        bias = self._vector(f"{c.names.head}.bias") if c.head_bias else None
+        bias = tf.constant(self._parts.vector(f"{c.names.head}.bias")) if c.head_bias else None
         return Linear(self._kind.of([self._checkpoint.tensor(f"{module}.weight")], self._shares), bias)
 
-    def _linear(self, parts: Sequence[Part], orders: Sequence[list[int] | None] = (None,), unit: int = 1) -> Linear:
-        rows = [_rows(part, order) for part, order in zip(parts, orders, strict=True)]
-        tensors = [_taken(self._checkpoint.tensor(f"{part.module}.weight"), index) for part, index in zip(parts, rows, strict=True)]
-        bias = None
-        if any(part.bias for part in parts):
-            bias = tf.constant(
-                np.concatenate([self._bias(part, index) for part, index in zip(parts, rows, strict=True)]).astype(np.float32)
-            )
-        return Linear(self._kind.of(tensors, self._shares, unit), bias)
-
-    def _bias(self, part: Part, rows: npt.NDArray[np.intp] | None) -> npt.NDArray[np.float32]:
-        if not part.bias:
-            return np.zeros(part.shape[0], np.float32)
-        bias = as_float32(self._checkpoint.tensor(f"{part.module}.bias"))
-        return bias if rows is None else bias[rows]
+    def _linear(self, parts: Sequence[Part], orders: Sequence[list[int] | None] | None = None, unit: int = 1) -> Linear:
+        tensors, bias = self._parts.linear(parts, orders)
+        return Linear(self._kind.of(tensors, self._shares, unit), None if bias is None else tf.constant(bias))
 
     def _norm_of(self, place: str, module: str, order: list[int] | None) -> Norm:
-        """A norm; of queries and keys [heads, head_dim] or [head_dim], else [hidden]."""
-        c = self._config
-        of_heads = place in ("q_norm", "k_norm")
-        weight = bias = None
-        if c.norm_weight:
-            weight = as_float32(self._checkpoint.tensor(f"{module}.weight")) + np.float32(c.norm_offset)
-            if of_heads:
-                weight = weight.reshape(-1, c.head_dim)
-                weight = weight if order is None else weight[:, order]
-        if c.norm_bias and not of_heads:
-            bias = self._vector(f"{module}.bias")
-        return Norm(None if weight is None else tf.constant(weight), bias)
-
-    def _vector(self, name: str) -> Any:
-        return tf.constant(as_float32(self._checkpoint.tensor(name)))
-
-
-def _rows(part: Part, order: list[int] | None) -> npt.NDArray[np.intp] | None:
-    """The stored row of each row of the part, with its heads' channels in ``order``; None: the stored order."""
-    rows = part.row_indices()
-    if rows is None and order is None:
-        return None
-    index = np.arange(part.shape[0]) if rows is None else np.asarray(rows)
-    return index if order is None else index.reshape(-1, len(order))[:, order].reshape(-1)
-
-
-def _taken(tensor: Tensor, rows: npt.NDArray[np.intp] | None) -> Tensor:
-    if rows is None:
-        return tensor
-    return tensor.take_rows(rows) if isinstance(tensor, QuantizedTensor) else tensor[rows]
+        weight, bias = self._parts.norm(place, module, order)
+        return Norm(None if weight is None else tf.constant(weight), None if bias is None else tf.constant(bias))
 
 
 def _nbytes(constant: Any) -> int:

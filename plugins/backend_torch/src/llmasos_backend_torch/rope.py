@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from llmasos_hookspecs import DecoderConfig, RopeScaling
+from llmasos_hookspecs import DecoderConfig
 
 
 def rotation_table(decoder: DecoderConfig, positions: int, device: torch.device) -> Tensor:
     """Cosines and sines of ``position * frequency``, float32 [positions, 1, head_dim / 2, 2] (RoFormer, arXiv:2104.09864)."""
-    exponents = torch.arange(0, decoder.head_dim, 2, dtype=torch.float32) / decoder.head_dim
-    frequencies = 1.0 / decoder.rope_theta**exponents
-    if decoder.rope_scaling is not None:
-        frequencies = _scaled(frequencies, decoder.rope_scaling)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return torch.stack((angles.cos(), angles.sin()), -1)[:, None].to(device)
-
-
-def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    if scaling.kind == "linear":
-        return frequencies / scaling.factor
-    # llama3: wavelengths up to the original context over high_freq_factor stay, those past it over low_freq_factor are
-    # stretched by the factor, and those between are blended.
-    turns = scaling.original_max_position * frequencies / (2 * math.pi)
-    kept = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
-    return kept * frequencies + (1 - kept) * frequencies / scaling.factor
+    rope = decoder.layer(0).rope
+    assert rope is not None  # a plain decoder rotates all its layers alike
+    cosines, sines = (torch.from_numpy(table) for table in rope.tables(positions))
+    return torch.stack((cosines, sines), -1)[:, None].to(device)
 
 
 def interleaved(heads: int, head_dim: int) -> Tensor:

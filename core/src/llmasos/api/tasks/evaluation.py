@@ -21,7 +21,7 @@ from llmasos.api.tasks.metrics import (
 )
 from llmasos.api.tasks.rows import InputRow, read_rows
 from llmasos.system.options import fields_of
-from llmasos_hookspecs import RequestError, Task, TaskModel
+from llmasos_hookspecs import METRICS, PluginError, RequestError, Task, TaskModel
 
 #: Keys of a row that hold what the answer should be, the first of them that is no input of the task.
 EXPECTED_KEYS = ("label", "expected", "reference", "answer", "target", "score")
@@ -92,20 +92,22 @@ def evaluate_task(
     """Run a task with each model on the same examples and measure the answers.
 
     Args:
-        name: the task's; translations (``translate``) are scored by BLEU and chrF, labels by accuracy and F1, other texts by exact
-            match and token F1.
+        name: the task's, for what is said of it.
+        task: its ``metrics`` say how its answers are measured.
         models: what to call each -> the model.
         examples: a ``.jsonl`` or ``.csv`` file, or mappings: the task's inputs, and what the answer should be. Other keys are ignored.
         expected: the key that holds it; empty: the first of ``EXPECTED_KEYS`` that is there and is no input.
         common: inputs that are the same for all examples.
 
     Raises:
+        PluginError: the task names a metric that the contract does not know.
         RequestError: there are no examples, or one does not fit the task's inputs or lacks what is expected.
     """
+    chosen = _metrics_of(task, name)
     prepared = [_prepare(task, row, expected, common or {}) for row in read_rows(examples)]
     if not prepared:
         raise RequestError(f"There are no examples to evaluate {name} on.")
-    rows = tuple(_evaluate(name, task, label, model, prepared, workers, progress) for label, model in models.items())
+    rows = tuple(_evaluate(chosen, task, label, model, prepared, workers, progress) for label, model in models.items())
     return TaskEvaluation(task=name, rows=rows)
 
 
@@ -127,8 +129,18 @@ def _prepare(task: Task, row: InputRow, expected: str, common: Mapping[str, Any]
     return _Example(row.index, row.location, make_inputs(task.inputs, row, common=common, ignore=ignore), str(row.values[key]))
 
 
+def _metrics_of(task: Task, name: str) -> tuple[str, ...]:
+    """What the task says, or the contract's default."""
+    said = tuple(getattr(task, "metrics", ()))
+    unknown = [metric for metric in said if metric not in METRICS]
+    if unknown:
+        raise PluginError(f"The task {name} asks for the metric {unknown[0]!r}; the metrics are {', '.join(METRICS)}.")
+    labelled = any(field.name == "label" for field in attrs.fields(task.output))
+    return said or (("classification",) if labelled else ("text",))
+
+
 def _evaluate(
-    name: str,
+    chosen: Sequence[str],
     task: Task,
     label: str,
     model: TaskModel,
@@ -150,7 +162,7 @@ def _evaluate(
     seconds = time.monotonic() - began
     outputs = [answers[example.index].result for example in examples]
     wanted = [example.expected for example in examples]
-    metrics, classification = _measure(name, wanted, outputs, examples)
+    metrics, classification = _measure(chosen, wanted, outputs, examples)
     return EvaluationRow(
         model=label,
         metrics=metrics,
@@ -162,16 +174,21 @@ def _evaluate(
 
 
 def _measure(
-    name: str, wanted: Sequence[str], outputs: Sequence[Any], examples: Sequence[_Example]
+    chosen: Sequence[str], wanted: Sequence[str], outputs: Sequence[Any], examples: Sequence[_Example]
 ) -> tuple[dict[str, float], ClassificationMetrics | None]:
     given = [_answer(output) for output in outputs]
-    if name == "translate":
-        return translation_metrics(wanted, given, target=getattr(examples[0].inputs, "target", "")), None
-    if not any(hasattr(output, "label") for output in outputs):
-        return text_metrics(wanted, given), None
-    found = attrs.evolve(classification_metrics(wanted, given), auc=_binary_auc(wanted, outputs))
-    metrics = {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
-    return (metrics if found.auc is None else {**metrics, "auc": found.auc}), found
+    metrics: dict[str, float] = {}
+    classification = None
+    if "classification" in chosen:
+        classification = attrs.evolve(classification_metrics(wanted, given), auc=_binary_auc(wanted, outputs))
+        metrics |= {"accuracy": classification.accuracy, "macro_f1": classification.macro_f1}
+        if classification.auc is not None:
+            metrics["auc"] = classification.auc
+    if "translation" in chosen:
+        metrics |= translation_metrics(wanted, given, target=getattr(examples[0].inputs, "target", ""))
+    if "text" in chosen:
+        metrics |= text_metrics(wanted, given)
+    return metrics, classification
 
 
 def _answer(output: Any) -> str:

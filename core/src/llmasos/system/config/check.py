@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from llmasos.system.catalog import first_distribution
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
 from llmasos.system.config.sections import DEFAULT_LOADER, ComponentConfig, Config
 from llmasos.system.descriptions import described
@@ -50,7 +51,7 @@ def _check_automatic(
     """
     loaders = sorted(described(registry.entries("loader")), key=lambda loader: loader.preference, reverse=True)
     if not loaders:
-        return [PluginError(f"{component.path}.use: no loader is installed; pip install llmasos-backend-onnx.")]
+        return [PluginError(f"{component.path}.use: no loader is installed; pip install {first_distribution('loader')}.")]
     fitting = [loader for loader in loaders if not loader.problem and set(component.options) <= set(loader.option_names)]
     problems: list[list[LLMasOSError]] = []
     for loader in [loader for loader in fitting if not missing_frameworks(loader)] or loaders[:1]:

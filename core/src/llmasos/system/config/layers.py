@@ -118,7 +118,7 @@ def _override(mapping: dict[str, Any], override: str, origins: dict[str, str]) -
     path, equals, text = override.partition("=")
     steps = _steps(path.strip())
     if not equals or not steps or not isinstance(steps[0], str):
-        raise ConfigError(f'The override "{override}" must have the form path=value, such as scheduler.use=fair or accelerate[0].bits=8.')
+        raise ConfigError(f'The override "{override}" must have the form path=value, such as seed=7 or accelerate[0].bits=8.')
     value = _value(text.strip())
     holder: Any = mapping
     place = ""

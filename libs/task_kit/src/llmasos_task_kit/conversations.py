@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import attrs
 
-from llmasos_app_text.prompting import Message
 from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_task_kit.prompting import Message
 
 # Letters of any script; nothing that a file system reads as a path, a hidden file or a device.
 _NAME = re.compile(r"[\w][\w .\-]{0,99}(?<![ .])", re.UNICODE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmasos_app_text.prompting import Message, shorten_last
 from llmasos_hookspecs import TaskModel
+from llmasos_task_kit.prompting import Message, shorten_last
 
 
 def fit_history(model: TaskModel, messages: Sequence[Message], room: int) -> tuple[list[Message], int, int]:

@@ -1,4 +1,4 @@
-"""The folder of a built graph: whole or not there, checked before use, safe between processes."""
+"""The cache folder of built graphs: entries are complete or absent, checked before use, and safe between processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _SLICE: Final = 1 << 24
 
 
 def cache_key(**parts: Any) -> str:
-    """A folder's name for all that determines what is built."""
+    """The name of a cache folder: a digest of everything that determines the built graph."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """The folder that ``build`` fills and the plain data that it returned, from ``cache`` where it was built before.
+    """Return the folder that ``build`` fills and the plain data that it returned, from ``cache`` if it was built before.
 
-    A folder whose files do not have the checksums of its index is built again. Of two processes at once one builds and the other waits.
+    A folder whose files do not match the checksums of its index is built again. If two processes ask at once, one builds and the
+    other waits.
     """
     folder = cache / key
     built = _read(folder)
@@ -52,7 +53,7 @@ def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tu
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    """What the index holds, if every file is as it was written."""
+    """The contents of the index, if every file matches its checksum."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         for name, (size, checksum) in index["files"].items():

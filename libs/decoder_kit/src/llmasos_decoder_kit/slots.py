@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class Slot(Generic[T]):
-    """A slot with ``length`` tokens and the engine's data for them: blocks of the KV pool, or the tokens themselves.
+    """A slot with ``length`` tokens and the engine's data for them: blocks of the KV cache, cache tensors, or the tokens themselves.
 
     ``tokens`` and ``long`` are for decoders whose rotations change for long sequences: the slot's tokens, and whether its keys were
     computed with the long rotations; None if unknown.
@@ -27,7 +27,7 @@ class Slot(Generic[T]):
 
 
 class SlotTable(Generic[T]):
-    """Slots by number; numbers are never used twice."""
+    """Slots by number; numbers are never used twice. What slots hold is the engine's to take and to give back."""
 
     def __init__(self, info: EngineInfo) -> None:
         self._info = info
@@ -41,6 +41,7 @@ class SlotTable(Generic[T]):
             raise ValueError(f"Slot {slot} is not open; open slots are {sorted(self._slots) or 'none'}.") from None
 
     def open(self) -> int:
+        """A new empty slot. Raises ``CapacityExceeded`` where ``max_sequences`` are open."""
         if len(self._slots) >= self._info.max_sequences:
             raise CapacityExceeded(
                 f"All {self._info.max_sequences} slots of the engine are open; close one, or load with a larger max_sequences."
@@ -49,16 +50,38 @@ class SlotTable(Generic[T]):
         self._slots[self._next] = Slot()
         return self._next
 
+    def fork(self, slot: int) -> int:
+        """A new slot with the tokens of ``slot``, holding the same data: the engine copies the data or shares it."""
+        source = self[slot]
+        copy = self.open()
+        self._slots[copy] = Slot(list(source.held), source.length, list(source.tokens), source.long)
+        return copy
+
+    def truncate(self, slot: int, length: int) -> Slot[T]:
+        """Cut a slot back to ``length`` tokens and return it; the engine gives back the data behind them."""
+        cut = self[slot]
+        if not 0 <= length <= cut.length:
+            raise ValueError(f"Slot {slot} holds {cut.length} tokens and cannot be cut to {length}.")
+        cut.length = length
+        del cut.tokens[length:]
+        return cut
+
     def close(self, slot: int) -> Slot[T]:
         """Forget the slot; returns what it held."""
         self[slot]
         return self._slots.pop(slot)
 
     def clear(self) -> None:
+        """Forget all slots."""
         self._slots.clear()
 
     def check(self, rows: Sequence[Row]) -> None:
-        """Validate the rows of a step before anything is computed."""
+        """Validate the rows of a step before anything is computed.
+
+        Raises:
+            ValueError: a row is empty, does not continue its slot, shares it with another row, or has a token out of the vocabulary.
+            CapacityExceeded: a slot would pass the engine's context length.
+        """
         if len({row.slot for row in rows}) < len(rows):
             raise ValueError("A step holds the same slot twice; give each slot one row.")
         for row in rows:

@@ -1,16 +1,13 @@
-"""What is built is kept, and built again where it is damaged; providers that are not there are refused."""
+"""What is built is kept, and built again where it is damaged."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
 
-import onnxruntime
 import pytest
 
-from llmasos_backend_onnx import Options
-from llmasos_backend_onnx.artifact import obtain
-from llmasos_hookspecs import ConfigError
+from llmasos_decoder_kit.artifact import obtain
 
 
 def write_weights(content: bytes, builds: list[Path]):
@@ -68,10 +65,3 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
         obtain(tmp_path, "key", fail)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     assert obtain(tmp_path, "key", write_weights(b"x", []))[1] == {"size": 1}
-
-
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is here")
-def test_a_provider_that_is_not_there_is_refused(checkpoints, start) -> None:
-    """``cuda`` never falls back to the CPU silently."""
-    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
-        start(checkpoints["llama"], Options(provider="cuda"))

@@ -1,0 +1,145 @@
+"""Core names no plugin: what it knows of them by name is data, in its catalogue."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "core" / "src" / "llmasos"
+
+#: Components that core has itself.
+BUILT_IN: Final = frozenset({"path"})
+
+#: What still lives in core and becomes plugins next; the set shrinks with each that goes.
+LEAVING: Final = frozenset({"gguf", "hf", "pypi"})
+
+#: Names of plugins that are words of English, or of what core itself speaks of: core's sentences and identifiers may use them.
+WORDS: Final = {
+    "answer": "what a model or a user answers",
+    "chat": "a conversation, and its template",
+    "code": "exit codes, code points, code that is run",
+    "complete": "finished; shell completion",
+    "deadline": "a request's, and a template's time limit",
+    "generate": "what a model does with a prompt",
+    "onnx": "the suffix of files in that format",
+    "priority": "a request's",
+    "torch": "the library, which reads pickle files and with which a model is compared",
+    "translate": "str.translate",
+}
+
+#: (file, name): literals that are a plugin's name to the letter, and mean something else.
+LITERALS: Final = {
+    ("acceleration/plan.py", "quant"): "a stage of the contract",
+    ("api/tasks/evaluation.py", "answer"): "a key of an example",
+    ("api/tasks/evaluation.py", "code"): "a field of an output",
+    ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
+    ("cli/app.py", "chat"): "a verb of core",
+    ("compose/generation_params.py", "deadline"): "a request's argument",
+    ("compose/generation_params.py", "priority"): "a request's argument",
+    ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
+    ("evaluation/self_check.py", "torch"): "the library",
+    ("system/diagnosis.py", "torch"): "the library",
+}
+
+
+@functools.cache
+def projects(folder: str) -> list[dict[str, Any]]:
+    return [tomllib.loads(path.read_text(encoding="utf-8"))["project"] for path in sorted(ROOT.glob(f"{folder}/pyproject.toml"))]
+
+
+def components(folder: str) -> set[str]:
+    """The names of components that the packages of a folder offer."""
+    return {name for project in projects(folder) for group in project.get("entry-points", {}).values() for name in group}
+
+
+def documentation(tree: ast.Module) -> set[ast.AST]:
+    """The docstrings of a module: examples in them may name what readers have."""
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.body[0].value for node in ast.walk(tree) if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr)}
+
+
+def identifiers(node: ast.AST) -> list[str]:
+    """The words of the name that a node uses or gives: ``fifo_queue`` and ``FifoQueue`` are fifo and queue."""
+    given = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
+    return [word.lower() for name in given if isinstance(name, str) for word in [name, *re.findall(r"[A-Z]?[a-z0-9]+", name)]]
+
+
+def named(file: str, text: str, names: set[str]) -> Iterator[str]:
+    """``file:line name`` for each of the names that a source uses as a literal, a word of one, or a part of an identifier."""
+    tree = ast.parse(text)
+    docstrings = documentation(tree)
+    for node in ast.walk(tree):
+        found: set[str] = set()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            words = set(re.findall(r"[\w-]+", node.value)) & names - WORDS.keys()
+            found = {name for name in words | ({node.value} & names) if (file, name) not in LITERALS}
+        elif not isinstance(node, ast.Constant):
+            found = set(identifiers(node)) & names - WORDS.keys()
+        yield from (f"{file}:{getattr(node, 'lineno', 0)} {name}" for name in sorted(found))
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Each Python source of core, by its path below the package."""
+    for path in sorted(CORE.rglob("*.py")):
+        yield path.relative_to(CORE).as_posix(), path.read_text(encoding="utf-8")
+
+
+def test_no_source_of_core_names_a_component_of_a_plugin() -> None:
+    """Neither in literals nor in identifiers: defaults and suggestions come from ``system/catalog.toml``."""
+    names = components("plugins/*") - LEAVING
+    assert [line for file, text in sources() for line in named(file, text, names)] == []
+
+
+def test_no_source_of_core_names_a_distribution_or_package_of_a_plugin_or_lib() -> None:
+    """Not in comments and docstrings either."""
+    distributions = {project["name"] for folder in ("plugins/*", "libs/*") for project in projects(folder)}
+    names = distributions | {name.replace("-", "_") for name in distributions}
+    assert [(file, word) for file, text in sources() for word in re.findall(r"[\w-]+", text) if word in names] == []
+
+
+def test_the_check_finds_a_name_however_it_is_used() -> None:
+    """Whole literals, words of sentences and parts of identifiers; not parts of words, and not docstrings."""
+    text = '"""tf is fine."""\nuse = "translate"\nclass TfLoader: """A tf."""\nsay = "with tf: fast"\nfifo_queue(tf=1)\nafter = "tfx"\n'
+    found = sorted(named("x.py", text, {"tf", "fifo", "translate"}))
+    assert found == ["x.py:2 translate", "x.py:3 tf", "x.py:4 tf", "x.py:5 fifo", "x.py:5 tf"]
+
+
+def test_every_exception_is_needed() -> None:
+    """A word, a literal or a component that core no longer has leaves its list."""
+    texts = dict(sources())
+    names = components("plugins/*")
+    assert WORDS.keys() <= names
+    assert {name for _, name in LITERALS} <= names
+    assert [key for key in LITERALS if f'"{key[1]}"' not in texts[key[0]]] == []
+    everything = "\n".join(texts.values())
+    assert [word for word in WORDS if not re.search(rf"(?<![a-z]){word}(?![a-z])", everything)] == []
+    assert components("core") <= BUILT_IN | LEAVING
+    assert [name for name in LEAVING if f'"{name}"' not in everything] == []
+
+
+def test_the_catalogue_lists_what_the_plugins_offer() -> None:
+    """Each published component with its distribution, and nothing that is not there."""
+    catalog = tomllib.loads((CORE / "system" / "catalog.toml").read_text(encoding="utf-8"))
+    listed = {
+        (kind, name, distribution)
+        for kind, distributions in catalog["published"].items()
+        for distribution, names in distributions.items()
+        for name in names
+    }
+    offered = {
+        (group.removeprefix("llmasos.").removesuffix("s"), name, project["name"])
+        for folder in ("core", "plugins/*")
+        for project in projects(folder)
+        for group, points in project.get("entry-points", {}).items()
+        for name in points
+    }
+    assert listed == offered
+    published = {(kind, name) for kind, name, _ in listed}
+    suggested = {*catalog["defaults"].items(), *catalog["first"].items(), *(("loader", name) for name in catalog["formats"].values())}
+    assert suggested <= published
