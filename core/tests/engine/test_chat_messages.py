@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ TEMPLATE = (
     "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
 )
 
+LONG = "x" * 10_000
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}]
 
@@ -75,6 +77,66 @@ def test_what_a_template_would_pass_over_is_refused(prompts: PromptEncoder, give
     """Nothing is ignored in silence."""
     with pytest.raises(RequestError, match=sentence):
         prompts.render(HELLO, options(**given))
+
+
+def nested(levels: int, kind: str) -> Any:
+    found: Any = "x"
+    for _ in range(levels):
+        found = [found] if kind == "list" else {"a": found}
+    return found
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping"])
+@pytest.mark.parametrize("where", ["message", "content", "call", "call's text", "tools", "template_arguments"])
+def test_what_is_nested_too_deep_is_refused(prompts: PromptEncoder, where: str, kind: str) -> None:
+    """A client may send any JSON; 40 levels are rendered."""
+
+    def rendered(levels: int) -> str:
+        value = nested(levels, kind)
+        function = {"name": "add", "arguments": json.dumps(value) if where == "call's text" else value}
+        message = {
+            "message": {"role": "user", "content": "x", "more": value},
+            "content": {"role": "user", "content": value},
+            "call": {"role": "assistant", "content": None, "tool_calls": [{"function": function}]},
+            "call's text": {"role": "assistant", "content": None, "tool_calls": [{"function": function}]},
+        }.get(where, HELLO[0])
+        given = {"tools": {"tools": [{"a": value}]}, "template_arguments": {"template_arguments": {"enable_thinking": value}}}.get(
+            where, {}
+        )
+        return prompts.render([message], options(**given))
+
+    for levels in (100, 900, 100_000) if where != "call's text" else (100, 900):
+        with pytest.raises(RequestError, match="more than 64 levels"):
+            rendered(levels)
+    if where != "content":  # which is a text or a list of parts
+        assert rendered(40)
+
+
+def test_texts_of_tools_and_arguments_count_as_the_prompt(prompts: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmasos.compose.prompts.MAX_CHARACTERS", 100)
+    long = "x" * 101
+    for given in ({"tools": [{"a": {long: 1}}]}, {"template_arguments": {"enable_thinking": [long]}}):
+        with pytest.raises(RequestError, match="at most 100 are read"):
+            prompts.render(HELLO, options(**given))
+    with pytest.raises(RequestError, match="at most 100 are read"):
+        prompts.render([{**HELLO[0], "more": {"a": long}}])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"role": {"a": LONG}, "content": "x"}, {"role": "user", "content": {"a": LONG}}, {"role": "user", "content": [{"type": LONG}]}],
+)
+def test_an_error_shows_the_beginning_of_a_value(prompts: PromptEncoder, message: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="xxx") as caught:
+        prompts.render([message])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", [LONG, "a-" + LONG])
+def test_an_error_shows_the_beginning_of_a_name(prompts: PromptEncoder, name: str) -> None:
+    with pytest.raises(RequestError, match="xxx") as caught:
+        prompts.render(HELLO, options(template_arguments={name: 1}))
+    assert len(str(caught.value)) < 300
 
 
 def test_tools_need_a_template_that_writes_them(prompts: PromptEncoder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -13,6 +13,10 @@ from llmasos_hookspecs import RequestError
 
 #: Variables that every template gets; no template argument may replace them.
 _TAKEN: Final = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
+#: Lists and mappings in one another; JSON Schemas of tools in use have some 20. What reads them calls itself once a level.
+_DEEPEST: Final = 64
+#: Characters of a value in an error.
+_LONGEST_SHOWN: Final = 80
 
 
 @attrs.frozen(kw_only=True)
@@ -42,9 +46,11 @@ class ChatOptions:
         arguments = dict(template_arguments or {})
         for name in arguments:
             if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-                raise RequestError(f"template_arguments has {name!r}, which is no variable that can be given to a chat template.")
+                raise RequestError(f"template_arguments has {_shown(name)}, which is no variable that can be given to a chat template.")
         if not isinstance(allow_control_tokens, bool):
             raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.")
+        _check_depth(tools, "tools")
+        _check_depth(arguments, "template_arguments")
         return cls(tools=tuple(tools or ()), template_arguments=arguments, allow_control_tokens=allow_control_tokens)
 
 
@@ -64,17 +70,37 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
     return [_message(place, message) for place, message in enumerate(messages)]
 
 
-def characters(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Total length of the messages' contents in characters."""
-    return sum(len(message["content"]) for message in messages)
+def characters(*values: Any) -> int:
+    """Total length of the texts in messages, tools or arguments, in characters; names count too."""
+    return sum(len(each) for value in values for each, _ in _walk(value) if isinstance(each, str))
+
+
+def _check_depth(value: Any, name: str) -> None:
+    if any(depth > _DEEPEST for _, depth in _walk(value)):
+        raise RequestError(f"{name} holds lists or mappings in more than {_DEEPEST} levels; give flatter ones.")
+
+
+def _walk(value: Any) -> Iterator[tuple[Any, int]]:
+    """A value and all in it, one by one, with the level that each stands at; not further than one level too deep."""
+    left = [(value, 0)]
+    while left:
+        each, depth = left.pop()
+        yield each, depth
+        if depth > _DEEPEST:
+            continue
+        if isinstance(each, Mapping):
+            left += [(part, depth + 1) for entry in each.items() for part in entry]
+        elif isinstance(each, (list, tuple)):
+            left += [(part, depth + 1) for part in each]
 
 
 def _message(place: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RequestError(f"Chat message {place} is a {type(message).__name__}, and it must have the keys role and content.")
     found = dict(message)
+    _check_depth(found, f"Chat message {place}")
     if not isinstance(found.get("role"), str):
-        raise RequestError(f"Chat message {place} has role = {found.get('role')!r}, and it must be a text.")
+        raise RequestError(f"Chat message {place} has role = {_shown(found.get('role'))}, and it must be a text.")
     if found.get("tool_calls"):
         found["tool_calls"] = _calls(place, found["tool_calls"])
         found["content"] = "" if found.get("content") is None else found["content"]
@@ -82,14 +108,14 @@ def _message(place: int, message: Any) -> dict[str, Any]:
     if isinstance(content, Sequence) and not isinstance(content, str):
         found["content"] = "\n".join(_part(place, part) for part in content)
     elif not isinstance(content, str):
-        raise RequestError(f"Chat message {place} has content = {content!r}, and it must be a text.")
+        raise RequestError(f"Chat message {place} has content = {_shown(content)}, and it must be a text.")
     return found
 
 
 def _part(place: int, part: Any) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     if not isinstance(part, Mapping) or kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-        raise RequestError(f"Chat message {place} holds a part of the type {kind!r}, and this model reads text alone.")
+        raise RequestError(f"Chat message {place} holds a part of the type {_shown(kind)}, and this model reads text alone.")
     return str(part["text"])
 
 
@@ -107,4 +133,10 @@ def _call(place: int, call: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is shown as it is
             arguments = json.loads(arguments)
+        _check_depth(arguments, f"A tool call of chat message {place}")
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."

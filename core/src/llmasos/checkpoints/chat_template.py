@@ -88,8 +88,8 @@ class ChatTemplate:
         for name in options.template_arguments:
             if name not in self.variables:
                 known = sorted(self.variables - {"messages", "tools", "documents", "add_generation_prompt", *self._tokens})
-                reads = f"it reads {', '.join(known)}" if known else "it reads none"
-                raise RequestError(f"The chat template of {self._where} has no variable {name!r}; {reads}.")
+                reads = f"it reads {', '.join(known)[:500]}" if known else "it reads none"
+                raise RequestError(f"The chat template of {self._where} has no variable {name[:80]!r}; {reads}.")
 
     def render(
         self,

@@ -77,7 +77,7 @@ class PromptEncoder:
     def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions) -> tuple[str, list[int]]:
         """Messages as text, and its tokens."""
         checked = checked_messages(messages)
-        _check_length(characters(checked))
+        _check_length(characters(checked, options.tools, options.template_arguments))
         template = self.template
         if template is None:
             return self._transcript(checked, add_generation_prompt, options)
