@@ -14,7 +14,6 @@ from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos.compose.prompts import PromptEncoder
-from llmasos_hookspecs.testing import ByteTokenizer
 from llmasos_hookspecs.testing.tokenizer import CHAT_TEMPLATE, tokenizer_files
 
 #: What chat templates are made of, and what may break one.
@@ -140,7 +139,9 @@ def chat(room: Room) -> Target:
     numbers = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "array", "items": {"type": "number"}}}}
     tool = {"type": "function", "function": {"name": "add", "description": "Adds <|im_end|> numbers.", "parameters": numbers}}
     whole = {"messages": turns, "tools": [tool], "template_arguments": {"enable_thinking": False, "style": "brief"}}
-    tokenizer = ByteTokenizer()
+    for name, content in tokenizer_files().items():
+        (room.folder / name).write_text(json.dumps(content))
+    tokenizer = tokenizer_from_folder(room.folder)
     given: list[tuple[str, Any]] = []
 
     def prepare(data: bytes) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from llmasos.system.nesting import levels
 from llmasos_hookspecs import RequestError
 
 #: Variables that every template gets; no template argument may replace them.
@@ -72,26 +73,12 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
 
 def characters(*values: Any) -> int:
     """Total length of the texts in messages, tools or arguments, in characters; names count too."""
-    return sum(len(each) for value in values for each, _ in _walk(value) if isinstance(each, str))
+    return sum(len(each) for level in levels(values) for each in level if isinstance(each, str))
 
 
 def _check_depth(value: Any, name: str) -> None:
-    if any(depth > _DEEPEST for _, depth in _walk(value)):
+    if any(depth > _DEEPEST for depth, _ in enumerate(levels(value))):
         raise RequestError(f"{name} holds lists or mappings in more than {_DEEPEST} levels; give flatter ones.")
-
-
-def _walk(value: Any) -> Iterator[tuple[Any, int]]:
-    """A value and all in it, one by one, with the level that each stands at; not further than one level too deep."""
-    left = [(value, 0)]
-    while left:
-        each, depth = left.pop()
-        yield each, depth
-        if depth > _DEEPEST:
-            continue
-        if isinstance(each, Mapping):
-            left += [(part, depth + 1) for entry in each.items() for part in entry]
-        elif isinstance(each, (list, tuple)):
-            left += [(part, depth + 1) for part in each]
 
 
 def _message(place: int, message: Any) -> dict[str, Any]:

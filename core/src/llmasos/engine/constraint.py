@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.system.nesting import levels
 from llmasos_hookspecs import Constraint, RequestError, Tokenizer
 
 #: White space between the tokens of JSON: none, a space, or a new line with its indentation. Without a bound a model can fill its whole
@@ -146,17 +147,13 @@ class _Bridge:
 
 def _check_size(constraint: Constraint) -> None:
     """Refuse constraints that would overflow the parser's stack or take minutes to compile."""
-    level: list[Any] = [constraint.value]
     size = 0
-    for _ in range(_DEEPEST):
+    for depth, level in enumerate(levels(constraint.value)):
         size += sum(len(each) if isinstance(each, str) else 1 for each in level)
         if size > _LARGEST:
             raise RequestError(_sentence(constraint, f"it has more than {_LARGEST} characters; make it smaller"))
-        level = [part for each in level for part in _parts(each)]
-        if not level:
-            break
-    else:
-        raise RequestError(_sentence(constraint, f"it is nested deeper than {_DEEPEST} levels; make it flatter"))
+        if depth >= _DEEPEST:
+            raise RequestError(_sentence(constraint, f"it is nested deeper than {_DEEPEST} levels; make it flatter"))
     if isinstance(constraint.value, str):
         depth = most = 0
         for character in constraint.value:
@@ -164,12 +161,6 @@ def _check_size(constraint: Constraint) -> None:
             most = max(most, depth)
         if most > _DEEPEST:
             raise RequestError(_sentence(constraint, f"it is nested deeper than {_DEEPEST} levels; make it flatter"))
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list | tuple) else ()
 
 
 def _grammar(constraint: Constraint) -> str:

@@ -15,6 +15,7 @@ from llmasos.api.tasks.concurrency import BatchProgress, Finished, finished_in_t
 from llmasos.api.tasks.inputs import make_inputs
 from llmasos.api.tasks.results import ResultFile
 from llmasos.api.tasks.rows import InputRow, read_rows
+from llmasos.system.nesting import levels
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
 
@@ -145,21 +146,13 @@ def _prepare(task: Task, row: InputRow, common: Mapping[str, Any], ignore: Colle
 
 def _fault(values: Any) -> str:
     """Why no task can read the value; empty where it can be read."""
-    level: list[Any] = [values]
-    for _ in range(_DEEPEST):
+    for depth, level in enumerate(levels(values)):
+        if depth >= _DEEPEST:
+            return f"is nested deeper than {_DEEPEST} levels; make it flatter"
         for each in level:
             if isinstance(each, str) and not each.isascii() and any("\ud800" <= character <= "\udfff" for character in each):
                 return "holds half a surrogate pair, which is no Unicode text; write it as UTF-8"
-        level = [part for each in level for part in _parts(each)]
-        if not level:
-            return ""
-    return f"is nested deeper than {_DEEPEST} levels; make it flatter"
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list | tuple) else ()
+    return ""
 
 
 def _digest(values: Any) -> str:
