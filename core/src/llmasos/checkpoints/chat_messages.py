@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.nesting import levels
 from llmasos_hookspecs import RequestError
+from llmasos_hookspecs.nesting import levels
 
 #: Variables that every template gets; no template argument may replace them.
 _TAKEN: Final = frozenset(("messages", "tools", "documents", "add_generation_prompt"))

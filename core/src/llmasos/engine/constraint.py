@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.system.nesting import levels
 from llmasos_hookspecs import Constraint, RequestError, Tokenizer
+from llmasos_hookspecs.nesting import levels
 
 #: White space between the tokens of JSON: none, a space, or a new line with its indentation. Without a bound a model can fill its whole
 #: answer with it.

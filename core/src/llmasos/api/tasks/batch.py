@@ -15,9 +15,9 @@ from llmasos.api.tasks.concurrency import BatchProgress, Finished, finished_in_t
 from llmasos.api.tasks.inputs import make_inputs
 from llmasos.api.tasks.results import ResultFile
 from llmasos.api.tasks.rows import InputRow, read_rows
-from llmasos.system.nesting import levels
 from llmasos.system.options import unstructure
 from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
+from llmasos_hookspecs.nesting import levels
 
 #: Default number of sequences that a batch runs at once where memory allows: each is slower than alone, and the batch is done sooner.
 BATCH_SEQUENCES = 64
