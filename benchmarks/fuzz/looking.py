@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,7 +12,8 @@ from benchmarks.fuzz.containment import check_sentence
 from llmasos.checkpoints import open_checkpoint
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import first_sight
-from llmasos_hookspecs import ApartError, LLMasOSError
+from llmasos_hookspecs import LLMasOSError, apart
+from llmasos_hookspecs.testing import sandbox
 
 TEXT = "Hello 天气 🙂 2024"
 
@@ -21,13 +22,15 @@ TEXT = "Hello 天气 🙂 2024"
 def probed_here() -> Iterator[None]:
     """What is tried in a child process at first sight is tried in this one, where it is watched; nothing is remembered."""
 
-    def here(_: str, data: bytes, **__: Any) -> None:
-        try:
-            first_sight.probe(data)
-        except BaseException as error:
-            raise ApartError(type(error).__name__, " ".join(str(error).split())) from error
+    def here(function: str, *arguments: Any, **_: Any) -> Any:
+        return apart.result(apart.answer(apart.named(function), arguments))
 
-    with mock.patch.object(first_sight, "run_apart", here), mock.patch.object(first_sight, "Remembered", return_value=set()):
+    with ExitStack() as stack:
+        for module in (first_sight, apart):
+            stack.enter_context(mock.patch.object(module, "Remembered", return_value=set()))
+        stack.enter_context(mock.patch.object(apart, "_passed", set()))
+        stack.enter_context(mock.patch.object(first_sight, "run_apart", here))
+        stack.enter_context(mock.patch.object(sandbox, "run_child", lambda function, arguments, _: here(function, *arguments)))
         yield
 
 

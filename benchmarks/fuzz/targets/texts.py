@@ -142,6 +142,11 @@ def chat(room: Room) -> Target:
     for name, content in tokenizer_files().items():
         (room.folder / name).write_text(json.dumps(content))
     tokenizer = tokenizer_from_folder(room.folder)
+
+    def of(source: str) -> PromptEncoder:
+        return PromptEncoder(tokenizer, ChatTemplate(source, {"bos_token": "<|bos|>"}, "here"))
+
+    known = of(_TOOL_TEMPLATE)
     given: list[tuple[str, Any]] = []
 
     def prepare(data: bytes) -> None:
@@ -157,7 +162,7 @@ def chat(room: Room) -> Target:
     def read() -> None:
         source, request = given[0]
         options = ChatOptions.of(request.get("tools"), request.get("template_arguments"), request.get("allow_control_tokens", False))
-        prompts = PromptEncoder(tokenizer, ChatTemplate(source, {"bos_token": "<|bos|>"}, "here"))
+        prompts = known if source == _TOOL_TEMPLATE else of(source)
         prompts.encode(request.get("messages"), options)
 
     return Target(

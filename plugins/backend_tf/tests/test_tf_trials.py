@@ -84,6 +84,8 @@ def test_a_context_that_a_file_claims_is_not_computed_beyond_reason(export: Expo
         ({"causal": False}, UnsupportedModel, "other logits for a token when more tokens follow it.*causal mask"),
         ({"causal": False, "length": 32}, UnsupportedModel, "padding changes the logits"),
         ({"last_only": True, "length": 32}, UnsupportedModel, "gives logits of the last one only"),
+        ({"length": 0}, UnsupportedModel, "takes no sequences, or sequences of no tokens"),
+        ({"rows": 0}, UnsupportedModel, "takes no sequences, or sequences of no tokens"),
         ({"rows": 64, "length": 4096, "table": 4096}, UnsupportedModel, "64 sequences of 4096 tokens always"),
         ({"mixed": True, "rows": 2}, UnsupportedModel, "change one another's logits"),
         ({"poison": float("nan")}, CheckpointError, "a weight that is NaN or infinite"),

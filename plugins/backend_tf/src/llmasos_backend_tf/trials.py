@@ -74,6 +74,8 @@ def try_out(model: Model, context: int) -> Form:
     Raises:
         UnsupportedModel: as ``find_form``.
     """
+    if 0 in (model.rows, model.length):
+        raise UnsupportedModel(f"{model.path} takes no sequences, or sequences of no tokens; export it with open dimensions.")
     fixed = (model.rows or 1) * (model.length or 1)
     if fixed > _MOST_FIXED:
         raise UnsupportedModel(
