@@ -10,15 +10,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from llmasos_hookspecs import LLMasOSError, RequestError
 from llmasos_task_kit.prompting import Message
 
+_ACTIONS: Final = ("send", "list", "show", "delete")
+
 # Letters of any script; nothing that a file system reads as a path, a hidden file or a device.
-_NAME = re.compile(r"[\w][\w .\-]{0,99}(?<![ .])", re.UNICODE)
+_NAME: Final = re.compile(r"[\w][\w .\-]{0,99}(?<![ .])", re.UNICODE)
 
 
 @attrs.frozen(kw_only=True)
@@ -143,6 +145,16 @@ class ConversationFolder:
                 "beginning with a letter or digit."
             )
         return self._path / f"{name}.json"
+
+
+def action_field(kept: str) -> Any:
+    """The input ``action`` of a task that keeps conversations: to send a message, or what ``ConversationFolder.manage`` does. ``kept`` is
+    what the help calls them."""
+    return attrs.field(
+        default="send",
+        validator=attrs.validators.in_(_ACTIONS),
+        metadata={"help": f"Send a message, or list, show or delete kept {kept}.", "choices": _ACTIONS},
+    )
 
 
 def in_words(summaries: Iterable[ConversationSummary], text: str, messages: Iterable[Message]) -> str:

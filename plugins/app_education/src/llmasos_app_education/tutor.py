@@ -5,11 +5,10 @@ from __future__ import annotations
 import attrs
 
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
-from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, in_words
+from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, action_field, in_words
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
-_ACTIONS = ("send", "list", "show", "delete")
 _LEVELS = ("beginner", "intermediate", "advanced")
 
 #: One short sentence that ends with a question mark, for a turn that asked nothing by itself. Bounded, or a small model lectures on.
@@ -36,11 +35,7 @@ class Inputs:
     )
     conversation: str = attrs.field(default="", metadata={"help": "Name under which the dialogue is kept; empty: not kept."})
     max_new_tokens: int = attrs.field(default=160, metadata={"help": "Tokens of the tutor's turn at most."})
-    action: str = attrs.field(
-        default="send",
-        validator=attrs.validators.in_(_ACTIONS),
-        metadata={"help": "Send a message, or list, show or delete kept dialogues.", "choices": _ACTIONS},
-    )
+    action: str = action_field("dialogues")
 
 
 @attrs.frozen(kw_only=True)

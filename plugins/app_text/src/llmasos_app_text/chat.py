@@ -8,11 +8,10 @@ import attrs
 
 from llmasos_app_text.sampling import SamplingInputs
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
-from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, in_words
+from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, action_field, in_words
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
-_ACTIONS = ("send", "list", "show", "delete")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -33,11 +32,7 @@ class Inputs(SamplingInputs):
     messages: tuple[dict[str, str], ...] = attrs.field(
         default=(), metadata={"help": "Earlier messages (role, content) of a conversation that is not kept here."}
     )
-    action: str = attrs.field(
-        default="send",
-        validator=attrs.validators.in_(_ACTIONS),
-        metadata={"help": "Send a message, or list, show or delete kept conversations.", "choices": _ACTIONS},
-    )
+    action: str = action_field("conversations")
 
 
 @attrs.frozen(kw_only=True)
