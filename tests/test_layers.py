@@ -61,6 +61,23 @@ def test_no_framework_is_imported_before_it_is_needed(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import llmasos_backend_onnx.foreign.graph; sys.modules.pop('onnx')",
+        "import llmasos_backend_torch.exported.archive",
+        "import llmasos_backend_tf.keras_inspection",
+        "import llmasos_backend_tf.saved_functions as s; s._without_tensorflow(); import tensorflow.core.protobuf.saved_model_pb2;"
+        " assert 'tensorflow.python' not in sys.modules; del sys.modules['tensorflow']",
+    ],
+)
+def test_a_first_inspection_needs_no_framework(code: str) -> None:
+    """What checks foreign files in a child process starts quickly; ONNX needs the package of its messages."""
+    check = f"import sys; {code}; found = [n for n in {FRAMEWORKS!r} if n in sys.modules]; sys.exit(', '.join(found) or 0)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_llmasos_imports_next_to_nothing() -> None:
     """``import llmasos`` alone brings no third-party module at all."""
     code = "import sys; before = set(sys.modules); import llmasos; print(*sorted({n.partition('.')[0] for n in set(sys.modules) - before}))"
