@@ -79,6 +79,41 @@ def test_no_framework_is_imported_before_it_is_needed(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import llmasos_backend_onnx.foreign.graph; sys.modules.pop('onnx')",
+        "import llmasos_backend_torch.exported.archive",
+        "import llmasos_backend_tf.keras_inspection",
+        "import llmasos_backend_tf.saved_functions as s; s._without_tensorflow(); import tensorflow.core.protobuf.saved_model_pb2;"
+        " assert 'tensorflow.python' not in sys.modules; del sys.modules['tensorflow']",
+    ],
+)
+def test_a_first_inspection_needs_no_framework(code: str) -> None:
+    """What checks foreign files in a child process starts quickly; ONNX needs the package of its messages."""
+    check = f"import sys; {code}; found = [n for n in {FRAMEWORKS!r} if n in sys.modules]; sys.exit(', '.join(found) or 0)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_of_core_can_be_imported_first() -> None:
+    """No module needs another to be imported before it: children of core begin with any of them."""
+    names = [".".join(path.relative_to(ROOT / "core" / "src").with_suffix("").parts) for path in (ROOT / "core" / "src").rglob("*.py")]
+    modules = sorted(name.removesuffix(".__init__") for name in names if not name.endswith("__main__") and ".templates" not in name)
+    code = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for each in [each for each in sys.modules if each == "llmasos" or each.startswith("llmasos.")]:
+        del sys.modules[each]
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(f"{name}: {error}")
+"""
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == ""
+
+
 def test_importing_llmasos_imports_next_to_nothing() -> None:
     """``import llmasos`` alone brings no third-party module at all."""
     code = "import sys; before = set(sys.modules); import llmasos; print(*sorted({n.partition('.')[0] for n in set(sys.modules) - before}))"

@@ -21,7 +21,9 @@ from llmasos.cli.app import app
 from llmasos.compose import observer as observers
 from llmasos.compose.guarded_task import guarded
 from llmasos.compose.observer import Observer, close_observers
-from llmasos.system.config import Config, check_config, config_schema
+from llmasos.system.config import Config
+from llmasos.system.config.check import check_config
+from llmasos.system.config.schema import config_schema
 from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import PluginError, RequestError, ResourceError

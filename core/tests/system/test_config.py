@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmasos.system.config import ComponentConfig, Config, check_config, config_schema, load_config, to_toml
+from llmasos.system.config import ComponentConfig, Config, load_config, to_toml
+from llmasos.system.config.check import check_config
+from llmasos.system.config.schema import config_schema
 from llmasos_hookspecs import ConfigError
 
 WHOLE = """

@@ -230,3 +230,40 @@ def test_a_type_that_tensorflow_does_not_know_is_refused(place: str, number: int
     rewrite(path, meta)
     with pytest.raises(CheckpointError, match=rf"of (the )?type {number}, which TensorFlow does not know"):
         load_tf(path)
+
+
+def test_only_a_graph_that_passed_in_a_child_is_parsed_here(export: Export, load_tf: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process never parses a graph that the child refused: one that is damaged, or has no signature that decoders have."""
+    from llmasos_backend_tf import saved_model
+    from llmasos_backend_tf.saved_functions import read_graph
+
+    path, parsed = export().path, []
+    monkeypatch.setattr(saved_model, "read_graph", lambda folder: (parsed.append(folder), read_graph(folder))[1])
+    good, meta = (path / "saved_model.pb").read_bytes(), read_graph(path)
+    (path / "saved_model.pb").write_bytes(good[: len(good) // 2])
+    with pytest.raises(CheckpointError, match="damaged SavedModel"):
+        load_tf(path)
+    inner(meta).node_def.add(name="more", op="ReadFile")
+    rewrite(path, meta)
+    with pytest.raises(CheckpointError, match="runs the operation ReadFile,"):
+        load_tf(path)
+    assert parsed == []
+    (path / "saved_model.pb").write_bytes(good)
+    load_tf(path)
+    assert parsed == [path]
+
+
+def test_only_a_keras_file_that_passed_in_a_child_is_read_here(tmp_path: Path, load_tf: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process never opens an archive that the child refused."""
+    import zipfile
+
+    from llmasos_backend_tf import keras_model
+
+    opened: list[Path] = []
+    monkeypatch.setattr(keras_model, "check_archive", opened.append)
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Lambda", "module": "keras.layers", "config": {}}')
+    with pytest.raises(CheckpointError, match="Lambda"):
+        load_tf(path, "keras")
+    assert opened == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import pickle
 import zipfile
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from llmasos_backend_torch.exported.archive import _check_graph
 from llmasos_backend_torch.exported.operators import OPERATORS
+from llmasos_backend_torch.exported.pickles import makes_tensors_only
 from llmasos_backend_torch.exported.program import Signature
 from llmasos_backend_torch.exported.sizes import is_size
 from llmasos_backend_torch.exported.trials import try_program
@@ -399,3 +401,66 @@ def test_a_directory_of_an_archive_with_any_damage_is_refused(
     path.write_bytes(data)
     with contextlib.suppress(LLMasOSError):
         load_engine(path)
+
+
+def saved_as(value: Any) -> bytes:
+    data = io.BytesIO()
+    torch.save(value, data)
+    return data.getvalue()
+
+
+class Calls:
+    """A pickle of this calls a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool]
+)
+def test_pickles_of_tensors_pass(dtype: torch.dtype) -> None:
+    """Tensors and parameters of every common type, in tuples, lists and dictionaries, with numbers and texts."""
+    tensor = torch.zeros(3, 2).to(dtype)
+    more = [nn.Parameter(tensor)] if dtype.is_floating_point else []
+    assert makes_tensors_only(saved_as(((tensor, [tensor[1:], None, True, 1, -(2**40), 0.5, "text"]), {"mask": tensor, "more": more})))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Calls(bytearray, 10**12),  # torch's own check lets it take a terabyte
+        Calls(print, "it ran"),
+        Calls(torch.zeros, 2),
+        Calls(getattr, "text", "upper"),
+        nn.Linear(2, 2),
+        np.zeros(2),
+        {1, 2},
+    ],
+)
+def test_pickles_of_more_are_not_read(value: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """What calls or makes anything else is refused from its opcodes, before torch unpickles it."""
+    assert not makes_tensors_only(saved_as(value))
+    assert not makes_tensors_only(pickle.dumps(value))
+    assert capsys.readouterr().out == ""
+
+
+def test_only_an_archive_that_passed_in_a_child_is_read_here(
+    program: tuple[PreTrainedModel, Path], tmp_path: Path, load_engine: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch and zipfile in this process never see an archive that the child refused."""
+    from llmasos_backend_torch.exported import loading
+
+    read: list[Path] = []
+    check_archive = loading.check_archive
+    monkeypatch.setattr(loading, "check_archive", lambda path: (read.append(path), check_archive(path))[1])
+    cut = tmp_path / "cut.pt2"
+    cut.write_bytes(program[1].read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"cut\.pt2"):
+        load_engine(cut)
+    assert read == []
+    load_engine(program[1])
+    assert read == [program[1]]

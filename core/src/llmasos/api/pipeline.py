@@ -21,7 +21,8 @@ from llmasos.compose.status import process_status
 from llmasos.residency.prediction import Need
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
-from llmasos.system.config import ComponentConfig, Config, ModelConfig, check_config, load_config
+from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_config
+from llmasos.system.config.check import check_config
 from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.nearest import did_you_mean, listed

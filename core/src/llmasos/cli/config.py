@@ -16,7 +16,8 @@ app = typer.Typer(help="The config: check, show, schema.", no_args_is_help=True)
 @app.command("check")
 def check(config: o.ConfigOption = None, overrides: o.SetOption = None, as_json: o.JsonOption = False) -> int:
     """Check the config against the installed plugins; every problem is told."""
-    from llmasos.system.config import check_config, load_config
+    from llmasos.system.config import load_config
+    from llmasos.system.config.check import check_config
     from llmasos.system.discovery import registry
 
     problems = check_config(load_config(config, overrides=overrides or ()), registry())
@@ -57,7 +58,7 @@ def show(
 @app.command("schema")
 def schema(as_json: o.JsonOption = False) -> None:
     """Print the JSON Schema of the config, with the options of every installed plugin."""
-    from llmasos.system.config import config_schema
+    from llmasos.system.config.schema import config_schema
     from llmasos.system.discovery import registry
 
     print_json(config_schema(registry()))

@@ -306,3 +306,23 @@ def test_names_with_control_characters_are_shown_in_one_line(name: str, folder: 
 
     change(folder / "model.onnx", edit)
     assert refusal(load_folder, folder, UnsupportedModel).isprintable()
+
+
+def test_only_a_graph_that_passed_in_a_child_is_parsed_here(load_folder: Load, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx in this process never sees a graph that the child refused, and sees one that passed."""
+    parsed: list[Path] = []
+    load = onnx.load_model
+
+    def watched(path: Path, **how: Any) -> onnx.ModelProto:
+        parsed.append(path)
+        return load(path, **how)
+
+    monkeypatch.setattr(onnx, "load_model", watched)
+    good = (folder / "model.onnx").read_bytes()
+    for data in (good[: len(good) // 2], b"\x0a\xff\xff\xff\xff\x0f", b""):
+        (folder / "model.onnx").write_bytes(data)
+        assert str(folder / "model.onnx") in refusal(load_folder, folder)
+    assert parsed == []
+    (folder / "model.onnx").write_bytes(good)
+    load_folder(folder)
+    assert parsed == [folder / "model.onnx"]

@@ -1,8 +1,6 @@
-"""Config: the whole pipeline in one TOML file."""
+"""Config: the whole pipeline in one TOML file. What looks at plugins too, ``check`` and ``schema``, is imported by its own name."""
 
-from llmasos.system.config.check import check_config
 from llmasos.system.config.layers import Layer, find_layers, load_config, read_layer
-from llmasos.system.config.schema import config_schema
 from llmasos.system.config.sections import ComponentConfig, Config, ModelConfig, ResourcesConfig
 from llmasos.system.config.toml import to_toml
 
@@ -12,8 +10,6 @@ __all__ = [
     "Layer",
     "ModelConfig",
     "ResourcesConfig",
-    "check_config",
-    "config_schema",
     "find_layers",
     "load_config",
     "read_layer",
