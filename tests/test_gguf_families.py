@@ -51,10 +51,9 @@ _ROUTED = {
     **_SIZES, "num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "first_k_dense_replace": 1, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
 }  # fmt: skip
-_LATENT = {
-    **_ROUTED, "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 32, "qk_rope_head_dim": 16,
-    "qk_nope_head_dim": 8, "v_head_dim": 24,
-}  # fmt: skip
+_PROJECTIONS = {"q_lora_rank": 24, "kv_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 8, "v_head_dim": 24}
+_LATENT = {**_ROUTED, "num_key_value_heads": 4, **_PROJECTIONS}
+_HALF_ROPE = {"rope_type": "default", "partial_rotary_factor": 0.5}
 _LATENT_YARN = {
     "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.707, "mscale_all_dim": 0.707,
     "beta_fast": 32.0, "beta_slow": 1.0,
@@ -208,6 +207,22 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "granitemoehybrid",
         {**_GRANITE_HYBRID, "num_local_experts": 0, "intermediate_size": 48, "position_embedding_type": "rope"},
     ),
+    "jais2": ("jais2", {**_SIZES, **_WIDTH}),
+    "minimax_m2": ("minimax_m2", {**_SIZES, **_WIDTH, **_EXPERTS, "rope_parameters": {**_HALF_ROPE, "rope_theta": 5e6}}),
+    "glm4_moe_lite": (
+        "glm4_moe_lite",
+        {**{key: value for key, value in _LATENT.items() if key != "first_k_dense_replace"}, "n_group": 4, "topk_group": 2},
+    ),
+    "youtu": ("youtu", {key: _LATENT[key] for key in (*_SIZES, *_PROJECTIONS)}),
+    "exaone_moe": (
+        "exaone_moe",
+        {**_SIZES, **_WIDTH, **_MLP_EXPERTS, "num_hidden_layers": 5, "num_shared_experts": 2, "sliding_window": 8},
+    ),
+    "solar_open": (
+        "solar_open",
+        {**{key: value for key, value in _ROUTED.items() if key != "first_k_dense_replace"}, **_WIDTH},
+    ),
+    "falcon_mamba": ("falcon_mamba", {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
 }

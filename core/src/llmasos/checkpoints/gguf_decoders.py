@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import attrs
-from gguf.constants import MODEL_TENSOR, Keys
+from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.checkpoints.gguf_family import Family, Field, Module
 from llmasos.checkpoints.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, Same, Transposed
@@ -100,7 +100,7 @@ DECODERS: Final[tuple[Family, ...]] = (
     Family(
         arch="llama", model_type="mistral", architecture="MistralForCausalLM", modules=LLAMA_ROTATED,
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=SILU, head_dim=True,
-        defaults={"num_key_value_heads": 8}, unwindowed=True,
+        defaults={"num_key_value_heads": 8}, unwindowed=True, title="mistral",
     ),
     Family(arch="qwen2", model_type="qwen2", architecture="Qwen2ForCausalLM", modules=LLAMA, fixed=SILU, head_dim=True),
     Family(
@@ -202,6 +202,24 @@ DECODERS: Final[tuple[Family, ...]] = (
         arch="smollm3", model_type="smollm3", architecture="SmolLM3ForCausalLM",
         modules=LLAMA_ROTATED, fixed={**SILU, "no_rope_layer_interval": 4}, present=BIASES, theta=2e6, tied=True,
         defaults={"num_key_value_heads": 4},
+    ),
+    Family(
+        arch="jais2", model_type="jais2", architecture="Jais2ForCausalLM", modules=with_changes(LLAMA, without="mlp.gate_proj"),
+        fixed={"hidden_act": "relu2"}, present=BIASES, norm="layer_norm_eps", rms=False, epsilon=1e-5, head_dim=True,
+    ),
+    Family(
+        arch="minimax-m2", model_type="minimax_m2", architecture="MiniMaxM2ForCausalLM",
+        modules=(
+            *with_changes(LLAMA, without=GATED), *QK_NORMS, *_MIXTRAL,
+            of_layer("block_sparse_moe.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
+        fields=(
+            Field("num_local_experts", Keys.LLM.EXPERT_COUNT, default=256),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
+        ),
+        written={Keys.LLM.EXPERT_FEED_FORWARD_LENGTH: ("intermediate_size",)},
+        constants={Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)}, fixed=SILU, partial=1.0, head_dim=128, theta=5e6,
+        defaults={"num_key_value_heads": 8},
     ),
     Family(
         arch="arcee", model_type="arcee", architecture="ArceeForCausalLM", modules=with_changes(LLAMA_ROTATED, without="mlp.gate_proj"),

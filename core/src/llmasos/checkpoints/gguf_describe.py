@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
-from llmasos.checkpoints import gguf_metadata as meta
-from llmasos.checkpoints.gguf_config import MAX_LAYERS
-from llmasos.checkpoints.gguf_families import FAMILIES
-from llmasos.checkpoints.gguf_family import Family, Field
-from llmasos.checkpoints.gguf_latent import write_latent
-from llmasos.checkpoints.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
-from llmasos.checkpoints.gguf_state import (
+from llmasos.runtime.checkpoint import gguf_metadata as meta
+from llmasos.runtime.checkpoint.gguf_config import MAX_LAYERS
+from llmasos.runtime.checkpoint.gguf_dense import mlp_kinds
+from llmasos.runtime.checkpoint.gguf_families import FAMILIES
+from llmasos.runtime.checkpoint.gguf_family import Family, Field
+from llmasos.runtime.checkpoint.gguf_latent import write_latent
+from llmasos.runtime.checkpoint.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
+from llmasos.runtime.checkpoint.gguf_state import (
     feed_forward_width,
     jamba_layers,
     jamba_periods,
@@ -61,7 +62,7 @@ _PER_LAYER: Final = ("moe_topk", "num_experts")
 #: Keys of a config that change what a model computes without a family here having them: one that is set is not written over silently.
 _COMPUTED: Final = (
     "attn_config.softmax_scale", "attn_config.prefix_lm", "use_bidirectional_attention", "use_sliding_window", "num_nextn_predict_layers",
-    "moe_layer_end_index",
+    "moe_layer_end_index", "mlp_layer_types",
     "time_step_limit",
 )  # fmt: skip
 
@@ -162,6 +163,9 @@ def metadata_of(
         found[Keys.Rope.SCALING_FINETUNED] = config.get("position_embedding_type") == "rope"
     if family.latent:
         found |= write_latent(config, where)
+    if family.dense is not None:
+        kinds = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
+        found[Keys.LLM.LEADING_DENSE_BLOCK_COUNT] = np.uint32(kinds.count("dense"))
     if family.windows:
         layers, window = sizes["num_hidden_layers"], _window(config, family)
         found[Keys.Attention.SLIDING_WINDOW_PATTERN] = [
@@ -200,6 +204,8 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         expected |= jamba_periods(*jamba_layers(config, sizes["num_hidden_layers"], where), where)
     elif family.hybrid:
         expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
+    if family.dense is not None:
+        expected["mlp_layer_types"] = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.model_type == "lfm2":
         expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
     if family.model_type == "granitemoehybrid" and config.get("position_embedding_type") is None:

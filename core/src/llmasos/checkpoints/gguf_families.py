@@ -63,11 +63,11 @@ def family_of(header: GGUFHeader) -> Family:
         raise UnsupportedModel(f"{header.path} has {told}, as which no {arch} is read.")
     if not candidates:
         raise UnsupportedModel(f"{header.path} has {str(groups)[:20]} heads of keys and values, which no {arch} that is read has.")
-    if arch == "llama" and not candidates[0].marks:
-        # llama.cpp converts Mistral as llama, whose mathematics it shares; only the name tells.
-        titles = (meta.text(header, f"general.{key}") or "" for key in ("name", "basename"))
-        wanted = "mistral" if any("mistral" in title.lower() for title in titles) else "llama"
-        return next(family for family in candidates if family.model_type == wanted)
+    # llama.cpp converts some as another whose mathematics they share; only the name tells.
+    titles = " ".join(meta.text(header, f"general.{key}") or "" for key in ("name", "basename")).lower()
+    if not candidates[0].marks:
+        named = [family for family in candidates if family.title and family.title in titles]
+        candidates = named or [family for family in candidates if not family.title] or candidates
     if arch == "olmo2":
         wanted = "olmo3" if Keys.Attention.SLIDING_WINDOW.format(arch=arch) in header.metadata else "olmo2"
         return next(family for family in candidates if family.model_type == wanted)

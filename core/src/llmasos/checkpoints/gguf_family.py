@@ -118,6 +118,9 @@ class Family:
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
+        title: what the name of a file's model holds where neither metadata nor tensors tell this family from another of its ``arch``.
+        dense: how many of the first layers have an MLP in place of experts where the config's ``mlp_layer_types`` is silent; None: it has
+            no such list.
         tied: whether the head is the embedding's where the config is silent.
         defaults: what transformers takes for common keys that a config leaves out.
     """
@@ -156,6 +159,8 @@ class Family:
     state: StateNames | None = None
     marks: tuple[str, ...] = ()
     unwindowed: bool = False
+    title: str = ""
+    dense: int | None = None
     tied: bool = False
     defaults: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 
