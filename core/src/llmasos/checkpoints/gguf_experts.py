@@ -86,7 +86,11 @@ EXPERTS: Final[tuple[Family, ...]] = (
     Family(
         arch="deepseek2", model_type="youtu", architecture="YoutuForCausalLM", title="youtu",
         modules=tuple(module for module in _LATENT if "expert" not in module.name and not module.name.endswith("mlp.gate")),
-        written={Keys.LLM.LEADING_DENSE_BLOCK_COUNT: ("num_hidden_layers",)},
+        # No layer has experts; llama.cpp wants their sizes all the same.
+        written={
+            Keys.LLM.LEADING_DENSE_BLOCK_COUNT: ("num_hidden_layers",), Keys.LLM.EXPERT_FEED_FORWARD_LENGTH: ("intermediate_size",),
+            Keys.LLM.EXPERT_SHARED_COUNT: (),
+        },
         fixed={**SILU, "rope_interleave": True, "attention_bias": False}, latent=True, tied=True,
     ),
     Family(
@@ -101,6 +105,7 @@ EXPERTS: Final[tuple[Family, ...]] = (
             Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, off=0),
             *_groups(1, 1, 1), _normed(True),
         ),
+        written={Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH: ("moe_intermediate_size", "num_shared_experts")},
         constants=_SIGMOID, fixed=SILU, ignored=("first_k_dense_replace",), dense=1, epsilon=1e-5, head_dim=True, windows=4, ahead=True,
     ),
     Family(
