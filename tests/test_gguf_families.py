@@ -222,6 +222,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "solar_open",
         {**{key: value for key, value in _ROUTED.items() if key != "first_k_dense_replace"}, **_WIDTH},
     ),
+    "afmoe": (
+        "afmoe",
+        {**_SIZES, **_WIDTH, **_MLP_EXPERTS, "num_hidden_layers": 5, "num_dense_layers": 2, "sliding_window": 8, "mup_enabled": True},
+    ),
     "falcon_mamba": ("falcon_mamba", {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
@@ -306,7 +310,7 @@ def test_every_family_of_the_table_has_a_model_here() -> None:
 
 
 #: Keys whose value the architecture of the file fixes to another than transformers' default, because no published model has that.
-_PUBLISHED = {("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window"), ("granitemoehybrid", "num_local_experts")}
+_PUBLISHED = {("afmoe", "mup_enabled"), ("qwen3_moe", "norm_topk_prob"), ("dots1", "sliding_window"), ("granitemoehybrid", "num_local_experts")}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.arch} as {family.model_type}")

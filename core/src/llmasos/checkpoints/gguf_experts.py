@@ -6,9 +6,9 @@ from typing import Final
 
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
-from llmasos.checkpoints.gguf_family import Family, Field
-from llmasos.checkpoints.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
-from llmasos.checkpoints.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, with_changes
+from llmasos.runtime.checkpoint.gguf_family import Family, Field
+from llmasos.runtime.checkpoint.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
+from llmasos.runtime.checkpoint.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, stacked_experts, with_changes
 
 _SHARED: Final = tuple(of_layer(f"mlp.shared_experts.{name}_proj") for name in ("gate", "up", "down"))
 _CHOICE_BIAS: Final = of_layer("mlp.gate.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias")
@@ -107,6 +107,29 @@ EXPERTS: Final[tuple[Family, ...]] = (
         ),
         written={Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH: ("moe_intermediate_size", "num_shared_experts")},
         constants=_SIGMOID, fixed=SILU, ignored=("first_k_dense_replace",), dense=1, epsilon=1e-5, head_dim=True, windows=4, ahead=True,
+    ),
+    Family(
+        # llama.cpp multiplies the embedding in all of them, and takes every fourth layer as the one without a window.
+        arch="afmoe", model_type="afmoe", architecture="AfmoeForCausalLM",
+        modules=(
+            *LLAMA, *QK_NORMS, *_SHARED, *stacked_experts("mlp", "gate_proj", "up_proj", "down_proj"),
+            of_layer("self_attn.gate_proj", tensors=(MODEL_TENSOR.ATTN_GATE,)),
+            of_layer("pre_mlp_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+            of_layer("post_mlp_layernorm", tensors=(MODEL_TENSOR.FFN_POST_NORM,)),
+            of_layer("mlp.router.gate", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+            of_layer("mlp.expert_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=64),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=6),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=1408),
+            Field("num_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=2),
+            Field("num_dense_layers", Keys.LLM.LEADING_DENSE_BLOCK_COUNT, "natural", 1, absent=0),
+            Field("route_scale", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.0),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=1024),
+        ),
+        constants={**_SIGMOID, Keys.LLM.EXPERT_WEIGHTS_NORM: True}, fixed={**SILU, "mup_enabled": True, "global_attn_every_n_layers": 4},
+        present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=128, windows=4,
     ),
     Family(
         arch="glm4moe", model_type="solar_open", architecture="SolarOpenForCausalLM", title="solar",
