@@ -226,6 +226,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "afmoe",
         {**_SIZES, **_WIDTH, **_MLP_EXPERTS, "num_hidden_layers": 5, "num_dense_layers": 2, "sliding_window": 8, "mup_enabled": True},
     ),
+    "minicpm3": ("minicpm3", {**{key: _LATENT[key] for key in (*_SIZES, *_PROJECTIONS)}, "tie_word_embeddings": True}),
     "falcon_mamba": ("falcon_mamba", {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}),
     "bloom": ("bloom", {**_VOCAB, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {**_VOCAB, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),

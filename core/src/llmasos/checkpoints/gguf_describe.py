@@ -162,7 +162,7 @@ def metadata_of(
     if family.model_type == "granitemoehybrid":
         found[Keys.Rope.SCALING_FINETUNED] = config.get("position_embedding_type") == "rope"
     if family.latent:
-        found |= write_latent(config, where)
+        found |= write_latent(config, where, joint=family.joint)
     if family.dense is not None:
         kinds = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
         found[Keys.LLM.LEADING_DENSE_BLOCK_COUNT] = np.uint32(kinds.count("dense"))

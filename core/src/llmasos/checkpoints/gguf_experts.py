@@ -24,6 +24,11 @@ _LATENT: Final = (
     of_layer("self_attn.kv_b_proj", tensors=(MODEL_TENSOR.ATTN_KV_B,), written=False),
 )  # fmt: skip
 
+_JOINT: Final = (
+    *(module for module in _LATENT if "expert" not in module.name and not module.name.endswith(("mlp.gate", "kv_b_proj", ".q_proj"))),
+    of_layer("self_attn.kv_b_proj", tensors=(MODEL_TENSOR.ATTN_KV_B,)),
+)
+
 _SIGMOID: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)}
 _SOFTMAX: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SOFTMAX)}
 _USED: Final = Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT)
@@ -92,6 +97,12 @@ EXPERTS: Final[tuple[Family, ...]] = (
             Keys.LLM.EXPERT_SHARED_COUNT: (),
         },
         fixed={**SILU, "rope_interleave": True, "attention_bias": False}, latent=True, tied=True,
+    ),
+    Family(
+        # llama.cpp takes how the embedding, the branches and the logits are scaled from the architecture's name.
+        arch="minicpm3", model_type="minicpm3", architecture="MiniCPM3ForCausalLM", modules=_JOINT,
+        fixed={**SILU, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256, "attention_bias": False, "mlp_bias": False},
+        latent=True, joint=True, epsilon=1e-5, tied=True,
     ),
     Family(
         arch="exaone-moe", model_type="exaone_moe", architecture="ExaoneMoeForCausalLM",

@@ -111,7 +111,7 @@ class Family:
         yarn: what YaRN scaling has in this family besides what a file says.
         written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
         constants: metadata that the architecture implies; a file with another value is of another family, or not read.
-        latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        latent: whether keys and values are projected from one latent vector (``gguf_latent``); ``joint``: by one matrix in GGUF too.
         scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
         attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
         state: what a config calls the sizes of its state-space layers; None for none.
@@ -152,6 +152,7 @@ class Family:
     written: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_frozen)
     constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     latent: bool = False
+    joint: bool = False
     ahead: bool = False
     scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
     attention: bool = True
