@@ -7,9 +7,9 @@ from typing import Final
 import attrs
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
-from llmasos.checkpoints.gguf_family import Family, Field, Module
-from llmasos.checkpoints.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, Same, Transposed
-from llmasos.checkpoints.gguf_modules import (
+from llmasos.runtime.checkpoint.gguf_family import Family, Field, Module
+from llmasos.runtime.checkpoint.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, RowsMoved, Same, Transposed
+from llmasos.runtime.checkpoint.gguf_modules import (
     ATTENTION,
     BIASES,
     EXPERT_COUNTS,
@@ -67,7 +67,7 @@ _GPT2_NAMES: Final = {
 _FALCON: Final = _gpt(
     "mlp.dense_h_to_4h mlp.dense_4h_to_h self_attention.dense", top="transformer.word_embeddings transformer.ln_f lm_head"
 )
-_FALCON_QKV: Final = Module("transformer.h.{}.self_attention.query_key_value", Grouped("num_attention_heads", "num_kv_heads"))
+_FALCON_QKV: Final = Module("transformer.h.{}.self_attention.query_key_value", RowsMoved(Grouped("num_attention_heads", "num_kv_heads")))
 _BLOOM: Final = (
     *_gpt(
         "input_layernorm mlp.dense_h_to_4h mlp.dense_4h_to_h self_attention.dense",
@@ -75,7 +75,7 @@ _BLOOM: Final = (
     ),
     Module("transformer.word_embeddings_layernorm", tensors=(MODEL_TENSOR.TOKEN_EMBD_NORM,)),
     Module("transformer.h.{}.post_attention_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
-    Module("transformer.h.{}.self_attention.query_key_value", Grouped("n_head", "n_head")),
+    Module("transformer.h.{}.self_attention.query_key_value", RowsMoved(Grouped("n_head", "n_head"))),
 )
 _NEOX: Final = (
     *_gpt(
@@ -83,7 +83,7 @@ _NEOX: Final = (
         layer="gpt_neox.layers.{}",
         top="gpt_neox.embed_in gpt_neox.final_layer_norm embed_out",
     ),
-    Module("gpt_neox.layers.{}.attention.query_key_value", Grouped("num_attention_heads", "num_attention_heads")),
+    Module("gpt_neox.layers.{}.attention.query_key_value", RowsMoved(Grouped("num_attention_heads", "num_attention_heads"))),
 )
 
 _CLIP: Final = Field("clip_qkv", Keys.Attention.CLAMP_KQV, "number", None)

@@ -38,7 +38,7 @@ def mlp_kinds(config: Mapping[str, Any], family: Family, layers: int, where: str
     found = config.get("mlp_layer_types")
     if found is None:
         dense = config.get("first_k_dense_replace", family.dense) if family.model_type == "exaone_moe" else family.dense
-        if not isinstance(dense, int) or isinstance(dense, bool) or not 0 <= dense:
+        if not isinstance(dense, int) or isinstance(dense, bool) or not dense >= 0:
             raise CheckpointError(f"{where} has first_k_dense_replace = {str(dense)[:40]}, and a whole number is needed; mend it.")
         found = [_DENSE] * min(dense, layers) + [_SPARSE] * (layers - dense)
     if not isinstance(found, list) or len(found) != layers or not all(kind in (_DENSE, _SPARSE) for kind in found):

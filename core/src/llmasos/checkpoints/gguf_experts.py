@@ -8,7 +8,17 @@ from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.runtime.checkpoint.gguf_family import Family, Field
 from llmasos.runtime.checkpoint.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
-from llmasos.runtime.checkpoint.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, stacked_experts, with_changes
+from llmasos.runtime.checkpoint.gguf_modules import (
+    EXPERT_WIDTH,
+    GATED,
+    LLAMA,
+    MLP_EXPERTS,
+    QK_NORMS,
+    SILU,
+    of_layer,
+    stacked_experts,
+    with_changes,
+)
 
 _SHARED: Final = tuple(of_layer(f"mlp.shared_experts.{name}_proj") for name in ("gate", "up", "down"))
 _CHOICE_BIAS: Final = of_layer("mlp.gate.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias")
@@ -106,7 +116,10 @@ EXPERTS: Final[tuple[Family, ...]] = (
     ),
     Family(
         arch="exaone-moe", model_type="exaone_moe", architecture="ExaoneMoeForCausalLM",
-        modules=(*LLAMA, *MLP_EXPERTS, *_SHARED, *QK_NORMS, of_layer("mlp.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias")),
+        modules=(
+            *LLAMA, *MLP_EXPERTS, *_SHARED, *QK_NORMS,
+            of_layer("mlp.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
         fields=(
             Field("num_experts", Keys.LLM.EXPERT_COUNT, default=64),
             Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
