@@ -67,6 +67,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {**SIZES, "sliding_window": None}),
     "mistral, window": ("mistral", {**SIZES, "sliding_window": 9}),
     "mixtral": ("mixtral", {**SIZES, **_EXPERTS}),
+    "ministral3": (
+        "ministral3",
+        {
+            **SIZES,
+            **_WIDTH,
+            "rope_parameters": {**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.25, "beta_fast": 24.0},
+        },
+    ),
     "qwen2": ("qwen2", SIZES),
     "qwen2, yarn": ("qwen2", {**SIZES, "rope_parameters": _YARN}),
     "qwen3": ("qwen3", {**SIZES, "head_dim": 24}),

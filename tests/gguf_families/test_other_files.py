@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,52 @@ def test_experts_chosen_in_a_way_that_transformers_does_not_know_are_refused(mad
     changed_copy(file, tmp_path / "x.gguf", {"deepseek2.expert_gating_func": 3}, {}, "nothing")
     with pytest.raises(UnsupportedModel, match="expert_gating_func = 3"):
         open_checkpoint(tmp_path / "x.gguf")
+
+
+def test_a_model_is_told_from_another_of_its_architecture_by_its_name(made: Any, tmp_path: Path) -> None:
+    """Where neither metadata nor tensors do: GLM-4's small mixture computes as DeepSeek-V3 does, and its files call it so."""
+    _, _, file = made("glm4_moe_lite")
+    changed_copy(file, tmp_path / "nameless.gguf", {}, {}, "general.basename")
+    assert open_checkpoint(file).config["model_type"] == "glm4_moe_lite"
+    assert open_checkpoint(tmp_path / "nameless.gguf").config["model_type"] == "deepseek_v3"
+
+
+def test_more_layers_without_experts_than_there_are_layers_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("exaone_moe")
+    changed_copy(file, tmp_path / "x.gguf", {"exaone-moe.leading_dense_block_count": 6}, {}, "nothing")
+    with pytest.raises(CheckpointError, match="6 of its 5 layers have no experts"):
+        open_checkpoint(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "refusal", "words"),
+    [
+        (["sparse", "dense", "sparse", "sparse", "sparse"], UnsupportedModel, "layers without experts after some with"),
+        (["dense", "sparse"], CheckpointError, "no list of 5 mlp_layer_types"),
+        (["dense", "sparse", "sparse", "sparse", "wide"], CheckpointError, "each dense or sparse"),
+    ],
+)
+def test_layers_with_experts_that_a_file_cannot_tell_are_refused_before_it_is_written(
+    kinds: list[str], refusal: type[Exception], words: str, made: Any, tmp_path: Path
+) -> None:
+    _, folder, _ = made("exaone_moe")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"mlp_layer_types": kinds}))
+    with pytest.raises(refusal, match=words):
+        write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_queries_that_grow_by_nothing_that_is_told_are_refused(made: Any, tmp_path: Path) -> None:
+    """transformers' Ministral 3 computes none without it."""
+    _, folder, file = made("ministral3")
+    changed_copy(file, tmp_path / "x.gguf", {}, {}, "attention.temperature_scale")
+    with pytest.raises(UnsupportedModel, match=r"no YaRN scaling with mistral3\.attention\.temperature_scale"):
+        open_checkpoint(tmp_path / "x.gguf")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match="no YaRN scaling with llama_4_scaling_beta"):
+        write_gguf(open_checkpoint(tmp_path / "model"), tmp_path / "y.gguf", "f32")

@@ -102,6 +102,15 @@ DECODERS: Final[tuple[Family, ...]] = (
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=SILU, head_dim=True,
         defaults={"num_key_value_heads": 8}, unwindowed=True, title="mistral",
     ),
+    Family(
+        arch="mistral3", model_type="ministral3", architecture="Ministral3ForCausalLM", modules=LLAMA_ROTATED,
+        fixed={**SILU, "sliding_window": None}, head_dim=128, epsilon=1e-5, theta=1e6, defaults={"num_key_value_heads": 8}, grows=True,
+        yarn={"mscale": 1.0, "mscale_all_dim": 1.0},
+        scaling={
+            "rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 16384, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+        },
+    ),
     Family(arch="qwen2", model_type="qwen2", architecture="Qwen2ForCausalLM", modules=LLAMA, fixed=SILU, head_dim=True),
     Family(
         arch="qwen3", model_type="qwen3", architecture="Qwen3ForCausalLM",

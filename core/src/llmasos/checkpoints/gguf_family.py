@@ -108,7 +108,7 @@ class Family:
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
         four: whether the MLP is four times as wide as the rest where the config is silent.
-        yarn: what YaRN scaling has in this family besides what a file says.
+        yarn: what YaRN scaling has in this family besides what a file says; ``grows``: whether queries grow with their position by it.
         written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
         constants: metadata that the architecture implies; a file with another value is of another family, or not read.
         latent: whether keys and values are projected from one latent vector (``gguf_latent``); ``joint``: by one matrix in GGUF too.
@@ -149,6 +149,7 @@ class Family:
     kv_heads: int | None = None
     four: bool = False
     yarn: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
+    grows: bool = False
     written: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_frozen)
     constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     latent: bool = False
