@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_write import write_gguf
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_write import write_gguf
 
 from .models import byte_level_tokenizer, tiny
 

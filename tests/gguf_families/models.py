@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmasos.runtime.tokenizer.pieces import SPELLING
+from llmasos.checkpoints.tokenizer.pieces import SPELLING
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,8 @@ import sentencepiece
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_write import TYPES, write_gguf
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_write import TYPES, write_gguf
 from llmasos_hookspecs import as_float32
 
 from .models import MODELS, SIZES, TIED, apart, byte_level_tokenizer, expected, prompt

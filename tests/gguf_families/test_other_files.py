@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_write import write_gguf
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_write import write_gguf
 from llmasos_hookspecs import CheckpointError, UnsupportedModel, as_float32
 
 

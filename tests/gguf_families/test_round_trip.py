@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, PreTrainedModel
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_families import FAMILIES
-from llmasos.runtime.checkpoint.gguf_family import Family
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_families import FAMILIES
+from llmasos.checkpoints.gguf_family import Family
 from llmasos_hookspecs import Checkpoint, EngineLimits, Row, UnsupportedModel, as_float32
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 

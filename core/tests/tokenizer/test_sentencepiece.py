@@ -17,13 +17,13 @@ import pytest
 import sentencepiece
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmasos.runtime.checkpoint import open_checkpoint
-from llmasos.runtime.checkpoint.gguf_write import write_gguf
-from llmasos.runtime.checkpoint.text_files import write_text_files
-from llmasos.runtime.tokenizer import tokenizer_from_folder
-from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
-from llmasos.runtime.tokenizer.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
-from llmasos.runtime.tokenizer.sentencepiece_model import SentencePieceModel
+from llmasos.checkpoints import open_checkpoint
+from llmasos.checkpoints.gguf_write import write_gguf
+from llmasos.checkpoints.text_files import write_text_files
+from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
+from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
+from llmasos.checkpoints.tokenizer.sentencepiece_model import SentencePieceModel
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 from .conftest import Trained

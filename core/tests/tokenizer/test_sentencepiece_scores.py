@@ -10,9 +10,9 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmasos.runtime.tokenizer.sentencepiece import SentencePieceTokenizer
-from llmasos.runtime.tokenizer.sentencepiece_file import sentencepiece_bytes
-from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer
+from llmasos.checkpoints.tokenizer.sentencepiece_file import sentencepiece_bytes
+from llmasos.checkpoints.tokenizer.sentencepiece_model import BYTE, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
 
 ALPHABET = "aé▁="
 SCORES = {

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from gguf.constants import GGMLQuantizationType, Keys
 
-from llmasos.runtime.checkpoint import gguf_metadata as meta
-from llmasos.runtime.checkpoint.gguf_dense import read_mlp_kinds
-from llmasos.runtime.checkpoint.gguf_families import family_of
-from llmasos.runtime.checkpoint.gguf_family import Family, Field
-from llmasos.runtime.checkpoint.gguf_header import GGUFHeader, StringArray
-from llmasos.runtime.checkpoint.gguf_latent import read_latent, rotated_width
-from llmasos.runtime.checkpoint.gguf_rope import read_rope
-from llmasos.runtime.checkpoint.gguf_state import jamba_periods, read_groups, read_state
+from llmasos.checkpoints import gguf_metadata as meta
+from llmasos.checkpoints.gguf_dense import read_mlp_kinds
+from llmasos.checkpoints.gguf_families import family_of
+from llmasos.checkpoints.gguf_family import Family, Field
+from llmasos.checkpoints.gguf_header import GGUFHeader, StringArray
+from llmasos.checkpoints.gguf_latent import read_latent, rotated_width
+from llmasos.checkpoints.gguf_rope import read_rope
+from llmasos.checkpoints.gguf_state import jamba_periods, read_groups, read_state
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer

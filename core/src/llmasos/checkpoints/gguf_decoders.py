@@ -7,9 +7,9 @@ from typing import Final
 import attrs
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
-from llmasos.runtime.checkpoint.gguf_family import Family, Field, Module
-from llmasos.runtime.checkpoint.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, RowsMoved, Same, Transposed
-from llmasos.runtime.checkpoint.gguf_modules import (
+from llmasos.checkpoints.gguf_family import Family, Field, Module
+from llmasos.checkpoints.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, RowsMoved, Same, Transposed
+from llmasos.checkpoints.gguf_modules import (
     ATTENTION,
     BIASES,
     EXPERT_COUNTS,

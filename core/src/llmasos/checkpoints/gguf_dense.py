@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from gguf.constants import Keys
 
-from llmasos.runtime.checkpoint import gguf_metadata as meta
-from llmasos.runtime.checkpoint.gguf_family import Family
-from llmasos.runtime.checkpoint.gguf_header import GGUFHeader
+from llmasos.checkpoints import gguf_metadata as meta
+from llmasos.checkpoints.gguf_family import Family
+from llmasos.checkpoints.gguf_header import GGUFHeader
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 _DENSE: Final = "dense"

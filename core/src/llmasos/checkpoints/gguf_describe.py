@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
-from llmasos.runtime.checkpoint import gguf_metadata as meta
-from llmasos.runtime.checkpoint.gguf_config import MAX_LAYERS
-from llmasos.runtime.checkpoint.gguf_dense import mlp_kinds
-from llmasos.runtime.checkpoint.gguf_families import FAMILIES
-from llmasos.runtime.checkpoint.gguf_family import Family, Field
-from llmasos.runtime.checkpoint.gguf_latent import write_latent
-from llmasos.runtime.checkpoint.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
-from llmasos.runtime.checkpoint.gguf_state import (
+from llmasos.checkpoints import gguf_metadata as meta
+from llmasos.checkpoints.gguf_config import MAX_LAYERS
+from llmasos.checkpoints.gguf_dense import mlp_kinds
+from llmasos.checkpoints.gguf_families import FAMILIES
+from llmasos.checkpoints.gguf_family import Family, Field
+from llmasos.checkpoints.gguf_latent import write_latent
+from llmasos.checkpoints.gguf_rope import Rope, llama3_divisors, rope_of, write_rope
+from llmasos.checkpoints.gguf_state import (
     feed_forward_width,
     jamba_layers,
     jamba_periods,

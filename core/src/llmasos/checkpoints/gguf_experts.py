@@ -6,9 +6,9 @@ from typing import Final
 
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
-from llmasos.runtime.checkpoint.gguf_family import Family, Field
-from llmasos.runtime.checkpoint.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
-from llmasos.runtime.checkpoint.gguf_modules import (
+from llmasos.checkpoints.gguf_family import Family, Field
+from llmasos.checkpoints.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
+from llmasos.checkpoints.gguf_modules import (
     EXPERT_WIDTH,
     GATED,
     LLAMA,

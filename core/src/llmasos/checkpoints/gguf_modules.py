@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from gguf.constants import MODEL_TENSOR, Keys
 
-from llmasos.runtime.checkpoint.gguf_family import Field, Module
-from llmasos.runtime.checkpoint.gguf_layouts import Halves, Interleaved, RowsMoved
+from llmasos.checkpoints.gguf_family import Field, Module
+from llmasos.checkpoints.gguf_layouts import Halves, Interleaved, RowsMoved
 
 
 def modules_of(top: str, layer: str, names: str) -> tuple[Module, ...]:

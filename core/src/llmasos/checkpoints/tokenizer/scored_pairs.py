@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from llmasos.runtime.tokenizer.sentencepiece_model import NORMAL, UNUSED, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.sentencepiece_model import NORMAL, UNUSED, USER_DEFINED, SentencePieceModel
 
 
 def ordered_by_scores(model: SentencePieceModel, merges: list[tuple[str, str]]) -> bool:

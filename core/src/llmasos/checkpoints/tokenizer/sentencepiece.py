@@ -11,13 +11,13 @@ from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, Unigram
 
-from llmasos.runtime.tokenizer.ends import add_ends
-from llmasos.runtime.tokenizer.fast import FastTokenizer
-from llmasos.runtime.tokenizer.pieces import SPACE
-from llmasos.runtime.tokenizer.scored_pairs import ScoredPairs, ordered_by_scores
-from llmasos.runtime.tokenizer.sentencepiece_file import sentencepiece_bytes
-from llmasos.runtime.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
-from llmasos.runtime.tokenizer.unigram import UnigramSearch
+from llmasos.checkpoints.tokenizer.ends import add_ends
+from llmasos.checkpoints.tokenizer.fast import FastTokenizer
+from llmasos.checkpoints.tokenizer.pieces import SPACE
+from llmasos.checkpoints.tokenizer.scored_pairs import ScoredPairs, ordered_by_scores
+from llmasos.checkpoints.tokenizer.sentencepiece_file import sentencepiece_bytes
+from llmasos.checkpoints.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.unigram import UnigramSearch
 
 #: No piece of a real vocabulary is longer (Gemma's runs of spaces and lines are 31); cuts of longer ones are not sought.
 _LONGEST: Final = 256

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmasos.runtime.tokenizer.sentencepiece_model import NORMAL, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.sentencepiece_model import NORMAL, USER_DEFINED, SentencePieceModel
 
 #: How far below the worst piece an unknown character scores.
 _UNKNOWN_PENALTY: Final = 10.0
