@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from gguf.constants import MODEL_ARCH_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from llmasos.checkpoints.gguf_blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
 from llmasos.checkpoints.gguf_families import FAMILIES, architectures
@@ -32,6 +33,8 @@ def test_what_is_listed_as_not_read_is_not() -> None:
     assert listed <= set(MODEL_ARCH_NAMES.values())
     assert listed.isdisjoint(architectures())
     kinds = {kind for row in rows for kind in re.findall(r"`([\w-]+)`", row[1])}
+    assert kinds <= set(CONFIG_MAPPING_NAMES)
+    assert all(len(row) == 3 and row[2] for row in rows)
     assert kinds.isdisjoint(family.model_type for family in FAMILIES)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import gguf
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -163,12 +163,11 @@ def strings() -> list[str]:
         "hello", " world", "  ", "\n\n", "\r\n", "\t", "今天天气很好", "，", "😀", "👩‍👩‍👧", "def f(x):\n    return x + 1", "12", "2024",
         "e\u0301", "é", "\u3000", "don't", "I'LL", "WE'Ve", "٣", "²", "Ⅷ", "\x00", "▁", "Ġ", "한국어", "!!!", "a/b",
         "<think>", "<|im_start|>", "</s>", "1234567", " 3 33 4444", "½", "HELLO", "helloWorld", "'\u017f",
-        "Ωμέγα", "Жук", "\u0e01\u0e34", "ㄅㄆ",
+        "e x", " x", "-----------", "........", "====", "Ωμέγα", "Жук", "\u0e01\u0e34", "ㄅㄆ",
         "<sentinel:12>", "IMGIMGABZ", "(", "|[", "。", "://", "\n/", " ", "12ab", "x\n\n1", "    ", "\r\n\r\n",
     ])  # fmt: skip
     found: list[str] = []
 
-    @seed(7)  # the same texts each run, for all tokenizers: a change is judged by what it changed
     @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of(st.text(), st.lists(words | st.text(max_size=4)).map("".join)))
     def collect(text: str) -> None:

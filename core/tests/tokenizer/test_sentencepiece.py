@@ -22,7 +22,7 @@ from llmasos.checkpoints.gguf_write import write_gguf
 from llmasos.checkpoints.text_files import write_text_files
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
-from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
 from llmasos.checkpoints.tokenizer.sentencepiece_model import SentencePieceModel
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
@@ -132,7 +132,7 @@ def test_a_unigram_model_is_written_to_gguf_with_its_form_of_text(options: dict[
 def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
     options: dict[str, Any], write_tokenizer: Any, tmp_path: Path, strings: list[str]
 ) -> None:
-    """As tokenizer.model, where no tokenizer.json says the same; the library itself reads it."""
+    """As tokenizer.model, where no tokenizer.json says the same, which is all but some BPE models; the library itself reads it."""
     (tmp_path / "tokenizer.model").write_bytes(train(**options))
     model = read_sentencepiece(tmp_path / "tokenizer.model")
     flags: dict[str, Any] = {"add_add_space_prefix": model.prefix, "add_remove_extra_whitespaces": model.squeeze}
@@ -151,7 +151,31 @@ def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
         texts = plain(strings)
         assert library.encode(texts) == [found.encode(text, special=False) for text in texts]
     else:
+        assert model.is_bpe
         assert not model.prefix
+
+
+@pytest.mark.parametrize("user_defined", ["e x", "e▁x", "<s", "s>"])
+def test_user_defined_pieces_that_a_tokenizer_json_finds_otherwise_are_written_as_a_model(
+    user_defined: str, write_tokenizer: Any, tmp_path: Path
+) -> None:
+    """SentencePiece looks for them in a text whose spaces are replaced, and after its BOS; tokenizer.json in the text as it is."""
+    pieces = ["<unk>", "<s>", "</s>", *"▁eVWExa'<s>", "▁x", user_defined]
+    kinds = [2, 3, 3, *[1] * (len(pieces) - 4), 4]
+    scores = [-float(place) for place in range(len(pieces))]
+    model = SentencePieceModel(pieces, scores, kinds, is_bpe=True, prefix=False, squeeze=False)
+    path = write_tokenizer(Trained(model, pieces, [], kinds, scores), "llama", merges=False, add_add_space_prefix=False)  # type: ignore[arg-type]
+    base, folder = open_checkpoint(path), tmp_path / "written"
+    folder.mkdir()
+    write_text_files(base, folder)
+    assert (folder / "tokenizer.model").is_file()
+    assert not (folder / "tokenizer.json").exists()
+    texts = ["▁WE'Ve x", "e x", "e▁x", "ae xa", "<s>", "a<s>a", "<s"]
+    found = tokenizer_from_folder(folder)
+    assert [found.encode(text) for text in texts] == [base.tokenizer().encode(text) for text in texts]
+    library = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_bytes(model))
+    plain_texts = plain(texts)
+    assert [found.encode(text, special=False) for text in plain_texts] == library.encode(plain_texts)
 
 
 def test_the_space_before_a_text_comes_whatever_it_begins_with(write_tokenizer: Any, tmp_path: Path) -> None:

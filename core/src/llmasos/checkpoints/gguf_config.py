@@ -7,6 +7,7 @@ from typing import Any, Final
 from gguf.constants import GGMLQuantizationType, Keys
 
 from llmasos.checkpoints import gguf_metadata as meta
+from llmasos.checkpoints.gguf_dense import read_mlp_kinds
 from llmasos.checkpoints.gguf_families import family_of
 from llmasos.checkpoints.gguf_family import Family, Field
 from llmasos.checkpoints.gguf_header import GGUFHeader, StringArray
@@ -191,6 +192,8 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         found["position_embedding_type"] = "nope" if rotated is False else "rope"
     if family.model_type == "deepseek_v2":
         found["topk_method"] = "greedy" if config["n_group"] in (None, 1) else "group_limited_greedy"
+    if family.dense is not None:
+        found["mlp_layer_types"] = read_mlp_kinds(header, family, config["num_hidden_layers"])
     if family.ahead:
         found["num_nextn_predict_layers"] = 0
     if (layers := _27B_LAYERS.get(family.model_type)) is not None:

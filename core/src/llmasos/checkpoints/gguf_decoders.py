@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import attrs
-from gguf.constants import MODEL_TENSOR, Keys
+from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.checkpoints.gguf_family import Family, Field, Module
-from llmasos.checkpoints.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, Same, Transposed
+from llmasos.checkpoints.gguf_layouts import AlternatingColumns, Grouped, Halves, OneRow, PlusOne, RowsMoved, Same, Transposed
 from llmasos.checkpoints.gguf_modules import (
     ATTENTION,
     BIASES,
@@ -67,7 +67,7 @@ _GPT2_NAMES: Final = {
 _FALCON: Final = _gpt(
     "mlp.dense_h_to_4h mlp.dense_4h_to_h self_attention.dense", top="transformer.word_embeddings transformer.ln_f lm_head"
 )
-_FALCON_QKV: Final = Module("transformer.h.{}.self_attention.query_key_value", Grouped("num_attention_heads", "num_kv_heads"))
+_FALCON_QKV: Final = Module("transformer.h.{}.self_attention.query_key_value", RowsMoved(Grouped("num_attention_heads", "num_kv_heads")))
 _BLOOM: Final = (
     *_gpt(
         "input_layernorm mlp.dense_h_to_4h mlp.dense_4h_to_h self_attention.dense",
@@ -75,7 +75,7 @@ _BLOOM: Final = (
     ),
     Module("transformer.word_embeddings_layernorm", tensors=(MODEL_TENSOR.TOKEN_EMBD_NORM,)),
     Module("transformer.h.{}.post_attention_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
-    Module("transformer.h.{}.self_attention.query_key_value", Grouped("n_head", "n_head")),
+    Module("transformer.h.{}.self_attention.query_key_value", RowsMoved(Grouped("n_head", "n_head"))),
 )
 _NEOX: Final = (
     *_gpt(
@@ -83,7 +83,7 @@ _NEOX: Final = (
         layer="gpt_neox.layers.{}",
         top="gpt_neox.embed_in gpt_neox.final_layer_norm embed_out",
     ),
-    Module("gpt_neox.layers.{}.attention.query_key_value", Grouped("num_attention_heads", "num_attention_heads")),
+    Module("gpt_neox.layers.{}.attention.query_key_value", RowsMoved(Grouped("num_attention_heads", "num_attention_heads"))),
 )
 
 _CLIP: Final = Field("clip_qkv", Keys.Attention.CLAMP_KQV, "number", None)
@@ -100,7 +100,16 @@ DECODERS: Final[tuple[Family, ...]] = (
     Family(
         arch="llama", model_type="mistral", architecture="MistralForCausalLM", modules=LLAMA_ROTATED,
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=SILU, head_dim=True,
-        defaults={"num_key_value_heads": 8}, unwindowed=True,
+        defaults={"num_key_value_heads": 8}, unwindowed=True, title="mistral",
+    ),
+    Family(
+        arch="mistral3", model_type="ministral3", architecture="Ministral3ForCausalLM", modules=LLAMA_ROTATED,
+        fixed={**SILU, "sliding_window": None}, head_dim=128, epsilon=1e-5, theta=1e6, defaults={"num_key_value_heads": 8}, grows=True,
+        yarn={"mscale": 1.0, "mscale_all_dim": 1.0},
+        scaling={
+            "rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 16384, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+        },
     ),
     Family(arch="qwen2", model_type="qwen2", architecture="Qwen2ForCausalLM", modules=LLAMA, fixed=SILU, head_dim=True),
     Family(
@@ -202,6 +211,24 @@ DECODERS: Final[tuple[Family, ...]] = (
         arch="smollm3", model_type="smollm3", architecture="SmolLM3ForCausalLM",
         modules=LLAMA_ROTATED, fixed={**SILU, "no_rope_layer_interval": 4}, present=BIASES, theta=2e6, tied=True,
         defaults={"num_key_value_heads": 4},
+    ),
+    Family(
+        arch="jais2", model_type="jais2", architecture="Jais2ForCausalLM", modules=with_changes(LLAMA, without="mlp.gate_proj"),
+        fixed={"hidden_act": "relu2"}, present=BIASES, norm="layer_norm_eps", rms=False, epsilon=1e-5, head_dim=True,
+    ),
+    Family(
+        arch="minimax-m2", model_type="minimax_m2", architecture="MiniMaxM2ForCausalLM",
+        modules=(
+            *with_changes(LLAMA, without=GATED), *QK_NORMS, *_MIXTRAL,
+            of_layer("block_sparse_moe.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
+        fields=(
+            Field("num_local_experts", Keys.LLM.EXPERT_COUNT, default=256),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
+        ),
+        written={Keys.LLM.EXPERT_FEED_FORWARD_LENGTH: ("intermediate_size",)},
+        constants={Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)}, fixed=SILU, partial=1.0, head_dim=128, theta=5e6,
+        defaults={"num_key_value_heads": 8},
     ),
     Family(
         arch="arcee", model_type="arcee", architecture="ArceeForCausalLM", modules=with_changes(LLAMA_ROTATED, without="mlp.gate_proj"),

@@ -12,6 +12,7 @@ from gguf.constants import Keys
 
 from llmasos.checkpoints import gguf_metadata as meta
 from llmasos.checkpoints.gguf_config import MAX_LAYERS
+from llmasos.checkpoints.gguf_dense import mlp_kinds
 from llmasos.checkpoints.gguf_families import FAMILIES
 from llmasos.checkpoints.gguf_family import Family, Field
 from llmasos.checkpoints.gguf_latent import write_latent
@@ -61,7 +62,7 @@ _PER_LAYER: Final = ("moe_topk", "num_experts")
 #: Keys of a config that change what a model computes without a family here having them: one that is set is not written over silently.
 _COMPUTED: Final = (
     "attn_config.softmax_scale", "attn_config.prefix_lm", "use_bidirectional_attention", "use_sliding_window", "num_nextn_predict_layers",
-    "moe_layer_end_index",
+    "moe_layer_end_index", "mlp_layer_types",
     "time_step_limit",
 )  # fmt: skip
 
@@ -161,7 +162,10 @@ def metadata_of(
     if family.model_type == "granitemoehybrid":
         found[Keys.Rope.SCALING_FINETUNED] = config.get("position_embedding_type") == "rope"
     if family.latent:
-        found |= write_latent(config, where)
+        found |= write_latent(config, where, joint=family.joint)
+    if family.dense is not None:
+        kinds = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
+        found[Keys.LLM.LEADING_DENSE_BLOCK_COUNT] = np.uint32(kinds.count("dense"))
     if family.windows:
         layers, window = sizes["num_hidden_layers"], _window(config, family)
         found[Keys.Attention.SLIDING_WINDOW_PATTERN] = [
@@ -200,6 +204,8 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         expected |= jamba_periods(*jamba_layers(config, sizes["num_hidden_layers"], where), where)
     elif family.hybrid:
         expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
+    if family.dense is not None:
+        expected["mlp_layer_types"] = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.model_type == "lfm2":
         expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
     if family.model_type == "granitemoehybrid" and config.get("position_embedding_type") is None:

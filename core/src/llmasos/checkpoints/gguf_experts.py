@@ -8,7 +8,17 @@ from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
 from llmasos.checkpoints.gguf_family import Family, Field
 from llmasos.checkpoints.gguf_layouts import HalvesOfColumns, LatentKeysAndValues, OneRow, Transposed
-from llmasos.checkpoints.gguf_modules import EXPERT_WIDTH, GATED, LLAMA, MLP_EXPERTS, QK_NORMS, SILU, of_layer, with_changes
+from llmasos.checkpoints.gguf_modules import (
+    EXPERT_WIDTH,
+    GATED,
+    LLAMA,
+    MLP_EXPERTS,
+    QK_NORMS,
+    SILU,
+    of_layer,
+    stacked_experts,
+    with_changes,
+)
 
 _SHARED: Final = tuple(of_layer(f"mlp.shared_experts.{name}_proj") for name in ("gate", "up", "down"))
 _CHOICE_BIAS: Final = of_layer("mlp.gate.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias")
@@ -23,6 +33,11 @@ _LATENT: Final = (
     # Files of before the two were split.
     of_layer("self_attn.kv_b_proj", tensors=(MODEL_TENSOR.ATTN_KV_B,), written=False),
 )  # fmt: skip
+
+_JOINT: Final = (
+    *(module for module in _LATENT if "expert" not in module.name and not module.name.endswith(("mlp.gate", "kv_b_proj", ".q_proj"))),
+    of_layer("self_attn.kv_b_proj", tensors=(MODEL_TENSOR.ATTN_KV_B,)),
+)
 
 _SIGMOID: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)}
 _SOFTMAX: Final = {Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SOFTMAX)}
@@ -68,6 +83,91 @@ EXPERTS: Final[tuple[Family, ...]] = (
         arch="deepseek2", model_type="deepseek_v3", architecture="DeepseekV3ForCausalLM", modules=(*_LATENT, _CHOICE_BIAS),
         fields=(*_routed(1, 3, 2.5), *_groups(8, 4, 1), _normed(True)), constants=_SIGMOID,
         fixed={**SILU, "rope_interleave": True, "attention_bias": False}, latent=True, ahead=True,
+    ),
+    Family(
+        arch="deepseek2", model_type="glm4_moe_lite", architecture="Glm4MoeLiteForCausalLM", title="glm",
+        modules=(*_LATENT, _CHOICE_BIAS),
+        fields=(
+            Field("n_routed_experts", Keys.LLM.EXPERT_COUNT, default=64),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=4),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=1536),
+            Field("n_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=1),
+            Field("routed_scaling_factor", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.8, absent=1.0),
+            *_groups(1, 1, 1), _normed(True),
+        ),
+        constants=_SIGMOID, fixed={**SILU, "rope_interleave": True, "attention_bias": False}, ignored=("first_k_dense_replace",),
+        latent=True, ahead=True, dense=1, epsilon=1e-5,
+    ),
+    Family(
+        arch="deepseek2", model_type="youtu", architecture="YoutuForCausalLM", title="youtu",
+        modules=tuple(module for module in _LATENT if "expert" not in module.name and not module.name.endswith("mlp.gate")),
+        # No layer has experts; llama.cpp wants their sizes all the same.
+        written={
+            Keys.LLM.LEADING_DENSE_BLOCK_COUNT: ("num_hidden_layers",), Keys.LLM.EXPERT_FEED_FORWARD_LENGTH: ("intermediate_size",),
+            Keys.LLM.EXPERT_SHARED_COUNT: (),
+        },
+        fixed={**SILU, "rope_interleave": True, "attention_bias": False}, latent=True, tied=True,
+    ),
+    Family(
+        # llama.cpp takes how the embedding, the branches and the logits are scaled from the architecture's name.
+        arch="minicpm3", model_type="minicpm3", architecture="MiniCPM3ForCausalLM", modules=_JOINT,
+        fixed={**SILU, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256, "attention_bias": False, "mlp_bias": False},
+        latent=True, joint=True, epsilon=1e-5, tied=True,
+    ),
+    Family(
+        arch="exaone-moe", model_type="exaone_moe", architecture="ExaoneMoeForCausalLM",
+        modules=(
+            *LLAMA, *MLP_EXPERTS, *_SHARED, *QK_NORMS,
+            of_layer("mlp.e_score_correction_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=64),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=1024),
+            Field("num_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=1),
+            Field("routed_scaling_factor", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 2.5, absent=1.0),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, off=0),
+            *_groups(1, 1, 1), _normed(True),
+        ),
+        written={Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH: ("moe_intermediate_size", "num_shared_experts")},
+        constants=_SIGMOID, fixed=SILU, ignored=("first_k_dense_replace",), dense=1, epsilon=1e-5, head_dim=True, windows=4, ahead=True,
+    ),
+    Family(
+        # llama.cpp multiplies the embedding in all of them, and takes every fourth layer as the one without a window.
+        arch="afmoe", model_type="afmoe", architecture="AfmoeForCausalLM",
+        modules=(
+            *LLAMA, *QK_NORMS, *_SHARED, *stacked_experts("mlp", "gate_proj", "up_proj", "down_proj"),
+            of_layer("self_attn.gate_proj", tensors=(MODEL_TENSOR.ATTN_GATE,)),
+            of_layer("pre_mlp_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+            of_layer("post_mlp_layernorm", tensors=(MODEL_TENSOR.FFN_POST_NORM,)),
+            of_layer("mlp.router.gate", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+            of_layer("mlp.expert_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=64),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=6),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=1408),
+            Field("num_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=2),
+            Field("num_dense_layers", Keys.LLM.LEADING_DENSE_BLOCK_COUNT, "natural", 1, absent=0),
+            Field("route_scale", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.0),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=1024),
+        ),
+        constants={**_SIGMOID, Keys.LLM.EXPERT_WEIGHTS_NORM: True}, fixed={**SILU, "mup_enabled": True, "global_attn_every_n_layers": 4},
+        present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=128, windows=4,
+    ),
+    Family(
+        arch="glm4moe", model_type="solar_open", architecture="SolarOpenForCausalLM", title="solar",
+        modules=(*with_changes(LLAMA, without=GATED), *MLP_EXPERTS, *_SHARED, _CHOICE_BIAS),
+        fields=(
+            Field("n_routed_experts", Keys.LLM.EXPERT_COUNT, default=128),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=1280),
+            Field("n_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=1),
+            Field("routed_scaling_factor", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.0, absent=1.0),
+            *_groups(1, 1, 1), _normed(True),
+        ),
+        constants=_SIGMOID, fixed=SILU, present={"attention_bias": "attn_q.bias"}, ignored=("intermediate_size",), epsilon=1e-5,
+        partial=1.0, head_dim=128, theta=1e6, defaults={"num_key_value_heads": 8},
     ),
     Family(
         arch="glm4moe", model_type="glm4_moe", architecture="Glm4MoeForCausalLM",

@@ -108,16 +108,19 @@ class Family:
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
         four: whether the MLP is four times as wide as the rest where the config is silent.
-        yarn: what YaRN scaling has in this family besides what a file says.
+        yarn: what YaRN scaling has in this family besides what a file says; ``grows``: whether queries grow with their position by it.
         written: metadata that says sizes once more -> the config's keys (or common names) whose product it is.
         constants: metadata that the architecture implies; a file with another value is of another family, or not read.
-        latent: whether keys and values are projected from one latent vector (``gguf_latent``).
+        latent: whether keys and values are projected from one latent vector (``gguf_latent``); ``joint``: by one matrix in GGUF too.
         scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
         attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
         state: what a config calls the sizes of its state-space layers; None for none.
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
+        title: what the name of a file's model holds where neither metadata nor tensors tell this family from another of its ``arch``.
+        dense: how many of the first layers have an MLP in place of experts where the config's ``mlp_layer_types`` is silent; None: it has
+            no such list.
         tied: whether the head is the embedding's where the config is silent.
         defaults: what transformers takes for common keys that a config leaves out.
     """
@@ -146,9 +149,11 @@ class Family:
     kv_heads: int | None = None
     four: bool = False
     yarn: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
+    grows: bool = False
     written: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_frozen)
     constants: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     latent: bool = False
+    joint: bool = False
     ahead: bool = False
     scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
     attention: bool = True
@@ -156,6 +161,8 @@ class Family:
     state: StateNames | None = None
     marks: tuple[str, ...] = ()
     unwindowed: bool = False
+    title: str = ""
+    dense: int | None = None
     tied: bool = False
     defaults: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
 

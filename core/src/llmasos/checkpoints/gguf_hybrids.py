@@ -122,6 +122,14 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         tied=True, attention=False,
     ),
     Family(
+        arch="mamba", model_type="falcon_mamba", architecture="FalconMambaForCausalLM",
+        modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: True},
+        state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True, "mixer_rms_eps": 1e-6}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        tied=True, attention=False,
+    ),
+    Family(
         arch="mamba2", model_type="mamba2", architecture="Mamba2ForCausalLM",
         modules=(*_BACKBONE, *_mamba2("backbone.layers.{}.mixer", "n_groups")),
         state=StateNames(

@@ -46,8 +46,8 @@ def read_latent(header: GGUFHeader, arch: str) -> dict[str, Any]:
     }
 
 
-def write_latent(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The metadata about the projections, by keys with ``{arch}``.
+def write_latent(config: Mapping[str, Any], where: str, *, joint: bool) -> dict[str, Any]:
+    """The metadata about the projections, by keys with ``{arch}``; ``joint``: keys and values of all heads stay one projection.
 
     Raises:
         CheckpointError: a size is missing or impossible.
@@ -58,14 +58,18 @@ def write_latent(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**20:
             raise CheckpointError(f"{where} has {name} = {str(value)[:40]}, and a whole number above 0 is needed; mend it.")
         sizes[name] = value
-    found = {
-        Keys.Attention.HEAD_COUNT_KV: 1,
-        Keys.Attention.KV_LORA_RANK: sizes["kv_lora_rank"],
-        Keys.Attention.KEY_LENGTH: sizes["kv_lora_rank"] + sizes["qk_rope_head_dim"],
-        Keys.Attention.VALUE_LENGTH: sizes["kv_lora_rank"],
-        Keys.Attention.KEY_LENGTH_MLA: sizes["qk_nope_head_dim"] + sizes["qk_rope_head_dim"],
-        Keys.Attention.VALUE_LENGTH_MLA: sizes["v_head_dim"],
-    }
+    width = sizes["qk_nope_head_dim"] + sizes["qk_rope_head_dim"]
+    found = {Keys.Attention.KV_LORA_RANK: sizes["kv_lora_rank"]}
+    if joint:
+        found |= {Keys.Attention.KEY_LENGTH: width, Keys.Attention.VALUE_LENGTH: sizes["v_head_dim"]}
+    else:
+        found |= {
+            Keys.Attention.HEAD_COUNT_KV: 1,
+            Keys.Attention.KEY_LENGTH: sizes["kv_lora_rank"] + sizes["qk_rope_head_dim"],
+            Keys.Attention.VALUE_LENGTH: sizes["kv_lora_rank"],
+            Keys.Attention.KEY_LENGTH_MLA: width,
+            Keys.Attention.VALUE_LENGTH_MLA: sizes["v_head_dim"],
+        }
     rank = config.get("q_lora_rank")
     if isinstance(rank, int) and rank > 0:
         found[Keys.Attention.Q_LORA_RANK] = rank

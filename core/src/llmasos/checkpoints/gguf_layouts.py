@@ -47,12 +47,17 @@ class Same:
         return (tensor,)
 
 
+class RowOrder(Protocol):
+    """Which row of GGUF's stands where in Hugging Face's."""
+
+    def order(self, rows: int, config: Config) -> npt.NDArray[np.intp]: ...
+
+
 @attrs.frozen
 class RowsMoved:
-    """The same rows in another order; ``order`` says which row of GGUF's stands where in Hugging Face's."""
+    """The same rows in another order."""
 
-    def order(self, rows: int, config: Config) -> npt.NDArray[np.intp]:
-        raise NotImplementedError
+    by: RowOrder
 
     def shape(self, shapes: Sequence[Shape]) -> Shape:
         return shapes[0]
@@ -61,21 +66,21 @@ class RowsMoved:
         return (shape,)
 
     def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
-        return take_rows(parts[0], self.order(parts[0].shape[0], config))
+        return take_rows(parts[0], self.by.order(parts[0].shape[0], config))
 
     def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
-        return (take_rows(tensor, np.argsort(self.order(tensor.shape[0], config))),)
+        return (take_rows(tensor, np.argsort(self.by.order(tensor.shape[0], config))),)
 
 
 @attrs.frozen
-class Interleaved(RowsMoved):
-    """Queries and keys whose rotated halves llama.cpp interleaves.
+class Interleaved:
+    """The order of queries and keys whose rotated halves llama.cpp interleaves.
 
     Where it rotates neighbouring elements of a head, and transformers an element and its counterpart half a head away, the converter
     interleaves the two halves of each head. ``heads`` is the config's key for their number.
     """
 
-    heads: str = "num_attention_heads"
+    heads: str
 
     def order(self, rows: int, config: Config) -> npt.NDArray[np.intp]:
         heads = _count(config, self.heads, rows, 2)
@@ -83,8 +88,8 @@ class Interleaved(RowsMoved):
 
 
 @attrs.frozen
-class Grouped(RowsMoved):
-    """Queries, keys and values fused group by group, which llama.cpp stores as all queries, all keys, all values.
+class Grouped:
+    """The order of queries, keys and values fused group by group, which llama.cpp stores as all queries, all keys, all values.
 
     A group is ``heads / groups`` heads of queries with one head of keys and one of values; where ``groups`` is the key of the heads
     themselves, each has its own (BLOOM, GPT-NeoX), else as many share them as the config says (Falcon).

@@ -7,7 +7,7 @@ from typing import Any, Final
 from gguf.constants import MODEL_TENSOR, Keys
 
 from llmasos.checkpoints.gguf_family import Field, Module
-from llmasos.checkpoints.gguf_layouts import Halves, Interleaved
+from llmasos.checkpoints.gguf_layouts import Halves, Interleaved, RowsMoved
 
 
 def modules_of(top: str, layer: str, names: str) -> tuple[Module, ...]:
@@ -37,8 +37,8 @@ QK_NORMS: Final = (of_layer("self_attn.q_norm"), of_layer("self_attn.k_norm"))
 #: What Llama and most after it have.
 LLAMA: Final = modules_of(TOP, "model.layers.{}", f"{ATTENTION} {NORMS} {GATED}")
 ROTATED: Final = (
-    of_layer("self_attn.q_proj", Interleaved("num_attention_heads")),
-    of_layer("self_attn.k_proj", Interleaved("num_key_value_heads")),
+    of_layer("self_attn.q_proj", RowsMoved(Interleaved("num_attention_heads"))),
+    of_layer("self_attn.k_proj", RowsMoved(Interleaved("num_key_value_heads"))),
 )
 LLAMA_ROTATED: Final = with_changes(LLAMA, *ROTATED)
 POST_NORMS: Final = (of_layer("post_feedforward_layernorm"),)

@@ -26,6 +26,9 @@ _YARN: Final = {
     "attention_factor": Keys.Rope.SCALING_YARN_ATTN_FACTOR,
 }
 
+#: By what queries grow with the logarithm of their position, in YaRN scaling of Ministral 3 (and, apart from it, of Llama 4).
+_GROWTH: Final = "llama_4_scaling_beta"
+
 #: What the converter multiplies ``mscale_all_dim`` by.
 _LOG_MULTIPLIER: Final = 0.1
 
@@ -56,6 +59,7 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     share = scaling.pop("partial_rotary_factor", None) or config.get(family.key("partial_rotary_factor")) or family.partial or 1.0
     kind = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
+    scaling.pop("max_position_embeddings", None)  # the context once more
     if family.alpha and kind == "dynamic" and scaling.get("alpha"):
         # A fixed factor makes another base of it, and that is what a file tells.
         width = config.get("head_dim") or config[family.key("hidden_size")] // config[family.key("num_attention_heads")]
@@ -83,6 +87,9 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
         rotated = meta.count(header, Keys.Rope.DIMENSION_COUNT.format(arch=arch), head_dim)
         config[family.key("partial_rotary_factor")] = _share(rotated, head_dim)
     scaling = _scaling(header, family, head_dim, theta)
+    if family.grows and (scaling is None or _GROWTH not in scaling):
+        growth = Keys.Attention.TEMPERATURE_SCALE.format(arch=arch)
+        raise UnsupportedModel(f"{header.path} has no YaRN scaling with {growth}, by which queries of a {arch} grow with their position.")
     if scaling is not None:
         config["rope_scaling"] = scaling
     elif family.scaling:
@@ -113,11 +120,17 @@ def write_rope(
     if rope.local_theta is not None:
         found[Keys.Rope.FREQ_BASE_SWA] = meta.stored(rope.local_theta)
     tensors: dict[str, npt.NDArray[np.float32]] = {}
+    told = rope.scaling or {}
+    if family.grows and (told.get("rope_type") != "yarn" or not isinstance(told.get(_GROWTH), (int, float))):
+        raise UnsupportedModel(f"config.json has no YaRN scaling with {_GROWTH}, which a GGUF of {arch} needs.")
     if rope.scaling is not None:
         more, tensors = _write_scaling(rope, rotated, context, original)
         found |= more
         if family.latent and rope.scaling["rope_type"] == "yarn":
             found[Keys.Rope.SCALING_YARN_LOG_MUL] = meta.stored(_LOG_MULTIPLIER * _attention_scale(rope.scaling))
+        if family.grows:
+            found[Keys.Attention.TEMPERATURE_SCALE] = meta.stored(rope.scaling[_GROWTH])
+            found[Keys.Rope.SCALING_YARN_LOG_MUL] = meta.stored(_attention_scale(rope.scaling))
     return {key.format(arch=arch): value for key, value in found.items()}, tensors
 
 
@@ -196,6 +209,9 @@ def _scaling(header: GGUFHeader, family: Family, head_dim: int, theta: float) ->
         if multiplier not in header.metadata:
             raise UnsupportedModel(f"{header.path} does not say how YaRN scales attention ({multiplier}), which a {arch} needs.")
         scaling["mscale"] = scaling["mscale_all_dim"] = float(f"{meta.number(header, multiplier) / _LOG_MULTIPLIER:.6g}")
+    growth = Keys.Attention.TEMPERATURE_SCALE.format(arch=arch)
+    if family.grows and growth in header.metadata:
+        scaling[_GROWTH] = meta.shortest(meta.number(header, growth))
     return scaling | dict(family.yarn)
 
 

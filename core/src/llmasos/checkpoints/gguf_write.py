@@ -257,8 +257,8 @@ def _metadata(
         Keys.General.QUANTIZATION_VERSION: np.uint32(_QUANTIZATION_VERSION),
         Keys.LLM.VOCAB_SIZE.format(arch=family.arch): np.uint32(rows),
     }
-    if family.model_type == "mistral":
-        found[Keys.General.BASENAME] = "mistral"  # what readers tell it from llama by
+    if family.title:
+        found[Keys.General.BASENAME] = family.title  # what readers tell it from others of its architecture by
     notes: list[str] = []
     if isinstance(checkpoint, GGUFCheckpoint):
         # Who made the model and under what licence goes with it.

@@ -14,8 +14,10 @@ from tokenizers.models import BPE, Unigram
 from llmasos.checkpoints.tokenizer.ends import add_ends
 from llmasos.checkpoints.tokenizer.fast import FastTokenizer
 from llmasos.checkpoints.tokenizer.pieces import SPACE
+from llmasos.checkpoints.tokenizer.scored_pairs import ScoredPairs, ordered_by_scores
 from llmasos.checkpoints.tokenizer.sentencepiece_file import sentencepiece_bytes
-from llmasos.checkpoints.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, SentencePieceModel
+from llmasos.checkpoints.tokenizer.unigram import UnigramSearch
 
 #: No piece of a real vocabulary is longer (Gemma's runs of spaces and lines are 31); cuts of longer ones are not sought.
 _LONGEST: Final = 256
@@ -39,7 +41,8 @@ class Whole:
 
 class SentencePieceTokenizer(FastTokenizer):
     """Encodes as SentencePiece does. The pipeline of the ``tokenizers`` library cannot: it knows no text within which user-defined
-    pieces stand, and applies rules for characters otherwise. Its model, given text in the right form, is SentencePiece's.
+    pieces stand, applies rules for characters otherwise, and decides between pieces of equal scores in another way. Its BPE, given text
+    in the right form, is SentencePiece's where no two pieces score alike.
 
     Args:
         model: the pieces and the form of text.
@@ -66,7 +69,8 @@ class SentencePieceTokenizer(FastTokenizer):
         # Damaged rules for characters are found here rather than at the first text, and before the ``tokenizers`` library reads them: it
         # takes what memory the first four bytes ask for, and ends the process where there is not so much.
         model.normalize("", prefix=False)
-        backend = _backend(model, merges)
+        pairs = (_implied(model) if merges is None else merges) if model.is_bpe else []
+        backend = _backend(model, pairs)
         backend.add_special_tokens([token.added() for token in whole if token.special])
         backend.add_tokens([token.added() for token in whole if not token.special])
         backend.add_tokens([AddedToken(piece, normalized=False) for piece in model.of_kind(USER_DEFINED)])
@@ -74,8 +78,11 @@ class SentencePieceTokenizer(FastTokenizer):
         super().__init__(backend, named=named, eos_token_ids=eos_token_ids, size=size)
         self._form = model
         self._pieces: Any = backend.model
+        self._ordered = merges is not None or ordered_by_scores(model, pairs)
+        self._search = self._joined if model.is_bpe and self._ordered else (ScoredPairs if model.is_bpe else UnigramSearch)(model).tokens
         ordered = sorted((token for token in whole if token.text), key=lambda token: -len(token.text))
-        self._stops, self._stop_ids = _stops(ordered), [self._id(token.text) for token in ordered]
+        self._whole = [token.text for token in ordered]
+        self._stops, self._stop_ids = _stops(ordered), [self._id(text) for text in self._whole]
         self._before, self._after = ([] if text is None else [self._id(text)] for text in (bos, eos))
         self._prefix_each = prefix_each
         self._own_merges = merges is not None
@@ -88,12 +95,23 @@ class SentencePieceTokenizer(FastTokenizer):
     @property
     def model_file(self) -> tuple[bytes, dict[str, Any]] | None:
         """None where the pipeline of the ``tokenizers`` library is exact, or the model's merges are not those that its scores imply."""
-        form = self._form
-        alike = not form.charsmap and not form.squeeze and not (USER_DEFINED in form.kinds and (form.prefix or not form.is_bpe))
-        if alike or self._own_merges:
+        if self._own_merges or self._exact_elsewhere():
             return None
+        form = self._form
         ends = {"add_bos_token": bool(self._before), "add_eos_token": bool(self._after)}
         return sentencepiece_bytes(form), {"tokenizer_class": "LlamaTokenizer", "legacy": self._prefix_each, **ends}
+
+    def _exact_elsewhere(self) -> bool:
+        """Whether the pipeline of the ``tokenizers`` library gives the same tokens of every text."""
+        form, found_first = self._form, self._form.of_kind(USER_DEFINED)
+        if not form.is_bpe or not self._ordered or form.charsmap or form.squeeze or (form.prefix and not self._prefix_each):
+            return False
+        # It seeks user-defined pieces in the text as it is: before a space is put before it, and before spaces become their stand-in. And
+        # it seeks them together with tokens such as BOS, which are found first here.
+        told_apart = not any(_overlap(piece, token) for piece in found_first for token in self._whole)
+        return not found_first or (
+            not form.prefix and told_apart and not any(sign in piece for piece in found_first for sign in (" ", SPACE))
+        )
 
     def _ids(self, text: str, special: bool) -> list[int]:
         found = self._of_sections(text)
@@ -119,15 +137,15 @@ class SentencePieceTokenizer(FastTokenizer):
     def _of_section(self, text: str, *, first: bool) -> list[int]:
         spelt = self._form.normalize(text, prefix=self._form.prefix and (first or self._prefix_each))
         if not self._form.is_bpe:
-            return self._of_pieces(spelt)  # the scores of user-defined pieces see to it that they are taken
+            return self._search(spelt)  # the scores of user-defined pieces see to it that they are taken
         found: list[int] = []
         place = 0
         for start, end in self._form.user_defined.spans(spelt):
-            found += [*self._of_pieces(spelt[place:start]), self._id(spelt[start:end])]
+            found += [*self._search(spelt[place:start]), self._id(spelt[start:end])]
             place = end
-        return found + self._of_pieces(spelt[place:])
+        return found + self._search(spelt[place:])
 
-    def _of_pieces(self, spelt: str) -> list[int]:
+    def _joined(self, spelt: str) -> list[int]:
         return [token.id for token in self._pieces.tokenize(spelt)] if spelt else []
 
 
@@ -142,14 +160,21 @@ def _stops(tokens: Sequence[Whole]) -> re.Pattern[str] | None:
     return re.compile("|".join(found)) if found else None
 
 
-def _backend(model: SentencePieceModel, merges: list[tuple[str, str]] | None) -> Backend:
+def _overlap(one: str, other: str) -> bool:
+    """Whether there is a text in which both stand with characters in common."""
+    if one in other or other in one:
+        return True
+    ends = range(1, min(len(one), len(other)))
+    return any(one[-size:] == other[:size] or other[-size:] == one[:size] for size in ends)
+
+
+def _backend(model: SentencePieceModel, merges: list[tuple[str, str]]) -> Backend:
     """The model in the ``tokenizers`` library, with a pipeline as near to its form as that library has: other software reads it."""
     fallback = BYTE in model.kinds
     unknown = model.kinds.index(UNKNOWN) if UNKNOWN in model.kinds else None
     if model.is_bpe:
-        pairs = merges if merges is not None else _implied(model)
         text = None if unknown is None else model.pieces[unknown]
-        backend = Backend(BPE(vocab=_vocab(model.pieces), merges=pairs, unk_token=text, fuse_unk=True, byte_fallback=fallback))
+        backend = Backend(BPE(vocab=_vocab(model.pieces), merges=merges, unk_token=text, fuse_unk=True, byte_fallback=fallback))
     else:
         backend = Backend(Unigram(list(zip(model.pieces, _log_probabilities(model), strict=True)), unk_id=unknown, byte_fallback=fallback))
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
@@ -165,7 +190,7 @@ def _backend(model: SentencePieceModel, merges: list[tuple[str, str]] | None) ->
 
 
 def _implied(model: SentencePieceModel) -> list[tuple[str, str]]:
-    usable = [place for place, kind in enumerate(model.kinds) if kind == NORMAL]
+    usable = [place for place, kind in enumerate(model.kinds) if kind in (NORMAL, UNUSED)]
     return derived_merges([model.pieces[place] for place in usable], [model.scores[place] for place in usable])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Final
 
@@ -57,6 +57,34 @@ class SentencePieceModel:
     def user_defined(self) -> Longest:
         """Finds user-defined pieces."""
         return Longest(self.of_kind(USER_DEFINED))
+
+    def with_unknown(self, parts: Iterable[tuple[str, int | None]]) -> list[int]:
+        """The tokens of the parts of a text, each with its token; None for an unknown character.
+
+        A run of unknown characters is one token; where the model has pieces for bytes they are those of their UTF-8 form.
+        """
+        found: list[int] = []
+        unknown_before = False
+        for text, token in parts:
+            if token is not None:
+                found.append(token)
+            elif self._bytes:
+                found += [each for each in map(self._bytes.get, text.encode()) if each is not None]
+            elif self._unknown is not None and not unknown_before:
+                found.append(self._unknown)
+            unknown_before = token is None
+        return found
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        return self.kinds.index(UNKNOWN) if UNKNOWN in self.kinds else None
+
+    @cached_property
+    def _bytes(self) -> dict[int, int]:
+        """Byte -> its token, the unknown one where only that byte has none; empty where no byte has any."""
+        found = {int(piece[3:5], 16): token for token, piece in enumerate(self.pieces) if self.kinds[token] == BYTE and is_byte(piece)}
+        missing = dict.fromkeys(range(256), self._unknown) if found and self._unknown is not None else {}
+        return missing | found
 
     def normalize(self, text: str, *, prefix: bool) -> str:
         """``text`` as pieces spell it (``Normalizer::Normalize`` of SentencePiece); ``prefix``: with a space before it.
