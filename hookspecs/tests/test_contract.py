@@ -17,6 +17,7 @@ import pytest
 import llmasos_hookspecs
 from llmasos_hookspecs import (
     GROUPS,
+    KINDS,
     AccelerationError,
     Choice,
     Component,
@@ -31,8 +32,9 @@ from llmasos_hookspecs import (
     errors,
     hookimpl,
     specs,
+    testing,
 )
-from llmasos_hookspecs.testing import ByteTokenizer, ReferenceEngine, tiny_checkpoint
+from llmasos_hookspecs.testing import ByteTokenizer, PluginConformance, ReferenceEngine, tiny_checkpoint
 
 HOOKS = {name: function for name, function in vars(specs).items() if name.startswith("llmasos_")}
 PARAMETERS = {
@@ -86,8 +88,21 @@ def test_a_misspelt_hook_is_found() -> None:
 
 
 def test_kinds_and_groups() -> None:
-    """There are six kinds, each with an entry point group."""
-    assert {kind: f"llmasos.{kind}s" for kind in ("source", "loader", "accelerator", "scheduler", "task", "observer")} == GROUPS
+    """Each kind has an entry point group, hooks of the contract with a specification, and a conformance class."""
+    kinds = ("source", "loader", "accelerator", "scheduler", "task", "observer")
+    assert {kind: f"llmasos.{kind}s" for kind in kinds} == {kind: GROUPS[kind] for kind in kinds}
+    assert {kind.name: kind.group for kind in KINDS.values()} == GROUPS
+    for kind in KINDS.values():
+        assert {*kind.hooks, *kind.optional} <= set(HOOKS)
+        assert {*kind.may_return_none} <= {*kind.hooks, *kind.optional}
+        assert issubclass(getattr(testing, kind.conformance), PluginConformance)
+        assert getattr(testing, kind.conformance).kind == kind.name
+        assert issubclass(getattr(testing, kind.check), PluginConformance)
+
+
+def test_every_hook_belongs_to_a_kind() -> None:
+    """But for the one that every component has."""
+    assert {hook for kind in KINDS.values() for hook in (*kind.hooks, *kind.optional)} == set(HOOKS) - {"llmasos_component"}
 
 
 def test_a_component_needs_a_summary_only() -> None:

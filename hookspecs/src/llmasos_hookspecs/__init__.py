@@ -4,8 +4,8 @@ from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
 from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.apart import ApartLimits, inspect_once
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
-from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
-from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
+from llmasos_hookspecs.component import API_VERSION, NEUTRAL_FORMATS, Component, NoOptions
+from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress, ReachedComponent
 from llmasos_hookspecs.decoder import (
     DECODER_FAMILIES,
     LLAMA_FAMILY,
@@ -39,6 +39,7 @@ from llmasos_hookspecs.errors import (
     SourceError,
     UnsupportedModel,
 )
+from llmasos_hookspecs.kinds import GROUPS, KINDS, Kind
 from llmasos_hookspecs.markers import PROJECT, hookimpl, hookspec
 from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
@@ -51,6 +52,7 @@ __all__ = [
     "API_VERSION",
     "DECODER_FAMILIES",
     "GROUPS",
+    "KINDS",
     "LLAMA_FAMILY",
     "METRICS",
     "NEUTRAL_FORMATS",
@@ -80,6 +82,7 @@ __all__ = [
     "EngineInfo",
     "EngineLimits",
     "Generation",
+    "Kind",
     "LLMasOSError",
     "MemoryEstimate",
     "ModelClosed",
@@ -91,6 +94,7 @@ __all__ = [
     "Prompt",
     "QuantizedTensor",
     "QueueBounds",
+    "ReachedComponent",
     "Reject",
     "Rejected",
     "Request",

@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 #: refused with a sentence that names the cure (docs/compatibility.md).
 API_VERSION: Final = 2
 
-#: Kind of component -> entry point group.
-GROUPS: Final[Mapping[str, str]] = {
-    "source": "llmasos.sources",
-    "loader": "llmasos.loaders",
-    "accelerator": "llmasos.accelerators",
-    "scheduler": "llmasos.schedulers",
-    "task": "llmasos.tasks",
-    "observer": "llmasos.observers",
-}
-
 #: Neutral checkpoint formats, which core reads into named tensors; every loader takes them unless it says otherwise.
 NEUTRAL_FORMATS: Final = ("huggingface", "gguf")
 

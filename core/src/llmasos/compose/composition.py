@@ -34,9 +34,11 @@ from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
 from llmasos.system.options import structure_options
+from llmasos.system.reached import Reach
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
+    KINDS,
     Checkpoint,
     Engine,
     EngineLimits,
@@ -376,6 +378,7 @@ class Composer:
             "seed": self.config.seed,
             "offline": self.config.offline,
             "sink": self._sink,
+            "reach": Reach(registry=self._registry, plugins=self.plugins, context=self._context),
             "open_checkpoint": open_checkpoint,
         }
         return HookContext(**{**common, **more})
@@ -392,7 +395,7 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:
-    return working_cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
+    return working_cache_folder() / KINDS[loaded.entry.kind].plural / loaded.entry.distribution / loaded.entry.name
 
 
 def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:

@@ -32,7 +32,7 @@ class InstalledComponent:
     """One component as its distribution's metadata announces it.
 
     Attributes:
-        kind: ``source``, ``loader``, ``accelerator``, ``scheduler``, ``task`` or ``observer``.
+        kind: one of ``llmasos_hookspecs.KINDS``.
         name: the word used in config.
         module: import name of the module with the hooks.
         distribution, version: who brings it.
