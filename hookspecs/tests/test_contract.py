@@ -40,11 +40,15 @@ HOOKS = {name: function for name, function in vars(specs).items() if name.starts
 PARAMETERS = {
     "llmasos_component": (),
     "llmasos_fetch": ("ref", "options", "context"),
+    "llmasos_open": ("path", "options", "context"),
+    "llmasos_export": ("checkpoint", "output", "options", "context"),
     "llmasos_load": ("checkpoint", "options", "context"),
     "llmasos_predict": ("checkpoint", "options", "context"),
     "llmasos_accelerate": ("checkpoint", "output", "options", "context"),
     "llmasos_create_scheduler": ("options", "context"),
     "llmasos_create_task": ("options", "context"),
+    "llmasos_create_suite": ("options", "context"),
+    "llmasos_command": ("options", "context"),
     "llmasos_pipeline_ready": ("pipeline", "options", "context"),
     "llmasos_request_finished": ("record", "options", "context"),
     "llmasos_pipeline_closed": ("pipeline", "options", "context"),
@@ -89,7 +93,7 @@ def test_a_misspelt_hook_is_found() -> None:
 
 def test_kinds_and_groups() -> None:
     """Each kind has an entry point group, hooks of the contract with a specification, and a conformance class."""
-    kinds = ("source", "loader", "accelerator", "scheduler", "task", "observer")
+    kinds = ("source", "format", "loader", "accelerator", "scheduler", "task", "suite", "command", "observer")
     assert {kind: f"llmasos.{kind}s" for kind in kinds} == {kind: GROUPS[kind] for kind in kinds}
     assert {kind.name: kind.group for kind in KINDS.values()} == GROUPS
     for kind in KINDS.values():
@@ -108,7 +112,7 @@ def test_every_hook_belongs_to_a_kind() -> None:
 def test_a_component_needs_a_summary_only() -> None:
     """All else has a safe default; unknown stages are refused."""
     component = Component(summary="Does a thing.")
-    assert (component.formats, component.stage, component.preference) == (("huggingface", "gguf"), None, 0)
+    assert (component.formats, component.stage, component.preference) == (("huggingface", "gguf", "neutral"), None, 0)
     with pytest.raises(ValueError, match="stage"):
         Component(summary="Does a thing.", stage="later")
 

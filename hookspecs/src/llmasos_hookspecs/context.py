@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
+from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import Component
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ReachedComponent(Protocol):
 
 
 class Context(Protocol):
-    """Passed to every hook, and valid only while the hook runs.
+    """Passed to every hook, and valid only while the hook runs; a format may use its own as long as the checkpoint that it returned.
 
     Attributes:
         name: the component's name in config.
@@ -135,6 +135,16 @@ class Context(Protocol):
         Raises:
             PluginError: no such component is installed (with the package to install), or it is broken.
             ConfigError: it refuses the options.
+        """
+        ...
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """For formats: the tokenizer that the files of a Hugging Face tokenizer in ``folder`` describe (``tokenizer.json``, or
+        ``tokenizer.model``, with ``tokenizer_config.json``). A format that keeps them otherwise may write them into ``cache`` first, or
+        return a ``Tokenizer`` of its own.
+
+        Raises:
+            CheckpointError: the folder holds no tokenizer, or a damaged one.
         """
         ...
 

@@ -51,6 +51,10 @@ _ROWS: Final = (
         check="PluginConformance", word="source",  # it needs a reference that can be fetched
     ),
     Kind(
+        name="format", plural="formats", hooks=("llmasos_open",), optional=("llmasos_export",), may_return_none=("llmasos_open",),
+        conformance="FormatConformance", check="PluginConformance", word="format",  # it needs a file of the format
+    ),
+    Kind(
         name="loader", plural="loaders", hooks=("llmasos_load",), optional=("llmasos_predict",), may_return_none=("llmasos_predict",),
         conformance="LoaderConformance", word="backend",
     ),
@@ -61,6 +65,8 @@ _ROWS: Final = (
         name="scheduler", plural="schedulers", hooks=("llmasos_create_scheduler",), conformance="SchedulerConformance", word="sched",
     ),
     Kind(name="task", plural="tasks", hooks=("llmasos_create_task",), conformance="TaskConformance", word="app"),
+    Kind(name="suite", plural="suites", hooks=("llmasos_create_suite",), conformance="SuiteConformance", word="suite"),
+    Kind(name="command", plural="commands", hooks=("llmasos_command",), conformance="CommandConformance", word="command"),
     Kind(
         name="observer", plural="observers", hooks=_OBSERVER, may_return_none=_OBSERVER, conformance="ObserverConformance", word="observer",
     ),

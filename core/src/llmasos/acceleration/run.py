@@ -58,12 +58,14 @@ class Accelerators:
         call: calls one component's hook: ``call(loaded, hook, **arguments)``.
         context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
         bound: of what is asked of an accelerator while the stages are planned; ``call`` bounds its hooks.
+        open_checkpoint: opens another model that a stage reads, in any installed format.
     """
 
     find: Callable[[str], LoadedComponent]
     call: Callable[..., Any]
     context: Callable[..., HookContext]
     bound: Bound = UNBOUNDED
+    open_checkpoint: Callable[[Path], Checkpoint] = open_checkpoint
 
 
 def run_acceleration(
@@ -103,7 +105,14 @@ def run_acceleration(
         CheckpointError: the base, or another model that a stage reads, holds NaN or infinity, or is damaged.
     """
     sink = sink or SilentSink()
-    plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output), bound=accelerators.bound)
+    plan = plan_stages(
+        checkpoint,
+        stages,
+        accelerators.find,
+        also=check_output(output),
+        bound=accelerators.bound,
+        open_checkpoint=accelerators.open_checkpoint,
+    )
     corpus = corpus or Corpus.default()
     fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
     measurer = _Measurer(checkpoint, backend, corpus, windows, fitting, cache / "quality", sink)
@@ -231,7 +240,7 @@ class _StageRunner:
             loaded,
             seed=self.seed,
             base=self.base,
-            open_checkpoint=open_checkpoint,
+            open_checkpoint=self.accelerators.open_checkpoint,
             open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}),
             calibration_windows=lambda windows, length: self.corpus.calibration_windows(
                 current.tokenizer(), windows, fitting_length(current, length)

@@ -35,8 +35,8 @@ def export(
         UnsupportedModel: the architecture, or something in its config or tokenizer, has no form in GGUF.
         CheckpointError: the model is damaged, or the file cannot be written.
     """
-    from llmasos.checkpoints import open_checkpoint
     from llmasos.checkpoints.gguf_write import check_request, export_size, write_gguf
+    from llmasos.compose.formats import open_model
     from llmasos.system.context import SilentSink
     from llmasos.system.sources import resolve
 
@@ -45,6 +45,6 @@ def export(
     found = resolve(str(source), offline=offline, allow_pickle=allow_pickle, sink=sink)
     for warning in found.warnings:
         sink.note(warning)
-    checkpoint = open_checkpoint(found.path, allow_pickle=allow_pickle)
+    checkpoint = open_model(found.path, allow_pickle=allow_pickle)
     with sink.progress(f"Writing {Path(output).name}", export_size(checkpoint, gguf), "B") as shown:
         return write_gguf(checkpoint, Path(output), gguf, force=force, advance=shown.advance)

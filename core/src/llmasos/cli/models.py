@@ -74,14 +74,14 @@ def pull(
 @app.command("show")
 def show(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Show what a model is: files, digests, licence, architecture."""
-    from llmasos.checkpoints import open_checkpoint
+    from llmasos.compose.formats import open_model
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
     from llmasos.system.store import Store
 
     found = resolve(reference, sink=TerminalSink())
     entry = Store().get(found.canonical)
-    checkpoint = open_checkpoint(found.path)
+    checkpoint = open_model(found.path)
     facts: dict[str, Any] = {} if entry is None else _described(entry, Aliases())
     facts |= {"reference": reference, "canonical": found.canonical, "path": str(checkpoint.path), "format": checkpoint.format}
     facts |= {"checkpoint_digest": checkpoint.digest, "config": dict(checkpoint.config), "tensors": len(checkpoint.names())}

@@ -26,12 +26,12 @@ def list_plugins(kind: Kind = None, as_json: o.JsonOption = False) -> None:
     from llmasos.system.discovery import registry
 
     found = registry().entries(_singular(kind))
-    problems = registry().problems()
+    problems = [*registry().problems(), *verb_clashes()]
     if as_json:
         components = [
             {"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version, "module": e.module} for e in found
         ]
-        print_json({"components": components, "problems": list(problems)})
+        print_json({"components": components, "problems": problems})
         return
     print_table(["kind", "name", "distribution", "version"], [[e.kind, e.name, e.distribution, e.version] for e in found])
     for problem in problems:
@@ -256,6 +256,18 @@ def _print_changes(changes: tuple[Change, ...]) -> None:
     import attrs
 
     print_json({"changes": [attrs.asdict(change) for change in changes]})
+
+
+def verb_clashes() -> list[str]:
+    """One sentence for each installed command that has the name of a built-in verb."""
+    from typer.main import get_command
+
+    from llmasos.cli.app import app as verbs
+    from llmasos.cli.installed import Verbs
+
+    group = get_command(verbs)
+    assert isinstance(group, Verbs)
+    return group.clashes()
 
 
 def _singular(kind: str | None) -> str | None:

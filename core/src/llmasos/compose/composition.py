@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
+from llmasos.compose.formats import Formats, context_functions, formats
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.observer import Observer
 from llmasos.compose.process import ProcessResources
@@ -118,7 +119,19 @@ class Composer:
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
-        return found.canonical, open_checkpoint(found.path, allow_pickle=model.allow_pickle)
+        return found.canonical, self.formats(model.allow_pickle).open(found.path)
+
+    def formats(self, allow_pickle: bool = False) -> Formats:
+        """The formats that the pipeline reads."""
+        return formats(
+            self.config.formats,
+            registry=self._registry,
+            store=self._store,
+            offline=self.config.offline,
+            allow_pickle=allow_pickle,
+            sink=self._sink,
+            plugins=self.plugins,
+        )
 
     def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
         """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
@@ -136,6 +149,7 @@ class Composer:
             call=self.plugins.call,
             context=self._context,
             bound=self.bounds.load,
+            open_checkpoint=self.formats().open,
         )
         return run_acceleration(
             checkpoint,
@@ -378,8 +392,8 @@ class Composer:
             "seed": self.config.seed,
             "offline": self.config.offline,
             "sink": self._sink,
-            "reach": Reach(registry=self._registry, plugins=self.plugins, context=self._context),
-            "open_checkpoint": open_checkpoint,
+            "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self._context(loaded)),
+            **context_functions(self.formats().open),
         }
         return HookContext(**{**common, **more})
 

@@ -41,7 +41,7 @@ class Access:
             offline=self.offline,
             allow_pickle=self.allow_pickle,
             sink=self.sink,
-            reach=Reach(registry=self.registry, plugins=self.plugins, context=self.context),
+            reach=Reach(registry=self.registry, plugins=self.plugins, context=lambda loaded: self.context(loaded)),
             **self.more,
         )
 

@@ -25,6 +25,7 @@ from llmasos_hookspecs import (
     PluginError,
     Progress,
     ReachedComponent,
+    Tokenizer,
 )
 
 _log = logging.getLogger("llmasos")
@@ -81,6 +82,7 @@ class HookContext:
         reach(own name, kind, use, options) -> ReachedComponent
         open_checkpoint(path) -> Checkpoint
         open_writer(checkpoint, output) -> CheckpointWriter
+        read_tokenizer(folder) -> Tokenizer
         calibration_windows(windows, length) -> int32 [windows, length]
 
     ``progressed`` is called whenever the plugin does something with its context, which shows that it makes progress.
@@ -98,6 +100,7 @@ class HookContext:
     reach: Callable[[str, str, str, Mapping[str, Any]], ReachedComponent] | None = None
     open_checkpoint: Callable[[Path], Checkpoint] | None = None
     open_writer: Callable[[Checkpoint, Path], CheckpointWriter] | None = None
+    read_tokenizer: Callable[[Path], Tokenizer] | None = None
     calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] | None = None
     progressed: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
 
@@ -121,6 +124,9 @@ class HookContext:
 
     def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
         return self._given(self.reach, "component")(self.name, kind, use, options)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        return self._given(self.read_tokenizer, "tokenizer")(folder)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
         self.progressed()

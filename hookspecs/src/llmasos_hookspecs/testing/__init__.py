@@ -6,7 +6,9 @@ Needs pytest: install ``llmasos-hookspecs[testing]``.
 from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
+from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, SandboxCommandContext, run_command
 from llmasos_hookspecs.testing.engine import ReferenceEngine
+from llmasos_hookspecs.testing.format import FormatConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
@@ -25,6 +27,9 @@ __all__ = [
     "TRAIT_CASES",
     "AcceleratorConformance",
     "ByteTokenizer",
+    "CommandConformance",
+    "CommandRun",
+    "FormatConformance",
     "KeyValues",
     "LoaderConformance",
     "ObserverConformance",
@@ -32,6 +37,7 @@ __all__ = [
     "PluginSandbox",
     "ReferenceDecoder",
     "ReferenceEngine",
+    "SandboxCommandContext",
     "SandboxContext",
     "SandboxStore",
     "SandboxWriter",
@@ -46,5 +52,6 @@ __all__ = [
     "overrides_standard",
     "quantize",
     "read_folder",
+    "run_command",
     "tiny_checkpoint",
 ]

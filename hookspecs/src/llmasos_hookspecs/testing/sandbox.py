@@ -21,7 +21,7 @@ import pluggy
 from llmasos_hookspecs import specs
 from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.apart import ApartLimits
-from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
+from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
@@ -31,7 +31,7 @@ from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
 from llmasos_hookspecs.testing.apart import run_child
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
 from llmasos_hookspecs.testing.safetensors import load_safetensors, save_safetensors
-from llmasos_hookspecs.testing.tokenizer import tokenizer_files
+from llmasos_hookspecs.testing.tokenizer import ByteTokenizer, tokenizer_files
 
 
 class PluginSandbox:
@@ -165,6 +165,16 @@ class SandboxContext:
 
     def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> SandboxComponent:
         return SandboxComponent(kind, use, PluginSandbox.of_entry(kind, use), options, self)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """The byte tokenizer: of a folder into which its files (``TinyCheckpoint.text_files``) were written, unchanged."""
+        try:
+            found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} holds no tokenizer ({error}).") from error
+        if found != tokenizer_files()["tokenizer.json"]:
+            raise CheckpointError(f"{folder} holds another tokenizer than that of tiny_checkpoint.")
+        return ByteTokenizer(self.vocab_size)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
         return read_folder(path)

@@ -170,7 +170,7 @@ class GlobalTable:
     offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
 
 
-_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "models")
+_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "formats", "suites", "models")
 _COMPOSED: Final = ("loader", "accelerate", "scheduler")
 
 
@@ -184,6 +184,8 @@ class Config:
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
         sources: options for sources, by name.
+        formats: options for formats, by name.
+        suites: what measures the stages of an acceleration, in order.
         resources: for all models together.
         seed, offline: for all components.
         origins: dotted path of each value that was set -> where; what is not listed is a default.
@@ -193,6 +195,8 @@ class Config:
     tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     observers: tuple[ComponentConfig, ...] = ()
     sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
+    formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
+    suites: tuple[ComponentConfig, ...] = ()
     resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
     seed: int = 0
     offline: bool = False
@@ -227,6 +231,8 @@ class Config:
         yield from (("task", task) for task in self.tasks.values())
         yield from (("observer", observer) for observer in self.observers)
         yield from (("source", source) for source in self.sources.values())
+        yield from (("format", each) for each in self.formats.values())
+        yield from (("suite", suite) for suite in self.suites)
 
     def to_mapping(self) -> dict[str, Any]:
         """All values, defaults too, in the form that ``from_mapping`` reads."""
@@ -253,6 +259,10 @@ class Config:
             found["observers"] = [observer.to_mapping() for observer in self.observers]
         if self.sources:
             found["sources"] = {name: source.to_mapping() for name, source in self.sources.items()}
+        if self.formats:
+            found["formats"] = {name: each.to_mapping() for name, each in self.formats.items()}
+        if self.suites:
+            found["suites"] = [suite.to_mapping() for suite in self.suites]
         return found
 
     def origin(self, path: str) -> str:
@@ -275,6 +285,8 @@ class _Reader:
             models=self._models(),
             tasks=self._named("tasks"),
             sources=self._named("sources"),
+            formats=self._named("formats"),
+            suites=self._components(self.mapping.get("suites", ()), "suites"),
             observers=self._components(self.mapping.get("observers", ()), "observers"),
             resources=resources,
             seed=own.seed,
