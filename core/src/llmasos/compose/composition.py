@@ -51,7 +51,7 @@ from llmasos_hookspecs import (
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Backend
+    from llmasos.evaluation import Backend, NamedSuite
 
 #: Used where a scheduler's options have no such field.
 _MAX_SEQUENCES: Final = 8
@@ -331,6 +331,18 @@ class Composer:
             step_tokens=getattr(options, "step_tokens", None) or _STEP_TOKENS,
             label=scheduler.entry.label,
         )
+
+    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
+        """The suites that ``configs`` name, in that order."""
+        from llmasos.evaluation import NamedSuite
+
+        found = []
+        for config in configs:
+            component = self.component("suite", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            made = self.plugins.call(component, "llmasos_create_suite", options=options, context=self._context(component))
+            found.append(NamedSuite(name=component.entry.name, label=component.entry.label, suite=made))
+        return tuple(found)
 
     def observers(self) -> tuple[Observer, ...]:
         """The observers that config names, each with a queue and a thread of its own."""

@@ -17,6 +17,7 @@ from llmasos_hookspecs.testing.scheduler import SchedulerConformance
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
 from llmasos_hookspecs.testing.source import SourceConformance
 from llmasos_hookspecs.testing.standard import StandardTests, overrides_standard
+from llmasos_hookspecs.testing.suite import SandboxModel, SuiteConformance
 from llmasos_hookspecs.testing.task import TaskConformance
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
@@ -39,6 +40,7 @@ __all__ = [
     "ReferenceEngine",
     "SandboxCommandContext",
     "SandboxContext",
+    "SandboxModel",
     "SandboxStore",
     "SandboxWriter",
     "SchedulerConformance",
@@ -47,6 +49,7 @@ __all__ = [
     "Simulation",
     "SourceConformance",
     "StandardTests",
+    "SuiteConformance",
     "TaskConformance",
     "TinyCheckpoint",
     "overrides_standard",
