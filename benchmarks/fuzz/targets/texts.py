@@ -6,8 +6,6 @@ import json
 import os
 from typing import Any, Final
 
-from llmasos.compose.chat_messages import ChatOptions
-
 from benchmarks.fuzz.looking import TEXT, speak
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file

@@ -96,10 +96,12 @@ def test_core_s_own_formats_import_no_plugin(site: Site, tmp_path: Path) -> None
 
 def test_only_a_format_with_a_fitting_name_is_asked(site: Site, model: Path) -> None:
     """One that reads other files is not, even if it would answer; the one that is named like the suffix comes first."""
+    silent = site.add("llmasos-format-silent", "format", "silent", FORMAT.replace('("*.npz",)', '("*.silent",)'))
     greedy = FORMAT.replace('("*.npz",)', '("*.other",)').replace("if (path / options.weights).is_file() else None", "")
     site.add("llmasos-format-a", "format", "a", greedy)
     site.add("llmasos-format-npz", "format", "npz", FORMAT)
     assert formats(registry=site.registry).open(model).names()
+    assert silent not in sys.modules
     (model / "x.other").write_text("")
     (model / "weights.npz").rename(model / "kept")
     with pytest.raises(PluginError, match=r'The format "a" \(llmasos-format-a 1.0\) failed in llmasos_open'):

@@ -14,6 +14,7 @@ from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
 from llmasos.system.access import Access
 from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
+from llmasos.system.descriptions import described
 from llmasos.system.nearest import listed
 from llmasos.system.options import structure_options
 from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer
@@ -32,8 +33,8 @@ class Formats:
     configured: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
 
     def open(self, path: Path) -> Checkpoint:
-        """The checkpoint at ``path``. A format is imported only where core does not read the path itself, the one that is named like the
-        file's suffix first; it is asked only where the path has a name that it says it reads.
+        """The checkpoint at ``path``. A format is imported and asked only where core does not read the path itself, and the path has a name
+        that the format says it reads; the one that is named like the file's suffix comes first.
 
         Raises:
             CheckpointError: nothing is there, nothing there is a checkpoint, or what is there is damaged or unsafe.
@@ -69,15 +70,18 @@ class Formats:
     def _candidates(self, path: Path, broken: list[str]) -> Iterator[LoadedComponent]:
         """The formats to ask, likeliest first; what is wrong with those that cannot be asked goes to ``broken``."""
         suffix = path.suffix.lower().removeprefix(".")
-        names = {entry.name for entry in self.access.registry.entries("format")}
-        for name in sorted(names, key=lambda name: (name != suffix, name)):
-            try:
-                loaded = self.find(name)
-            except PluginError as error:
-                broken.append(str(error))
-                continue
-            if _has(path, loaded.component.files):
-                yield loaded
+        entries = self.access.registry.entries("format")
+        asked: set[str] = set()
+        for known in described(sorted(entries, key=lambda entry: (entry.name != suffix, entry.name))):
+            name = known.entry.name
+            if known.problem:
+                broken.append(known.problem)
+            elif _has(path, known.files) and name not in asked:
+                asked.add(name)  # of two distributions that offer one name, finding it says so
+                try:
+                    yield self.find(name)
+                except PluginError as error:
+                    broken.append(str(error))
 
     def _options(self, loaded: LoadedComponent) -> Any:
         for config in self.configured.values():

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos.system.catalog import default_component
 from llmasos.system.nearest import nearest
 from llmasos.system.options import find_problems, structure_options, unstructure
@@ -28,12 +29,6 @@ MAX_THREADS: Final = 4096
 MAX_CONTEXT: Final = 2**31 - 1
 DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
-#: Seconds for each of the hooks that load a model or make an object: far longer than any that ends, on slow machines and for large models.
-LOAD_SECONDS: Final = 1800.0
-#: Seconds without progress after which a fetch is given up.
-FETCH_SECONDS: Final = 1800.0
-#: Seconds without progress after which an accelerator stage is given up: one matrix of a large model may take hours.
-STAGE_SECONDS: Final = 6 * 3600.0
 
 
 @attrs.frozen
