@@ -17,6 +17,7 @@ import pytest
 import llmasos_hookspecs
 from llmasos_hookspecs import (
     GROUPS,
+    KINDS,
     AccelerationError,
     Choice,
     Component,
@@ -31,18 +32,23 @@ from llmasos_hookspecs import (
     errors,
     hookimpl,
     specs,
+    testing,
 )
-from llmasos_hookspecs.testing import ByteTokenizer, ReferenceEngine, tiny_checkpoint
+from llmasos_hookspecs.testing import ByteTokenizer, PluginConformance, ReferenceEngine, tiny_checkpoint
 
 HOOKS = {name: function for name, function in vars(specs).items() if name.startswith("llmasos_")}
 PARAMETERS = {
     "llmasos_component": (),
     "llmasos_fetch": ("ref", "options", "context"),
+    "llmasos_open": ("path", "options", "context"),
+    "llmasos_export": ("checkpoint", "output", "options", "context"),
     "llmasos_load": ("checkpoint", "options", "context"),
     "llmasos_predict": ("checkpoint", "options", "context"),
     "llmasos_accelerate": ("checkpoint", "output", "options", "context"),
     "llmasos_create_scheduler": ("options", "context"),
     "llmasos_create_task": ("options", "context"),
+    "llmasos_create_suite": ("options", "context"),
+    "llmasos_command": ("options", "context"),
     "llmasos_pipeline_ready": ("pipeline", "options", "context"),
     "llmasos_request_finished": ("record", "options", "context"),
     "llmasos_pipeline_closed": ("pipeline", "options", "context"),
@@ -86,14 +92,27 @@ def test_a_misspelt_hook_is_found() -> None:
 
 
 def test_kinds_and_groups() -> None:
-    """There are six kinds, each with an entry point group."""
-    assert {kind: f"llmasos.{kind}s" for kind in ("source", "loader", "accelerator", "scheduler", "task", "observer")} == GROUPS
+    """Each kind has an entry point group, hooks of the contract with a specification, and a conformance class."""
+    kinds = ("source", "format", "loader", "accelerator", "scheduler", "task", "suite", "command", "observer")
+    assert {kind: f"llmasos.{kind}s" for kind in kinds} == {kind: GROUPS[kind] for kind in kinds}
+    assert {kind.name: kind.group for kind in KINDS.values()} == GROUPS
+    for kind in KINDS.values():
+        assert {*kind.hooks, *kind.optional} <= set(HOOKS)
+        assert {*kind.may_return_none} <= {*kind.hooks, *kind.optional}
+        assert issubclass(getattr(testing, kind.conformance), PluginConformance)
+        assert getattr(testing, kind.conformance).kind == kind.name
+        assert issubclass(getattr(testing, kind.check), PluginConformance)
+
+
+def test_every_hook_belongs_to_a_kind() -> None:
+    """But for the one that every component has."""
+    assert {hook for kind in KINDS.values() for hook in (*kind.hooks, *kind.optional)} == set(HOOKS) - {"llmasos_component"}
 
 
 def test_a_component_needs_a_summary_only() -> None:
     """All else has a safe default; unknown stages are refused."""
     component = Component(summary="Does a thing.")
-    assert (component.formats, component.stage, component.preference) == (("huggingface", "gguf"), None, 0)
+    assert (component.formats, component.stage, component.preference) == (("huggingface", "gguf", "neutral"), None, 0)
     with pytest.raises(ValueError, match="stage"):
         Component(summary="Does a thing.", stage="later")
 

@@ -53,7 +53,7 @@ COUNTING_LOADER = """
 
     @hookimpl
     def llmasos_component():
-        return Component(summary="Counts.", formats=("huggingface",), architectures=("*",))
+        return Component(summary="Counts.", formats=("huggingface", "neutral"), architectures=("*",))
 
     @hookimpl
     def llmasos_load(checkpoint, options, context):

@@ -62,6 +62,7 @@ class Site:
         module: str | None = None,
         requires: tuple[str, ...] = (),
         requires_python: str = "",
+        summary: str = "",
     ) -> str:
         """Install a distribution with one component; returns the name of its module. Without code there is no module."""
         module = module or distribution.replace("-", "_")
@@ -72,6 +73,7 @@ class Site:
         lines = ["Metadata-Version: 2.1", f"Name: {distribution}", f"Version: {version}"]
         lines += [f"Requires-Dist: {requirement}" for requirement in requires]
         lines += [f"Requires-Python: {requires_python}"] if requires_python else []
+        lines += [f"Summary: {summary}"] if summary else []
         (folder / "METADATA").write_text("\n".join(lines) + "\n\nA readme.\nVersion: 9.9\n", encoding="utf-8")
         (folder / "entry_points.txt").write_text(f"[{GROUPS[kind]}]\n{name} = {module}\n", encoding="utf-8")
         self.registry.rescan()

@@ -33,12 +33,15 @@ def workplace(guide: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_guide_builds_an_accelerator_and_a_scheduler(workplace: Path) -> None:
-    """Two packages come out of its commands."""
-    assert sorted(path.name for path in workplace.iterdir()) == ["my-clip", "my-turns"]
+PACKAGES = ["my-clip", "my-count", "my-flatness", "my-raw", "my-turns"]
 
 
-@pytest.mark.parametrize("package", ["my-clip", "my-turns"])
+def test_the_guide_builds_its_packages(workplace: Path) -> None:
+    """An accelerator, a command, a suite, a format and a scheduler come out of its commands."""
+    assert sorted(path.name for path in workplace.iterdir()) == PACKAGES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_the_packages_of_the_guide_pass_their_tests(package: str, workplace: Path) -> None:
     """With the guide's files each passes the conformance kit and its own tests."""
     run = subprocess.run(

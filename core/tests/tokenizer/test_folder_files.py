@@ -59,7 +59,7 @@ def test_a_vocabulary_and_its_merges_give_transformers_tokens(config: dict[str, 
     expected = [[*begins, *ids] for ids in reference(texts, add_special_tokens=False).input_ids]
     assert [tokenizer.encode(text) for text in texts] == expected
     for name in ("eos_token", "unk_token"):
-        assert tokenizer.named[name] == getattr(reference, name)
+        assert tokenizer.special_tokens[name] == getattr(reference, name)
     assert tokenizer.eos_token_ids == {reference.eos_token_id}
 
 

@@ -4,8 +4,9 @@ from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
 from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.apart import ApartLimits, inspect_once
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
-from llmasos_hookspecs.component import API_VERSION, GROUPS, NEUTRAL_FORMATS, Component, NoOptions
-from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress
+from llmasos_hookspecs.commands import Command, CommandContext, ComponentEntry
+from llmasos_hookspecs.component import API_VERSION, NEUTRAL_FORMATS, Component, NoOptions
+from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress, ReachedComponent
 from llmasos_hookspecs.decoder import (
     DECODER_FAMILIES,
     LLAMA_FAMILY,
@@ -39,11 +40,14 @@ from llmasos_hookspecs.errors import (
     SourceError,
     UnsupportedModel,
 )
+from llmasos_hookspecs.formats import Exported
+from llmasos_hookspecs.kinds import GROUPS, KINDS, Kind
 from llmasos_hookspecs.markers import PROJECT, hookimpl, hookspec
 from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.sampling import Constraint, Draw, SamplingParams
 from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs.suites import Better, Figure, MeasuredModel, Section, Suite, SuiteResult
 from llmasos_hookspecs.tasks import METRICS, Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32, is_finite
 
@@ -51,6 +55,7 @@ __all__ = [
     "API_VERSION",
     "DECODER_FAMILIES",
     "GROUPS",
+    "KINDS",
     "LLAMA_FAMILY",
     "METRICS",
     "NEUTRAL_FORMATS",
@@ -60,6 +65,7 @@ __all__ = [
     "Admit",
     "ApartError",
     "ApartLimits",
+    "Better",
     "Cancelled",
     "CapacityExceeded",
     "Charge",
@@ -67,7 +73,10 @@ __all__ = [
     "CheckpointError",
     "CheckpointWriter",
     "Choice",
+    "Command",
+    "CommandContext",
     "Component",
+    "ComponentEntry",
     "ConfigError",
     "Constraint",
     "Context",
@@ -79,8 +88,12 @@ __all__ = [
     "EngineFailed",
     "EngineInfo",
     "EngineLimits",
+    "Exported",
+    "Figure",
     "Generation",
+    "Kind",
     "LLMasOSError",
+    "MeasuredModel",
     "MemoryEstimate",
     "ModelClosed",
     "ModelStore",
@@ -91,6 +104,7 @@ __all__ = [
     "Prompt",
     "QuantizedTensor",
     "QueueBounds",
+    "ReachedComponent",
     "Reject",
     "Rejected",
     "Request",
@@ -103,10 +117,13 @@ __all__ = [
     "SamplingParams",
     "SchedulingPolicy",
     "Score",
+    "Section",
     "SequenceView",
     "SourceError",
     "StagePlan",
     "Stats",
+    "Suite",
+    "SuiteResult",
     "Task",
     "TaskModel",
     "Tensor",

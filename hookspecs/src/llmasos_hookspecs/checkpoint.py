@@ -14,7 +14,12 @@ from llmasos_hookspecs.tensors import Tensor
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to token ids and back; exact, stateless and safe to share between threads."""
+    """Text to token ids and back; exact, stateless and safe to share between threads.
+
+    Where the bytes of tokens, joined, are not their text, a tokenizer further has ``spelling``: None where what a token adds depends on its
+    neighbours, so that only ``decode`` tells it; else an object with ``dropped: int``, the bytes of a leading space that a text loses, and
+    ``opening(data: bytes) -> bytes``, the first bytes of a text as they come out.
+    """
 
     @property
     def vocab_size(self) -> int: ...
@@ -22,6 +27,10 @@ class Tokenizer(Protocol):
     def bos_token_id(self) -> int | None: ...
     @property
     def eos_token_ids(self) -> frozenset[int]: ...
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """What chat templates call the special tokens: ``bos_token``, ``eos_token`` and the like -> their text. May be empty."""
+        ...
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of ``text``. ``special``: add what the model's template adds around a plain text (a BOS, say)."""
@@ -49,10 +58,12 @@ class Checkpoint(Protocol):
 
     Attributes:
         path: the folder or file.
-        format: ``huggingface`` or ``gguf`` (neutral), else ``onnx``, ``onnx_genai``, ``saved_model``, ``keras``, ``torch_export``.
+        format: ``huggingface`` or ``gguf``, or ``neutral`` for another format with named tensors, which every loader takes; else
+            ``onnx``, ``onnx_genai``, ``saved_model``, ``keras``, ``torch_export``.
         config: the contents of ``config.json``, or its equivalent built from the file's own metadata.
         digest: hexadecimal SHA-256 of all that determines the model's output.
         manifest: the contents of ``llmasos.json``; empty where no accelerator wrote the checkpoint.
+        chat_template: the jinja2 text of the chat template; None where the model has none. Of several, the one for plain chats.
     """
 
     @property
@@ -65,6 +76,8 @@ class Checkpoint(Protocol):
     def digest(self) -> str: ...
     @property
     def manifest(self) -> Mapping[str, Any]: ...
+    @property
+    def chat_template(self) -> str | None: ...
     @property
     def decoder(self) -> DecoderConfig:
         """``config`` read as a Llama-family decoder. Raises ``UnsupportedModel`` for other architectures."""
@@ -85,6 +98,11 @@ class Checkpoint(Protocol):
 
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer. Raises ``CheckpointError`` where the files hold none."""
+        ...
+
+    def text_files(self) -> Mapping[str, bytes]:
+        """Tokenizer, chat template and generation config as the files of a Hugging Face folder, name -> contents: what is written beside
+        changed weights. Empty where the model has none."""
         ...
 
 

@@ -17,18 +17,9 @@ if TYPE_CHECKING:
 #: refused with a sentence that names the cure (docs/compatibility.md).
 API_VERSION: Final = 2
 
-#: Kind of component -> entry point group.
-GROUPS: Final[Mapping[str, str]] = {
-    "source": "llmasos.sources",
-    "loader": "llmasos.loaders",
-    "accelerator": "llmasos.accelerators",
-    "scheduler": "llmasos.schedulers",
-    "task": "llmasos.tasks",
-    "observer": "llmasos.observers",
-}
-
-#: Neutral checkpoint formats, which core reads into named tensors; every loader takes them unless it says otherwise.
-NEUTRAL_FORMATS: Final = ("huggingface", "gguf")
+#: Neutral checkpoint formats, which are read into named tensors; every loader takes them unless it says otherwise. ``neutral``: of any
+#: installed format.
+NEUTRAL_FORMATS: Final = ("huggingface", "gguf", "neutral")
 
 
 @attrs.frozen
@@ -50,6 +41,11 @@ class Component:
         examples: command lines or calls to show in help.
     Sources:
         schemes: prefixes of the references that this source fetches, without the colon: ``("hf",)``.
+    Formats:
+        files: patterns of file names (``*.npz``, ``genai_config.json``), in lower case: core asks the format only about files of such
+            names, and about folders that hold one at their top. Without any it is asked about everything that core does not read itself.
+        exports: attrs class of the options of ``llmasos_export``, the first of which is what ``llmasos models export --NAME VALUE`` sets;
+            None: the format only reads.
     Loaders:
         formats: the checkpoint formats it takes.
         architectures: the ``model_type`` values it takes of the neutral formats; ``("*",)`` for any. An export brings its graph.
@@ -69,6 +65,8 @@ class Component:
     frameworks: Mapping[str, str] = attrs.field(factory=dict)
     examples: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    exports: type | None = None
     formats: tuple[str, ...] = NEUTRAL_FORMATS
     architectures: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
     preference: int = 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
+from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
+from llmasos_hookspecs.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +57,33 @@ class EngineLimits:
     memory: int | None = None
 
 
+class ReachedComponent(Protocol):
+    """Another component, for the one that asked for it.
+
+    Attributes:
+        label: how messages name it: ``guard "privacy" (llmasos-guard-privacy 0.1.0)``.
+        component: its description.
+        options: an instance of its options class.
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def component(self) -> Component: ...
+    @property
+    def options(self) -> Any: ...
+
+    def make(self, **arguments: Any) -> Any:
+        """Call the hook of its kind with these options, a context of its own, and ``arguments``: what the hook takes besides.
+
+        ``context.component("task", "translate").make()`` is a ``Task``, and ``context.component("loader", "torch").make(checkpoint=found)``
+        an ``Engine``. Raises ``PluginError`` where the arguments are not those of the hook, or the component fails.
+        """
+        ...
+
+
 class Context(Protocol):
-    """Passed to every hook, and valid only while the hook runs.
+    """Passed to every hook, and valid only while the hook runs; a format may use its own as long as the checkpoint that it returned.
 
     Attributes:
         name: the component's name in config.
@@ -101,6 +127,25 @@ class Context(Protocol):
 
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
         """For accelerators: token windows [windows, length] of calibration text, which never overlaps the evaluation text."""
+        ...
+
+    def component(self, kind: str, use: str, options: Mapping[str, Any] = ...) -> ReachedComponent:
+        """Another installed component: ``use`` and ``options`` as config would give them; options left out have their defaults.
+
+        Raises:
+            PluginError: no such component is installed (with the package to install), or it is broken.
+            ConfigError: it refuses the options.
+        """
+        ...
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """For formats: the tokenizer that the files of a Hugging Face tokenizer in ``folder`` describe (``tokenizer.json``, or
+        ``tokenizer.model``, with ``tokenizer_config.json``). A format that keeps them otherwise may write them into ``cache`` first, or
+        return a ``Tokenizer`` of its own.
+
+        Raises:
+            CheckpointError: the folder holds no tokenizer, or a damaged one.
+        """
         ...
 
     def load_checkpoint(self, path: Path) -> Checkpoint:

@@ -7,13 +7,16 @@ from typing import Any
 
 from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.commands import Command, CommandContext
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import Context
 from llmasos_hookspecs.engine import Engine
+from llmasos_hookspecs.formats import Exported
 from llmasos_hookspecs.markers import hookspec
 from llmasos_hookspecs.memory import MemoryEstimate
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.scheduling import SchedulingPolicy
+from llmasos_hookspecs.suites import Suite
 from llmasos_hookspecs.tasks import Task
 
 
@@ -25,6 +28,19 @@ def llmasos_component() -> Component | None:
 @hookspec(firstresult=True)
 def llmasos_fetch(ref: str, options: Any, context: Context) -> Path | None:
     """Source: bring the model that ``ref`` names and return its folder or file; None where the reference is another source's."""
+
+
+@hookspec(firstresult=True)
+def llmasos_open(path: Path, options: Any, context: Context) -> Checkpoint | None:
+    """Format: the checkpoint at ``path``, a file or folder that a source brought; None where it is another format's. Reads headers only.
+    Raises ``CheckpointError`` where the file is of this format and damaged."""
+
+
+@hookspec(firstresult=True)
+def llmasos_export(checkpoint: Checkpoint, output: Path, options: Any, context: Context) -> Exported | None:
+    """Format, optional: write any checkpoint to ``output``, a file or folder that is not there yet; ``options`` are of
+    ``Component.exports``. Core gives a temporary name and renames what was written. Raises ``UnsupportedModel`` where the format cannot
+    hold the checkpoint."""
 
 
 @hookspec(firstresult=True)
@@ -51,6 +67,17 @@ def llmasos_create_scheduler(options: Any, context: Context) -> SchedulingPolicy
 @hookspec(firstresult=True)
 def llmasos_create_task(options: Any, context: Context) -> Task | None:
     """App task: an object with ``inputs``, ``output`` and ``run``."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_suite(options: Any, context: Context) -> Suite | None:
+    """Suite: an object with ``measure``."""
+
+
+@hookspec(firstresult=True)
+def llmasos_command(options: Any, context: CommandContext) -> Command | None:
+    """Command: a verb of the command line, called by the entry point's name: ``llmasos NAME``. Importing the module imports no framework;
+    what the command needs is imported when it runs. Its leaves have ``--json``."""
 
 
 @hookspec

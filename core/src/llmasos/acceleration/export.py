@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from llmasos.acceleration.page import render_evaluation, render_page
-from llmasos.acceleration.report import AccelerationReport, EvaluationReport
+from llmasos.acceleration.page import render_evaluation, render_page, render_suites
+from llmasos.acceleration.report import AccelerationReport, EvaluationReport, SuiteReport
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, write_manifest
 from llmasos.checkpoints.plain_json import dump_json, finite
 from llmasos.checkpoints.writer import remove_stale
@@ -45,6 +45,12 @@ def export_evaluation(output: Path, report: EvaluationReport) -> None:
     """Write the report of an evaluation to the new folder ``output``, which appears by a rename, whole."""
     with _appearing(output) as partial:
         _write_report(partial, report.to_dict(), render_evaluation(report))
+
+
+def export_suites(output: Path, report: SuiteReport) -> None:
+    """Write the report of suites to the new folder ``output``, which appears by a rename, whole."""
+    with _appearing(output) as partial:
+        _write_report(partial, report.to_dict(), render_suites(report))
 
 
 @contextlib.contextmanager

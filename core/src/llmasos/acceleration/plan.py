@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.checkpoints import open_checkpoint
 from llmasos.system.bounded import UNBOUNDED, Bound, call_within
 from llmasos.system.components import LoadedComponent, missing_frameworks
 from llmasos.system.config import ComponentConfig
@@ -63,13 +62,14 @@ def plan_stages(
     stages: Sequence[ComponentConfig],
     find: Callable[[str], LoadedComponent],
     *,
+    open_checkpoint: Callable[[Path], Checkpoint],
     also: Sequence[str] = (),
     bound: Bound = UNBOUNDED,
 ) -> Plan:
     """Check the stages against each other and against the model, by its description alone.
 
-    ``find`` imports the accelerator that a ``use`` names, or raises ``PluginError``. ``also``: problems that are known already.
-    ``bound``: of each question that is asked of an accelerator.
+    ``find`` imports the accelerator that a ``use`` names, or raises ``PluginError``. ``open_checkpoint`` opens the other models that stages
+    read. ``also``: problems that are known already. ``bound``: of each question that is asked of an accelerator.
 
     Raises:
         AccelerationError: with every problem that was found, one sentence each.
@@ -97,7 +97,7 @@ def plan_stages(
             options = structure_options(component.options, config.options, where)
             if component.plan is not None and decoder is not None and not found:
                 plan = _planned(loaded, decoder, options, state, bound)
-                problems += [f"{where}: {sentence}" for sentence in (*plan.problems, *_judged(plan, opened))]
+                problems += [f"{where}: {sentence}" for sentence in (*plan.problems, *_judged(plan, open_checkpoint, opened))]
         stage = plan.stage or component.stage
         if stage is not None:
             rank = ORDER.index(stage)
@@ -149,7 +149,7 @@ def _implied(component: Component, *, refused: bool) -> dict[str, Any]:
     return dict(kinds.get(component.stage or "", {})) if refused or component.plan is None else {}
 
 
-def _judged(plan: StagePlan, opened: list[Checkpoint]) -> Iterator[str]:
+def _judged(plan: StagePlan, open_checkpoint: Callable[[Path], Checkpoint], opened: list[Checkpoint]) -> Iterator[str]:
     """Problems with the other models that a stage reads; those that can be opened are added to ``opened``."""
     for path, judge in plan.opens.items():
         try:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos.evaluation import Measurement
+from llmasos.evaluation.suites import Results, results_to_dict, suite_cells, suite_columns, suite_headings
+from llmasos_hookspecs import Section
 
 #: Headings of ``figures``.
 FIGURES: Final = ("disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s")
@@ -29,6 +31,7 @@ class StageReport:
         skipped: name -> reason.
         report: the accelerator's own report.
         measurement: the figures of the checkpoint it left; None where nothing was measured.
+        suites: what each suite measured of it.
     """
 
     name: str
@@ -42,6 +45,7 @@ class StageReport:
     skipped: Mapping[str, str]
     report: Mapping[str, Any]
     measurement: Measurement | None
+    suites: Results = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +58,8 @@ class AccelerationReport:
         base_digest: SHA-256 of the base.
         base: the figures of the base as the backend runs it; its divergence is the backend's own rounding.
         stages: in the order they ran.
+        base_suites: what each suite measured of the base.
+        sections: what each suite has to say of base and stages together.
         corpus, windows, length: what quality was measured on.
         backend: loader, distribution and version.
         notes: what a reader of the figures must know.
@@ -70,22 +76,35 @@ class AccelerationReport:
     backend: str | None
     seed: int
     notes: tuple[str, ...] = ()
+    base_suites: Results = attrs.field(factory=dict)
+    sections: Mapping[str, tuple[Section, ...]] = attrs.field(factory=dict)
+
+    @property
+    def suites(self) -> list[Results]:
+        """What the suites measured of the base and of each stage; empty mappings where there were none."""
+        return [self.base_suites, *(stage.suites for stage in self.stages)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        found = attrs.asdict(self, filter=lambda attribute, _: attribute.name != "path")
+        left_out = ("path", "suites", "base_suites", "sections")
+        found = attrs.asdict(self, filter=lambda attribute, _: attribute.name not in left_out)
+        if self.base_suites:
+            found["base_suites"] = results_to_dict(self.base_suites)
+            for stage, facts in zip(self.stages, found["stages"], strict=True):
+                facts["suites"] = results_to_dict(stage.suites)
         return {"path": str(self.path), **found}
 
     def columns(self) -> tuple[str, ...]:
         """Headings of ``rows``."""
-        return ("stage", *FIGURES, "coverage", "took")
+        return ("stage", *FIGURES, *suite_headings(suite_columns(self.suites), self.suites), "coverage", "took")
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of text for the base and for each stage; figures come with their standard errors."""
-        rows = [("base", *figures(self.base), "", "")]
+        more = suite_columns(self.suites)
+        rows = [("base", *figures(self.base), *suite_cells(more, self.base_suites), "", "")]
         for stage in self.stages:
             took = f"{stage.seconds:.1f} s" + (" (cached)" if stage.cached else "")
-            rows.append((stage.name, *figures(stage.measurement), f"{stage.coverage:.1%}", took))
+            rows.append((stage.name, *figures(stage.measurement), *suite_cells(more, stage.suites), f"{stage.coverage:.1%}", took))
         return rows
 
     def __str__(self) -> str:
@@ -143,3 +162,46 @@ def figures(found: Measurement | None) -> tuple[str, ...]:
         "" if speed is None else f"{speed.prefill:.0f} ± {speed.prefill_error:.0f}",
         "" if speed is None else f"{speed.decode:.1f} ± {speed.decode_error:.1f}",
     )
+
+
+@attrs.frozen(kw_only=True)
+class SuiteReport:
+    """Models measured by suites.
+
+    Attributes:
+        models: what each is called -> suite -> its result.
+        sections: what each suite has to say of the models together.
+        backends: what each model was measured on.
+        base: the reference of comparisons; None: each model's own weights.
+        corpus: the text.
+    """
+
+    models: Mapping[str, Results]
+    sections: Mapping[str, tuple[Section, ...]]
+    backends: Mapping[str, str]
+    base: str | None
+    corpus: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "models": {label: results_to_dict(results) for label, results in self.models.items()},
+            "backends": dict(self.backends),
+            "base": self.base,
+            "corpus": self.corpus,
+        }
+
+    def columns(self) -> tuple[str, ...]:
+        """Headings of ``rows``."""
+        found = list(self.models.values())
+        return ("model", *suite_headings(suite_columns(found), found))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row of text for each model."""
+        columns = suite_columns(self.models.values())
+        return [(label, *suite_cells(columns, results)) for label, results in self.models.items()]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all suites, each once."""
+        return tuple(dict.fromkeys(note for results in self.models.values() for result in results.values() for note in result.notes))

@@ -8,7 +8,8 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,14 +30,15 @@ from llmasos.checkpoints.finite import check_all
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.checkpoints.plain_json import dump_json
 from llmasos.checkpoints.writer import CheckpointFolderWriter
-from llmasos.evaluation import Backend, Corpus, Measurement, Quality, fitting_length, measure
+from llmasos.evaluation import Backend, Corpus, Measurement, ModelUnderTest, NamedSuite, Quality, fitting_length, measure, measure_suites
 from llmasos.evaluation.measure import LENGTH, WINDOWS
+from llmasos.evaluation.suites import Results
 from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
 from llmasos.system.store import write_atomically
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Section, TaskModel
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9
@@ -49,6 +51,10 @@ _results: Final = contextlib.ExitStack()
 atexit.register(_results.close)
 
 
+#: A checkpoint as applications see it, until the block ends.
+OpenModel = Callable[[Checkpoint], AbstractContextManager[TaskModel]]
+
+
 @attrs.frozen(kw_only=True)
 class Accelerators:
     """Access to the accelerator plugins.
@@ -58,12 +64,14 @@ class Accelerators:
         call: calls one component's hook: ``call(loaded, hook, **arguments)``.
         context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
         bound: of what is asked of an accelerator while the stages are planned; ``call`` bounds its hooks.
+        open_checkpoint: opens another model that a stage reads, in any installed format.
     """
 
     find: Callable[[str], LoadedComponent]
     call: Callable[..., Any]
     context: Callable[..., HookContext]
     bound: Bound = UNBOUNDED
+    open_checkpoint: Callable[[Path], Checkpoint] = open_checkpoint
 
 
 def run_acceleration(
@@ -82,6 +90,8 @@ def run_acceleration(
     allow_low_coverage: bool = False,
     sink: ProgressSink | None = None,
     model: str | None = None,
+    suites: Sequence[NamedSuite] = (),
+    open_model: OpenModel | None = None,
 ) -> AccelerationReport:
     """Plan the stages, run them one after the other, and measure the checkpoint that each writes.
 
@@ -96,6 +106,8 @@ def run_acceleration(
         windows, length: evaluation windows, and tokens of each: as many as the model's context has, where that is shorter.
         allow_low_coverage: accept a stage that changed less than 90 % of what it could.
         model: the base's name in the report; None: its path.
+        suites: what measures the base and each stage besides, where there is a backend.
+        open_model: a checkpoint as applications see it, for suites that ask for one.
 
     Raises:
         AccelerationError: the plan cannot work (with every problem found), a stage failed or left NaN or infinity, or what it left
@@ -103,10 +115,18 @@ def run_acceleration(
         CheckpointError: the base, or another model that a stage reads, holds NaN or infinity, or is damaged.
     """
     sink = sink or SilentSink()
-    plan = plan_stages(checkpoint, stages, accelerators.find, also=check_output(output), bound=accelerators.bound)
+    plan = plan_stages(
+        checkpoint,
+        stages,
+        accelerators.find,
+        also=check_output(output),
+        bound=accelerators.bound,
+        open_checkpoint=accelerators.open_checkpoint,
+    )
     corpus = corpus or Corpus.default()
     fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
     measurer = _Measurer(checkpoint, backend, corpus, windows, fitting, cache / "quality", sink)
+    asked = _AskedSuites(suites, checkpoint, backend, corpus, open_model, cache / "suites", sink)
     with contextlib.ExitStack() as uses:
         runner = _StageRunner(
             cache=StageCache(cache / "stages"),
@@ -124,6 +144,7 @@ def run_acceleration(
             for each in (checkpoint, *plan.opened):
                 check_all(each)
         base = measurer.measure(checkpoint, checkpoint.digest, "base")
+        base_suites = asked.measure(checkpoint, checkpoint.digest, "base")
         notes = [*storage_notes(checkpoint), *base_notes(checkpoint), *reference_notes(base), *length_notes(base, length)]
         reports: list[StageReport] = []
         current, key = checkpoint, checkpoint.digest
@@ -134,14 +155,17 @@ def run_acceleration(
             previous, current = current, open_checkpoint(finished.path)
             before = reports[-1].measurement if reports else base
             measurement = measurer.measure(current, key, stage.name)
-            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measurement))
+            measured = asked.measure(current, key, f"{number} {stage.name}")
+            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measurement, measured))
             notes += stage_notes(reports[-1], before, base)
         report = AccelerationReport(
             path=current.path if output is None else output,
             model=model or str(checkpoint.path),
             base_digest=checkpoint.digest,
             base=base,
+            base_suites=base_suites,
             stages=tuple(reports),
+            sections=asked.sections(),
             corpus=corpus.name,
             windows=measurer.count,
             length=fitting,
@@ -156,7 +180,9 @@ def run_acceleration(
     return report
 
 
-def _stage_report(stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:
+def _stage_report(
+    stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None, suites: Results
+) -> StageReport:
     return StageReport(
         name=stage.name,
         use=stage.loaded.entry.qualified,
@@ -169,6 +195,7 @@ def _stage_report(stage: PlannedStage, finished: CachedStage, cached: bool, shar
         skipped=finished.result.skipped,
         report=finished.result.report,
         measurement=measurement,
+        suites=suites,
     )
 
 
@@ -231,7 +258,7 @@ class _StageRunner:
             loaded,
             seed=self.seed,
             base=self.base,
-            open_checkpoint=open_checkpoint,
+            open_checkpoint=self.accelerators.open_checkpoint,
             open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}),
             calibration_windows=lambda windows, length: self.corpus.calibration_windows(
                 current.tokenizer(), windows, fitting_length(current, length)
@@ -288,6 +315,55 @@ class _Measurer:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, dump_json(attrs.asdict(measurement.quality)))
         return measurement
+
+
+class _AskedSuites:
+    """Asks the suites about the base and every stage of one run."""
+
+    def __init__(
+        self,
+        suites: Sequence[NamedSuite],
+        base: Checkpoint,
+        backend: Backend | None,
+        corpus: Corpus,
+        open_model: OpenModel | None,
+        cache: Path,
+        sink: ProgressSink,
+    ) -> None:
+        self._suites, self._base, self._backend, self._corpus = suites, base, backend, corpus
+        self._open_model, self._cache, self._sink = open_model, cache, sink
+        self._results: dict[str, Results] = {}
+
+    def measure(self, checkpoint: Checkpoint, key: str, label: str) -> Results:
+        """The results for a checkpoint with the cache key ``key``; empty where nothing is measured."""
+        if self._backend is None or not self._suites:
+            return {}
+        model = ModelUnderTest(
+            label=label,
+            checkpoint=checkpoint,
+            key=key,
+            base=self._base,
+            backend=self._backend,
+            corpus=self._corpus,
+            open_model=self._open_model or _no_model,
+            cache=self._cache,
+            sink=self._sink,
+        )
+        with model:
+            self._results[label] = measure_suites(self._suites, model)
+        return self._results[label]
+
+    def sections(self) -> Mapping[str, tuple[Section, ...]]:
+        """What each suite has to say of base and stages together."""
+        if not self._results:
+            return {}
+        return {
+            suite.name: suite.sections({label: results[suite.name] for label, results in self._results.items()}) for suite in self._suites
+        }
+
+
+def _no_model(checkpoint: Checkpoint) -> AbstractContextManager[TaskModel]:
+    raise AccelerationError(f"{checkpoint.path} is measured without a pipeline, and a suite asks for the model behind its scheduler.")
 
 
 def _damage(folder: Path) -> str:

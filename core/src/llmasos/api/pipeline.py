@@ -6,6 +6,7 @@ import functools
 import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,16 +26,17 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_con
 from llmasos.system.config.check import check_config
 from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
+from llmasos.system.folders import working_cache_folder
 from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import ModelClosed, PluginError, RequestError, RequestRecord, Task
+from llmasos_hookspecs import Checkpoint, ModelClosed, PluginError, RequestError, RequestRecord, SuiteResult, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Corpus, Measurement
+    from llmasos.evaluation import Corpus, Measurement, NamedSuite
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]
@@ -68,11 +70,12 @@ class Pipeline:
             raise problem
         self._sink = sink or SilentSink()
         self._process = process or process_resources()
+        self._store, self._aliases = store or Store(), aliases or Aliases()
         self._composer = Composer(
             config,
             registry=self._registry,
-            store=store or Store(),
-            aliases=aliases or Aliases(),
+            store=self._store,
+            aliases=self._aliases,
             sink=self._sink,
             process=self._process,
         )
@@ -185,7 +188,8 @@ class Pipeline:
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any
     ) -> AccelerationReport:
-        """Run accelerator stages over a model's fetched checkpoint, and measure each on the model's own loader.
+        """Run accelerator stages over a model's fetched checkpoint, and measure each on the model's own loader, also by the suites that
+        config names.
 
         ``stages`` are by default the config's. ``how`` are further keyword arguments of ``run_acceleration``: ``output``, ``corpus``,
         ``windows``, ``length``, ``allow_low_coverage``.
@@ -194,7 +198,13 @@ class Pipeline:
         checkpoint = self._composer.fetch(config)[1]
         backend = self._composer.backend(config, checkpoint) if measure else None
         return self._composer.accelerate_and_report(
-            checkpoint, config.accelerate if stages is None else stages, backend=backend, model=config.source, **how
+            checkpoint,
+            config.accelerate if stages is None else stages,
+            backend=backend,
+            model=config.source,
+            suites=self.suites(self.config.suites) if measure else (),
+            open_model=functools.partial(self._served, config),
+            **how,
         )
 
     def measure(
@@ -229,6 +239,56 @@ class Pipeline:
             label=config.source,
             speed=speed,
         )
+
+    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
+        """The suites that ``configs`` name, made with their options, for ``measure_suites``."""
+        return self._composer.suites(configs)
+
+    def measure_suites(
+        self,
+        suites: Sequence[NamedSuite],
+        *,
+        model: str | None = None,
+        base: str | None = None,
+        corpus: Corpus | None = None,
+        label: str = "",
+    ) -> dict[str, SuiteResult]:
+        """What suites measure of a model on its loader: suite -> result.
+
+        ``base`` is a reference to compare with; None: the model's own weights. ``label`` is what the suites call the model in what they
+        say of several.
+        """
+        from llmasos.evaluation import Corpus, ModelUnderTest, measure_suites
+
+        config = self._config_of(model)
+        checkpoint = self._composer.open(config).checkpoint
+        with ModelUnderTest(
+            label=label or config.source,
+            checkpoint=checkpoint,
+            key=checkpoint.digest,
+            base=None if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1],
+            backend=self._composer.backend(config, checkpoint),
+            corpus=corpus or Corpus.default(),
+            open_model=functools.partial(self._served, config),
+            cache=working_cache_folder() / "suites",
+            sink=self._sink,
+        ) as measured:
+            return measure_suites(suites, measured)
+
+    def backend_label(self, model: str | None = None) -> str:
+        """The loader of a model with its distribution, version and options, for reports."""
+        config = self._config_of(model)
+        return self._composer.backend(config, self._composer.open(config).checkpoint).label
+
+    @contextmanager
+    def _served(self, model: ModelConfig, checkpoint: Checkpoint) -> Iterator[LanguageModel]:
+        """A checkpoint served by a pipeline of its own, as ``model`` is here."""
+        served = attrs.evolve(model, source=str(checkpoint.path.resolve()), accelerate=())
+        config = attrs.evolve(self.config, models={model.name: served}, tasks={}, observers=())
+        with Pipeline(
+            config, registry=self._registry, store=self._store, aliases=self._aliases, sink=self._sink, process=self._process
+        ) as pipeline:
+            yield pipeline.model
 
     def predict(self, model: str | None = None) -> Need:
         """The memory that loading a model will take: measured by an earlier load, else predicted from its headers."""

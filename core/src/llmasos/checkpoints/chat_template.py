@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import jinja2
 from jinja2 import meta as jinja_meta
 from jinja2 import nodes
 
 from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
 from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget
+from llmasos.checkpoints.text_files import MAX_TEMPLATE_BYTES
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
-
-if TYPE_CHECKING:
-    from llmasos.checkpoints.gguf_header import GGUFHeader
-
-#: The longest templates in use have 20 KB; compiling one takes a second for some 200 KB.
-MAX_TEMPLATE_BYTES: Final = 128 << 10
 
 #: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
@@ -53,24 +45,13 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self | None:
-        """The chat template of a checkpoint: chat_template.jinja, tokenizer_config.json, or GGUF's metadata. None where it has none.
+        """The chat template of a checkpoint; None where it has none.
 
         Raises:
             CheckpointError: the template is damaged.
         """
-        if checkpoint.format == "gguf":
-            from llmasos.checkpoints.gguf import GGUFCheckpoint
-
-            source = _chosen(templates_in_gguf(checkpoint.header)) if isinstance(checkpoint, GGUFCheckpoint) else None
-            where = str(checkpoint.path)
-        else:
-            from llmasos.checkpoints.foreign import ForeignCheckpoint
-
-            folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-            source, where = _in_folder(checkpoint.folder if isinstance(checkpoint, ForeignCheckpoint) else folder)
-        if source is None:
-            return None
-        return cls(source, getattr(checkpoint.tokenizer(), "named", {}), where)
+        source = checkpoint.chat_template
+        return None if source is None else cls(source, checkpoint.tokenizer().special_tokens, str(checkpoint.path))
 
     def constants(self) -> list[str]:
         """The string literals in the template's expressions."""
@@ -126,45 +107,6 @@ class ChatTemplate:
             raise CheckpointError(f"{self._where} has a chat template that was stopped: {_short(error)}; do not use this model.") from error
         except Exception as error:  # whatever the template's expressions do with these messages
             raise RequestError(f"The chat template of {self._where} refuses these messages: {_short(error)}.") from error
-
-
-def templates_in_gguf(header: GGUFHeader) -> str | list[dict[str, str]] | None:
-    """The template in a GGUF file's metadata, or several with their names, as tokenizer_config.json has them; None where it has none."""
-    from llmasos.checkpoints import gguf_metadata as meta
-
-    source = meta.text(header, "tokenizer.chat_template")
-    if source is not None or "tokenizer.chat_templates" not in header.metadata:
-        return source
-    found = [(name, meta.text(header, f"tokenizer.chat_template.{name}")) for name in meta.strings(header, "tokenizer.chat_templates")]
-    return [{"name": name, "template": text} for name, text in found if text is not None]
-
-
-def _in_folder(folder: Path) -> tuple[str | None, str]:
-    """The template of a folder and the file that holds it; newer models have it in a file of its own."""
-    path = inside(folder, "chat_template.jinja")
-    if path.is_file():
-        return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), str(path)
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        found = read_json_if_there(folder, name).get("chat_template")
-        if (source := _chosen(found)) is not None:
-            return source, str(folder / name)
-    return None, str(folder)
-
-
-def _chosen(found: Any) -> str | None:
-    """The template: of several named ones ``default``, else the only one, since a template for tools renders chats without tools too.
-    Where several are named and none ``default``, a template that refuses every chat with that reason. None where there is none.
-    """
-    if isinstance(found, dict):
-        found = [{"name": name, "template": text} for name, text in found.items()]
-    if not isinstance(found, list) or not found:
-        return found if isinstance(found, str) else None
-    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("template"), str)]
-    named = {str(entry.get("name")): str(entry["template"]) for entry in entries}
-    if "default" in named or len(named) == 1:
-        return named.get("default", next(iter(named.values())))
-    has = f"there are the templates {', '.join(sorted(named))[:120]}" if named else "its templates have no name and text"
-    return "{{ raise_exception(" + json.dumps(f"{has}, and none is called default; give that name to the one for plain chats") + ") }}"
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:

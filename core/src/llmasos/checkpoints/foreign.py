@@ -11,6 +11,7 @@ from typing import Any, Final
 from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.digest import combined_digest, file_digest
 from llmasos.checkpoints.folder import inside, read_config, read_json_if_there
+from llmasos.checkpoints.text_files import read_text_files, template_in_folder
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 #: More files than any export has: a folder with more is not a model (a home folder, say).
@@ -90,6 +91,13 @@ class ForeignCheckpoint:
 
         read = tokenizer_from_preset if self.format == "keras" and has_preset_tokenizer(self.folder) else tokenizer_from_folder
         return read(self.folder)
+
+    @property
+    def chat_template(self) -> str | None:
+        return template_in_folder(self.folder)
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return read_text_files(self.folder)
 
     def _read_config(self) -> dict[str, Any]:
         config = dict(_config(self.folder))

@@ -16,6 +16,8 @@ from llmasos.checkpoints.gguf_families import family_of
 from llmasos.checkpoints.gguf_header import GGUFHeader, GGUFTensor
 from llmasos.checkpoints.gguf_sources import Source, sources_of
 from llmasos.checkpoints.gguf_split import read_parts
+from llmasos.checkpoints.gguf_text_files import templates_in_gguf, text_files_of
+from llmasos.checkpoints.text_files import chosen_template
 from llmasos_hookspecs import CheckpointError, DecoderConfig, QuantizedTensor, Tensor, Tokenizer
 
 
@@ -82,6 +84,13 @@ class GGUFCheckpoint:
         from llmasos.checkpoints.tokenizer import tokenizer_from_gguf  # only users of text pay for its import
 
         return tokenizer_from_gguf(self.header)
+
+    @property
+    def chat_template(self) -> str | None:
+        return chosen_template(templates_in_gguf(self.header))
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return text_files_of(self.header, self.config)
 
     def _find(self, name: str) -> Source:
         try:

@@ -82,7 +82,7 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     extra = len(whole) - len(plain) - int(found[Keys.Tokenizer.ADD_BOS]) - int(found[Keys.Tokenizer.ADD_EOS])
     if extra:
         raise UnsupportedModel(f"{where} puts more tokens around a text than BOS and EOS, which GGUF cannot say.")
-    return found | _named(checkpoint, backend, getattr(tokenizer, "named", {}))
+    return found | _named(checkpoint, backend, tokenizer.special_tokens)
 
 
 def _unigram(form: Any, tokens: int) -> dict[str, Any]:

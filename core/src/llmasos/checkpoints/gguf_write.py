@@ -20,7 +20,7 @@ from llmasos.checkpoints.gguf_family import Family
 from llmasos.checkpoints.gguf_file import Entry, GGUFFile
 from llmasos.checkpoints.gguf_names import NameTable, Place, name_table
 from llmasos.checkpoints.gguf_quantize import encode
-from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
 
 _F32: Final = GGMLQuantizationType.F32
 _F16: Final = GGMLQuantizationType.F16
@@ -101,7 +101,7 @@ def write_gguf(
     """
     check_request(output, kind, force)
     chosen, file_type = _type(kind)
-    if checkpoint.format not in ("huggingface", "gguf"):
+    if checkpoint.format not in NEUTRAL_FORMATS:
         raise UnsupportedModel(f"{checkpoint.path} is a {checkpoint.format} export, from which no GGUF can be written.")
     where = str(checkpoint.path)
     family = family_for(checkpoint.config, where)

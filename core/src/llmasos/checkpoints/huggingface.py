@@ -22,16 +22,11 @@ from llmasos.checkpoints.forms import SIDE_FILES, described, quantized_form
 from llmasos.checkpoints.quantization import is_cache_scale
 from llmasos.checkpoints.safetensors import SafetensorsFile
 from llmasos.checkpoints.stored_names import is_derived, is_table, neutral_name, tied_pair
+from llmasos.checkpoints.text_files import TEXT_FILES, read_text_files, template_in_folder
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-
-#: Files beside the weights that determine what the model says.
-TEXT_FILES: Final = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
-)  # fmt: skip
 
 #: Types that a weight may have.
 _WEIGHT_TYPES: Final = ("float32", "float16", "bfloat16")
@@ -132,6 +127,15 @@ class HuggingFaceCheckpoint:
         for name in TEXT_FILES:
             self._verify(name)
         return tokenizer_from_folder(self.path)
+
+    @property
+    def chat_template(self) -> str | None:
+        for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+            self._verify(name)
+        return template_in_folder(self.path)
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return read_text_files(self.path)
 
     def _verify(self, name: str) -> None:
         if (record := self._records.get(name)) is not None:

@@ -1,4 +1,4 @@
-"""Opens the checkpoint at a path, in any format."""
+"""Opens the checkpoint at a path, in the formats that core reads itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmasos_hookspecs import Checkpoint, CheckpointError
 
 def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Open the checkpoint at ``path``: a GGUF file, a part of a split one, a folder that holds one such model, a Hugging Face folder,
-    or an export.
+    or an export. ``llmasos.compose.formats`` asks the installed formats too.
 
     Only headers and small files are read. ``allow_pickle`` lets a folder of ``pytorch_model.bin`` through, read by torch with
     ``weights_only=True``.
@@ -20,6 +20,14 @@ def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
         CheckpointError: nothing is there, nothing there is a checkpoint, or what is there is damaged or unsafe.
         UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
     """
+    found = read_checkpoint(path, allow_pickle=allow_pickle)
+    if found is None:
+        raise unknown(Path(path))
+    return found
+
+
+def read_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint | None:
+    """``open_checkpoint``, with None for a file or folder that core does not know."""
     path = Path(path)
     try:
         if path.is_file():
@@ -31,6 +39,18 @@ def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
     raise CheckpointError(f"{path} does not exist; check the path.")
 
 
+def unknown(path: Path) -> CheckpointError:
+    """Why what is at ``path`` is no checkpoint."""
+    from llmasos.checkpoints.huggingface import INDEX, WEIGHTS
+
+    if path.suffix == ".safetensors":
+        return CheckpointError(f"{path} holds weights without a config; name the folder that holds it and config.json.")
+    if path.is_file():
+        return CheckpointError(f"{path} is no model file that is known; give a GGUF file, or a folder with config.json and safetensors.")
+    missing = f"{WEIGHTS} or {INDEX}" if (path / "config.json").is_file() else "config.json, GGUF file or export"
+    return CheckpointError(f"{path} is no model folder: it holds no {missing}; check the path or get the model again.")
+
+
 def storage_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     """What a user should know of how a checkpoint's weights are stored, one sentence each."""
     from llmasos.checkpoints.huggingface import HuggingFaceCheckpoint
@@ -38,7 +58,7 @@ def storage_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     return checkpoint.notes if isinstance(checkpoint, HuggingFaceCheckpoint) else ()
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path) -> Checkpoint | None:
     if (form := foreign_format(path)) is not None:
         return ForeignCheckpoint(path, form)
     with path.open("rb") as file:
@@ -47,16 +67,13 @@ def _open_file(path: Path) -> Checkpoint:
         from llmasos.checkpoints.gguf import GGUFCheckpoint
 
         return GGUFCheckpoint(path)
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path} holds weights without a config; name the folder that holds it and config.json.")
-    raise CheckpointError(f"{path} is no model file that is known; give a GGUF file, or a folder with config.json and safetensors.")
+    return None
 
 
-def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
+def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint | None:
     from llmasos.checkpoints.huggingface import INDEX, WEIGHTS, HuggingFaceCheckpoint
 
-    has_config = (path / "config.json").is_file()
-    if has_config and ((path / WEIGHTS).is_file() or (path / INDEX).is_file()):
+    if (path / "config.json").is_file() and ((path / WEIGHTS).is_file() or (path / INDEX).is_file()):
         return HuggingFaceCheckpoint(path)
     if (form := foreign_format(path)) is not None:
         return ForeignCheckpoint(path, form)
@@ -76,5 +93,4 @@ def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint:
                 "or set allow_pickle = true if you trust it."
             )
         return PickledCheckpoint(path)
-    missing = f"{WEIGHTS} or {INDEX}" if has_config else "config.json, GGUF file or export"
-    raise CheckpointError(f"{path} is no model folder: it holds no {missing}; check the path or get the model again.")
+    return None

@@ -15,6 +15,7 @@ from llmasos.checkpoints.digest import combined_digest
 from llmasos.checkpoints.finite import FiniteTensors
 from llmasos.checkpoints.folder import inside, read_config
 from llmasos.checkpoints.stored_names import is_derived, neutral_name, tied_pair
+from llmasos.checkpoints.text_files import TEXT_FILES, read_text_files, template_in_folder
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 
@@ -47,8 +48,6 @@ class PickledCheckpoint:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and digests of config and weights, and of the tokenizer's files."""
-        from llmasos.checkpoints.huggingface import TEXT_FILES
-
         return combined_digest(self.path, {"config.json", *self._files, *(n for n in TEXT_FILES if inside(self.path, n).is_file())})
 
     @cached_property
@@ -86,6 +85,13 @@ class PickledCheckpoint:
         from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 
         return tokenizer_from_folder(self.path)
+
+    @property
+    def chat_template(self) -> str | None:
+        return template_in_folder(self.path)
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return read_text_files(self.path)
 
     def _find(self, name: str) -> Any:
         try:

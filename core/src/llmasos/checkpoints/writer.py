@@ -21,7 +21,7 @@ from llmasos.checkpoints.shards import ShardWriter
 from llmasos.checkpoints.stored_names import is_table
 from llmasos.checkpoints.text_files import write_text_files
 from llmasos.checkpoints.writing import write_json
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
+from llmasos_hookspecs import NEUTRAL_FORMATS, AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
 
 EMBEDDING: Final = "model.embed_tokens.weight"
 HEAD: Final = "lm_head.weight"
@@ -69,7 +69,7 @@ class CheckpointFolderWriter:
         self._done = False
 
     def __enter__(self) -> Self:
-        if self._base.format not in ("huggingface", "gguf"):
+        if self._base.format not in NEUTRAL_FORMATS:
             raise AccelerationError(f"{self._base.path} is a {self._base.format} export, from which no neutral checkpoint can be written.")
         if self._output.exists() and (not self._output.is_dir() or any(self._output.iterdir())):
             raise AccelerationError(f"{self._output} exists already; name another folder for the output, or remove it.")

@@ -24,4 +24,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write indented JSON. Raises ``TypeError`` for values that JSON lacks."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """Indented JSON. Raises ``TypeError`` for values that JSON lacks."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -25,6 +25,7 @@ def invoke(arguments: list[str] | None = None) -> int:
 
     from llmasos.cli.app import app
     from llmasos.cli.console import print_error, print_note
+    from llmasos.cli.installed import INTERRUPTED
     from llmasos_hookspecs import ConfigError, LLMasOSError, RequestError
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -46,7 +47,7 @@ def invoke(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except (Abort, KeyboardInterrupt):
         print_note("Interrupted.")
-        return 130
+        return INTERRUPTED
     except (ConfigError, RequestError) as error:
         print_error(str(error))
         return 2

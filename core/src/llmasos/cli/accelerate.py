@@ -43,7 +43,7 @@ def accelerate(
 
     pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, quiet=quiet)
     with pipeline:
-        found = [_stage(text, place) for place, text in enumerate(stages)] if stages else None
+        found = [_stage(text, f"accelerate[{place}]") for place, text in enumerate(stages)] if stages else None
         if not found and not pipeline.config.models[chosen.name].accelerate:
             raise RequestError("There is no stage to run; give --stage NAME:bits=8, say, or [[accelerate]] tables in the config.")
         report = pipeline.accelerate(
@@ -67,6 +67,14 @@ def accelerate(
 def evaluate(
     models: Annotated[list[str] | None, typer.Argument(help="Models; with --task the last argument is the examples' file.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Evaluate on a task with examples of your own.")] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            help="An installed suite to measure with, its options behind it: NAME:key=value. May be given several times.",
+            autocompletion=o.installed("suite"),
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder for the report, as JSON and as a page.")] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="A model whose predictions are compared with; left out: its own, in float32.")
@@ -81,7 +89,7 @@ def evaluate(
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Measure models: perplexity, divergence, size and speed, or with --task how well they do a task."""
+    """Measure models: perplexity, divergence, size and speed, or with --task how well they do a task; or by installed suites."""
     named = list(models or [])
     if task is not None:
         if not named:
@@ -95,6 +103,12 @@ def evaluate(
     for problem in check_output(output):
         raise RequestError(problem)
     text = Corpus.default() if corpus is None else Corpus.from_file(corpus)
+    if suites:
+        if windows is not None or length is not None:
+            raise RequestError("--windows and --length are not for suites; give a suite its options behind its name: NAME:key=value.")
+        asked = [_stage(each, f"suites[{place}]", "NAME:count=4") for place, each in enumerate(suites)]
+        _evaluate_suites(asked, named, text, base, output, loader, config, overrides, as_json, quiet)
+        return
     measured = {}
     for name in named or o.CONFIGURED:
         pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
@@ -108,6 +122,48 @@ def evaluate(
         print_json({label: found.to_dict() for label, found in measured.items()})
     else:
         print_table(report.columns(), report.rows())
+
+
+def _evaluate_suites(
+    asked: list[Any],
+    models: list[str],
+    corpus: Any,
+    base: str | None,
+    output: Path | None,
+    loader: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from llmasos.acceleration.export import export_suites
+    from llmasos.acceleration.report import SuiteReport
+
+    made: Any = None
+    measured, backends = {}, {}
+    for name in models or o.CONFIGURED:
+        pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
+        with pipeline:
+            made = made or pipeline.suites(asked)
+            label = name or pipeline.config.models[chosen.name].source
+            measured[label] = pipeline.measure_suites(made, model=chosen.name, base=base, corpus=corpus, label=label)
+            backends[label] = pipeline.backend_label(chosen.name)
+    sections = {suite.name: suite.sections({label: found[suite.name] for label, found in measured.items()}) for suite in made}
+    report = SuiteReport(models=measured, sections=sections, backends=backends, base=base, corpus=corpus.name)
+    if output is not None:
+        export_suites(output, report)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print_table(report.columns(), report.rows())
+    for section in (each for found in sections.values() for each in found):
+        print_result(f"\n{section.title}")
+        if section.text:
+            print_result(section.text)
+        if section.columns:
+            print_table(section.columns, section.rows)
+    for note in report.notes:
+        print_note(note)
 
 
 def _evaluate_task(
@@ -149,8 +205,8 @@ def _evaluate_task(
             print_result(f"\n{row.model}:\n{row.classification}")
 
 
-def _stage(text: str, place: int) -> Any:
-    """``quant:bits=4,group=32`` as config; values are JSON, or text."""
+def _stage(text: str, path: str, example: str = "NAME:bits=4,group=32") -> Any:
+    """``quant:bits=4,group=32`` as config of the component at ``path``; values are JSON, or text."""
     from llmasos.system.config import ComponentConfig
 
     use, colon, rest = text.partition(":")
@@ -161,9 +217,9 @@ def _stage(text: str, place: int) -> Any:
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise RequestError(f'The stage "{text}" has "{part}", and options have the form name=value, as in NAME:bits=4,group=32.')
+            raise RequestError(f'"{text}" has "{part}", and options have the form name=value, as in {example}.')
         try:
             options[key.strip()] = json.loads(value)
         except ValueError:
             options[key.strip()] = value
-    return ComponentConfig(use, options, f"accelerate[{place}]")
+    return ComponentConfig(use, options, path)

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from llmasos.cli import accelerate, bench, chat, config, doctor, models, plugins, resources, run, task
+from llmasos.cli.installed import Verbs
 
 app = typer.Typer(
     name="llmasos",
     help="LLMasOS: any accelerator, any backend, any scheduler, any task, each swapped by one word of config.",
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -74,14 +74,14 @@ def pull(
 @app.command("show")
 def show(reference: Reference, as_json: o.JsonOption = False) -> None:
     """Show what a model is: files, digests, licence, architecture."""
-    from llmasos.checkpoints import open_checkpoint
+    from llmasos.compose.formats import open_model
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
     from llmasos.system.store import Store
 
     found = resolve(reference, sink=TerminalSink())
     entry = Store().get(found.canonical)
-    checkpoint = open_checkpoint(found.path)
+    checkpoint = open_model(found.path)
     facts: dict[str, Any] = {} if entry is None else _described(entry, Aliases())
     facts |= {"reference": reference, "canonical": found.canonical, "path": str(checkpoint.path), "format": checkpoint.format}
     facts |= {"checkpoint_digest": checkpoint.digest, "config": dict(checkpoint.config), "tensors": len(checkpoint.names())}
@@ -116,8 +116,9 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}
 
 
-@app.command("export")
+@app.command("export", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def export(
+    context: typer.Context,
     reference: Reference,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     gguf: Annotated[
@@ -127,8 +128,28 @@ def export(
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Write a model as one GGUF file, for llama.cpp and what is built on it."""
+    """Write a model as one GGUF file, for llama.cpp and what is built on it; or, with --NAME VALUE, as the installed format NAME does."""
     from llmasos.api.exporting import export as export_model
+    from llmasos.api.exporting import export_as
+
+    if context.args:
+        name, options = _other_format(context.args)
+        exported = export_as(reference, output, name, options, force=force, progress=TerminalSink(quiet=quiet))
+        if as_json:
+            print_json(
+                {
+                    "path": str(exported.path),
+                    "size": exported.size,
+                    "format": exported.format,
+                    "facts": dict(exported.facts),
+                    "notes": list(exported.notes),
+                }
+            )
+            return
+        for note in [] if quiet else exported.notes:
+            print_note(note)
+        print_result(f"{exported.path}  {in_bytes(exported.size)}")
+        return
 
     written = export_model(reference, output, gguf=gguf, force=force, progress=TerminalSink(quiet=quiet))
     if as_json:
@@ -147,6 +168,24 @@ def export(
     for note in [] if quiet else written.notes:
         print_note(note)
     print_result(f"{written.path}  {in_bytes(written.size)}")
+
+
+def _other_format(arguments: list[str]) -> tuple[str, str]:
+    """The installed format that ``--NAME VALUE`` means, and its value."""
+    from llmasos.system.discovery import registry
+    from llmasos.system.nearest import did_you_mean
+    from llmasos_hookspecs import RequestError
+
+    name, equals, value = arguments[0].partition("=")
+    rest = arguments[1:]
+    if not equals and rest:
+        value, *rest = rest
+    known = {entry.name for entry in registry().entries("format")}
+    if not name.startswith("--") or name[2:] not in known:
+        raise RequestError(f"No such option: {arguments[0]}{did_you_mean(name, {f'--{each}' for each in known} | {'--gguf', '--output'})}")
+    if not value or rest:
+        raise RequestError(f"{name} takes one value, as in {name} VALUE, and {' '.join(arguments)!r} stands there.")
+    return name[2:], value
 
 
 @app.command("remove")

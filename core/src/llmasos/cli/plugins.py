@@ -9,13 +9,15 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_note, print_result, print_table
+from llmasos.system.nearest import listed
+from llmasos_hookspecs import KINDS
 
 if TYPE_CHECKING:
     from llmasos.system.installation import Change
 
 app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
 
-Kind = Annotated[str | None, typer.Option("--kind", help="Only sources, loaders, accelerators, schedulers, tasks or observers.")]
+Kind = Annotated[str | None, typer.Option("--kind", help=f"Only components of one kind: {listed(kind.plural for kind in KINDS.values())}.")]
 
 
 @app.command("list")
@@ -24,12 +26,12 @@ def list_plugins(kind: Kind = None, as_json: o.JsonOption = False) -> None:
     from llmasos.system.discovery import registry
 
     found = registry().entries(_singular(kind))
-    problems = registry().problems()
+    problems = [*registry().problems(), *verb_clashes()]
     if as_json:
         components = [
             {"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version, "module": e.module} for e in found
         ]
-        print_json({"components": components, "problems": list(problems)})
+        print_json({"components": components, "problems": problems})
         return
     print_table(["kind", "name", "distribution", "version"], [[e.kind, e.name, e.distribution, e.version] for e in found])
     for problem in problems:
@@ -67,7 +69,7 @@ def show(
 
 @app.command("new")
 def new(
-    kind: Annotated[str, typer.Argument(help="source, loader, accelerator, scheduler, task or observer.")],
+    kind: Annotated[str, typer.Argument(help=f"The kind of component: {listed(KINDS)}.")],
     name: Annotated[str, typer.Argument(help="Name of the component and its package, such as my-accel.")],
     folder: Annotated[Path, typer.Option("--in", help="Folder to make the package's folder in.")] = Path(),
     as_json: o.JsonOption = False,
@@ -256,25 +258,37 @@ def _print_changes(changes: tuple[Change, ...]) -> None:
     print_json({"changes": [attrs.asdict(change) for change in changes]})
 
 
+def verb_clashes() -> list[str]:
+    """One sentence for each installed command that has the name of a built-in verb."""
+    from typer.main import get_command
+
+    from llmasos.cli.app import app as verbs
+    from llmasos.cli.installed import Verbs
+
+    group = get_command(verbs)
+    assert isinstance(group, Verbs)
+    return group.clashes()
+
+
 def _singular(kind: str | None) -> str | None:
     from llmasos.system.nearest import did_you_mean
-    from llmasos_hookspecs import GROUPS, RequestError
+    from llmasos_hookspecs import RequestError
 
     if kind is None:
         return None
-    single = kind.removesuffix("s")
-    if single not in GROUPS:
-        raise RequestError(f'"{kind}" is no kind of component{did_you_mean(single, GROUPS)}')
-    return single
+    found = next((each.name for each in KINDS.values() if kind in (each.name, each.plural)), None)
+    if found is None:
+        raise RequestError(f'"{kind}" is no kind of component{did_you_mean(kind, KINDS)}')
+    return found
 
 
 def _find(name: str) -> Any:
     from llmasos.system.discovery import registry
     from llmasos.system.nearest import did_you_mean
-    from llmasos_hookspecs import GROUPS, PluginError
+    from llmasos_hookspecs import PluginError
 
     kind, colon, rest = name.partition(":")
-    if colon and kind in GROUPS:
+    if colon and kind in KINDS:
         return registry().find(kind, rest)
     found = [entry for entry in registry().entries() if name in (entry.name, entry.qualified)]
     kinds = {entry.kind for entry in found}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
+from llmasos.compose.formats import Formats, context_functions, formats
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.observer import Observer
 from llmasos.compose.process import ProcessResources
@@ -34,9 +35,11 @@ from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
 from llmasos.system.options import structure_options
+from llmasos.system.reached import Reach
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
+    KINDS,
     Checkpoint,
     Engine,
     EngineLimits,
@@ -48,7 +51,7 @@ from llmasos_hookspecs import (
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Backend
+    from llmasos.evaluation import Backend, NamedSuite
 
 #: Used where a scheduler's options have no such field.
 _MAX_SEQUENCES: Final = 8
@@ -116,7 +119,19 @@ class Composer:
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
-        return found.canonical, open_checkpoint(found.path, allow_pickle=model.allow_pickle)
+        return found.canonical, self.formats(model.allow_pickle).open(found.path)
+
+    def formats(self, allow_pickle: bool = False) -> Formats:
+        """The formats that the pipeline reads."""
+        return formats(
+            self.config.formats,
+            registry=self._registry,
+            store=self._store,
+            offline=self.config.offline,
+            allow_pickle=allow_pickle,
+            sink=self._sink,
+            plugins=self.plugins,
+        )
 
     def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
         """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
@@ -134,6 +149,7 @@ class Composer:
             call=self.plugins.call,
             context=self._context,
             bound=self.bounds.load,
+            open_checkpoint=self.formats().open,
         )
         return run_acceleration(
             checkpoint,
@@ -316,6 +332,18 @@ class Composer:
             label=scheduler.entry.label,
         )
 
+    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
+        """The suites that ``configs`` name, in that order."""
+        from llmasos.evaluation import NamedSuite
+
+        found = []
+        for config in configs:
+            component = self.component("suite", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            made = self.plugins.call(component, "llmasos_create_suite", options=options, context=self._context(component))
+            found.append(NamedSuite(name=component.entry.name, label=component.entry.label, suite=made))
+        return tuple(found)
+
     def observers(self) -> tuple[Observer, ...]:
         """The observers that config names, each with a queue and a thread of its own."""
         found = []
@@ -376,7 +404,8 @@ class Composer:
             "seed": self.config.seed,
             "offline": self.config.offline,
             "sink": self._sink,
-            "open_checkpoint": open_checkpoint,
+            "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self._context(loaded)),
+            **context_functions(self.formats().open),
         }
         return HookContext(**{**common, **more})
 
@@ -392,7 +421,7 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
 
 
 def _own_cache(loaded: LoadedComponent) -> Path:
-    return working_cache_folder() / f"{loaded.entry.kind}s" / loaded.entry.distribution / loaded.entry.name
+    return working_cache_folder() / KINDS[loaded.entry.kind].plural / loaded.entry.distribution / loaded.entry.name
 
 
 def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:

@@ -3,10 +3,12 @@
 from llmasos.evaluation.context import fitting_length
 from llmasos.evaluation.corpus import Corpus
 from llmasos.evaluation.measure import Backend, Measurement, measure
+from llmasos.evaluation.model_under_test import ModelUnderTest
 from llmasos.evaluation.quality import Quality, measure_quality
 from llmasos.evaluation.reference import DequantizedCheckpoint
 from llmasos.evaluation.size import Size, measure_size
 from llmasos.evaluation.speed import Speed, measure_speed
+from llmasos.evaluation.suites import NamedSuite, measure_suites
 from llmasos.evaluation.throughput import Throughput, measure_throughput
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Corpus",
     "DequantizedCheckpoint",
     "Measurement",
+    "ModelUnderTest",
+    "NamedSuite",
     "Quality",
     "Size",
     "Speed",
@@ -23,5 +27,6 @@ __all__ = [
     "measure_quality",
     "measure_size",
     "measure_speed",
+    "measure_suites",
     "measure_throughput",
 ]

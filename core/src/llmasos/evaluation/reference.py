@@ -52,5 +52,12 @@ class DequantizedCheckpoint:
     def tensor(self, name: str) -> Tensor:
         return as_float32(self._checkpoint.tensor(name))
 
+    @property
+    def chat_template(self) -> str | None:
+        return self._checkpoint.chat_template
+
     def tokenizer(self) -> Tokenizer:
         return self._checkpoint.tokenizer()
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return self._checkpoint.text_files()

@@ -28,6 +28,13 @@ _log = logging.getLogger("llmasos")
 #: Seconds that Ctrl-C waits for a plugin to clean up behind itself: to end its own child process, to release a lock.
 _CLEANING_SECONDS: Final = 1.0
 
+#: Seconds for each of the hooks that load a model or make an object: far longer than any that ends, on slow machines and for large models.
+LOAD_SECONDS: Final = 1800.0
+#: Seconds without progress after which a fetch is given up.
+FETCH_SECONDS: Final = 1800.0
+#: Seconds without progress after which an accelerator stage is given up: one matrix of a large model may take hours.
+STAGE_SECONDS: Final = 6 * 3600.0
+
 R = TypeVar("R")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos.system.bounded import UNBOUNDED, Bound
-from llmasos.system.config.sections import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, ResourcesConfig
+from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS, UNBOUNDED, Bound
 from llmasos.system.store import Store, bytes_below
+
+if TYPE_CHECKING:
+    from llmasos.system.config import ResourcesConfig
 
 _LOAD: Final = Bound(LOAD_SECONDS, "resources.load_timeout")
 _FETCH: Final = Bound(FETCH_SECONDS, "resources.fetch_timeout", progress=True)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmasos_hookspecs import KINDS
+
 
 @functools.cache
 def _catalog() -> Mapping[str, Any]:
@@ -30,7 +32,7 @@ def published() -> Mapping[str, Mapping[str, str]]:
 def distribution_for(kind: str, name: str) -> str:
     """The distribution to install for a component: the published one, else the one that the naming convention asks for."""
     known = published().get(kind, {}).get(name)
-    return known or f"llmasos-{_catalog()['words'].get(kind, kind)}-{name.replace('_', '-')}"
+    return known or f"llmasos-{KINDS[kind].word}-{name.replace('_', '-')}"
 
 
 def default_component(kind: str) -> str:

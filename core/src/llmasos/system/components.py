@@ -21,27 +21,14 @@ from llmasos.system.discovery import InstalledComponent
 from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
 from llmasos.system.returned import fault_of
-from llmasos_hookspecs import PROJECT, Component, LLMasOSError, PluginError, specs
+from llmasos_hookspecs import KINDS, PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
-
-_OBSERVER_HOOKS: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
-
-#: kind -> hooks of which a component of that kind implements at least one.
-HOOKS: Final[Mapping[str, tuple[str, ...]]] = {
-    "source": ("llmasos_fetch",),
-    "loader": ("llmasos_load",),
-    "accelerator": ("llmasos_accelerate",),
-    "scheduler": ("llmasos_create_scheduler",),
-    "task": ("llmasos_create_task",),
-    "observer": _OBSERVER_HOOKS,
-}
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _SPECIFIED: Final = frozenset(name for name in vars(specs) if name.startswith("llmasos_"))
 
-#: Hooks that may answer None: a source to which the reference does not belong, a loader that makes no guess, and observers.
-_MAY_RETURN_NONE: Final = frozenset({"llmasos_fetch", "llmasos_predict", *_OBSERVER_HOOKS})
+_MAY_RETURN_NONE: Final = frozenset(hook for kind in KINDS.values() for hook in kind.may_return_none)
 
 
 @attrs.frozen(eq=False)
@@ -104,9 +91,13 @@ class PluginSet:
 
     def add(self, entry: InstalledComponent) -> LoadedComponent:
         """Import a component and take it in, unless it is in already. Raises ``PluginError`` like ``load_component``."""
-        if entry not in self._loaded:
-            self._register(load_component(entry))
-        return self._loaded[entry]
+        return self._loaded[entry] if entry in self._loaded else self.take(load_component(entry))
+
+    def take(self, loaded: LoadedComponent) -> LoadedComponent:
+        """Take in a component that is imported already, unless it is in."""
+        if loaded.entry not in self._loaded:
+            self._register(loaded)
+        return self._loaded[loaded.entry]
 
     def _register(self, loaded: LoadedComponent) -> None:
         self._loaded[loaded.entry] = loaded
@@ -214,7 +205,7 @@ def _check_hooks(entry: InstalledComponent, module: ModuleType) -> None:
         manager.check_pending()
     except PluginValidationError as error:
         raise PluginError(f"The {entry.label} has a hook that does not fit its specification: {' '.join(str(error).split())}.") from error
-    for needed in (("llmasos_component",), HOOKS[entry.kind]):
+    for needed in (("llmasos_component",), KINDS[entry.kind].hooks):
         if not any(name in marked for name in needed):
             raise PluginError(f"The {entry.label} does not implement {' or '.join(needed)}{_why_not(module, needed)}")
 

@@ -16,17 +16,7 @@ import attrs
 
 from llmasos.system.discovery import InstalledComponent
 from llmasos.system.isolation import code_command
-from llmasos_hookspecs import GROUPS, PluginError
-
-#: kind -> the class of the kit. A source cannot be tried without a reference of its own, which only its author's tests can make.
-_CLASSES: Final[Mapping[str, str]] = {
-    "source": "PluginConformance",
-    "loader": "LoaderConformance",
-    "accelerator": "AcceleratorConformance",
-    "scheduler": "SchedulerConformance",
-    "task": "TaskConformance",
-    "observer": "ObserverConformance",
-}
+from llmasos_hookspecs import GROUPS, KINDS, PluginError
 
 _TESTS: Final = """
 from llmasos_hookspecs.testing import {cls}
@@ -110,7 +100,7 @@ def _check(
     given = f"example = {dict(example)!r}" if example else ""
     with tempfile.TemporaryDirectory() as folder:
         code = [
-            _TESTS.format(cls=_CLASSES[kind], number=n, kind=kind, module=module, example=given if kind == "task" else "")
+            _TESTS.format(cls=KINDS[kind].check, number=n, kind=kind, module=module, example=given if kind == "task" else "")
             for n, (kind, _, module) in enumerate(components)
         ]
         file = Path(folder, "test_conformance.py")

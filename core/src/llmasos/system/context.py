@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -23,6 +24,8 @@ from llmasos_hookspecs import (
     ModelStore,
     PluginError,
     Progress,
+    ReachedComponent,
+    Tokenizer,
 )
 
 _log = logging.getLogger("llmasos")
@@ -74,10 +77,12 @@ class _ObservedProgress:
 class HookContext:
     """The ``llmasos_hookspecs.Context`` of one hook call.
 
-    What a context does for accelerators is given as functions, because the system layer knows nothing of the runtime:
+    What a context does beyond its fields is given as functions, because the system layer knows nothing of the runtime:
 
+        reach(own name, kind, use, options) -> ReachedComponent
         open_checkpoint(path) -> Checkpoint
         open_writer(checkpoint, output) -> CheckpointWriter
+        read_tokenizer(folder) -> Tokenizer
         calibration_windows(windows, length) -> int32 [windows, length]
 
     ``progressed`` is called whenever the plugin does something with its context, which shows that it makes progress.
@@ -92,8 +97,10 @@ class HookContext:
     allow_pickle: bool = False
     base: Checkpoint | None = None
     sink: ProgressSink = attrs.field(factory=SilentSink)
+    reach: Callable[[str, str, str, Mapping[str, Any]], ReachedComponent] | None = None
     open_checkpoint: Callable[[Path], Checkpoint] | None = None
     open_writer: Callable[[Checkpoint, Path], CheckpointWriter] | None = None
+    read_tokenizer: Callable[[Path], Tokenizer] | None = None
     calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] | None = None
     progressed: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
 
@@ -114,6 +121,12 @@ class HookContext:
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
         self.progressed()
         return self._given(self.calibration_windows, "calibration")(windows, length)
+
+    def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
+        return self._given(self.reach, "component")(self.name, kind, use, options)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        return self._given(self.read_tokenizer, "tokenizer")(folder)
 
     def load_checkpoint(self, path: Path) -> Checkpoint:
         self.progressed()

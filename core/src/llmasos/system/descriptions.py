@@ -57,6 +57,7 @@ class Description:
     summary: str = attrs.field(default="", validator=_IS_TEXT)
     examples: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_ARE_TEXTS)
     schemes: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_ARE_TEXTS)
+    files: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_ARE_TEXTS)
     formats: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_ARE_TEXTS)
     architectures: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_ARE_TEXTS)
     preference: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))

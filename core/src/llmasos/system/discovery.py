@@ -32,12 +32,13 @@ class InstalledComponent:
     """One component as its distribution's metadata announces it.
 
     Attributes:
-        kind: ``source``, ``loader``, ``accelerator``, ``scheduler``, ``task`` or ``observer``.
+        kind: one of ``llmasos_hookspecs.KINDS``.
         name: the word used in config.
         module: import name of the module with the hooks.
         distribution, version: who brings it.
         requires: requirements of the distribution, as in its metadata.
         requires_python: the Python versions that it takes; empty for any.
+        summary: the distribution's own description, in one line.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class InstalledComponent:
     version: str
     requires: tuple[str, ...] = attrs.field(default=(), repr=False)
     requires_python: str = attrs.field(default="", repr=False)
+    summary: str = attrs.field(default="", repr=False)
 
     @property
     def label(self) -> str:
@@ -186,10 +188,8 @@ def _scan() -> _Scan:
         except Exception as error:  # whatever a damaged file makes the parser raise must not hide the other plugins
             unreadable.append(f"The entry points of {name} {version} cannot be read ({error}); reinstall it or uninstall it.")
             continue
-        requires, python = tuple(headers["requires-dist"]), _only(headers, "requires-python")
-        found.extend(
-            InstalledComponent(_KIND_OF_GROUP[point.group], point.name, point.value, name, version, requires, python) for point in points
-        )
+        more = tuple(headers["requires-dist"]), _only(headers, "requires-python"), _only(headers, "summary")
+        found.extend(InstalledComponent(_KIND_OF_GROUP[point.group], point.name, point.value, name, version, *more) for point in points)
     return _Scan(tuple(sorted(found, key=lambda entry: (entry.kind, entry.name, entry.distribution))), tuple(unreadable))
 
 
@@ -199,7 +199,7 @@ def _headers(metadata: str) -> dict[str, list[str]]:
     Parsed by hand: the e-mail parser behind ``distribution.metadata`` reads the whole README too and took a millisecond a
     distribution, a third of what listing 100 plugins may cost.
     """
-    found: dict[str, list[str]] = {"name": [], "version": [], "requires-dist": [], "requires-python": []}
+    found: dict[str, list[str]] = {"name": [], "version": [], "requires-dist": [], "requires-python": [], "summary": []}
     for line in metadata.splitlines():
         if not line:
             break

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import AccelerationResult, EngineInfo, MemoryEstimate
+from llmasos_hookspecs import AccelerationResult, EngineInfo, Exported, MemoryEstimate
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
 _ENGINE: Final = ("open", "step", "truncate", "fork", "close", "shutdown")
+_CHECKPOINT: Final = ("names", "shape", "tensor", "tokenizer", "text_files")
 _POLICY: Final = ("admit", "rank", "victim", "quantum", "on_commit")
 
 
@@ -67,6 +68,25 @@ def _path(value: Any) -> str:
     return "" if value.is_dir() or value.is_file() else f"{value}, which is no path there,"
 
 
+def _checkpoint(value: Any) -> str:
+    return "" if value is None else _missing(value, _CHECKPOINT)
+
+
+def _suite(value: Any) -> str:
+    if missing := _missing(value, ("measure",)):
+        return missing
+    sections = getattr(value, "sections", None)
+    return "" if sections is None or callable(sections) else "a suite whose sections cannot be called"
+
+
+def _command(value: Any) -> str:
+    return _missing(value, ("main",))
+
+
+def _exported(value: Any) -> str:
+    return "" if isinstance(value, Exported) else f"{kind_of(value)} and no Exported"
+
+
 def _missing(value: Any, methods: tuple[str, ...]) -> str:
     missing = [name for name in methods if not callable(getattr(value, name, None))]
     return f"{kind_of(value)} without {', '.join(missing)}" if missing else ""
@@ -79,4 +99,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_create_task": _task,
     "llmasos_accelerate": _result,
     "llmasos_fetch": _path,
+    "llmasos_open": _checkpoint,
+    "llmasos_export": _exported,
+    "llmasos_create_suite": _suite,
+    "llmasos_command": _command,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import shutil
+import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -12,23 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from llmasos.system.nearest import did_you_mean
-from llmasos_hookspecs import GROUPS, PluginError
+from llmasos_hookspecs import GROUPS, KINDS, PluginError
 
 _SUFFIX: Final = ".template"
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9]))*")
 
-#: Kind -> the package's one-sentence description, and how it is used once it is installed.
-_KINDS: Final[Mapping[str, tuple[str, str]]] = {
-    "source": ("Models from a folder that several machines share.", "    llmasos models pull @entry@:/mnt/models/smollm2"),
-    "loader": ("The Llama family in numpy.", '    [loader]\n    use = "@entry@"'),
-    "accelerator": (
-        "The smallest weights of each linear layer become zero.",
-        '    [[accelerate]]\n    use = "@entry@"\n    fraction = 0.2',
-    ),
-    "scheduler": ("The shortest request first, but nobody waits for ever.", '    [scheduler]\n    use = "@entry@"'),
-    "task": ("A headline for a text.", "    llmasos task @entry@ --text 'It rained all day.'"),
-    "observer": ("One line in the log for each request.", '    [[observers]]\n    use = "@entry@"'),
-}
+#: In a template's folder: the package's one-sentence description, how it is used once it is installed, and what it requires.
+_ABOUT: Final = "about.toml"
 
 
 def new_plugin(kind: str, name: str, parent: Path) -> Path:
@@ -40,20 +31,21 @@ def new_plugin(kind: str, name: str, parent: Path) -> Path:
     Raises:
         PluginError: the kind is none, the name cannot be a module's, or the folder is there already.
     """
-    if kind not in _KINDS:
-        raise PluginError(f'"{kind}" is no kind of plugin{did_you_mean(kind, _KINDS)} The kinds are {", ".join(_KINDS)}.')
+    if kind not in KINDS:
+        raise PluginError(f'"{kind}" is no kind of plugin{did_you_mean(kind, KINDS)} The kinds are {", ".join(KINDS)}.')
     module = name.replace("-", "_")
     if not _NAME.fullmatch(name) or keyword.iskeyword(module):
         raise PluginError(f'"{name}" cannot name a plugin; use lower-case letters, digits and single hyphens, such as my-{kind}.')
     folder = parent / name
     if folder.exists():
         raise PluginError(f"{folder} is there already; choose another name, or remove it first.")
-    summary, usage = _KINDS[kind]
-    words = {"distribution": name, "entry": name, "module": module, "kind": kind, "group": GROUPS[kind], "summary": summary}
-    words["usage"] = _filled(usage, words)
+    templates = resources.files("llmasos") / "templates"
+    about = tomllib.loads((templates / kind / _ABOUT).read_text(encoding="utf-8"))
+    words = {"distribution": name, "entry": name, "module": module, "kind": kind, "group": GROUPS[kind]}
+    words |= {"summary": about["summary"], "requires": "".join(f', "{each}"' for each in about.get("requires", ()))}
+    words["usage"] = "\n".join(f"    {line}" for line in _filled(about["usage"], words).strip().splitlines())
     partial = parent / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    templates = resources.files("llmasos") / "templates"
     try:
         for part in ("common", kind):
             _write(templates / part, partial, words)

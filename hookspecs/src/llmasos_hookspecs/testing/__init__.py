@@ -6,7 +6,9 @@ Needs pytest: install ``llmasos-hookspecs[testing]``.
 from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
+from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, SandboxCommandContext, run_command
 from llmasos_hookspecs.testing.engine import ReferenceEngine
+from llmasos_hookspecs.testing.format import FormatConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
@@ -15,6 +17,7 @@ from llmasos_hookspecs.testing.scheduler import SchedulerConformance
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
 from llmasos_hookspecs.testing.source import SourceConformance
 from llmasos_hookspecs.testing.standard import StandardTests, overrides_standard
+from llmasos_hookspecs.testing.suite import SandboxModel, SuiteConformance
 from llmasos_hookspecs.testing.task import TaskConformance
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
@@ -25,6 +28,9 @@ __all__ = [
     "TRAIT_CASES",
     "AcceleratorConformance",
     "ByteTokenizer",
+    "CommandConformance",
+    "CommandRun",
+    "FormatConformance",
     "KeyValues",
     "LoaderConformance",
     "ObserverConformance",
@@ -32,7 +38,9 @@ __all__ = [
     "PluginSandbox",
     "ReferenceDecoder",
     "ReferenceEngine",
+    "SandboxCommandContext",
     "SandboxContext",
+    "SandboxModel",
     "SandboxStore",
     "SandboxWriter",
     "SchedulerConformance",
@@ -41,10 +49,12 @@ __all__ = [
     "Simulation",
     "SourceConformance",
     "StandardTests",
+    "SuiteConformance",
     "TaskConformance",
     "TinyCheckpoint",
     "overrides_standard",
     "quantize",
     "read_folder",
+    "run_command",
     "tiny_checkpoint",
 ]

@@ -17,7 +17,7 @@ from llmasos_hookspecs.decoder import DecoderConfig
 from llmasos_hookspecs.errors import CheckpointError
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
 from llmasos_hookspecs.testing.safetensors import save_safetensors
-from llmasos_hookspecs.testing.tokenizer import BOS, EOS, ByteTokenizer, tokenizer_files
+from llmasos_hookspecs.testing.tokenizer import BOS, CHAT_TEMPLATE, EOS, ByteTokenizer, tokenizer_files
 
 _SHAPE: Final = {
     "vocab_size": 288,
@@ -158,6 +158,13 @@ class TinyCheckpoint:
 
     def tokenizer(self) -> Tokenizer:
         return ByteTokenizer(int(self.config["vocab_size"]))
+
+    @property
+    def chat_template(self) -> str | None:
+        return CHAT_TEMPLATE
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return {name: json.dumps(contents, indent=2).encode() for name, contents in tokenizer_files().items()}
 
     def write(self, folder: Path) -> TinyCheckpoint:
         """Write a Hugging Face folder and return the same checkpoint with ``path`` set to it. Takes plain arrays only."""

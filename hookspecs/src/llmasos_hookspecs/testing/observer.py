@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import pytest
 
+from llmasos_hookspecs.kinds import KINDS
 from llmasos_hookspecs.records import RequestRecord
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.sandbox import OBSERVER_HOOKS, PluginSandbox, SandboxContext
-from llmasos_hookspecs.testing.standard import overrides_standard
+from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.watching import Watched, within
 
 #: Records of requests that ended in every way; fields for events that never happened are None.
@@ -60,11 +60,6 @@ class ObserverConformance(PluginConformance, standard=True):
         """Call one of the observer's hooks as core does."""
         sandbox.call(hook, options=self.plugin_options(sandbox), context=context, **arguments)
 
-    @overrides_standard("an observer may implement any one of three hooks")
-    def test_the_kind_has_its_hook(self, sandbox: PluginSandbox) -> None:
-        """The module implements at least one observer hook."""
-        assert any(sandbox.has(hook) for hook in OBSERVER_HOOKS), f"Implement one of {', '.join(OBSERVER_HOOKS)}."
-
     @pytest.mark.parametrize("record", RECORDS)
     def test_takes_every_record(self, sandbox: PluginSandbox, context: SandboxContext, record: str) -> None:
         """The observer accepts the records of requests that ended in every way."""
@@ -80,7 +75,7 @@ class ObserverConformance(PluginConformance, standard=True):
             if sandbox.has(f"llmasos_pipeline_{event}"):
                 self.tell(sandbox, context, f"llmasos_pipeline_{event}", pipeline=pipeline)
 
-    @pytest.mark.parametrize("hook", OBSERVER_HOOKS)
+    @pytest.mark.parametrize("hook", KINDS["observer"].hooks)
     def test_is_quick_and_only_looks(self, sandbox: PluginSandbox, context: SandboxContext, hook: str) -> None:
         """Each hook returns within a few seconds, and neither sends the pipeline requests nor closes it: a slow observer misses later
         events, and its own requests would be reported to it too."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import MappingProxyType, ModuleType, TracebackType
 from typing import Any, Self
 
 import attrs
@@ -21,28 +21,17 @@ import pluggy
 from llmasos_hookspecs import specs
 from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.apart import ApartLimits
-from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter
-from llmasos_hookspecs.component import GROUPS, Component
+from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
+from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
+from llmasos_hookspecs.kinds import GROUPS, KINDS
 from llmasos_hookspecs.markers import PROJECT
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
 from llmasos_hookspecs.testing.apart import run_child
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
 from llmasos_hookspecs.testing.safetensors import load_safetensors, save_safetensors
-from llmasos_hookspecs.testing.tokenizer import tokenizer_files
-
-#: Kind -> the hook that a component of that kind must implement.
-KIND_HOOKS = {
-    "source": "llmasos_fetch",
-    "loader": "llmasos_load",
-    "accelerator": "llmasos_accelerate",
-    "scheduler": "llmasos_create_scheduler",
-    "task": "llmasos_create_task",
-}
-
-#: An observer implements at least one of these.
-OBSERVER_HOOKS = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
+from llmasos_hookspecs.testing.tokenizer import ByteTokenizer, tokenizer_files
 
 
 class PluginSandbox:
@@ -174,6 +163,19 @@ class SandboxContext:
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
         return np.random.default_rng(self.seed + 1).integers(0, self.vocab_size, (windows, length), dtype=np.int32)
 
+    def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> SandboxComponent:
+        return SandboxComponent(kind, use, PluginSandbox.of_entry(kind, use), options, self)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """The byte tokenizer: of a folder into which its files (``TinyCheckpoint.text_files``) were written, unchanged."""
+        try:
+            found = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} holds no tokenizer ({error}).") from error
+        if found != tokenizer_files()["tokenizer.json"]:
+            raise CheckpointError(f"{folder} holds another tokenizer than that of tiny_checkpoint.")
+        return ByteTokenizer(self.vocab_size)
+
     def load_checkpoint(self, path: Path) -> Checkpoint:
         return read_folder(path)
 
@@ -184,6 +186,22 @@ class SandboxContext:
     def file_digest(self, path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SandboxComponent:
+    """A ``ReachedComponent``: another plugin that is installed where the tests run."""
+
+    def __init__(self, kind: str, use: str, sandbox: PluginSandbox, options: Mapping[str, Any], context: SandboxContext) -> None:
+        self.label = f'{kind} "{use}"'
+        self.options = sandbox.options(**options)
+        self._kind, self._sandbox, self._context = kind, sandbox, context
+
+    @property
+    def component(self) -> Component:
+        return self._sandbox.component
+
+    def make(self, **arguments: Any) -> Any:
+        return self._sandbox.call(KINDS[self._kind].hooks[0], options=self.options, context=self._context, **arguments)
 
 
 class SandboxWriter:

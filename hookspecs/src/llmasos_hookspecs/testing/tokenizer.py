@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 BOS: Final = 256
@@ -41,6 +41,10 @@ class ByteTokenizer:
     @property
     def eos_token_ids(self) -> frozenset[int]:
         return frozenset({EOS, IM_END})
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        return {"bos_token": SPECIALS[BOS], "eos_token": SPECIALS[EOS]}
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Bytes of ``text`` in UTF-8; the text of a control token becomes that token. Nothing is added around a text."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.traits import takes
-from llmasos_hookspecs import DECODER_FAMILIES, Component, hookimpl
+from llmasos_hookspecs import DECODER_FAMILIES, NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
@@ -19,7 +19,7 @@ def llmasos_component() -> Component:
         options=Options,
         frameworks={"onnxruntime": "onnxruntime", "onnx": "onnx"},
         examples=('model = llmasos.load_model("smollm2", loader="onnx")', "llmasos run 'Hello' --model smollm2 --set loader.use=onnx"),
-        formats=("huggingface", "gguf", "onnx", "onnx_genai"),
+        formats=(*NEUTRAL_FORMATS, "onnx", "onnx_genai"),
         architectures=tuple(DECODER_FAMILIES),
         takes=takes,
         preference=100,

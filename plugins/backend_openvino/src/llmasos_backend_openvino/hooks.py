@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmasos_backend_openvino.options import Options
 from llmasos_backend_openvino.traits import takes
-from llmasos_hookspecs import DECODER_FAMILIES, Component, hookimpl
+from llmasos_hookspecs import DECODER_FAMILIES, NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
@@ -19,7 +19,7 @@ def llmasos_component() -> Component:
         options=Options,
         frameworks={"openvino": "openvino"},
         examples=('model = llmasos.load_model("smollm2", loader="openvino")', 'llmasos run -m smollm2 "Hello" --set loader.use=openvino'),
-        formats=("huggingface", "gguf"),
+        formats=NEUTRAL_FORMATS,
         architectures=tuple(DECODER_FAMILIES),
         takes=takes,
         preference=40,

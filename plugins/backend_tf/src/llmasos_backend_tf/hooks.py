@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmasos_backend_tf.options import Options
 from llmasos_backend_tf.traits import takes
-from llmasos_hookspecs import DECODER_FAMILIES, Component, hookimpl
+from llmasos_hookspecs import DECODER_FAMILIES, NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
@@ -19,7 +19,7 @@ def llmasos_component() -> Component:
         options=Options,
         frameworks={"tensorflow": "tensorflow-cpu"},
         examples=('model = llmasos.load_model("smollm2", loader="tf")', 'llmasos run -m smollm2 "Hello" --set loader.use=tf'),
-        formats=("huggingface", "gguf", "keras", "saved_model"),
+        formats=(*NEUTRAL_FORMATS, "keras", "saved_model"),
         architectures=tuple(DECODER_FAMILIES),
         takes=takes,
         preference=30,

@@ -9,6 +9,7 @@ from llmasos_backend_tf.framework import import_tensorflow
 from llmasos_backend_tf.options import Options
 from llmasos_backend_tf.traits import KNOWN_TRAITS
 from llmasos_hookspecs import (
+    NEUTRAL_FORMATS,
     DecoderConfig,
     EngineInfo,
     EngineLimits,
@@ -45,7 +46,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
             from llmasos_backend_tf.keras_preset import load_keras
 
             return load_keras(checkpoint, options, context, notes)
-        if checkpoint.format not in ("huggingface", "gguf"):
+        if checkpoint.format not in NEUTRAL_FORMATS:
             raise UnsupportedModel(
                 f"{checkpoint.path} is in the format {checkpoint.format!r}, and the loader tf takes huggingface, gguf, keras and "
                 "saved_model; choose a loader that takes it."

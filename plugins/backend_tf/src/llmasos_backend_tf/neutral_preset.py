@@ -85,6 +85,13 @@ class PresetCheckpoint:
             return array.reshape(-1)
         return array.reshape(array.shape[0], -1).T if array.ndim > 1 else array
 
+    @property
+    def chat_template(self) -> str | None:
+        return self._origin.chat_template
+
+    def text_files(self) -> Mapping[str, bytes]:
+        return self._origin.text_files()
+
     def tokenizer(self) -> Tokenizer:
         return self._origin.tokenizer()
 

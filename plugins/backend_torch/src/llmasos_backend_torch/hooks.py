@@ -24,7 +24,7 @@ def llmasos_component() -> Component:
         options=Options,
         frameworks={"torch": "torch", "transformers": "transformers"},
         examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run 'Hello' --model smollm2 --set loader.use=torch"),
-        formats=("huggingface", "gguf", "torch_export"),
+        formats=(*NEUTRAL_FORMATS, "torch_export"),
         architectures=("*",),
         preference=50,
         takes=takes,

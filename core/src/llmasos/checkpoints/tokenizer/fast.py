@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ class FastTokenizer:
 
     Attributes:
         backend: the ``tokenizers.Tokenizer``; not to be changed.
-        named: what the model calls its special tokens: ``bos_token`` -> its text, and so on.
+        special_tokens: what the model calls its special tokens: ``bos_token`` -> its text, and so on.
         spelling: how tokens spell text; None where what a token adds depends on its neighbours, so that only ``decode`` tells it.
     """
 
@@ -27,7 +27,7 @@ class FastTokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        self.named = named
+        self.special_tokens: Mapping[str, str] = named
         self._eos = eos_token_ids
         self._size = size
         self._added = {token: (entry.content, entry.special) for token, entry in backend.get_added_tokens_decoder().items()}

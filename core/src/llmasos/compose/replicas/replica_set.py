@@ -23,8 +23,8 @@ from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
+from llmasos.system.bounded import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
-from llmasos.system.config.sections import LOAD_SECONDS
 from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 
+#: The kinds that config names.
+_KINDS: Final = ("loader", "accelerator", "scheduler", "task", "observer", "source", "format", "suite")
+
 
 def config_schema(registry: Registry) -> dict[str, Any]:
     """The schema (JSON Schema 2020-12) that an editor checks ``llmasos.toml`` with. Broken plugins are left out;
     none is imported."""
-    kinds = {kind: _component(registry, kind) for kind in ("loader", "accelerator", "scheduler", "task", "observer", "source")}
+    kinds = {kind: _component(registry, kind) for kind in _KINDS}
     composed = {
         "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
         "accelerate": {"type": "array", "items": {"$ref": "#/$defs/accelerator"}},
@@ -36,6 +39,8 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             "resources": resources,
             "tasks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/task"}},
             "sources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/source"}},
+            "formats": {"type": "object", "additionalProperties": {"$ref": "#/$defs/format"}},
+            "suites": {"type": "array", "items": {"$ref": "#/$defs/suite"}},
             "observers": {"type": "array", "items": {"$ref": "#/$defs/observer"}},
             "models": {"type": "object", "additionalProperties": named},
         },
@@ -51,7 +56,7 @@ def _component(registry: Registry, kind: str) -> dict[str, Any]:
         entry, schema = component.entry, component.options
         use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": component.summary}
         # The table of a task or a source is named for it, and a loader and a scheduler have defaults.
-        required = [*schema.get("required", ()), *(() if kind in ("task", "source", "loader", "scheduler") else ("use",))]
+        required = [*schema.get("required", ()), *(() if kind in ("task", "source", "format", "loader", "scheduler") else ("use",))]
         variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})
     if kind == "loader":
         variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}}})

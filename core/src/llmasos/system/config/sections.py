@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
+from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos.system.catalog import default_component
 from llmasos.system.nearest import nearest
 from llmasos.system.options import find_problems, structure_options, unstructure
@@ -28,12 +29,6 @@ MAX_THREADS: Final = 4096
 MAX_CONTEXT: Final = 2**31 - 1
 DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
-#: Seconds for each of the hooks that load a model or make an object: far longer than any that ends, on slow machines and for large models.
-LOAD_SECONDS: Final = 1800.0
-#: Seconds without progress after which a fetch is given up.
-FETCH_SECONDS: Final = 1800.0
-#: Seconds without progress after which an accelerator stage is given up: one matrix of a large model may take hours.
-STAGE_SECONDS: Final = 6 * 3600.0
 
 
 @attrs.frozen
@@ -170,7 +165,7 @@ class GlobalTable:
     offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
 
 
-_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "models")
+_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "formats", "suites", "models")
 _COMPOSED: Final = ("loader", "accelerate", "scheduler")
 
 
@@ -184,6 +179,8 @@ class Config:
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
         sources: options for sources, by name.
+        formats: options for formats, by name.
+        suites: what measures the stages of an acceleration, in order.
         resources: for all models together.
         seed, offline: for all components.
         origins: dotted path of each value that was set -> where; what is not listed is a default.
@@ -193,6 +190,8 @@ class Config:
     tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     observers: tuple[ComponentConfig, ...] = ()
     sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
+    formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
+    suites: tuple[ComponentConfig, ...] = ()
     resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
     seed: int = 0
     offline: bool = False
@@ -227,6 +226,8 @@ class Config:
         yield from (("task", task) for task in self.tasks.values())
         yield from (("observer", observer) for observer in self.observers)
         yield from (("source", source) for source in self.sources.values())
+        yield from (("format", each) for each in self.formats.values())
+        yield from (("suite", suite) for suite in self.suites)
 
     def to_mapping(self) -> dict[str, Any]:
         """All values, defaults too, in the form that ``from_mapping`` reads."""
@@ -253,6 +254,10 @@ class Config:
             found["observers"] = [observer.to_mapping() for observer in self.observers]
         if self.sources:
             found["sources"] = {name: source.to_mapping() for name, source in self.sources.items()}
+        if self.formats:
+            found["formats"] = {name: each.to_mapping() for name, each in self.formats.items()}
+        if self.suites:
+            found["suites"] = [suite.to_mapping() for suite in self.suites]
         return found
 
     def origin(self, path: str) -> str:
@@ -275,6 +280,8 @@ class _Reader:
             models=self._models(),
             tasks=self._named("tasks"),
             sources=self._named("sources"),
+            formats=self._named("formats"),
+            suites=self._components(self.mapping.get("suites", ()), "suites"),
             observers=self._components(self.mapping.get("observers", ()), "observers"),
             resources=resources,
             seed=own.seed,

@@ -10,11 +10,12 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system import discovery
+from llmasos.system.access import Access
 from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
-from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
 from llmasos.system.nearest import did_you_mean, listed, nearest
@@ -71,18 +72,18 @@ def resolve(
     expansion = aliases.expand(reference.strip())
     canonical = expansion.reference
     options = {registry.find("source", config.use): config for config in sources}
+    access = Access(
+        registry=registry,
+        store=kept,
+        offline=offline,
+        allow_pickle=allow_pickle,
+        sink=sink or SilentSink(),
+        plugins=PluginSet((), bounds),
+    )
     for source in _sources(registry, canonical):
-        context = HookContext(
-            name=source.entry.name,
-            cache=cache_folder() / "sources" / source.entry.name,
-            store=kept,
-            offline=offline,
-            allow_pickle=allow_pickle,
-            sink=sink or SilentSink(),
-        )
         config = options.get(source.entry, ComponentConfig(source.entry.name))
         chosen: Any = structure_options(source.component.options, config.options, config.path)
-        path = PluginSet([source], bounds).call(source, "llmasos_fetch", ref=canonical, options=chosen, context=context)
+        path = access.call(source, "llmasos_fetch", ref=canonical, options=chosen)
         if path is None:
             continue
         _check_place(source, canonical, path, (cache_folder(), kept.root))

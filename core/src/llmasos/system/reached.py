@@ -1,0 +1,64 @@
+"""How one component uses another: ``context.component(kind, use, options)``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.discovery import Registry
+from llmasos.system.options import structure_options
+from llmasos_hookspecs import KINDS, Component, Context, PluginError, specs
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Reached:
+    """Implements ``llmasos_hookspecs.ReachedComponent``.
+
+    Attributes:
+        caller: name of the component that asked for it.
+        context: makes the context of the hook's call.
+    """
+
+    caller: str
+    loaded: LoadedComponent
+    options: Any
+    plugins: PluginSet
+    context: Callable[[LoadedComponent], Context]
+
+    @property
+    def label(self) -> str:
+        return self.loaded.entry.label
+
+    @property
+    def component(self) -> Component:
+        return self.loaded.component
+
+    def make(self, **arguments: Any) -> Any:
+        hook = KINDS[self.loaded.entry.kind].hooks[0]
+        takes = [name for name in inspect.signature(getattr(specs, hook)).parameters if name not in ("options", "context")]
+        if sorted(arguments) != sorted(takes):
+            raise PluginError(
+                f'The plugin "{self.caller}" used the {self.label} with the arguments ({", ".join(arguments)}), and {hook} takes '
+                f"({', '.join(takes)}); this is a fault of the plugin."
+            )
+        return self.plugins.call(self.loaded, hook, options=self.options, context=self.context(self.loaded), **arguments)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Reach:
+    """Finds components for others. They are imported into ``plugins``; ``context`` makes the context that each gets."""
+
+    registry: Registry
+    plugins: PluginSet
+    context: Callable[[LoadedComponent], Context]
+
+    def __call__(self, caller: str, kind: str, use: str, options: Mapping[str, Any]) -> Reached:
+        """The component that ``use`` names. Raises ``PluginError`` where it is not installed or is broken, and ``ConfigError`` where it
+        refuses the options."""
+        loaded = self.plugins.add(self.registry.find(kind, use))
+        chosen: Any = structure_options(loaded.component.options, options, f"{caller}: {kind} {use}")
+        return Reached(caller=caller, loaded=loaded, options=chosen, plugins=self.plugins, context=self.context)

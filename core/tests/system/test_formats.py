@@ -1,0 +1,179 @@
+"""Installed formats open what core does not read itself, and nothing of theirs passes unchecked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmasos.compose.formats import formats
+from llmasos.system.config import ComponentConfig
+from llmasos_hookspecs import CheckpointError, PluginError
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+from .conftest import Site
+
+FORMAT = """
+    import json
+    import attrs
+    import numpy as np
+    from llmasos_hookspecs import CheckpointError, Component, DecoderConfig, hookimpl
+
+    @attrs.frozen
+    class Options:
+        weights: str = "weights.npz"
+
+    class Npz:
+        format = "neutral"
+        manifest = {}
+        digest = "0" * 64
+        chat_template = None
+
+        def __init__(self, path, context, options):
+            self.path, self.context = path, context
+            self.config = json.loads((path / "config.json").read_text())
+            self.decoder = DecoderConfig.from_dict(self.config)
+            with np.load(path / options.weights) as found:
+                self.tensors = {name: found[name] for name in found.files}
+
+        def names(self): return list(self.tensors)
+        def shape(self, name): return self.tensors[name].shape
+        def tensor(self, name): return self.tensors[name]
+        def tokenizer(self): return self.context.tokenizer(self.path)
+        def text_files(self): return {}
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Weights as .npz.", options=Options, files=("*.npz",))
+
+    @hookimpl
+    def llmasos_open(path, options, context):
+        return Npz(path, context, options) if (path / options.weights).is_file() else None
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder of the format."""
+    folder = tmp_path / "model"
+    checkpoint = tiny_checkpoint("llama")
+    folder.mkdir()
+    np.savez(folder / "weights.npz", **checkpoint.tensors)
+    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config)))
+    for name, data in checkpoint.text_files().items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_an_installed_format_opens_its_model(site: Site, model: Path) -> None:
+    """Tensors, config and tokenizer; the arrays cannot be written to, whatever the plugin gave."""
+    site.add("llmasos-format-npz", "format", "npz", FORMAT)
+    opened = formats(registry=site.registry).open(model)
+    expected = tiny_checkpoint("llama")
+    assert (opened.format, dict(opened.config)) == ("neutral", dict(expected.config))
+    assert opened.decoder == expected.decoder
+    for name in expected.names():
+        found = opened.tensor(name)
+        assert isinstance(found, np.ndarray)
+        assert np.array_equal(found, expected.tensors[name])
+        assert not found.flags.writeable
+    assert opened.tokenizer().encode("ab") == [97, 98]
+    assert opened.chat_template is None
+    with pytest.raises(CheckpointError, match="holds no tensor 'x'"):
+        opened.tensor("x")
+
+
+def test_core_s_own_formats_import_no_plugin(site: Site, tmp_path: Path) -> None:
+    """A Hugging Face folder is core's, even where a format says that it reads everything."""
+    module = site.add("llmasos-format-npz", "format", "npz", FORMAT.replace(', files=("*.npz",)', ""))
+    tiny_checkpoint("llama", folder=tmp_path / "folder")
+    assert formats(registry=site.registry).open(tmp_path / "folder").format == "huggingface"
+    assert module not in sys.modules
+
+
+def test_only_a_format_with_a_fitting_name_is_asked(site: Site, model: Path) -> None:
+    """One that reads other files is not, even if it would answer; the one that is named like the suffix comes first."""
+    silent = site.add("llmasos-format-silent", "format", "silent", FORMAT.replace('("*.npz",)', '("*.silent",)'))
+    greedy = FORMAT.replace('("*.npz",)', '("*.other",)').replace("if (path / options.weights).is_file() else None", "")
+    site.add("llmasos-format-a", "format", "a", greedy)
+    site.add("llmasos-format-npz", "format", "npz", FORMAT)
+    assert formats(registry=site.registry).open(model).names()
+    assert silent not in sys.modules
+    (model / "x.other").write_text("")
+    (model / "weights.npz").rename(model / "kept")
+    with pytest.raises(PluginError, match=r'The format "a" \(llmasos-format-a 1.0\) failed in llmasos_open'):
+        formats(registry=site.registry).open(model)
+
+
+def test_config_gives_a_format_options(site: Site, model: Path) -> None:
+    """``[formats.NAME]``."""
+    site.add("llmasos-format-npz", "format", "npz", FORMAT)
+    (model / "weights.npz").rename(model / "other.npz")
+    registry = site.registry
+    with pytest.raises(CheckpointError, match=r"The installed formats \(npz\) do not read it either"):
+        formats(registry=registry).open(model)
+    configured = {"npz": ComponentConfig("npz", {"weights": "other.npz"}, "formats.npz")}
+    assert formats(configured, registry=registry).open(model).names()
+
+
+def test_a_broken_format_harms_nobody_but_its_files(site: Site, model: Path) -> None:
+    """Another format still opens the model; where none does, the error says what is wrong with the broken one."""
+    site.add("llmasos-format-broken", "format", "broken", "raise RuntimeError('no luck')")
+    with pytest.raises(CheckpointError, match="RuntimeError: no luck"):
+        formats(registry=site.registry).open(model)
+    site.add("llmasos-format-npz", "format", "npz", FORMAT)
+    assert formats(registry=site.registry).open(model).names()
+
+
+WRONG: dict[str, tuple[str, str, type[Exception], str, Any]] = {
+    "raises in tensor": (
+        "def tensor(self, name): return", "def tensor(self, name): raise ZeroDivisionError; return", PluginError,
+        r'failed in Checkpoint\.tensor\(\'model\.norm\.weight\'\): ZeroDivisionError', lambda opened: opened.tensor("model.norm.weight"),
+    ),
+    "gives lists": (
+        "return self.tensors[name]\n        def tok", "return self.tensors[name].tolist()\n        def tok", PluginError,
+        "gave for Checkpoint.tensor.* a list", lambda opened: opened.tensor("model.norm.weight"),
+    ),
+    "gives doubles": (
+        "return self.tensors[name]\n        def tok", "return self.tensors[name].astype(float)\n        def tok", PluginError,
+        "an array of float64", lambda opened: opened.tensor("model.norm.weight"),
+    ),
+    "gives another shape": (
+        "return self.tensors[name]\n        def tok", "return self.tensors[name][:3]\n        def tok", PluginError,
+        "the shape .*, and its header says", lambda opened: opened.tensor("model.norm.weight"),
+    ),
+    "gives NaN": (
+        "return self.tensors[name]\n        def tok", "return self.tensors[name] * np.float32('nan')\n        def tok", CheckpointError,
+        "NaN or infinity in model.norm.weight", lambda opened: opened.tensor("model.norm.weight"),
+    ),
+    "has no digest": ('"0" * 64', '"?"', PluginError, "must be a SHA-256", lambda opened: opened.digest),
+    "has a template of bytes": ("chat_template = None", 'chat_template = b"x"', PluginError, "must be text or None",
+                                lambda opened: opened.chat_template),
+    "has no tokenizer": ("return self.context.tokenizer(self.path)", "return 7", PluginError, "which is no Tokenizer",
+                         lambda opened: opened.tokenizer()),
+    "has files of text": ("return {}", "return {'a': 'b'}", PluginError, "names and bytes", lambda opened: opened.text_files()),
+    "returns a number": ("return Npz(path, context, options) if", "return 7 if", PluginError, "without names, shape", None),
+    "has names that are none": ("return list(self.tensors)", "return [1]", PluginError, "an int among its names", None),
+    "counts layers that are not there": (
+        "self.decoder = DecoderConfig.from_dict(self.config)", "self.config['num_hidden_layers'] = 10**9", CheckpointError,
+        "num_hidden_layers = 1000000000", None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_fault_names_the_plugin(site: Site, model: Path, defect: str) -> None:
+    """What a format gives is checked when it is used; an exception becomes one sentence."""
+    old, new, error, sentence, use = WRONG[defect]
+    assert old in FORMAT
+    site.add("llmasos-format-npz", "format", "npz", FORMAT.replace(old, new))
+    if use is None:
+        with pytest.raises(error, match=sentence):
+            formats(registry=site.registry).open(model)
+        return
+    opened = formats(registry=site.registry).open(model)
+    with pytest.raises(error, match=sentence):
+        use(opened)

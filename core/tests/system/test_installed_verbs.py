@@ -1,0 +1,198 @@
+"""Verbs that plugins bring: listed without an import, run as the built-in ones are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmasos.cli import invoke
+from llmasos.system import discovery
+
+from .conftest import Site
+
+VERB = """
+    from llmasos_hookspecs import Component, RequestError, hookimpl
+
+    class Verb:
+        def __init__(self, context): self.context = context
+
+        def main(self, args=None, prog_name=None, *, standalone_mode=True):
+            kind = args[0] if args else "--help"
+            if kind == "--help":
+                print("Usage:", prog_name, "KIND")
+            elif kind == "components":
+                names = [each.name for each in self.context.components("command")]
+                self.context.answer(names, " ".join(names), as_json="--json" in args)
+            elif kind == "refuse":
+                raise RequestError("Not that one; give another.")
+            elif kind == "fail":
+                raise KeyError("inside")
+            elif kind == "exit":
+                raise SystemExit(int(args[1]))
+            elif kind == "say":
+                raise SystemExit("It did not work.")
+            else:
+                return int(kind)
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="A verb of the tests.")
+
+    @hookimpl
+    def llmasos_command(context): return Verb(context)
+"""
+
+
+@pytest.fixture
+def verbs(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site whose components are the ones that the command line sees."""
+    monkeypatch.setattr(discovery, "registry", lambda: site.registry)
+    return site
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = invoke(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_help_lists_it_and_imports_nothing(verbs: Site, run: Any) -> None:
+    """Name, and the distribution's own description with its version; a module that cannot even be imported is listed too."""
+    module = verbs.add("llmasos-verb", "command", "greet", VERB, summary="Greets people.")
+    verbs.add("llmasos-broken", "command", "broken", "raise RuntimeError", summary="Does not work.")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "greet" in out
+    assert "Greets people (llmasos-verb 1.0)." in " ".join(out.split())
+    assert "broken" in out
+    assert module not in sys.modules
+
+
+def test_completion_lists_it_and_imports_nothing(verbs: Site) -> None:
+    """The shell's completion knows installed verbs by their names."""
+    from typer.main import get_command
+
+    from llmasos.cli.app import app
+
+    module = verbs.add("llmasos-verb", "command", "greet", VERB)
+    group: Any = get_command(app)
+    with group.make_context("llmasos", [], resilient_parsing=True) as context:
+        assert "greet" in [each.value for each in group.shell_complete(context, "gr")]
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (("components",), 0, "greet\n", ""),
+        (("components", "--json"), 0, None, ""),
+        (("--help",), 0, "Usage: llmasos greet KIND\n", ""),
+        (("3",), 3, "", ""),
+        (("exit", "4"), 4, "", ""),
+        (("say",), 1, "", "Error: It did not work.\n"),
+        (("refuse",), 2, "", "Error: Not that one; give another.\n"),
+    ],
+)
+def test_it_runs_as_a_built_in_verb(verbs: Site, run: Any, arguments: tuple[str, ...], code: int, out: str | None, err: str) -> None:
+    """Its arguments are its own, options included; its exit code and its errors are the program's."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    found = run("greet", *arguments)
+    assert found[0] == code
+    assert found[2] == err
+    if out is None:
+        assert json.loads(found[1]) == ["greet"]
+    else:
+        assert found[1] == out
+
+
+def test_a_fault_is_one_sentence(verbs: Site, run: Any) -> None:
+    """An exception that the plugin did not mean names it, and is no traceback."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    code, out, err = run("greet", "fail")
+    assert (code, out) == (1, "")
+    assert err.startswith('Error: The command "greet" (llmasos-verb 1.0) failed in its command: KeyError')
+    assert len(err.splitlines()) == 1
+
+
+def test_a_broken_verb_is_one_sentence(verbs: Site, run: Any) -> None:
+    """It is imported when it runs, and then named with the cause."""
+    verbs.add("llmasos-broken", "command", "broken", "raise RuntimeError('no luck')")
+    code, _, err = run("broken")
+    assert code == 1
+    assert 'The command "broken" (llmasos-broken 1.0) cannot be imported, because it raises RuntimeError: no luck' in err
+
+
+def test_a_built_in_verb_is_not_replaced(verbs: Site, run: Any) -> None:
+    """A command called like a verb of llmasos is refused: the verb stays what it was, and plugins list says why."""
+    module = verbs.add("llmasos-thief", "command", "plugins", VERB)
+    code, out, err = run("plugins", "list")
+    assert code == 0
+    assert "llmasos-thief" in out
+    assert 'The command "plugins" (llmasos-thief 1.0) is not used: plugins is a verb of llmasos itself' in err
+    code, out, _ = run("--help")
+    assert out.count("  plugins ") == 1
+    assert module not in sys.modules
+
+
+def test_two_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
+    """The name alone is refused with both distributions; with its distribution each can be run."""
+    verbs.add("verb-a", "command", "greet", VERB)
+    verbs.add("verb-b", "command", "greet", VERB)
+    code, _, err = run("greet", "0")
+    assert code == 1
+    assert "verb-a 1.0" in err
+    assert "verb-b 1.0" in err
+    assert run("verb-b:greet", "5")[0] == 5
+
+
+def test_an_unknown_verb_is_wrong_use(verbs: Site, run: Any) -> None:
+    """As before, with the nearest name, installed verbs included."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    code, _, err = run("gret")
+    assert code == 2
+    assert "gret" in err
+    assert "greet" in err
+
+
+def test_a_click_command_works(verbs: Site, run: Any, tmp_path: Path) -> None:
+    """One of click's own, with its usage errors, exit codes and abort."""
+    pytest.importorskip("click")
+    code = '''
+        from llmasos_hookspecs import Component, hookimpl
+
+        @hookimpl
+        def llmasos_component(): return Component(summary="With click.")
+
+        @hookimpl
+        def llmasos_command(context):
+            import click
+
+            @click.command()
+            @click.option("--count", type=int, default=1, help="How many.")
+            @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+            def greet(count, as_json):
+                """Greet people."""
+                if count < 0:
+                    raise click.Abort
+                if count == 0:
+                    raise click.ClickException("nobody is there")
+                context.answer(["Hello"] * count, "Hello " * count, as_json=as_json)
+
+            return greet
+    '''
+    verbs.add("llmasos-verb", "command", "greet", code)
+    assert run("greet", "--count", "2", "--json")[:2] == (0, '[\n  "Hello",\n  "Hello"\n]\n')
+    code, out, err = run("greet", "--count", "many")
+    assert (code, out) == (2, "")
+    assert "Usage: llmasos greet" in err
+    assert "is not a valid integer" in err
+    assert run("greet", "--count", "0")[::2] == (1, "Error: nobody is there\n")
+    assert run("greet", "--count", "-1")[::2] == (130, "Interrupted.\n")

@@ -1,0 +1,167 @@
+"""The suite contract: named measurements of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import attrs
+
+from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.context import Progress
+from llmasos_hookspecs.engine import Engine
+from llmasos_hookspecs.tasks import TaskModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+#: Which values of a figure are better; None: neither (a count, say).
+Better = Literal["lower", "higher"]
+
+
+@attrs.frozen(kw_only=True)
+class Figure:
+    """One measured value.
+
+    Attributes:
+        name: the key in JSON, such as ``perplexity``; unique in its suite, and the same for every model.
+        title: for tables and charts; empty: the name.
+        value: the value.
+        error: its standard error; None where it has none.
+        unit: such as ``nats/token`` or ``tok/s``; empty for a plain number.
+        better: ``lower`` or ``higher``; None where neither is better.
+        repeatable: whether measuring the same model again gives the same value; False for times.
+        digits: digits after the decimal point in tables.
+    """
+
+    name: str
+    value: float
+    title: str = ""
+    error: float | None = None
+    unit: str = ""
+    better: Better | None = None
+    repeatable: bool = True
+    digits: int = 2
+
+    @property
+    def heading(self) -> str:
+        """Title and unit, for the head of a table."""
+        return f"{self.title or self.name} ({self.unit})" if self.unit else self.title or self.name
+
+    def __str__(self) -> str:
+        value = f"{self.value:.{self.digits}f}"
+        return value if self.error is None else f"{value} ± {self.error:.{self.digits}f}"
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """A part of a report as plain data; core draws it, as text and as HTML.
+
+    Attributes:
+        title: its heading.
+        text: a paragraph.
+        columns, rows: a table; without columns there is none.
+        bars: a bar chart: label -> value and standard error (0 where it has none).
+        lines: a line chart: name of the line -> points (x, y).
+        horizontal: what the points' x is.
+    """
+
+    title: str
+    text: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    bars: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
+    lines: Mapping[str, Sequence[tuple[float, float]]] = attrs.field(factory=dict)
+    horizontal: str = "step"
+
+
+@attrs.frozen(kw_only=True)
+class SuiteResult:
+    """What a suite measured of one model.
+
+    Attributes:
+        figures: in the order in which tables show them.
+        facts: plain data for JSON: counts, settings, the answers to single questions.
+        notes: what a reader needs to interpret the figures, one sentence each.
+    """
+
+    figures: tuple[Figure, ...]
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def figure(self, name: str) -> Figure:
+        """The figure of that name. Raises ``KeyError`` where there is none."""
+        for each in self.figures:
+            if each.name == name:
+                return each
+        raise KeyError(name)
+
+
+class MeasuredModel(Protocol):
+    """The model that a suite measures, and all that it may run it with. Valid only while ``Suite.measure`` runs.
+
+    Attributes:
+        label: what reports call the model.
+        checkpoint: its files.
+        base: the checkpoint to compare with; None: the model's own weights.
+        backend: the loader with its distribution, version and options.
+        corpus: name of the text that ``windows`` come from.
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+    @property
+    def base(self) -> Checkpoint | None: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def corpus(self) -> str: ...
+
+    def engine(self) -> Engine:
+        """The model on its loader, without queue, scheduler and sampler. Loaded at the first call and shared by all suites: close the slots
+        that you open, and do not shut it down."""
+        ...
+
+    def reference(self) -> Engine:
+        """``base`` (or the model itself) with its weights dequantised to float32, on the same loader with default options: what
+        divergences are measured from. Shared like ``engine``."""
+        ...
+
+    def model(self) -> TaskModel:
+        """The same model as applications see it: text in, text out, through queue and scheduler. Shared like ``engine``."""
+        ...
+
+    def windows(self, windows: int, length: int) -> npt.NDArray[np.int32]:
+        """Token ids [windows, length] of evaluation text, which no accelerator has learned from: fewer windows where the text is too short,
+        and shorter ones where the model's context is. The same for all models with one tokenizer.
+
+        Raises:
+            ConfigError: the text is shorter than one window.
+        """
+        ...
+
+    def remember(self, key: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """What ``measure`` returns, plain data; from an earlier run where the same version of this suite has measured the same model, base,
+        corpus and loader under ``key``. For what is slow and the same on every machine; put into ``key`` all else that it depends on."""
+        ...
+
+    def progress(self, label: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Progress]:
+        """Show that something takes time."""
+        ...
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """Named measurements of a model, for ``llmasos evaluate --suite NAME`` and for the stages of an acceleration.
+
+    A suite that has more to say of several models together has ``sections(results) -> Sequence[Section]`` as well, where ``results`` maps
+    each model's label to its ``SuiteResult``, the base first.
+    """
+
+    def measure(self, model: MeasuredModel) -> SuiteResult:
+        """Measure one model. The names of the figures are the same for every model."""
+        ...
