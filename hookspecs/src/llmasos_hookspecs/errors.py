@@ -65,6 +65,32 @@ class Rejected(LLMasOSError):
         self.retry_after = retry_after
 
 
+class QuotaExceeded(Rejected):
+    """The client has used what its access allows; ``retry_after`` says when it may use more."""
+
+
+class NotAuthenticated(LLMasOSError):
+    """A client showed no credentials, or none that are known."""
+
+
+class NotAllowed(LLMasOSError):
+    """A client may not do what it asked for."""
+
+
+class Blocked(LLMasOSError):
+    """A guard blocked a text.
+
+    ``stage`` is where: ``input``, ``output``, ``tool_call`` or ``tool_result``; ``reason`` is the guard's; ``text`` is what of an answer
+    was released before.
+    """
+
+    def __init__(self, message: str, *, stage: str = "", reason: str = "", text: str = "") -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.reason = reason
+        self.text = text
+
+
 class Cancelled(LLMasOSError):
     """The request was cancelled before it finished."""
 

@@ -43,7 +43,9 @@ class Kind:
         return f"llmasos.{self.plural}"
 
 
-_OBSERVER: Final = ("llmasos_pipeline_ready", "llmasos_request_finished", "llmasos_pipeline_closed")
+_OBSERVER: Final = (
+    *("llmasos_pipeline_ready", "llmasos_request_started", "llmasos_step", "llmasos_request_finished", "llmasos_pipeline_closed"),
+)
 
 _ROWS: Final = (
     Kind(
@@ -69,6 +71,21 @@ _ROWS: Final = (
     Kind(name="command", plural="commands", hooks=("llmasos_command",), conformance="CommandConformance", word="command"),
     Kind(
         name="observer", plural="observers", hooks=_OBSERVER, may_return_none=_OBSERVER, conformance="ObserverConformance", word="observer",
+    ),
+    Kind(
+        name="placement", plural="placements", hooks=("llmasos_create_placement",), conformance="PlacementConformance", word="placement",
+    ),
+    Kind(
+        name="server", plural="servers", hooks=("llmasos_create_server",), conformance="ServerConformance",
+        check="PluginConformance", word="serve",  # it needs a client
+    ),
+    Kind(
+        name="access", plural="access", hooks=("llmasos_create_access",), conformance="AccessConformance",
+        check="PluginConformance", word="access",  # it needs credentials that are known
+    ),
+    Kind(
+        name="guard", plural="guards", hooks=("llmasos_create_guard",), conformance="GuardConformance",
+        check="PluginConformance", word="guard",  # it needs texts that are replaced or blocked
     ),
 )  # fmt: skip
 

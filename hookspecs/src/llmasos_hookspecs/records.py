@@ -1,4 +1,4 @@
-"""The record of a finished request, for observers."""
+"""Records of requests and of steps, for observers."""
 
 from __future__ import annotations
 
@@ -33,3 +33,59 @@ class RequestRecord:
     finish_reason: str
     error: str | None = None
     cost: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RequestStarted:
+    """A request whose computing begins: it has a slot and was computed in a step for the first time. Times are seconds of
+    ``time.monotonic``.
+
+    Attributes:
+        id, model, tenant, priority: as in the request.
+        queued, started: times.
+        prompt_tokens, cached_tokens: of the prompt, and those of them that came from the prefix cache.
+        max_new_tokens: tokens that it may generate.
+    """
+
+    id: str
+    model: str
+    tenant: str
+    priority: int = 0
+    queued: float
+    started: float
+    prompt_tokens: int
+    cached_tokens: int = 0
+    max_new_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class StepRecord:
+    """The steps of one engine since the record before: sampled a few times a second, and when the engine runs out of work.
+
+    Counts and seconds are sums over these steps, so that the sums over all records lose nothing; the others are of the last step.
+
+    Attributes:
+        model: name of the model.
+        replica: index of the engine among the model's replicas; 0 where there is one.
+        time: end of the last step, in seconds of ``time.monotonic``.
+        steps: number of steps.
+        seconds: that the engine took for them.
+        prefill_tokens, decode_tokens: computed tokens of prompts, and of answers.
+        preemptions: sequences that lost their slot.
+        running, waiting: sequences with and without a slot.
+        kv_used, kv_cached, kv_capacity: tokens held by sequences, held by the prefix cache, and in all.
+    """
+
+    model: str
+    replica: int = 0
+    time: float
+    steps: int
+    seconds: float
+    prefill_tokens: int
+    decode_tokens: int
+    preemptions: int = 0
+    running: int
+    waiting: int
+    kv_used: int
+    kv_cached: int = 0
+    kv_capacity: int

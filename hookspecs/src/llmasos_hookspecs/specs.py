@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from llmasos_hookspecs.acceleration import AccelerationResult
+from llmasos_hookspecs.access import Access
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.commands import Command, CommandContext
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import Context
 from llmasos_hookspecs.engine import Engine
 from llmasos_hookspecs.formats import Exported
+from llmasos_hookspecs.guards import Guard
 from llmasos_hookspecs.markers import hookspec
 from llmasos_hookspecs.memory import MemoryEstimate
-from llmasos_hookspecs.records import RequestRecord
+from llmasos_hookspecs.placement import Placement
+from llmasos_hookspecs.records import RequestRecord, RequestStarted, StepRecord
 from llmasos_hookspecs.scheduling import SchedulingPolicy
+from llmasos_hookspecs.server import Runtime, Server
 from llmasos_hookspecs.suites import Suite
 from llmasos_hookspecs.tasks import Task
 
@@ -80,10 +84,41 @@ def llmasos_command(options: Any, context: CommandContext) -> Command | None:
     what the command needs is imported when it runs. Its leaves have ``--json``."""
 
 
+@hookspec(firstresult=True)
+def llmasos_create_placement(options: Any, context: Context) -> Placement | None:
+    """Placement: where the replicas of models run."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_server(runtime: Runtime, options: Any, context: Context) -> Server | None:
+    """Server: serves ``runtime`` once it is started; nothing listens yet when the hook returns."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_access(options: Any, context: Context) -> Access | None:
+    """Access: who may use the servers of a pipeline, and how much."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_guard(options: Any, context: Context) -> Guard | None:
+    """Guard: looks at the texts that go into models and come out."""
+
+
 @hookspec
 def llmasos_pipeline_ready(pipeline: Any, options: Any, context: Context) -> None:
     """Observer: the pipeline is composed and can take requests. Observers are called on a thread of their own, one event after the other;
     events for an observer that is too slow are dropped. Errors are logged and ignored."""
+
+
+@hookspec
+def llmasos_request_started(record: RequestStarted, options: Any, context: Context) -> None:
+    """Observer: a request has a slot, and its first tokens have been computed."""
+
+
+@hookspec
+def llmasos_step(record: StepRecord, options: Any, context: Context) -> None:
+    """Observer: what the engine did since the record before. Sampled: a few times a second while a model computes, and when it runs out of
+    work. Engines count nothing for it where no observer implements it."""
 
 
 @hookspec

@@ -5,15 +5,20 @@ Needs pytest: install ``llmasos-hookspecs[testing]``.
 
 from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
+from llmasos_hookspecs.testing.access import AccessConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, SandboxCommandContext, run_command
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.format import FormatConformance
+from llmasos_hookspecs.testing.guard import GuardConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 from llmasos_hookspecs.testing.observer import ObserverConformance
+from llmasos_hookspecs.testing.placement import PlacementConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, SandboxStore, SandboxWriter, read_folder
 from llmasos_hookspecs.testing.scheduler import SchedulerConformance
+from llmasos_hookspecs.testing.scripted_runtime import ScriptedAnswer, ScriptedRuntime
+from llmasos_hookspecs.testing.server import ServerConformance
 from llmasos_hookspecs.testing.simulation import SimulatedSequence, Simulation
 from llmasos_hookspecs.testing.source import SourceConformance
 from llmasos_hookspecs.testing.standard import StandardTests, overrides_standard
@@ -27,13 +32,16 @@ __all__ = [
     "QUANTIZED_CASES",
     "TRAIT_CASES",
     "AcceleratorConformance",
+    "AccessConformance",
     "ByteTokenizer",
     "CommandConformance",
     "CommandRun",
     "FormatConformance",
+    "GuardConformance",
     "KeyValues",
     "LoaderConformance",
     "ObserverConformance",
+    "PlacementConformance",
     "PluginConformance",
     "PluginSandbox",
     "ReferenceDecoder",
@@ -44,7 +52,10 @@ __all__ = [
     "SandboxStore",
     "SandboxWriter",
     "SchedulerConformance",
+    "ScriptedAnswer",
+    "ScriptedRuntime",
     "ScriptedTaskModel",
+    "ServerConformance",
     "SimulatedSequence",
     "Simulation",
     "SourceConformance",

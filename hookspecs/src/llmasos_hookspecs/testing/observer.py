@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from llmasos_hookspecs.kinds import KINDS
-from llmasos_hookspecs.records import RequestRecord
+from llmasos_hookspecs.records import RequestRecord, RequestStarted, StepRecord
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.watching import Watched, within
@@ -34,6 +34,26 @@ RECORDS: Final = {
     ),
 }  # fmt: skip
 
+
+#: What the other two hooks of requests get.
+EVENTS: Final = {
+    "llmasos_request_started": (
+        RequestStarted(id="r1", model="m", tenant="t", queued=1.0, started=1.0, prompt_tokens=7, max_new_tokens=1),
+        RequestStarted(
+            id="请求 🙂", model="模型", tenant="租户", priority=-3, queued=1.0, started=9.5, prompt_tokens=7, cached_tokens=6,
+            max_new_tokens=99,
+        ),
+    ),
+    "llmasos_step": (
+        StepRecord(
+            model="m", time=2.0, steps=1, seconds=0.0, prefill_tokens=0, decode_tokens=1, running=0, waiting=0, kv_used=0, kv_capacity=0
+        ),
+        StepRecord(
+            model="模型", replica=3, time=2.5, steps=40, seconds=0.5, prefill_tokens=512, decode_tokens=160, preemptions=2, running=8,
+            waiting=900, kv_used=7000, kv_cached=900, kv_capacity=8000,
+        ),
+    ),
+}  # fmt: skip
 
 #: Seconds in which an observer's hook returns.
 SECONDS: Final = 5.0
@@ -67,6 +87,14 @@ class ObserverConformance(PluginConformance, standard=True):
             pytest.skip("The observer does not look at requests.")
         self.tell(sandbox, context, "llmasos_request_finished", record=RECORDS[record])
 
+    @pytest.mark.parametrize("hook", EVENTS)
+    def test_takes_every_event(self, sandbox: PluginSandbox, context: SandboxContext, hook: str) -> None:
+        """The observer accepts requests that start and steps, also of a model that computed nothing."""
+        if not sandbox.has(hook):
+            pytest.skip(f"The observer does not implement {hook}.")
+        for record in EVENTS[hook]:
+            self.tell(sandbox, context, hook, record=record)
+
     def test_outlives_pipelines(self, sandbox: PluginSandbox, context: SandboxContext) -> None:
         """Several pipelines may start and close, also at the same time."""
         one, two = Watched(), Watched()
@@ -84,7 +112,8 @@ class ObserverConformance(PluginConformance, standard=True):
         pipeline = Watched()
         calls: list[tuple[str, dict[str, Any]]] = [("llmasos_pipeline_ready", {"pipeline": pipeline})]
         if hook != calls[0][0]:
-            calls.append((hook, {"record": RECORDS["served"]} if hook == "llmasos_request_finished" else {"pipeline": pipeline}))
+            record = RECORDS["served"] if hook == "llmasos_request_finished" else EVENTS[hook][0] if hook in EVENTS else None
+            calls.append((hook, {"pipeline": pipeline} if record is None else {"record": record}))
         for name, arguments in calls:
             if sandbox.has(name):
                 ended = within(SECONDS, lambda name=name, arguments=arguments: self.tell(sandbox, context, name, **arguments))  # type: ignore[misc]

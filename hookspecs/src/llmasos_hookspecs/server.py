@@ -1,0 +1,218 @@
+"""The server contract: a server translates a protocol (HTTP, say) to and from the runtime, which does all the rest.
+
+A server holds no model, no queue, no tenant and no permission of its own: it gives what a client showed to ``Runtime.authenticate``, and
+what the client asked to the runtime together with the principal that it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import attrs
+
+from llmasos_hookspecs.access import Credentials, Principal
+from llmasos_hookspecs.errors import LLMasOSError
+from llmasos_hookspecs.tasks import Prompt, TokenLogprob
+
+
+@attrs.frozen(kw_only=True)
+class TextEvent:
+    """A piece of an answer.
+
+    Attributes:
+        text: whole characters, to be shown at once; empty only where tokens without a text end the answer.
+        tokens: ids of the tokens that it was made of; empty where a guard looked at the answer, whose text then need not be the model's.
+        logprobs: of the tokens, where the request asked for them and ``tokens`` is not empty.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class UsageEvent:
+    """What a request used, in tokens; comes once, before the answer's finish."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class FinishEvent:
+    """The last event of an answer that did not fail.
+
+    Attributes:
+        reason: ``stop``, ``length``, ``cancelled``, or ``blocked`` where a guard blocked the rest.
+        stop: the stop string that ended it.
+        detail: where a guard blocked it, its reason.
+    """
+
+    reason: Literal["stop", "length", "cancelled", "blocked"]
+    stop: str | None = None
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ErrorEvent:
+    """The last event of an answer that failed after it had begun."""
+
+    error: LLMasOSError
+
+
+Event = TextEvent | UsageEvent | FinishEvent | ErrorEvent
+
+
+@runtime_checkable
+class Answer(Protocol):
+    """An answer in progress: text events, one usage event, and one finish event; or text events and one error event.
+
+    Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop, and raises no error of the request. Leaving it
+    early cancels the request, and frees its slot and its reservation within a step of the engine.
+
+    Attributes:
+        id: of the request.
+        model: name of the model that answers.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+
+    def __iter__(self) -> Iterator[Event]: ...
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    def cancel(self) -> None:
+        """The client has left: end the request. From any thread; does nothing once it has ended."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ModelFacts:
+    """A model that can be asked for.
+
+    Attributes:
+        name: in the pipeline; what clients write.
+        source: reference that it was configured with.
+        state: ``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``.
+        context_length: tokens of prompt and answer together; None while it is not loaded.
+        features: what can be asked of it: ``generate``, ``chat``, ``embed``.
+    """
+
+    name: str
+    source: str
+    state: str
+    context_length: int | None
+    features: frozenset[str]
+
+
+@attrs.frozen(kw_only=True)
+class TaskFacts:
+    """A task that can be run: ``inputs`` and ``output`` are JSON Schemas; ``streams``: it can answer piece by piece."""
+
+    name: str
+    summary: str
+    inputs: Mapping[str, Any]
+    output: Mapping[str, Any]
+    streams: bool
+
+
+class Runtime(Protocol):
+    """What a server may ask for. Thread-safe.
+
+    Each method checks first that the principal may do it, and records it; it raises ``NotAllowed`` where not. The tenant, the priority and
+    the bounds of a request are the principal's.
+
+    Methods block: ``generate`` while the model is being loaded or memory is short, ``run`` until the task is done. A server with an event
+    loop calls them on a thread.
+
+    Attributes:
+        draining: no new work is accepted.
+        active: requests in progress.
+    """
+
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def active(self) -> int: ...
+
+    def authenticate(self, credentials: Credentials) -> Principal:
+        """Who the client is. Raises ``NotAuthenticated``."""
+        ...
+
+    def models(self, principal: Principal) -> Sequence[ModelFacts]:
+        """The models that the client may use."""
+        ...
+
+    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> Answer:
+        """Answer chat messages, or continue a text; ``sampling`` as for ``TaskModel.generate``. None: the default model.
+
+        Raises:
+            RequestError: an unknown model or option, or one that is not the client's to choose (``tenant``, ``priority``, ``weight``).
+            ContextLengthExceeded: the prompt does not fit.
+            Rejected: the queue is full, or the server is being drained. ``QuotaExceeded``: the client has not so many tokens left.
+            Blocked: a guard blocked the prompt.
+        """
+        ...
+
+    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        """A vector for each text. Raises ``UnsupportedModel`` where the model's loader has none."""
+        ...
+
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
+        """Tokens of a prompt, chat template included."""
+        ...
+
+    def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
+        """The installed tasks that the client may run."""
+        ...
+
+    def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        """Run a task with inputs as plain data, and return its output as plain data."""
+        ...
+
+    def resources(self, principal: Principal) -> Mapping[str, Any]:
+        """Memory and models in use, as plain data; needs ``inspect``."""
+        ...
+
+    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
+        """Switch to another scheduler; queued and running requests are kept. Needs ``administer``."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """Where a server listens. ``url`` is for people."""
+
+    host: str
+    port: int
+    url: str = ""
+
+
+@runtime_checkable
+class Server(Protocol):
+    """A server. Its methods are called by one thread, in the order of their names here.
+
+    Attributes:
+        endpoints: where it will listen, known before ``start``; from then on with the ports that it got. Core refuses to start a server
+            beyond the loopback interface where the access control is open to all.
+    """
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]: ...
+
+    def start(self) -> None:
+        """Listen; returns once clients can connect, and serves on threads of its own. Raises ``ResourceError`` where it cannot listen."""
+        ...
+
+    def drain(self, seconds: float) -> bool:
+        """Accept no new work, and wait at most so long until what was accepted is answered; returns whether all was."""
+        ...
+
+    def stop(self) -> None:
+        """End what is left, each answer with a reason, close the connections, and return when the port is free. Also after a ``start`` that
+        failed; calling it again does nothing."""
+        ...

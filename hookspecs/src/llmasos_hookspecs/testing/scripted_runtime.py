@@ -1,0 +1,157 @@
+"""A runtime with scripted answers, for tests of servers without core."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from llmasos_hookspecs.access import Credentials, Principal
+from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnsupportedModel
+from llmasos_hookspecs.server import ErrorEvent, Event, FinishEvent, ModelFacts, TaskFacts, TextEvent, UsageEvent
+from llmasos_hookspecs.tasks import Prompt
+
+#: The key that the runtime knows.
+KEY: Final = "the-key-of-the-kit"
+
+
+class ScriptedAnswer:
+    """An answer made of given pieces.
+
+    A piece is text; an error, which ends the answer; or a ``threading.Event``, for which the answer waits.
+
+    Attributes:
+        cancelled: is set once the client's leaving was noticed.
+        ended: is set once the last event was read.
+    """
+
+    def __init__(self, number: int, model: str, pieces: Sequence[str | LLMasOSError | threading.Event]) -> None:
+        self.id: Final = f"scripted-{number}"
+        self.model: Final = model
+        self.cancelled = threading.Event()
+        self.ended = threading.Event()
+        self._pieces = pieces
+
+    def cancel(self) -> None:
+        if not self.ended.is_set():
+            self.cancelled.set()
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            yield from self._events()
+            self.ended.set()
+        finally:
+            self.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        import asyncio
+
+        events = self._events()
+        try:
+            while (event := await asyncio.to_thread(next, events, None)) is not None:
+                yield event
+            self.ended.set()
+        finally:
+            self.cancel()
+
+    def _events(self) -> Iterator[Event]:
+        sent = 0
+        for piece in self._pieces:
+            if isinstance(piece, threading.Event):
+                while not piece.wait(0.01) and not self.cancelled.is_set():
+                    pass
+                if self.cancelled.is_set():
+                    break
+            elif isinstance(piece, LLMasOSError):
+                yield ErrorEvent(error=piece)
+                return
+            else:
+                sent += 1
+                yield TextEvent(text=piece, tokens=(sent,))
+        yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent)
+        yield FinishEvent(reason="cancelled" if self.cancelled.is_set() else "stop")
+
+
+class ScriptedRuntime:
+    """A ``Runtime`` that answers each prompt with the pieces in ``script``, by the text of the prompt's last message; others are echoed.
+
+    Attributes:
+        script: prompt -> pieces of the answer.
+        prompts: the texts that it was asked, in order.
+        answers: what it answered with, in order.
+        principals: on whose behalf.
+        open: credentials without a secret are accepted too, as core does for access ``open``.
+        draining: as core sets it; new requests are refused then.
+    """
+
+    def __init__(self) -> None:
+        self.script: dict[str, Sequence[str | LLMasOSError | threading.Event]] = {}
+        self.prompts: list[str] = []
+        self.answers: list[ScriptedAnswer] = []
+        self.principals: list[Principal] = []
+        self.open = True
+        self.draining = False
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> int:
+        return sum(not (answer.ended.is_set() or answer.cancelled.is_set()) for answer in self.answers)
+
+    def authenticate(self, credentials: Credentials) -> Principal:
+        if credentials.secret == KEY:
+            return Principal(name="kit", tenant="kit-tenant")
+        if self.open and not credentials.secret:
+            return Principal(name="local", tenant="local")
+        raise NotAuthenticated("The key is not known; ask for another.")
+
+    def models(self, principal: Principal) -> Sequence[ModelFacts]:
+        self._check(principal)
+        features = frozenset({"generate", "chat"})
+        return [ModelFacts(name="default", source="scripted", state="loaded", context_length=2048, features=features)]
+
+    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+        self._check(principal)
+        if self.draining:
+            raise Rejected("The server is being stopped; send the request to another.", retry_after=1.0)
+        if model not in (None, "default"):
+            raise RequestError(f'There is no model "{model}"; there is default.')
+        text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+        if not text:
+            raise RequestError("The prompt is empty.")
+        with self._lock:
+            answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]))
+            self.prompts.append(text)
+            self.principals.append(principal)
+            self.answers.append(answer)
+        return answer
+
+    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        self._check(principal)
+        raise UnsupportedModel("The scripted model has no embeddings.")
+
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
+        self._check(principal)
+        return len(str(prompt).split())
+
+    def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
+        self._check(principal)
+        schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+        return [TaskFacts(name="repeat", summary="Repeat a text.", inputs=schema, output=schema, streams=False)]
+
+    def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        self._check(principal)
+        if task != "repeat" or set(inputs) != {"text"}:
+            raise RequestError("There is only the task repeat, with a text.")
+        return dict(inputs)
+
+    def resources(self, principal: Principal) -> Mapping[str, Any]:
+        self._check(principal)
+        return {"memory": {"limit": None, "used": 0}, "models": {}}
+
+    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
+        raise NotAllowed("Only an administrator may switch the scheduler.")
+
+    @staticmethod
+    def _check(principal: Principal) -> None:
+        if not isinstance(principal, Principal):
+            raise NotAllowed(f"{principal!r} is no principal; give what authenticate returned.")

@@ -1,0 +1,83 @@
+"""``AccessConformance`` passes a right access control and catches wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = (Path(__file__).parents[2] / "examples/access_file/src/access_file/__init__.py").read_text(encoding="utf-8")
+BODY = """
+known = __import__("llmasos_hookspecs").Credentials(scheme="bearer", secret="The-key-1")
+limited = __import__("llmasos_hookspecs").Credentials(scheme="bearer", secret="The-key-2")
+limit = 100
+
+@classmethod
+def set_up(cls, folder):
+    import hashlib
+    text = ""
+    for name, key, more in (("user", "The-key-1", ""), ("small", "The-key-2", "tokens_per_hour = 100")):
+        text += f"[keys.{name}]\\nsha256 = '{hashlib.sha256(key.encode()).hexdigest()}'\\ntenant = 't'\\n{more}\\n"
+    (folder / "keys.toml").write_text(text)
+    return {"file": str(folder / "keys.toml"), "log": str(folder / "log")}
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in PLUGIN, old
+    return PLUGIN.replace(old, new)
+
+
+WRONG = {
+    "forgives spaces": (changed("credentials.secret.encode", "credentials.secret.strip().encode"), "test_refuses_everybody_else"),
+    "forgives case": (
+        changed('hmac.compare_digest(key.sha256, digest)', 'digest in (key.sha256, hashlib.sha256(b"tHE-KEY-1").hexdigest())'),
+        "test_refuses_everybody_else",
+    ),
+    "repeats the secret": (
+        changed('NotAuthenticated("The key is not known', 'NotAuthenticated(f"{credentials.secret[:40]} is not known'),
+        "test_refuses_everybody_else",
+    ),
+    "fails on a key that cannot be encoded": (changed('"utf-8", "surrogatepass"', '"utf-8"'), "test_refuses_everybody_else"),
+    "tells who is near": (
+        changed('NotAuthenticated("The key', 'NotAuthenticated("Almost" if credentials.secret[:4] == "The-" else "The key'),
+        "test_refuses_everybody_else",
+    ),
+    "gives the secret away": (
+        changed("name=found[0],", "name=credentials.secret,").replace("self._keys.get(principal.name)", "next(iter(self._keys.values()))"),
+        "test_recognises_a_client",
+    ),
+    "grants what it does not know": (changed("return False\n        return bool(set", "return True\n        return bool(set"),
+                                     "test_refuses_what_it_does_not_know"),
+    "lets users administer": (changed('"administer": {"admin"}', '"administer": {"admin", "user"}'), "test_a_user_does_not_administer"),
+    "forgets reservations": (changed("self.reserved += tokens", "pass"), "test_no_burst_passes_a_quota"),
+    "refunds nothing": (changed("self._account.reserved -= self._tokens", "pass"), "test_what_is_not_used_is_free_again"),
+    "counts nothing that was used": (changed("(time.monotonic(), used))", "(time.monotonic(), 0))"), "test_what_is_not_used_is_free_again"),
+    "settles twice": (changed("            if self._open:\n", "            if True:\n"), "test_ending_twice_frees_nothing_more"),
+    "reserves in two steps": (
+        changed(
+            "            self.reserved += tokens\n",
+            "            held = self.reserved\n        time.sleep(0.005)\n        self.reserved = held + tokens\n",
+        ),
+        "test_no_burst_passes_a_quota",
+    ),
+    "cannot record an error": (changed("json.dumps(attrs.asdict(event), default=str)", '"%s" % event.details["client"]'),
+                               "test_records_every_event"),
+}  # fmt: skip
+
+
+def test_a_right_access_control_passes(run_conformance: Callable[..., Any]) -> None:
+    """Keys in a file, with roles and quotas, pass every standard test."""
+    outcomes = run_conformance("AccessConformance", PLUGIN, BODY)
+    assert not outcomes.failed, outcomes.messages
+    assert not outcomes.skipped
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_access_control_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
+    """An access control with one defect fails the test that is meant to find it."""
+    source, caught_by = WRONG[defect]
+    outcomes = run_conformance("AccessConformance", source, BODY, only=[caught_by])
+    assert caught_by in outcomes.failed, f"passed {sorted(outcomes.passed)}"
