@@ -45,12 +45,12 @@ RunConformance = Callable[..., Outcomes]
 def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConformance]:
     """``run(base, plugin, body)``: pytest on a class of ``base`` with ``body``, for a plugin module with the text ``plugin``.
 
-    ``only`` names the standard tests to run; none: all.
+    ``only`` names the standard tests to run; none: all. ``leaks``: files and sockets that the plugin leaves open are no failure.
     """
     made: list[str] = []
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def run(base: str, plugin: str, body: str = "", only: Iterable[str] = ()) -> Outcomes:
+    def run(base: str, plugin: str, body: str = "", only: Iterable[str] = (), *, leaks: bool = False) -> Outcomes:
         module = f"plugin_under_test_{next(_NUMBER)}"
         made.append(module)
         (tmp_path / f"{module}.py").write_text(plugin, encoding="utf-8")
@@ -62,6 +62,8 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         config.write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
         arguments = ["-c", str(config), f"--rootdir={tmp_path}", "--import-mode=importlib", "--strict-markers"]
         arguments += ["-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:terminal", f"--basetemp={tmp_path / module}"]
+        if leaks:
+            arguments += ["-p", "no:unraisableexception"]
         if only:
             arguments += ["-k", " or ".join(only)]
         code = pytest.main([*arguments, str(test)], plugins=[outcomes])

@@ -49,7 +49,13 @@ PARAMETERS = {
     "llmasos_create_task": ("options", "context"),
     "llmasos_create_suite": ("options", "context"),
     "llmasos_command": ("options", "context"),
+    "llmasos_create_placement": ("options", "context"),
+    "llmasos_create_server": ("runtime", "options", "context"),
+    "llmasos_create_access": ("options", "context"),
+    "llmasos_create_guard": ("options", "context"),
     "llmasos_pipeline_ready": ("pipeline", "options", "context"),
+    "llmasos_request_started": ("record", "options", "context"),
+    "llmasos_step": ("record", "options", "context"),
     "llmasos_request_finished": ("record", "options", "context"),
     "llmasos_pipeline_closed": ("pipeline", "options", "context"),
 }
@@ -74,7 +80,7 @@ def test_hooks_that_make_something_give_the_first_result() -> None:
     manager = pluggy.PluginManager(llmasos_hookspecs.PROJECT)
     manager.add_hookspecs(specs)
     first = {name: bool(getattr(manager.hook, name).spec.opts["firstresult"]) for name in HOOKS}
-    assert first == {name: "pipeline" not in name and "request" not in name for name in HOOKS}
+    assert first == {name: name not in KINDS["observer"].hooks for name in HOOKS}
 
 
 def test_a_misspelt_hook_is_found() -> None:

@@ -23,6 +23,7 @@ class ScriptedAnswer:
     Attributes:
         cancelled: is set once the client's leaving was noticed.
         ended: is set once the last event was read.
+        taken: events that were read so far.
     """
 
     def __init__(self, number: int, model: str, pieces: Sequence[str | LLMasOSError | threading.Event]) -> None:
@@ -30,6 +31,7 @@ class ScriptedAnswer:
         self.model: Final = model
         self.cancelled = threading.Event()
         self.ended = threading.Event()
+        self.taken = 0
         self._pieces = pieces
 
     def cancel(self) -> None:
@@ -67,6 +69,7 @@ class ScriptedAnswer:
                 return
             else:
                 sent += 1
+                self.taken = sent
                 yield TextEvent(text=piece, tokens=(sent,))
         yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent)
         yield FinishEvent(reason="cancelled" if self.cancelled.is_set() else "stop")
