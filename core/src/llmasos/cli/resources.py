@@ -11,7 +11,7 @@ import typer
 from llmasos.cli import options as o
 from llmasos.cli.console import in_bytes, print_json, print_note, print_table
 
-_COLUMNS: Final = ("pid", "model", "state", "running", "waiting", "weights", "kv", "kv %", "hits", "prefill/s", "decode/s", "done")
+_COLUMNS: Final = ("pid", "model", "state", "running", "waiting", "weights", "kv", "kv %", "hits", "prefill/s", "decode/s", "done", "where")
 _OBSERVER_COLUMNS: Final = ("pid", "observer", "waiting", "dropped")
 
 
@@ -94,6 +94,7 @@ def _rows(processes: list[dict[str, Any]]) -> Iterator[list[str]]:
                 f"{model.get('prefill_rate', 0.0):.0f}",
                 f"{model.get('decode_rate', 0.0):.0f}",
                 str(model.get("finished", 0)),
+                "; ".join(each["where"] for each in model.get("replicas", ())),
             ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,10 +28,11 @@ from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
-from llmasos.system.config.sections import DEFAULT_LOADER
+from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
+from llmasos.system.isolation.children import search_path
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
 from llmasos.system.options import structure_options
 from llmasos.system.reached import Reach
@@ -44,10 +44,13 @@ from llmasos_hookspecs import (
     Engine,
     EngineLimits,
     LLMasOSError,
+    Placement,
     RequestRecord,
+    SeatSpec,
     Task,
     UnsupportedModel,
 )
+from llmasos_hookspecs.guarding.edge import crossing
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -168,7 +171,7 @@ class Composer:
         measured = self._measurements.find(self._measurement_key(model, opened, loader))
         estimate = None if measured else self._engine_hook(model, opened.checkpoint, loader, "llmasos_predict")
         need = predict(opened.checkpoint, estimate, context_length=model.context_length, measured=measured)
-        if model.replicas == 1:
+        if not model.placed:
             return need
         memory = self._memory_of_replica(model) or need.weights
         slots = self.policy(model.scheduler).max_sequences * need.context_length
@@ -186,7 +189,7 @@ class Composer:
     ) -> RunningModel:
         """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
         ``on_lost`` is called where these end by themselves."""
-        if model.replicas > 1:
+        if model.placed:
             return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
         policy = self.policy(scheduler)
         choice, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
@@ -240,14 +243,23 @@ class Composer:
         on_lost: Callable[[], None],
         on_finished: Callable[[RequestRecord], None] | None,
     ) -> RunningModel:
-        from llmasos.compose.replicas import ReplicaSet, WorkerSpec  # a model in this process does not pay for it
+        from llmasos.compose.replicas import WORKER_ENTRY, ReplicaSet, WorkerSpec  # a model in this process does not pay for it
 
         resources = self.config.resources
         memory = self._memory_of_replica(model)
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        each = len(cores) // model.replicas
-        threads = (resources.threads or self._process.threads or len(cores) or model.replicas) // model.replicas
-        served = attrs.evolve(model, source=str(opened.checkpoint.path), accelerate=(), scheduler=scheduler, replicas=1)
+        need = self.predict(model, opened)
+        placement, label = self.placement(model.placement)
+        with crossing(label, "hosts"):
+            cores = sum(host.cpus for host in placement.hosts() if host.alive)
+        threads = (resources.threads or self._process.threads or cores or model.replicas) // model.replicas
+        served = attrs.evolve(
+            model,
+            source=str(opened.checkpoint.path),
+            accelerate=(),
+            scheduler=scheduler,
+            replicas=1,
+            placement=ComponentConfig(DEFAULT_PLACEMENT),
+        )
         config = attrs.evolve(
             self.config,
             models={model.name: served},
@@ -256,10 +268,25 @@ class Composer:
             sources={},
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
-        specs = [WorkerSpec(config=config, cores=tuple(cores[i * each : (i + 1) * each])) for i in range(model.replicas)]
+        specs = [
+            WorkerSpec(
+                config=config,
+                seat=SeatSpec(
+                    model=model.name,
+                    number=number,
+                    entry=WORKER_ENTRY,
+                    path=tuple(search_path()),
+                    cpus=cores // model.replicas,
+                    memory=need.weights // model.replicas,
+                ),
+            )
+            for number in range(model.replicas)
+        ]
         replicas = ReplicaSet(
             model.name,
             specs,
+            placement,
+            label=label,
             seed=self.config.seed,
             on_lost=on_lost,
             on_finished=on_finished,
@@ -343,6 +370,13 @@ class Composer:
             made = self.plugins.call(component, "llmasos_create_suite", options=options, context=self._context(component))
             found.append(NamedSuite(name=component.entry.name, label=component.entry.label, suite=made))
         return tuple(found)
+
+    def placement(self, config: ComponentConfig) -> tuple[Placement, str]:
+        """A new placement as config says, and its label."""
+        component = self.component("placement", config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        made: Placement = self.plugins.call(component, "llmasos_create_placement", options=options, context=self._context(component))
+        return made, component.entry.label
 
     def observers(self) -> tuple[Observer, ...]:
         """The observers that config names, each with a queue and a thread of its own."""

@@ -37,6 +37,10 @@ def _engine(value: Any) -> str:
     return ""
 
 
+def _placement(value: Any) -> str:
+    return _missing(value, ("hosts", "start", "close"))
+
+
 def _policy(value: Any) -> str:
     return _missing(value, _POLICY)
 
@@ -96,6 +100,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_load": _engine,
     "llmasos_predict": _estimate,
     "llmasos_create_scheduler": _policy,
+    "llmasos_create_placement": _placement,
     "llmasos_create_task": _task,
     "llmasos_accelerate": _result,
     "llmasos_fetch": _path,

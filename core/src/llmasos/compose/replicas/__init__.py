@@ -1,7 +1,12 @@
 """Several copies of one model, each in a process of its own, behind a router."""
 
+from typing import Final
+
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.routing import Router
 from llmasos.compose.replicas.spec import WorkerSpec
 
-__all__ = ["ReplicaSet", "Router", "WorkerSpec"]
+#: What the seat of a replica runs.
+WORKER_ENTRY: Final = "llmasos.compose.replicas.worker:serve"
+
+__all__ = ["WORKER_ENTRY", "ReplicaSet", "Router", "WorkerSpec"]

@@ -1,31 +1,25 @@
-"""One replica as its parent sees it: a process, what was sent to it, and what came back."""
+"""One replica as its parent sees it: its seat, what was sent to it, and what came back."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
-import subprocess
 import threading
 from collections.abc import Callable
-from multiprocessing import Pipe
 from queue import SimpleQueue
 from typing import Any, Final
 
 import attrs
 
 from llmasos.compose.replicas.spec import WorkerSpec
-from llmasos.compose.replicas.wire import Channel, pack
+from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.engine.ticket import Ticket
-from llmasos.system.isolation.children import code_command
-from llmasos_hookspecs import EngineInfo, LLMasOSError, Request, ResourceError
+from llmasos_hookspecs import EngineInfo, LLMasOSError, Placement, Request, Seat
+from llmasos_hookspecs.guarding.edge import crossing
 
 _log = logging.getLogger("llmasos.replicas")
 
-#: ``-I``: nothing is imported from the folder that the program happens to be in. What else the parent can import comes last, so that it
-#: hides nothing. Not ``-m``: the package imports the module, which Python would then run a second time.
-_SERVE: Final = "from llmasos.compose.replicas.worker import main; main()"
+#: Seconds that closing a replica waits for its seat to end.
+CLOSE_SECONDS: Final = 10.0
 
 
 @attrs.define(eq=False)
@@ -43,52 +37,49 @@ class Job:
 
 @attrs.frozen
 class Ready:
-    """A replica's first message, sent once its model is loaded."""
+    """A replica's message once its model is loaded."""
 
     info: EngineInfo
     need: Any
     loader: str
     context_length: int
     kv_capacity: int
+    pid: int
 
 
 class Replica:
-    """A worker process. Messages arrive on a thread of its own, and are sent on another: a process that does not read blocks nobody.
+    """A worker in a seat.
+
+    Messages are sent on a thread of its own: a seat that does not read blocks nobody. What the placement does wrong ends the replica: a
+    message that is none, or an exception in ``send``. What comes after the end is dropped, and of several ends the first counts.
 
     Attributes:
         number: its index among the replicas.
-        pid: of its process.
-        ready: its first message; None while it loads.
+        ready: its model is loaded; None before.
         failure: why it could not load.
         jobs: unfinished jobs that were sent to it, by request id.
         silence: watchdog checks since its last message.
     """
 
-    def __init__(self, number: int, spec: WorkerSpec, on_message: Callable[[Replica, str, tuple[Any, ...]], None]) -> None:
-        if os.name != "posix":
-            raise ResourceError("Replicas need a POSIX system; set model.replicas to 1 here.")
+    def __init__(
+        self, number: int, spec: WorkerSpec, placement: Placement, label: str, on_message: Callable[[Replica, str, tuple[Any, ...]], None]
+    ) -> None:
+        """``label`` names the placement in messages. Raises ``ResourceError`` where no host has what the seat needs."""
         self.number = number
         self.ready: Ready | None = None
         self.failure: LLMasOSError | None = None
         self.jobs: dict[str, Job] = {}
         self.silence = 0
+        self._label = label
         self._on_message = on_message
         self._why = ""
-        ours, theirs = Pipe()
-        self._channel = Channel(ours)
+        self._over = threading.Event()
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
-        self._over = False
-        self._process = subprocess.Popen(
-            code_command(_SERVE, str(theirs.fileno())),
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self.pid = self._process.pid
-        self.send("open", spec.config.to_mapping(), spec.cores)
-        self._thread = threading.Thread(target=self._listen, name=f"llmasos-replica-{number}", daemon=True)
-        self._thread.start()
+        self._ending = threading.Lock()
+        self._called_by: int | None = None
+        with crossing(label, "start"):
+            self._seat: Final[Seat] = placement.start(spec.seat, self._received, self._ended)
+        self.send("open", spec.config.to_mapping())
         threading.Thread(target=self._deliver, name=f"llmasos-to-replica-{number}", daemon=True).start()
 
     @property
@@ -98,64 +89,78 @@ class Replica:
 
     @property
     def end(self) -> str:
-        """How its process ended, for messages."""
-        code = self._process.poll()
-        if self._why:
-            return self._why
-        if code is None:
-            return "no longer answers"
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        """How its seat ended, for messages."""
+        return self._why or "no longer answers"
+
+    @property
+    def where(self) -> str:
+        """Where it runs, for people."""
+        try:
+            with crossing(self._label, "where"):
+                return str(self._seat.where)
+        except LLMasOSError as error:
+            return f"unknown ({error})"
 
     def send(self, *message: Any) -> bool:
-        """Queue a message, without waiting; False where the process has ended, which its thread reports. Raises ``WireError`` for values
-        that cannot be sent."""
+        """Queue a message, without waiting; False where the seat has ended, which is reported by another thread. Raises ``WireError`` for
+        values that cannot be sent."""
         data = pack(message)
-        if self._over:
+        if self._over.is_set():
             return False
         self._outbox.put(data)
         return True
 
     def kill(self, why: str) -> None:
-        """Kill the process; the thread that reads its messages reports the end. ``why`` is for messages."""
-        self._why = why
-        self._process.kill()
+        """End the seat; the placement reports the end. ``why`` is for messages."""
+        self._why = self._why or why
+        with crossing(self._label, "kill"):
+            self._seat.kill()
 
     def terminate(self) -> None:
-        """Tell the process to end, without waiting."""
-        self._process.terminate()
+        """Tell the seat to end, without waiting."""
+        self.kill("was closed")
 
     def close(self) -> None:
-        """End the process, which wakes the threads that read and send its messages."""
+        """End the seat, and wait for its end."""
         self.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        with contextlib.suppress(OSError):
-            self._channel.close()
+        if self._called_by != threading.get_ident() and not self._over.wait(CLOSE_SECONDS):
+            _log.warning("Replica %d has not ended %g seconds after it was closed; see the %s.", self.number, CLOSE_SECONDS, self._label)
 
-    def _listen(self) -> None:
+    # Called by the placement, one at a time
+
+    def _received(self, data: bytes) -> None:
+        if self._over.is_set():
+            return
+        self._called_by = threading.get_ident()
         try:
-            while True:
-                verb, *arguments = self._channel.receive()
-                self.silence = 0
-                self._on_message(self, verb, tuple(arguments))
-        except (EOFError, OSError):
-            pass
+            verb, *arguments = unpack(data)
+            self.silence = 0
+            self._on_message(self, verb, tuple(arguments))
         except Exception as error:
             _log.exception("Replica %d was misunderstood.", self.number)
-            self._why = f"said what is no answer ({error})"
+            self.kill(f"said what is no answer ({error})")
         finally:
-            self._process.kill()
-            self._process.wait()
-            self._over = True
-            self._outbox.put(None)
+            self._called_by = None
+
+    def _ended(self, why: str) -> None:
+        with self._ending:
+            if self._over.is_set():
+                return
+            self._over.set()
+        self._outbox.put(None)
+        self._why = self._why or str(why)
+        self._called_by = threading.get_ident()
+        try:
             self._on_message(self, "died", ())
+        finally:
+            self._called_by = None
 
     def _deliver(self) -> None:
-        with contextlib.suppress(OSError):  # the process has ended, which the other thread reports
-            while (data := self._outbox.get()) is not None:
-                self._channel.send_packed(data)
+        while (data := self._outbox.get()) is not None:
+            try:
+                with crossing(self._label, "send"):
+                    if not self._seat.send(data):
+                        return  # it has ended, which the placement reports
+            except LLMasOSError as error:
+                self.kill(f"could not be sent a message ({error})")
+                return

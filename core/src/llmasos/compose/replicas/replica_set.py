@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import threading
 import time
 import weakref
@@ -25,8 +26,23 @@ from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.system.bounded import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import Cancelled, EngineFailed, Generation, LLMasOSError, ModelClosed, Request, RequestRecord, Score
+from llmasos.system.requirements import installed_version
+from llmasos_hookspecs import (
+    Cancelled,
+    EngineFailed,
+    Generation,
+    LLMasOSError,
+    ModelClosed,
+    Placement,
+    PluginError,
+    Request,
+    RequestRecord,
+    Score,
+)
+from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
+
+_log = logging.getLogger("llmasos.replicas")
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
@@ -39,7 +55,7 @@ _USAGE_TIMEOUT: Final = 2.0
 
 
 class ReplicaSet:
-    """Serves requests as an ``EngineLoop`` does, from several processes.
+    """Serves requests as an ``EngineLoop`` does, from several processes, which a placement starts.
 
     A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
     because their KV cache is lost and part of their text may have been streamed.
@@ -49,7 +65,9 @@ class ReplicaSet:
         self,
         model: str,
         specs: abc.Sequence[WorkerSpec],
+        placement: Placement,
         *,
+        label: str = "placement",
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
@@ -57,14 +75,17 @@ class ReplicaSet:
         load_timeout: float = LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one process for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load.
+        """Start one seat for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load, or
+        ``ResourceError`` where a seat fits nowhere.
 
-        ``on_lost`` is called when no replica is left. A replica that sends nothing for ``step_timeout`` seconds while it has requests, or
-        for ``load_timeout`` seconds while it loads, is ended.
+        The set owns ``placement`` from now on, which ``label`` names in messages. ``on_lost`` is called when no replica is left. A replica
+        that sends nothing for ``step_timeout`` seconds while it has requests, or for ``load_timeout`` seconds before it is ready, is ended.
         """
         self.model: Final = model
         self.restarts = 0
         self._specs = list(specs)
+        self._placement = placement
+        self._label = label
         self._router = Router(seed)
         self._on_lost = on_lost
         self._on_finished = on_finished
@@ -74,6 +95,7 @@ class ReplicaSet:
         self._changed = threading.Condition(threading.RLock())
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
+        self._refused: LLMasOSError | None = None
         self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
@@ -147,12 +169,13 @@ class ReplicaSet:
         return Usage(model=self.model, scheduler=scheduler, kv_bytes_per_token=self.ready.info.kv_bytes_per_token, **total)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Each replica's process, state and backlog."""
+        """Each replica's place, process, state and backlog."""
         with self._changed:
             return [
                 {
                     "replica": replica.number,
-                    "pid": replica.pid,
+                    "where": replica.where,
+                    "pid": None if replica.ready is None else replica.ready.pid,
                     "state": "loading" if replica.ready is None else "ready",
                     "requests": len(replica.jobs),
                     "outstanding_tokens": replica.outstanding,
@@ -172,6 +195,8 @@ class ReplicaSet:
             replica.terminate()
         for replica in replicas:
             replica.close()
+        with contextlib.suppress(LLMasOSError), crossing(self._label, "close"):
+            self._placement.close()
         watchdog().forget(self)
         for job in jobs:
             self._fail(job, self._closed)
@@ -255,6 +280,8 @@ class ReplicaSet:
             self._on_death(replica)
         elif verb == "alive":
             return
+        elif verb == "hello":
+            self._on_hello(replica, arguments[0])
         else:
             with self._changed:
                 if verb == "started":
@@ -268,6 +295,14 @@ class ReplicaSet:
                 elif verb == "ready":
                     self._on_ready(replica, Ready(*arguments))
                 self._changed.notify_all()
+
+    def _on_hello(self, replica: Replica, version: str) -> None:
+        ours = installed_version("llmasos")
+        if version != ours:
+            replica.failure = PluginError(
+                f"The {self._label} runs llmasos {version} ({replica.where}), and this process {ours}; install the same on every host."
+            )
+            replica.kill("was of another version")
 
     def _on_ready(self, replica: Replica, ready: Ready) -> None:
         replica.ready = ready
@@ -307,11 +342,14 @@ class ReplicaSet:
                 (lost if job.begun or job.moves > _MOVES else moved).append(job)
             self._attempts[replica.number] += 1
             self.restarts += 1
-            if replica.failure is None and self._attempts[replica.number] <= _RESTARTS:
-                self._start(replica.number)
-            elif not self._replicas or not any(each.ready for each in self._replicas.values()):
-                self._closed = replica.failure or EngineFailed(
-                    f"Every replica of {self.model} died {_RESTARTS + 1} times without an answer; the last one {replica.end}."
+            again = replica.failure is None and self._attempts[replica.number] <= _RESTARTS and self._start_again(replica.number)
+            if not again and (not self._replicas or not any(each.ready for each in self._replicas.values())):
+                self._closed = (
+                    replica.failure
+                    or self._refused
+                    or EngineFailed(
+                        f"Every replica of {self.model} died {_RESTARTS + 1} times without an answer; the last one {replica.end}."
+                    )
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
@@ -327,8 +365,18 @@ class ReplicaSet:
             self._on_lost()
 
     def _start(self, number: int) -> None:
-        self._replicas[number] = Replica(number, self._specs[number], self._on_message)
+        self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message)
         watchdog().wake(self)
+
+    def _start_again(self, number: int) -> bool:
+        """Start a replica that has ended; False where the placement refuses."""
+        try:
+            self._start(number)
+        except LLMasOSError as error:
+            self._refused = error
+            _log.warning("Replica %d of %s cannot be started again: %s", number, self.model, error)
+            return False
+        return True
 
     def _fail(self, job: Job, error: LLMasOSError) -> None:
         for ticket in job.tickets.values():

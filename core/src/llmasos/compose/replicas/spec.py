@@ -5,11 +5,12 @@ from __future__ import annotations
 import attrs
 
 from llmasos.system.config import Config
+from llmasos_hookspecs import SeatSpec
 
 
 @attrs.frozen(kw_only=True)
 class WorkerSpec:
-    """What a replica serves: a config with one model, and the cores that it may use (empty: all)."""
+    """What a replica serves, a config with one model, and what its seat needs."""
 
     config: Config
-    cores: tuple[int, ...] = ()
+    seat: SeatSpec

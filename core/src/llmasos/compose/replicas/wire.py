@@ -7,10 +7,8 @@ an object with one tag: see ``_Encoder``.
 from __future__ import annotations
 
 import json
-import threading
 from array import array
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import attrs
@@ -52,30 +50,6 @@ _BULK: Final = 32
 
 class WireError(LLMasOSError):
     """A value cannot be sent to another process, or a received message is malformed."""
-
-
-class Channel:
-    """One end of the connection between two processes. Sending is thread-safe."""
-
-    def __init__(self, connection: Connection[bytes, bytes]) -> None:
-        self._connection = connection
-        self._sending = threading.Lock()
-
-    def send(self, *message: Any) -> None:
-        """Send a message. Raises ``WireError`` for values that are not plain data, ``OSError`` where the other end is closed."""
-        self.send_packed(pack(message))
-
-    def send_packed(self, data: bytes) -> None:
-        """Send what ``pack`` made. Raises ``OSError`` where the other end is closed."""
-        with self._sending:
-            self._connection.send_bytes(data)
-
-    def receive(self) -> list[Any]:
-        """Receive a message. Raises ``EOFError`` or ``OSError`` where the other end is closed, ``WireError`` for a malformed message."""
-        return unpack(self._connection.recv_bytes())
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def pack(message: tuple[Any, ...]) -> bytes:

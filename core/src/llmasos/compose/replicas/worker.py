@@ -1,4 +1,4 @@
-"""The process of a replica: serves one model through a socket that it inherits from the parent."""
+"""The process of a replica: serves one model to the process at the other end of its seat."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import functools
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import attrs
@@ -18,7 +16,7 @@ import attrs
 from llmasos.compose.composition import Composer
 from llmasos.compose.host import OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
-from llmasos.compose.replicas.wire import Channel
+from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.serving import LoopCall
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.memory import Account
@@ -26,9 +24,11 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
+from llmasos.system.requirements import installed_version
 from llmasos.system.store import Store
 from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.guarding.edge import as_ours
+from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
 
 _log = logging.getLogger("llmasos.replicas")
@@ -91,31 +91,32 @@ class _ReportingComposer(Composer):
 
 
 class Worker:
-    """Serves one model to the process at the other end of a channel."""
+    """Serves one model to the process at the other end."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._sending = threading.Lock()
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
-        """Serve until the parent closes the channel or has ended."""
+        """Serve until the parent closes the connection or has ended."""
         try:
-            _, config, cores = self._channel.receive()
+            self._tell("hello", installed_version("llmasos"))
+            _, config = self._hear()
             threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
             try:
-                self._open(Config.from_mapping(config), cores)
+                self._open(Config.from_mapping(config))
             except BaseException as error:
                 self._tell("failed", as_ours(error, "replica", "loading"))
                 return
             while True:
-                verb, *arguments = self._channel.receive()
+                verb, *arguments = self._hear()
                 getattr(self, f"_do_{verb}")(*arguments)
         except (EOFError, OSError):
             return
 
-    def _open(self, config: Config, cores: Sequence[int]) -> None:
-        if cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cores)
+    def _open(self, config: Config) -> None:
         self._composer = _ReportingComposer(
             config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
         )
@@ -127,7 +128,8 @@ class Worker:
             # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
             gc.collect()
             gc.freeze()
-            self._tell("ready", running.info, running.need, running.loader, running.loop.context_length, running.loop.usage().kv_capacity)
+            loop = running.loop
+            self._tell("ready", running.info, running.need, running.loader, loop.context_length, loop.usage().kv_capacity, os.getpid())
 
     def _stay_in_touch(self) -> None:
         """Send "alive" messages. They stop where a thread holds the interpreter lock for ever, and the parent then kills the process."""
@@ -182,17 +184,21 @@ class Worker:
             self._tell("done", ticket.id, result)
 
     def _tell(self, *message: Any) -> None:
+        data = pack(message)
         try:
-            self._channel.send(*message)
-        except OSError:  # the parent has closed the channel
+            with self._sending:
+                self._send(data)
+        except OSError:  # the parent has closed the connection
             os._exit(0)
+
+    def _hear(self) -> list[Any]:
+        return unpack(self._receive())
 
 
 def _end_lost() -> None:
     os._exit(_LOST)
 
 
-def main() -> None:
-    """Serve at the file descriptor that the command line names."""
-    Worker(Channel(Connection(int(sys.argv[1])))).run()
-    os._exit(0)  # the parent has ended or closed the channel, so that no caller waits for unfinished requests
+def serve(receive: Receive, send: Send) -> None:
+    """What a seat runs; returns when the parent has ended or closed the connection."""
+    Worker(receive, send).run()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
+from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 
 #: The kinds that config names.
-_KINDS: Final = ("loader", "accelerator", "scheduler", "task", "observer", "source", "format", "suite")
+_KINDS: Final = ("loader", "accelerator", "scheduler", "placement", "task", "observer", "source", "format", "suite")
+#: Those of them whose tables need no ``use``.
+_WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement"})
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
@@ -21,6 +23,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
         "loader": {"$ref": "#/$defs/loader", "default": {"use": DEFAULT_LOADER}},
         "accelerate": {"type": "array", "items": {"$ref": "#/$defs/accelerator"}},
         "scheduler": {"$ref": "#/$defs/scheduler", "default": {"use": DEFAULT_SCHEDULER}},
+        "placement": {"$ref": "#/$defs/placement", "default": {"use": DEFAULT_PLACEMENT}},
     }
     model = json_schema(ModelTable)
     named = {**model, "properties": {**model["properties"], **composed}, "required": ["source"]}
@@ -55,8 +58,8 @@ def _component(registry: Registry, kind: str) -> dict[str, Any]:
             continue
         entry, schema = component.entry, component.options
         use: dict[str, Any] = {"enum": [entry.name, entry.qualified], "description": component.summary}
-        # The table of a task or a source is named for it, and a loader and a scheduler have defaults.
-        required = [*schema.get("required", ()), *(() if kind in ("task", "source", "format", "loader", "scheduler") else ("use",))]
+        # The table of a task or a source is named for it, and the others have defaults.
+        required = [*schema.get("required", ()), *(() if kind in _WITHOUT_USE else ("use",))]
         variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})
     if kind == "loader":
         variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}}})

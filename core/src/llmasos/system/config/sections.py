@@ -29,6 +29,8 @@ MAX_THREADS: Final = 4096
 MAX_CONTEXT: Final = 2**31 - 1
 DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
+#: Where replicas run; a model with one replica runs in this process.
+DEFAULT_PLACEMENT: Final = "local"
 
 
 @attrs.frozen
@@ -83,6 +85,12 @@ class ModelConfig:
     loader: ComponentConfig
     accelerate: tuple[ComponentConfig, ...]
     scheduler: ComponentConfig
+    placement: ComponentConfig = ComponentConfig(DEFAULT_PLACEMENT, path="placement")
+
+    @property
+    def placed(self) -> bool:
+        """Whether the model runs in other processes, which its placement starts."""
+        return self.replicas > 1 or self.placement.use != DEFAULT_PLACEMENT
 
     def components(self) -> Iterator[tuple[str, ComponentConfig]]:
         """Kind and config of each component that the model is composed of."""
@@ -90,6 +98,8 @@ class ModelConfig:
         for stage in self.accelerate:
             yield "accelerator", stage
         yield "scheduler", self.scheduler
+        if self.placed:
+            yield "placement", self.placement
 
 
 @attrs.frozen(kw_only=True)
@@ -165,8 +175,11 @@ class GlobalTable:
     offline: bool = attrs.field(default=False, metadata={"help": "Never use the network."})
 
 
-_TABLES: Final = ("model", "accelerate", "loader", "scheduler", "resources", "tasks", "observers", "sources", "formats", "suites", "models")
-_COMPOSED: Final = ("loader", "accelerate", "scheduler")
+_TABLES: Final = (
+    *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "sources", "formats", "suites"),
+    "models",
+)
+_COMPOSED: Final = ("loader", "accelerate", "scheduler", "placement")
 
 
 @attrs.frozen(kw_only=True)
@@ -174,8 +187,8 @@ class Config:
     """A whole pipeline.
 
     Attributes:
-        models: by name; the ``[model]`` table is the model ``default``. A ``[models.NAME]`` table takes its loader, accelerators
-            and scheduler from the top level where it has none of its own.
+        models: by name; the ``[model]`` table is the model ``default``. A ``[models.NAME]`` table takes its loader, accelerators,
+            scheduler and placement from the top level where it has none of its own.
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
         sources: options for sources, by name.
@@ -243,6 +256,7 @@ class Config:
                 "loader": model.loader.to_mapping(),
                 "accelerate": [stage.to_mapping() for stage in model.accelerate],
                 "scheduler": model.scheduler.to_mapping(),
+                "placement": model.placement.to_mapping(),
             }
             if name == DEFAULT_MODEL:
                 found |= {"model": table, **composed}
@@ -293,11 +307,12 @@ class _Reader:
         named, model = self._table("models"), self._table("model")
         loader = self._component(self.mapping.get("loader", {}), "loader", DEFAULT_LOADER)
         scheduler = self._component(self.mapping.get("scheduler", {}), "scheduler", DEFAULT_SCHEDULER)
+        placement = self._component(self.mapping.get("placement", {}), "placement", DEFAULT_PLACEMENT)
         stages = self._components(self.mapping.get("accelerate", ()), "accelerate")
         found = {}
         table = self._section(ModelTable, model, "model")
         if not named or "source" in model:
-            found[DEFAULT_MODEL] = _model(DEFAULT_MODEL, table, loader, stages, scheduler)
+            found[DEFAULT_MODEL] = _model(DEFAULT_MODEL, table, loader, stages, scheduler, placement)
         for name, value in named.items():
             path = dotted("models", name)
             if not isinstance(value, Mapping):
@@ -318,6 +333,7 @@ class _Reader:
                 self._component(value["loader"], f"{path}.loader", DEFAULT_LOADER) if "loader" in value else loader,
                 self._components(value["accelerate"], f"{path}.accelerate") if "accelerate" in value else stages,
                 self._component(value["scheduler"], f"{path}.scheduler", DEFAULT_SCHEDULER) if "scheduler" in value else scheduler,
+                self._component(value["placement"], f"{path}.placement", DEFAULT_PLACEMENT) if "placement" in value else placement,
             )
         return found
 
@@ -368,7 +384,12 @@ class _Reader:
 
 
 def _model(
-    name: str, table: ModelTable, loader: ComponentConfig, accelerate: tuple[ComponentConfig, ...], scheduler: ComponentConfig
+    name: str,
+    table: ModelTable,
+    loader: ComponentConfig,
+    accelerate: tuple[ComponentConfig, ...],
+    scheduler: ComponentConfig,
+    placement: ComponentConfig,
 ) -> ModelConfig:
     return ModelConfig(
         name=name,
@@ -379,4 +400,5 @@ def _model(
         loader=loader,
         accelerate=accelerate,
         scheduler=scheduler,
+        placement=placement,
     )
