@@ -17,6 +17,7 @@ from llmasos.compose.generation_params import GenerationParams
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
 
 if TYPE_CHECKING:
+    from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost
     from llmasos.engine.ticket import Ticket
 
@@ -25,6 +26,11 @@ R = TypeVar("R")
 
 class ModelPipeline(Protocol):
     """What a model's users reach through ``model.pipeline``: a ``llmasos.Pipeline``."""
+
+    @property
+    def guards(self) -> Guards:
+        """What prompts and answers pass."""
+        ...
 
     def load(self, model: str | None = None) -> LanguageModel:
         """Fetch and load a model now rather than at its first request."""
@@ -66,7 +72,8 @@ class LanguageModel:
     first character, unless ``allow_control_tokens`` is true. In plain text control tokens are encoded as control tokens.
 
     Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is truncated
-    silently), ``Rejected`` where the scheduler refuses the request, and ``ModelClosed`` after ``close()``.
+    silently), ``Rejected`` where the scheduler refuses the request, ``Blocked`` where a guard blocks its prompt or its answer (after the
+    pieces that were released), and ``ModelClosed`` after ``close()``.
     """
 
     def __init__(self, pipeline: ModelPipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
@@ -214,7 +221,10 @@ class LanguageModel:
         """
         _check_texts("continuations", continuations)
         params = GenerationParams.of(scheduling)
-        return self._host.submit(lambda running: running.scores(prompt, continuations, params)).result()
+        guards = self._pipeline.guards
+        shown = guards.prompt(prompt, self.name, params.tenant)
+        tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
+        return self._host.submit(lambda running: running.scores(shown, tails, params)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
@@ -311,13 +321,18 @@ class LanguageModel:
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         params = GenerationParams.of(sampling)
-        return self._host.submit(lambda running: running.generation(prompt, params))
+        guards = self._pipeline.guards
+        shown = guards.prompt(prompt, self.name, params.tenant)
+        return guards.answer(self._host.submit(lambda running: running.generation(shown, params)), self.name, params.tenant)
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
         params = GenerationParams.of(sampling)
-        return self._host.submit(lambda running: running.generations(prompt, n, params))
+        guards = self._pipeline.guards
+        shown = guards.prompt(prompt, self.name, params.tenant)
+        tickets = self._host.submit(lambda running: running.generations(shown, n, params))
+        return [guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         if isinstance(prompts, str | Mapping):

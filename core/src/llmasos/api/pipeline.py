@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -32,7 +32,7 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, ModelClosed, PluginError, RequestError, RequestRecord, SuiteResult, Task
+from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, RequestRecord, Stage, SuiteResult, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -79,6 +79,7 @@ class Pipeline:
             sink=self._sink,
             process=self._process,
         )
+        self.guards: Final = self._composer.guards()
         self._observers = self._composer.observers()
         on_finished = self._request_finished if self._observers else None
         self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
@@ -184,6 +185,13 @@ class Pipeline:
         need = host.need()
         room = kv_room(probe(), weight_bytes=need.weights, memory=self.config.resources.memory)
         self.use_scheduler(config.to_mapping(), model=host.name, max_sequences=batch_sequences(room, need.kv_bytes_per_token))
+
+    def check_text(self, text: str, *, stage: Stage, model: str | None = None, tenant: str = "default") -> str:
+        """What the guards let pass of a text: of the arguments of a tool's call before it is run, say, or of what a tool gave back.
+
+        Raises ``Blocked`` where one blocks it. Prompts and answers of models pass the guards by themselves.
+        """
+        return self.guards.text(text, Passage(stage=stage, model=model or "", tenant=tenant))
 
     def accelerate(
         self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any

@@ -14,6 +14,7 @@ import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
 from llmasos.compose.formats import Formats, context_functions, formats
+from llmasos.compose.guards import Guards, NamedGuard
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.observer import Observer
 from llmasos.compose.process import ProcessResources
@@ -265,6 +266,7 @@ class Composer:
             models={model.name: served},
             tasks={},
             observers=(),
+            guards=(),  # texts pass them in this process
             sources={},
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
@@ -377,6 +379,16 @@ class Composer:
         options: Any = structure_options(component.component.options, config.options, config.path)
         made: Placement = self.plugins.call(component, "llmasos_create_placement", options=options, context=self._context(component))
         return made, component.entry.label
+
+    def guards(self) -> Guards:
+        """The guards that config names, in their order."""
+        found = []
+        for config in self.config.guards:
+            component = self.component("guard", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            made = self.plugins.call(component, "llmasos_create_guard", options=options, context=self._context(component))
+            found.append(NamedGuard(component.entry.label, made))
+        return Guards(found, timeout=self.config.resources.guard_timeout)
 
     def observers(self) -> tuple[Observer, ...]:
         """The observers that config names, each with a queue and a thread of its own."""

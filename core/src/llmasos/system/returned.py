@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import AccelerationResult, EngineInfo, Exported, MemoryEstimate
+from llmasos_hookspecs import STAGES, AccelerationResult, EngineInfo, Exported, MemoryEstimate
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
@@ -39,6 +39,20 @@ def _engine(value: Any) -> str:
 
 def _placement(value: Any) -> str:
     return _missing(value, ("hosts", "start", "close"))
+
+
+def _guard(value: Any) -> str:
+    if missing := _missing(value, ("check",)):
+        return missing
+    stages = value.stages
+    if isinstance(stages, str) or not stages or not set(stages) <= set(STAGES):
+        return f"a guard whose stages are {stages!r:.60}, and they must be some of {', '.join(STAGES)}"
+    opened = getattr(value, "open", None)
+    if opened is None:
+        return ""
+    if not callable(opened) or isinstance(value.hold, bool) or not isinstance(value.hold, int) or value.hold < 0:
+        return "a guard that streams whose hold is no whole number of characters, or whose open cannot be called"
+    return ""
 
 
 def _policy(value: Any) -> str:
@@ -101,6 +115,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_predict": _estimate,
     "llmasos_create_scheduler": _policy,
     "llmasos_create_placement": _placement,
+    "llmasos_create_guard": _guard,
     "llmasos_create_task": _task,
     "llmasos_accelerate": _result,
     "llmasos_fetch": _path,

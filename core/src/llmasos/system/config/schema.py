@@ -10,7 +10,7 @@ from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 
 #: The kinds that config names.
-_KINDS: Final = ("loader", "accelerator", "scheduler", "placement", "task", "observer", "source", "format", "suite")
+_KINDS: Final = ("loader", "accelerator", "scheduler", "placement", "task", "observer", "guard", "source", "format", "suite")
 #: Those of them whose tables need no ``use``.
 _WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement"})
 
@@ -45,6 +45,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             "formats": {"type": "object", "additionalProperties": {"$ref": "#/$defs/format"}},
             "suites": {"type": "array", "items": {"$ref": "#/$defs/suite"}},
             "observers": {"type": "array", "items": {"$ref": "#/$defs/observer"}},
+            "guard": {"type": "array", "items": {"$ref": "#/$defs/guard"}},
             "models": {"type": "object", "additionalProperties": named},
         },
         "$defs": kinds,

@@ -153,6 +153,11 @@ class ResourcesConfig:
         validator=attrs.validators.optional(attrs.validators.gt(0)),
         metadata={"help": "Seconds after which a task's requests end, and a task that does not return is given up; left out: never."},
     )
+    guard_timeout: float = attrs.field(
+        default=30.0,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds that a guard may take for one text or piece of an answer; then the request fails."},
+    )
     stage_cache: int | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(parse_size),
@@ -176,7 +181,8 @@ class GlobalTable:
 
 
 _TABLES: Final = (
-    *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "sources", "formats", "suites"),
+    *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "guard", "sources", "formats"),
+    "suites",
     "models",
 )
 _COMPOSED: Final = ("loader", "accelerate", "scheduler", "placement")
@@ -191,6 +197,7 @@ class Config:
             scheduler and placement from the top level where it has none of its own.
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
+        guards: the ``[[guard]]`` tables, in the order in which texts pass them.
         sources: options for sources, by name.
         formats: options for formats, by name.
         suites: what measures the stages of an acceleration, in order.
@@ -202,6 +209,7 @@ class Config:
     models: Mapping[str, ModelConfig]
     tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     observers: tuple[ComponentConfig, ...] = ()
+    guards: tuple[ComponentConfig, ...] = ()
     sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     suites: tuple[ComponentConfig, ...] = ()
@@ -238,6 +246,7 @@ class Config:
                     yield kind, component
         yield from (("task", task) for task in self.tasks.values())
         yield from (("observer", observer) for observer in self.observers)
+        yield from (("guard", guard) for guard in self.guards)
         yield from (("source", source) for source in self.sources.values())
         yield from (("format", each) for each in self.formats.values())
         yield from (("suite", suite) for suite in self.suites)
@@ -266,6 +275,8 @@ class Config:
             found["tasks"] = {name: task.to_mapping() for name, task in self.tasks.items()}
         if self.observers:
             found["observers"] = [observer.to_mapping() for observer in self.observers]
+        if self.guards:
+            found["guard"] = [guard.to_mapping() for guard in self.guards]
         if self.sources:
             found["sources"] = {name: source.to_mapping() for name, source in self.sources.items()}
         if self.formats:
@@ -297,6 +308,7 @@ class _Reader:
             formats=self._named("formats"),
             suites=self._components(self.mapping.get("suites", ()), "suites"),
             observers=self._components(self.mapping.get("observers", ()), "observers"),
+            guards=self._components(self.mapping.get("guard", ()), "guard"),
             resources=resources,
             seed=own.seed,
             offline=own.offline,
