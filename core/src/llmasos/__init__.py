@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel as LanguageModel
     from llmasos.api.pipeline import Pipeline as Pipeline
     from llmasos.api.pipeline import load_model as load_model
+    from llmasos.api.servers import Servers as Servers
     from llmasos_hookspecs import LLMasOSError as LLMasOSError
 
 __version__: Final = "0.1.0"
@@ -29,6 +30,7 @@ _EXPORTS: Final = {
     "LLMasOSError": "llmasos_hookspecs",
     "LanguageModel": "llmasos.api.model",
     "Pipeline": "llmasos.api.pipeline",
+    "Servers": "llmasos.api.servers",
     "accelerate": "llmasos.api.acceleration",
     "evaluate": "llmasos.api.acceleration",
     "export": "llmasos.api.exporting",
@@ -36,7 +38,7 @@ _EXPORTS: Final = {
 }
 _MODULES: Final = ("resources",)
 
-__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "accelerate", "evaluate", "export", "load_model", "resources"]
+__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "Servers", "accelerate", "evaluate", "export", "load_model", "resources"]
 
 
 def __getattr__(name: str) -> Any:

@@ -55,8 +55,8 @@ def test_it_serves_a_pipeline(tmp_path: Path) -> None:
 
     tiny_checkpoint("llama", folder=tmp_path / "model")
     config = {"model": {"source": str(tmp_path / "model")}, "server": [{"use": "lines", "port": 0}]}
-    with llmasos.Pipeline.from_config(config) as pipeline, llmasos.Serving(pipeline) as serving:
-        (endpoint,) = serving.endpoints
+    with llmasos.Pipeline.from_config(config) as pipeline, llmasos.Servers(pipeline) as servers:
+        (endpoint,) = servers.endpoints
         whole = pipeline.model.generate("otters", max_new_tokens=8)
         assert answered(endpoint, prompt="otters", max_new_tokens=8) == (
             whole.text,

@@ -6,6 +6,7 @@ Every call goes through one queue and one loop thread, so that calls from many t
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
@@ -17,11 +18,15 @@ from llmasos.compose.generation_params import GenerationParams
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
 
 if TYPE_CHECKING:
+    from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
-    from llmasos.compose.host import ModelHost
+    from llmasos.compose.host import ModelHost, RunningModel
+    from llmasos.compose.serving import LoopCall
     from llmasos.engine.ticket import Ticket
 
 R = TypeVar("R")
+#: One ticket, or several.
+Sent = TypeVar("Sent", bound="Ticket[Any] | list[Ticket[Any]]")
 
 
 class ModelPipeline(Protocol):
@@ -80,6 +85,13 @@ class LanguageModel:
         self._pipeline = pipeline
         self._host = host
         self._owns_pipeline = owns_pipeline
+        self._client: Client | None = None
+
+    def for_client(self, client: Client) -> LanguageModel:
+        """The same model for one client of a server: its requests are the client's, and charged to it."""
+        view = copy.copy(self)
+        view._client, view._owns_pipeline = client, False
+        return view
 
     # Properties
 
@@ -220,11 +232,11 @@ class LanguageModel:
         ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
         """
         _check_texts("continuations", continuations)
-        params = GenerationParams.of(scheduling)
+        params = self._params(scheduling)
         guards = self._pipeline.guards
         shown = guards.prompt(prompt, self.name, params.tenant)
         tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
-        return self._host.submit(lambda running: running.scores(shown, tails, params)).result()
+        return self._send(lambda running: running.scores(shown, tails, params), self._charges(1)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
@@ -319,20 +331,52 @@ class LanguageModel:
             submitted.add_done_callback(cancel_result)
             raise
 
-    def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
-        params = GenerationParams.of(sampling)
+    def submit_charged(self, prompt: Prompt, sampling: Mapping[str, Any]) -> tuple[Ticket[Generation], list[Charge]]:
+        """Queue a generation: its ticket, and what its client is charged, one for each request; none where there is no client."""
+        params = self._params(sampling)
         guards = self._pipeline.guards
         shown = guards.prompt(prompt, self.name, params.tenant)
-        return guards.answer(self._host.submit(lambda running: running.generation(shown, params)), self.name, params.tenant)
+        charges = self._charges(1)
+        ticket = self._send(lambda running: running.generation(shown, params), charges)
+        return guards.answer(ticket, self.name, params.tenant), charges
+
+    def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+        return self.submit_charged(prompt, sampling)[0]
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
-        params = GenerationParams.of(sampling)
+        params = self._params(sampling)
         guards = self._pipeline.guards
         shown = guards.prompt(prompt, self.name, params.tenant)
-        tickets = self._host.submit(lambda running: running.generations(shown, n, params))
+        tickets = self._send(lambda running: running.generations(shown, n, params), self._charges(n))
         return [guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+
+    def _params(self, given: Mapping[str, Any]) -> GenerationParams:
+        return GenerationParams.of(given if self._client is None else self._client.sampling(given))
+
+    def _charges(self, count: int) -> list[Charge]:
+        return [] if self._client is None else [self._client.charge() for _ in range(count)]
+
+    def _send(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charges: Sequence[Charge]) -> Sent:
+        """Queue what ``prepare`` makes, each of its requests at one of ``charges``, where there are any."""
+
+        def reserved(running: RunningModel) -> LoopCall[Sent]:
+            call = prepare(running)
+            for charge in charges:
+                charge.reserve(call.tokens)
+            return call
+
+        try:
+            sent = self._host.submit(reserved)
+        except BaseException as error:
+            for charge in charges:
+                charge.refused(error)
+            raise
+        tickets: list[Ticket[Any]] = sent if isinstance(sent, list) else [sent]
+        for charge, ticket in zip(charges, tickets, strict=False):  # without a client there are no charges
+            charge.sent(ticket)
+        return sent
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         if isinstance(prompts, str | Mapping):

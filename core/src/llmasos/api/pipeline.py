@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import threading
@@ -125,6 +126,15 @@ class Pipeline:
         """The default model: the one that is used where none is named."""
         return self.models[self.config.default_model]
 
+    @property
+    def composer(self) -> Composer:
+        """What makes the components that the config names."""
+        return self._composer
+
+    def model_named(self, name: str | None) -> LanguageModel:
+        """A model by name, the default one where it is None. Raises ``RequestError`` where there is none, with the nearest name."""
+        return self._model(name)
+
     def load(self, model: str | None = None) -> LanguageModel:
         """Fetch and load a model now rather than at its first request."""
         found = self._model(model)
@@ -138,8 +148,12 @@ class Pipeline:
             PluginError: no such task is installed.
             RequestError: an input is missing, unknown or refused.
         """
+        return self.run_on(self._model(model), task, inputs)
+
+    def run_on(self, model: LanguageModel, task: str, inputs: Mapping[str, Any]) -> Any:
+        """As ``run``, with a model that was chosen already."""
         found = self.task(task)
-        return found.run(self._model(model), self._inputs(task, found, inputs))
+        return found.run(model, self._inputs(task, found, inputs))
 
     def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
         """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
@@ -149,6 +163,15 @@ class Pipeline:
             raise RequestError(f'The task "{task}" answers as a whole; use run.')
         pieces: Iterator[str] = stream(self._model(model), self._inputs(task, found, inputs))
         return pieces
+
+    def tasks(self) -> dict[str, str]:
+        """The tasks that can be run by name, each with one sentence; plugins that are broken are left out."""
+        found = {}
+        names = {entry.name: entry.qualified for entry in self._registry.entries("task")}
+        for name, use in {**names, **{name: task.use for name, task in self.config.tasks.items()}}.items():
+            with contextlib.suppress(PluginError):
+                found[name] = self._composer.component("task", use).component.summary
+        return found
 
     def task(self, name: str) -> Task:
         """The task of that name, made once: as ``[tasks.NAME]`` says, else the installed one with its defaults."""
@@ -305,6 +328,10 @@ class Pipeline:
     def usage(self) -> dict[str, Any]:
         """The usage of every model, as plain data."""
         return {name: host.usage() for name, host in self._hosts.items()}
+
+    def resources_in_use(self) -> dict[str, Any]:
+        """Memory and models in use by all pipelines of the process: see ``llmasos.resources.usage``."""
+        return self._process.usage()
 
     def observers(self) -> list[dict[str, Any]]:
         """Each observer's name, its queued events, and the events that were dropped because it was too slow."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, bench, chat, config, doctor, models, plugins, resources, run, task
+from llmasos.cli import accelerate, bench, chat, config, doctor, models, plugins, resources, run, serve, task
 from llmasos.cli.installed import Verbs
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(task.task)
 app.command("tasks")(task.tasks)
+app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
 app.command("evaluate")(accelerate.evaluate)
 app.command("bench")(bench.bench)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
+from llmasos.compose.access import NamedAccess
 from llmasos.compose.formats import Formats, context_functions, formats
 from llmasos.compose.guards import Guards, NamedGuard
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
@@ -29,7 +30,7 @@ from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
-from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_PLACEMENT
+from llmasos.system.config.sections import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
@@ -41,13 +42,16 @@ from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
     KINDS,
+    Access,
     Checkpoint,
     Engine,
     EngineLimits,
     LLMasOSError,
     Placement,
     RequestRecord,
+    Runtime,
     SeatSpec,
+    Server,
     Task,
     UnsupportedModel,
 )
@@ -267,6 +271,8 @@ class Composer:
             tasks={},
             observers=(),
             guards=(),  # texts pass them in this process
+            servers=(),
+            access=ComponentConfig(DEFAULT_ACCESS),
             sources={},
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
@@ -389,6 +395,22 @@ class Composer:
             made = self.plugins.call(component, "llmasos_create_guard", options=options, context=self._context(component))
             found.append(NamedGuard(component.entry.label, made))
         return Guards(found, timeout=self.config.resources.guard_timeout)
+
+    def access(self) -> NamedAccess:
+        """Who may use the servers."""
+        config = self.config.access
+        component = self.component("access", config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        made: Access = self.plugins.call(component, "llmasos_create_access", options=options, context=self._context(component))
+        return NamedAccess(component.entry.label, made)
+
+    def server(self, config: ComponentConfig, runtime: Runtime) -> tuple[Server, str]:
+        """A server as config says, and its label."""
+        component = self.component("server", config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        context = self._context(component)
+        made: Server = self.plugins.call(component, "llmasos_create_server", runtime=runtime, options=options, context=context)
+        return made, component.entry.label
 
     def observers(self) -> tuple[Observer, ...]:
         """The observers that config names, each with a queue and a thread of its own."""

@@ -53,6 +53,7 @@ class GenerationWork:
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []
+        self._told: list[int] = []
         drafts = request.sampling.prompt_lookup or (DEFAULT_DRAFT if exact_drafts and request.sampling.copying else 0)
         self._lookup = PromptLookup(drafts) if drafts else None
         self._logprobs: list[TokenLogprob] | None = None if request.sampling.logprobs is None else []
@@ -77,6 +78,7 @@ class GenerationWork:
         """
         self.sampling.accept(token)
         sequence.append(token)
+        self._told.append(token)
         if self._logprobs is not None:
             self._logprobs.append(self._logprob(token, logits))
         if token in self._end_tokens:
@@ -117,7 +119,8 @@ class GenerationWork:
     def _emit(self, text: str) -> None:
         if text:
             self._text.append(text)
-            self.ticket.emit(text)
+            told, self._told = tuple(self._told), []
+            self.ticket.emit(text, told, () if self._logprobs is None else tuple(self._logprobs[len(self._logprobs) - len(told) :]))
 
     def _logprob(self, token: int, logits: npt.NDArray[np.float32]) -> TokenLogprob:
         logprob, alternatives = log_probability(logits, token, self._params.logprobs or 0)

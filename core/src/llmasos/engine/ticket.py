@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from typing import Generic, TypeVar
 
+import attrs
+
 from llmasos.engine.exiting import left_behind
-from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs import LLMasOSError, TokenLogprob
 
 R = TypeVar("R")
+
+
+@attrs.frozen
+class Piece:
+    """A piece of an answer: whole characters, and the tokens that they were made of, as far as they are told."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ResultTimeout(LLMasOSError, TimeoutError):
@@ -32,7 +44,7 @@ class Ticket(Generic[R]):
         self.id = request_id
         self.deadline = deadline
         self._cancel = cancel
-        self._pieces: list[str] = []
+        self._pieces: list[Piece] = []
         self._result: R | None = None
         self._error: LLMasOSError | None = None
         self._done = False
@@ -40,7 +52,7 @@ class Ticket(Generic[R]):
         self._readers = 0
         self._async_readers: list[Callable[[], object]] = []
         self._when_done: list[Callable[[], object]] = []
-        self._listener: Callable[[str], object] | None = None
+        self._listener: Callable[[Piece], object] | None = None
 
     def __repr__(self) -> str:
         state = "running" if not self._done else "failed" if self._error else "done"
@@ -56,8 +68,8 @@ class Ticket(Generic[R]):
         if not self._done:
             self._cancel()
 
-    def listen(self, listener: Callable[[str], object]) -> None:
-        """Call ``listener`` with each piece of text as it comes, and at once with those so far."""
+    def listen(self, listener: Callable[[Piece], object]) -> None:
+        """Call ``listener`` with each piece as it comes, and at once with those so far."""
         with self._changed:
             self._listener = listener
             for piece in self._pieces:
@@ -87,14 +99,25 @@ class Ticket(Generic[R]):
         return self._outcome()
 
     def __iter__(self) -> Generator[str, None, None]:
+        texts = self._texts()
+        next(texts)  # begun, so that leaving it before its first piece cancels the request too
+        return texts
+
+    def pieces(self) -> Generator[Piece, None, None]:
+        """The pieces as they come, with their tokens; as iterating over the texts otherwise."""
         pieces = self._iterate()
-        next(pieces)  # begun, so that leaving it before its first piece cancels the request too
+        next(pieces)
         return pieces
 
-    def _iterate(self) -> Generator[str, None, None]:
+    def _texts(self) -> Generator[str, None, None]:
+        with contextlib.closing(self._iterate()) as pieces:
+            for piece in pieces:
+                yield piece.text
+
+    def _iterate(self) -> Generator[Piece, None, None]:
         place = 0
         try:
-            yield ""
+            yield Piece("")
             while True:
                 with self._changed:
                     self._readers += 1
@@ -120,6 +143,12 @@ class Ticket(Generic[R]):
         return await self._async_outcome()
 
     async def __aiter__(self) -> AsyncIterator[str]:
+        async with contextlib.aclosing(self.apieces()) as pieces:
+            async for piece in pieces:
+                yield piece.text
+
+    async def apieces(self) -> AsyncGenerator[Piece, None]:
+        """``pieces`` for an event loop."""
         place = 0
         try:
             while True:
@@ -166,10 +195,11 @@ class Ticket(Generic[R]):
 
     # The other side: called by the loop's thread.
 
-    def emit(self, piece: str) -> None:
-        """Add a piece of text."""
-        if not piece:
+    def emit(self, text: str, tokens: tuple[int, ...] = (), logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        """Add a piece, unless its text is empty."""
+        if not text:
             return
+        piece = Piece(text, tokens, logprobs)
         with self._changed:
             self._pieces.append(piece)
             if self._listener is not None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import STAGES, AccelerationResult, EngineInfo, Exported, MemoryEstimate
+from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
@@ -53,6 +53,17 @@ def _guard(value: Any) -> str:
     if not callable(opened) or isinstance(value.hold, bool) or not isinstance(value.hold, int) or value.hold < 0:
         return "a guard that streams whose hold is no whole number of characters, or whose open cannot be called"
     return ""
+
+
+def _server(value: Any) -> str:
+    if missing := _missing(value, ("start", "drain", "stop")):
+        return missing
+    endpoints = list(value.endpoints)
+    return "" if endpoints and all(isinstance(each, Endpoint) for each in endpoints) else "a server that names no Endpoint"
+
+
+def _access(value: Any) -> str:
+    return _missing(value, ("authenticate", "allows", "reserve", "audit"))
 
 
 def _policy(value: Any) -> str:
@@ -115,6 +126,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_predict": _estimate,
     "llmasos_create_scheduler": _policy,
     "llmasos_create_placement": _placement,
+    "llmasos_create_server": _server,
+    "llmasos_create_access": _access,
     "llmasos_create_guard": _guard,
     "llmasos_create_task": _task,
     "llmasos_accelerate": _result,

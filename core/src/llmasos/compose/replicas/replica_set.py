@@ -322,7 +322,7 @@ class ReplicaSet:
                 self._attempts[replica.number] = 0
         ticket = job.tickets[request_id]
         if verb == "piece":
-            ticket.emit(value)
+            ticket.emit(*value)
         elif verb == "done":
             ticket.finish(value)
         else:

@@ -18,7 +18,7 @@ from llmasos.compose.host import OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.serving import LoopCall
-from llmasos.engine.ticket import Ticket
+from llmasos.engine.ticket import Piece, Ticket
 from llmasos.residency.memory import Account
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
@@ -154,7 +154,7 @@ class Worker:
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
-            ticket.listen(functools.partial(self._tell, "piece", ticket.id))
+            ticket.listen(functools.partial(self._piece, ticket.id))
             ticket.add_done_callback(functools.partial(self._done, ticket))
 
     def _do_cancel(self, request_id: str) -> None:
@@ -173,6 +173,9 @@ class Worker:
     def _do_usage(self) -> None:
         with self._host.lease() as running:
             self._tell("usage", running.loop.usage())
+
+    def _piece(self, request_id: str, piece: Piece) -> None:
+        self._tell("piece", request_id, (piece.text, piece.tokens, piece.logprobs))
 
     def _done(self, ticket: Ticket[Any]) -> None:
         self._tickets.pop(ticket.id, None)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, GlobalTable, ModelTable, ResourcesConfig
+from llmasos.system.config.sections import (
+    DEFAULT_ACCESS,
+    DEFAULT_LOADER,
+    DEFAULT_PLACEMENT,
+    DEFAULT_SCHEDULER,
+    GlobalTable,
+    ModelTable,
+    ResourcesConfig,
+)
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 
 #: The kinds that config names.
-_KINDS: Final = ("loader", "accelerator", "scheduler", "placement", "task", "observer", "guard", "source", "format", "suite")
+_KINDS: Final = (
+    *("loader", "accelerator", "scheduler", "placement", "task", "observer", "guard", "server", "access", "source", "format", "suite"),
+)
 #: Those of them whose tables need no ``use``.
-_WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement"})
+_WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement", "access"})
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
@@ -46,6 +56,8 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             "suites": {"type": "array", "items": {"$ref": "#/$defs/suite"}},
             "observers": {"type": "array", "items": {"$ref": "#/$defs/observer"}},
             "guard": {"type": "array", "items": {"$ref": "#/$defs/guard"}},
+            "server": {"type": "array", "items": {"$ref": "#/$defs/server"}},
+            "access": {"$ref": "#/$defs/access", "default": {"use": DEFAULT_ACCESS}},
             "models": {"type": "object", "additionalProperties": named},
         },
         "$defs": kinds,

@@ -31,6 +31,8 @@ DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
 #: Where replicas run; a model with one replica runs in this process.
 DEFAULT_PLACEMENT: Final = "local"
+#: Who may use the servers: whoever reaches the loopback interface of this machine.
+DEFAULT_ACCESS: Final = "open"
 
 
 @attrs.frozen
@@ -181,9 +183,8 @@ class GlobalTable:
 
 
 _TABLES: Final = (
-    *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "guard", "sources", "formats"),
-    "suites",
-    "models",
+    *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "guard", "server", "access"),
+    *("sources", "formats", "suites", "models"),
 )
 _COMPOSED: Final = ("loader", "accelerate", "scheduler", "placement")
 
@@ -198,6 +199,8 @@ class Config:
         tasks: options for tasks, by the name under which the pipeline offers them.
         observers: in the order in which they are told.
         guards: the ``[[guard]]`` tables, in the order in which texts pass them.
+        servers: the ``[[server]]`` tables, which ``llmasos serve`` runs.
+        access: who may use the servers.
         sources: options for sources, by name.
         formats: options for formats, by name.
         suites: what measures the stages of an acceleration, in order.
@@ -210,6 +213,8 @@ class Config:
     tasks: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     observers: tuple[ComponentConfig, ...] = ()
     guards: tuple[ComponentConfig, ...] = ()
+    servers: tuple[ComponentConfig, ...] = ()
+    access: ComponentConfig = ComponentConfig(DEFAULT_ACCESS, path="access")
     sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     suites: tuple[ComponentConfig, ...] = ()
@@ -247,6 +252,9 @@ class Config:
         yield from (("task", task) for task in self.tasks.values())
         yield from (("observer", observer) for observer in self.observers)
         yield from (("guard", guard) for guard in self.guards)
+        yield from (("server", server) for server in self.servers)
+        if self.servers or self.access.use != DEFAULT_ACCESS:
+            yield "access", self.access
         yield from (("source", source) for source in self.sources.values())
         yield from (("format", each) for each in self.formats.values())
         yield from (("suite", suite) for suite in self.suites)
@@ -277,6 +285,10 @@ class Config:
             found["observers"] = [observer.to_mapping() for observer in self.observers]
         if self.guards:
             found["guard"] = [guard.to_mapping() for guard in self.guards]
+        if self.servers:
+            found["server"] = [server.to_mapping() for server in self.servers]
+        if self.servers or self.access.use != DEFAULT_ACCESS:
+            found["access"] = self.access.to_mapping()
         if self.sources:
             found["sources"] = {name: source.to_mapping() for name, source in self.sources.items()}
         if self.formats:
@@ -309,6 +321,8 @@ class _Reader:
             suites=self._components(self.mapping.get("suites", ()), "suites"),
             observers=self._components(self.mapping.get("observers", ()), "observers"),
             guards=self._components(self.mapping.get("guard", ()), "guard"),
+            servers=self._components(self.mapping.get("server", ()), "server"),
+            access=self._component(self.mapping.get("access", {}), "access", DEFAULT_ACCESS),
             resources=resources,
             seed=own.seed,
             offline=own.offline,

@@ -1,0 +1,220 @@
+"""A pipeline as its servers use it: ``llmasos_hookspecs.Runtime``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from llmasos.api.pipeline import Pipeline
+from llmasos.compose.access import NamedAccess
+from llmasos.compose.client import Charge, Client, Desk
+from llmasos.engine.ticket import Piece, Ticket
+from llmasos.system.options import json_schema, unstructure
+from llmasos_hookspecs import (
+    Blocked,
+    Credentials,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    Generation,
+    LLMasOSError,
+    ModelFacts,
+    NotAllowed,
+    NotAuthenticated,
+    Permission,
+    Principal,
+    Prompt,
+    Rejected,
+    TaskFacts,
+    TextEvent,
+    UnsupportedModel,
+    UsageEvent,
+)
+
+#: Seconds that closing waits until everything is recorded.
+CLOSE_SECONDS: Final = 5.0
+
+
+class PipelineAnswer:
+    """An answer in progress as events."""
+
+    def __init__(self, model: str, ticket: Ticket[Generation], charge: Charge) -> None:
+        self.id: Final = ticket.id
+        self.model: Final = model
+        self._ticket = ticket
+        self._charge = charge
+
+    def cancel(self) -> None:
+        self._ticket.cancel()
+
+    def __iter__(self) -> Iterator[Event]:
+        told = 0
+        try:
+            with contextlib.closing(self._ticket.pieces()) as pieces:
+                for piece in pieces:
+                    if piece.text:
+                        told += len(piece.tokens)
+                        yield _text(piece)
+            last = _last(told, self._ticket.result())
+        except LLMasOSError as error:
+            with contextlib.suppress(LLMasOSError):  # of a request that failed, whose error is told
+                yield from _end(error, self._inner().result() if isinstance(error, Blocked) else None)
+            return
+        yield from last
+        yield from _end(self._ticket.result(), self._inner().result())
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        told = 0
+        try:
+            async with contextlib.aclosing(self._apieces()) as pieces:
+                async for piece in pieces:
+                    if piece.text:
+                        told += len(piece.tokens)
+                        yield _text(piece)
+            result = await self._ticket.aresult()
+        except LLMasOSError as error:
+            inner = await self._inner().aresult() if isinstance(error, Blocked) else None
+            for event in _end(error, inner):
+                yield event
+            return
+        for event in (*_last(told, result), *_end(result, await self._inner().aresult())):
+            yield event
+
+    def _apieces(self) -> AsyncGenerator[Piece, None]:
+        return self._ticket.apieces()
+
+    def _inner(self) -> Ticket[Generation]:
+        assert self._charge.inner is not None
+        return self._charge.inner
+
+
+class PipelineRuntime:
+    """What servers may ask of a pipeline; see ``llmasos_hookspecs.Runtime``.
+
+    Attributes:
+        draining: new work is refused.
+    """
+
+    def __init__(self, pipeline: Pipeline, access: NamedAccess) -> None:
+        self.draining = False
+        self._pipeline = pipeline
+        self._access = access
+        self._desk = Desk(access)
+
+    @property
+    def active(self) -> int:
+        return self._desk.active
+
+    def authenticate(self, credentials: Credentials) -> Principal:
+        try:
+            return self._access.authenticate(credentials)
+        except NotAuthenticated:
+            self._desk.record(None, "authenticate", "server", "denied", client=credentials.client)
+            raise
+
+    def models(self, principal: Principal) -> Sequence[ModelFacts]:
+        found = []
+        for name, model in self._pipeline.models.items():
+            if self._access.allows(principal, "use", f"model:{name}"):
+                facts = model.describe()
+                features = frozenset({"generate", "chat"})
+                found.append(
+                    ModelFacts(
+                        name=name,
+                        source=self._pipeline.config.models[name].source,
+                        state=facts["state"],
+                        context_length=facts.get("context_length"),
+                        features=features,
+                    )
+                )
+        return found
+
+    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
+        self._accept()
+        name = self._model(principal, "generate", model)
+        view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
+        ticket, (charge,) = view.submit_charged(prompt, sampling)
+        return PipelineAnswer(name, ticket, charge)
+
+    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        name = self._model(principal, "embed", model)
+        raise UnsupportedModel(
+            f"The loader of {name} computes logits, and no embeddings of {len(texts)} texts; use a loader that has them."
+        )
+
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
+        return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt)
+
+    def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
+        found = []
+        for name, summary in self._pipeline.tasks().items():
+            if not self._access.allows(principal, "use", f"task:{name}"):
+                continue
+            with contextlib.suppress(LLMasOSError):  # a broken plugin that nobody asked for harms nothing
+                task = self._pipeline.task(name)
+                streams = getattr(task, "stream", None) is not None
+                found.append(
+                    TaskFacts(name=name, summary=summary, inputs=json_schema(task.inputs), output=json_schema(task.output), streams=streams)
+                )
+        return found
+
+    def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        self._accept()
+        self._allow(principal, "use", f"task:{task}", "run")
+        name = self._model(principal, "run", model)
+        view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
+        output: Mapping[str, Any] = unstructure(self._pipeline.run_on(view, task, inputs))
+        self._desk.record(principal, "run", f"task:{task}", "done")
+        return output
+
+    def resources(self, principal: Principal) -> Mapping[str, Any]:
+        self._allow(principal, "inspect", "server", "resources")
+        return self._pipeline.resources_in_use()
+
+    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
+        self._allow(principal, "administer", "server", "use_scheduler")
+        self._pipeline.use_scheduler(use, model=model, **options)
+        self._desk.record(principal, "use_scheduler", "server", "done", use=use)
+
+    def close(self) -> bool:
+        """Have everything recorded; False where that takes longer than a few seconds."""
+        return self._desk.errands.close(CLOSE_SECONDS)
+
+    def _accept(self) -> None:
+        if self.draining:
+            raise Rejected("The server is being stopped; send the request to another, or again later.", retry_after=5.0)
+
+    def _model(self, principal: Principal, action: str, name: str | None) -> str:
+        """The model that is meant, which the client may use. A client learns of no other that there is."""
+        found = name or self._pipeline.config.default_model
+        self._allow(principal, "use", f"model:{found}", action)
+        return self._pipeline.model_named(found).name
+
+    def _allow(self, principal: Principal, permission: Permission, resource: str, action: str) -> None:
+        if not self._access.allows(principal, permission, resource):
+            self._desk.record(principal, action, resource, "denied")
+            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
+
+
+def _text(piece: Piece) -> TextEvent:
+    return TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs)
+
+
+def _last(told: int, result: Generation) -> list[Event]:
+    """Tokens without a text that ended the answer, the end token among them."""
+    rest = result.tokens[told:]
+    return [TextEvent(text="", tokens=rest, logprobs=() if result.logprobs is None else result.logprobs[told:])] if rest else []
+
+
+def _end(outcome: Generation | LLMasOSError, inner: Generation | None) -> Generator[Event, None, None]:
+    """The last events of an answer; ``inner`` is what the engine computed for it."""
+    if isinstance(outcome, LLMasOSError) and not isinstance(outcome, Blocked):
+        yield ErrorEvent(error=outcome)
+        return
+    if inner is not None:
+        yield UsageEvent(prompt_tokens=inner.prompt_tokens, cached_tokens=inner.cached_tokens, generated_tokens=len(inner.tokens))
+    if isinstance(outcome, Blocked):
+        yield FinishEvent(reason="blocked", detail=outcome.reason)
+    else:
+        yield FinishEvent(reason=outcome.finish_reason, stop=outcome.stop)
