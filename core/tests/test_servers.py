@@ -1,0 +1,322 @@
+"""Servers of a pipeline: events, tenants and charges of the runtime behind them, and ``llmasos serve`` around them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmasos.api.pipeline import Pipeline
+from llmasos.api.runtime import PipelineRuntime
+from llmasos.api.servers import Servers
+from llmasos.system.discovery import Registry
+from llmasos_hookspecs import (
+    ConfigError,
+    Credentials,
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    NotAllowed,
+    NotAuthenticated,
+    PluginError,
+    Principal,
+    QuotaExceeded,
+    Rejected,
+    RequestError,
+    TextEvent,
+    UnsupportedModel,
+    UsageEvent,
+)
+from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+
+ACCESS = """
+    from llmasos_hookspecs import Component, Limits, NotAuthenticated, Principal, QuotaExceeded, hookimpl
+
+    EVENTS = []
+
+    class Reserved:
+        def __init__(self, access, tokens): self.access, self.tokens = access, tokens
+        def settle(self, tokens): self.access.left += self.tokens - tokens
+        def release(self): self.access.left += self.tokens
+
+    class Access:
+        left = 1000
+
+        def authenticate(self, credentials):
+            if credentials.secret == "user":
+                return Principal(name="u", tenant="t-user", limits=Limits(concurrency=2, max_new_tokens=20, priority=3))
+            if credentials.secret == "number": return 7
+            if credentials.secret == "raise": raise KeyError("lost")
+            raise NotAuthenticated("Who is that?")
+
+        def allows(self, principal, permission, resource):
+            return permission == "use" and resource in ("model:default", "task:generate")
+
+        def reserve(self, principal, tokens):
+            if tokens > self.left: raise QuotaExceeded(f"{self.left} tokens are left.", 60.0)
+            self.left -= tokens
+            return Reserved(self, tokens)
+
+        def audit(self, event): EVENTS.append(event)
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="For tests.")
+
+    @hookimpl
+    def llmasos_create_access(): return Access()
+"""
+OBSERVER = """
+    from llmasos_hookspecs import Component, hookimpl
+
+    SEEN = []
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Remembers.")
+
+    @hookimpl
+    def llmasos_request_finished(record): SEEN.append(record)
+"""
+SERVER = (Path(__file__).parents[2] / "examples/server_lines/src/server_lines/__init__.py").read_text(encoding="utf-8")
+GUARD = (Path(__file__).parents[2] / "examples/guard_words/src/guard_words/__init__.py").read_text(encoding="utf-8")
+PLUGINS = {"access": ("strict", ACCESS), "observer": ("witness", OBSERVER), "server": ("lines", SERVER), "guard": ("words", GUARD)}
+SAMPLING: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    tiny_checkpoint(folder=folder)
+    return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The plugins of these tests, installed."""
+    site = tmp_path / "site"
+    for kind, (name, code) in PLUGINS.items():
+        module = f"{tmp_path.name.replace('-', '_')}_{name}"
+        info = site / f"made_{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / f"{module}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: made-{name}\nVersion: 1.0\n", encoding="utf-8")
+        group = "access" if kind == "access" else f"{kind}s"
+        (info / "entry_points.txt").write_text(f"[llmasos.{group}]\n{name} = {module}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+@pytest.fixture
+def served(site: Path, tiny: Path) -> Iterator[Callable[..., tuple[Pipeline, PipelineRuntime]]]:
+    """``served(**config)``: a pipeline of the tiny model with a server, and its runtime."""
+    made: list[tuple[Pipeline, Servers]] = []
+
+    def make(**more: Any) -> tuple[Pipeline, PipelineRuntime]:
+        config = {"model": {"source": str(tiny)}, "loader": {"use": "onnx", "threads": 1}, "server": [{"use": "lines", "port": 0}]}
+        pipeline = Pipeline.from_config({**config, **more}, registry=Registry())
+        made.append((pipeline, Servers(pipeline)))
+        return pipeline, made[-1][1].runtime
+
+    yield make
+    for pipeline, servers in made:
+        servers.stop()
+        pipeline.close()
+
+
+def module_of(name: str) -> Any:
+    """The module of a plugin of the test that runs."""
+    return [module for key, module in sys.modules.items() if key.endswith(f"_{name}") and key.startswith("test_")][-1]
+
+
+def user(runtime: PipelineRuntime) -> Principal:
+    return runtime.authenticate(Credentials(scheme="bearer", secret="user"))
+
+
+def local(runtime: PipelineRuntime) -> Principal:
+    return runtime.authenticate(Credentials())
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextEvent))
+
+
+def test_answers_are_events(served: Callable[..., Any]) -> None:
+    """Texts joined are the text, tokens joined the tokens, the end token and log probabilities included; usage and finish come once and
+    last; event loops get the same."""
+    pipeline, runtime = served()
+    for prompt, sampling in (("otters", {**SAMPLING, "logprobs": 2}), ([{"role": "user", "content": "天气"}], {"max_new_tokens": 30})):
+        whole = pipeline.model.generate(prompt, **sampling)
+        answer = runtime.generate(local(runtime), prompt, **sampling)
+        events = list(answer)
+        texts = [event for event in events if isinstance(event, TextEvent)]
+        assert text_of(events) == whole.text
+        assert tuple(token for event in texts for token in event.tokens) == whole.tokens
+        assert tuple(each for event in texts for each in event.logprobs) == (whole.logprobs or ())
+        assert all(event.text for event in texts[:-1])
+        assert events[len(texts) :] == [
+            UsageEvent(prompt_tokens=whole.prompt_tokens, cached_tokens=events[-2].cached_tokens, generated_tokens=len(whole.tokens)),
+            FinishEvent(reason=whole.finish_reason),
+        ]
+
+        async def asked(prompt: Any = prompt, sampling: Any = sampling) -> list[Event]:
+            return [event async for event in runtime.generate(local(runtime), prompt, **sampling)]
+
+        assert text_of(asyncio.run(asked())) == whole.text
+    assert runtime.models(local(runtime))[0].name == "default"
+    assert runtime.count_tokens(local(runtime), "otters") == pipeline.model.count_tokens("otters")
+    with pytest.raises(UnsupportedModel, match="embeddings"):
+        runtime.embed(local(runtime), ["otters"])
+
+
+def test_a_client_that_leaves_frees_its_slot(served: Callable[..., Any]) -> None:
+    """Leaving the events, or cancelling from another thread, ends the request; nothing is left running or reserved."""
+    pipeline, runtime = served(access={"use": "strict"}, scheduler={"use": "fifo", "max_sequences": 1})
+    long = {"max_new_tokens": 20, "ignore_eos": True}
+    events = iter(runtime.generate(user(runtime), "otters", **long))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    other = runtime.generate(user(runtime), "otters", **long)
+    threading.Timer(0.01, other.cancel).start()
+    assert list(other)[-1].reason in ("cancelled", "length")  # type: ignore[union-attr]
+
+    async def leave() -> None:
+        async for _ in runtime.generate(user(runtime), "otters", **long):
+            break
+
+    asyncio.run(leave())
+    assert list(runtime.generate(user(runtime), "otters", **long))[-1] == FinishEvent(reason="length")
+    assert (runtime.active, pipeline.model.usage()["running"]) == (0, 0)
+    assert runtime.close()
+    used = sum(event.details["tokens"] for event in module_of("strict").EVENTS if event.outcome == "done")
+    assert runtime._access.access.left == 1000 - used
+
+
+def test_tenants_and_bounds_come_with_the_key(served: Callable[..., Any]) -> None:
+    """A request is its key's tenant's, whatever it says; what it may not choose, or ask for, is refused before anything is queued."""
+    pipeline, runtime = served(access={"use": "strict"}, observers=[{"use": "witness"}])
+    principal = user(runtime)
+    assert len(list(runtime.generate(principal, "otters", ignore_eos=True))) > 2
+    for name in ("tenant", "priority", "weight"):
+        with pytest.raises(RequestError, match=f'"{name}" comes with the key'):
+            runtime.generate(principal, "otters", **{name: "t-other"})
+    with pytest.raises(RequestError, match="max_new_tokens is 21, and u may ask for 20"):
+        runtime.generate(principal, "otters", max_new_tokens=21)
+    with pytest.raises(NotAllowed, match="u may not use model:big"):
+        runtime.generate(principal, "otters", model="big")
+    for refused in (lambda: runtime.resources(principal), lambda: runtime.use_scheduler(principal, "fifo", {})):
+        with pytest.raises(NotAllowed):
+            refused()
+    output = runtime.run(principal, "generate", {"prompt": "otters", "max_new_tokens": 5})
+    assert isinstance(output, dict)
+    assert [task.name for task in runtime.tasks(principal)] == ["generate"]
+    assert runtime.tasks(principal)[0].inputs["properties"]["prompt"]["type"] == "string"
+    with pytest.raises(NotAllowed):
+        runtime.run(principal, "chat", {})
+    pipeline.close()
+    records = module_of("witness").SEEN
+    assert [(record.tenant, record.generated_tokens) for record in records] == [("t-user", 20), ("t-user", 5)]
+    assert runtime.close()
+    events = [(event.action, event.outcome) for event in module_of("strict").EVENTS]
+    assert ("generate", "done") in events
+    assert ("generate", "denied") in events
+    assert ("use_scheduler", "denied") in events
+    assert "otters" not in repr(module_of("strict").EVENTS)
+
+
+def test_requests_reserve_and_settle(served: Callable[..., Any]) -> None:
+    """A quota is kept by what is reserved, and charged by what was used; a client has no more requests at once than it may."""
+    pipeline, runtime = served(access={"use": "strict"})
+    principal, access = user(runtime), runtime._access.access
+    prompt = pipeline.model.count_tokens("otters")
+    access.left = prompt + 11
+    with pytest.raises(QuotaExceeded, match="tokens are left") as caught:
+        runtime.generate(principal, "otters", **SAMPLING)
+    assert caught.value.retry_after == 60.0
+    assert access.left == prompt + 11
+    access.left = 500
+    waiting = [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]
+    with pytest.raises(QuotaExceeded, match="has 2 requests in progress, and may have 2"):
+        runtime.generate(principal, "otters", **SAMPLING)
+    with pytest.raises(RequestError):
+        runtime.generate(principal, "", **SAMPLING)
+    for answer in waiting:
+        list(answer)
+    assert runtime.close()
+    assert access.left == 500 - 2 * (prompt + 12)
+    assert runtime.active == 0
+
+
+@pytest.mark.parametrize(
+    ("secret", "error", "sentence"),
+    [
+        ("wrong", NotAuthenticated, "Who is that"),
+        ("number", PluginError, r'access "strict" \(made-strict 1\.0\) returned an int from authenticate'),
+        ("raise", PluginError, r'access "strict" \(made-strict 1\.0\) failed in authenticate'),
+    ],
+)
+def test_who_is_not_recognised_gets_nowhere(served: Callable[..., Any], secret: str, error: type[Exception], sentence: str) -> None:
+    """Also where the access control itself fails."""
+    _, runtime = served(access={"use": "strict"})
+    with pytest.raises(error, match=sentence):
+        runtime.authenticate(Credentials(scheme="bearer", secret=secret))
+
+
+def test_a_blocked_answer_finishes_as_blocked(served: Callable[..., Any]) -> None:
+    """The text before it, what was used, and the guard's reason; an error of the engine is an event too."""
+    pipeline, runtime = served()
+    text = pipeline.model.generate_text("otters", **SAMPLING)
+    _, guarded = served(guard=[{"use": "words", "blocked": [text[4:7]], "stages": ["output"]}])
+    events = list(guarded.generate(local(guarded), "otters", **SAMPLING))
+    assert text_of(events) == text.partition(text[4:7])[0]
+    assert isinstance(events[-2], UsageEvent)
+    assert events[-1] == FinishEvent(reason="blocked", detail="it holds a text that is blocked here")
+    answer = runtime.generate(local(runtime), "otters", deadline=1e-9, **SAMPLING)
+    assert isinstance(list(answer)[-1], ErrorEvent)
+
+
+def test_open_access_stays_on_this_machine(served: Callable[..., Any]) -> None:
+    """A server that others can reach needs an access control; one that is being drained takes nothing new; config must name one."""
+    with pytest.raises(ConfigError, match=r'server\[0\]: the server "lines" .* listens on 0\.0\.0\.0, .* set \[access\]'):
+        served(server=[{"use": "lines", "host": "0.0.0.0", "port": 0}])
+    served(server=[{"use": "lines", "host": "0.0.0.0", "port": 0}], access={"use": "strict"})
+    with pytest.raises(ConfigError, match="names no server"):
+        served(server=[])
+    _, runtime = served()
+    runtime.draining = True
+    with pytest.raises(Rejected, match="being stopped"):
+        runtime.generate(local(runtime), "otters")
+
+
+def test_serve_runs_until_it_is_told_to_end(site: Path, tiny: Path, tmp_path: Path) -> None:
+    """SIGTERM while an answer is being written: the answer ends whole, new ones are refused, and the program ends with 0."""
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from llmasos.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "-m", str(tiny), "--loader", "onnx", "--set", "server[0].use=lines"]
+    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
+    process = subprocess.Popen([*command, "--set", "server[0].port=0"], stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+    assert process.stderr is not None
+    try:
+        line = next(line for line in process.stderr if "Listening on tcp://" in line)
+        port = int(line.strip().rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as lines:
+            client.sendall(json.dumps({"prompt": "otters", "max_new_tokens": 40, "ignore_eos": True}).encode() + b"\n")
+            assert b"text" in lines.readline()
+            process.send_signal(signal.SIGTERM)
+            last = [json.loads(each) for each in lines][-1]
+            assert last == {"finish": "length", "tokens": 40}
+        assert process.wait(60) == 0
+        with pytest.raises(OSError):  # whichever error the system has for a port where nobody listens
+            socket.create_connection(("127.0.0.1", port), timeout=1)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
