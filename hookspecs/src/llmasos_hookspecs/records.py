@@ -62,13 +62,13 @@ class RequestStarted:
 class StepRecord:
     """The steps of one engine since the record before: sampled a few times a second, and when the engine runs out of work.
 
-    Counts and seconds are sums over these steps, so that the sums over all records lose nothing; the others are of the last step.
+    Counts and seconds are sums over these steps, so that the sums over all records lose nothing; the others are of that moment.
 
     Attributes:
         model: name of the model.
         replica: index of the engine among the model's replicas; 0 where there is one.
         time: end of the last step, in seconds of ``time.monotonic``.
-        steps: number of steps.
+        steps: number of steps; 0 where the engine has just run out of work.
         seconds: that the engine took for them.
         prefill_tokens, decode_tokens: computed tokens of prompts, and of answers.
         preemptions: sequences that lost their slot.

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -20,6 +20,7 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import close_observers
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
+from llmasos.engine.step_meter import Listeners
 from llmasos.residency.prediction import Need
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
@@ -33,7 +34,7 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, RequestRecord, Stage, SuiteResult, Task
+from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, Stage, SuiteResult, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -82,8 +83,12 @@ class Pipeline:
         )
         self.guards: Final = self._composer.guards()
         self._observers = self._composer.observers()
-        on_finished = self._request_finished if self._observers else None
-        self._hosts = {name: self._composer.host(model, on_finished) for name, model in config.models.items()}
+        listeners = Listeners(
+            finished=self._listener("llmasos_request_finished"),
+            started=self._listener("llmasos_request_started"),
+            step=self._listener("llmasos_step"),
+        )
+        self._hosts = {name: self._composer.host(model, listeners) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
         self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
         self._tasks: dict[str, Task] = {}
@@ -382,9 +387,17 @@ class Pipeline:
             raise RequestError(" ".join(str(problem) for problem in problems))
         return structure_options(task.inputs, inputs, name)
 
-    def _request_finished(self, record: RequestRecord) -> None:
-        for observer in self._observers:
-            observer.tell("llmasos_request_finished", record=record)
+    def _listener(self, hook: str) -> Callable[[Any], None] | None:
+        """What tells the observers that implement ``hook``; None where none does."""
+        listening = [observer for observer in self._observers if observer.listens(hook)]
+        if not listening:
+            return None
+
+        def tell(record: Any) -> None:
+            for observer in listening:
+                observer.tell(hook, record=record)
+
+        return tell
 
     def _check_open(self) -> None:
         if self._closed:

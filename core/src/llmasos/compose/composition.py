@@ -22,6 +22,7 @@ from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.engine.ledger import kv_capacity
 from llmasos.engine.loop import EngineLoop
+from llmasos.engine.step_meter import Listeners
 from llmasos.residency.kv_share import SharedKVLedger
 from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
@@ -42,13 +43,13 @@ from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
     KINDS,
+    PROJECT,
     Access,
     Checkpoint,
     Engine,
     EngineLimits,
     LLMasOSError,
     Placement,
-    RequestRecord,
     Runtime,
     SeatSpec,
     Server,
@@ -92,7 +93,7 @@ class Composer:
         entry = self._registry.find(kind, use)
         return self.plugins.add(entry)
 
-    def host(self, model: ModelConfig, on_finished: Callable[[RequestRecord], None] | None) -> ModelHost:
+    def host(self, model: ModelConfig, listeners: Listeners) -> ModelHost:
         """The host of a model, which is opened and loaded at its first use."""
         return ModelHost(
             model.name,
@@ -100,7 +101,7 @@ class Composer:
             source=model.source,
             open_model=functools.partial(self.open, model),
             predict=functools.partial(self.predict, model),
-            load=functools.partial(self.load, model, on_finished=on_finished),
+            load=functools.partial(self.load, model, listeners=listeners),
             residency=self._process.residency,
             budgets=(self.budget, self._process.budget),
             keep_alive=self.config.resources.keep_alive if self.config.resources.keep_alive is not None else self._process.keep_alive,
@@ -190,12 +191,12 @@ class Composer:
         account: Account,
         on_lost: Callable[[], None],
         *,
-        on_finished: Callable[[RequestRecord], None] | None,
+        listeners: Listeners,
     ) -> RunningModel:
         """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
         ``on_lost`` is called where these end by themselves."""
         if model.placed:
-            return self._start_replicas(model, opened, scheduler, on_lost, on_finished)
+            return self._start_replicas(model, opened, scheduler, on_lost, listeners)
         policy = self.policy(scheduler)
         choice, load = self.engine_maker(model, opened.checkpoint, max_sequences=policy.max_sequences)
         loader = choice.loader
@@ -225,7 +226,9 @@ class Composer:
             ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
             rebuild=load,
             on_lost=on_lost,
-            on_finished=on_finished,
+            on_finished=listeners.finished,
+            on_started=listeners.started,
+            on_step=listeners.step,
             step_timeout=self.config.resources.step_timeout,
             engine_label=loader.entry.label,
             policy_label=policy.label,
@@ -246,7 +249,7 @@ class Composer:
         opened: OpenedModel,
         scheduler: ComponentConfig,
         on_lost: Callable[[], None],
-        on_finished: Callable[[RequestRecord], None] | None,
+        listeners: Listeners,
     ) -> RunningModel:
         from llmasos.compose.replicas import WORKER_ENTRY, ReplicaSet, WorkerSpec  # a model in this process does not pay for it
 
@@ -297,7 +300,7 @@ class Composer:
             label=label,
             seed=self.config.seed,
             on_lost=on_lost,
-            on_finished=on_finished,
+            listeners=listeners,
             step_timeout=resources.step_timeout,
             load_timeout=resources.load_timeout,
         )
@@ -419,7 +422,8 @@ class Composer:
             component = self.component("observer", config.use)
             options: Any = structure_options(component.component.options, config.options, config.path)
             tell = functools.partial(self.plugins.call, component, options=options, context=self._context(component))
-            found.append(Observer(component.entry.label, tell))
+            hooks = [hook for hook in KINDS["observer"].hooks if hasattr(getattr(component.module, hook, None), f"{PROJECT}_impl")]
+            found.append(Observer(component.entry.label, tell, hooks))
         return tuple(found)
 
     def task(self, config: ComponentConfig) -> Task:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from llmasos_hookspecs import LLMasOSError
@@ -24,12 +24,14 @@ class Observer:
 
     Attributes:
         label: names the plugin in messages.
+        hooks: that it implements, and it is told of nothing else; None: it is told of everything.
         dropped: count of events that were dropped because the queue was full.
     """
 
-    def __init__(self, label: str, tell: Callable[..., object]) -> None:
+    def __init__(self, label: str, tell: Callable[..., object], hooks: Iterable[str] | None = None) -> None:
         """``tell``: calls a hook of the plugin: ``tell(hook, **arguments)``."""
         self.label: Final = label
+        self.hooks: Final = None if hooks is None else frozenset(hooks)
         self.dropped = 0
         self._tell = tell
         self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
@@ -37,7 +39,9 @@ class Observer:
         self._thread: threading.Thread | None = None
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Queue an event, from any thread; returns at once."""
+        """Queue an event, from any thread, where the plugin has its hook; returns at once."""
+        if not self.listens(hook):
+            return
         with self._changed:
             if len(self._waiting) >= WAITING:
                 self.dropped += 1
@@ -54,6 +58,10 @@ class Observer:
                 self.label,
                 WAITING,
             )
+
+    def listens(self, hook: str) -> bool:
+        """Whether the plugin implements a hook."""
+        return self.hooks is None or hook in self.hooks
 
     def finish(self, timeout: float) -> bool:
         """Wait until the queue is empty; False where that takes longer. On the observer's own thread it does not wait."""

@@ -25,6 +25,7 @@ from llmasos.engine.ledger import KVLedger, kv_capacity
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.runner import Runner
 from llmasos.engine.scheduler import Scheduler
+from llmasos.engine.step_meter import StepMeter
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos_hookspecs import (
@@ -37,8 +38,10 @@ from llmasos_hookspecs import (
     ModelClosed,
     Request,
     RequestRecord,
+    RequestStarted,
     SchedulingPolicy,
     Score,
+    StepRecord,
     Tokenizer,
 )
 from llmasos_hookspecs.guarding.edge import in_words
@@ -85,6 +88,8 @@ class EngineLoop:
         rebuild: Callable[[], Engine] | None = None,
         on_lost: Callable[[], None] = lambda: None,
         on_finished: Callable[[RequestRecord], None] | None = None,
+        on_started: Callable[[RequestStarted], None] | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
         step_timeout: float = STEP_SECONDS,
         close_timeout: float = CLOSE_SECONDS,
         engine_label: str = "engine",
@@ -106,6 +111,8 @@ class EngineLoop:
             rebuild: makes a new engine after this one failed; None: a failed engine ends the loop.
             on_lost: called when the loop ends without ``close``.
             on_finished: called with the record of each request that has ended, on the loop's thread; must return quickly.
+            on_started: the same for each request that was computed for the first time.
+            on_step: the same for samples of the steps; None: nothing is measured for it.
             step_timeout: seconds after which a step that has not ended makes the model lost.
             close_timeout: seconds that ``close`` waits for a plugin call to return.
             engine_label, policy_label: name the plugins in messages.
@@ -124,7 +131,14 @@ class EngineLoop:
         self._clock = clock
         cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
-        self._runner = Runner(self._engine, self._scheduler, clock=clock, on_finished=on_finished)
+        self._runner = Runner(
+            self._engine,
+            self._scheduler,
+            clock=clock,
+            on_finished=on_finished,
+            on_started=on_started,
+            meter=None if on_step is None else StepMeter(model, on_step),
+        )
         checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
         self._inbox = Inbox(model)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)

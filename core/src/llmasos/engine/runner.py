@@ -17,6 +17,7 @@ from llmasos.engine.execute import execute
 from llmasos.engine.sampler import sample
 from llmasos.engine.scheduler import Planned, Scheduler
 from llmasos.engine.sequence import LogitsReader, Sequence, TokenReader
+from llmasos.engine.step_meter import StepMeter
 from llmasos_hookspecs import (
     Cancelled,
     CapacityExceeded,
@@ -27,6 +28,7 @@ from llmasos_hookspecs import (
     Request,
     RequestError,
     RequestRecord,
+    RequestStarted,
     ResourceError,
 )
 from llmasos_hookspecs.guarding.edge import in_words
@@ -72,6 +74,8 @@ class Runner:
         *,
         clock: Callable[[], float],
         on_finished: Callable[[RequestRecord], None] | None = None,
+        on_started: Callable[[RequestStarted], None] | None = None,
+        meter: StepMeter | None = None,
     ) -> None:
         self.scheduler: Final = scheduler
         self.finished = 0
@@ -79,6 +83,8 @@ class Runner:
         self._engine = engine
         self._clock = clock
         self._on_finished = on_finished
+        self._on_started = on_started
+        self._meter = meter
         self._live: dict[str, Sequence] = {}
         self._deadlines: list[tuple[float, int, Sequence]] = []
         self._numbered = 0
@@ -161,12 +167,16 @@ class Runner:
             began = self._clock()
             outcomes = execute(self._engine, [part.row for part in planned])
             computed = self._sort_out(planned, outcomes)
-            self._count(computed, self._clock() - began)
+            self._count(computed, began, self._clock())
+            if self._on_started is not None:
+                self._tell_started(self._on_started, computed)
             self.scheduler.commit(part for part, _ in computed)
             self._advance(computed)
         else:
             self._give_up_stuck()
         self.scheduler.settle()
+        if self._meter is not None and self.idle:
+            self._meter.flush(self.scheduler, self._clock())
         return bool(planned) or not self.idle
 
     def _sort_out(self, planned: list[Planned], outcomes: list[Logits | Exception]) -> list[tuple[Planned, Logits]]:
@@ -351,9 +361,32 @@ class Runner:
         except Exception:  # a fault of core: observers run on threads of their own
             _log.warning("The callback for finished requests failed on %s.", request.id, exc_info=True)
 
-    def _count(self, computed: list[tuple[Planned, Logits]], seconds: float) -> None:
+    def _tell_started(self, tell: Callable[[RequestStarted], None], computed: list[tuple[Planned, Logits]]) -> None:
+        """Tell of the requests that were computed for the first time."""
+        for sequence in (part.sequence for part, _ in computed if not part.sequence.cost):
+            request = sequence.request
+            record = RequestStarted(
+                id=request.id,
+                model=request.model,
+                tenant=request.tenant,
+                priority=request.priority,
+                queued=sequence.queued,
+                started=sequence.queued if sequence.started is None else sequence.started,
+                prompt_tokens=sequence.prompt_length,
+                cached_tokens=sequence.cached,
+                max_new_tokens=request.max_new_tokens,
+            )
+            try:
+                tell(record)
+            except Exception:  # a fault of core: observers run on threads of their own
+                _log.warning("The callback for started requests failed on %s.", request.id, exc_info=True)
+
+    def _count(self, computed: list[tuple[Planned, Logits]], began: float, ended: float) -> None:
         decode = sum(1 for part, _ in computed if part.sequence.decoding)
-        self.scheduler.rates.add(sum(len(part.row.tokens) for part, _ in computed if not part.sequence.decoding), decode, seconds)
+        prefill = sum(len(part.row.tokens) for part, _ in computed if not part.sequence.decoding)
+        self.scheduler.rates.add(prefill, decode, ended - began)
+        if self._meter is not None and computed:
+            self._meter.add(self.scheduler, prefill, decode, ended - began, ended)
 
 
 def _broken(sequence: Sequence, error: Exception) -> EngineFailed:

@@ -44,6 +44,7 @@ class Scheduler:
         step_tokens: tokens that one step may compute.
         row_tokens: tokens that one row may have; less than ``step_tokens`` after the engine reported a capacity shortage.
         rates: tokens a second, for the policy.
+        preempted: count of preemptions.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Scheduler:
         self._followers: dict[Sequence, list[Sequence]] = {}
         self._charges: dict[Sequence, tuple[int, int]] = {}
         self._hold = False
+        self.preempted = 0
 
     # Adding and removing sequences
 
@@ -106,6 +108,7 @@ class Scheduler:
         self.running.remove(sequence)
         self.cache.leave(sequence)
         sequence.leave_slot("preempted")
+        self.preempted += 1
         self.waiting.push(sequence, self._clock())
         self._release_followers(sequence)
 

@@ -46,7 +46,7 @@ EVENTS: Final = {
     ),
     "llmasos_step": (
         StepRecord(
-            model="m", time=2.0, steps=1, seconds=0.0, prefill_tokens=0, decode_tokens=1, running=0, waiting=0, kv_used=0, kv_capacity=0
+            model="m", time=2.0, steps=0, seconds=0.0, prefill_tokens=0, decode_tokens=0, running=0, waiting=0, kv_used=0, kv_capacity=0
         ),
         StepRecord(
             model="模型", replica=3, time=2.5, steps=40, seconds=0.5, prefill_tokens=512, decode_tokens=160, preemptions=2, running=8,

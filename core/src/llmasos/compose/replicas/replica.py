@@ -12,6 +12,7 @@ import attrs
 
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import pack, unpack
+from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Ticket
 from llmasos_hookspecs import EngineInfo, LLMasOSError, Placement, Request, Seat
 from llmasos_hookspecs.guarding.edge import crossing
@@ -62,7 +63,13 @@ class Replica:
     """
 
     def __init__(
-        self, number: int, spec: WorkerSpec, placement: Placement, label: str, on_message: Callable[[Replica, str, tuple[Any, ...]], None]
+        self,
+        number: int,
+        spec: WorkerSpec,
+        placement: Placement,
+        label: str,
+        on_message: Callable[[Replica, str, tuple[Any, ...]], None],
+        listeners: Listeners,
     ) -> None:
         """``label`` names the placement in messages. Raises ``ResourceError`` where no host has what the seat needs."""
         self.number = number
@@ -79,7 +86,8 @@ class Replica:
         self._called_by: int | None = None
         with crossing(label, "start"):
             self._seat: Final[Seat] = placement.start(spec.seat, self._received, self._ended)
-        self.send("open", spec.config.to_mapping())
+        listened = [event for event, listener in attrs.asdict(listeners, recurse=False).items() if listener is not None]
+        self.send("open", spec.config.to_mapping(), listened)
         threading.Thread(target=self._deliver, name=f"llmasos-to-replica-{number}", daemon=True).start()
 
     @property

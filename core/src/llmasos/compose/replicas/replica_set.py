@@ -22,6 +22,7 @@ from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
+from llmasos.engine.step_meter import NOBODY, Listeners
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.system.bounded import LOAD_SECONDS
@@ -38,6 +39,7 @@ from llmasos_hookspecs import (
     Request,
     RequestRecord,
     Score,
+    StepRecord,
 )
 from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
@@ -70,7 +72,7 @@ class ReplicaSet:
         label: str = "placement",
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
-        on_finished: Callable[[RequestRecord], None] | None = None,
+        listeners: Listeners = NOBODY,
         step_timeout: float = STEP_SECONDS,
         load_timeout: float = LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -88,7 +90,8 @@ class ReplicaSet:
         self._label = label
         self._router = Router(seed)
         self._on_lost = on_lost
-        self._on_finished = on_finished
+        self._listeners = listeners
+        self._on_finished = listeners.finished
         self._step_timeout = step_timeout
         self._load_timeout = load_timeout
         self._clock = clock
@@ -273,9 +276,8 @@ class ReplicaSet:
     def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb in ("piece", "done", "error"):
             self._answer(replica, verb, *arguments)
-        elif verb == "record":
-            if self._on_finished is not None:
-                self._on_finished(arguments[0])
+        elif verb == "told":
+            self._tell(replica, *arguments)
         elif verb == "died":
             self._on_death(replica)
         elif verb == "alive":
@@ -295,6 +297,11 @@ class ReplicaSet:
                 elif verb == "ready":
                     self._on_ready(replica, Ready(*arguments))
                 self._changed.notify_all()
+
+    def _tell(self, replica: Replica, event: str, record: Any) -> None:
+        listener = attrs.asdict(self._listeners, recurse=False).get(event)
+        if listener is not None:
+            listener(attrs.evolve(record, replica=replica.number) if isinstance(record, StepRecord) else record)
 
     def _on_hello(self, replica: Replica, version: str) -> None:
         ours = installed_version("llmasos")
@@ -365,7 +372,7 @@ class ReplicaSet:
             self._on_lost()
 
     def _start(self, number: int) -> None:
-        self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message)
+        self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message, self._listeners)
         watchdog().wake(self)
 
     def _start_again(self, number: int) -> bool:

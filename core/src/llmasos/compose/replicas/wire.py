@@ -24,8 +24,10 @@ from llmasos_hookspecs import (
     LLMasOSError,
     Request,
     RequestRecord,
+    RequestStarted,
     SamplingParams,
     Score,
+    StepRecord,
     TokenLogprob,
 )
 from llmasos_hookspecs.guarding.edge import in_words
@@ -36,7 +38,7 @@ _CLASSES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
     for cls in (
         *(Request, SamplingParams, Constraint, Generation, TokenLogprob, Score),
-        *(ComponentConfig, EngineInfo, Need, RequestRecord, Usage),
+        *(ComponentConfig, EngineInfo, Need, RequestRecord, RequestStarted, StepRecord, Usage),
     )
 }
 #: The errors of the contract by name, and their attributes besides the message.

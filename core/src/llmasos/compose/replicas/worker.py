@@ -18,6 +18,7 @@ from llmasos.compose.host import OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.serving import LoopCall
+from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.residency.memory import Account
 from llmasos.system import discovery
@@ -26,7 +27,7 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
 from llmasos.system.requirements import installed_version
 from llmasos.system.store import Store
-from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, RequestRecord, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, SchedulingPolicy, SequenceView, Stats
 from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
@@ -80,10 +81,10 @@ class _ReportingComposer(Composer):
         account: Account,
         on_lost: Callable[[], None],
         *,
-        on_finished: Callable[[RequestRecord], None] | None,
+        listeners: Listeners,
     ) -> RunningModel:
         """As ``Composer.load``; but where the model is lost the process exits, and the parent starts another."""
-        return super().load(model, opened, scheduler, account, _end_lost, on_finished=on_finished)
+        return super().load(model, opened, scheduler, account, _end_lost, listeners=listeners)
 
     def policy(self, config: ComponentConfig) -> Policy:
         made = super().policy(config)
@@ -103,10 +104,10 @@ class Worker:
         """Serve until the parent closes the connection or has ended."""
         try:
             self._tell("hello", installed_version("llmasos"))
-            _, config = self._hear()
+            _, config, listened = self._hear()
             threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
             try:
-                self._open(Config.from_mapping(config))
+                self._open(Config.from_mapping(config), listened)
             except BaseException as error:
                 self._tell("failed", as_ours(error, "replica", "loading"))
                 return
@@ -116,13 +117,14 @@ class Worker:
         except (EOFError, OSError):
             return
 
-    def _open(self, config: Config) -> None:
+    def _open(self, config: Config, listened: Sequence[str]) -> None:
+        """``listened``: the events of ``Listeners`` that the parent wants to hear of."""
         self._composer = _ReportingComposer(
             config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
         )
         self._composer.report = functools.partial(self._tell, "started")
         (model,) = config.models.values()
-        self._host = self._composer.host(model, functools.partial(self._tell, "record"))
+        self._host = self._composer.host(model, Listeners(**{event: functools.partial(self._tell, "told", event) for event in listened}))
         with self._host.lease() as running:
             self._host.tracked.pinned = True
             # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
