@@ -15,6 +15,8 @@ def names(environment, kind):
 
 def test_core_alone_lists_its_own_sources(environment):
     assert {(each["kind"], each["name"]) for each in environment.listed()["components"]} == {
+        ("access", "open"),
+        ("placement", "local"),
         ("source", "hf"),
         ("source", "path"),
         ("source", "pypi"),
