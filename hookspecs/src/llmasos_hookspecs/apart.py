@@ -151,13 +151,13 @@ def result(data: bytes) -> Any:
     try:
         kind, value = unpack(data)
     except (ValueError, TypeError, LookupError, RecursionError):  # it came to no answer, or to a longer one than it may give
-        raise ApartError("Killed", "it takes more time or memory than it may, or crashes the library that reads it") from None
+        raise ApartError("it takes more time or memory than it may, or crashes the library that reads it", "Killed") from None
     if not kind:
         return value
     known = getattr(errors, str(kind), None)
     if isinstance(known, type) and issubclass(known, LLMasOSError) and known is not ApartError:
         raise known(str(value))
-    raise ApartError(str(kind), str(value))
+    raise ApartError(str(value), str(kind))
 
 
 def _raise(error: BaseException, *_: Any) -> None:

@@ -128,7 +128,7 @@ class ApartError(LLMasOSError):
     ``kind`` is the class name of its error, or ``Timeout``, ``MemoryError`` or ``Killed``; ``sentence`` is what it said.
     """
 
-    def __init__(self, kind: str, sentence: str) -> None:
+    def __init__(self, sentence: str, kind: str = "Exception") -> None:
         super().__init__(sentence)
         self.kind = kind
         self.sentence = sentence

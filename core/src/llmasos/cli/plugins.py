@@ -21,12 +21,12 @@ Kind = Annotated[str | None, typer.Option("--kind", help=f"Only components of on
 
 
 @app.command("list")
-def list_plugins(kind: Kind = None, as_json: o.JsonOption = False) -> None:
+def list_plugins(context: typer.Context, kind: Kind = None, as_json: o.JsonOption = False) -> None:
     """List the installed components, from metadata alone: none is imported."""
     from llmasos.system.discovery import registry
 
     found = registry().entries(_singular(kind))
-    problems = [*registry().problems(), *verb_clashes()]
+    problems = [*registry().problems(), *verb_clashes(context)]
     if as_json:
         components = [
             {"kind": e.kind, "name": e.name, "distribution": e.distribution, "version": e.version, "module": e.module} for e in found
@@ -258,14 +258,11 @@ def _print_changes(changes: tuple[Change, ...]) -> None:
     print_json({"changes": [attrs.asdict(change) for change in changes]})
 
 
-def verb_clashes() -> list[str]:
+def verb_clashes(context: typer.Context) -> list[str]:
     """One sentence for each installed command that has the name of a built-in verb."""
-    from typer.main import get_command
-
-    from llmasos.cli.app import app as verbs
     from llmasos.cli.installed import Verbs
 
-    group = get_command(verbs)
+    group = context.find_root().command
     assert isinstance(group, Verbs)
     return group.clashes()
 

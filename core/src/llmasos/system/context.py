@@ -139,7 +139,7 @@ class HookContext:
             raise PluginError(f'The plugin "{self.name}" called context.apart wrongly: {error}; this is a fault of the plugin.') from error
         except OSError as error:
             reason = error.strerror or error
-            raise ApartError("OSError", f"no process could be started for it ({reason}); free some memory or processes") from error
+            raise ApartError(f"no process could be started for it ({reason}); free some memory or processes", "OSError") from error
 
     def file_digest(self, path: Path) -> str:
         return file_digest(path)

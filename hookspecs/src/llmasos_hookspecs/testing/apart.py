@@ -38,5 +38,5 @@ def run_child(function: str, arguments: Sequence[Any], limits: ApartLimits) -> A
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ApartError("Timeout", f"it takes longer than {limits.seconds:g} seconds") from None
+        raise ApartError(f"it takes longer than {limits.seconds:g} seconds", "Timeout") from None
     return result(done.stdout[: limits.output])

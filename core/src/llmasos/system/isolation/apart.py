@@ -46,7 +46,7 @@ def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None)
         try:
             process.wait(limits.seconds)
         except subprocess.TimeoutExpired:
-            raise ApartError("Timeout", f"it takes longer than {limits.seconds:g} seconds") from None
+            raise ApartError(f"it takes longer than {limits.seconds:g} seconds", "Timeout") from None
         finally:
             process.kill()
             process.wait()
