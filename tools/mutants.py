@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -69,22 +70,33 @@ class Target:
 
 
 def prepare(target: Target) -> Path:
-    """A folder of the layout that mutmut knows, with a copy of the package's code; the tests stay where they are. mutmut keeps the results
-    of an earlier run there, for code that is unchanged."""
+    """A folder of the layout that mutmut knows: a copy of the package's code and of its tests. mutmut keeps the results of an earlier run
+    there, for code that is unchanged."""
     work = WORK / target.name.replace("/", "-").removesuffix(".py")
-    shutil.rmtree(work / "src", ignore_errors=True)
-    shutil.copytree(target.package / "src", work / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("src", "tests"):
+        shutil.rmtree(work / folder, ignore_errors=True)
+        shutil.copytree(target.package / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "conftest.py", work)
+    if not (work / "benchmarks").exists():
+        (work / "benchmarks").symlink_to(ROOT / "benchmarks")  # the simulation, which has tests
     code = f"src/{target.code.as_posix()}"
-    tests = target.package / "tests" / target.tests
-    arguments = [f"--confcutdir={ROOT}", "--hypothesis-profile=mutants", "--hypothesis-seed=0", "-p", "no:xdist", *ARGUMENTS]
-    settings = {
-        "source_paths": ["src"],
-        "only_mutate": [code if code.endswith(".py") else f"{code}/*.py"],
-        "pytest_add_cli_args_test_selection": [str(tests)],
-        "pytest_add_cli_args": arguments,
+    tables = {
+        "mutmut": {
+            "source_paths": ["src"],
+            "only_mutate": [code if code.endswith(".py") else f"{code}/*.py"],
+            "also_copy": ["conftest.py"],
+            "pytest_add_cli_args_test_selection": [f"tests/{target.tests.as_posix()}"],
+            "pytest_add_cli_args": ["--hypothesis-profile=mutants", "--hypothesis-seed=0", "-p", "no:xdist", *ARGUMENTS],
+            "use_git_change_detection": False,
+        },
+        "pytest.ini_options": tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"],
     }
-    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-    (work / "pyproject.toml").write_text(f"[tool.mutmut]\n{lines}use_git_change_detection = false\n", encoding="utf-8")
+    lines = [
+        line
+        for name, table in tables.items()
+        for line in (f"[tool.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key != "testpaths"))
+    ]
+    (work / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return work
 
 

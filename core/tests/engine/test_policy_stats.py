@@ -82,12 +82,12 @@ def test_the_rates_are_those_of_the_steps(make_runner: Any, hash_engine: Any, re
 
 
 def test_a_mixed_step_charges_decode_its_usual_time() -> None:
-    """Ten decode tokens at 100 a second take 0.1 of the 0.5 seconds; the 40 prompt tokens took the other 0.4: 100 a second."""
+    """Ten decode tokens at 100 a second take 0.1 of the 0.6 seconds; the 40 prompt tokens took the other 0.5: 80 a second."""
     rates = Rates()
     rates.add(0, 10, 0.1)
-    rates.add(40, 10, 0.5)
+    rates.add(40, 10, 0.6)
     assert rates.decode == pytest.approx(100.0)
-    assert rates.prefill == pytest.approx(100.0)
+    assert rates.prefill == pytest.approx(80.0)
 
 
 def test_a_mixed_step_is_split_by_tokens_where_decode_s_usual_time_is_longer() -> None:

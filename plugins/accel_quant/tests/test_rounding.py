@@ -115,6 +115,15 @@ def test_gptq_keeps_the_zeros_of_a_mask() -> None:
     assert not found[mask].any()
 
 
+def test_a_few_zeros_are_no_mask() -> None:
+    """Below a twentieth of zeros they are weights like others: what other columns lost may be made up for by them."""
+    weight, x = matrix(), inputs(128)
+    mask = np.random.default_rng(2).random(weight.shape) < 0.03
+    weight[mask] = 0
+    found = gptq(weight, Curvature.of(x.T @ x / len(x), 0.01), bits=4, group=32, symmetric=False).dequantize()
+    assert 0.1 < np.mean(found[mask] != 0) < 0.9
+
+
 def test_columns_that_are_never_used_do_no_harm() -> None:
     weight, x = matrix(), inputs(128)
     x[:, 40:60] = 0
@@ -130,6 +139,7 @@ def test_too_little_damping_is_raised_until_the_factor_can_be_trusted(damping: f
     x = inputs(8) @ np.random.default_rng(3).standard_normal((8, 128)).astype(np.float32)
     curvature = Curvature.of(x.T @ x / len(x), damping)
     assert damping < curvature.damping <= 1e-3
+    assert np.log10(curvature.damping / damping) == pytest.approx(round(np.log10(curvature.damping / damping)), abs=1e-6)
     found = gptq(weight, curvature, bits=4, group=32, symmetric=True).dequantize()
     nearest = Grid.spanning(weight, bits=4, group=32, symmetric=True).nearest(weight).dequantize()
     assert output_error(weight, found, x) < output_error(weight, nearest, x)
@@ -137,7 +147,9 @@ def test_too_little_damping_is_raised_until_the_factor_can_be_trusted(damping: f
 
 def test_damping_that_is_enough_is_left_as_it_is() -> None:
     x = inputs(128)
-    assert Curvature.of(x.T @ x / len(x), 0.01).damping == 0.01
+    curvature = Curvature.of(x.T @ x / len(x), 0.01)
+    assert curvature.damping == 0.01
+    assert curvature.factor.dtype == np.float32
 
 
 def test_awq_magnitudes_are_means_over_all_windows() -> None:

@@ -36,7 +36,7 @@ class Rates:
             self._decode.add(decode, seconds)
             return
         usual = decode / self.decode if decode and self.decode else 0.0
-        self._prefill.add(prefill, max(seconds - usual, seconds * prefill / (prefill + decode)) if decode else seconds)
+        self._prefill.add(prefill, max(seconds - usual, seconds * prefill / (prefill + decode)))
 
     @property
     def prefill(self) -> float:
