@@ -55,10 +55,9 @@ def test_core_never_imports_a_plugin() -> None:
 
 
 def test_hookspecs_imports_neither() -> None:
-    """The contract needs only pluggy, attrs and numpy; the conformance kit what its extra ``testing`` brings besides, and torch
-    and transformers where a test compares with a model of theirs."""
+    """The contract needs only pluggy, attrs and numpy; the conformance kit what its extra ``testing`` brings besides."""
     allowed = {"pluggy", "attrs", "numpy", "llmasos_hookspecs", *sys.stdlib_module_names}
-    kit = {"pytest", "_pytest", "hypothesis", "llguidance", "torch", "transformers"}
+    kit = {"pytest", "_pytest", "hypothesis", "llguidance"}
     found = [(path, name) for path, name in imported(ROOT / "hookspecs" / "src") if name not in allowed]
     assert [(str(path), name) for path, name in found if name not in kit or "testing" not in path.parts] == []
 

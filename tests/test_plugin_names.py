@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from llmasos_hookspecs import GROUPS
+
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "core" / "src" / "llmasos"
 
 #: Components that core has itself.
-BUILT_IN: Final = frozenset({"path"})
+BUILT_IN: Final = frozenset({"path", "local", "open"})
 
 #: What still lives in core and becomes plugins next; the set shrinks with each that goes.
 LEAVING: Final = frozenset({"gguf", "hf", "pypi"})
@@ -36,12 +38,17 @@ WORDS: Final = {
 #: (file, name): literals that are a plugin's name to the letter, and mean something else.
 LITERALS: Final = {
     ("acceleration/plan.py", "quant"): "a stage of the contract",
+    ("api/runtime.py", "chat"): "a feature of a model",
+    ("api/runtime.py", "generate"): "a feature of a model, and a permission",
     ("api/tasks/evaluation.py", "answer"): "a key of an example",
     ("api/tasks/evaluation.py", "code"): "a field of an output",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
     ("cli/app.py", "chat"): "a verb of core",
+    ("compose/client.py", "generate"): "a permission",
+    ("compose/client.py", "priority"): "a limit of a principal",
     ("compose/generation_params.py", "deadline"): "a request's argument",
     ("compose/generation_params.py", "priority"): "a request's argument",
+    ("compose/guards.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
     ("evaluation/self_check.py", "torch"): "the library",
     ("system/diagnosis.py", "torch"): "the library",
@@ -132,8 +139,9 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
         for distribution, names in distributions.items()
         for name in names
     }
+    kind_of = {group: kind for kind, group in GROUPS.items()}
     offered = {
-        (group.removeprefix("llmasos.").removesuffix("s"), name, project["name"])
+        (kind_of[group], name, project["name"])
         for folder in ("core", "plugins/*")
         for project in projects(folder)
         for group, points in project.get("entry-points", {}).items()

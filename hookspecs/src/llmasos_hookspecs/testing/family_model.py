@@ -1,4 +1,5 @@
-"""Tiny random models of transformers, and the walk that compares a loader's engine with one; torch and transformers are needed."""
+"""Tiny random models of transformers, and the walk that compares a loader's engine with one; without torch and
+transformers the test is skipped."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from llmasos_hookspecs.decoder import DecoderConfig
 from llmasos_hookspecs.engine import Engine, Row
@@ -36,13 +38,11 @@ class FamilyModel:
     digest = "0" * 64
 
     def __init__(self, kind: str, changes: Mapping[str, Any]) -> None:
-        import torch
-        import transformers
+        torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
 
         torch.manual_seed(0)
         config = transformers.AutoConfig.for_model(kind, **{**FAMILY_SIZES, "max_position_embeddings": FAMILY_CONTEXT, **changes})
-        auto: Any = transformers.AutoModelForCausalLM  # its methods are not typed
-        self._model = auto.from_config(config, attn_implementation="eager").float().eval()
+        self._model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         for parameter in self._model.parameters():
             noise = torch.randn_like(parameter)
             parameter.data = parameter.data + 0.2 * noise if parameter.dim() == 1 else 0.15 * noise
@@ -66,7 +66,7 @@ class FamilyModel:
 
     def quantize(self) -> None:
         """Round every matrix of the layers to 4-bit codes with float minimums, and the model to what they stand for."""
-        import torch
+        torch = pytest.importorskip("torch")
 
         for name, tensor in self._model.state_dict().items():
             if tensor.dim() == 2 and ".layers." in name:
@@ -75,7 +75,7 @@ class FamilyModel:
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """float32 [n, vocab], as transformers computes them."""
-        import torch
+        torch = pytest.importorskip("torch")
 
         with torch.inference_mode():
             found: Logits = self._model(torch.tensor([list(tokens)])).logits[0].numpy()
@@ -83,7 +83,7 @@ class FamilyModel:
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """The ``count`` likeliest tokens that follow. Without a cache: what a longer sequence is rotated by, its beginning is too."""
-        import torch
+        torch = pytest.importorskip("torch")
 
         with torch.inference_mode():
             out = self._model.generate(
