@@ -47,11 +47,13 @@ METHODS = {
 HEAD = """
     from pathlib import Path
     import attrs
-    import planted_fault
     from llmasos_hookspecs import *
     from llmasos_hookspecs.testing import ReferenceEngine
 
-    def strike(method): planted_fault.strike(method)  # another one for each pipeline
+    def strike(method):
+        import planted_fault  # which the process that describes plugins lacks
+
+        planted_fault.strike(method)  # another one for each pipeline
 """
 
 PLUGINS = {
