@@ -43,9 +43,20 @@ def imports(path: Path, known: set[str]) -> Iterator[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Module -> the modules of core that it imports."""
+    """Module -> the modules of core that it imports; with one, Python imports the packages that it lies in."""
     known = modules()
-    return {name: set(imports(path, set(known))) - {name} for name, path in known.items()}
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        around = set(packages(name))
+        named = set(imports(path, set(known))) - {name}
+        found[name] = named | {package for other in named for package in packages(other)} - around - {name}
+    return found
+
+
+def packages(module: str) -> Iterator[str]:
+    """The packages that a module lies in, but for the outermost."""
+    while (module := module.rpartition(".")[0]) and "." in module:
+        yield module
 
 
 def folder(module: str) -> str:
