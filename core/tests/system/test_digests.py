@@ -11,7 +11,7 @@ import pytest
 from llmasos.system import digests
 from llmasos.system.digests import file_digest, remember_digest
 from llmasos.system.sources import resolve
-from llmasos.system.store import Store, write_atomically
+from llmasos.system.store import Store
 from llmasos_hookspecs import SourceError
 
 BIG = bytes(range(256)) * 8192  # 2 MiB
@@ -117,23 +117,3 @@ def test_the_memory_of_digests_has_a_bound(tmp_path, home, fresh, monkeypatch):
         path.write_bytes(BIG)
         file_digest(path)
     assert len(list((home / "cache" / "checked" / "digests").iterdir())) <= 4
-
-
-def test_two_that_write_one_file_at_once_do_not_collide(tmp_path, monkeypatch):
-    """A temporary name is nobody else's, so that the other's end does not take it away."""
-    path, seen = tmp_path / "file", []
-    replace = Path.replace
-
-    def meanwhile(self, target):
-        if not seen:
-            seen.append(self.name)
-            write_atomically(path, "second")
-        seen.append(self.name)
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", meanwhile)
-    write_atomically(path, "first", mode=0o600)
-    assert path.read_text() == "first"
-    assert len(set(seen)) == 2
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["file"]

@@ -37,8 +37,8 @@ from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos.system.store import write_atomically
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Section, TaskModel
+from llmasos_hookspecs.atomic import write_atomically
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9

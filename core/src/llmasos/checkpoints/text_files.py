@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
-from llmasos.checkpoints.writing import write_bytes
 from llmasos_hookspecs import Checkpoint
+from llmasos_hookspecs.atomic import write_atomically
 
 #: Files beside the weights that determine what the model says.
 TEXT_FILES: Final = (
@@ -26,7 +26,7 @@ _LARGEST: Final = 256 << 20
 def write_text_files(base: Checkpoint, folder: Path) -> None:
     """Write the tokenizer's files of a checkpoint of any format into ``folder``."""
     for name, data in base.text_files().items():
-        write_bytes(inside(folder, name), data)
+        write_atomically(inside(folder, name), data)
 
 
 def read_text_files(folder: Path) -> dict[str, bytes]:

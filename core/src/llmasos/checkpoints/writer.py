@@ -22,6 +22,7 @@ from llmasos.checkpoints.stored_names import is_table
 from llmasos.checkpoints.text_files import write_text_files
 from llmasos.checkpoints.writing import write_json
 from llmasos_hookspecs import NEUTRAL_FORMATS, AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
+from llmasos_hookspecs.atomic import flush
 
 EMBEDDING: Final = "model.embed_tokens.weight"
 HEAD: Final = "lm_head.weight"
@@ -177,12 +178,12 @@ class CheckpointFolderWriter:
         write_json(folder / "config.json", tag_special_floats(config))
         write_text_files(self._base, folder)
         self._write_manifest(folder, {})
-        _flush(folder)
+        flush(folder)
         if self._output.is_dir():
             self._output.rmdir()
         folder.rename(self._output)
         self._done = True
-        _flush(self._output.parent)
+        flush(self._output.parent)
 
     def _write_manifest(self, folder: Path, report: Mapping[str, Any]) -> None:
         found = self._base.manifest
@@ -217,12 +218,3 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _flush(folder: Path) -> None:
-    """Sync a folder, so that its entries survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

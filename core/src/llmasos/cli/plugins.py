@@ -134,8 +134,8 @@ def export(
     """Write the installed plugins with their versions, for plugins restore on another machine (or pip install -r)."""
     from llmasos.system.discovery import registry
     from llmasos.system.installation import pinned_plugins
-    from llmasos.system.store import write_atomically
     from llmasos_hookspecs import RequestError
+    from llmasos_hookspecs.atomic import write_atomically
 
     pins = pinned_plugins(registry())
     if output is not None:

@@ -20,8 +20,8 @@ from llmasos.evaluation.corpus import Corpus
 from llmasos.evaluation.measure import Backend
 from llmasos.evaluation.reference import DequantizedCheckpoint
 from llmasos.system.context import ProgressSink
-from llmasos.system.store import write_atomically
 from llmasos_hookspecs import Checkpoint, Engine, PluginError, Progress, TaskModel
+from llmasos_hookspecs.atomic import write_atomically
 
 
 @attrs.define(eq=False, kw_only=True)

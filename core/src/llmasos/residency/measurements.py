@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import attrs
 
 from llmasos.residency.prediction import Need
+from llmasos_hookspecs.atomic import write_atomically
 
 #: Seconds between two samples of the process's memory while a model loads.
 _PERIOD: Final = 0.02
@@ -42,11 +41,9 @@ class Measurements:
     def add(self, key: str, measured: Need) -> None:
         """Store a measurement; a disk that is full or read-only does not fail the load."""
         path = self._folder / f"{key}.json"
-        new = path.with_suffix(f".{uuid4().hex}")
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps(attrs.asdict(measured)), encoding="utf-8")
-            os.replace(new, path)
+            write_atomically(path, json.dumps(attrs.asdict(measured)))
 
 
 class Peak:

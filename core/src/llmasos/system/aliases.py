@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from llmasos.system.folders import data_folder
 from llmasos.system.nearest import did_you_mean
-from llmasos.system.store import write_atomically
 from llmasos_hookspecs import SourceError
+from llmasos_hookspecs.atomic import write_atomically
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_STEPS: Final = 16

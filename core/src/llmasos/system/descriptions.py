@@ -26,8 +26,8 @@ from llmasos.system.folders import cache_folder
 from llmasos.system.isolation import run_apart
 from llmasos.system.options import json_schema
 from llmasos.system.requirements import installed_version
-from llmasos.system.store import write_atomically
 from llmasos_hookspecs import API_VERSION, ApartError, ApartLimits, Component, PluginError
+from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.guarding.edge import in_words, interrupted
 
 #: Version of what is kept.

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Final
 
 from llmasos.system.folders import cache_folder
+from llmasos_hookspecs.atomic import write_atomically
 
 #: Least size in bytes of a file whose digest is cached on disk; smaller files are read again as quickly.
 _LARGE: Final = 1 << 20
@@ -56,15 +57,9 @@ def _remember(key: tuple[int, ...], digest: str) -> None:
     if key[2] < _LARGE:
         return
     place = _place(key)
-    fresh = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
     with contextlib.suppress(OSError):  # a disk that is full or read-only costs reading the file again
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
-                file.write(digest)
-            fresh.replace(place)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write_atomically(place, digest, mode=0o600)
         _trim(place.parent)
 
 

@@ -26,6 +26,7 @@ from llmasos.system.digests import file_digest, remember_digest
 from llmasos.system.folders import data_folder
 from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import LLMasOSError, SourceError
+from llmasos_hookspecs.atomic import flush, write_atomically
 
 _FORMAT: Final = 1
 _MODELS, _STAGING, _LOCKS, _TRASH = "models", "staging", "locks", "trash"
@@ -311,9 +312,9 @@ class Store:
         record = staging / "entry.json"
         record.write_text(json.dumps(entry, ensure_ascii=False, indent=1), encoding="utf-8")
         for path in (*found.values(), record):
-            _flush(path)
+            flush(path)
         for folder in (*(path for path in files.rglob("*") if path.is_dir()), files, staging):
-            _flush(folder)
+            flush(folder)
         models = self.root / _MODELS
         models.mkdir(parents=True, exist_ok=True)
         # A folder without a record is no entry; it would be in the way of the rename.
@@ -321,7 +322,7 @@ class Store:
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)
-        _flush(models)
+        flush(models)
         for name, file in entry["files"].items():
             remember_digest(target / "files" / name, file["sha256"])
 
@@ -342,19 +343,6 @@ def bytes_below(folder: Path, part: str = "") -> int:
                 with contextlib.suppress(OSError):
                     total += os.lstat(os.path.join(place, name)).st_size
     return total
-
-
-def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Replace a file atomically, also while other processes write it. ``mode``: permissions, less the user's umask."""
-    fresh = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
-    try:
-        with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _filled(fill: Callable[[Path], None], folder: Path, source: str, license_id: str) -> tuple[str, str]:
@@ -386,17 +374,6 @@ def _read_entry(folder: Path) -> StoredModel:
         raise SourceError(
             f"The record {path} of a stored model is damaged; remove the folder {folder} and fetch the model again."
         ) from error
-
-
-def _flush(path: Path) -> None:
-    """Write a file, or a folder's list of names, through to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _children(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any, Final, Self
 import attrs
 
 from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_hookspecs.atomic import write_atomically
 from llmasos_task_kit.prompting import Message
 
 _ACTIONS: Final = ("send", "list", "show", "delete")
@@ -127,7 +127,7 @@ class ConversationFolder:
             updated=now,
             messages=(*before.messages, *messages),
         )
-        _write_whole(file, _as_json(after))
+        write_atomically(file, _as_json(after), mode=0o600)
         return after
 
     def delete(self, name: str) -> None:
@@ -182,19 +182,6 @@ def _faults(file: Path) -> Iterator[None]:
         raise LLMasOSError(
             f"{file} cannot be written ({error.strerror or error}), so this turn is not kept; make room for it, or choose another folder."
         ) from error
-
-
-def _write_whole(file: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def default_folder() -> Path:

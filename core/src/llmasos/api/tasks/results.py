@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, Final, Self
 from filelock import FileLock, Timeout
 
 from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_hookspecs.atomic import write_atomically
 
 #: How every file of results begins.
 _BEGINNING: Final = b'{"index": '
@@ -89,17 +89,9 @@ class ResultFile:
         lines = [(json.loads(line)["index"], line) for line in self._stream]
         if all(left[0] < right[0] for left, right in itertools.pairwise(lines)):
             return
-        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.", suffix=".part")
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.writelines(line for _, line in sorted(lines))
-                stream.flush()
-                os.fsync(stream.fileno())
             self._stream.close()
-            os.replace(temporary, self._path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            write_atomically(self._path, (line for _, line in sorted(lines)), mode=0o600)
         finally:
             self._stream = self._open()
 
