@@ -24,6 +24,7 @@ from typing import Any, Final, TextIO
 INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
+    "llmasos_decoder_kit",
     "llmasos_backend_onnx",
     "llmasos_backend_torch",
     "llmasos_backend_tf",
