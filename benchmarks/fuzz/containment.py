@@ -135,7 +135,7 @@ def _check(folder: Path, scratch: Path | None, taken: int, memory: int) -> None:
             raise Strayed(f"it led to {event} of {path}")
     for path in _events.opened:
         inside = any(Path(path).resolve().is_relative_to(each.resolve()) for each in (folder, scratch) if each is not None)
-        if not inside and path != _SYSTEM and not path.startswith(_CODE):
+        if not inside and path != _SYSTEM and not path.startswith((*_CODE, os.devnull)):
             raise Strayed(f"it opened {path}")
 
 

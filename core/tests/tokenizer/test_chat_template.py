@@ -284,6 +284,23 @@ def test_what_templates_of_published_models_call_is_on_the_lists() -> None:
         assert ChatTemplate(source, TOKENS, "here").render(messages) == plain.from_string(source).render(messages=messages), source
 
 
+@pytest.mark.parametrize(
+    "source", ["{% macro f(a, a) %}{% endmacro %}", "{% for a in m %}" * 25 + "{% endfor %}" * 25, "{{ f(a=1, a=2) }}"]
+)
+def test_an_error_of_a_template_reads_no_file_of_the_working_folder(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python shows the line of the file that a syntax error names."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no valid jinja2") as named:
+        ChatTemplate(source, TOKENS, "model.gguf")
+    assert isinstance(named.value.__cause__, SyntaxError)
+    (tmp_path / Path(named.value.__cause__.filename or "").name).write_text("secret\n" * 1000)
+    (tmp_path / "<template>").write_text("secret\n" * 1000)
+    with pytest.raises(CheckpointError, match="no valid jinja2") as caught:
+        ChatTemplate(source, TOKENS, "model.gguf")
+    assert isinstance(caught.value.__cause__, SyntaxError)
+    assert caught.value.__cause__.text is None
+
+
 @pytest.mark.parametrize("source", ["{% for %}", "{{ (", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% if %}", "x" * (1 << 21)])
 def test_what_is_no_template_is_one_clear_sentence(source: str) -> None:
     with pytest.raises(CheckpointError, match="chat template") as caught:

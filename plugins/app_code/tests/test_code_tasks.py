@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -218,3 +219,24 @@ def test_a_long_file_is_cut_around_the_cursor(prefix: int) -> None:
 def test_the_module_of_a_task_imports_nothing_heavy(name: str) -> None:
     program = f"import sys, llmasos_app_code.{name}; print([m for m in ('tree_sitter', 'torch', 'llguidance') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_number_of_too_many_digits_is_a_problem_of_the_code() -> None:
+    assert "digits" in str(syntax_problem("[" + "1" * 5000 + "]", "json"))
+
+
+def test_a_check_of_python_reads_no_file_of_the_working_folder(tmp_path: Path) -> None:
+    """Python looks for the line of a syntax error in the file that the code is said to be from."""
+    code = """
+        import os, sys
+        from llmasos_app_code.languages import syntax_problem
+        syntax_problem("1 +", "python")
+        opened = []
+        sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
+        print(syntax_problem("def f(a, a): pass", "python"))
+        print([path for path in opened if not path.startswith(os.devnull)])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines() == ["line 1: duplicate argument 'a' in function definition", "[]"]

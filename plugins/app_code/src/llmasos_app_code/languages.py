@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ _PARSERS = {
     "typescript": ("tree_sitter_typescript", "language_typescript"),
 }
 
+#: Where the code is from. Python opens the file that a syntax error names, and this one no folder can hold.
+_NOWHERE = os.path.join(os.devnull, "answer")
+
 #: Languages that ``syntax_problem`` knows.
 CHECKED = ("python", "json", *_PARSERS)
 
@@ -70,7 +74,7 @@ def _python_problem(code: str) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a doubtful escape compiles all the same
-            compile(code, "<answer>", "exec", dont_inherit=True)
+            compile(code, _NOWHERE, "exec", dont_inherit=True)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, OverflowError, MemoryError, RecursionError) as error:  # null bytes, huge numbers, deep nesting
@@ -85,6 +89,8 @@ def _json_problem(code: str) -> str | None:
         return f"line {error.lineno}: {error.msg}"
     except RecursionError:
         return "it is nested too deeply"
+    except ValueError as error:  # a number of more digits than Python reads
+        return str(error)
     return None
 
 
