@@ -37,12 +37,15 @@ def _probed_here() -> Iterator[None]:
 
 @pytest.fixture
 def fuzz() -> Fuzz:
-    """Run ``case`` on what the strategies draw, each time contained in ``folder``; ``share`` is its part of the cases of its kind.
+    """Run ``case`` on what the strategies draw, each time contained in ``folder``; ``share`` is its part of the cases of its kind, and
+    ``scratch`` the folder that its reader may write to.
 
     The case is given the values by position, and a context manager that contains what it wraps.
     """
 
-    def run(case: Callable[..., None], *strategies: st.SearchStrategy[Any], folder: Path, share: float = 1.0) -> None:
+    def run(
+        case: Callable[..., None], *strategies: st.SearchStrategy[Any], folder: Path, share: float = 1.0, scratch: Path | None = None
+    ) -> None:
         left = max(1, int(CASES * share))
         for part in range(-(-left // PART)):
             limits = settings(
@@ -54,7 +57,7 @@ def fuzz() -> Fuzz:
             )
 
             def once(values: tuple[Any, ...]) -> None:
-                case(*values, contained(folder, MEMORY))
+                case(*values, contained(folder, MEMORY, scratch=scratch))
 
             seed(part)(limits(given(st.tuples(*strategies))(once)))()
 

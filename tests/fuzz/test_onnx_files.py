@@ -30,9 +30,14 @@ def export(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path_factory: pytest.TempPathFactory):
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sandbox")
+
+
+@pytest.fixture
+def run(sandbox: Path):
     """Loads an export and computes a few tokens."""
-    context = SandboxContext(root=tmp_path_factory.mktemp("sandbox"), limits=EngineLimits(max_sequences=2, threads=1))
+    context = SandboxContext(root=sandbox, limits=EngineLimits(max_sequences=2, threads=1))
 
     def load(path: Path) -> None:
         engine = load_export(open_checkpoint(path), Options(), context)
@@ -64,7 +69,7 @@ def test_graphs_with_damage_are_read(export: Path, fuzz, damaged) -> None:
     fuzz(case, damaged(data), folder=export.parent, share=0.3)
 
 
-def test_graphs_with_damage_are_loaded(export: Path, fuzz, damaged, run) -> None:
+def test_graphs_with_damage_are_loaded(export: Path, fuzz, damaged, run, sandbox: Path) -> None:
     """The few that are read go on to ONNX Runtime."""
     data = export.read_bytes()
 
@@ -73,10 +78,10 @@ def test_graphs_with_damage_are_loaded(export: Path, fuzz, damaged, run) -> None
         with contained:
             run(export)
 
-    fuzz(case, damaged(data), folder=export.parent, share=0.15)
+    fuzz(case, damaged(data), folder=export.parent, share=0.15, scratch=sandbox)
 
 
-def test_external_data_of_any_place(fuzz, numbers, run, tmp_path: Path) -> None:
+def test_external_data_of_any_place(fuzz, numbers, run, sandbox: Path, tmp_path: Path) -> None:
     """What lies outside, is cut, or is no number is refused before ONNX Runtime opens it."""
     path = tmp_path / "inside" / "model.onnx"
     path.parent.mkdir()
@@ -98,4 +103,4 @@ def test_external_data_of_any_place(fuzz, numbers, run, tmp_path: Path) -> None:
             run(path)
             assert Path(location) == Path(DATA)
 
-    fuzz(case, locations, places, places, folder=path.parent, share=0.1)
+    fuzz(case, locations, places, places, folder=path.parent, share=0.1, scratch=sandbox)

@@ -95,6 +95,8 @@ def read_signature(graph: ExportedGraph, files: ExportFiles) -> Signature:
     names, where = files.names, graph.path
     inputs = {value.name: value for value in graph.inputs}
     outputs = {value.name: value for value in graph.outputs}
+    if len(inputs) < len(graph.inputs) or len(outputs) < len(graph.outputs):
+        raise UnsupportedModel(f"{where} has two inputs or two outputs of one name; export it again.")
     past = _layers(inputs, _PAST, names.past)
     plain = {names.input_ids, names.attention_mask, names.position_ids, _BRANCH, *_COUNT}
     unknown = [name for name in inputs if name not in plain and name not in past.values()]
@@ -139,7 +141,7 @@ def _results(graph: ExportedGraph, names: Names, past: Mapping[tuple[int, int], 
     """The names of the logits, keys and values. Outputs without recognisable names are identified by their order: logits first, then the
     cache tensors in the order of the inputs."""
     outputs = {value.name: value for value in graph.outputs}
-    named = any(part in graph.outputs[0].name for part in _OTHER_RESULTS)
+    named = any(part in name for name in list(outputs)[:1] for part in _OTHER_RESULTS)
     if names.logits in outputs or len(outputs) != 1 + len(past) or named:
         return names.logits, _layers(outputs, _PRESENT, names.present)
     places = {name: key for key, name in past.items()}
