@@ -133,12 +133,12 @@ PLANTED = """
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Callable[[str], Report]:
+def planted(tmp_path: Path) -> Callable[..., Report]:
     """Runs a target with a planted fault, without atheris."""
     (tmp_path / "planted.py").write_text(textwrap.dedent(PLANTED))
 
-    def run(name: str) -> Report:
-        return run_target(f"planted:{name}", 60, tmp_path / "corpus", runs=5, guided=False, path=tmp_path)
+    def run(name: str, seconds: int = 60) -> Report:
+        return run_target(f"planted:{name}", seconds, tmp_path / "corpus", runs=5, guided=False, path=tmp_path)
 
     return run
 
@@ -157,15 +157,15 @@ def planted(tmp_path: Path) -> Callable[[str], Report]:
         "babbles": "its error is no single sentence",
     }.items(),
 )
-def test_the_runner_catches_a_planted_fault(fault: str, kind: str, planted: Callable[[str], Report]) -> None:
+def test_the_runner_catches_a_planted_fault(fault: str, kind: str, planted: Callable[..., Report]) -> None:
     """Each is one finding, with an input that shows it again."""
-    report = planted(fault)
+    report = planted(fault, 2)  # too short for a second child after one that ended
     assert [finding.kind[: len(kind)] for finding in report.findings] == [kind]
     assert report.findings[0].input.read_bytes() != b"seed"
     assert report.runs >= 2
 
 
-def test_a_crash_that_does_not_repeat_is_told_as_such(planted: Callable[[str], Report]) -> None:
+def test_a_crash_that_does_not_repeat_is_told_as_such(planted: Callable[..., Report]) -> None:
     """It may come of the inputs before it."""
     report = planted("aborts_once")
     (finding,) = report.findings
@@ -174,19 +174,19 @@ def test_a_crash_that_does_not_repeat_is_told_as_such(planted: Callable[[str], R
     assert report.runs > 5  # another child followed
 
 
-def test_a_sound_reader_is_no_finding(planted: Callable[[str], Report]) -> None:
+def test_a_sound_reader_is_no_finding(planted: Callable[..., Report]) -> None:
     report = planted("is_sound")
     assert report.runs == 5
     assert not report.findings
 
 
-def test_what_was_found_is_forgotten_once_it_is_mended(tmp_path: Path, planted: Callable[[str], Report]) -> None:
+def test_what_was_found_is_forgotten_once_it_is_mended(tmp_path: Path, planted: Callable[..., Report]) -> None:
     assert planted("raises").findings
     assert not planted("is_sound").findings
     assert list((tmp_path / "corpus" / "corpus").iterdir())
 
 
-def test_a_target_that_does_not_start_is_told(planted: Callable[[str], Report]) -> None:
+def test_a_target_that_does_not_start_is_told(planted: Callable[..., Report]) -> None:
     with pytest.raises(DidNotStart, match="no library"):
         planted("does_not_start")
 
