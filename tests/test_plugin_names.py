@@ -19,7 +19,7 @@ CORE = ROOT / "core" / "src" / "llmasos"
 BUILT_IN: Final = frozenset({"path", "local", "open"})
 
 #: What still lives in core and becomes plugins next; the set shrinks with each that goes.
-LEAVING: Final = frozenset({"gguf", "hf", "pypi"})
+LEAVING: Final = frozenset({"gguf"})
 
 #: Names of plugins that are words of English, or of what core itself speaks of: core's sentences and identifiers may use them.
 WORDS: Final = {
