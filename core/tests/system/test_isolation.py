@@ -10,7 +10,6 @@ import pytest
 
 from llmasos.system.isolation import code_command, run_apart
 from llmasos.system.isolation.landlock import has_landlock
-from llmasos_fetch_kit.pip import pip_command
 from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError
 
 EVAL = "builtins:eval"
@@ -126,4 +125,3 @@ def test_the_environments_secrets_and_the_working_folder_stay_outside(tmp_path, 
 
 def test_every_command_line_of_a_child_is_isolated():
     assert code_command("pass")[1] == "-I"
-    assert pip_command()[1:-2] in (["-I"], ["-E", "-P"])
