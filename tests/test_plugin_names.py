@@ -19,7 +19,7 @@ CORE = ROOT / "core" / "src" / "llmasos"
 BUILT_IN: Final = frozenset({"path", "local", "open"})
 
 #: What still lives in core and becomes plugins next; the set shrinks with each that goes.
-LEAVING: Final = frozenset({"gguf", "hf", "pypi"})
+LEAVING: Final = frozenset({"gguf"})
 
 #: Names of plugins that are words of English, or of what core itself speaks of: core's sentences and identifiers may use them.
 WORDS: Final = {
@@ -104,8 +104,9 @@ def test_no_source_of_core_names_a_component_of_a_plugin() -> None:
 
 
 def test_no_source_of_core_names_a_distribution_or_package_of_a_plugin_or_lib() -> None:
-    """Not in comments and docstrings either."""
-    distributions = {project["name"] for folder in ("plugins/*", "libs/*") for project in projects(folder)}
+    """Not in comments and docstrings either; the libs that core itself requires excepted."""
+    required = {re.split(r"[^\w-]", each)[0] for project in projects("core") for each in project["dependencies"]}
+    distributions = {project["name"] for project in projects("plugins/*")} | {project["name"] for project in projects("libs/*")} - required
     names = distributions | {name.replace("-", "_") for name in distributions}
     assert [(file, word) for file, text in sources() for word in re.findall(r"[\w-]+", text) if word in names] == []
 
@@ -150,4 +151,20 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     assert listed == offered
     published = {(kind, name) for kind, name, _ in listed}
     suggested = {*catalog["defaults"].items(), *catalog["first"].items(), *(("loader", name) for name in catalog["formats"].values())}
+    sources = {name: form.partition(":")[0] for name, form in catalog["references"].items()}
+    assert all(name == scheme for name, scheme in sources.items())
+    targets = [alias["target"] for alias in catalog["aliases"].values()]
+    suggested |= {("source", name) for name in (*sources, *(each.partition(":")[0] for each in targets if ":" in each))}
     assert suggested <= published
+
+
+def test_the_sets_that_core_names_are_there() -> None:
+    """``llmasos[default]`` is what the demo installs, and ``llmasos[all]`` every plugin of this repository."""
+    (project,) = projects("core")
+    sets = {name: {re.split(r"[^\w-]", each)[0] for each in project["optional-dependencies"][name]} for name in ("default", "all")}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (folders,) = re.findall(r"^DEMO_PACKAGES := (.*)$", makefile, re.MULTILINE)
+    assert sets["default"] == {project["name"] for folder in folders.split() if "plugins/" in folder for project in projects(folder)}
+    assert sets["all"] == {project["name"] for project in projects("plugins/*")}
+    (shown,) = re.findall(r"tools/installed_size\.py (.*)$", makefile, re.MULTILINE)
+    assert set(shown.split()) == {"llmasos", *sets["default"]}

@@ -25,6 +25,7 @@ INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
     "llmasos_decoder_kit",
+    "llmasos_fetch_kit",
     "llmasos_backend_onnx",
     "llmasos_backend_torch",
     "llmasos_backend_tf",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+
+from llmasos_hookspecs import WORKING, PluginError, SourceError
+from llmasos_hookspecs.testing.sandbox import SandboxStore
 
 PLUGIN = """
 import shutil
@@ -107,3 +111,25 @@ def test_a_wrong_source_is_caught(run_conformance: Callable[..., Any], defect: s
     outcomes = run_conformance("SourceConformance", wrong.source, BODY, wrong.caught_by)
     assert not outcomes.collection_errors
     assert set(wrong.caught_by) <= outcomes.failed, f"passed {sorted(outcomes.passed)}"
+
+
+def test_the_kits_store_keeps_a_fetch_without_its_working_state_and_holds_files_to_their_first_digest(tmp_path: Path) -> None:
+    """As core's does; what returns no source and licence is at fault."""
+    store = SandboxStore(tmp_path)
+
+    def fill(folder: Path) -> tuple[str, str]:
+        (folder / f"{WORKING}-work").mkdir()
+        (folder / f"{WORKING}-work" / "half").write_text("x")
+        (folder / "config.json").write_text("{}")
+        return "x:model@1", "MIT"
+
+    path = store.fetch("x:model", fill)
+    assert [each.name for each in path.iterdir()] == ["config.json"]
+    assert store.fetch("x:model", fill) == path
+    assert store.fills == 1
+    with pytest.raises(PluginError, match=r"returned \('x', None\); return the exact source and the licence"):
+        store.fetch("x:other", lambda folder: (str((folder / "f").write_text("x") and "x"), None))
+    store.check_digest("x.whl", "aa")
+    store.check_digest("x.whl", "aa")
+    with pytest.raises(SourceError, match="was aa when it was first fetched"):
+        store.check_digest("x.whl", "bb")

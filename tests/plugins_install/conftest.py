@@ -101,10 +101,11 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core and every example, by distribution."""
+    """Wheels of hookspecs, core with its lib, and every example, by distribution."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    sources = [ROOT / "hookspecs", ROOT / "core", *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))]
+    examples = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
+    sources = [ROOT / "hookspecs", ROOT / "libs" / "fetch_kit", ROOT / "core", *examples]
     subprocess.run([*command, f"--wheel-dir={folder}", *map(str, sources)], check=True, timeout=300)
     return {path.name.partition("-")[0].replace("_", "-"): path for path in folder.iterdir()}
 
@@ -116,7 +117,7 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     home = folder / "home"
     home.mkdir()
     made = Environment(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python", home)
-    made.pip("install", str(wheels["llmasos-hookspecs"]), str(wheels["llmasos"]))
+    made.pip("install", *(str(wheels[name]) for name in ("llmasos-hookspecs", "llmasos-fetch-kit", "llmasos")))
     return made
 
 

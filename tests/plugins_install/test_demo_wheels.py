@@ -21,10 +21,12 @@ DEMO = (
     "llmasos_hookspecs",
     "llmasos",
     "llmasos_decoder_kit",
+    "llmasos_fetch_kit",
     "llmasos_task_kit",
     "llmasos_backend_onnx",
     "llmasos_sched_fifo",
     "llmasos_app_text",
+    "llmasos_source_pypi",
 )
 
 pytestmark = pytest.mark.wheels

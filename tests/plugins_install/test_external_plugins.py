@@ -17,9 +17,7 @@ def test_core_alone_lists_its_own_sources(environment):
     assert {(each["kind"], each["name"]) for each in environment.listed()["components"]} == {
         ("access", "open"),
         ("placement", "local"),
-        ("source", "hf"),
         ("source", "path"),
-        ("source", "pypi"),
     }
 
 

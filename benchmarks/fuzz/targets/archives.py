@@ -8,7 +8,7 @@ import zipfile
 
 from benchmarks.fuzz.mutation import parted, tar_file, tar_of, zip_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.system.archives import unpack
+from llmasos_fetch_kit.archives import unpack
 
 _FILES = {"model/config.json": b'{"model_type": "llama"}', "model/tokenizer.json": b"{}" * 40, "model/README.md": b"read me"}
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".whl")

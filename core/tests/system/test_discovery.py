@@ -21,9 +21,9 @@ def test_an_installed_component_is_listed_with_its_distribution_and_is_not_impor
     assert module not in sys.modules
 
 
-def test_cores_own_sources_are_found_like_any_other_component():
+def test_cores_own_source_is_found_like_any_other_component():
     own = {entry.name for entry in registry().entries("source") if entry.distribution == "llmasos"}
-    assert own >= {"path", "pypi", "hf"}
+    assert own == {"path"}
 
 
 def test_one_scan_serves_the_process_until_rescan(site):

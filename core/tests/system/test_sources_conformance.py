@@ -1,4 +1,4 @@
-"""Core's own sources pass the conformance kit."""
+"""Core's own source passes the conformance kit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,3 @@ class TestPath(SourceConformance):
     def make_reference(self, folder: Path) -> str:
         tiny_checkpoint("llama", folder=folder)
         return str(folder)
-
-
-class TestPyPI(SourceConformance):
-    module = "llmasos.system.sources.pypi"
-
-
-class TestHuggingFace(SourceConformance):
-    module = "llmasos.system.sources.hf"

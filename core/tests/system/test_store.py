@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.sources.keeping import keep
-from llmasos.system.store import WORKING, Store
-from llmasos_hookspecs import ModelStore, SourceError
+from llmasos.system.store import Store
+from llmasos_hookspecs import WORKING, ModelStore, SourceError
 
 
 def fill(folder: Path) -> None:
@@ -284,17 +283,3 @@ def test_a_file_that_an_index_changed_is_refused_even_after_the_model_was_remove
     with pytest.raises(SourceError, match=r"x.whl has SHA-256 bb, and it was aa when it was first fetched"):
         store.check_digest("x.whl", "bb")
     assert json.loads((store.root / "digests.json").read_text()) == {"x.whl": "aa"}
-
-
-def test_a_store_of_the_contract_alone_serves_a_fill_that_learns_its_source(home):
-    class Plain:
-        def find(self, key):
-            return None
-
-        def add(self, key, fill, *, source, license_id=""):
-            home.mkdir(exist_ok=True)
-            fill(home)
-            return home
-
-    assert keep(Plain(), "a", lambda folder: (folder / "f").write_text("x") and ("s", "MIT")) == home
-    assert (home / "f").exists()

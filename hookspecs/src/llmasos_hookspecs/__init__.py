@@ -7,7 +7,7 @@ from llmasos_hookspecs.apart import ApartLimits, inspect_once
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.commands import Command, CommandContext, ComponentEntry
 from llmasos_hookspecs.component import API_VERSION, NEUTRAL_FORMATS, Component, NoOptions
-from llmasos_hookspecs.context import Context, EngineLimits, ModelStore, Progress, ReachedComponent
+from llmasos_hookspecs.context import WORKING, Context, EngineLimits, ModelStore, Progress, ReachedComponent
 from llmasos_hookspecs.decoder import (
     DECODER_FAMILIES,
     LLAMA_FAMILY,
@@ -82,6 +82,7 @@ __all__ = [
     "PERMISSIONS",
     "PROJECT",
     "STAGES",
+    "WORKING",
     "AccelerationError",
     "AccelerationResult",
     "Access",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from llmasos_hookspecs.apart import ApartLimits
+
+
+#: Files and folders whose names begin so are the working state of what fills an entry of the store, and never become part of it.
+WORKING: Final = ".partial"
 
 
 class Progress(Protocol):
@@ -36,7 +40,18 @@ class ModelStore(Protocol):
 
     def add(self, key: str, fill: Callable[[Path], None], *, source: str, license_id: str = "") -> Path:
         """Call ``fill`` on a temporary folder and make that the entry ``key``. Of two concurrent processes one fills, the other waits and
-        gets the same entry. The temporary folder is the same after a crash, so that ``fill`` can resume."""
+        gets the same entry. The temporary folder is the same after a crash, so that ``fill`` can resume; what has a name that begins
+        with ``WORKING`` is removed at the end."""
+        ...
+
+    def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> Path:
+        """``add`` for a ``fill`` that learns while it works where the files come from exactly (a commit, a wheel's digest) and the
+        licence's SPDX identifier (empty: not known), and returns both. ``waiting`` is called once where another process fills."""
+        ...
+
+    def check_digest(self, name: str, digest: str) -> None:
+        """Hold ``name``, a file that an index promises never to change, to the SHA-256 that it had when it was first seen here, even if
+        the model was removed since. Raises ``SourceError`` where it is another one."""
         ...
 
 

@@ -29,12 +29,12 @@ from llmasos.system.config.check import check_config
 from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.folders import working_cache_folder
-from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
 from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, Stage, SuiteResult, Task
+from llmasos_hookspecs.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport

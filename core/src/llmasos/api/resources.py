@@ -21,9 +21,9 @@ from llmasos.compose.host import ModelHost
 from llmasos.compose.process import process_resources
 from llmasos.system.config import Config
 from llmasos.system.config.sections import ResourcesConfig
-from llmasos.system.nearest import did_you_mean, listed
 from llmasos.system.options import structure_options
 from llmasos_hookspecs import RequestError, ResourceError
+from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sizes import size_in_words
 
 if TYPE_CHECKING:

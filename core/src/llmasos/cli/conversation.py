@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmasos.cli.console import print_error, print_json, print_note, print_result
 from llmasos.system.folders import data_folder
-from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import ContextLengthExceeded, LLMasOSError, RequestError
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_hookspecs.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel

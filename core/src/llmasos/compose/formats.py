@@ -15,9 +15,9 @@ from llmasos.system.access import Access
 from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import described
-from llmasos.system.nearest import listed
 from llmasos.system.options import structure_options
 from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer
+from llmasos_hookspecs.nearest import listed
 
 
 @attrs.frozen(eq=False, kw_only=True)

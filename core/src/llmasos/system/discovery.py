@@ -17,9 +17,9 @@ import importlib_metadata
 
 from llmasos.system.catalog import distribution_for, published
 from llmasos.system.contract import contract_fault
-from llmasos.system.nearest import listed, nearest
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
+from llmasos_hookspecs.nearest import listed, nearest
 
 #: The distribution of this module; its requirements are met, or this module could not have been imported.
 CORE = "llmasos"

@@ -17,9 +17,9 @@ import importlib_metadata
 from llmasos.system.catalog import published
 from llmasos.system.contract import CONTRACT
 from llmasos.system.discovery import CORE, InstalledComponent, Registry, normalized
-from llmasos.system.isolation import module_command
-from llmasos.system.nearest import did_you_mean
+from llmasos_fetch_kit.pip import pip_command
 from llmasos_hookspecs import PluginError, RequestError
+from llmasos_hookspecs.nearest import did_you_mean
 
 #: Distributions that cannot be uninstalled by this command, because it runs on them.
 _OWN: Final = frozenset({CORE, CONTRACT})
@@ -186,7 +186,7 @@ def _planned(item: dict[str, Any]) -> Change:
 
 
 def _pip(verb: str, *arguments: str) -> None:
-    command = module_command("pip", "--disable-pip-version-check", "--no-input", verb, *arguments)
+    command = pip_command("--disable-pip-version-check", "--no-input", verb, *arguments)
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )

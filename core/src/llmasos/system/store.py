@@ -24,17 +24,14 @@ from filelock import FileLock, Timeout
 
 from llmasos.system.digests import file_digest, remember_digest
 from llmasos.system.folders import data_folder
-from llmasos.system.nearest import did_you_mean
-from llmasos_hookspecs import LLMasOSError, SourceError
+from llmasos_hookspecs import WORKING, LLMasOSError, SourceError
 from llmasos_hookspecs.atomic import flush, write_atomically
+from llmasos_hookspecs.nearest import did_you_mean
 
 _FORMAT: Final = 1
 _MODELS, _STAGING, _LOCKS, _TRASH = "models", "staging", "locks", "trash"
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-#: Files and folders in a staging folder whose names begin so are a fill's own working state, and never become part of an entry.
-WORKING: Final = ".partial"
 
 
 @attrs.frozen(kw_only=True)
@@ -100,22 +97,22 @@ class Store:
         Raises:
             SourceError: the store cannot be written, the disk is full, or ``fill`` made no file.
         """
-        return self.fetch(key, lambda folder: _filled(fill, folder, source, license_id)).path
+        return self.fetch(key, lambda folder: _filled(fill, folder, source, license_id))
 
-    def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> StoredModel:
+    def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> Path:
         """``add`` for a fill that learns the source and the licence while it works, and returns both.
 
         ``waiting`` is called once where another process fills the same entry.
         """
         found = self.get(key)
         if found is not None:
-            return found
+            return found.path
         name = _folder_name(key)
         staging = self.root / _STAGING / name
         with _in_words(self.root, key), self._locked(name, waiting):
             found = self.get(key)
             if found is not None:
-                return found
+                return found.path
             files = staging / "files"
             files.mkdir(parents=True, exist_ok=True)
             try:
@@ -134,7 +131,7 @@ class Store:
                     staging.rmdir()
         added = self.get(key)
         assert added is not None
-        return added
+        return added.path
 
     def get(self, key: str) -> StoredModel | None:
         """The entry ``key`` with all that is known of it.
@@ -333,15 +330,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def bytes_below(folder: Path, part: str = "") -> int:
-    """Bytes of the files below a folder whose names hold ``part``; other processes may make, move and remove some meanwhile."""
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder; other processes may make, move and remove some meanwhile."""
     total = 0
     # os.walk passes over folders that are gone; pathlib's globs raise for them.
     for place, _, names in os.walk(folder):
         for name in names:
-            if part in name:
-                with contextlib.suppress(OSError):
-                    total += os.lstat(os.path.join(place, name)).st_size
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 

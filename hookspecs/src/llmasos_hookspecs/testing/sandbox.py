@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -23,7 +24,7 @@ from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.apart import ApartLimits
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import Component
-from llmasos_hookspecs.context import EngineLimits
+from llmasos_hookspecs.context import WORKING, EngineLimits
 from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
 from llmasos_hookspecs.kinds import GROUPS, KINDS
 from llmasos_hookspecs.markers import PROJECT
@@ -101,6 +102,7 @@ class SandboxStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.fills = 0
+        self._digests: dict[str, str] = {}
 
     def find(self, key: str) -> Path | None:
         folder = self.root / _safe(key)
@@ -114,11 +116,23 @@ class SandboxStore:
         partial = self.root / f"{_safe(key)}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         fill(partial)
+        for working in sorted(partial.rglob(f"{WORKING}*"), reverse=True):
+            shutil.rmtree(working) if working.is_dir() else working.unlink()
         if not any(partial.iterdir()):
-            raise SourceError(
-                f"The source filled nothing into the store for {source!r}; write the model into the folder that fill is given."
-            )
+            raise SourceError(f"The source filled nothing into the store for {key!r}; write the model into the folder that fill is given.")
         return partial.rename(self.root / _safe(key))
+
+    def fetch(self, key: str, fill: Callable[[Path], tuple[str, str]], *, waiting: Callable[[], None] | None = None) -> Path:
+        def checked(folder: Path) -> None:
+            returned: Any = fill(folder)
+            if not (isinstance(returned, tuple) and [type(part) for part in returned] == [str, str]):
+                raise PluginError(f"What fills {key!r} returned {returned!r}; return the exact source and the licence, as text.")
+
+        return self.add(key, checked, source=key)
+
+    def check_digest(self, name: str, digest: str) -> None:
+        if self._digests.setdefault(name, digest) != digest:
+            raise SourceError(f"{name} has SHA-256 {digest}, and it was {self._digests[name]} when it was first fetched.")
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
-from llmasos.system.catalog import default_component
-from llmasos.system.nearest import nearest
+from llmasos.system.catalog import default_component, reference_forms
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos.system.options.words import dotted, found_in_words, value_in_words
 from llmasos_hookspecs import ConfigError
+from llmasos_hookspecs.nearest import nearest
 from llmasos_hookspecs.sizes import parse_size
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class ModelTable:
     source: str = attrs.field(
         default=DEFAULT_SOURCE,
         validator=attrs.validators.min_len(1),
-        metadata={"help": "The model: an alias, a folder, a file, hf:org/name or pypi:dist==version."},
+        metadata={"help": f"The model: an alias, a folder, a file, {reference_forms()}."},
     )
     context_length: int | None = attrs.field(
         default=None,
@@ -349,7 +349,7 @@ class _Reader:
                 continue
             own = {key: item for key, item in value.items() if key not in _COMPOSED}
             if "source" not in own:
-                self._refuse(f"{path}.source", f"{path}.source must be set, to a model: an alias, a path, hf:... or pypi:....")
+                self._refuse(f"{path}.source", f"{path}.source must be set, to a model: an alias, a path, {reference_forms()}.")
             # Whatever a model's own table leaves out is what [model] says, its source excepted.
             inherited = {key: item for key, item in model.items() if key != "source"}
             table = self._section(ModelTable, {**inherited, **own}, path, also=_COMPOSED)

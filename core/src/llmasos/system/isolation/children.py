@@ -1,4 +1,4 @@
-"""Command lines of child interpreters. No other module of core builds one.
+"""Command lines of child interpreters. No other module of core builds one, but for pip's (``llmasos_fetch_kit.pip``).
 
 By default Python puts the working folder and ``PYTHONPATH`` on a child's import path: a file ``attrs.py`` that came with a model would
 run. Children of core are isolated from both.
@@ -7,16 +7,8 @@ run. Children of core are isolated from both.
 from __future__ import annotations
 
 import os
-import site
 import sys
 from collections.abc import Iterable
-
-
-def module_command(module: str, *arguments: str) -> list[str]:
-    """``python -m MODULE``, for a module that is installed beside the interpreter: pip."""
-    # pip has to see the user's own site, which -I hides, where that is where it installs.
-    flags = ["-E", "-P"] if site.ENABLE_USER_SITE else ["-I"]
-    return [sys.executable, *flags, "-m", module, *arguments]
 
 
 def code_command(code: str, *arguments: str, first: Iterable[os.PathLike[str] | str] = ()) -> list[str]:

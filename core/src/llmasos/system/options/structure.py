@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import attrs
 
-from llmasos.system.nearest import listed, nearest
 from llmasos.system.options.fields import Field, fields_of
 from llmasos.system.options.words import dotted, found_in_words, is_union, one_of, type_in_words, unwrapped, value_in_words
 from llmasos_hookspecs import ConfigError
+from llmasos_hookspecs.nearest import listed, nearest
 
 T = TypeVar("T")
 

