@@ -50,8 +50,6 @@ LITERALS: Final = {
     ("compose/generation_params.py", "priority"): "a request's argument",
     ("compose/guards.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
-    ("evaluation/self_check.py", "torch"): "the library",
-    ("system/diagnosis.py", "torch"): "the library",
 }
 
 

@@ -28,6 +28,19 @@ VERB = """
             elif kind == "components":
                 names = [each.name for each in self.context.components("command")]
                 self.context.answer(names, " ".join(names), as_json="--json" in args)
+            elif kind == "find":
+                self.context.answer(None, self.context.find(args[1]).distribution)
+            elif kind == "try":
+                for each in map(self.context.find, args[1:]):
+                    self.context.answer(None, f"{each.name}: {self.context.try_component(each)}")
+            elif kind == "system":
+                self.context.answer(dict(self.context.describe_system()), as_json=True)
+            elif kind == "python":
+                import subprocess
+                from pathlib import Path
+                code = "import sys, beside; print(beside.WORD, *sys.argv[1:])"
+                command = self.context.python(code, "x", "y", first=[Path(args[1])])
+                self.context.answer(None, subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
             elif kind == "refuse":
                 raise RequestError("Not that one; give another.")
             elif kind == "fail":
@@ -49,7 +62,11 @@ VERB = """
 
 @pytest.fixture
 def verbs(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A site whose components are the ones that the command line sees."""
+    """A site whose commands are the only ones that the command line sees: those of the tests' own environment are hidden."""
+    everyone, entries = set(site.registry.entries("command")), discovery.Registry.entries
+    monkeypatch.setattr(
+        discovery.Registry, "entries", lambda self, kind=None: tuple(each for each in entries(self, kind) if each not in everyone)
+    )
     monkeypatch.setattr(discovery, "registry", lambda: site.registry)
     return site
 
@@ -142,6 +159,72 @@ def test_a_built_in_verb_is_not_replaced(verbs: Site, run: Any) -> None:
     assert module not in sys.modules
 
 
+def test_a_group_lists_its_extensions_and_imports_nothing(verbs: Site, run: Any) -> None:
+    """A command named ``GROUP.VERB`` is a verb of that group: in its help and its completion, and nowhere else."""
+    from typer.main import get_command
+
+    from llmasos.cli.app import app
+
+    module = verbs.add("llmasos-verb", "command", "plugins.greet", VERB, summary="Greets plugins.")
+    assert "Greets plugins (llmasos-verb 1.0)." in " ".join(run("plugins", "--help")[1].split())
+    assert "greet" not in run("--help")[1].replace("plugins.greet", "")
+    assert "greet" not in run("models", "--help")[1]
+    group: Any = get_command(app).commands["plugins"]  # type: ignore[attr-defined]  # typer types it as a command
+    with group.make_context("plugins", [], resilient_parsing=True) as context:
+        assert "greet" in [each.value for each in group.shell_complete(context, "gr")]
+    assert module not in sys.modules
+
+
+def test_an_extension_of_a_group_runs_below_it(verbs: Site, run: Any) -> None:
+    """With the group's name in its usage, by its distribution too, and its errors as any verb's."""
+    verbs.add("llmasos-verb", "command", "plugins.greet", VERB)
+    assert run("plugins", "greet", "--help") == (0, "Usage: llmasos plugins greet KIND\n", "")
+    assert run("plugins", "greet", "3")[0] == 3
+    assert run("plugins", "llmasos-verb:greet", "4")[0] == 4
+    assert run("plugins", "greet", "refuse") == (2, "", "Error: Not that one; give another.\n")
+    assert run("plugins.greet", "3")[0] == 2
+    code, _, err = run("plugins", "gret")
+    assert code == 2
+    assert "Did you mean 'greet'" in err
+
+
+def test_two_extensions_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
+    """As for verbs of their own."""
+    verbs.add("verb-a", "command", "plugins.greet", VERB)
+    verbs.add("verb-b", "command", "plugins.greet", VERB)
+    code, _, err = run("plugins", "greet", "0")
+    assert code == 1
+    assert "verb-a 1.0" in err
+    assert "verb-b 1.0" in err
+    assert run("plugins", "verb-b:greet", "5")[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("plugins.list", "plugins list is a verb of llmasos itself"),
+        ("nothing.greet", "llmasos has no group of verbs nothing"),
+        ("run.greet", "llmasos has no group of verbs run"),
+        ("plugins.greet.people", "llmasos has no group of verbs plugins.greet"),
+    ],
+)
+def test_an_extension_that_fits_nowhere_is_told(verbs: Site, run: Any, name: str, fault: str) -> None:
+    """It replaces nothing and is listed in no help; ``plugins list`` says why."""
+    module = verbs.add("llmasos-lost", "command", name, VERB)
+    code, _, err = run("plugins", "list")
+    assert code == 0
+    assert f'The command "{name}" (llmasos-lost 1.0) is not used: {fault}; ask the author of llmasos-lost' in err
+    assert "llmasos-lost" not in run("--help")[1] + run("plugins", "--help")[1]
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("plugins", "new"), ("plugins", "check", "fifo")])
+def test_a_published_verb_that_is_not_installed_names_its_package(verbs: Site, run: Any, words: tuple[str, ...]) -> None:
+    """One sentence on standard error."""
+    called = " ".join(words[:2])
+    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install llmasos-devtools.\n")
+
+
 def test_two_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
     """The name alone is refused with both distributions; with its distribution each can be run."""
     verbs.add("verb-a", "command", "greet", VERB)
@@ -160,6 +243,53 @@ def test_an_unknown_verb_is_wrong_use(verbs: Site, run: Any) -> None:
     assert code == 2
     assert "gret" in err
     assert "greet" in err
+
+
+def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:
+    """By name, and by kind and name where several kinds have it."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    verbs.add("some-sched", "scheduler", "greet")
+    assert run("greet", "find", "scheduler:greet")[:2] == (0, "some-sched\n")
+    code, _, err = run("greet", "find", "greet")
+    assert code == 1
+    assert '"greet" is the name of several kinds: command:greet, scheduler:greet; say which.' in err
+    assert 'No component "great" is installed; did you mean "greet"?' in run("greet", "find", "great")[2]
+
+
+def test_a_command_tries_components(verbs: Site, run: Any) -> None:
+    """One that imports works; one that does not is told with the reason, and one that kills its process with the signal."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    verbs.add("broken-sched", "scheduler", "broken", "raise RuntimeError('no luck')")
+    verbs.add("deadly-sched", "scheduler", "deadly", "import os; os.kill(os.getpid(), 9)")
+    code, out, _ = run("greet", "try", "greet", "broken", "deadly")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "greet: None"
+    assert lines[1].startswith("broken: ")
+    assert "raises RuntimeError: no luck" in lines[1]
+    assert lines[2] == "deadly: ended the process by signal 9"
+
+
+def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> None:
+    """As plain data: hardware with bandwidth and defaults, folders, problems, and what is published and not installed."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    code, out, _ = run("greet", "system")
+    found = json.loads(out)
+    assert code == 0
+    assert found["hardware"]["defaults"]["threads"] >= 1
+    assert {each["threads"] for each in found["hardware"]["bandwidth"]} >= {1}
+    assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
+    assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
+
+
+def test_a_command_starts_interpreters_apart(verbs: Site, run: Any, tmp_path: Path) -> None:
+    """They import from the folders that it gives, and never from the working folder."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / "beside.py").write_text("WORD = 'right'")
+    Path("beside.py").write_text("WORD = 'wrong'")
+    assert run("greet", "python", str(folder)) == (0, "right x y\n", "")
 
 
 def test_a_click_command_works(verbs: Site, run: Any, tmp_path: Path) -> None:

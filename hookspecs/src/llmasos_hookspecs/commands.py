@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
+from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.context import Context
 from llmasos_hookspecs.tasks import TaskModel
 
@@ -42,6 +45,28 @@ class ComponentEntry:
     summary: str = ""
 
 
+class CommandModel(TaskModel, Protocol):
+    """The model that a command opens: what a task can do with one, and what it computes below the text."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it was loaded from: the result of the accelerator stages, where there are any."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What loading changed and a user should know, one sentence each."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts as plain data, among them ``loader`` and ``dtype``; sizes in bytes, counts in tokens."""
+        ...
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Raw logits of every position: float32 [len(tokens), vocab_size]."""
+        ...
+
+
 class CommandContext(Context, Protocol):
     """The context of ``llmasos_command``; unlike others it is valid as long as the command runs."""
 
@@ -49,9 +74,46 @@ class CommandContext(Context, Protocol):
         """All installed components, or those of a kind, sorted by kind and name; from metadata alone."""
         ...
 
+    def find(self, name: str) -> ComponentEntry:
+        """The installed component that a user means by ``name``, or by ``kind:name`` where several kinds have the name.
+
+        Raises:
+            PluginError: nothing by that name is installed, or several components are meant; the message names them.
+        """
+        ...
+
+    def try_component(self, entry: ComponentEntry) -> str | None:
+        """Import an installed component with its frameworks in a process of its own (seconds): why that fails, or None where it works."""
+        ...
+
+    def describe_system(self) -> Mapping[str, Any]:
+        """What core knows of this machine, as plain data that JSON can hold; sizes in bytes, bandwidth in bytes a second.
+
+        - ``hardware``: processor, memory and accelerators, the measured ``bandwidth``, and the ``defaults`` that follow;
+        - ``folders``: where ``config``, ``data`` and ``cache`` are;
+        - ``problems``: a sentence for each installed distribution that is not sound;
+        - ``missing``: a sentence for each published component that is not installed.
+
+        Takes a second or two, because the bandwidth is measured.
+        """
+        ...
+
+    def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
+        """The command line, for ``subprocess``, of an interpreter that runs ``code`` with ``arguments`` in ``sys.argv``.
+
+        It imports what this process can import, and before that from the folders ``first``; nothing of the working folder.
+        """
+        ...
+
     def model(
-        self, reference: str | None = None, *, loader: str | None = None, config: Path | None = None, settings: Sequence[str] = ()
-    ) -> AbstractContextManager[TaskModel]:
+        self,
+        reference: str | None = None,
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> AbstractContextManager[CommandModel]:
         """A model, loaded at its first use and freed at the end of the ``with`` block.
 
         Args:
@@ -59,6 +121,7 @@ class CommandContext(Context, Protocol):
             loader: a loader's name; None: the config's.
             config: a config file; None: the one that other verbs take.
             settings: ``path=value``, as for ``--set``.
+            quiet: show no progress and no notes on standard error.
 
         Raises:
             LLMasOSError: the config is wrong, or the model cannot be fetched or loaded.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, bench, chat, config, doctor, models, plugins, resources, run, serve, task
+from llmasos.cli import accelerate, bench, chat, config, models, plugins, resources, run, serve, task
 from llmasos.cli.installed import Verbs
 
 app = typer.Typer(
@@ -42,7 +42,6 @@ app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
 app.command("evaluate")(accelerate.evaluate)
 app.command("bench")(bench.bench)
-app.command("doctor")(doctor.doctor)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)
 app.add_typer(models.app, name="models")

@@ -9,8 +9,9 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_error, print_json, print_note, print_result, print_table
+from llmasos.cli.installed import Group
 
-app = typer.Typer(help="The config: check, show, schema.", no_args_is_help=True)
+app = typer.Typer(help="The config: check, show, schema.", cls=Group, no_args_is_help=True)
 
 
 @app.command("check")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from llmasos.cli.console import print_error, print_json, print_note, print_result, print_table
+from llmasos_hookspecs import PluginError
 from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import ComponentEntry, TaskModel
+    from llmasos_hookspecs import CommandModel, ComponentEntry
 
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
@@ -27,48 +28,81 @@ class Verbs(TyperGroup):
     """The built-in verbs and the installed ones. A built-in verb is never replaced; of an installed verb that several distributions offer,
     one is meant by ``dist:name``."""
 
+    @property
+    def prefix(self) -> str:
+        """What the names of installed commands begin with that are verbs of this group."""
+        return ""
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *sorted({entry.name for entry in self.installed()})]
+        return [*super().list_commands(ctx), *sorted(self.installed())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         builtin = super().get_command(ctx, cmd_name)
         if builtin is not None:
             return builtin
-        named = [entry for entry in self.installed() if cmd_name in (entry.name, entry.qualified)]
-        return InstalledVerb(cmd_name, named[0]) if named else None
+        distribution, colon, verb = cmd_name.rpartition(":")
+        offered = [entry for entry in self.installed().get(verb, ()) if not colon or entry.distribution == distribution]
+        return InstalledVerb(cmd_name, offered[0], f"{distribution}{colon}{self.prefix}{verb}") if offered else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
             return super().resolve_command(ctx, args)
         except TyperException as error:  # which suggests built-in verbs only
-            close = nearest(args[0], [entry.name for entry in self.installed()])
+            from llmasos.system.catalog import published
+
+            distribution = published().get("command", {}).get(self.prefix + args[0])
+            if distribution is not None:
+                raise PluginError(f"{ctx.command_path} {args[0]} is not installed; pip install {distribution}.") from error
+            close = nearest(args[0], self.installed())
             if close is not None and "Did you mean" not in error.message:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close}'?"
             raise
 
-    def installed(self) -> list[InstalledComponent]:
-        """The installed commands whose names are no built-in verb's."""
+    def installed(self) -> dict[str, list[InstalledComponent]]:
+        """The installed commands that are verbs of this group and have no built-in verb's name: verb -> what offers it."""
         from llmasos.system.discovery import registry
 
-        return [entry for entry in registry().entries("command") if entry.name not in self.commands]
+        found: dict[str, list[InstalledComponent]] = {}
+        for entry in registry().entries("command"):
+            verb = entry.name.removeprefix(self.prefix)
+            if entry.name.startswith(self.prefix) and "." not in verb and verb not in self.commands:
+                found.setdefault(verb, []).append(entry)
+        return found
 
     def clashes(self) -> list[str]:
-        """One sentence for each installed command that has the name of a built-in verb."""
+        """One sentence for each installed command that has the name of a built-in verb, or extends a group that is not there."""
         from llmasos.system.discovery import registry
 
-        return [
-            f"The {entry.label} is not used: {entry.name} is a verb of llmasos itself; ask the author of {entry.distribution} for another "
-            f"name, or pip uninstall {entry.distribution}."
-            for entry in registry().entries("command")
-            if entry.name in self.commands
-        ]
+        found = []
+        for entry in registry().entries("command"):
+            name, dot, verb = entry.name.partition(".")
+            group = self.commands.get(name) if dot else self
+            if not isinstance(group, Verbs) or "." in verb:
+                fault = f"llmasos has no group of verbs {entry.name.rpartition('.')[0]}"
+            elif (verb or name) in group.commands:
+                fault = f"{entry.name.replace('.', ' ')} is a verb of llmasos itself"
+            else:
+                continue
+            found.append(
+                f"The {entry.label} is not used: {fault}; ask the author of {entry.distribution} for another name, or pip uninstall "
+                f"{entry.distribution}."
+            )
+        return found
+
+
+class Group(Verbs):
+    """A built-in group of verbs, such as ``plugins``: an installed command named ``plugins.new`` is its verb ``new``."""
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}."
 
 
 class InstalledVerb(TyperCommand):
-    """Stands for a command that is not imported; whatever follows its name is the command's own."""
+    """Stands for a command that is not imported; whatever follows its name is the command's own. ``use`` is how the registry knows it."""
 
-    def __init__(self, name: str, entry: InstalledComponent) -> None:
-        self.entry = entry
+    def __init__(self, name: str, entry: InstalledComponent, use: str) -> None:
+        self.use = use
         super().__init__(
             name,
             # Without a full stop inside: help shows the first sentence only.
@@ -82,7 +116,7 @@ class InstalledVerb(TyperCommand):
         return args
 
     def invoke(self, ctx: Any) -> int:
-        return run_installed(str(self.name), ctx.args)
+        return run_installed(self.use, ctx.args)
 
 
 def run_installed(use: str, arguments: Sequence[str]) -> int:
@@ -105,7 +139,7 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
     command = access.plugins.call(access.plugins.take(loaded), "llmasos_command", options=options, context=context)
     with crossing(loaded.entry.label, "its command"):
         try:
-            result = command.main(list(arguments), prog_name=f"llmasos {loaded.entry.name}", standalone_mode=False)
+            result = command.main(list(arguments), prog_name=f"llmasos {loaded.entry.name.replace('.', ' ')}", standalone_mode=False)
         except SystemExit as end:  # the usual way to end a program with an exit code
             if end.code is None or isinstance(end.code, int):
                 return end.code or 0
@@ -143,18 +177,42 @@ class CommandContext:
 
     def components(self, kind: str | None = None) -> Sequence[ComponentEntry]:
         from llmasos.system.discovery import registry
-        from llmasos_hookspecs import ComponentEntry
 
-        names = [field.name for field in attrs.fields(ComponentEntry)]
-        return [ComponentEntry(**{name: getattr(entry, name) for name in names}) for entry in registry().entries(kind)]
+        return [_announced(entry) for entry in registry().entries(kind)]
+
+    def find(self, name: str) -> ComponentEntry:
+        from llmasos.system.discovery import registry
+
+        return _announced(registry().named(name))
+
+    def try_component(self, entry: ComponentEntry) -> str | None:
+        from llmasos.system.diagnosis import try_component
+
+        return try_component(entry.kind, f"{entry.distribution}:{entry.name}")
+
+    def describe_system(self) -> Mapping[str, Any]:
+        from llmasos.system.diagnosis import describe_system
+
+        return describe_system()
+
+    def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
+        from llmasos.system.isolation import code_command
+
+        return code_command(code, *arguments, first=first)
 
     @contextmanager
     def model(
-        self, reference: str | None = None, *, loader: str | None = None, config: Path | None = None, settings: Sequence[str] = ()
-    ) -> Iterator[TaskModel]:
+        self,
+        reference: str | None = None,
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Iterator[CommandModel]:
         from llmasos.cli.options import open_pipeline
 
-        pipeline, model = open_pipeline(config, list(settings), model=reference, loader=loader)
+        pipeline, model = open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)
         with pipeline:
             yield model
 
@@ -166,3 +224,10 @@ class CommandContext:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_table(columns, rows)
+
+
+def _announced(entry: InstalledComponent) -> ComponentEntry:
+    """What a command is told of an installed component."""
+    from llmasos_hookspecs import ComponentEntry
+
+    return ComponentEntry(**{field.name: getattr(entry, field.name) for field in attrs.fields(ComponentEntry)})

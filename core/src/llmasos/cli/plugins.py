@@ -1,4 +1,4 @@
-"""``llmasos plugins``: what is installed, what each component takes, and how to get, make and prove more."""
+"""``llmasos plugins``: what is installed, what each component takes, and how to get more."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_note, print_result, print_table
+from llmasos.cli.installed import Group
 from llmasos_hookspecs import KINDS
 from llmasos_hookspecs.nearest import listed
 
 if TYPE_CHECKING:
     from llmasos.system.installation import Change
 
-app = typer.Typer(help="Installed plugins.", no_args_is_help=True)
+app = typer.Typer(help="Installed plugins.", cls=Group, no_args_is_help=True)
 
 Kind = Annotated[str | None, typer.Option("--kind", help=f"Only components of one kind: {listed(kind.plural for kind in KINDS.values())}.")]
 
@@ -45,9 +46,10 @@ def show(
 ) -> None:
     """Show what a component is and which options it takes; imports its module, and no framework."""
     from llmasos.system.components import load_component, missing_frameworks
+    from llmasos.system.discovery import registry
     from llmasos.system.options import json_schema, render_help
 
-    loaded = load_component(_find(name))
+    loaded = load_component(registry().named(name))
     component, entry = loaded.component, loaded.entry
     if as_json:
         facts: dict[str, Any] = {"kind": entry.kind, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
@@ -65,23 +67,6 @@ def show(
     print_result(f"\nOptions:\n{text}" if text else "\nIt has no options.")
     for example in component.examples:
         print_result(f"Example: {example}")
-
-
-@app.command("new")
-def new(
-    kind: Annotated[str, typer.Argument(help=f"The kind of component: {listed(KINDS)}.")],
-    name: Annotated[str, typer.Argument(help="Name of the component and its package, such as my-accel.")],
-    folder: Annotated[Path, typer.Option("--in", help="Folder to make the package's folder in.")] = Path(),
-    as_json: o.JsonOption = False,
-) -> None:
-    """Write a whole plugin package that passes its own tests, to start from."""
-    from llmasos.system.scaffold import new_plugin
-
-    path = new_plugin(kind, name, folder.resolve())
-    if as_json:
-        print_json({"path": str(path), "kind": kind, "name": name})
-        return
-    print_result(f"{path} is written; next: cd {path.name} && pip install -e '.[testing]' && python -m pytest")
 
 
 Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders, or published components.")]
@@ -166,41 +151,6 @@ def restore(
     _install([f"--requirement={file}"], yes=yes, dry_run=dry_run, as_json=as_json)
 
 
-@app.command("check")
-def check(
-    what: Annotated[str, typer.Argument(help="An installed component, or the folder of a plugin package.")],
-    example: Annotated[str | None, typer.Option("--example", help="Inputs of a task that cannot be made up, as JSON.")] = None,
-    as_json: o.JsonOption = False,
-) -> int:
-    """Try a plugin against the contract: light import, hooks, options, behaviour, and the package's own tests."""
-    import attrs
-
-    from llmasos.system.conformance import check_installed, check_package, read_package
-
-    path = Path(what)
-    if path.is_dir() or path.name != what:
-        tests = check_package(read_package(path.resolve()))
-    else:
-        from llmasos.system.components import load_component
-
-        tests = check_installed(load_component(_find(what)).entry, None if example is None else o.read_json(example, "--example"))
-    counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in ("passed", "failed", "skipped")}
-    if as_json:
-        print_json({"counts": counts, "tests": [attrs.asdict(test) for test in tests]})
-    else:
-        shown: dict[tuple[str, str, str], list[str]] = {}
-        for test in tests:
-            if test.outcome != "passed":
-                shown.setdefault((test.subject, test.outcome, test.message), []).append(test.test)
-        if shown:
-            rows = [
-                [s, names[0] + (f" and {len(names) - 1} more" if names[1:] else ""), out, why] for (s, out, why), names in shown.items()
-            ]
-            print_table(["component", "test", "outcome", "why"], rows)
-        print_result(", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) + ".")
-    return 1 if counts["failed"] else 0
-
-
 def _install(arguments: list[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
     from llmasos.system.discovery import registry
     from llmasos.system.installation import install as run_pip
@@ -277,20 +227,3 @@ def _singular(kind: str | None) -> str | None:
     if found is None:
         raise RequestError(f'"{kind}" is no kind of component{did_you_mean(kind, KINDS)}')
     return found
-
-
-def _find(name: str) -> Any:
-    from llmasos.system.discovery import registry
-    from llmasos_hookspecs import PluginError
-    from llmasos_hookspecs.nearest import did_you_mean
-
-    kind, colon, rest = name.partition(":")
-    if colon and kind in KINDS:
-        return registry().find(kind, rest)
-    found = [entry for entry in registry().entries() if name in (entry.name, entry.qualified)]
-    kinds = {entry.kind for entry in found}
-    if len(kinds) > 1:
-        raise PluginError(f'"{name}" is the name of several kinds: {", ".join(f"{k}:{name}" for k in sorted(kinds))}; say which.')
-    if not found:
-        raise PluginError(f'No component "{name}" is installed{did_you_mean(name, {entry.name for entry in registry().entries()})}')
-    return registry().find(found[0].kind, name)

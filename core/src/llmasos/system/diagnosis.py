@@ -1,12 +1,10 @@
-"""What ``llmasos doctor`` says: hardware, versions, and whether each plugin works, tried in a process of its own."""
+"""What core knows of the machine and of its plugins, as plain data for verbs that show it."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -17,22 +15,10 @@ from llmasos.system.folders import cache_folder, config_folder, data_folder
 from llmasos.system.hardware import defaults, measure_bandwidth, probe
 from llmasos.system.isolation import code_command
 
-_PACKAGES: Final = (
-    "llmasos",
-    "llmasos-hookspecs",
-    "numpy",
-    "onnxruntime",
-    "torch",
-    "transformers",
-    "tensorflow",
-    "tensorflow-cpu",
-    "tokenizers",
-)
-
 #: Seconds that a plugin may take to import with all of its frameworks.
 _PATIENCE: Final = 120
 
-# A plugin that crashes the interpreter must not take the doctor with it.
+# A plugin that crashes the interpreter must not take this process with it.
 _TRY: Final = """
 import importlib, sys
 from llmasos.system.components import load_component, missing_frameworks
@@ -53,56 +39,45 @@ except Exception as error:
 """
 
 
-def diagnose() -> dict[str, Any]:
-    """Everything at once, as plain data; sizes in bytes, bandwidth in bytes a second. Takes seconds: plugins are really imported."""
+def describe_system() -> dict[str, Any]:
+    """Hardware with its measured bandwidth (takes a second), core's folders, problems of the installed plugins, and what is published and
+    not installed; sizes in bytes, bandwidth in bytes a second."""
     hardware = probe()
-    threads = defaults(hardware).threads
-    entries = registry().entries()
+    chosen = defaults(hardware)
     return {
         "hardware": {
             **attrs.asdict(hardware),
-            "bandwidth": [attrs.asdict(measure_bandwidth(count)) for count in sorted({1, threads})],
-            "defaults": attrs.asdict(defaults(hardware)),
+            "bandwidth": [attrs.asdict(measure_bandwidth(count)) for count in sorted({1, chosen.threads})],
+            "defaults": attrs.asdict(chosen),
         },
-        "versions": {"python": platform.python_version(), **_versions()},
         "folders": {"config": str(config_folder()), "data": str(data_folder()), "cache": str(cache_folder())},
-        "plugins": [_try(entry) for entry in entries],
         "problems": list(registry().problems()),
-        "missing": _missing(entries),
+        "missing": _missing(registry().entries()),
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _try(entry: InstalledComponent) -> Mapping[str, Any]:
-    facts = {"kind": entry.kind, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def try_component(kind: str, use: str) -> str | None:
+    """Import a component with its frameworks in a process of its own; the reason why that fails, or None where it works."""
     try:
         done = subprocess.run(
-            code_command(_TRY, entry.kind, entry.qualified),
+            code_command(_TRY, kind, use),
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
-            env=quiet,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {**facts, "works": False, "problem": f"not imported after {_PATIENCE} seconds"}
-    lines = done.stderr.strip().splitlines()
+        return f"not imported after {_PATIENCE} seconds"
     if done.returncode < 0:
-        return {**facts, "works": False, "problem": f"ended the process by signal {-done.returncode}"}
-    return {**facts, "works": done.returncode == 0, "problem": lines[-1] if done.returncode and lines else ""}
+        return f"ended the process by signal {-done.returncode}"
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"ended the process with exit code {done.returncode}"
 
 
-def _missing(entries: tuple[InstalledComponent, ...]) -> list[str]:
+def _missing(entries: Iterable[InstalledComponent]) -> list[str]:
     installed = {(entry.kind, entry.name) for entry in entries}
     return [
         f'The {kind} "{name}" is not installed; pip install {distribution}.'

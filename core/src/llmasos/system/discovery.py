@@ -19,7 +19,7 @@ from llmasos.system.catalog import distribution_for, published
 from llmasos.system.contract import contract_fault
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
-from llmasos_hookspecs.nearest import listed, nearest
+from llmasos_hookspecs.nearest import did_you_mean, listed, nearest
 
 #: The distribution of this module; its requirements are met, or this module could not have been imported.
 CORE = "llmasos"
@@ -110,6 +110,23 @@ class Registry:
         if len(found) > 1:
             raise PluginError(_doubled(found))
         return found[0]
+
+    def named(self, name: str) -> InstalledComponent:
+        """The entry that a user means by ``name``, or by ``kind:name`` where several kinds have the name.
+
+        Raises:
+            PluginError: nothing by that name is installed, several kinds have it, or several distributions offer it.
+        """
+        kind, colon, rest = name.partition(":")
+        if colon and kind in GROUPS:
+            return self.find(kind, rest)
+        found = [entry for entry in self.entries() if name in (entry.name, entry.qualified)]
+        kinds = sorted({entry.kind for entry in found})
+        if len(kinds) > 1:
+            raise PluginError(f'"{name}" is the name of several kinds: {", ".join(f"{kind}:{name}" for kind in kinds)}; say which.')
+        if not found:
+            raise PluginError(f'No component "{name}" is installed{did_you_mean(name, {entry.name for entry in self.entries()})}')
+        return self.find(kinds[0], name)
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each distribution that cannot be read or lacks what it requires, and for each name that several offer.

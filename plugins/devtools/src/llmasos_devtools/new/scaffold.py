@@ -14,6 +14,7 @@ from typing import Final
 
 from llmasos_hookspecs import GROUPS, KINDS, PluginError
 from llmasos_hookspecs.nearest import did_you_mean
+from llmasos_hookspecs.nearest import did_you_mean
 
 _SUFFIX: Final = ".template"
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9]))*")
@@ -39,7 +40,7 @@ def new_plugin(kind: str, name: str, parent: Path) -> Path:
     folder = parent / name
     if folder.exists():
         raise PluginError(f"{folder} is there already; choose another name, or remove it first.")
-    templates = resources.files("llmasos") / "templates"
+    templates = resources.files("llmasos_devtools.new") / "templates"
     about = tomllib.loads((templates / kind / _ABOUT).read_text(encoding="utf-8"))
     words = {"distribution": name, "entry": name, "module": module, "kind": kind, "group": GROUPS[kind]}
     words |= {"summary": about["summary"], "requires": "".join(f', "{each}"' for each in about.get("requires", ()))}

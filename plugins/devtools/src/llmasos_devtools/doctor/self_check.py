@@ -6,16 +6,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, LLMasOSError, UnsupportedModel, as_float32
-
-if TYPE_CHECKING:
-    from llmasos.api.model import LanguageModel
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CommandModel, LLMasOSError, UnsupportedModel, as_float32
 
 Floats = npt.NDArray[np.float32]
 
@@ -82,7 +79,7 @@ class SelfCheck:
         return all(comparison.verdict != "different" for comparison in self.comparisons)
 
 
-def check_model(model: LanguageModel, checkpoint: Checkpoint) -> SelfCheck:
+def check_model(model: CommandModel, checkpoint: Checkpoint) -> SelfCheck:
     """Compare a loaded model with the reference over short and long prompts and over tokens that it generates one by one.
 
     ``checkpoint``: what the model was loaded from.
@@ -90,8 +87,8 @@ def check_model(model: LanguageModel, checkpoint: Checkpoint) -> SelfCheck:
     Raises:
         UnsupportedModel: there is no reference for this model here; the message says what to install.
     """
+    vocab = len(model.logits([0])[0])  # which loads it: a loader that fails says so before the slow reference is made
     reference = find_reference(checkpoint)
-    vocab = len(model.logits([0])[0])
     rng = np.random.default_rng(0)
     found = []
     for length in _lengths(checkpoint, model.context_length):
@@ -139,7 +136,7 @@ def _lengths(checkpoint: Checkpoint, context: int) -> list[int]:
     return sorted({min(length, context, _MOST) for length in (_SHORT, _LONG, *past)})
 
 
-def _compare_decode(model: LanguageModel, reference: Reference) -> Comparison:
+def _compare_decode(model: CommandModel, reference: Reference) -> Comparison:
     """The comparison on tokens that the model generates one by one; the reference computes all of them in one pass."""
     prompt = model.tokenizer.decode(model.tokenizer.encode("The first thing to check is")[:_SHORT])
     made = model.generate(prompt, max_new_tokens=_NEW, ignore_eos=True, logprobs=1)

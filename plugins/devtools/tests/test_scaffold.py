@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.scaffold import new_plugin
+from llmasos_devtools.new.scaffold import new_plugin
 from llmasos_hookspecs import GROUPS, PluginError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.evaluation import self_check
+from llmasos_devtools.doctor import self_check
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -9,14 +9,12 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from xml.etree import ElementTree
 
 import attrs
 
-from llmasos.system.discovery import InstalledComponent
-from llmasos.system.isolation import code_command
-from llmasos_hookspecs import GROUPS, KINDS, PluginError
+from llmasos_hookspecs import GROUPS, KINDS, ComponentEntry, PluginError
 
 _TESTS: Final = """
 from llmasos_hookspecs.testing import {cls}
@@ -29,6 +27,12 @@ class Test{number}({cls}):
 
 #: Seconds that a plugin's tests may take.
 _PATIENCE: Final = 1800
+
+
+class Python(Protocol):
+    """``CommandContext.python``: the command line of an interpreter of its own."""
+
+    def __call__(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -81,21 +85,21 @@ def read_package(folder: Path) -> PluginSource:
     return PluginSource(folder, folder / "src" if (folder / "src").is_dir() else folder, found)
 
 
-def check_package(source: PluginSource) -> tuple[CheckedTest, ...]:
+def check_package(source: PluginSource, python: Python) -> tuple[CheckedTest, ...]:
     """The kit on each component, and the package's own tests where it has any."""
-    tests = list(_check(source.components, [source.import_folder]))
+    tests = list(_check(python, source.components, [source.import_folder]))
     if (source.folder / "tests").is_dir():
-        tests.extend(_run(source.folder / "tests", source.folder, [source.import_folder], lambda _: "its own tests"))
+        tests.extend(_run(python, source.folder / "tests", source.folder, [source.import_folder], lambda _: "its own tests"))
     return tuple(tests)
 
 
-def check_installed(entry: InstalledComponent, example: Mapping[str, Any] | None = None) -> tuple[CheckedTest, ...]:
+def check_installed(entry: ComponentEntry, python: Python, example: Mapping[str, Any] | None = None) -> tuple[CheckedTest, ...]:
     """The kit on an installed component; ``example`` gives a task's inputs that the kit cannot make up."""
-    return tuple(_check([(entry.kind, entry.name, entry.module)], [], example))
+    return tuple(_check(python, [(entry.kind, entry.name, entry.module)], [], example))
 
 
 def _check(
-    components: Sequence[tuple[str, str, str]], paths: Sequence[Path], example: Mapping[str, Any] | None = None
+    python: Python, components: Sequence[tuple[str, str, str]], paths: Sequence[Path], example: Mapping[str, Any] | None = None
 ) -> Iterator[CheckedTest]:
     given = f"example = {dict(example)!r}" if example else ""
     with tempfile.TemporaryDirectory() as folder:
@@ -108,16 +112,16 @@ def _check(
         # Else pytest would look for settings above the temporary folder.
         Path(folder, "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         subjects = {f"Test{n}": f'{kind} "{name}"' for n, (kind, name, _) in enumerate(components)}
-        yield from _run(file, Path(folder), paths, lambda cls: subjects.get(cls, "the module"))
+        yield from _run(python, file, Path(folder), paths, lambda cls: subjects.get(cls, "the module"))
 
 
-def _run(tests: Path, folder: Path, paths: Sequence[Path], subject: Callable[[str], str]) -> Iterator[CheckedTest]:
+def _run(python: Python, tests: Path, folder: Path, paths: Sequence[Path], subject: Callable[[str], str]) -> Iterator[CheckedTest]:
     if find_spec("pytest") is None:
         raise PluginError("Plugins are checked with pytest, which is not installed; pip install 'llmasos-hookspecs[testing]'.")
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "report.xml")
         arguments = ("-q", "-p", "no:cacheprovider", f"--rootdir={folder}", f"--junitxml={report}", str(tests))
-        command = code_command("import pytest; sys.exit(pytest.main())", *arguments, first=paths)
+        command = python("import pytest, sys; sys.exit(pytest.main())", *arguments, first=paths)
         try:
             done = subprocess.run(
                 command,

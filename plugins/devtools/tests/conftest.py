@@ -1,0 +1,28 @@
+"""The command line in a process of its own, with a home that is not the user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> RunCli:
+    """Runs ``llmasos`` in an empty folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
+    env = {**kept, "LLMASOS_HOME": str(tmp_path / "home"), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    folder = tmp_path / "work"
+    folder.mkdir()
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from llmasos.cli import main; main()", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, timeout=300, check=False)
+
+    return run
