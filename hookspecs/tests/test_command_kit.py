@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from llmasos_hookspecs import CommandContext, CommandModel
+from llmasos_hookspecs.reference import ReferenceDecoder
+from llmasos_hookspecs.testing import SandboxCommandContext
 
 PLUGIN = '''
 from llmasos_hookspecs import Component, RequestError, hookimpl
@@ -66,6 +73,27 @@ WRONG = {
     "ignores --json": (changed("as_json=found.json", "as_json=False"), "test_examples_give_json"),
     "imports a framework": (changed("class Greet:", "import httpx\n\nclass Greet:"), "test_import_is_light"),
 }  # fmt: skip
+
+
+def test_the_sandbox_has_all_of_the_contract(tmp_path: Path) -> None:
+    """Its context has every member of ``CommandContext``, and its model those of ``CommandModel``; the logits are its checkpoint's."""
+    context = SandboxCommandContext(root=tmp_path)
+    assert [name for name in members(CommandContext) if not hasattr(context, name)] == []
+    with context.model("any") as model:
+        assert [name for name in members(CommandModel) if not hasattr(model, name)] == []
+        assert np.array_equal(model.logits([1, 2, 3]), ReferenceDecoder(model.checkpoint).logits([1, 2, 3]))
+
+
+def test_the_sandbox_starts_interpreters(tmp_path: Path) -> None:
+    """They import from the folders that are given, and get the arguments."""
+    (tmp_path / "beside.py").write_text("WORD = 'right'")
+    command = SandboxCommandContext(root=tmp_path).python("import beside; print(beside.WORD, *sys.argv[1:])", "x", first=[tmp_path])
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "right x\n"
+
+
+def members(protocol: type) -> set[str]:
+    """The public names that a Protocol and its bases declare."""
+    return {name for base in protocol.__mro__ for name in (*vars(base), *getattr(base, "__annotations__", ())) if not name.startswith("_")}
 
 
 def test_a_right_command_passes(run_conformance: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import llmasos_hookspecs
 from llmasos.cli import invoke
 from llmasos.system import discovery
 
@@ -243,6 +244,23 @@ def test_an_unknown_verb_is_wrong_use(verbs: Site, run: Any) -> None:
     assert code == 2
     assert "gret" in err
     assert "greet" in err
+
+
+def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
+    """Every member of ``CommandContext``, and the model that it opens every one of ``CommandModel``."""
+    from llmasos.api.model import LanguageModel
+    from llmasos.cli.installed import CommandContext
+    from llmasos.compose.formats import formats
+    from llmasos.system.components import load_component
+
+    def members(protocol: type) -> set[str]:
+        named = {name for base in protocol.__mro__ for name in (*vars(base), *getattr(base, "__annotations__", ()))}
+        return {name for name in named if not name.startswith("_")}
+
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    context = CommandContext(formats().access.context(load_component(verbs.registry.find("command", "greet"))))
+    assert [name for name in members(llmasos_hookspecs.CommandContext) if not hasattr(context, name)] == []
+    assert [name for name in members(llmasos_hookspecs.CommandModel) if not hasattr(LanguageModel, name)] == []
 
 
 def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:

@@ -63,7 +63,7 @@ def test_a_new_package_is_complete(kind: str, place: Path) -> None:
     ("kind", "name", "sentence"),
     [
         ("accelerators", "mine", 'no kind of plugin; did you mean "accelerator"'),
-        ("gadget", "mine", "The kinds are source, loader, accelerator, scheduler, task, observer"),
+        ("gadget", "mine", "The kinds are source, format, loader, accelerator, scheduler, task, suite, command, observer"),
         ("task", "Mine", '"Mine" cannot name a plugin'),
         ("task", "my--task", "cannot name a plugin"),
         ("task", "../mine", "cannot name a plugin"),
