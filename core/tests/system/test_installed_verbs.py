@@ -29,6 +29,8 @@ VERB = """
             elif kind == "components":
                 names = [each.name for each in self.context.components("command")]
                 self.context.answer(names, " ".join(names), as_json="--json" in args)
+            elif kind == "note":
+                self.context.note("It is late.")
             elif kind == "find":
                 self.context.answer(None, self.context.find(args[1]).distribution)
             elif kind == "try":
@@ -244,6 +246,12 @@ def test_an_unknown_verb_is_wrong_use(verbs: Site, run: Any) -> None:
     assert code == 2
     assert "gret" in err
     assert "greet" in err
+
+
+def test_a_note_of_a_command_reaches_the_user(verbs: Site, run: Any) -> None:
+    """On standard error, as the notes of built-in verbs."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    assert run("greet", "note") == (0, "", "It is late.\n")
 
 
 def test_the_context_has_all_of_the_contract(verbs: Site) -> None:

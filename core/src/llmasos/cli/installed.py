@@ -12,7 +12,7 @@ import attrs
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from llmasos.cli.console import print_error, print_json, print_note, print_result, print_table
+from llmasos.cli.console import TerminalSink, print_error, print_json, print_note, print_result, print_table
 from llmasos_hookspecs import PluginError
 from llmasos_hookspecs.nearest import nearest
 
@@ -133,7 +133,7 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
     from llmasos_hookspecs.guarding.edge import crossing
 
     loaded = load_component(registry().find("command", use))
-    access = formats().access
+    access = formats(sink=TerminalSink()).access
     options: Any = structure_options(loaded.component.options, {}, f"commands.{loaded.entry.name}")
     context = CommandContext(access.context(loaded))
     command = access.plugins.call(access.plugins.take(loaded), "llmasos_command", options=options, context=context)

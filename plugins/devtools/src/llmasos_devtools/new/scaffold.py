@@ -14,7 +14,6 @@ from typing import Final
 
 from llmasos_hookspecs import GROUPS, KINDS, PluginError
 from llmasos_hookspecs.nearest import did_you_mean
-from llmasos_hookspecs.nearest import did_you_mean
 
 _SUFFIX: Final = ".template"
 _NAME: Final = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9]))*")
