@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmasos.cli import invoke
-from llmasos.system import discovery
+from llmasos.system import catalog, discovery
 
 from .conftest import Site
 
@@ -26,7 +26,7 @@ VERB = """
             if kind == "--help":
                 print("Usage:", prog_name, "KIND")
             elif kind == "components":
-                names = [each.name for each in self.context.components("command")]
+                names = [each.name for each in self.context.components("command") if each.distribution == "llmasos-verb"]
                 self.context.answer(names, " ".join(names), as_json="--json" in args)
             elif kind == "refuse":
                 raise RequestError("Not that one; give another.")
@@ -160,6 +160,18 @@ def test_an_unknown_verb_is_wrong_use(verbs: Site, run: Any) -> None:
     assert code == 2
     assert "gret" in err
     assert "greet" in err
+
+
+def test_a_published_verb_that_is_not_installed_names_its_package(verbs: Site, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the catalogue, whatever installed verb is called alike; once installed it runs."""
+    monkeypatch.setattr(catalog, "published", lambda: {"command": {"wave": "llmasos-waves"}})
+    verbs.add("llmasos-verb", "command", "wade", VERB)
+    code, out, err = run("wave")
+    assert (code, out) == (2, "")
+    assert "The command 'wave' is not installed; pip install llmasos-waves." in " ".join(err.split())
+    assert "wade" not in err
+    verbs.add("llmasos-waves", "command", "wave", VERB)
+    assert run("wave", "3")[0] == 3
 
 
 def test_a_click_command_works(verbs: Site, run: Any, tmp_path: Path) -> None:

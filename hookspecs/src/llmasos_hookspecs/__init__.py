@@ -5,7 +5,7 @@ from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credential
 from llmasos_hookspecs.admission import QueueBounds, expected_seconds
 from llmasos_hookspecs.apart import ApartLimits, inspect_once
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
-from llmasos_hookspecs.commands import Command, CommandContext, ComponentEntry
+from llmasos_hookspecs.commands import Command, CommandContext, CommandModel, ComponentEntry
 from llmasos_hookspecs.component import API_VERSION, NEUTRAL_FORMATS, Component, NoOptions
 from llmasos_hookspecs.context import WORKING, Context, EngineLimits, ModelStore, Progress, ReachedComponent
 from llmasos_hookspecs.decoder import (
@@ -104,6 +104,7 @@ __all__ = [
     "Choice",
     "Command",
     "CommandContext",
+    "CommandModel",
     "Component",
     "ComponentEntry",
     "ConfigError",

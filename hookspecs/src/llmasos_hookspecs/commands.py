@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -42,6 +42,15 @@ class ComponentEntry:
     summary: str = ""
 
 
+class CommandModel(TaskModel, Protocol):
+    """A model that a command opened."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts about the model as plain data, without loading it: ``name``, ``state`` and, once it is loaded, ``source``, ``loader`` (with
+        its distribution and version), ``dtype``, ``context_length`` and more. Asking for ``TaskModel.context_length`` loads it."""
+        ...
+
+
 class CommandContext(Context, Protocol):
     """The context of ``llmasos_command``; unlike others it is valid as long as the command runs."""
 
@@ -50,8 +59,14 @@ class CommandContext(Context, Protocol):
         ...
 
     def model(
-        self, reference: str | None = None, *, loader: str | None = None, config: Path | None = None, settings: Sequence[str] = ()
-    ) -> AbstractContextManager[TaskModel]:
+        self,
+        reference: str | None = None,
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> AbstractContextManager[CommandModel]:
         """A model, loaded at its first use and freed at the end of the ``with`` block.
 
         Args:
@@ -59,6 +74,7 @@ class CommandContext(Context, Protocol):
             loader: a loader's name; None: the config's.
             config: a config file; None: the one that other verbs take.
             settings: ``path=value``, as for ``--set``.
+            quiet: show neither progress nor notes.
 
         Raises:
             LLMasOSError: the config is wrong, or the model cannot be fetched or loaded.

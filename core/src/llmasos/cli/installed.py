@@ -17,7 +17,7 @@ from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import ComponentEntry, TaskModel
+    from llmasos_hookspecs import CommandModel, ComponentEntry
 
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
@@ -41,8 +41,13 @@ class Verbs(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except TyperException as error:  # which suggests built-in verbs only
+            from llmasos.system.catalog import published
+
+            distribution = published()["command"].get(args[0])
             close = nearest(args[0], [entry.name for entry in self.installed()])
-            if close is not None and "Did you mean" not in error.message:
+            if distribution is not None:
+                error.message = f"The command '{args[0]}' is not installed; pip install {distribution}."
+            elif close is not None and "Did you mean" not in error.message:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close}'?"
             raise
 
@@ -150,11 +155,17 @@ class CommandContext:
 
     @contextmanager
     def model(
-        self, reference: str | None = None, *, loader: str | None = None, config: Path | None = None, settings: Sequence[str] = ()
-    ) -> Iterator[TaskModel]:
+        self,
+        reference: str | None = None,
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Iterator[CommandModel]:
         from llmasos.cli.options import open_pipeline
 
-        pipeline, model = open_pipeline(config, list(settings), model=reference, loader=loader)
+        pipeline, model = open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)
         with pipeline:
             yield model
 

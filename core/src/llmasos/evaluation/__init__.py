@@ -9,7 +9,6 @@ from llmasos.evaluation.reference import DequantizedCheckpoint
 from llmasos.evaluation.size import Size, measure_size
 from llmasos.evaluation.speed import Speed, measure_speed
 from llmasos.evaluation.suites import NamedSuite, measure_suites
-from llmasos.evaluation.throughput import Throughput, measure_throughput
 
 __all__ = [
     "Backend",
@@ -21,12 +20,10 @@ __all__ = [
     "Quality",
     "Size",
     "Speed",
-    "Throughput",
     "fitting_length",
     "measure",
     "measure_quality",
     "measure_size",
     "measure_speed",
     "measure_suites",
-    "measure_throughput",
 ]

@@ -5,26 +5,33 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
 import pytest
 
-from llmasos_hookspecs.commands import Command, ComponentEntry
+from llmasos_hookspecs.commands import Command, CommandModel, ComponentEntry
 from llmasos_hookspecs.errors import LLMasOSError
-from llmasos_hookspecs.tasks import TaskModel
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+
+
+class ScriptedCommandModel(ScriptedTaskModel):
+    """A ``CommandModel`` without weights."""
+
+    def describe(self) -> Mapping[str, Any]:
+        facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "dtype": "float32"}
+        return {"name": "default", "state": "loaded", **facts, "context_length": self.context_length}
 
 
 @attrs.define(eq=False, kw_only=True)
 class SandboxCommandContext(SandboxContext):
     """A ``CommandContext``: a scripted model, and a few components that are not there."""
 
-    scripted: ScriptedTaskModel = attrs.field(factory=ScriptedTaskModel)
+    scripted: ScriptedCommandModel = attrs.field(factory=ScriptedCommandModel)
     asked: list[str | None] = attrs.field(factory=list)
 
     def components(self, kind: str | None = None) -> Sequence[ComponentEntry]:
@@ -36,8 +43,14 @@ class SandboxCommandContext(SandboxContext):
 
     @contextlib.contextmanager
     def model(
-        self, reference: str | None = None, *, loader: str | None = None, config: Path | None = None, settings: Sequence[str] = ()
-    ) -> Iterator[TaskModel]:
+        self,
+        reference: str | None = None,
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Iterator[CommandModel]:
         self.asked.append(reference)
         yield self.scripted
 
@@ -109,7 +122,7 @@ class CommandConformance(PluginConformance, standard=True):
         monkeypatch.chdir(folder)
         self.prepare(folder)
         reply = self.reply
-        model = ScriptedTaskModel(None if reply is None else lambda _text, _sampling: reply)
+        model = ScriptedCommandModel(None if reply is None else lambda _text, _sampling: reply)
         return SandboxCommandContext(root=tmp_path, scripted=model)
 
     def prepare(self, folder: Path) -> None:
