@@ -1,8 +1,9 @@
 """Measures models: perplexity and divergence on a corpus, speed, and size."""
 
+from llmasos.evaluation.backend import Backend
 from llmasos.evaluation.context import fitting_length
 from llmasos.evaluation.corpus import Corpus
-from llmasos.evaluation.measure import Backend, Measurement, measure
+from llmasos.evaluation.measure import Measurement, measure
 from llmasos.evaluation.model_under_test import ModelUnderTest
 from llmasos.evaluation.quality import Quality, measure_quality
 from llmasos.evaluation.reference import DequantizedCheckpoint
