@@ -102,6 +102,13 @@ def test_what_is_remembered_is_kept_between_runs(bench: Bench) -> None:
         assert suite.measured == times
 
 
+def test_a_checkpoint_is_loaded_once_for_all_that_measures_it(bench: Bench) -> None:
+    """Base and stage, each with the reference: the built-in figures and the suites share the engines."""
+    bench.add("noisy", noisy)
+    bench.run(["noisy"], measure=True, suites=[named(Peak()), named(Peak(reference=True), "other")])
+    assert bench.loads == 4
+
+
 def test_the_reference_is_the_base_in_float32(bench: Bench) -> None:
     """Whatever the stage did, the reference's figure is the base's."""
     bench.add("noisy", noisy)

@@ -12,7 +12,7 @@ import pytest
 
 import llmasos_hookspecs
 from llmasos.cli import invoke
-from llmasos.system import discovery
+from llmasos.system import catalog, discovery
 
 from .conftest import Site
 
@@ -27,7 +27,7 @@ VERB = """
             if kind == "--help":
                 print("Usage:", prog_name, "KIND")
             elif kind == "components":
-                names = [each.name for each in self.context.components("command")]
+                names = [each.name for each in self.context.components("command") if each.distribution == "llmasos-verb"]
                 self.context.answer(names, " ".join(names), as_json="--json" in args)
             elif kind == "note":
                 self.context.note("It is late.")
@@ -316,6 +316,18 @@ def test_a_command_starts_interpreters_apart(verbs: Site, run: Any, tmp_path: Pa
     (folder / "beside.py").write_text("WORD = 'right'")
     Path("beside.py").write_text("WORD = 'wrong'")
     assert run("greet", "python", str(folder)) == (0, "right x y\n", "")
+
+
+def test_a_published_verb_runs_once_it_is_installed(verbs: Site, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the catalogue, whatever installed verb is called alike; once installed it runs."""
+    monkeypatch.setattr(catalog, "published", lambda: {"command": {"wave": "llmasos-waves"}})
+    verbs.add("llmasos-verb", "command", "wade", VERB)
+    code, out, err = run("wave")
+    assert (code, out) == (1, "")
+    assert "llmasos wave is not installed; pip install llmasos-waves." in " ".join(err.split())
+    assert "wade" not in err
+    verbs.add("llmasos-waves", "command", "wave", VERB)
+    assert run("wave", "3")[0] == 3
 
 
 def test_a_click_command_works(verbs: Site, run: Any, tmp_path: Path) -> None:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from llmasos.acceleration.cache import CachedStage, StageCache, content_key, model_folder
 from llmasos.acceleration.code_digest import code_digest
 from llmasos.acceleration.coverage import coverage
 from llmasos.acceleration.export import check_output, export
+from llmasos.acceleration.measuring import OpenModel, StageMeasurer
 from llmasos.acceleration.notes import base_notes, length_notes, reference_notes, stage_notes
 from llmasos.acceleration.plan import PlannedStage, plan_stages
 from llmasos.acceleration.report import AccelerationReport, StageReport
@@ -28,17 +24,15 @@ from llmasos.acceleration.stage_output import check_stage
 from llmasos.checkpoints import open_checkpoint, storage_notes
 from llmasos.checkpoints.finite import check_all
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, verify_sizes
-from llmasos.checkpoints.plain_json import dump_json
 from llmasos.checkpoints.writer import CheckpointFolderWriter
-from llmasos.evaluation import Backend, Corpus, Measurement, ModelUnderTest, NamedSuite, Quality, fitting_length, measure, measure_suites
+from llmasos.evaluation import Backend, Corpus, Measurement, NamedSuite, fitting_length
 from llmasos.evaluation.measure import LENGTH, WINDOWS
 from llmasos.evaluation.suites import Results
 from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Section, TaskModel
-from llmasos_hookspecs.atomic import write_atomically
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9
@@ -49,10 +43,6 @@ CACHE_LIMIT: Final = 20 * 2**30
 #: Usage locks on results that were left in the cache: no other process removes these before this one ends.
 _results: Final = contextlib.ExitStack()
 atexit.register(_results.close)
-
-
-#: A checkpoint as applications see it, until the block ends.
-OpenModel = Callable[[Checkpoint], AbstractContextManager[TaskModel]]
 
 
 @attrs.frozen(kw_only=True)
@@ -125,8 +115,17 @@ def run_acceleration(
     )
     corpus = corpus or Corpus.default()
     fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
-    measurer = _Measurer(checkpoint, backend, corpus, windows, fitting, cache / "quality", sink)
-    asked = _AskedSuites(suites, checkpoint, backend, corpus, open_model, cache / "suites", sink)
+    measurer = StageMeasurer(
+        base=checkpoint,
+        backend=backend,
+        corpus=corpus,
+        windows=windows,
+        length=fitting,
+        suites=suites,
+        open_model=open_model,
+        cache=cache,
+        sink=sink,
+    )
     with contextlib.ExitStack() as uses:
         runner = _StageRunner(
             cache=StageCache(cache / "stages"),
@@ -143,8 +142,7 @@ def run_acceleration(
         if runner.cache.find(runner.key(checkpoint.digest, plan.stages[0])) is None:
             for each in (checkpoint, *plan.opened):
                 check_all(each)
-        base = measurer.measure(checkpoint, checkpoint.digest, "base")
-        base_suites = asked.measure(checkpoint, checkpoint.digest, "base")
+        base, base_suites = measurer.measure(checkpoint, checkpoint.digest, "base")
         notes = [*storage_notes(checkpoint), *base_notes(checkpoint), *reference_notes(base), *length_notes(base, length)]
         reports: list[StageReport] = []
         current, key = checkpoint, checkpoint.digest
@@ -154,9 +152,8 @@ def run_acceleration(
             finished, cached = runner.run(key, stage, current)
             previous, current = current, open_checkpoint(finished.path)
             before = reports[-1].measurement if reports else base
-            measurement = measurer.measure(current, key, stage.name)
-            measured = asked.measure(current, key, f"{number} {stage.name}")
-            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measurement, measured))
+            measured = measurer.measure(current, key, f"{number} {stage.name}")
+            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), *measured))
             notes += stage_notes(reports[-1], before, base)
         report = AccelerationReport(
             path=current.path if output is None else output,
@@ -165,7 +162,7 @@ def run_acceleration(
             base=base,
             base_suites=base_suites,
             stages=tuple(reports),
-            sections=asked.sections(),
+            sections=measurer.sections(),
             corpus=corpus.name,
             windows=measurer.count,
             length=fitting,
@@ -284,88 +281,6 @@ class _StageRunner:
         )
 
 
-class _Measurer:
-    """Measures the checkpoints of one run. Quality is slow to measure and the same on every machine, so it is cached."""
-
-    def __init__(
-        self, base: Checkpoint, backend: Backend | None, corpus: Corpus, windows: int, length: int, cache: Path, sink: ProgressSink
-    ) -> None:
-        self._base, self._backend, self._corpus, self._cache, self._sink = base, backend, corpus, cache, sink
-        self._windows: npt.NDArray[np.int32] | None = None
-        if backend is not None:
-            self._windows = corpus.evaluation_windows(base.tokenizer(), windows, length)
-
-    @property
-    def count(self) -> int:
-        """Count of evaluation windows; 0 where nothing is measured."""
-        return 0 if self._windows is None else len(self._windows)
-
-    def measure(self, checkpoint: Checkpoint, key: str, label: str) -> Measurement | None:
-        """The figures of a checkpoint with the cache key ``key``; None where nothing is measured."""
-        if self._backend is None or self._windows is None:
-            return None
-        parts = {"model": key, "base": self._base.digest, "corpus": self._corpus.digest, "backend": self._backend.label}
-        path = self._cache / f"{content_key(**parts, windows=self._windows.shape)}.json"
-        known = _read_quality(path)
-        try:
-            measurement = measure(checkpoint, self._windows, self._backend, self._sink, base=self._base, label=label, quality=known)
-        except AccelerationError as error:
-            raise AccelerationError(f'Measuring "{label}" failed: {error}') from error
-        if known is None and math.isfinite(measurement.quality.perplexity):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, dump_json(attrs.asdict(measurement.quality)))
-        return measurement
-
-
-class _AskedSuites:
-    """Asks the suites about the base and every stage of one run."""
-
-    def __init__(
-        self,
-        suites: Sequence[NamedSuite],
-        base: Checkpoint,
-        backend: Backend | None,
-        corpus: Corpus,
-        open_model: OpenModel | None,
-        cache: Path,
-        sink: ProgressSink,
-    ) -> None:
-        self._suites, self._base, self._backend, self._corpus = suites, base, backend, corpus
-        self._open_model, self._cache, self._sink = open_model, cache, sink
-        self._results: dict[str, Results] = {}
-
-    def measure(self, checkpoint: Checkpoint, key: str, label: str) -> Results:
-        """The results for a checkpoint with the cache key ``key``; empty where nothing is measured."""
-        if self._backend is None or not self._suites:
-            return {}
-        model = ModelUnderTest(
-            label=label,
-            checkpoint=checkpoint,
-            key=key,
-            base=self._base,
-            backend=self._backend,
-            corpus=self._corpus,
-            open_model=self._open_model or _no_model,
-            cache=self._cache,
-            sink=self._sink,
-        )
-        with model:
-            self._results[label] = measure_suites(self._suites, model)
-        return self._results[label]
-
-    def sections(self) -> Mapping[str, tuple[Section, ...]]:
-        """What each suite has to say of base and stages together."""
-        if not self._results:
-            return {}
-        return {
-            suite.name: suite.sections({label: results[suite.name] for label, results in self._results.items()}) for suite in self._suites
-        }
-
-
-def _no_model(checkpoint: Checkpoint) -> AbstractContextManager[TaskModel]:
-    raise AccelerationError(f"{checkpoint.path} is measured without a pipeline, and a suite asks for the model behind its scheduler.")
-
-
 def _damage(folder: Path) -> str:
     """What is wrong with the files of a cached checkpoint; empty where they are as they were written."""
     try:
@@ -378,10 +293,3 @@ def _damage(folder: Path) -> str:
     except LLMasOSError as error:
         return str(error).rstrip(".")
     return ""
-
-
-def _read_quality(path: Path) -> Quality | None:
-    try:
-        return Quality(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None

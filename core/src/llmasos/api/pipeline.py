@@ -38,7 +38,7 @@ from llmasos_hookspecs.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Corpus, Measurement, NamedSuite
+    from llmasos.evaluation import Corpus, Measurement, ModelUnderTest, NamedSuite
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]
@@ -258,23 +258,14 @@ class Pipeline:
 
         ``base`` is a reference whose predictions are compared with, in float32; None: the model's own weights, dequantised.
         """
-        from llmasos.evaluation import Corpus, fitting_length, measure
+        from llmasos.evaluation import fitting_length, measure
         from llmasos.evaluation.measure import LENGTH, WINDOWS
 
         config = self._config_of(model)
-        checkpoint = self._composer.open(config).checkpoint
-        compared = checkpoint if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1]
-        text = corpus or Corpus.default()
-        fitting = fitting_length(compared, fitting_length(checkpoint, length or LENGTH, config.context_length))
-        return measure(
-            checkpoint,
-            text.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, fitting),
-            self._composer.backend(config, checkpoint),
-            self._sink,
-            base=compared,
-            label=config.source,
-            speed=speed,
-        )
+        with self._under_test(config, base, corpus, config.source) as measured:
+            checkpoint, compared = measured.checkpoint, measured.compared
+            fitting = fitting_length(compared, fitting_length(checkpoint, length or LENGTH, config.context_length))
+            return measure(measured, measured.corpus.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, fitting), speed=speed)
 
     def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
         """The suites that ``configs`` name, made with their options, for ``measure_suites``."""
@@ -294,12 +285,24 @@ class Pipeline:
         ``base`` is a reference to compare with; None: the model's own weights. ``label`` is what the suites call the model in what they
         say of several.
         """
-        from llmasos.evaluation import Corpus, ModelUnderTest, measure_suites
+        from llmasos.evaluation import measure_suites
 
         config = self._config_of(model)
+        with self._under_test(config, base, corpus, label or config.source) as measured:
+            return measure_suites(suites, measured)
+
+    def backend_label(self, model: str | None = None) -> str:
+        """The loader of a model with its distribution, version and options, for reports."""
+        config = self._config_of(model)
+        return self._composer.backend(config, self._composer.open(config).checkpoint).label
+
+    def _under_test(self, config: ModelConfig, base: str | None, corpus: Corpus | None, label: str) -> ModelUnderTest:
+        """A model of the config on its loader, to be measured against ``base``."""
+        from llmasos.evaluation import Corpus, ModelUnderTest
+
         checkpoint = self._composer.open(config).checkpoint
-        with ModelUnderTest(
-            label=label or config.source,
+        return ModelUnderTest(
+            label=label,
             checkpoint=checkpoint,
             key=checkpoint.digest,
             base=None if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1],
@@ -308,13 +311,7 @@ class Pipeline:
             open_model=functools.partial(self._served, config),
             cache=working_cache_folder() / "suites",
             sink=self._sink,
-        ) as measured:
-            return measure_suites(suites, measured)
-
-    def backend_label(self, model: str | None = None) -> str:
-        """The loader of a model with its distribution, version and options, for reports."""
-        config = self._config_of(model)
-        return self._composer.backend(config, self._composer.open(config).checkpoint).label
+        )
 
     @contextmanager
     def _served(self, model: ModelConfig, checkpoint: Checkpoint) -> Iterator[LanguageModel]:

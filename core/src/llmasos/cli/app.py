@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, bench, chat, config, models, plugins, resources, run, serve, task
+from llmasos.cli import accelerate, chat, config, models, plugins, resources, run, serve, task
 from llmasos.cli.installed import Verbs
 
 app = typer.Typer(
@@ -41,7 +41,6 @@ app.command("tasks")(task.tasks)
 app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
 app.command("evaluate")(accelerate.evaluate)
-app.command("bench")(bench.bench)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)
 app.add_typer(models.app, name="models")

@@ -1,41 +1,21 @@
-"""Measures one checkpoint on one backend: size, quality and speed."""
+"""Measures one model: size, quality and speed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.evaluation.model_under_test import ModelUnderTest
 from llmasos.evaluation.quality import Quality, measure_quality
-from llmasos.evaluation.reference import DequantizedCheckpoint
 from llmasos.evaluation.size import Size, measure_size
 from llmasos.evaluation.speed import Speed, measure_speed
-from llmasos.system.context import ProgressSink
-from llmasos_hookspecs import Checkpoint, Engine
 
 #: The protocol whose figures the documentation quotes.
 WINDOWS: Final = 40
 LENGTH: Final = 512
-
-
-@attrs.frozen(kw_only=True)
-class Backend:
-    """The loader that measurements run on.
-
-    Attributes:
-        label: the loader with its distribution, version and options, for reports and cache keys.
-        load: makes an engine of a checkpoint.
-        load_reference: makes the reference engine from a float32 checkpoint, without loader options that round weights.
-        context_length: tokens that a sequence may have on it; None: as many as the model's own context.
-    """
-
-    label: str
-    load: Callable[[Checkpoint], Engine]
-    load_reference: Callable[[Checkpoint], Engine]
-    context_length: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -53,45 +33,23 @@ class Measurement:
         return attrs.asdict(self)
 
 
-def measure(
-    checkpoint: Checkpoint,
-    windows: npt.NDArray[np.int32],
-    backend: Backend,
-    sink: ProgressSink,
-    *,
-    base: Checkpoint | None = None,
-    label: str = "model",
-    quality: Quality | None = None,
-    speed: bool = True,
-) -> Measurement:
-    """Load a checkpoint and measure its size, its quality over ``windows`` [windows, length], and its speed.
+def measure(model: ModelUnderTest, windows: npt.NDArray[np.int32], *, quality: Quality | None = None, speed: bool = True) -> Measurement:
+    """The size of a model, its speed, and its quality over ``windows`` [windows, length] against the one it is compared with, in float32.
 
-    Args:
-        base: the checkpoint whose predictions, computed in float32, are the reference.
-        quality: from an earlier measurement; it is not measured again.
+    ``quality``: from an earlier measurement; it is not measured again, and no reference is loaded.
     """
-    engine = backend.load(checkpoint)
-    try:
-        if quality is None:
-            quality = _quality(engine, windows, backend, sink, base, label)
-        return Measurement(
-            size=measure_size(checkpoint, engine.info.weight_bytes),
-            quality=quality,
-            speed=measure_speed(engine, windows[0]) if speed else None,
-            backend=backend.label,
-            dtype=engine.info.dtype,
-        )
-    finally:
-        engine.shutdown()
+    engine = model.engine
+    # Before the reference is loaded, which would have threads and memory of its own.
+    timed = measure_speed(engine, windows[0]) if speed else None
+    return Measurement(
+        size=measure_size(model.checkpoint, engine.info.weight_bytes),
+        quality=quality or _quality(model, windows),
+        speed=timed,
+        backend=model.backend.label,
+        dtype=engine.info.dtype,
+    )
 
 
-def _quality(
-    engine: Engine, windows: npt.NDArray[np.int32], backend: Backend, sink: ProgressSink, base: Checkpoint | None, label: str
-) -> Quality:
-    reference = None if base is None else backend.load_reference(DequantizedCheckpoint(base))
-    try:
-        with sink.progress(f"evaluate {label}", len(windows), "windows") as progress:
-            return measure_quality(engine, windows, reference=reference, progress=progress)
-    finally:
-        if reference is not None:
-            reference.shutdown()
+def _quality(model: ModelUnderTest, windows: npt.NDArray[np.int32]) -> Quality:
+    with model.sink.progress(f"evaluate {model.label}", len(windows), "windows") as progress:
+        return measure_quality(model.engine, windows, reference=model.reference, progress=progress)

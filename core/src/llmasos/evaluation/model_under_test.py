@@ -1,4 +1,4 @@
-"""The model that suites measure: engines and models, made when they are asked for and shared by all suites."""
+"""The model that is measured: engines and models, made when they are asked for and shared by all that measure it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.evaluation.backend import Backend
 from llmasos.evaluation.context import fitting_length
 from llmasos.evaluation.corpus import Corpus
-from llmasos.evaluation.measure import Backend
 from llmasos.evaluation.reference import DequantizedCheckpoint
 from llmasos.system.context import ProgressSink
 from llmasos_hookspecs import Checkpoint, Engine, PluginError, Progress, TaskModel
@@ -26,7 +26,7 @@ from llmasos_hookspecs.atomic import write_atomically
 
 @attrs.define(eq=False, kw_only=True)
 class ModelUnderTest:
-    """One checkpoint on one backend, for the suites that measure it. A context manager: its end frees what was loaded.
+    """One checkpoint on one backend, for all that measure it. A context manager: its end frees what was loaded.
 
     Attributes:
         label: what reports call the model.

@@ -40,7 +40,8 @@ class ScriptedCommandModel(ScriptedTaskModel):
         return ReferenceDecoder(self.checkpoint)
 
     def describe(self) -> Mapping[str, Any]:
-        return {"loader": "scripted", "dtype": "float32"}
+        facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "dtype": "float32"}
+        return {"name": "default", "state": "loaded", **facts, "context_length": self.context_length}
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return self._decoder.logits(tokens)

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from llmasos_hookspecs.testing import tiny_checkpoint
 
-def test_bench_gives_figures_for_each_number_of_requests(cli, tiny):
+from .conftest import Run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Hugging Face folder with a random Llama that speaks in bytes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_checkpoint(folder=folder, max_position_embeddings=1024)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``LLMASOS_HOME`` of all commands here, so that an engine is built once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def cli(llmasos_cli: Run, home: Path) -> Run:
+    return lambda *arguments: llmasos_cli(*arguments, LLMASOS_HOME=str(home))
+
+
+def test_bench_gives_figures_for_each_number_of_requests(cli: Run, tiny: str) -> None:
+    """By JSON, with the loader's label."""
     asked = ("--batch", "1", "--batch", "3", "--prompt-tokens", "40", "--new-tokens", "5", "--rounds", "2")
     done = cli("bench", tiny, "--loader", "onnx", *asked, "--json")
     assert done.returncode == 0, done.stderr
@@ -21,7 +46,8 @@ def test_bench_gives_figures_for_each_number_of_requests(cli, tiny):
         assert row["prefill"] * row["ttft"] / row["batch"] / row["prompt_tokens"] == pytest.approx(1)
 
 
-def test_bench_shows_a_table_for_people(cli, tiny):
+def test_bench_shows_a_table_for_people(cli: Run, tiny: str) -> None:
+    """A line for each composition and number of requests."""
     done = cli("bench", tiny, "--loader", "onnx", "--batch", "2", "--prompt-tokens", "16", "--new-tokens", "2", "--rounds", "1")
     assert done.returncode == 0, done.stderr
     head, row = done.stdout.splitlines()
@@ -29,7 +55,8 @@ def test_bench_shows_a_table_for_people(cli, tiny):
     assert row.split("\t")[3] == "2"
 
 
-def test_a_prompt_that_does_not_fit_is_one_sentence(cli, tiny):
+def test_a_prompt_that_does_not_fit_is_one_sentence(cli: Run, tiny: str) -> None:
+    """And wrong use."""
     done = cli("bench", tiny, "--loader", "onnx", "--prompt-tokens", "2000", "--rounds", "1")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
