@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    import numpy as np
     from xdist.scheduler import LoadFileScheduling
+
+    from llmasos_hookspecs import QuantizedTensor
 
 _ROOT = Path(__file__).parent
 
@@ -69,3 +73,66 @@ def smollm2_gguf() -> Path:
 
     path = resolve("smollm2").path
     return path if path.is_file() else next(path.rglob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Any]:
+    """Make a random transformers model: ``tiny_model("qwen3", tie_word_embeddings=True)``."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    def make(kind: str, **changes: Any) -> Any:
+        sizes = {
+            "vocab_size": 288, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512, "rope_theta": 20000.0, "rms_norm_eps": 1e-5,
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None, "tie_word_embeddings": False,
+        }  # fmt: skip
+        if kind == "gemma2":
+            sizes |= {"tie_word_embeddings": True, "query_pre_attn_scalar": 16, "sliding_window": 64}
+        config = CONFIG_MAPPING[kind](**(sizes | changes))
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quantize() -> Callable[..., QuantizedTensor]:
+    """Round a matrix to the nearest code, symmetric or not."""
+    import numpy as np
+
+    from llmasos_hookspecs import QuantizedTensor
+
+    def make(weights: np.ndarray, bits: int = 4, group: int = 32, symmetric: bool = True) -> QuantizedTensor:
+        rows, columns = weights.shape
+        padded = np.pad(weights, ((0, 0), (0, -columns % group)), mode="edge").reshape(rows, -1, group)
+        top = 2**bits - 1
+        if symmetric:
+            scales = np.maximum(np.abs(padded).max(-1), 1e-8) / (2 ** (bits - 1) - 1)
+            codes, zeros = np.round(padded / scales[..., None]) + 2 ** (bits - 1), None
+        else:
+            low, high = np.minimum(padded.min(-1), 0), np.maximum(padded.max(-1), 0)
+            scales = np.maximum(high - low, 1e-8) / top
+            zeros = np.clip(np.round(-low / scales), 0, top).astype(np.uint8)
+            codes = np.round(padded / scales[..., None]) + zeros[..., None]
+        codes = np.clip(codes, 0, top).astype(np.uint8).reshape(rows, -1)[:, :columns]
+        return QuantizedTensor(codes=np.ascontiguousarray(codes), scales=scales.astype(np.float32), bits=bits, group=group, zeros=zeros)
+
+    return make
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tiny_model: Callable[..., Any]) -> Callable[..., Path]:
+    """Save a tiny model as a Hugging Face folder."""
+
+    def save(kind: str = "llama", shard: str | None = None, **changes: Any) -> Path:
+        folder = tmp_path / f"{kind}-saved"
+        tiny_model(kind, **changes).save_pretrained(folder, **({} if shard is None else {"max_shard_size": shard}))
+        return folder
+
+    return save

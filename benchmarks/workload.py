@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.checkpoints import open_checkpoint
 from llmasos.checkpoints.writer import CheckpointFolderWriter
+from llmasos.compose.formats import open_model
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import Checkpoint, as_float32
 
@@ -58,7 +58,7 @@ def prepare(cache: Path) -> Workload:
     """Fetch the model and make its other forms, once."""
     path = resolve("smollm2").path
     gguf = path if path.is_file() else next(path.rglob("*.gguf"))
-    checkpoint = open_checkpoint(gguf)
+    checkpoint = open_model(gguf)
     tokens = checkpoint.tokenizer().encode("\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics)))
     prompts = np.array(tokens[: 32 * PROMPT_TOKENS]).reshape(32, PROMPT_TOKENS)
     return Workload(

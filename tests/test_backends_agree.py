@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import as_float32
 
 pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.peer]
@@ -51,14 +51,14 @@ FLOAT32: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def prompts(smollm2_gguf: Path) -> list[list[int]]:
-    tokenizer = open_checkpoint(smollm2_gguf).tokenizer()
+    tokenizer = open_model(smollm2_gguf).tokenizer()
     return [tokenizer.encode(text) for text in PROMPTS]
 
 
 @pytest.fixture(scope="module")
 def expected(smollm2_gguf: Path, prompts: list[list[int]]) -> tuple[list[list[int]], list[np.ndarray]]:
     """Greedy tokens after each prompt, and the logits [tokens, vocab] of the last two prompts, of transformers in float32."""
-    checkpoint = open_checkpoint(smollm2_gguf)
+    checkpoint = open_model(smollm2_gguf)
     keep = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "model_type", "architectures")}
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**keep)).eval()

@@ -8,9 +8,9 @@ from pathlib import Path
 from gguf.constants import MODEL_ARCH_NAMES
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from llmasos.checkpoints.gguf_blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
-from llmasos.checkpoints.gguf_families import FAMILIES, architectures
-from llmasos.checkpoints.gguf_write import TYPES
+from llmasos_format_gguf.blocks import BLOCK_TYPES, FLOATS, GRIDS, NUMBERS
+from llmasos_format_gguf.families import FAMILIES, architectures
+from llmasos_format_gguf.write import TYPES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "gguf.md").read_text(encoding="utf-8")
 

@@ -18,9 +18,6 @@ CORE = ROOT / "core" / "src" / "llmasos"
 #: Components that core has itself.
 BUILT_IN: Final = frozenset({"path", "local", "open"})
 
-#: What still lives in core and becomes plugins next; the set shrinks with each that goes.
-LEAVING: Final = frozenset({"gguf"})
-
 #: Names of plugins that are words of English, or of what core itself speaks of: core's sentences and identifiers may use them.
 WORDS: Final = {
     "answer": "what a model or a user answers",
@@ -29,6 +26,7 @@ WORDS: Final = {
     "complete": "finished; shell completion",
     "deadline": "a request's, and a template's time limit",
     "generate": "what a model does with a prompt",
+    "gguf": "the suffix of files in that format, which sources choose and sizes are estimated from",
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
     "torch": "the library, which reads pickle files and with which a model is compared",
@@ -97,7 +95,7 @@ def sources() -> Iterator[tuple[str, str]]:
 
 def test_no_source_of_core_names_a_component_of_a_plugin() -> None:
     """Neither in literals nor in identifiers: defaults and suggestions come from ``system/catalog.toml``."""
-    names = components("plugins/*") - LEAVING
+    names = components("plugins/*")
     assert [line for file, text in sources() for line in named(file, text, names)] == []
 
 
@@ -125,8 +123,7 @@ def test_every_exception_is_needed() -> None:
     assert [key for key in LITERALS if f'"{key[1]}"' not in texts[key[0]]] == []
     everything = "\n".join(texts.values())
     assert [word for word in WORDS if not re.search(rf"(?<![a-z]){word}(?![a-z])", everything)] == []
-    assert components("core") <= BUILT_IN | LEAVING
-    assert [name for name in LEAVING if f'"{name}"' not in everything] == []
+    assert components("core") == BUILT_IN
 
 
 def test_the_catalogue_lists_what_the_plugins_offer() -> None:
@@ -153,6 +150,7 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     assert all(name == scheme for name, scheme in sources.items())
     targets = [alias["target"] for alias in catalog["aliases"].values()]
     suggested |= {("source", name) for name in (*sources, *(each.partition(":")[0] for each in targets if ":" in each))}
+    suggested |= {("format", name) for name in catalog["files"].values()}
     assert suggested <= published
 
 

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llmasos.api.model import LanguageModel
-from llmasos.checkpoints.gguf_header import read_header
+from llmasos_format_gguf.header import read_header
 
 pytestmark = pytest.mark.model
 

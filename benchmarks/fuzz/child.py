@@ -24,6 +24,9 @@ from typing import Any, Final, TextIO
 INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
+    "llmasos_checkpoint_kit",
+    "llmasos_tokenizing",
+    "llmasos_format_gguf",
     "llmasos_decoder_kit",
     "llmasos_fetch_kit",
     "llmasos_backend_onnx",

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from benchmarks.fuzz.containment import check_sentence
 from llmasos.checkpoints import open_checkpoint
 from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.checkpoints.opening import read_checkpoint
 from llmasos.checkpoints.tokenizer import first_sight
-from llmasos_hookspecs import LLMasOSError, apart
+from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
+from llmasos_checkpoint_kit.digests import file_digest
+from llmasos_format_gguf import llmasos_open
+from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, apart
 from llmasos_hookspecs.testing import sandbox
 
 TEXT = "Hello 天气 🙂 2024"
@@ -34,20 +39,44 @@ def probed_here() -> Iterator[None]:
         yield
 
 
+def open_here(path: Path) -> Checkpoint:
+    """A checkpoint as ``llmasos.compose.formats`` opens it, which reads the descriptions of the formats besides."""
+    found = None if path.suffix == ".gguf" else read_checkpoint(path)
+    if found is None and (model := llmasos_open(path, SimpleNamespace(file_digest=file_digest))) is not None:
+        return GuardedCheckpoint(model, 'format "gguf"')
+    return found or open_checkpoint(path)
+
+
 def look(path: Path) -> list[str]:
     """Read every tensor, the decoder's config, the digest, the chat template and the tokenizer; what was refused of the last four.
 
     Raises:
         LLMasOSError: it is no checkpoint, or a tensor cannot be read.
+        AssertionError: a format raised something else, which core turned into an error that names the plugin.
     """
+    with no_plugin_fails():
+        return _look(open_here(path))
+
+
+@contextmanager
+def no_plugin_fails() -> Iterator[None]:
+    """A file never makes a format fail, however core contains it."""
+    try:
+        yield
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _look(checkpoint: Checkpoint) -> list[str]:
     refused = []
-    checkpoint = open_checkpoint(path)
     for name in checkpoint.names():
         checkpoint.shape(name)
         checkpoint.tensor(name)
     for part in (lambda: checkpoint.decoder, lambda: checkpoint.digest, lambda: _chat(checkpoint), lambda: speak(checkpoint.tokenizer())):
         try:
             part()
+        except PluginError:
+            raise
         except LLMasOSError as error:
             check_sentence(error)
             refused.append(str(error))

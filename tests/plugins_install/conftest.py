@@ -22,6 +22,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from llmasos_hookspecs import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The libs that core requires.
+LIBS = ("checkpoint_kit", "fetch_kit", "tokenizing")
 
 # A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.
 COUNTING_LOADER = """
@@ -101,11 +103,15 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core with its lib, and every example, by distribution."""
+    """Wheels of hookspecs, core with the libs that it requires, and every example, by distribution."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    examples = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
-    sources = [ROOT / "hookspecs", ROOT / "libs" / "fetch_kit", ROOT / "core", *examples]
+    sources = [
+        ROOT / "hookspecs",
+        *(ROOT / "libs" / name for name in LIBS),
+        ROOT / "core",
+        *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
+    ]
     subprocess.run([*command, f"--wheel-dir={folder}", *map(str, sources)], check=True, timeout=300)
     return {path.name.partition("-")[0].replace("_", "-"): path for path in folder.iterdir()}
 
@@ -117,7 +123,8 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     home = folder / "home"
     home.mkdir()
     made = Environment(folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python", home)
-    made.pip("install", *(str(wheels[name]) for name in ("llmasos-hookspecs", "llmasos-fetch-kit", "llmasos")))
+    libs = [str(wheels[f"llmasos-{name.replace('_', '-')}"]) for name in LIBS]
+    made.pip("install", str(wheels["llmasos-hookspecs"]), *libs, str(wheels["llmasos"]))
     return made
 
 

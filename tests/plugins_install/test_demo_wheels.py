@@ -20,6 +20,9 @@ PACKAGES = [
 DEMO = (
     "llmasos_hookspecs",
     "llmasos",
+    "llmasos_checkpoint_kit",
+    "llmasos_tokenizing",
+    "llmasos_format_gguf",
     "llmasos_decoder_kit",
     "llmasos_fetch_kit",
     "llmasos_task_kit",

@@ -13,7 +13,8 @@ from benchmarks.fuzz.gguf_files import gguf_file
 from benchmarks.fuzz.looking import look
 from benchmarks.fuzz.mutation import Mutator, json_file, parted, safetensors_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import quantize
 
@@ -37,7 +38,7 @@ def gguf(room: Room) -> Target:
 def _gguf(path: Path, tokenizer: str) -> bytes:
     import gguf as library
 
-    from llmasos.checkpoints.tokenizer.pieces import SPELLING
+    from llmasos_tokenizing.pieces import SPELLING
 
     writer = library.GGUFWriter(path, "llama")
     numbers = {"block_count": 1, "context_length": 64, "embedding_length": 32, "feed_forward_length": 32, "vocab_size": 262}
@@ -116,7 +117,7 @@ def safetensors(room: Room) -> Target:
 def folder(room: Room) -> Target:
     """Every JSON file of a folder with an index, a manifest and a tokenizer."""
     tiny_checkpoint(folder=room.scratch / "base", **_SMALL)
-    base, path = open_checkpoint(room.scratch / "base"), room.folder / "model"
+    base, path = open_model(room.scratch / "base"), room.folder / "model"
     with CheckpointFolderWriter(base, path) as writer:
         for name in base.names():
             writer.add(name, np.asarray(base.tensor(name)))
@@ -137,7 +138,7 @@ def quantized(room: Room) -> Target:
     """Packed weights as compressed-tensors writes them: what config.json says of them, and their header."""
     base = tiny_checkpoint(folder=room.scratch / "base", **_SMALL)
     path = room.folder / "model"
-    with CheckpointFolderWriter(open_checkpoint(room.scratch / "base"), path) as writer:
+    with CheckpointFolderWriter(open_model(room.scratch / "base"), path) as writer:
         for name, tensor in base.tensors.items():
             form = "zeros" if "up_proj" in name else "symmetric"
             writer.add(name, quantize(np.asarray(tensor), 4, form=form) if "proj" in name else tensor)

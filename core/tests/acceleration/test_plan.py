@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from llmasos.acceleration.plan import initial_state
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import StagePlan
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -93,7 +93,7 @@ def test_no_stage_at_all_is_refused(bench: Bench) -> None:
 def test_what_was_quantised_by_an_earlier_run_is_known(bench: Bench) -> None:
     bench.run(["int8"], output=bench.folder / "int8")
     bench.log.clear()
-    (problem,) = bench.problems(["int8"], model=open_checkpoint(bench.folder / "int8"))
+    (problem,) = bench.problems(["int8"], model=open_model(bench.folder / "int8"))
     assert "quantised already" in problem
 
 

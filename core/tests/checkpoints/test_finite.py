@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter
 from llmasos.checkpoints.finite import NotFinite
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import QuantizedTensor, is_finite
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
@@ -55,7 +55,7 @@ def test_a_safetensors_file(name: str, value: float, saved: Callable[..., Path])
     weights = {key: torch.from_numpy(array) for key, array in load_file(folder / "model.safetensors").items()}
     weights[name].view(-1)[7] = value
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_model(folder)
     assert checkpoint.shape(name) == tuple(weights[name].shape)
     for other in checkpoint.names():
         if other != name:
@@ -67,7 +67,7 @@ def test_a_safetensors_file(name: str, value: float, saved: Callable[..., Path])
 
 
 def test_the_scales_of_packed_codes(saved: Callable[..., Path], quantize: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     with CheckpointFolderWriter(base, tmp_path / "out") as writer:
         for name in base.names():
             tensor = base.tensor(name)
@@ -76,20 +76,7 @@ def test_the_scales_of_packed_codes(saved: Callable[..., Path], quantize: Any, t
                 tensor.scales[0, 0] = np.nan
             writer.add(name, tensor)
     with pytest.raises(NotFinite, match=QUERY):
-        open_checkpoint(tmp_path / "out").tensor(QUERY)
-
-
-@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
-def test_a_gguf_file(kind: str, tiny_model: Any, write_gguf: Any, tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    with torch.no_grad():
-        model.get_parameter(QUERY)[3, 5] = torch.inf
-    with np.errstate(all="ignore"):
-        path = write_gguf(tmp_path / "model.gguf", model, getattr(gguf.GGMLQuantizationType, kind))
-    checkpoint = open_checkpoint(path)
-    checkpoint.tensor("model.layers.0.self_attn.q_proj.weight")
-    with pytest.raises(NotFinite, match=QUERY):
-        checkpoint.tensor(QUERY)
+        open_model(tmp_path / "out").tensor(QUERY)
 
 
 def test_a_pickle(tiny_model: Any, tmp_path: Path) -> None:
@@ -98,4 +85,4 @@ def test_a_pickle(tiny_model: Any, tmp_path: Path) -> None:
     torch.save({name: tensor.bfloat16() * (torch.nan if name == QUERY else 1) for name, tensor in model.state_dict().items()},
                tmp_path / "pytorch_model.bin")  # fmt: skip
     with pytest.raises(NotFinite, match=QUERY):
-        open_checkpoint(tmp_path, allow_pickle=True).tensor(QUERY)
+        open_model(tmp_path, allow_pickle=True).tensor(QUERY)

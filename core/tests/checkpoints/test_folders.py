@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import Checkpoint, CheckpointError, UnsupportedModel
 
 
@@ -21,7 +21,7 @@ def change(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize("shard", [None, "60KB"], ids=["one file", "shards"])
 def test_weights_config_and_decoder_are_those_of_the_model(shard: str | None, saved: Callable[..., Path], tiny_model: Any) -> None:
     model = tiny_model("llama")
-    checkpoint = open_checkpoint(saved("llama", shard))
+    checkpoint = open_model(saved("llama", shard))
     assert isinstance(checkpoint, Checkpoint)
     assert checkpoint.format == "huggingface"
     state = model.state_dict()
@@ -37,20 +37,20 @@ def test_weights_config_and_decoder_are_those_of_the_model(shard: str | None, sa
 def test_the_generation_config_adds_the_ends_that_the_config_does_not_name(saved: Callable[..., Path]) -> None:
     folder = saved("llama")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
-    assert open_checkpoint(folder).decoder.eos_token_ids == (5, 6, 2)
+    assert open_model(folder).decoder.eos_token_ids == (5, 6, 2)
 
 
 def test_the_digest_follows_what_determines_the_output_and_nothing_else(saved: Callable[..., Path]) -> None:
     folder = saved("llama")
-    first = open_checkpoint(folder).digest
+    first = open_model(folder).digest
     (folder / "README.md").write_text("words")
-    assert open_checkpoint(folder).digest == first
+    assert open_model(folder).digest == first
     (folder / "chat_template.jinja").write_text("{{ messages }}")
-    second = open_checkpoint(folder).digest
+    second = open_model(folder).digest
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
-    assert len({first, second, open_checkpoint(folder).digest}) == 3
+    assert len({first, second, open_model(folder).digest}) == 3
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/passwd", "a/../../outside.safetensors", "c:\\x.safetensors", "", 5])
@@ -60,7 +60,7 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(name: object, saved: C
     places = json.loads(index.read_text())["weight_map"]
     change(index, weight_map=places | {"model.norm.weight": name})
     with pytest.raises(CheckpointError, match=r"outside its folder|plain file name"):
-        open_checkpoint(folder)
+        open_model(folder)
 
 
 @pytest.mark.parametrize("name", ["half \ud800.safetensors", "a" * 300 + ".safetensors"])
@@ -70,7 +70,7 @@ def test_a_name_that_no_file_system_takes_is_refused(name: str, saved: Callable[
     places = json.loads(index.read_text())["weight_map"]
     change(index, weight_map=places | {"model.norm.weight": name})
     with pytest.raises(CheckpointError, match=r"cannot be followed|cannot be read"):
-        open_checkpoint(folder)
+        open_model(folder)
 
 
 def test_a_link_out_of_the_folder_is_refused(saved: Callable[..., Path], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_link_out_of_the_folder_is_refused(saved: Callable[..., Path], tmp_pat
     (folder / "model.safetensors").rename(moved)
     (folder / "model.safetensors").symlink_to(moved)
     with pytest.raises(CheckpointError, match="link that leads outside"):
-        open_checkpoint(folder)
+        open_model(folder)
 
 
 def test_a_gguf_file_of_a_folder_that_is_a_link_out_of_it_is_refused(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_gguf_file_of_a_folder_that_is_a_link_out_of_it_is_refused(tmp_path: P
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "w.gguf").symlink_to(tmp_path / "elsewhere.gguf")
     with pytest.raises(CheckpointError, match="link that leads outside"):
-        open_checkpoint(tmp_path / "folder")
+        open_model(tmp_path / "folder")
 
 
 def test_the_links_of_a_hugging_face_cache_are_followed(saved: Callable[..., Path], tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_links_of_a_hugging_face_cache_are_followed(saved: Callable[..., Pat
     for file in folder.iterdir():
         file.rename(blobs / file.name)
         (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
-    assert len(open_checkpoint(snapshot).names()) == 21
+    assert len(open_model(snapshot).names()) == 21
 
 
 def test_an_index_that_names_a_tensor_that_no_shard_holds_is_refused(saved: Callable[..., Path]) -> None:
@@ -107,11 +107,11 @@ def test_an_index_that_names_a_tensor_that_no_shard_holds_is_refused(saved: Call
     places = json.loads(index.read_text())["weight_map"]
     change(index, weight_map=places | {"model.extra.weight": places["model.norm.weight"]})
     with pytest.raises(CheckpointError, match=r"holds no tensor 'model\.extra"):
-        open_checkpoint(folder)
+        open_model(folder)
 
 
 def test_an_unknown_tensor_name_is_one_clear_sentence(saved: Callable[..., Path]) -> None:
-    checkpoint = open_checkpoint(saved("llama"))
+    checkpoint = open_model(saved("llama"))
     for look in (checkpoint.tensor, checkpoint.shape):
         with pytest.raises(CheckpointError, match="holds no tensor 'nope'"):
             look("nope")
@@ -135,18 +135,18 @@ def test_a_folder_that_is_no_whole_checkpoint_says_what_is_missing(files: dict[s
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(CheckpointError, match=words):
-        open_checkpoint(tmp_path)
+        open_model(tmp_path)
 
 
 def test_a_path_to_nothing_or_to_another_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
-        open_checkpoint(tmp_path / "none")
+        open_model(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(CheckpointError, match="no model file that is known"):
-        open_checkpoint(tmp_path / "notes.txt")
+        open_model(tmp_path / "notes.txt")
     (tmp_path / "model.safetensors").write_text("words")
     with pytest.raises(CheckpointError, match="weights without a config"):
-        open_checkpoint(tmp_path / "model.safetensors")
+        open_model(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_an_export_is_recognised_and_has_no_tensors_here(names: list[str], form:
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"model_type": "llama"}' if name.endswith(".json") else "x")
-    checkpoint = open_checkpoint(tmp_path)
+    checkpoint = open_model(tmp_path)
     assert (checkpoint.format, list(checkpoint.names())) == (form, [])
     before = checkpoint.digest
     (tmp_path / names[0]).write_text("{}")
-    assert open_checkpoint(tmp_path).digest != before
+    assert open_model(tmp_path).digest != before
     with pytest.raises(UnsupportedModel, match=f"{form} export"):
         checkpoint.tensor("x")
 
@@ -176,7 +176,7 @@ def test_an_export_is_recognised_and_has_no_tensors_here(names: list[str], form:
 def test_a_keras_preset_is_told_from_a_hugging_face_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"module": "keras_hub", "registered_name": "keras_hub>LlamaBackbone"}))
     (tmp_path / "model.weights.h5").write_text("x")
-    assert open_checkpoint(tmp_path).format == "keras"
+    assert open_model(tmp_path).format == "keras"
 
 
 def test_pickles_are_read_where_they_are_allowed_and_hold_only_tensors(tmp_path: Path, tiny_model: Any) -> None:
@@ -185,10 +185,10 @@ def test_pickles_are_read_where_they_are_allowed_and_hold_only_tensors(tmp_path:
     model = tiny_model("llama")
     model.config.save_pretrained(tmp_path)
     torch.save(model.to(torch.bfloat16).state_dict(), tmp_path / "pytorch_model.bin")
-    checkpoint = open_checkpoint(tmp_path, allow_pickle=True)
+    checkpoint = open_model(tmp_path, allow_pickle=True)
     name = "model.layers.0.self_attn.q_proj.weight"
     np.testing.assert_array_equal(np.asarray(checkpoint.tensor(name)).astype(np.float32), model.state_dict()[name].float().numpy())
     assert len(checkpoint.digest) == 64
     torch.save({"a": print}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="more than tensors"):
-        open_checkpoint(tmp_path, allow_pickle=True)
+        open_model(tmp_path, allow_pickle=True)

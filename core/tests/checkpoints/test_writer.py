@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
 
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.checkpoints import CheckpointFolderWriter
 from llmasos.checkpoints.compare import same_tensor
 from llmasos.checkpoints.compressed import Scheme, pack, quantization_config
 from llmasos.checkpoints.compressed_reading import CompressedForm
 from llmasos.checkpoints.safetensors import StoredTensor
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, QuantizedTensor, Tensor, as_float32
 
 TOKENS = torch.arange(3, 60)[None]
@@ -39,7 +40,7 @@ def write(base: Checkpoint, output: Path, change: Callable[[str, Tensor], Tensor
         for name in base.names():
             writer.add(name, change(name, base.tensor(name)))
     writer.result()
-    return open_checkpoint(output)
+    return open_model(output)
 
 
 def logits_of(checkpoint: Checkpoint, model: Any) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_groups_that_do_not_divide_the_columns_are_stored_as_smaller_ones_of_equ
 def test_transformers_loads_symmetric_codes_to_the_same_logits(
     bits: int, group: int, saved: Any, tiny_model: Any, quantize: Any, tmp_path: Path
 ) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     quantized = write(base, tmp_path / "out", lambda name, t: quantize(t, bits, min(group, t.shape[1])) if linear(name) else t)
     for name in filter(linear, quantized.names()):
         assert same_tensor(quantized.tensor(name), quantize(base.tensor(name), bits, min(group, base.shape(name)[1])))
@@ -108,7 +109,7 @@ def test_transformers_loads_asymmetric_codes_to_the_same_logits(
     bits: int, saved: Any, tiny_model: Any, quantize: Any, tmp_path: Path
 ) -> None:
     """Dequantised at load: compressed-tensors 0.20 cannot yet leave packed zeros packed under transformers."""
-    base = open_checkpoint(saved("qwen3"))
+    base = open_model(saved("qwen3"))
     quantized = write(base, tmp_path / "out", lambda name, t: quantize(t, bits, 32, symmetric=False) if linear(name) else t)
     for name in filter(linear, quantized.names()):
         assert same_tensor(quantized.tensor(name), quantize(base.tensor(name), bits, 32, symmetric=False))
@@ -117,7 +118,7 @@ def test_transformers_loads_asymmetric_codes_to_the_same_logits(
 
 
 def test_transformers_loads_several_schemes_in_one_model(saved: Any, tiny_model: Any, quantize: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("mistral"))
+    base = open_model(saved("mistral"))
 
     def change(name: str, tensor: Tensor) -> Tensor:
         bits = 8 if "down" in name or "lm_head" in name else 4
@@ -131,7 +132,7 @@ def test_transformers_loads_several_schemes_in_one_model(saved: Any, tiny_model:
 def test_a_quantised_embedding_becomes_a_plain_table_and_its_tied_head_keeps_the_codes(
     saved: Any, tiny_model: Any, quantize: Any, tmp_path: Path
 ) -> None:
-    base = open_checkpoint(saved("llama", tie_word_embeddings=True))
+    base = open_model(saved("llama", tie_word_embeddings=True))
     table = quantize(base.tensor("model.embed_tokens.weight"), 8, 32)
     with CheckpointFolderWriter(base, tmp_path / "out") as writer:
         for name in base.names():
@@ -139,7 +140,7 @@ def test_a_quantised_embedding_becomes_a_plain_table_and_its_tied_head_keeps_the
     result = writer.result()
     assert result.report["dequantized"] == ["model.embed_tokens.weight"]
     assert result.touched == ("model.embed_tokens.weight",)
-    quantized = open_checkpoint(tmp_path / "out")
+    quantized = open_model(tmp_path / "out")
     assert same_tensor(quantized.tensor("lm_head.weight"), table)
     np.testing.assert_array_equal(quantized.tensor("model.embed_tokens.weight"), table.dequantize())
     assert not quantized.decoder.tie_embeddings
@@ -148,7 +149,7 @@ def test_a_quantised_embedding_becomes_a_plain_table_and_its_tied_head_keeps_the
 
 
 def test_float_minimums_become_plain_float32_without_loss(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     rng = np.random.default_rng(0)
 
     def change(name: str, tensor: Tensor) -> Tensor:
@@ -164,20 +165,20 @@ def test_float_minimums_become_plain_float32_without_loss(saved: Any, tmp_path: 
         for name, tensor in given.items():
             writer.add(name, tensor)
     assert writer.result().report["dequantized"] == [name for name in base.names() if linear(name)]
-    found = open_checkpoint(tmp_path / "out")
+    found = open_model(tmp_path / "out")
     assert "quantization_config" not in found.config
     for name, tensor in given.items():
         np.testing.assert_array_equal(found.tensor(name), as_float32(tensor))
 
 
 def test_a_second_writer_reads_what_the_first_packed_and_finds_nothing_touched(saved: Any, quantize: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     first = write(base, tmp_path / "a", lambda name, t: quantize(t) if linear(name) else t, stage={"use": "quant"})
     with CheckpointFolderWriter(first, tmp_path / "b", stage={"use": "copy"}) as writer:
         for name in first.names():
             writer.add(name, first.tensor(name))
     assert writer.result(loss=0.5).touched == ()
-    second = open_checkpoint(tmp_path / "b")
+    second = open_model(tmp_path / "b")
     assert [stage["use"] for stage in second.manifest["stages"]] == ["quant", "copy"]
     assert second.manifest["stages"][1]["report"] == {"loss": 0.5}
     assert second.manifest["base"] == base.digest
@@ -185,7 +186,7 @@ def test_a_second_writer_reads_what_the_first_packed_and_finds_nothing_touched(s
 
 
 def test_touched_and_skipped_are_what_changed_what_is_new_and_what_is_gone(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     with CheckpointFolderWriter(base, tmp_path / "out") as writer:
         writer.set_config({"num_hidden_layers": 1})
         for name in base.names():
@@ -199,11 +200,11 @@ def test_touched_and_skipped_are_what_changed_what_is_new_and_what_is_gone(saved
     norms = {name for name in base.names() if "norm" in name and name not in gone}
     assert set(result.touched) == gone | norms | {"model.extra.weight"}
     assert result.skipped == {"lm_head.weight": "it is the head"}
-    assert open_checkpoint(tmp_path / "out").decoder.num_layers == 1
+    assert open_model(tmp_path / "out").decoder.num_layers == 1
 
 
 def test_more_than_a_file_holds_is_written_as_shards_with_an_index(saved: Any, tiny_model: Any, quantize: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     sharded = write(base, tmp_path / "out", lambda name, t: quantize(t) if linear(name) else t, shard_bytes=30_000)
     files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 2
@@ -212,7 +213,7 @@ def test_more_than_a_file_holds_is_written_as_shards_with_an_index(saved: Any, t
 
 
 def test_nothing_is_left_after_an_error_and_the_output_can_be_written_again(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     before = sorted(tmp_path.iterdir())
     writer = CheckpointFolderWriter(base, tmp_path / "out")
     with pytest.raises(CheckpointError, match="no tensor 'gone'"), writer:
@@ -228,8 +229,9 @@ def test_a_writer_that_was_killed_leaves_no_output_and_the_next_one_cleans_up(sa
     program = f"""
 import os, signal
 from pathlib import Path
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
-base = open_checkpoint(Path({str(folder)!r}))
+from llmasos.checkpoints import CheckpointFolderWriter
+from llmasos.compose.formats import open_model
+base = open_model(Path({str(folder)!r}))
 with CheckpointFolderWriter(base, Path({str(tmp_path / "out")!r})) as writer:
     for name in base.names():
         writer.add(name, base.tensor(name))
@@ -238,7 +240,7 @@ with CheckpointFolderWriter(base, Path({str(tmp_path / "out")!r})) as writer:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     assert len(list(tmp_path.glob(".out.partial-*"))) == 1
-    write(open_checkpoint(folder), tmp_path / "out")
+    write(open_model(folder), tmp_path / "out")
     assert not list(tmp_path.glob(".out.partial-*"))
 
 
@@ -252,14 +254,14 @@ with CheckpointFolderWriter(base, Path({str(tmp_path / "out")!r})) as writer:
     ],
 )
 def test_a_misuse_is_one_clear_sentence(misuse: Callable[[Any], Any], words: str, saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     with pytest.raises(AccelerationError, match=words), CheckpointFolderWriter(base, tmp_path / "out") as writer:
         misuse(writer)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_output_that_exists_is_not_overwritten(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     (tmp_path / "out").mkdir()
     write(base, tmp_path / "out")
     with pytest.raises(AccelerationError, match="exists already"), CheckpointFolderWriter(base, tmp_path / "out"):
@@ -267,45 +269,45 @@ def test_an_output_that_exists_is_not_overwritten(saved: Any, tmp_path: Path) ->
 
 
 def test_a_changed_file_of_a_written_checkpoint_is_found_out_before_it_is_used(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     write(base, tmp_path / "out")
     weights = tmp_path / "out" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-3] ^= 64
     weights.write_bytes(data)
-    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint = open_model(tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"model\.safetensors has SHA-256"):
         checkpoint.tensor("model.norm.weight")
     with pytest.raises(CheckpointError, match="SHA-256"):
         _ = checkpoint.digest
     weights.write_bytes(data[:-1])
     with pytest.raises(CheckpointError, match=r"llmasos\.json says"):
-        open_checkpoint(tmp_path / "out")
+        open_model(tmp_path / "out")
     data[-3] ^= 64
     weights.write_bytes(data)
     config = tmp_path / "out" / "config.json"
     text = config.read_text()
     config.write_text(text.replace("64", "65"))
     with pytest.raises(CheckpointError, match=r"config\.json has SHA-256"):
-        open_checkpoint(tmp_path / "out")
+        open_model(tmp_path / "out")
     config.write_text(text)
     (tmp_path / "out" / "generation_config.json").unlink()
     with pytest.raises(CheckpointError, match="is missing"):
-        open_checkpoint(tmp_path / "out")
+        open_model(tmp_path / "out")
 
 
 def test_a_manifest_that_leads_out_of_its_folder_is_refused(saved: Any, tmp_path: Path, written_outside: Path) -> None:
-    write(open_checkpoint(saved("llama")), tmp_path / "out")
+    write(open_model(saved("llama")), tmp_path / "out")
     path = tmp_path / "out" / "llmasos.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["../outside.json"] = {"sha256": "0" * 64, "size": written_outside.stat().st_size}
     path.write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="outside its folder"):
-        open_checkpoint(tmp_path / "out")
+        open_model(tmp_path / "out")
 
 
 def test_bfloat16_and_float16_stay_as_they_are(saved: Any, tmp_path: Path) -> None:
-    base = open_checkpoint(saved("llama"))
+    base = open_model(saved("llama"))
     kinds = {"model.norm.weight": ml_dtypes.bfloat16, "lm_head.weight": np.float16}
     found = write(base, tmp_path / "out", lambda name, t: t.astype(kinds.get(name, np.float32)))
     for name in found.names():
@@ -318,7 +320,7 @@ def test_bfloat16_and_float16_stay_as_they_are(saved: Any, tmp_path: Path) -> No
 def test_the_real_gguf_written_out_is_a_whole_folder_for_transformers(smollm2_gguf: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    base = open_checkpoint(smollm2_gguf)
+    base = open_model(smollm2_gguf)
     found = write(base, tmp_path / "out", stage={"use": "copy"})
     for name in base.names():
         np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(base.tensor(name)))

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmasos.checkpoints import open_checkpoint
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.template_sandbox import allowed, limits
+from llmasos.compose.formats import open_model
+from llmasos_format_gguf.checkpoint import GGUFCheckpoint
 from llmasos_hookspecs import CheckpointError, LLMasOSError, RequestError
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -309,12 +310,12 @@ def test_what_is_no_template_is_one_clear_sentence(source: str) -> None:
 
 
 def test_the_template_is_found_in_each_place_that_models_keep_it(tmp_path: Path, train_byte_level: Any, write_tokenizer: Any) -> None:
-    from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
+    from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
-    assert ChatTemplate.of(open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2"))) is None
+    assert ChatTemplate.of(GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="qwen2"))) is None
     path = write_tokenizer(trained, "gpt2", pre="qwen2", add_chat_template="{{ bos_token }}{{ messages[0].content }}")
-    template = ChatTemplate.of(open_checkpoint(path))
+    template = ChatTemplate.of(GGUFCheckpoint(path))
     assert template is not None
     assert template.render([{"role": "user", "content": "hi"}]) == "<s>hi"
 
@@ -322,7 +323,7 @@ def test_the_template_is_found_in_each_place_that_models_keep_it(tmp_path: Path,
     folder.mkdir()
     (folder / "genai_config.json").write_text("{}")
     trained.backend.save(str(folder / "tokenizer.json"))
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_model(folder)
     assert ChatTemplate.of(checkpoint) is None
     for name, text in (
         (
@@ -358,7 +359,7 @@ def test_of_several_templates_the_default_or_the_only_one_is_taken(
     templates: list[dict[str, str]], chosen: str | None, tmp_path: Path, train_byte_level: Any, write_tokenizer: Any
 ) -> None:
     """Where none of several says that it is for plain chats, chats are refused with the names, rather than written as a transcript."""
-    from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
+    from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
     folder = tmp_path / "folder"
@@ -366,9 +367,9 @@ def test_of_several_templates_the_default_or_the_only_one_is_taken(
     (folder / "genai_config.json").write_text("{}")
     trained.backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
-    files = [open_checkpoint(folder)]
+    files = [open_model(folder)]
     if templates and all(len(entry) == 2 for entry in templates):
-        files.append(open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2", add_chat_template=templates)))
+        files.append(GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="qwen2", add_chat_template=templates)))
     for checkpoint in files:
         if chosen is None:
             refusing = ChatTemplate.of(checkpoint)
@@ -382,7 +383,7 @@ def test_of_several_templates_the_default_or_the_only_one_is_taken(
 
 @pytest.mark.model
 def test_smollm2_chats_as_transformers_renders_it(smollm2_gguf: Path, reference: Any) -> None:
-    template = ChatTemplate.of(open_checkpoint(smollm2_gguf))
+    template = ChatTemplate.of(open_model(smollm2_gguf))
     assert template is not None
     for messages in ([{"role": "user", "content": "今天天气很好"}], [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]):
         for add in (True, False):

@@ -10,8 +10,8 @@ import pytest
 import sentencepiece
 
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
-from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
 from .test_sentencepiece import plain, same, train
 

@@ -10,11 +10,11 @@ import pytest
 from tokenizers import AddedToken
 
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
-from llmasos.checkpoints.tokenizer.ends import add_ends
-from llmasos.checkpoints.tokenizer.fast import FastTokenizer
-from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
 from llmasos.compose.prompts import PromptEncoder
 from llmasos_hookspecs import CheckpointError, RequestError
+from llmasos_tokenizing.ends import add_ends
+from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.gguf_header import read_header
 from llmasos.checkpoints.tokenizer import FastTokenizer
-from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
+from llmasos.compose.formats import open_model
+from llmasos_format_gguf.checkpoint import GGUFCheckpoint
+from llmasos_format_gguf.header import read_header
 from llmasos_hookspecs import CheckpointError, Tokenizer, UnsupportedModel
+from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
 from .published import published
 
@@ -39,7 +40,7 @@ def test_byte_level_files_give_transformers_tokens(
 ) -> None:
     """Where transformers' reader of GGUF files keeps to the published rule; test_pretokenizers.py has all others."""
     path = write_tokenizer(train_byte_level(PRE_TOKENIZERS[pre or "default"].build()), "gpt2", pre=pre, add_add_bos_token=False)
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
     assert isinstance(tokenizer, Tokenizer)
     agree(tokenizer, theirs(path), strings)
 
@@ -49,12 +50,12 @@ def test_gemmas_files_give_transformers_tokens(
     merges: bool, train_sentencepiece: Any, write_tokenizer: Any, theirs: Any, strings: Any
 ) -> None:
     path = write_tokenizer(train_sentencepiece(), "llama", arch="gemma2", merges=merges)
-    agree(open_checkpoint(path).tokenizer(), theirs(path), strings)
+    agree(GGUFCheckpoint(path).tokenizer(), theirs(path), strings)
 
 
 def test_without_a_space_before_the_text_its_bytes_are_kept(train_sentencepiece: Any, write_tokenizer: Any, strings: Any) -> None:
     path = write_tokenizer(train_sentencepiece(), "llama", add_add_space_prefix=False)
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
     assert tokenizer.decode(tokenizer.encode("  two")) == "  two"
     spelt(tokenizer, [text for text in strings if "▁" not in text])
 
@@ -64,7 +65,7 @@ def test_the_bytes_of_tokens_are_the_bytes_of_the_text(
     kind: str, train_byte_level: Any, train_sentencepiece: Any, write_tokenizer: Any, strings: Any
 ) -> None:
     trained = train_sentencepiece() if kind == "llama" else train_byte_level(PRE_TOKENIZERS["llama-bpe"].build())
-    tokenizer = open_checkpoint(write_tokenizer(trained, kind, pre="llama-bpe")).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, kind, pre="llama-bpe")).tokenizer()
     # SentencePiece cannot tell ▁ from a space, and puts a space behind each control token.
     plain = [text for text in strings if "▁" not in text and "</s>" not in text and "<|im_start|>" not in text]
     spelt(tokenizer, plain, " " if kind == "llama" else "")
@@ -79,7 +80,7 @@ def test_bos_and_eos_are_added_where_the_file_says_so(
 ) -> None:
     trained = train_sentencepiece() if kind == "llama" else train_byte_level(PRE_TOKENIZERS["qwen2"].build())
     path = write_tokenizer(trained, kind, pre="qwen2" if kind == "gpt2" else "default", add_add_bos_token=bos, add_add_eos_token=eos)
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
     ids = tokenizer.encode("hello")
     assert ids == theirs(path)("hello").input_ids
     assert (ids[0] == 1, ids[-1] == 2) == (bos, eos)
@@ -89,7 +90,7 @@ def test_bos_and_eos_are_added_where_the_file_says_so(
 
 def test_control_tokens_are_special_and_user_defined_ones_are_text(train_byte_level: Any, write_tokenizer: Any) -> None:
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
-    tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2")).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="qwen2")).tokenizer()
     ids = tokenizer.encode("a<|im_start|>b<think>c")
     assert [tokenizer.is_special(token) for token in ids] == [False, True, False, False, False]
     assert tokenizer.decode(ids) == "ab<think>c"
@@ -100,13 +101,13 @@ def test_control_tokens_are_special_and_user_defined_ones_are_text(train_byte_le
 def test_a_file_without_a_tokenizer_or_with_an_unknown_one_says_so(train_byte_level: Any, write_tokenizer: Any) -> None:
     trained = train_byte_level(PRE_TOKENIZERS["qwen2"].build())
     with pytest.raises(UnsupportedModel, match="'martian'"):
-        open_checkpoint(write_tokenizer(trained, "gpt2", pre="martian")).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="martian")).tokenizer()
     with pytest.raises(UnsupportedModel, match="kind 'rwkv'"):
-        open_checkpoint(write_tokenizer(trained, "rwkv")).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "rwkv")).tokenizer()
     with pytest.raises(CheckpointError, match=r"without tokenizer\.ggml\.merges"):
-        open_checkpoint(write_tokenizer(trained, "gpt2", merges=False)).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "gpt2", merges=False)).tokenizer()
     with pytest.raises(CheckpointError, match=r"without tokenizer\.ggml\.scores"):
-        open_checkpoint(write_tokenizer(trained, "llama", merges=False)).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "llama", merges=False)).tokenizer()
 
 
 def test_merges_of_tokens_that_the_vocabulary_lacks_are_one_clear_sentence(train_byte_level: Any, write_tokenizer: Any) -> None:
@@ -114,7 +115,7 @@ def test_merges_of_tokens_that_the_vocabulary_lacks_are_one_clear_sentence(train
 
     trained = attrs.evolve(train_byte_level(PRE_TOKENIZERS["qwen2"].build()), merges=["nonsense words"])
     with pytest.raises(CheckpointError, match="parts do not fit"):
-        open_checkpoint(write_tokenizer(trained, "gpt2", pre="qwen2")).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="qwen2")).tokenizer()
 
 
 def test_tokens_that_a_user_defined_are_read_as_the_file_spells_them(train_byte_level: Any, write_tokenizer: Any) -> None:
@@ -123,7 +124,7 @@ def test_tokens_that_a_user_defined_are_read_as_the_file_spells_them(train_byte_
 
     trained = train_byte_level(PRE_TOKENIZERS["mpt"].build())
     trained = attrs.evolve(trained, tokens=[*trained.tokens, "   "], kinds=[*trained.kinds, 4])
-    tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre="mpt")).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="mpt")).tokenizer()
     ids = tokenizer.encode("a    b")
     assert ids[1] == len(trained.tokens) - 1
     assert tokenizer.decode(ids) == "a    b"
@@ -132,8 +133,8 @@ def test_tokens_that_a_user_defined_are_read_as_the_file_spells_them(train_byte_
 def test_pieces_with_their_merges_are_read_as_gemmas(train_sentencepiece: Any, write_tokenizer: Any, strings: Any) -> None:
     """Gemma 4's kind has merges, SentencePiece's pieces, and a BOS where the file does not say."""
     trained = train_sentencepiece()
-    expected = open_checkpoint(write_tokenizer(trained, "llama", arch="gemma2")).tokenizer()
-    found = open_checkpoint(write_tokenizer(trained, "gemma4", arch="gemma2")).tokenizer()
+    expected = GGUFCheckpoint(write_tokenizer(trained, "llama", arch="gemma2")).tokenizer()
+    found = GGUFCheckpoint(write_tokenizer(trained, "gemma4", arch="gemma2")).tokenizer()
     assert [found.encode(text) for text in strings[:500]] == [expected.encode(text) for text in strings[:500]]
     assert found.encode("a")[0] == 1
 
@@ -141,7 +142,7 @@ def test_pieces_with_their_merges_are_read_as_gemmas(train_sentencepiece: Any, w
 @pytest.mark.model
 def test_smollm2_gives_the_tokens_of_its_published_tokenizer(smollm2_gguf: Path, strings: Any) -> None:
     """Digits, then GPT-2's words: not what transformers makes of the file, whose reader drops the digits."""
-    checkpoint = open_checkpoint(smollm2_gguf)
+    checkpoint = open_model(smollm2_gguf)
     tokenizer = checkpoint.tokenizer()
     assert isinstance(tokenizer, FastTokenizer)
     metadata = read_header(smollm2_gguf).metadata

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS, UNREAD
+from llmasos_format_gguf.checkpoint import GGUFCheckpoint
 from llmasos_hookspecs import UnsupportedModel
+from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS, UNREAD
 
 from .conftest import SPECIAL, TEXT, USER_DEFINED, Trained, kinds_of, merges_of
 from .published import PUBLISHED, SAME, published
@@ -34,7 +34,7 @@ def trained() -> Trained:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_name_cuts_as_the_published_tokenizer_does(name: str, trained: Trained, write_tokenizer: Any, strings: list[str]) -> None:
-    tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre=name)).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre=name)).tokenizer()
     expected = published(trained.tokens, trained.merges, name).encode_batch(strings, add_special_tokens=False)
     assert [tokenizer.encode(text, special=False) for text in strings] == [found.ids for found in expected]
     cut, theirs = PRE_TOKENIZERS[name].build(), published(trained.tokens, trained.merges, name).pre_tokenizer
@@ -78,14 +78,14 @@ def test_a_word_that_is_a_token_is_taken_whole_where_the_model_does_so(name: str
     import attrs
 
     unreachable = attrs.evolve(trained, tokens=[*trained.tokens, "Ġxyzzy"], kinds=[*trained.kinds, 1])
-    tokenizer = open_checkpoint(write_tokenizer(unreachable, "gpt2", pre=name)).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(unreachable, "gpt2", pre=name)).tokenizer()
     assert tokenizer.encode(" xyzzy", special=False) == [len(trained.tokens)]
-    assert len(open_checkpoint(write_tokenizer(unreachable, "gpt2", pre="qwen2")).tokenizer().encode(" xyzzy", special=False)) > 1
+    assert len(GGUFCheckpoint(write_tokenizer(unreachable, "gpt2", pre="qwen2")).tokenizer().encode(" xyzzy", special=False)) > 1
 
 
 def test_smollm2_takes_digits_off_before_lines(trained: Trained, write_tokenizer: Any) -> None:
     """The two line ends before a digit stay together, since the digit is cut off first."""
-    tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre="smollm")).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre="smollm")).tokenizer()
     assert [tokenizer.token_bytes(token) for token in tokenizer.encode("\n\n1", special=False)][-1] == b"1"
     cut = PRE_TOKENIZERS["smollm"].build()
     assert [word for word, _ in cut.pre_tokenize_str("\n\n12")] == ["ĊĊ", "1", "2"]
@@ -94,17 +94,17 @@ def test_smollm2_takes_digits_off_before_lines(trained: Trained, write_tokenizer
 def test_a_vocabulary_of_tiktokens_needs_no_merges(trained: Trained, write_tokenizer: Any, strings: list[str]) -> None:
     """Its ranks are its merges: two neighbours are joined where both together are a token, the first such one first."""
     path = write_tokenizer(trained, "gpt2", pre="kimi-k2")
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
     expected = [tokenizer.encode(text) for text in strings]
     path = write_tokenizer(trained, "gpt2", pre="kimi-k2", merges=False)
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
     assert [tokenizer.encode(text) for text in strings] == expected
 
 
 @pytest.mark.parametrize("name", [*UNREAD, "martian"])
 def test_a_name_that_is_not_read_is_one_clear_sentence(name: str, trained: Trained, write_tokenizer: Any) -> None:
     with pytest.raises(UnsupportedModel, match=f"cuts text as '{name}'") as caught:
-        open_checkpoint(write_tokenizer(trained, "gpt2", pre=name)).tokenizer()
+        GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre=name)).tokenizer()
     assert "\n" not in str(caught.value)
 
 
@@ -114,6 +114,6 @@ def test_a_name_that_is_not_read_is_one_clear_sentence(name: str, trained: Train
 def test_a_file_that_does_not_say_whether_a_bos_is_wanted_gets_the_models(
     pre: str, begins: bool, trained: Trained, write_tokenizer: Any
 ) -> None:
-    tokenizer = open_checkpoint(write_tokenizer(trained, "gpt2", pre=pre)).tokenizer()
+    tokenizer = GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre=pre)).tokenizer()
     assert (tokenizer.encode("a")[0] == tokenizer.bos_token_id) == begins
-    assert open_checkpoint(write_tokenizer(trained, "gpt2", pre=pre, add_add_bos_token=False)).tokenizer().encode("a")[0] != 1
+    assert GGUFCheckpoint(write_tokenizer(trained, "gpt2", pre=pre, add_add_bos_token=False)).tokenizer().encode("a")[0] != 1

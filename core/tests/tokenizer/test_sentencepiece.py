@@ -17,14 +17,15 @@ import pytest
 import sentencepiece
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.gguf_write import write_gguf
 from llmasos.checkpoints.text_files import write_text_files
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
-from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
-from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
-from llmasos.checkpoints.tokenizer.sentencepiece_model import SentencePieceModel
+from llmasos.compose.formats import open_model
+from llmasos_format_gguf.checkpoint import GGUFCheckpoint
+from llmasos_format_gguf.write import write_gguf
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
+from llmasos_tokenizing.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
+from llmasos_tokenizing.sentencepiece_model import SentencePieceModel
 
 from .conftest import Trained
 
@@ -103,7 +104,7 @@ def test_a_gguf_file_gives_the_librarys_tokens(options: dict[str, Any], write_to
         flags["add_precompiled_charsmap"] = model.charsmap
     trained = Trained(library, model.pieces, [], model.kinds, model.scores)
     path = write_tokenizer(trained, {"bpe": "llama", "unigram": "t5"}[options["model_type"]], pre="default", merges=False, **flags)
-    same(open_checkpoint(path).tokenizer(), library, plain(strings))
+    same(GGUFCheckpoint(path).tokenizer(), library, plain(strings))
 
 
 @pytest.mark.parametrize("options", [options for options in MODELS if options["model_type"] == "unigram"][::3], ids=names)
@@ -118,10 +119,10 @@ def test_a_unigram_model_is_written_to_gguf_with_its_form_of_text(options: dict[
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
     )
-    source = open_checkpoint(folder)
+    source = open_model(folder)
     written = write_gguf(source, tmp_path / "x.gguf", "f32")
     assert written.tokenizer == "t5"
-    found = open_checkpoint(written.path).tokenizer()
+    found = open_model(written.path).tokenizer()
     for special in (False, True):
         assert [found.encode(text, special=special) for text in plain(strings)] == [
             source.tokenizer().encode(text, special=special) for text in plain(strings)
@@ -139,7 +140,7 @@ def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
     if model.charsmap:
         flags["add_precompiled_charsmap"] = model.charsmap
     kind = "llama" if model.is_bpe else "t5"
-    base = open_checkpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))  # type: ignore[arg-type]
+    base = GGUFCheckpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))  # type: ignore[arg-type]
     folder = tmp_path / "written"
     folder.mkdir()
     write_text_files(base, folder)
@@ -165,7 +166,7 @@ def test_user_defined_pieces_that_a_tokenizer_json_finds_otherwise_are_written_a
     scores = [-float(place) for place in range(len(pieces))]
     model = SentencePieceModel(pieces, scores, kinds, is_bpe=True, prefix=False, squeeze=False)
     path = write_tokenizer(Trained(model, pieces, [], kinds, scores), "llama", merges=False, add_add_space_prefix=False)  # type: ignore[arg-type]
-    base, folder = open_checkpoint(path), tmp_path / "written"
+    base, folder = GGUFCheckpoint(path), tmp_path / "written"
     folder.mkdir()
     write_text_files(base, folder)
     assert (folder / "tokenizer.model").is_file()
@@ -183,7 +184,7 @@ def test_the_space_before_a_text_comes_whatever_it_begins_with(write_tokenizer: 
     (tmp_path / "tokenizer.model").write_bytes(data := train(model_type="bpe", byte_fallback=True, remove_extra_whitespaces=False))
     model = read_sentencepiece(tmp_path / "tokenizer.model")
     path = write_tokenizer(Trained(data, model.pieces, [], model.kinds, model.scores), "llama", merges=False)  # type: ignore[arg-type]
-    tokenizer = open_checkpoint(path).tokenizer()
+    tokenizer = GGUFCheckpoint(path).tokenizer()
 
     def spelt(text: str) -> list[str]:
         return [model.pieces[token] for token in tokenizer.encode(text)]
@@ -252,8 +253,8 @@ def test_rules_for_characters_take_no_memory_that_they_only_claim() -> None:
     code = """
         import resource
         from pathlib import Path
-        from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer
-        from llmasos.checkpoints.tokenizer.sentencepiece_model import SentencePieceModel
+        from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer
+        from llmasos_tokenizing.sentencepiece_model import SentencePieceModel
 
         form = {"is_bpe": False, "prefix": False, "squeeze": False, "charsmap": bytes([252] * 40)}
         model = SentencePieceModel(["<unk>", "a"], [0.0, 0.0], [2, 1], **form)
@@ -277,4 +278,4 @@ def test_damaged_rules_for_characters_end_in_one_sentence(damage: bytes, write_t
         trained = Trained(model, model.pieces, [], model.kinds, model.scores)  # type: ignore[arg-type]
         path = write_tokenizer(trained, "t5", merges=False, add_precompiled_charsmap=charsmap)
         with pytest.raises(CheckpointError, match="parts do not fit"):
-            open_checkpoint(path).tokenizer()
+            GGUFCheckpoint(path).tokenizer()

@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from llmasos.checkpoints.tokenizer import FastTokenizer
-from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, whole_tokens
-from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece
 from llmasos.engine.constraint import ConstraintCompiler
 from llmasos.engine.detokenizer import Detokenizer
 from llmasos_hookspecs import Constraint, RequestError
+from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, whole_tokens
+from llmasos_tokenizing.sentencepiece_file import read_sentencepiece
 
 from .conftest import SPECIAL, TEXT
 from .test_sentencepiece import train

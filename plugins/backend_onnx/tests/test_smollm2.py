@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import Row
 
 pytestmark = [pytest.mark.model, pytest.mark.peer]
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.model, pytest.mark.peer]
 
 def test_logits_are_those_of_transformers(smollm2_gguf: Path, start) -> None:
     """Prefill, chunked prefill and decode: the largest difference of any logit is under 2e-3."""
-    checkpoint = open_checkpoint(smollm2_gguf)
+    checkpoint = open_model(smollm2_gguf)
     tokens = checkpoint.tokenizer().encode(pydoc_data.topics.topics["assert"] + "今天天气很好 🙂")[:96]
     peer = transformers.AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name, dtype=torch.float32).eval()
     with torch.inference_mode():

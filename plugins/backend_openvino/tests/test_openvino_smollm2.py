@@ -20,7 +20,7 @@ pytestmark = [
 
 def test_bfloat16_costs_hardly_anything(start: Any, smollm2_gguf: Path) -> None:
     """The mean KL divergence of bf16 from float32 over a text is under 0.01, computed at once and token by token."""
-    checkpoint = pytest.importorskip("llmasos.checkpoints").open_checkpoint(smollm2_gguf)
+    checkpoint = pytest.importorskip("llmasos.compose.formats").open_model(smollm2_gguf)
     text = "The river rises in the hills north of the town, and its valley has been farmed since the stone age. 河流发源于城北的山丘。"
     tokens = checkpoint.tokenizer().encode(text)
     limits = {"threads": 2, "max_sequences": 1, "context_length": 512}

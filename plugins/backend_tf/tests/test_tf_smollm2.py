@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def checkpoint(smollm2_gguf: Path) -> Any:
-    opening = pytest.importorskip("llmasos.checkpoints")
-    return opening.open_checkpoint(smollm2_gguf)
+    opening = pytest.importorskip("llmasos.compose.formats")
+    return opening.open_model(smollm2_gguf)
 
 
 @pytest.fixture(scope="module")

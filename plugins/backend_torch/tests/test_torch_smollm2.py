@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import llmasos
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.loading import load
 from llmasos_hookspecs import Checkpoint, Engine, EngineLimits, Row, as_float32
@@ -27,7 +27,7 @@ TEXT = "Long ago, the mountains were higher than the clouds. 今天天气很好 
 
 @pytest.fixture(scope="module")
 def checkpoint(smollm2_gguf: Path) -> Checkpoint:
-    return open_checkpoint(smollm2_gguf)
+    return open_model(smollm2_gguf)
 
 
 @pytest.fixture(scope="module")

@@ -14,48 +14,7 @@ import attrs
 from llmasos_hookspecs import CheckpointError, PluginError, RequestError
 
 if TYPE_CHECKING:
-    from llmasos.checkpoints.gguf_write import GGUFExport
     from llmasos.system.context import ProgressSink
-
-
-def export(
-    source: str | Path,
-    output: str | Path,
-    *,
-    gguf: str = "q8_0",
-    force: bool = False,
-    allow_pickle: bool = False,
-    offline: bool = False,
-    progress: ProgressSink | None = None,
-) -> GGUFExport:
-    """Write a model as one GGUF file, tokenizer and chat template included, for llama.cpp and what is built on it.
-
-    Codes that are stored already are kept where the type holds them. The file appears whole or not at all.
-
-    Args:
-        source: the model, as for ``load_model``.
-        output: the file to write.
-        gguf: the type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1 or q4_k.
-        force: replace a file that exists.
-
-    Raises:
-        RequestError: the output exists, or the type is unknown.
-        UnsupportedModel: the architecture, or something in its config or tokenizer, has no form in GGUF.
-        CheckpointError: the model is damaged, or the file cannot be written.
-    """
-    from llmasos.checkpoints.gguf_write import check_request, export_size, write_gguf
-    from llmasos.compose.formats import open_model
-    from llmasos.system.context import SilentSink
-    from llmasos.system.sources import resolve
-
-    sink = progress or SilentSink()
-    check_request(Path(output), gguf, force)  # before anything is fetched
-    found = resolve(str(source), offline=offline, allow_pickle=allow_pickle, sink=sink)
-    for warning in found.warnings:
-        sink.note(warning)
-    checkpoint = open_model(found.path, allow_pickle=allow_pickle)
-    with sink.progress(f"Writing {Path(output).name}", export_size(checkpoint, gguf), "B") as shown:
-        return write_gguf(checkpoint, Path(output), gguf, force=force, advance=shown.advance)
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +26,42 @@ class ExportedModel:
     format: str
     facts: Mapping[str, Any]
     notes: tuple[str, ...]
+
+
+def export(
+    source: str | Path,
+    output: str | Path,
+    *,
+    force: bool = False,
+    allow_pickle: bool = False,
+    offline: bool = False,
+    progress: ProgressSink | None = None,
+    **formats: str | Mapping[str, Any],
+) -> ExportedModel:
+    """Write a model in an installed format, tokenizer and chat template included. The file or folder appears whole or not at all.
+
+    ``export("smollm2", "smollm2.gguf", gguf="q4_k")`` names the format and says how it writes. Without one a GGUF file is written, whose
+    matrices have 8 bits, for llama.cpp and what is built on it.
+
+    Args:
+        source: the model, as for ``load_model``.
+        output: the file or folder to write.
+        force: replace what exists.
+        formats: the name of one format, with the options of its export; a text is the value of the first one.
+
+    Raises:
+        RequestError: the output exists, the format does not export, or several are named.
+        PluginError: the format is not installed, or fails.
+        ConfigError: it refuses the options.
+        UnsupportedModel: it cannot hold the model.
+        CheckpointError: the model is damaged, or the output cannot be written.
+    """
+    from llmasos.system.catalog import default_component
+
+    if len(formats) > 1:
+        raise RequestError(f"One format is written at a time, and {' and '.join(sorted(formats))} are named.")
+    ((format_name, options),) = formats.items() or {default_component("format"): {}}.items()
+    return export_as(source, output, format_name, options, force=force, allow_pickle=allow_pickle, offline=offline, progress=progress)
 
 
 def export_as(
@@ -103,8 +98,8 @@ def export_as(
     from llmasos.system.sources import resolve
 
     sink, output = progress or SilentSink(), Path(output)
-    if output.exists() and not force:
-        raise RequestError(f"{output} exists already; name another output, or replace it with force.")
+    if os.path.lexists(output) and not force:
+        raise RequestError(f"{output} exists already; name another output, or give --force (force=True) to replace it.")
     known = formats(allow_pickle=allow_pickle, offline=offline, sink=sink)
     loaded = known.find(format)
     if loaded.component.exports is None:
@@ -125,8 +120,11 @@ def export_as(
         if not written.exists():
             raise PluginError(f"The {loaded.entry.label} wrote nothing to its output; this is a fault of the plugin.")
         if output.is_dir():
+            if written.is_file():
+                raise RequestError(f"{output} is a folder; name the file to write, such as {output / f'model.{format}'}.")
             shutil.rmtree(output)
         written.replace(output)
+        _flush(output.parent)
     except OSError as error:
         raise CheckpointError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
     finally:
@@ -134,3 +132,12 @@ def export_as(
     files = [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return ExportedModel(path=output, size=size, format=format, facts=result.facts, notes=result.notes)
+
+
+def _flush(folder: Path) -> None:
+    """Make what was renamed in a folder survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

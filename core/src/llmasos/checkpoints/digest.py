@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from llmasos.system import digests
 from llmasos.system.digests import remember_digest as remember_digest
+from llmasos_checkpoint_kit.digests import combined_digest as digests_of
 from llmasos_hookspecs import CheckpointError
 
 
@@ -24,8 +24,5 @@ def file_digest(path: Path) -> str:
 
 
 def combined_digest(folder: Path, names: Iterable[str]) -> str:
-    """One SHA-256 of several files of a folder: of their names and digests, in the order of the names."""
-    whole = hashlib.sha256()
-    for name in sorted(set(names)):
-        whole.update(f"{name}\0{file_digest(folder / name)}\n".encode())
-    return whole.hexdigest()
+    """``llmasos_checkpoint_kit.digests.combined_digest`` of files whose digests are remembered."""
+    return digests_of(folder, names, file_digest)

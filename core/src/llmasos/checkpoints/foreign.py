@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.digest import combined_digest, file_digest
-from llmasos.checkpoints.folder import inside, read_config, read_json_if_there
 from llmasos.checkpoints.text_files import read_text_files, template_in_folder
+from llmasos_checkpoint_kit.decoders import read_decoder
+from llmasos_checkpoint_kit.folder import inside, read_config, read_json_if_there
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 #: More files than any export has: a folder with more is not a model (a home folder, say).

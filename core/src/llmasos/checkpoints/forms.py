@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from llmasos.checkpoints.awq import AWQForm
 from llmasos.checkpoints.compressed_reading import CompressedForm
-from llmasos.checkpoints.folder import read_json_if_there
 from llmasos.checkpoints.foreign_quantization import refuse_foreign, refuse_unexplained, refused
 from llmasos.checkpoints.gptq import GPTQForm
 from llmasos.checkpoints.quantization import Headers, QuantizedForm, is_cache_scale
 from llmasos.checkpoints.scaled_floats import ScaledFloats
+from llmasos_checkpoint_kit.folder import read_json_if_there
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Files in which tools described a quantisation before config.json had a place for it -> the method that they belong to.

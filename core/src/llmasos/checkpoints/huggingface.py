@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from llmasos.checkpoints import manifest
 from llmasos.checkpoints.compare import same_tensor
-from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.digest import combined_digest
-from llmasos.checkpoints.end_tokens import end_tokens
 from llmasos.checkpoints.finite import FiniteTensors
-from llmasos.checkpoints.folder import inside, read_config, read_json, read_json_if_there
 from llmasos.checkpoints.forms import SIDE_FILES, described, quantized_form
 from llmasos.checkpoints.quantization import is_cache_scale
 from llmasos.checkpoints.safetensors import SafetensorsFile
 from llmasos.checkpoints.stored_names import is_derived, is_table, neutral_name, tied_pair
 from llmasos.checkpoints.text_files import TEXT_FILES, read_text_files, template_in_folder
+from llmasos_checkpoint_kit.decoders import read_decoder
+from llmasos_checkpoint_kit.end_tokens import end_tokens
+from llmasos_checkpoint_kit.folder import inside, read_config, read_json, read_json_if_there
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
 
 WEIGHTS: Final = "model.safetensors"

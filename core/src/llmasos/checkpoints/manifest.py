@@ -10,8 +10,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos.checkpoints.digest import file_digest
-from llmasos.checkpoints.folder import inside, read_json
-from llmasos.checkpoints.writing import write_json
+from llmasos_checkpoint_kit.folder import inside, read_json
+from llmasos_checkpoint_kit.writing import write_json
 from llmasos_hookspecs import CheckpointError
 
 NAME: Final = "llmasos.json"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmasos.checkpoints.folder import inside
 from llmasos.checkpoints.foreign import ForeignCheckpoint, foreign_format
 from llmasos_hookspecs import Checkpoint, CheckpointError
 
 
 def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Open the checkpoint at ``path``: a GGUF file, a part of a split one, a folder that holds one such model, a Hugging Face folder,
-    or an export. ``llmasos.compose.formats`` asks the installed formats too.
+    """Open the checkpoint at ``path``: a Hugging Face folder or an export. ``llmasos.compose.formats`` asks the installed formats too.
 
     Only headers and small files are read. ``allow_pickle`` lets a folder of ``pytorch_model.bin`` through, read by torch with
     ``weights_only=True``.
@@ -20,20 +18,41 @@ def open_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
         CheckpointError: nothing is there, nothing there is a checkpoint, or what is there is damaged or unsafe.
         UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
     """
-    found = read_checkpoint(path, allow_pickle=allow_pickle)
+    path = Path(path)
+    found = read_checkpoint(path) or read_pickled(path, allow_pickle)
     if found is None:
-        raise unknown(Path(path))
+        raise unknown(path)
     return found
 
 
-def read_checkpoint(path: Path, *, allow_pickle: bool = False) -> Checkpoint | None:
-    """``open_checkpoint``, with None for a file or folder that core does not know."""
-    path = Path(path)
+def read_pickled(path: Path, allow_pickle: bool) -> Checkpoint | None:
+    """The checkpoint in a folder's pickle files, which are the last that is looked for; None where it has none.
+
+    Raises:
+        CheckpointError: it has, and ``allow_pickle`` is not set.
+    """
+    if not path.is_dir() or not any(path.glob("pytorch_model*.bin")):
+        return None
+    if not allow_pickle:
+        raise CheckpointError(
+            f"{path} holds its weights as pickle files, which can run code when read; get the model as safetensors, "
+            "or set allow_pickle = true if you trust it."
+        )
+    from llmasos.checkpoints.pickled import PickledCheckpoint
+
+    return PickledCheckpoint(path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint at ``path``; None for a file or folder that core does not know, or whose weights are pickle files.
+
+    Raises:
+        CheckpointError: nothing is there, or what is there is damaged or unsafe.
+        UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
+    """
     try:
-        if path.is_file():
-            return _open_file(path)
-        if path.is_dir():
-            return _open_folder(path, allow_pickle)
+        if path.exists():
+            return _read(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions.") from error
     raise CheckpointError(f"{path} does not exist; check the path.")
@@ -58,39 +77,11 @@ def storage_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     return checkpoint.notes if isinstance(checkpoint, HuggingFaceCheckpoint) else ()
 
 
-def _open_file(path: Path) -> Checkpoint | None:
-    if (form := foreign_format(path)) is not None:
-        return ForeignCheckpoint(path, form)
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
-        from llmasos.checkpoints.gguf import GGUFCheckpoint
-
-        return GGUFCheckpoint(path)
-    return None
-
-
-def _open_folder(path: Path, allow_pickle: bool) -> Checkpoint | None:
+def _read(path: Path) -> Checkpoint | None:
     from llmasos.checkpoints.huggingface import INDEX, WEIGHTS, HuggingFaceCheckpoint
 
     if (path / "config.json").is_file() and ((path / WEIGHTS).is_file() or (path / INDEX).is_file()):
         return HuggingFaceCheckpoint(path)
     if (form := foreign_format(path)) is not None:
         return ForeignCheckpoint(path, form)
-    from llmasos.checkpoints.gguf_split import first_parts
-
-    models = first_parts(path)
-    if len(models) == 1:
-        return _open_file(inside(path, models[0].name))
-    if models:
-        raise CheckpointError(f"{path} holds {len(models)} GGUF models; name one of them, such as {models[0].name}.")
-    if any(path.glob("pytorch_model*.bin")):
-        from llmasos.checkpoints.pickled import PickledCheckpoint
-
-        if not allow_pickle:
-            raise CheckpointError(
-                f"{path} holds its weights as pickle files, which can run code when read; get the model as safetensors, "
-                "or set allow_pickle = true if you trust it."
-            )
-        return PickledCheckpoint(path)
     return None

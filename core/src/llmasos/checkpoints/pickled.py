@@ -10,12 +10,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.digest import combined_digest
 from llmasos.checkpoints.finite import FiniteTensors
-from llmasos.checkpoints.folder import inside, read_config
 from llmasos.checkpoints.stored_names import is_derived, neutral_name, tied_pair
 from llmasos.checkpoints.text_files import TEXT_FILES, read_text_files, template_in_folder
+from llmasos_checkpoint_kit.decoders import read_decoder
+from llmasos_checkpoint_kit.folder import inside, read_config
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer
 
 

@@ -19,8 +19,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.checkpoints.folder import parse_json
-from llmasos.checkpoints.mapped import map_file, view
+from llmasos_checkpoint_kit.folder import parse_json
+from llmasos_checkpoint_kit.mapped import map_file, view
 from llmasos_hookspecs import CheckpointError
 
 #: Name in the header -> numpy's type.

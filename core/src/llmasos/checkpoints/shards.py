@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from llmasos.checkpoints.huggingface import INDEX, WEIGHTS
 from llmasos.checkpoints.safetensors import SafetensorsStream
-from llmasos.checkpoints.writing import write_json
+from llmasos_checkpoint_kit.writing import write_json
 
 #: Bytes of header that one weight takes at most, with its packed parts.
 _HEADER_PER_TENSOR: Final = 1024

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
+from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
+from llmasos_checkpoint_kit.templates import chosen_template
 from llmasos_hookspecs import Checkpoint
 from llmasos_hookspecs.atomic import write_atomically
 
@@ -43,19 +42,3 @@ def template_in_folder(folder: Path) -> str | None:
         if (source := chosen_template(read_json_if_there(folder, name).get("chat_template"))) is not None:
             return source
     return None
-
-
-def chosen_template(found: Any) -> str | None:
-    """The template: of several named ones ``default``, else the only one, since a template for tools renders chats without tools too.
-    Where several are named and none ``default``, a template that refuses every chat with that reason. None where there is none.
-    """
-    if isinstance(found, Mapping):
-        found = [{"name": name, "template": text} for name, text in found.items()]
-    if not isinstance(found, list) or not found:
-        return found if isinstance(found, str) else None
-    entries = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("template"), str)]
-    named = {str(entry.get("name")): str(entry["template"]) for entry in entries}
-    if "default" in named or len(named) == 1:
-        return named.get("default", next(iter(named.values())))
-    has = f"there are the templates {', '.join(sorted(named))[:120]}" if named else "its templates have no name and text"
-    return "{{ raise_exception(" + json.dumps(f"{has}, and none is called default; give that name to the one for plain chats") + ") }}"

@@ -15,12 +15,12 @@ import numpy as np
 
 from llmasos.checkpoints import compressed, manifest
 from llmasos.checkpoints.compare import same_tensor
-from llmasos.checkpoints.folder import tag_special_floats
 from llmasos.checkpoints.plain_json import finite
 from llmasos.checkpoints.shards import ShardWriter
 from llmasos.checkpoints.stored_names import is_table
 from llmasos.checkpoints.text_files import write_text_files
-from llmasos.checkpoints.writing import write_json
+from llmasos_checkpoint_kit.folder import tag_special_floats
+from llmasos_checkpoint_kit.writing import write_json
 from llmasos_hookspecs import NEUTRAL_FORMATS, AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
 from llmasos_hookspecs.atomic import flush
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
@@ -118,62 +119,54 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}
 
 
-@app.command("export", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+class _ExportCommand(TyperCommand):
+    """A command whose help ends with what the installed formats write."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from llmasos.compose.formats import formats
+        from llmasos.system.options import describe
+
+        self.epilog = "\n\n".join(
+            f"--{loaded.entry.name} {option.key.upper()}: {option.help}"
+            for loaded in formats().exporters()
+            for option in describe(loaded.component.exports or object)[:1]
+        )
+        super().format_help(ctx, formatter)
+
+
+@app.command("export", cls=_ExportCommand, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def export(
     context: typer.Context,
     reference: Reference,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
-    gguf: Annotated[
-        str, typer.Option("--gguf", help="The type of the matrices: f32, f16, bf16, q8_0, q6_k, q5_0, q5_1, q4_0, q4_1 or q4_k.")
-    ] = "q8_0",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file or folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Write a model as one GGUF file, for llama.cpp and what is built on it; or, with --NAME VALUE, as the installed format NAME does."""
+    """Write a model in the format that --NAME VALUE says; without it as one GGUF file, for llama.cpp and what is built on it."""
     from llmasos.api.exporting import export as export_model
-    from llmasos.api.exporting import export_as
 
-    if context.args:
-        name, options = _other_format(context.args)
-        exported = export_as(reference, output, name, options, force=force, progress=TerminalSink(quiet=quiet))
-        if as_json:
-            print_json(
-                {
-                    "path": str(exported.path),
-                    "size": exported.size,
-                    "format": exported.format,
-                    "facts": dict(exported.facts),
-                    "notes": list(exported.notes),
-                }
-            )
-            return
-        for note in [] if quiet else exported.notes:
-            print_note(note)
-        print_result(f"{exported.path}  {in_bytes(exported.size)}")
-        return
-
-    written = export_model(reference, output, gguf=gguf, force=force, progress=TerminalSink(quiet=quiet))
+    formats: dict[str, Any] = dict([_format(context.args)]) if context.args else {}
+    exported = export_model(reference, output, force=force, progress=TerminalSink(quiet=quiet), **formats)
     if as_json:
         print_json(
             {
-                "path": str(written.path),
-                "size": written.size,
-                "type": written.type,
-                "architecture": written.architecture,
-                "tensors": dict(written.tensors),
-                "tokenizer": written.tokenizer,
-                "notes": list(written.notes),
+                "path": str(exported.path),
+                "size": exported.size,
+                "format": exported.format,
+                "facts": dict(exported.facts),
+                "notes": list(exported.notes),
             }
         )
         return
-    for note in [] if quiet else written.notes:
+    for note in [] if quiet else exported.notes:
         print_note(note)
-    print_result(f"{written.path}  {in_bytes(written.size)}")
+    print_result(f"{exported.path}  {in_bytes(exported.size)}")
 
 
-def _other_format(arguments: list[str]) -> tuple[str, str]:
-    """The installed format that ``--NAME VALUE`` means, and its value."""
+def _format(arguments: list[str]) -> tuple[str, str]:
+    """The format that ``--NAME VALUE`` means, and its value."""
+    from llmasos.system.catalog import published
     from llmasos.system.discovery import registry
     from llmasos_hookspecs import RequestError
     from llmasos_hookspecs.nearest import did_you_mean
@@ -182,9 +175,9 @@ def _other_format(arguments: list[str]) -> tuple[str, str]:
     rest = arguments[1:]
     if not equals and rest:
         value, *rest = rest
-    known = {entry.name for entry in registry().entries("format")}
+    known = {entry.name for entry in registry().entries("format")} | set(published()["format"])  # an error names the package to install
     if not name.startswith("--") or name[2:] not in known:
-        raise RequestError(f"No such option: {arguments[0]}{did_you_mean(name, {f'--{each}' for each in known} | {'--gguf', '--output'})}")
+        raise RequestError(f"No such option: {arguments[0]}{did_you_mean(name, {f'--{each}' for each in known} | {'--output'})}")
     if not value or rest:
         raise RequestError(f"{name} takes one value, as in {name} VALUE, and {' '.join(arguments)!r} stands there.")
     return name[2:], value

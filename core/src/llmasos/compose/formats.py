@@ -9,9 +9,10 @@ from typing import Any
 
 import attrs
 
-from llmasos.checkpoints.opening import read_checkpoint, unknown
+from llmasos.checkpoints.opening import read_checkpoint, read_pickled, unknown
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
 from llmasos.system.access import Access
+from llmasos.system.catalog import distribution_for, known_files
 from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import described
@@ -42,7 +43,7 @@ class Formats:
             PluginError: the format that reads it is broken.
         """
         path = Path(path)
-        found = read_checkpoint(path, allow_pickle=self.access.allow_pickle)
+        found = read_checkpoint(path)
         if found is not None:
             return found
         broken: list[str] = []
@@ -51,6 +52,8 @@ class Formats:
             checkpoint = self.access.call(loaded, "llmasos_open", path=path, options=options)
             if checkpoint is not None:
                 return GuardedCheckpoint(checkpoint, loaded.entry.label)
+        if not broken and (pickled := read_pickled(path, self.access.allow_pickle)) is not None:
+            return pickled
         raise self._unknown(path, broken)
 
     def find(self, name: str) -> LoadedComponent:
@@ -91,6 +94,10 @@ class Formats:
 
     def _unknown(self, path: Path, broken: list[str]) -> CheckpointError:
         names = [entry.name for entry in self.access.registry.entries("format")]
+        for pattern, name in known_files().items():
+            if name not in names and _has(path, (pattern,)):
+                package = distribution_for("format", name)
+                return CheckpointError(f"{path} is of the format {name}, which nothing installed here reads; pip install {package}.")
         more = f" The installed formats ({listed(names)}) do not read it either." if names else ""
         return CheckpointError(" ".join((f"{unknown(path)}{more}", *broken)))
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import ml_dtypes
 import numpy as np
 
-from llmasos.checkpoints.decoders import read_decoder
 from llmasos.checkpoints.finite import FiniteTensors
 from llmasos.checkpoints.huggingface import check_layers
+from llmasos_checkpoint_kit.decoders import read_decoder
 from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, PluginError, QuantizedTensor, Tensor, Tokenizer
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
 

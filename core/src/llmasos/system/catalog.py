@@ -61,6 +61,12 @@ def known_aliases() -> Mapping[str, Mapping[str, str]]:
     return aliases
 
 
+def known_files() -> Mapping[str, str]:
+    """Pattern of file names, in lower case -> the format that reads them: what to install where nothing does."""
+    found: Mapping[str, str] = _catalog()["files"]
+    return found
+
+
 def taker_of(form: str) -> str | None:
     """The distribution whose loader takes checkpoints of a format that core does not read; None where the catalogue has none."""
     loader = _catalog()["formats"].get(form)

@@ -185,7 +185,7 @@ def _check_patterns(step: dict[str, Any]) -> None:
 
 def _published() -> set[str]:
     """Patterns that published models cut text with, some of which repeat what repeats and yet have one way to match only."""
-    from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
+    from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
     return {text for cut in PRE_TOKENIZERS.values() for text in _regexes(json.loads(cut.build().__getstate__()))}
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from llmasos.checkpoints.end_tokens import end_tokens
-from llmasos.checkpoints.folder import inside, read_json_if_there, read_small
-from llmasos.checkpoints.tokenizer.fast import FastTokenizer
 from llmasos.checkpoints.tokenizer.first_sight import check_at_first_sight
 from llmasos.checkpoints.tokenizer.folder_files import tokenizer_from_files
-from llmasos.checkpoints.tokenizer.panics import guarded
+from llmasos_checkpoint_kit.end_tokens import end_tokens
+from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
 from llmasos_hookspecs import CheckpointError, LLMasOSError
+from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.panics import guarded
 
 #: Gemma's tokenizer.json, the largest in use, has 33 MB.
 MAX_TOKENIZER_BYTES: Final = 256 << 20

@@ -10,15 +10,15 @@ import attrs
 from tokenizers import Tokenizer as Backend
 from tokenizers import pre_tokenizers
 
-from llmasos.checkpoints.folder import inside, read_json, read_json_if_there, read_small
-from llmasos.checkpoints.tokenizer.byte_level import backend_of
-from llmasos.checkpoints.tokenizer.ends import add_ends
-from llmasos.checkpoints.tokenizer.fast import FastTokenizer
-from llmasos.checkpoints.tokenizer.pretokenizers import PRE_TOKENIZERS
-from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
-from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece
-from llmasos.checkpoints.tokenizer.sentencepiece_model import CONTROL, UNUSED, SentencePieceModel
+from llmasos_checkpoint_kit.folder import inside, read_json, read_json_if_there, read_small
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_tokenizing.byte_level import backend_of
+from llmasos_tokenizing.ends import add_ends
+from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
+from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
+from llmasos_tokenizing.sentencepiece_file import read_sentencepiece
+from llmasos_tokenizing.sentencepiece_model import CONTROL, UNUSED, SentencePieceModel
 
 SENTENCEPIECE: Final = ("tokenizer.model", "spiece.model")
 _MAX_VOCABULARY_BYTES: Final = 64 << 20

@@ -11,13 +11,13 @@ from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
-from llmasos.checkpoints.folder import inside, read_json, read_json_if_there, read_small
-from llmasos.checkpoints.tokenizer.ends import add_ends
-from llmasos.checkpoints.tokenizer.fast import FastTokenizer
-from llmasos.checkpoints.tokenizer.panics import guarded
-from llmasos.checkpoints.tokenizer.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
-from llmasos.checkpoints.tokenizer.sentencepiece_file import read_sentencepiece
+from llmasos_checkpoint_kit.folder import inside, read_json, read_json_if_there, read_small
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_tokenizing.ends import add_ends
+from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.panics import guarded
+from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
+from llmasos_tokenizing.sentencepiece_file import read_sentencepiece
 
 _ASSETS: Final = "assets/tokenizer"
 

@@ -1,0 +1,224 @@
+"""Families of GGUF some or all of whose layers keep a state in place of keys and values."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
+
+from llmasos_format_gguf.family import Family, Field, Module, StateNames
+from llmasos_format_gguf.layouts import Depthwise, Halves, InGroups, Multiplied, NegativeExponent, OneColumn
+from llmasos_format_gguf.modules import (
+    ATTENTION,
+    EXPERT_COUNTS,
+    EXPERT_WIDTH,
+    GATED,
+    GRANITE_EXPERTS,
+    GRANITE_SCALES,
+    LLAMA_ROTATED,
+    MLP_EXPERT_COUNTS,
+    SILU,
+    modules_of,
+    of_layer,
+    stacked_experts,
+    with_changes,
+)
+
+_SHORT_CONVOLUTION: Final = (
+    *modules_of("model.embed_tokens lm_head", "model.layers.{}", "self_attn.q_proj self_attn.k_proj self_attn.v_proj"),
+    Module("model.embedding_norm", tensors=(MODEL_TENSOR.TOKEN_EMBD_NORM,)),
+    of_layer("operator_norm", tensors=(MODEL_TENSOR.ATTN_NORM,)),
+    of_layer("ffn_norm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+    of_layer("self_attn.out_proj", tensors=(MODEL_TENSOR.ATTN_OUT,)),
+    of_layer("self_attn.q_layernorm", tensors=(MODEL_TENSOR.ATTN_Q_NORM,)),
+    of_layer("self_attn.k_layernorm", tensors=(MODEL_TENSOR.ATTN_K_NORM,)),
+    of_layer("conv.conv", Depthwise(), (MODEL_TENSOR.SHORTCONV_CONV,)),
+    of_layer("conv.in_proj", tensors=(MODEL_TENSOR.SHORTCONV_INPROJ,)),
+    of_layer("conv.out_proj", tensors=(MODEL_TENSOR.SHORTCONV_OUTPROJ,)),
+    of_layer("feed_forward.w1", tensors=(MODEL_TENSOR.FFN_GATE,)),
+    of_layer("feed_forward.w2", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+    of_layer("feed_forward.w3", tensors=(MODEL_TENSOR.FFN_UP,)),
+)
+_SHORT_CONVOLUTION_EXPERTS: Final = (
+    of_layer("feed_forward.gate", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+    of_layer("feed_forward.expert_bias", tensors=(MODEL_TENSOR.FFN_EXP_PROBS_B,), leaf="bias"),
+    of_layer("feed_forward.experts.{expert}.w1", tensors=(MODEL_TENSOR.FFN_GATE_EXP,)),
+    of_layer("feed_forward.experts.{expert}.w2", tensors=(MODEL_TENSOR.FFN_DOWN_EXP,)),
+    of_layer("feed_forward.experts.{expert}.w3", tensors=(MODEL_TENSOR.FFN_UP_EXP,)),
+)
+_KERNEL: Final = Field("conv_L_cache", Keys.ShortConv.L_CACHE, default=3)
+
+
+def _mixer(prefix: str) -> tuple[Module, ...]:
+    """What both kinds of Mamba layers have."""
+    return (
+        Module(f"{prefix}.in_proj", tensors=(MODEL_TENSOR.SSM_IN,)),
+        Module(f"{prefix}.out_proj", tensors=(MODEL_TENSOR.SSM_OUT,)),
+        Module(f"{prefix}.conv1d", Depthwise(), (MODEL_TENSOR.SSM_CONV1D,)),
+    )
+
+
+def _mamba(prefix: str) -> tuple[Module, ...]:
+    return (
+        *_mixer(prefix),
+        Module(f"{prefix}.x_proj", tensors=(MODEL_TENSOR.SSM_X,)),
+        Module(f"{prefix}.dt_proj", tensors=(MODEL_TENSOR.SSM_DT,)),
+        Module(f"{prefix}.A_log", NegativeExponent(), (MODEL_TENSOR.SSM_A,), ""),
+        Module(f"{prefix}.D", tensors=(MODEL_TENSOR.SSM_D,), leaf=""),
+    )
+
+
+def _mamba2(prefix: str, groups: str) -> tuple[Module, ...]:
+    """Mamba-2, whose heads share one number each."""
+    return (
+        *_mixer(prefix),
+        Module(f"{prefix}.dt_bias", tensors=(MODEL_TENSOR.SSM_DT,), leaf="bias"),
+        Module(f"{prefix}.A_log", NegativeExponent(column=True), (MODEL_TENSOR.SSM_A,), ""),
+        Module(f"{prefix}.D", OneColumn(), (MODEL_TENSOR.SSM_D,), ""),
+        Module(f"{prefix}.norm", InGroups(groups), (MODEL_TENSOR.SSM_NORM,)),
+    )
+
+
+_BACKBONE: Final = (
+    Module("backbone.embeddings", tensors=(MODEL_TENSOR.TOKEN_EMBD,)),
+    Module("backbone.norm_f", tensors=(MODEL_TENSOR.OUTPUT_NORM,)),
+    Module("lm_head", tensors=(MODEL_TENSOR.OUTPUT,)),
+    Module("backbone.layers.{}.norm", tensors=(MODEL_TENSOR.ATTN_NORM,)),
+)
+_GRANITE: Final = (*with_changes(LLAMA_ROTATED, without=GATED), *_mamba2("model.layers.{}.mamba", "mamba_n_groups"))
+_GRANITE_STATE: Final = StateNames(
+    conv=("mamba_d_conv", 4), size=("mamba_d_state", 256), expand=("mamba_expand", 2), heads=("mamba_n_heads", 128),
+    width=("mamba_d_head", "auto"), groups=("mamba_n_groups", 1),
+)  # fmt: skip
+_GRANITE_FIXED: Final[dict[str, Any]] = {**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}
+#: The parts that the rows of Falcon-H1's projection into a state-space layer are for: gate, inputs, both projections of the state, steps.
+_FALCON_PARTS: Final = (
+    ("mamba_d_ssm",), ("mamba_d_ssm",), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_heads",),
+)  # fmt: skip
+
+HYBRIDS: Final[tuple[Family, ...]] = (
+    Family(
+        arch="lfm2", model_type="lfm2", architecture="Lfm2ForCausalLM", modules=_SHORT_CONVOLUTION, fields=(_KERNEL,),
+        fixed={"conv_bias": False}, norm="norm_eps", epsilon=1e-5, theta=1e6, tied=True, hybrid="conv",
+        defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="lfm2moe", model_type="lfm2_moe", architecture="Lfm2MoeForCausalLM",
+        modules=(*_SHORT_CONVOLUTION, *_SHORT_CONVOLUTION_EXPERTS),
+        fields=(
+            _KERNEL, *MLP_EXPERT_COUNTS, EXPERT_WIDTH,
+            Field("num_dense_layers", Keys.LLM.LEADING_DENSE_BLOCK_COUNT, "natural", 2, absent=0),
+        ),
+        constants={Keys.LLM.EXPERT_GATING_FUNC: int(ExpertGatingFuncType.SIGMOID)},
+        fixed={"conv_bias": False, "norm_topk_prob": True, "use_expert_bias": True, "routed_scaling_factor": 1.0},
+        norm="norm_eps", epsilon=1e-5, theta=1e6, tied=True, hybrid="conv", defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="mamba", model_type="mamba", architecture="MambaForCausalLM",
+        modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: False},
+        state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        tied=True, attention=False,
+    ),
+    Family(
+        arch="mamba", model_type="falcon_mamba", architecture="FalconMambaForCausalLM",
+        modules=(*_BACKBONE, *_mamba("backbone.layers.{}.mixer")), constants={Keys.SSM.DT_B_C_RMS: True},
+        state=StateNames(conv=("conv_kernel", 4), size=("state_size", 16), expand=("expand", 2), rank=("time_step_rank", "auto")),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True, "mixer_rms_eps": 1e-6}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        tied=True, attention=False,
+    ),
+    Family(
+        arch="mamba2", model_type="mamba2", architecture="Mamba2ForCausalLM",
+        modules=(*_BACKBONE, *_mamba2("backbone.layers.{}.mixer", "n_groups")),
+        state=StateNames(
+            conv=("conv_kernel", 4), size=("state_size", 128), expand=("expand", 2), heads=("num_heads", 128), width=("head_dim", 64),
+            groups=("n_groups", 8),
+        ),
+        fixed={**SILU, "use_bias": False, "use_conv_bias": True}, ignored=("intermediate_size",),
+        norm="layer_norm_epsilon", epsilon=1e-5, rope=False,
+        attention=False,
+    ),
+    Family(
+        arch="jamba", model_type="jamba", architecture="JambaForCausalLM",
+        modules=(
+            *modules_of("model.embed_tokens model.final_layernorm lm_head", "model.layers.{}", f"{ATTENTION} input_layernorm"),
+            *_mamba("model.layers.{}.mamba"),
+            of_layer("mamba.dt_layernorm", tensors=(MODEL_TENSOR.SSM_DT_NORM,)),
+            of_layer("mamba.b_layernorm", tensors=(MODEL_TENSOR.SSM_B_NORM,)),
+            of_layer("mamba.c_layernorm", tensors=(MODEL_TENSOR.SSM_C_NORM,)),
+            of_layer("pre_ff_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,)),
+            of_layer("feed_forward.gate_proj", tensors=(MODEL_TENSOR.FFN_GATE,)),
+            of_layer("feed_forward.up_proj", tensors=(MODEL_TENSOR.FFN_UP,)),
+            of_layer("feed_forward.down_proj", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+            of_layer("feed_forward.router", tensors=(MODEL_TENSOR.FFN_GATE_INP,)),
+            *stacked_experts("feed_forward", "gate_proj", "up_proj", "down_proj"),
+        ),
+        fields=(
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=16),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=2),
+        ),
+        state=StateNames(
+            conv=("mamba_d_conv", 4), size=("mamba_d_state", 16), expand=("mamba_expand", 2), rank=("mamba_dt_rank", "auto"),
+        ),
+        fixed={**SILU, "mamba_conv_bias": True, "mamba_proj_bias": False}, rope=False, hybrid="mamba", defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="falcon-h1", model_type="falcon_h1", architecture="FalconH1ForCausalLM",
+        modules=(
+            Module("model.embed_tokens", Multiplied(("embedding_multiplier",))),
+            Module("model.final_layernorm", tensors=(MODEL_TENSOR.OUTPUT_NORM,)),
+            Module("lm_head", Multiplied(("lm_head_multiplier",)), (MODEL_TENSOR.OUTPUT,)),
+            of_layer("input_layernorm"),
+            of_layer("self_attn.q_proj", Multiplied(("attention_in_multiplier",))),
+            of_layer("self_attn.k_proj", Multiplied(("key_multiplier", "attention_in_multiplier"))),
+            of_layer("self_attn.v_proj", Multiplied(("attention_in_multiplier",))),
+            of_layer("self_attn.o_proj", Multiplied(("attention_out_multiplier",))),
+            *(
+                module for module in _mamba2("model.layers.{}.mamba", "mamba_n_groups")
+                if not module.name.endswith((".norm", "in_proj", "out_proj"))
+            ),
+            of_layer("mamba.in_proj", Multiplied(("ssm_in_multiplier",), "ssm_multipliers", _FALCON_PARTS), (MODEL_TENSOR.SSM_IN,)),
+            of_layer("mamba.out_proj", Multiplied(("ssm_out_multiplier",)), (MODEL_TENSOR.SSM_OUT,)),
+            of_layer("pre_ff_layernorm.weight", tensors=(MODEL_TENSOR.FFN_NORM,), leaf=""),
+            of_layer("feed_forward.gate_proj", Multiplied(("mlp_multipliers.0",)), (MODEL_TENSOR.FFN_GATE,)),
+            of_layer("feed_forward.up_proj", tensors=(MODEL_TENSOR.FFN_UP,)),
+            of_layer("feed_forward.down_proj", Multiplied(("mlp_multipliers.1",)), (MODEL_TENSOR.FFN_DOWN,)),
+        ),
+        state=StateNames(
+            conv=("mamba_d_conv", 4), size=("mamba_d_state", 256), inner=("mamba_d_ssm", 1024), heads=("mamba_n_heads", 128),
+            width=("mamba_d_head", "auto"), groups=("mamba_n_groups", 1),
+        ),
+        fixed={
+            **SILU, "mamba_conv_bias": True, "mamba_proj_bias": False, "mamba_rms_norm": False, "projectors_bias": False,
+            "attention_bias": False, "mlp_bias": False,
+        },
+        # What they multiply is stored multiplied.
+        ignored=("embedding_multiplier",), epsilon=1e-5, head_dim=True, defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        # Without experts the MLP that all tokens share is the only one.
+        arch="granitehybrid", model_type="granitemoehybrid", architecture="GraniteMoeHybridForCausalLM", marks=("ffn_gate.weight",),
+        modules=(
+            *_GRANITE, of_layer("shared_mlp.input_linear", Halves(), (MODEL_TENSOR.FFN_GATE, MODEL_TENSOR.FFN_UP)),
+            of_layer("shared_mlp.output_linear", tensors=(MODEL_TENSOR.FFN_DOWN,)),
+        ),
+        fields=(*GRANITE_SCALES, Field("shared_intermediate_size", Keys.LLM.FEED_FORWARD_LENGTH, default=1024)), state=_GRANITE_STATE,
+        fixed={**_GRANITE_FIXED, "num_local_experts": 0, "attention_bias": False}, ignored=("num_experts_per_tok",),
+        hybrid="linear_attention",
+    ),
+    Family(
+        arch="granitehybrid", model_type="granitemoehybrid", architecture="GraniteMoeHybridForCausalLM",
+        modules=(
+            *_GRANITE, *GRANITE_EXPERTS,
+            of_layer("shared_mlp.input_linear", Halves(), (MODEL_TENSOR.FFN_GATE_SHEXP, MODEL_TENSOR.FFN_UP_SHEXP)),
+            of_layer("shared_mlp.output_linear", tensors=(MODEL_TENSOR.FFN_DOWN_SHEXP,)),
+        ),
+        fields=(
+            *GRANITE_SCALES, *EXPERT_COUNTS,
+            Field("shared_intermediate_size", Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH, default=1024),
+        ),
+        state=_GRANITE_STATE, fixed={**_GRANITE_FIXED, "attention_bias": False}, hybrid="linear_attention",
+    ),
+)  # fmt: skip
