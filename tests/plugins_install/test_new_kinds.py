@@ -37,9 +37,10 @@ def test_an_external_format_comes_writes_reads_and_goes(environment, wheels, che
     assert (done.returncode, done.stdout) == (0, "defg\n"), done.stderr
     shown = environment.llmasos("models", "show", str(folder), "--json")
     assert json.loads(shown.stdout)["format"] == "neutral"
-    environment.pip("uninstall", "--yes", "format-npz", "sched-lifo")
+    environment.pip("uninstall", "--yes", "format-npz")
     assert names(environment, "format") == set()
     gone = environment.llmasos(*run)
+    environment.pip("uninstall", "--yes", "sched-lifo")
     assert (gone.returncode, "is no model folder" in gone.stderr) == (1, True), gone.stderr
 
 

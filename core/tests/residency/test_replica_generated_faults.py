@@ -230,7 +230,7 @@ class Trial:
         host = self.pipeline.hosts["default"]
         while True:
             found = host.usage()["replicas"]
-            self.pids.update(each["pid"] for each in found)
+            self.pids.update(each["pid"] for each in found if each["pid"] is not None)  # None: about to be started
             if len(found) == 2 and all(each["state"] == "ready" and not each["requests"] for each in found):
                 break
             assert time.monotonic() < deadline, found
