@@ -1,4 +1,4 @@
-"""The access control ``open``: whoever reaches a server may do everything. Core lets it stand only on the loopback interface."""
+"""The access control ``open``: every client that reaches a server may do everything. Core lets it stand only on the loopback interface."""
 
 from __future__ import annotations
 

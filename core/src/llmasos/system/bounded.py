@@ -64,7 +64,7 @@ class GivenUp(SystemExit):
 
 
 class _Call:
-    """One call: what it runs, and its answer. Whoever acquires ``answered`` first, the plugin or the watchdog, answers."""
+    """One call: what it runs, and its answer. The first to acquire ``answered``, the plugin or the watchdog, answers."""
 
     def __init__(self, where: str, function: Callable[[], Any], discard: Callable[[Any], object]) -> None:
         self.where = where

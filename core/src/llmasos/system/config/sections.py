@@ -31,7 +31,7 @@ DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
 #: Where replicas run; a model with one replica runs in this process.
 DEFAULT_PLACEMENT: Final = "local"
-#: Who may use the servers: whoever reaches the loopback interface of this machine.
+#: Who may use the servers: every client on the loopback interface of this machine.
 DEFAULT_ACCESS: Final = "open"
 
 
