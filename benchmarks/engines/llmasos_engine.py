@@ -12,8 +12,7 @@ import numpy.typing as npt
 import llmasos
 from benchmarks.workload import TimedRequest, Workload
 from llmasos_hookspecs import Engine, EngineInfo, Request, Row, SamplingParams
-from llmasos_sched_fifo import Fifo
-from llmasos_sched_fifo import Options as FifoOptions
+from llmasos_sched_fifo import Fifo, Options as FifoOptions
 
 _STEP_TOKENS = 4096
 

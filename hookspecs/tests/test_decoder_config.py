@@ -6,8 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos_hookspecs import CheckpointError, DecoderConfig, LLMasOSError, RopeScaling, UnsupportedModel
 from llmasos_hookspecs.testing import CASES, TRAIT_CASES, tiny_checkpoint

@@ -14,8 +14,7 @@ from typing import Any, Final
 import pytest
 from benchmarks.fuzz.containment import contained
 from benchmarks.fuzz.looking import look, probed_here
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 from llmasos_hookspecs import LLMasOSError
 

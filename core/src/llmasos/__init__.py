@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from llmasos.api import resources as resources
-    from llmasos.api.acceleration import accelerate as accelerate
-    from llmasos.api.acceleration import evaluate as evaluate
+    from llmasos.api.acceleration import accelerate as accelerate, evaluate as evaluate
     from llmasos.api.exporting import export as export
     from llmasos.api.model import LanguageModel as LanguageModel
-    from llmasos.api.pipeline import Pipeline as Pipeline
-    from llmasos.api.pipeline import load_model as load_model
+    from llmasos.api.pipeline import Pipeline as Pipeline, load_model as load_model
     from llmasos.api.servers import Servers as Servers
     from llmasos_hookspecs import LLMasOSError as LLMasOSError
 

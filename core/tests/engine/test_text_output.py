@@ -6,8 +6,7 @@ import codecs
 import itertools
 
 import attrs
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos.engine.detokenizer import Detokenizer
 from llmasos.engine.stops import StopScanner

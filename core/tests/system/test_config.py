@@ -7,8 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos.system.config import ComponentConfig, Config, load_config, to_toml
 from llmasos.system.config.check import check_config

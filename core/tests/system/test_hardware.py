@@ -8,8 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos.system import cgroup, hardware
 from llmasos.system.hardware import Cpu, Hardware, Memory, Storage, defaults, measure_bandwidth, probe

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, NewType
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos.system.options import describe, find_problems, json_schema, render_help, structure_options, unstructure
 from llmasos_hookspecs import ConfigError, PluginError

@@ -16,8 +16,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos.api.tasks import BatchProgress, ResultFile, read_rows, run_batch
 from llmasos_hookspecs import EngineFailed, LLMasOSError, PluginError, Rejected, RequestError

@@ -8,8 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmasos.api.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
 from llmasos.compose.guarded_task import guarded

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.template_sandbox import allowed, limits

@@ -1,206 +1,197 @@
-"""The contract between LLMasOS and its plugins: all that a plugin may import."""
+"""The contract between LLMasOS and its plugins: all that a plugin may import.
 
-from llmasos_hookspecs.acceleration import AccelerationResult, StagePlan
-from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credentials, Limits, Permission, Principal, Reservation
-from llmasos_hookspecs.admission import QueueBounds, expected_seconds
-from llmasos_hookspecs.apart import ApartLimits, inspect_once
-from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
-from llmasos_hookspecs.commands import Command, CommandContext, CommandModel, ComponentEntry
-from llmasos_hookspecs.component import API_VERSION, NEUTRAL_FORMATS, Component, NoOptions
-from llmasos_hookspecs.context import WORKING, Context, EngineLimits, ModelStore, Progress, ReachedComponent
-from llmasos_hookspecs.decoder import (
-    DECODER_FAMILIES,
-    LLAMA_FAMILY,
-    DecoderConfig,
-    DecoderLayer,
-    Part,
-    Rope,
-    RopeScaling,
-    TensorNames,
-    beyond,
-    check_tensors,
-    require_plain,
-    unread_note,
-)
-from llmasos_hookspecs.engine import Engine, EngineInfo, Row
-from llmasos_hookspecs.errors import (
-    AccelerationError,
-    ApartError,
-    Blocked,
-    Cancelled,
-    CapacityExceeded,
-    CheckpointError,
-    ConfigError,
-    ContextLengthExceeded,
-    EngineFailed,
-    LLMasOSError,
-    ModelClosed,
-    NotAllowed,
-    NotAuthenticated,
-    PluginError,
-    QuotaExceeded,
-    Rejected,
-    RequestError,
-    ResourceError,
-    SourceError,
-    UnsupportedModel,
-)
-from llmasos_hookspecs.formats import Exported
-from llmasos_hookspecs.guards import STAGES, Allow, Block, Guard, GuardStream, Passage, Replace, Stage, StreamingGuard, Verdict
-from llmasos_hookspecs.kinds import GROUPS, KINDS, Kind
-from llmasos_hookspecs.markers import PROJECT, hookimpl, hookspec
-from llmasos_hookspecs.memory import MemoryEstimate
-from llmasos_hookspecs.placement import Host, Placement, Seat, SeatSpec, run_entry
-from llmasos_hookspecs.records import RequestRecord, RequestStarted, StepRecord
-from llmasos_hookspecs.sampling import Constraint, Draw, SamplingParams
-from llmasos_hookspecs.scheduling import Admit, Charge, Reject, Request, SchedulingPolicy, SequenceView, Stats
-from llmasos_hookspecs.server import (
-    Answer,
-    Endpoint,
-    ErrorEvent,
-    Event,
-    FinishEvent,
-    ModelFacts,
-    Runtime,
-    Server,
-    TaskFacts,
-    TextEvent,
-    UsageEvent,
-)
-from llmasos_hookspecs.suites import Better, Figure, MeasuredModel, Section, Suite, SuiteResult
-from llmasos_hookspecs.tasks import METRICS, Choice, Generation, Prompt, Score, Task, TaskModel, TokenLogprob
-from llmasos_hookspecs.tensors import QuantizedTensor, Tensor, as_float32, is_finite
+A name is imported with its module when it is first used: a plugin that needs a hook marker and an error imports no numpy.
+"""
 
-__all__ = [
-    "API_VERSION",
-    "DECODER_FAMILIES",
-    "GROUPS",
-    "KINDS",
-    "LLAMA_FAMILY",
-    "METRICS",
-    "NEUTRAL_FORMATS",
-    "PERMISSIONS",
-    "PROJECT",
-    "STAGES",
-    "WORKING",
-    "AccelerationError",
-    "AccelerationResult",
-    "Access",
-    "Admit",
-    "Allow",
-    "Answer",
-    "ApartError",
-    "ApartLimits",
-    "AuditEvent",
-    "Better",
-    "Block",
-    "Blocked",
-    "Cancelled",
-    "CapacityExceeded",
-    "Charge",
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointWriter",
-    "Choice",
-    "Command",
-    "CommandContext",
-    "CommandModel",
-    "Component",
-    "ComponentEntry",
-    "ConfigError",
-    "Constraint",
-    "Context",
-    "ContextLengthExceeded",
-    "Credentials",
-    "DecoderConfig",
-    "DecoderLayer",
-    "Draw",
-    "Endpoint",
-    "Engine",
-    "EngineFailed",
-    "EngineInfo",
-    "EngineLimits",
-    "ErrorEvent",
-    "Event",
-    "Exported",
-    "Figure",
-    "FinishEvent",
-    "Generation",
-    "Guard",
-    "GuardStream",
-    "Host",
-    "Kind",
-    "LLMasOSError",
-    "Limits",
-    "MeasuredModel",
-    "MemoryEstimate",
-    "ModelClosed",
-    "ModelFacts",
-    "ModelStore",
-    "NoOptions",
-    "NotAllowed",
-    "NotAuthenticated",
-    "Part",
-    "Passage",
-    "Permission",
-    "Placement",
-    "PluginError",
-    "Principal",
-    "Progress",
-    "Prompt",
-    "QuantizedTensor",
-    "QueueBounds",
-    "QuotaExceeded",
-    "ReachedComponent",
-    "Reject",
-    "Rejected",
-    "Replace",
-    "Request",
-    "RequestError",
-    "RequestRecord",
-    "RequestStarted",
-    "Reservation",
-    "ResourceError",
-    "Rope",
-    "RopeScaling",
-    "Row",
-    "Runtime",
-    "SamplingParams",
-    "SchedulingPolicy",
-    "Score",
-    "Seat",
-    "SeatSpec",
-    "Section",
-    "SequenceView",
-    "Server",
-    "SourceError",
-    "Stage",
-    "StagePlan",
-    "Stats",
-    "StepRecord",
-    "StreamingGuard",
-    "Suite",
-    "SuiteResult",
-    "Task",
-    "TaskFacts",
-    "TaskModel",
-    "Tensor",
-    "TensorNames",
-    "TextEvent",
-    "TokenLogprob",
-    "Tokenizer",
-    "UnsupportedModel",
-    "UsageEvent",
-    "Verdict",
-    "as_float32",
-    "beyond",
-    "check_tensors",
-    "expected_seconds",
-    "hookimpl",
-    "hookspec",
-    "inspect_once",
-    "is_finite",
-    "require_plain",
-    "run_entry",
-    "unread_note",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs.acceleration import AccelerationResult as AccelerationResult, StagePlan as StagePlan
+    from llmasos_hookspecs.access import (
+        PERMISSIONS as PERMISSIONS,
+        Access as Access,
+        AuditEvent as AuditEvent,
+        Credentials as Credentials,
+        Limits as Limits,
+        Permission as Permission,
+        Principal as Principal,
+        Reservation as Reservation,
+    )
+    from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
+    from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
+    from llmasos_hookspecs.checkpoint import Checkpoint as Checkpoint, CheckpointWriter as CheckpointWriter, Tokenizer as Tokenizer
+    from llmasos_hookspecs.commands import (
+        Command as Command,
+        CommandContext as CommandContext,
+        CommandModel as CommandModel,
+        ComponentEntry as ComponentEntry,
+    )
+    from llmasos_hookspecs.component import (
+        API_VERSION as API_VERSION,
+        NEUTRAL_FORMATS as NEUTRAL_FORMATS,
+        Component as Component,
+        NoOptions as NoOptions,
+    )
+    from llmasos_hookspecs.context import (
+        WORKING as WORKING,
+        Context as Context,
+        EngineLimits as EngineLimits,
+        ModelStore as ModelStore,
+        Progress as Progress,
+        ReachedComponent as ReachedComponent,
+    )
+    from llmasos_hookspecs.decoder import (
+        DECODER_FAMILIES as DECODER_FAMILIES,
+        LLAMA_FAMILY as LLAMA_FAMILY,
+        DecoderConfig as DecoderConfig,
+        DecoderLayer as DecoderLayer,
+        Part as Part,
+        Rope as Rope,
+        RopeScaling as RopeScaling,
+        TensorNames as TensorNames,
+        beyond as beyond,
+        check_tensors as check_tensors,
+        require_plain as require_plain,
+        unread_note as unread_note,
+    )
+    from llmasos_hookspecs.engine import Engine as Engine, EngineInfo as EngineInfo, Row as Row
+    from llmasos_hookspecs.errors import (
+        AccelerationError as AccelerationError,
+        ApartError as ApartError,
+        Blocked as Blocked,
+        Cancelled as Cancelled,
+        CapacityExceeded as CapacityExceeded,
+        CheckpointError as CheckpointError,
+        ConfigError as ConfigError,
+        ContextLengthExceeded as ContextLengthExceeded,
+        EngineFailed as EngineFailed,
+        LLMasOSError as LLMasOSError,
+        ModelClosed as ModelClosed,
+        NotAllowed as NotAllowed,
+        NotAuthenticated as NotAuthenticated,
+        PluginError as PluginError,
+        QuotaExceeded as QuotaExceeded,
+        Rejected as Rejected,
+        RequestError as RequestError,
+        ResourceError as ResourceError,
+        SourceError as SourceError,
+        UnsupportedModel as UnsupportedModel,
+    )
+    from llmasos_hookspecs.formats import Exported as Exported
+    from llmasos_hookspecs.guards import (
+        STAGES as STAGES,
+        Allow as Allow,
+        Block as Block,
+        Guard as Guard,
+        GuardStream as GuardStream,
+        Passage as Passage,
+        Replace as Replace,
+        Stage as Stage,
+        StreamingGuard as StreamingGuard,
+        Verdict as Verdict,
+    )
+    from llmasos_hookspecs.kinds import GROUPS as GROUPS, KINDS as KINDS, Kind as Kind
+    from llmasos_hookspecs.markers import PROJECT as PROJECT, hookimpl as hookimpl, hookspec as hookspec
+    from llmasos_hookspecs.memory import MemoryEstimate as MemoryEstimate
+    from llmasos_hookspecs.placement import Host as Host, Placement as Placement, Seat as Seat, SeatSpec as SeatSpec, run_entry as run_entry
+    from llmasos_hookspecs.records import RequestRecord as RequestRecord, RequestStarted as RequestStarted, StepRecord as StepRecord
+    from llmasos_hookspecs.sampling import Constraint as Constraint, Draw as Draw, SamplingParams as SamplingParams
+    from llmasos_hookspecs.scheduling import (
+        Admit as Admit,
+        Charge as Charge,
+        Reject as Reject,
+        Request as Request,
+        SchedulingPolicy as SchedulingPolicy,
+        SequenceView as SequenceView,
+        Stats as Stats,
+    )
+    from llmasos_hookspecs.server import (
+        Answer as Answer,
+        Endpoint as Endpoint,
+        ErrorEvent as ErrorEvent,
+        Event as Event,
+        FinishEvent as FinishEvent,
+        ModelFacts as ModelFacts,
+        Runtime as Runtime,
+        Server as Server,
+        TaskFacts as TaskFacts,
+        TextEvent as TextEvent,
+        UsageEvent as UsageEvent,
+    )
+    from llmasos_hookspecs.suites import (
+        Better as Better,
+        Figure as Figure,
+        MeasuredModel as MeasuredModel,
+        Section as Section,
+        Suite as Suite,
+        SuiteResult as SuiteResult,
+    )
+    from llmasos_hookspecs.tasks import (
+        METRICS as METRICS,
+        Choice as Choice,
+        Generation as Generation,
+        Prompt as Prompt,
+        Score as Score,
+        Task as Task,
+        TaskModel as TaskModel,
+        TokenLogprob as TokenLogprob,
+    )
+    from llmasos_hookspecs.tensors import (
+        QuantizedTensor as QuantizedTensor,
+        Tensor as Tensor,
+        as_float32 as as_float32,
+        is_finite as is_finite,
+    )
+
+_MODULES: Final = {
+    "acceleration": "AccelerationResult StagePlan",
+    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Reservation",
+    "admission": "QueueBounds expected_seconds",
+    "apart": "ApartLimits inspect_once",
+    "checkpoint": "Checkpoint CheckpointWriter Tokenizer",
+    "commands": "Command CommandContext CommandModel ComponentEntry",
+    "component": "API_VERSION NEUTRAL_FORMATS Component NoOptions",
+    "context": "WORKING Context EngineLimits ModelStore Progress ReachedComponent",
+    "decoder": (
+        "DECODER_FAMILIES LLAMA_FAMILY DecoderConfig DecoderLayer Part Rope RopeScaling TensorNames beyond check_tensors "
+        "require_plain unread_note"
+    ),
+    "engine": "Engine EngineInfo Row",
+    "errors": (
+        "AccelerationError ApartError Blocked Cancelled CapacityExceeded CheckpointError ConfigError ContextLengthExceeded "
+        "EngineFailed LLMasOSError ModelClosed NotAllowed NotAuthenticated PluginError QuotaExceeded Rejected RequestError "
+        "ResourceError SourceError UnsupportedModel"
+    ),
+    "formats": "Exported",
+    "guards": "STAGES Allow Block Guard GuardStream Passage Replace Stage StreamingGuard Verdict",
+    "kinds": "GROUPS KINDS Kind",
+    "markers": "PROJECT hookimpl hookspec",
+    "memory": "MemoryEstimate",
+    "placement": "Host Placement Seat SeatSpec run_entry",
+    "records": "RequestRecord RequestStarted StepRecord",
+    "sampling": "Constraint Draw SamplingParams",
+    "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
+    "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts Runtime Server TaskFacts TextEvent UsageEvent",
+    "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
+    "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob",
+    "tensors": "QuantizedTensor Tensor as_float32 is_finite",
+}
+_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found  # found at once the next time
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,8 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_hookspecs import LLMasOSError, RequestError
 from llmasos_hookspecs.testing.task_inputs import texts

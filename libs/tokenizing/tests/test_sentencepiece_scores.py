@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer
 from llmasos_tokenizing.sentencepiece_file import sentencepiece_bytes

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_accel_quant.awq import column_scales
 from llmasos_accel_quant.calibrated import input_magnitudes

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_app_text.json_completion import complete_json, parse_json
 from llmasos_app_text.labels import CONTENT_FREE, LabelScorer

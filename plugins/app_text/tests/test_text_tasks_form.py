@@ -9,8 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_app_text import answer, chat, classify, extract, generate, sentiment, summarize, translate
 from llmasos_hookspecs import Task

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack, quantize, stack
 from llmasos_hookspecs import QuantizedTensor

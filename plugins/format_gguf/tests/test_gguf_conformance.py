@@ -10,8 +10,7 @@ import pytest
 from llmasos.compose.formats import formats
 from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos_format_gguf import WORDS, ExportOptions
-from llmasos_format_gguf.write import TYPES
-from llmasos_format_gguf.write import write_gguf as write
+from llmasos_format_gguf.write import TYPES, write_gguf as write
 from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError
 from llmasos_hookspecs.testing import FormatConformance, tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint

@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import Any, Final, Self
 
 import jinja2
-from jinja2 import meta as jinja_meta
-from jinja2 import nodes
+from jinja2 import meta as jinja_meta, nodes
 
 from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget

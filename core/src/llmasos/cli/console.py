@@ -6,10 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from llmasos.checkpoints.plain_json import dump_json
-from llmasos_hookspecs import Progress
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Progress
 
 #: Seconds after which work that cannot show a bar says what it is doing.
 _PATIENCE: Final = 1.0
@@ -26,6 +26,8 @@ def print_result(text: str = "", *, end: str = "\n") -> None:
 
 def print_json(value: Any) -> None:
     """Print the answer as JSON, for other programs."""
+    from llmasos.checkpoints.plain_json import dump_json  # only verbs that print JSON pay for its import
+
     print_result(dump_json(value, indent=2))
 
 
@@ -73,8 +75,15 @@ class TerminalSink:
             yield _Line(None if self._quiet else label)
             return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress as Bars,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         amount: ProgressColumn = DownloadColumn() if unit == "B" else MofNCompleteColumn()
         columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())

@@ -98,8 +98,7 @@ def uninstall(
 ) -> None:
     """Remove plugins with pip, after showing what would go."""
     from llmasos.system.discovery import registry
-    from llmasos.system.installation import dependants, plan_removal
-    from llmasos.system.installation import uninstall as remove
+    from llmasos.system.installation import dependants, plan_removal, uninstall as remove
 
     changes = plan_removal(what, registry())
     names = {change.name for change in changes}
@@ -153,8 +152,7 @@ def restore(
 
 def _install(arguments: list[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
     from llmasos.system.discovery import registry
-    from llmasos.system.installation import install as run_pip
-    from llmasos.system.installation import plan_installation
+    from llmasos.system.installation import install as run_pip, plan_installation
 
     changes = plan_installation(arguments)
     if not changes:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_hookspecs.guards import STAGES, Allow, Block, Guard, Passage, Replace, StreamingGuard, Verdict
 from llmasos_hookspecs.testing.plugin import PluginConformance

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders
+from tokenizers import Tokenizer as Backend, decoders
 from tokenizers.models import BPE
 
 from llmasos_hookspecs import UnsupportedModel

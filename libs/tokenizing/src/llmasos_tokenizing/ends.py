@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer as Backend
-from tokenizers import processors
+from tokenizers import Tokenizer as Backend, processors
 
 
 def add_ends(backend: Backend, bos: str | None, eos: str | None) -> None:

@@ -20,8 +20,7 @@ from llmasos_backend_torch.plan import StepPlan
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.rope import interleaved, rotate_, rotation_table, rotations_at
 from llmasos_backend_torch.tensors import as_torch, read
-from llmasos_hookspecs import Checkpoint, DecoderConfig, QuantizedTensor
-from llmasos_hookspecs import Tensor as StoredTensor
+from llmasos_hookspecs import Checkpoint, DecoderConfig, QuantizedTensor, Tensor as StoredTensor
 
 
 @attrs.frozen(eq=False)

@@ -14,8 +14,7 @@ from llmasos_backend_torch import quantized
 from llmasos_backend_torch.linear import Int8Linear, Linear, Stacked, float_linear, int4_linear, stays_plain
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.tensors import as_torch
-from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor
-from llmasos_hookspecs import Tensor as StoredTensor
+from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor, Tensor as StoredTensor
 
 #: Largest share of the free memory that a second copy of the weights may take.
 _COPY_SHARE: Final = 0.25

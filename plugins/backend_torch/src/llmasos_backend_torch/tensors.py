@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor
-from llmasos_hookspecs import Tensor as StoredTensor
+from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, Tensor as StoredTensor
 
 
 def as_torch(tensor: StoredTensor, dtype: torch.dtype) -> torch.Tensor:

@@ -23,8 +23,7 @@ from llmasos_backend_torch.linear import Linear
 from llmasos_backend_torch.plan import StepPlan
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.tensors import as_torch
-from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, UnsupportedModel, unread_note
-from llmasos_hookspecs import Tensor as StoredTensor
+from llmasos_hookspecs import Checkpoint, CheckpointError, QuantizedTensor, Tensor as StoredTensor, UnsupportedModel, unread_note
 
 #: Rotary embeddings whose frequencies depend on the longest sequence of the batch; ``dynamic`` ones only past the model's context.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as Backend
+from tokenizers import AddedToken, Tokenizer as Backend
 
 from llmasos_checkpoint_kit.end_tokens import end_tokens
 from llmasos_format_gguf import metadata as meta

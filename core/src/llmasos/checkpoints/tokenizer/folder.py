@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as Backend
+from tokenizers import AddedToken, Tokenizer as Backend
 
 from llmasos.checkpoints.tokenizer.first_sight import check_at_first_sight
 from llmasos.checkpoints.tokenizer.folder_files import tokenizer_from_files

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from tokenizers import AddedToken, decoders, pre_tokenizers
-from tokenizers import Tokenizer as Backend
+from tokenizers import AddedToken, Tokenizer as Backend, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from llmasos_checkpoint_kit.folder import inside, read_json, read_json_if_there, read_small
