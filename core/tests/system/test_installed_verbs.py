@@ -267,7 +267,7 @@ def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
         return {name for name in named if not name.startswith("_")}
 
     verbs.add("llmasos-verb", "command", "greet", VERB)
-    context = CommandContext(formats().access.context(load_component(verbs.registry.find("command", "greet"))))
+    context = CommandContext(formats().calls.context(load_component(verbs.registry.find("command", "greet"))))
     assert [name for name in members(llmasos_hookspecs.CommandContext) if not hasattr(context, name)] == []
     assert [name for name in members(llmasos_hookspecs.CommandModel) if not hasattr(LanguageModel, name)] == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.system.access import Access
+from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import load_component
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
@@ -56,7 +56,7 @@ def create(site: Site, code: str) -> object:
     """What the task with that code is made as."""
     site.add("app-asking", "task", "asking", code)
     loaded = load_component(site.registry.find("task", "asking"))
-    return Access(registry=site.registry).call(loaded, "llmasos_create_task", options=None)
+    return ComponentCalls(registry=site.registry).call(loaded, "llmasos_create_task", options=None)
 
 
 def test_a_component_reaches_another_with_options(site: Site) -> None:

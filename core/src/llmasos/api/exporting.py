@@ -116,7 +116,7 @@ def export_as(
         partial.mkdir(parents=True)
         # Under its own name: formats go by suffixes.
         written = partial / output.name
-        result = known.access.call(loaded, "llmasos_export", checkpoint=checkpoint, output=written, options=chosen)
+        result = known.calls.call(loaded, "llmasos_export", checkpoint=checkpoint, output=written, options=chosen)
         if not written.exists():
             raise PluginError(f"The {loaded.entry.label} wrote nothing to its output; this is a fault of the plugin.")
         if output.is_dir():

@@ -133,10 +133,10 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
     from llmasos_hookspecs.guarding.edge import crossing
 
     loaded = load_component(registry().find("command", use))
-    access = formats(sink=TerminalSink()).access
+    calls = formats(sink=TerminalSink()).calls
     options: Any = structure_options(loaded.component.options, {}, f"commands.{loaded.entry.name}")
-    context = CommandContext(access.context(loaded))
-    command = access.plugins.call(access.plugins.take(loaded), "llmasos_command", options=options, context=context)
+    context = CommandContext(calls.context(loaded))
+    command = calls.plugins.call(calls.plugins.take(loaded), "llmasos_command", options=options, context=context)
     with crossing(loaded.entry.label, "its command"):
         try:
             result = command.main(list(arguments), prog_name=f"llmasos {loaded.entry.name.replace('.', ' ')}", standalone_mode=False)

@@ -11,8 +11,8 @@ import attrs
 
 from llmasos.checkpoints.opening import read_checkpoint, read_pickled, unknown
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
-from llmasos.system.access import Access
 from llmasos.system.catalog import distribution_for, known_files
+from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.descriptions import described
@@ -26,11 +26,11 @@ class Formats:
     """The formats that can be read here.
 
     Attributes:
-        access: the installed components.
+        calls: the installed components.
         configured: options of formats, as in config; a format that it does not name has its defaults.
     """
 
-    access: Access
+    calls: ComponentCalls
     configured: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
 
     def open(self, path: Path) -> Checkpoint:
@@ -49,20 +49,20 @@ class Formats:
         broken: list[str] = []
         for loaded in self._candidates(path, broken):
             options = self._options(loaded)
-            checkpoint = self.access.call(loaded, "llmasos_open", path=path, options=options)
+            checkpoint = self.calls.call(loaded, "llmasos_open", path=path, options=options)
             if checkpoint is not None:
                 return GuardedCheckpoint(checkpoint, loaded.entry.label)
-        if not broken and (pickled := read_pickled(path, self.access.allow_pickle)) is not None:
+        if not broken and (pickled := read_pickled(path, self.calls.allow_pickle)) is not None:
             return pickled
         raise self._unknown(path, broken)
 
     def find(self, name: str) -> LoadedComponent:
         """An installed format by name, imported. Raises ``PluginError`` where it is not installed or is broken."""
-        return load_component(self.access.registry.find("format", name))
+        return load_component(self.calls.registry.find("format", name))
 
     def exporters(self) -> Iterator[LoadedComponent]:
         """The installed formats that can write a checkpoint; those that cannot be imported are left out."""
-        for entry in self.access.registry.entries("format"):
+        for entry in self.calls.registry.entries("format"):
             try:
                 loaded = load_component(entry)
             except PluginError:
@@ -73,7 +73,7 @@ class Formats:
     def _candidates(self, path: Path, broken: list[str]) -> Iterator[LoadedComponent]:
         """The formats to ask, likeliest first; what is wrong with those that cannot be asked goes to ``broken``."""
         suffix = path.suffix.lower().removeprefix(".")
-        entries = self.access.registry.entries("format")
+        entries = self.calls.registry.entries("format")
         asked: set[str] = set()
         for known in described(sorted(entries, key=lambda entry: (entry.name != suffix, entry.name))):
             name = known.entry.name
@@ -88,12 +88,12 @@ class Formats:
 
     def _options(self, loaded: LoadedComponent) -> Any:
         for config in self.configured.values():
-            if self.access.registry.find("format", config.use) == loaded.entry:
+            if self.calls.registry.find("format", config.use) == loaded.entry:
                 return structure_options(loaded.component.options, config.options, config.path)
         return loaded.component.options()
 
     def _unknown(self, path: Path, broken: list[str]) -> CheckpointError:
-        names = [entry.name for entry in self.access.registry.entries("format")]
+        names = [entry.name for entry in self.calls.registry.entries("format")]
         for pattern, name in known_files().items():
             if name not in names and _has(path, (pattern,)):
                 package = distribution_for("format", name)
@@ -107,10 +107,12 @@ def open_model(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
     return formats(allow_pickle=allow_pickle).open(path)
 
 
-def formats(configured: Mapping[str, ComponentConfig] | None = None, **access: Any) -> Formats:
-    """The installed formats; ``access`` are fields of ``Access``."""
+def formats(configured: Mapping[str, ComponentConfig] | None = None, **calls: Any) -> Formats:
+    """The installed formats; ``calls`` are fields of ``ComponentCalls``."""
     made: list[Formats] = []
-    made.append(Formats(access=Access(**access, more=context_functions(lambda path: made[0].open(path))), configured=configured or {}))
+    made.append(
+        Formats(calls=ComponentCalls(**calls, more=context_functions(lambda path: made[0].open(path))), configured=configured or {})
+    )
     return made[0]
 
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos.system import discovery
-from llmasos.system.access import Access
 from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
 from llmasos.system.catalog import first_component, published, reference_forms
+from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import ProgressSink, SilentSink
@@ -73,7 +73,7 @@ def resolve(
     expansion = aliases.expand(reference.strip())
     canonical = expansion.reference
     options = {registry.find("source", config.use): config for config in sources}
-    access = Access(
+    calls = ComponentCalls(
         registry=registry,
         store=kept,
         offline=offline,
@@ -84,7 +84,7 @@ def resolve(
     for source in _sources(registry, canonical):
         config = options.get(source.entry, ComponentConfig(source.entry.name))
         chosen: Any = structure_options(source.component.options, config.options, config.path)
-        path = access.call(source, "llmasos_fetch", ref=canonical, options=chosen)
+        path = calls.call(source, "llmasos_fetch", ref=canonical, options=chosen)
         if path is None:
             continue
         _check_place(source, canonical, path, (cache_folder(), kept.root))

@@ -16,7 +16,7 @@ from llmasos_hookspecs import KINDS
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class Access:
+class ComponentCalls:
     """The installed components, and what each of them may use.
 
     Attributes:
