@@ -249,12 +249,12 @@ class Trial:
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     folder = tmp_path_factory.mktemp("replicas")
     tiny_checkpoint(folder=folder / "tiny")
-    info = folder / "site" / "made_faulty-1.0.dist-info"
+    info = folder / "site" / "made_failing-1.0.dist-info"
     info.mkdir(parents=True)
     code = textwrap.dedent(PLUGINS).replace("ENGINE", repr(ENGINE)).replace("POLICY", repr(POLICY))
-    (folder / "site" / "made_faulty.py").write_text(code, encoding="utf-8")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-faulty\nVersion: 1.0\n", encoding="utf-8")
-    points = "[llmasos.loaders]\nfaulty = made_faulty\n[llmasos.schedulers]\nrestless = made_faulty\n"
+    (folder / "site" / "made_failing.py").write_text(code, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-failing\nVersion: 1.0\n", encoding="utf-8")
+    points = "[llmasos.loaders]\nfaulty = made_failing\n[llmasos.schedulers]\nrestless = made_failing\n"
     (info / "entry_points.txt").write_text(points, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder / "site"))
@@ -308,7 +308,7 @@ def check(trial: Trial, fault: Fault) -> list[Any]:
     assert trial.struck or fault.at or fault.method not in CERTAIN
     told = [each for each in outcomes if isinstance(each, LLMasOSError)]
     for each in told:
-        assert any(word in str(each) for word in ("(made-faulty 1.0)", "Replica", "replica", "planted")), each
+        assert any(word in str(each) for word in ("(made-failing 1.0)", "Replica", "replica", "planted")), each
     trial.check_recovered()
     return told
 

@@ -7,17 +7,13 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from llmasos.checkpoints import open_checkpoint, storage_notes
-from llmasos.compose.access import NamedAccess
-from llmasos.compose.formats import Formats, context_functions, formats
-from llmasos.compose.guards import Guards, NamedGuard
+from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
-from llmasos.compose.observer import Observer
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.engine.ledger import kv_capacity
@@ -28,70 +24,48 @@ from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
 from llmasos.system.aliases import Aliases
-from llmasos.system.bounds import Bounds
-from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
-from llmasos.system.context import HookContext, ProgressSink
+from llmasos.system.context import ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
 from llmasos.system.isolation.children import search_path
 from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
 from llmasos.system.options import structure_options
-from llmasos.system.reached import Reach
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
-    KINDS,
-    PROJECT,
-    Access,
     Checkpoint,
     Engine,
     EngineLimits,
     LLMasOSError,
-    Placement,
-    Runtime,
     SeatSpec,
-    Server,
-    Task,
     UnsupportedModel,
 )
 from llmasos_hookspecs.guarding.edge import crossing
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Backend, NamedSuite
+    from llmasos.evaluation import Backend
 
-#: Used where a scheduler's options have no such field.
-_MAX_SEQUENCES: Final = 8
-_STEP_TOKENS: Final = 512
 #: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
 _QUICK_DIGEST: Final = 1 << 30
 
 
-class Composer:
-    """Makes the models, policies and tasks of one pipeline from the plugins that its config names."""
+class Composer(ComponentMaker):
+    """Makes the models of one pipeline, and all else that its config names."""
 
     def __init__(
         self, config: Config, *, registry: Registry, store: Store, aliases: Aliases, sink: ProgressSink, process: ProcessResources
     ) -> None:
-        self.config: Final = config
+        super().__init__(config, registry=registry, store=store, sink=sink)
         self.budget: Final = Budget("resources.memory", config.resources.memory, config.resources.reserve or 0)
         self._process = process
         self._measurements = Measurements(cache_folder() / "loads")
-        self.bounds: Final = Bounds.of(config.resources)
-        self.plugins: Final = PluginSet((), self.bounds)
-        self._registry = registry
-        self._store = store
         self._aliases = aliases
-        self._sink = sink
         for observer in config.observers:  # broken ones are found before anything is loaded
             self.component("observer", observer.use)
-
-    def component(self, kind: str, use: str) -> LoadedComponent:
-        """The component that config means by ``use``, imported once. Raises ``PluginError``."""
-        entry = self._registry.find(kind, use)
-        return self.plugins.add(entry)
 
     def host(self, model: ModelConfig, listeners: Listeners) -> ModelHost:
         """The host of a model, which is opened and loaded at its first use."""
@@ -130,18 +104,6 @@ class Composer:
             warnings.warn(sentence, UserWarning, stacklevel=2)
         return found.canonical, self.formats(model.allow_pickle).open(found.path)
 
-    def formats(self, allow_pickle: bool = False) -> Formats:
-        """The formats that the pipeline reads."""
-        return formats(
-            self.config.formats,
-            registry=self._registry,
-            store=self._store,
-            offline=self.config.offline,
-            allow_pickle=allow_pickle,
-            sink=self._sink,
-            plugins=self.plugins,
-        )
-
     def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
         """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
         if not stages:
@@ -156,7 +118,7 @@ class Composer:
         accelerators = Accelerators(
             find=functools.partial(self.component, "accelerator"),
             call=self.plugins.call,
-            context=self._context,
+            context=self.context,
             bound=self.bounds.load,
             open_checkpoint=self.formats().open,
         )
@@ -321,14 +283,14 @@ class Composer:
         return None if memory is None else max(1, memory // model.replicas)
 
     def engine_maker(
-        self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = _MAX_SEQUENCES
+        self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = MAX_SEQUENCES
     ) -> tuple[LoaderChoice, Callable[[], Engine]]:
         """The loader for a checkpoint, and a function that makes an engine with it."""
         choice = self.loader_choice(model, checkpoint)
         return choice, functools.partial(self._engine_hook, model, checkpoint, choice.loader, "llmasos_load", max_sequences)
 
     def _engine_hook(
-        self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = _MAX_SEQUENCES
+        self, model: ModelConfig, checkpoint: Checkpoint, loader: LoadedComponent, hook: str, max_sequences: int = MAX_SEQUENCES
     ) -> Any:
         """The result of one of the loader's hooks for the checkpoint, within this pipeline's limits."""
         options: Any = structure_options(loader.component.options, model.loader.options, model.loader.path)
@@ -338,7 +300,7 @@ class Composer:
             context_length=model.context_length,
             memory=self._memory(),
         )
-        context = self._context(loader, limits=limits, allow_pickle=model.allow_pickle)
+        context = self.context(loader, limits=limits, allow_pickle=model.allow_pickle)
         return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
@@ -357,83 +319,6 @@ class Composer:
             load_reference=lambda checkpoint: self.engine_maker(plain, checkpoint)[1](),
             context_length=model.context_length,
         )
-
-    def policy(self, config: ComponentConfig) -> Policy:
-        """A new policy of the scheduler that config names."""
-        scheduler = self.component("scheduler", config.use)
-        options: Any = structure_options(scheduler.component.options, config.options, config.path)
-        made = self.plugins.call(scheduler, "llmasos_create_scheduler", options=options, context=self._context(scheduler))
-        return Policy(
-            policy=made,
-            max_sequences=getattr(options, "max_sequences", None) or _MAX_SEQUENCES,
-            step_tokens=getattr(options, "step_tokens", None) or _STEP_TOKENS,
-            label=scheduler.entry.label,
-        )
-
-    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
-        """The suites that ``configs`` name, in that order."""
-        from llmasos.evaluation import NamedSuite
-
-        found = []
-        for config in configs:
-            component = self.component("suite", config.use)
-            options: Any = structure_options(component.component.options, config.options, config.path)
-            made = self.plugins.call(component, "llmasos_create_suite", options=options, context=self._context(component))
-            found.append(NamedSuite(name=component.entry.name, label=component.entry.label, suite=made))
-        return tuple(found)
-
-    def placement(self, config: ComponentConfig) -> tuple[Placement, str]:
-        """A new placement as config says, and its label."""
-        component = self.component("placement", config.use)
-        options: Any = structure_options(component.component.options, config.options, config.path)
-        made: Placement = self.plugins.call(component, "llmasos_create_placement", options=options, context=self._context(component))
-        return made, component.entry.label
-
-    def guards(self) -> Guards:
-        """The guards that config names, in their order."""
-        found = []
-        for config in self.config.guards:
-            component = self.component("guard", config.use)
-            options: Any = structure_options(component.component.options, config.options, config.path)
-            made = self.plugins.call(component, "llmasos_create_guard", options=options, context=self._context(component))
-            found.append(NamedGuard(component.entry.label, made))
-        return Guards(found, timeout=self.config.resources.guard_timeout)
-
-    def access(self) -> NamedAccess:
-        """Who may use the servers."""
-        config = self.config.access
-        component = self.component("access", config.use)
-        options: Any = structure_options(component.component.options, config.options, config.path)
-        made: Access = self.plugins.call(component, "llmasos_create_access", options=options, context=self._context(component))
-        return NamedAccess(component.entry.label, made)
-
-    def server(self, config: ComponentConfig, runtime: Runtime) -> tuple[Server, str]:
-        """A server as config says, and its label."""
-        component = self.component("server", config.use)
-        options: Any = structure_options(component.component.options, config.options, config.path)
-        context = self._context(component)
-        made: Server = self.plugins.call(component, "llmasos_create_server", runtime=runtime, options=options, context=context)
-        return made, component.entry.label
-
-    def observers(self) -> tuple[Observer, ...]:
-        """The observers that config names, each with a queue and a thread of its own."""
-        found = []
-        for config in self.config.observers:
-            component = self.component("observer", config.use)
-            options: Any = structure_options(component.component.options, config.options, config.path)
-            tell = functools.partial(self.plugins.call, component, options=options, context=self._context(component))
-            hooks = [hook for hook in KINDS["observer"].hooks if hasattr(getattr(component.module, hook, None), f"{PROJECT}_impl")]
-            found.append(Observer(component.entry.label, tell, hooks))
-        return tuple(found)
-
-    def task(self, config: ComponentConfig) -> Task:
-        """The task that config names."""
-        from llmasos.compose.guarded_task import guarded  # a model that runs no task does not pay for it
-
-        component = self.component("task", config.use)
-        options: Any = structure_options(component.component.options, config.options, config.path)
-        made: Task = self.plugins.call(component, "llmasos_create_task", options=options, context=self._context(component))
-        return guarded(made, component.entry.label, self.bounds.task)
 
     def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
         """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.
@@ -468,19 +353,6 @@ class Composer:
             digest=opened.checkpoint.digest, loader=loader.entry.label, options=model.loader.options, context_length=model.context_length
         )
 
-    def _context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
-        common = {
-            "name": loaded.entry.name,
-            "cache": _own_cache(loaded),
-            "store": self._store,
-            "seed": self.config.seed,
-            "offline": self.config.offline,
-            "sink": self._sink,
-            "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self._context(loaded)),
-            **context_functions(self.formats().open),
-        }
-        return HookContext(**{**common, **more})
-
 
 def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, policy: Policy) -> None:
     loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
@@ -490,10 +362,6 @@ def _replicated(need: Need, copies: int, each: int) -> Need:
     """The memory of all replicas: each process reserves its whole KV cache."""
     total = copies * max(need.weights, each)
     return attrs.evolve(need, weights=total, peak=max(total, copies * need.peak), kv_bytes_per_token=0, copies=copies)
-
-
-def _own_cache(loaded: LoadedComponent) -> Path:
-    return working_cache_folder() / KINDS[loaded.entry.kind].plural / loaded.entry.distribution / loaded.entry.name
 
 
 def problems_as_one(problems: tuple[LLMasOSError, ...]) -> LLMasOSError | None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-import llmasos_hookspecs
 from llmasos.engine.usage import Usage
 from llmasos.residency.prediction import Need
 from llmasos.system.config import ComponentConfig
@@ -29,6 +28,7 @@ from llmasos_hookspecs import (
     Score,
     StepRecord,
     TokenLogprob,
+    errors,
 )
 from llmasos_hookspecs.guarding.edge import in_words
 from llmasos_hookspecs.sampling import Constraint
@@ -43,7 +43,7 @@ _CLASSES: Final[Mapping[str, type[Any]]] = {
 }
 #: The errors of the contract by name, and their attributes besides the message.
 _ERRORS: Final[Mapping[str, type[LLMasOSError]]] = {
-    name: found for name, found in vars(llmasos_hookspecs).items() if isinstance(found, type) and issubclass(found, LLMasOSError)
+    name: found for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, LLMasOSError)
 }
 _DETAILS: Final = ("path", "retry_after", "problems")
 #: Least length of a sequence of integers that is sent as bytes.

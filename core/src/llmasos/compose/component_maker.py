@@ -1,0 +1,161 @@
+"""Makes what a pipeline's config names: policies, suites, placements, guards, access control, servers, observers and tasks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from llmasos.compose.access import NamedAccess
+from llmasos.compose.formats import Formats, context_functions, formats
+from llmasos.compose.guards import Guards, NamedGuard
+from llmasos.compose.host import Policy
+from llmasos.compose.observer import Observer
+from llmasos.system.bounds import Bounds
+from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.config import ComponentConfig, Config
+from llmasos.system.context import HookContext, ProgressSink
+from llmasos.system.discovery import Registry
+from llmasos.system.folders import working_cache_folder
+from llmasos.system.options import structure_options
+from llmasos.system.reached import Reach
+from llmasos.system.store import Store
+from llmasos_hookspecs import KINDS, PROJECT, Placement, Runtime, Server, Task
+
+if TYPE_CHECKING:
+    from llmasos.evaluation import NamedSuite
+
+#: Used where a scheduler's options have no such field.
+MAX_SEQUENCES: Final = 8
+_STEP_TOKENS: Final = 512
+
+
+@attrs.frozen
+class _Made:
+    """What a component's hook made, with the component and its options."""
+
+    value: Any
+    component: LoadedComponent
+    options: Any
+
+    @property
+    def label(self) -> str:
+        return self.component.entry.label
+
+
+class ComponentMaker:
+    """The components of one pipeline, each imported once.
+
+    Attributes:
+        config: of the pipeline.
+        bounds: of calls of its plugins.
+        plugins: those that were imported.
+    """
+
+    def __init__(self, config: Config, *, registry: Registry, store: Store, sink: ProgressSink) -> None:
+        self.config: Final = config
+        self.bounds: Final = Bounds.of(config.resources)
+        self.plugins: Final = PluginSet((), self.bounds)
+        self._registry = registry
+        self._store = store
+        self._sink = sink
+
+    def component(self, kind: str, use: str) -> LoadedComponent:
+        """The component that config means by ``use``, imported once. Raises ``PluginError``."""
+        return self.plugins.add(self._registry.find(kind, use))
+
+    def formats(self, allow_pickle: bool = False) -> Formats:
+        """The formats that the pipeline reads."""
+        return formats(
+            self.config.formats,
+            registry=self._registry,
+            store=self._store,
+            offline=self.config.offline,
+            allow_pickle=allow_pickle,
+            sink=self._sink,
+            plugins=self.plugins,
+        )
+
+    def policy(self, config: ComponentConfig) -> Policy:
+        """A new policy of the scheduler that config names."""
+        made = self._make("scheduler", config)
+        return Policy(
+            policy=made.value,
+            max_sequences=getattr(made.options, "max_sequences", None) or MAX_SEQUENCES,
+            step_tokens=getattr(made.options, "step_tokens", None) or _STEP_TOKENS,
+            label=made.label,
+        )
+
+    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
+        """The suites that ``configs`` name, in that order."""
+        from llmasos.evaluation import NamedSuite  # a model that nobody measures does not pay for it
+
+        made = [self._make("suite", config) for config in configs]
+        return tuple(NamedSuite(name=each.component.entry.name, label=each.label, suite=each.value) for each in made)
+
+    def placement(self, config: ComponentConfig) -> tuple[Placement, str]:
+        """A new placement as config says, and its label."""
+        made = self._make("placement", config)
+        return made.value, made.label
+
+    def guards(self) -> Guards:
+        """The guards that config names, in their order."""
+        made = [self._make("guard", config) for config in self.config.guards]
+        return Guards([NamedGuard(each.label, each.value) for each in made], timeout=self.config.resources.guard_timeout)
+
+    def access(self) -> NamedAccess:
+        """Who may use the servers."""
+        made = self._make("access", self.config.access)
+        return NamedAccess(made.label, made.value)
+
+    def server(self, config: ComponentConfig, runtime: Runtime) -> tuple[Server, str]:
+        """A server as config says, and its label."""
+        made = self._make("server", config, runtime=runtime)
+        return made.value, made.label
+
+    def observers(self) -> tuple[Observer, ...]:
+        """The observers that config names, each with a queue and a thread of its own."""
+        found = []
+        for config in self.config.observers:
+            component = self.component("observer", config.use)
+            options: Any = structure_options(component.component.options, config.options, config.path)
+            tell = functools.partial(self.plugins.call, component, options=options, context=self.context(component))
+            hooks = [hook for hook in KINDS["observer"].hooks if hasattr(getattr(component.module, hook, None), f"{PROJECT}_impl")]
+            found.append(Observer(component.entry.label, tell, hooks))
+        return tuple(found)
+
+    def task(self, config: ComponentConfig) -> Task:
+        """The task that config names."""
+        from llmasos.compose.guarded_task import guarded  # a model that runs no task does not pay for it
+
+        made = self._make("task", config)
+        return guarded(made.value, made.label, self.bounds.task)
+
+    def context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
+        """The context of one hook call; ``more``: fields that its kind has besides."""
+        common = {
+            "name": loaded.entry.name,
+            "cache": _own_cache(loaded),
+            "store": self._store,
+            "seed": self.config.seed,
+            "offline": self.config.offline,
+            "sink": self._sink,
+            "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self.context(loaded)),
+            **context_functions(self.formats().open),
+        }
+        return HookContext(**{**common, **more})
+
+    def _make(self, kind: str, config: ComponentConfig, **arguments: Any) -> _Made:
+        """Call the hook that makes a component's object. Raises ``PluginError`` or ``ConfigError``."""
+        component = self.component(kind, config.use)
+        options: Any = structure_options(component.component.options, config.options, config.path)
+        hook = f"llmasos_create_{kind}"
+        made = self.plugins.call(component, hook, options=options, context=self.context(component), **arguments)
+        return _Made(made, component, options)
+
+
+def _own_cache(loaded: LoadedComponent) -> Path:
+    return working_cache_folder() / KINDS[loaded.entry.kind].plural / loaded.entry.distribution / loaded.entry.name
