@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llmasos.acceleration import export, run
+from llmasos.acceleration import export, measuring, run
 from llmasos.acceleration.cache import StageCache
 from llmasos.checkpoints import open_checkpoint
 
@@ -48,7 +48,7 @@ MOMENTS = {
     "in the second stage": (in_stage("int8", rounded), ["int8"]),
     "before the first stage is kept": (at(StageCache, "keep"), ["noise", "int8"]),
     "after a stage is kept": (at(StageCache, "keep", after=True), []),
-    "while measuring": (at(run, "measure"), ["noise", "int8"]),
+    "while measuring": (at(measuring, "measure"), ["noise", "int8"]),
     "before the export": (at(run, "export"), []),
     "in the export": (at(export, "render_page"), []),
 }
