@@ -21,12 +21,14 @@ BUILT_IN: Final = frozenset({"path", "local", "open"})
 #: Names of plugins that are words of English, or of what core itself speaks of: core's sentences and identifiers may use them.
 WORDS: Final = {
     "answer": "what a model or a user answers",
+    "audit": "what an access control does with an event",
     "chat": "a conversation, and its template",
     "code": "exit codes, code points, code that is run",
     "complete": "finished; shell completion",
     "deadline": "a request's, and a template's time limit",
     "generate": "what a model does with a prompt",
     "gguf": "the suffix of files in that format, which sources choose and sizes are estimated from",
+    "keys": "what a mapping has, and what clients show",
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
     "torch": "the library, which reads pickle files and with which a model is compared",
@@ -42,12 +44,15 @@ LITERALS: Final = {
     ("api/tasks/evaluation.py", "code"): "a field of an output",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
     ("cli/app.py", "chat"): "a verb of core",
+    ("checkpoints/template_sandbox/allowed.py", "keys"): "a method of dictionaries",
+    ("compose/access.py", "audit"): "a method of the contract",
     ("compose/client.py", "generate"): "a permission",
     ("compose/client.py", "priority"): "a limit of a principal",
     ("compose/generation_params.py", "deadline"): "a request's argument",
     ("compose/generation_params.py", "priority"): "a request's argument",
     ("compose/guards.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
+    ("system/returned.py", "audit"): "a method of the contract",
 }
 
 

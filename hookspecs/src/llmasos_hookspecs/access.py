@@ -106,7 +106,8 @@ class Access(Protocol):
         ...
 
     def allows(self, principal: Principal, permission: Permission, resource: str) -> bool:
-        """Whether the client may do that. ``resource``: ``model:NAME``, ``task:NAME`` or ``server``. What it does not know it refuses."""
+        """Whether the client may do that. ``resource``: ``model:NAME``, ``task:NAME``, ``tool:NAME`` or ``server``. What
+        it does not know it refuses."""
         ...
 
     def reserve(self, principal: Principal, tokens: int) -> Reservation:

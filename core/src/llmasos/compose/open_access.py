@@ -20,7 +20,7 @@ from llmasos_hookspecs import (
 #: Everybody.
 LOCAL: Final = Principal(name="local", tenant="default", roles=frozenset({"user", "operator", "admin"}))
 
-_KINDS: Final = ("model", "task")
+_KINDS: Final = ("model", "task", "tool")
 
 
 class Nothing:
