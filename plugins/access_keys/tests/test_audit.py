@@ -6,14 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llmasos_access_keys.audit import AuditLog
 from llmasos_access_keys.store import Store, open_store
-from llmasos_hookspecs import AuditEvent
+from llmasos_hookspecs import AuditEvent, LLMasOSError
 
 ROWS = 6
 
@@ -158,7 +158,7 @@ def test_a_head_that_a_kill_left_out_is_written_by_the_next_writer(store: Store)
 WRITER = """
 import sys
 from llmasos_access_keys.store import open_store
-from llmasos_hookspecs import AuditEvent
+from llmasos_hookspecs import AuditEvent, LLMasOSError
 
 log = open_store(sys.argv[1]).log
 while True:
@@ -182,3 +182,33 @@ def test_the_chain_verifies_after_writers_were_killed(store: Store) -> None:
         found = log.verify()
         assert found.problems == []
         assert found.rows >= seen
+
+
+def test_of_many_problems_the_first_are_told_and_the_others_counted(store: Store) -> None:
+    """A log without its heads, or whose rows are all changed, is told in a screen of text."""
+    for number in range(40):
+        store.log.append(event(number))
+    run(store, "UPDATE audit SET body = 'x'")
+    found = store.log.verify()
+    assert [each.split()[1] for each in found.problems] == [str(number) for number in range(1, 21)]
+    assert found.more == ROWS + 40 - 20
+
+
+def test_writers_do_not_wait_for_a_check(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they append while it runs is no part of it."""
+    original = AuditLog._lines
+
+    def append_first(log: AuditLog, size: int) -> Iterator[str]:
+        assert store.log.append(event(7)) == ROWS + 1
+        return original(log, size)
+
+    monkeypatch.setattr(AuditLog, "_lines", append_first)
+    found = open_store(store.folder).log.verify()
+    assert (found.rows, found.problems) == (ROWS, [])
+
+
+def test_a_row_that_is_no_event_is_told_by_show(store: Store) -> None:
+    """With the verb that says more."""
+    run(store, "UPDATE audit SET body = '[1]' WHERE seq = 3")
+    with pytest.raises(LLMasOSError, match="Row 3 of the audit log is no event; run `llmasos audit verify`"):
+        list(store.log.events())

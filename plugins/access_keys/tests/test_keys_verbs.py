@@ -132,7 +132,7 @@ def test_verify_ends_with_one_where_the_log_was_changed(llmasos: Callable[..., A
     """And names the row."""
     for label in ("a", "b", "c"):
         llmasos("keys", "create", label)
-    assert llmasos("audit", "verify") == (0, {"rows": 3, "problems": [], "late": [], "whole": True})
+    assert llmasos("audit", "verify") == (0, {"rows": 3, "problems": [], "more": 0, "late": [], "whole": True})
     connection = sqlite3.connect(folder(tmp_path) / "keys.sqlite3")
     connection.execute("UPDATE audit SET body = replace(body, 'done', 'gone') WHERE seq = 2")
     connection.commit()

@@ -7,7 +7,7 @@ keep a copy of it, or make it append-only (``chattr +a`` on Linux).
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import threading
@@ -19,34 +19,11 @@ import attrs
 from filelock import FileLock
 
 from llmasos_access_keys.database import Database, row_of
+from llmasos_access_keys.verification import LATE, START, Finding, Row, hash_of, read_head, verify
 from llmasos_hookspecs import AuditEvent, LLMasOSError
-
-#: The hash before the first row.
-_START: Final = "0" * 64
 
 #: Bytes at the end of the file of heads that hold its last line.
 _TAIL: Final = 256
-
-#: Marks the head of a row whose writer ended between the row and its head.
-_LATE: Final = "late"
-
-#: Problems that are told at most: one row that is gone can make thousands.
-_MOST: Final = 20
-
-
-@attrs.frozen
-class Finding:
-    """What a check of the log found.
-
-    Attributes:
-        rows: that were checked.
-        problems: a sentence for each, with the number of the row or of the line; empty: the log is as it was written.
-        late: rows whose head was written later, by the next writer: their own was killed in between.
-    """
-
-    rows: int
-    problems: list[str]
-    late: list[int]
 
 
 class AuditLog:
@@ -64,8 +41,8 @@ class AuditLog:
         with self._threads, self._processes:
             with self._database.write() as connection:
                 last = row_of(connection, "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-                number, before = (0, _START) if last is None else (last["seq"], last["hash"])
-                following = _hash(number + 1, content, before)
+                number, before = (0, START) if last is None else (last["seq"], last["hash"])
+                following = hash_of(number + 1, content, before)
                 connection.execute("INSERT INTO audit VALUES (?, ?, ?)", (number + 1, content, following))
             # The row first: a head without a row is proof that a row was removed.
             self._append_heads(number, before, f"{number + 1} {following}\n")
@@ -81,59 +58,31 @@ class AuditLog:
 
     def events(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Every event with its number, the oldest first. Raises ``LLMasOSError`` where a row is no event."""
-        with self._database.read() as connection:
-            rows = connection.execute("SELECT seq, body FROM audit ORDER BY seq").fetchall()
-        for row in rows:
-            try:
-                yield row["seq"], attrs.asdict(AuditEvent(**json.loads(row["body"])))
-            except (ValueError, TypeError) as error:
-                raise LLMasOSError(f"Row {row['seq']} of the audit log is no event; run `llmasos audit verify`.") from error
+        with self._database.snapshot() as connection:
+            for row in connection.execute("SELECT seq, body FROM audit ORDER BY seq"):
+                try:
+                    yield row["seq"], attrs.asdict(AuditEvent(**json.loads(row["body"])))
+                except (ValueError, TypeError) as error:
+                    raise LLMasOSError(f"Row {row['seq']} of the audit log is no event; run `llmasos audit verify`.") from error
 
     def verify(self) -> Finding:
-        """Check every row, and every line of the file of heads."""
-        with self._threads, self._processes:  # no row is between the database and the file
-            with self._database.read() as connection:
-                rows = connection.execute("SELECT seq, body, hash FROM audit ORDER BY seq").fetchall()
-            lines = self._heads.read_text(encoding="utf-8", errors="replace").splitlines() if self._heads.exists() else []
-        problems: list[str] = []
-        expected, before = 1, _START
-        for row in rows:
-            number = row["seq"]
-            if number > expected:
-                problems.append(f"{_rows(expected, number - 1)} missing.")
-            elif row["hash"] != _hash(number, row["body"], before):
-                problems.append(f"Row {number} is not what was written: it was changed, moved or added, or the row before it was.")
-            expected, before = max(expected, number) + 1, row["hash"]
-        late = self._verify_heads({row["seq"]: row["hash"] for row in rows}, lines, problems)
-        left = len(problems) - _MOST
-        return Finding(len(rows), [*problems[:_MOST], *([f"There are {left} more problems."] if left > 0 else [])], late)
+        """Check every row, and every line of the file of heads. Writers wait only until the check has begun."""
+        with contextlib.ExitStack() as opened:
+            with self._threads, self._processes:  # no row is between the database and the file
+                connection = opened.enter_context(self._database.snapshot())
+                size = self._heads.stat().st_size if self._heads.exists() else 0
+            rows = (Row(*row) for row in connection.execute("SELECT seq, body, hash FROM audit ORDER BY seq"))
+            return verify(rows, self._lines(size))
 
-    @staticmethod
-    def _verify_heads(hashes: dict[int, str], lines: list[str], problems: list[str]) -> list[int]:
-        late, expected = [], 1
-        for place, line in enumerate(lines, 1):
-            number, _, rest = line.partition(" ")
-            head, _, mark = rest.partition(" ")
-            if not (number.isascii() and number.isdigit()) or len(head) != len(_START) or mark not in ("", _LATE):
-                problems.append(f"Line {place} of the file of heads is no head.")
-                continue
-            row = int(number)
-            if row < expected:
-                problems.append(f"Line {place} of the file of heads is for row {row}, which is out of order.")
-                continue
-            if row > expected:
-                problems.append(f"The heads of rows {expected} to {row - 1} are missing before line {place} of their file.")
-            if row not in hashes:
-                problems.append(f"Row {row} is missing: line {place} of the file of heads has its head.")
-            elif hashes[row] != head:
-                problems.append(f"Row {row} has another hash than line {place} of the file of heads: the chain was rewritten, or the line.")
-            if mark:
-                late.append(row)
-            expected = row + 1
-        last = max(hashes, default=0)
-        if last >= expected:
-            problems.append(f"The file of heads ends before row {expected}, and there are rows up to {last}: lines are missing at its end.")
-        return late
+    def _lines(self, size: int) -> Iterator[str]:
+        """The lines of the first ``size`` bytes of the file of heads."""
+        if not size:
+            return
+        with self._heads.open("rb") as file:
+            read = 0
+            while read < size and (line := file.readline(min(_TAIL, size - read))):
+                read += len(line)
+                yield line.decode("utf-8", "replace")
 
     def _append_heads(self, number: int, head: str, more: str) -> None:
         """Append ``more``, and before it the head of row ``number`` where exactly that one is missing. More missing ones were cut off, and
@@ -144,20 +93,11 @@ class AuditLog:
             os.lseek(descriptor, max(0, size - _TAIL), os.SEEK_SET)
             tail = os.read(descriptor, _TAIL)
             *_, line = tail.decode("utf-8", "replace").splitlines() or [""]
-            first = line.partition(" ")[0]
-            present = int(first) if first.isascii() and first.isdigit() else 0
-            text = f"{number} {head} {_LATE}\n" if number and present == number - 1 else ""
+            present = read_head(line)
+            text = f"{number} {head} {LATE}\n" if number and (present.row if present else 0) == number - 1 else ""
             if tail and not tail.endswith(b"\n"):
                 text = f"\n{text}"
             if text + more:
                 os.write(descriptor, (text + more).encode())
         finally:
             os.close(descriptor)
-
-
-def _hash(number: int, content: str, before: str) -> str:
-    return hashlib.sha256(f"{number}\n{before}\n{content}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _rows(first: int, last: int) -> str:
-    return f"Row {first} is" if first == last else f"Rows {first} to {last} are"

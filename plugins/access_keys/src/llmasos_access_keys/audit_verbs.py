@@ -30,8 +30,11 @@ def make(context: CommandContext) -> Command:
         """Check the log: ends with 1 and says where, if a row was changed, removed, moved or added."""
         found = open_store(folder, make=False).log.verify()
         late = [f"The head of row {row} was written late: the writer before was killed." for row in found.late]
+        more = [f"There are {found.more} problems more."] if found.more else []
         verdict = "The audit log was changed." if found.problems else f"The audit log is as it was written: {found.rows} rows."
-        context.answer({**attrs.asdict(found), "whole": not found.problems}, "\n".join([*found.problems, *late, verdict]), as_json=as_json)
+        context.answer(
+            {**attrs.asdict(found), "whole": not found.problems}, "\n".join([*found.problems, *more, *late, verdict]), as_json=as_json
+        )
         return 1 if found.problems else 0
 
     @app.command("show")

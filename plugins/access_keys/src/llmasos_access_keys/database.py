@@ -98,12 +98,17 @@ class Database:
                 raise
             self._writer.execute("COMMIT")
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees the database as it is now, for long reading: nobody waits for it."""
+        with self._errors(), contextlib.closing(_open(self.path)) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first read takes the snapshot
+            yield connection
+
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        connection = _open(self.path)
         weakref.finalize(self, connection.close)
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 
     def _prepare(self) -> None:
@@ -124,6 +129,14 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise LLMasOSError(f"The database of keys {self.path} cannot be used: {error}.") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection
 
 
 def row_of(connection: sqlite3.Connection, query: str, *values: Any) -> sqlite3.Row | None:
