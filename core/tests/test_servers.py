@@ -201,6 +201,18 @@ def test_a_client_that_leaves_frees_its_slot(served: Callable[..., Any]) -> None
     assert runtime._access.access.left == 1000 - used
 
 
+def test_closing_waits_for_what_its_clients_left(served: Callable[..., Any]) -> None:
+    """A request that was cancelled right before is charged for what it used."""
+    _, runtime = served(access={"use": "strict"})
+    events = iter(runtime.generate(user(runtime), "otters", max_new_tokens=20, ignore_eos=True))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert runtime.close()
+    (done,) = [event for event in module_of("strict").EVENTS if event.outcome == "done"]
+    assert done.details["tokens"] > 0
+    assert runtime._access.access.left == 1000 - done.details["tokens"]
+
+
 def test_tenants_and_bounds_come_with_the_key(served: Callable[..., Any]) -> None:
     """A request is its key's tenant's, whatever it says; what it may not choose, or ask for, is refused before anything is queued."""
     pipeline, runtime = served(access={"use": "strict"}, observers=[{"use": "witness"}])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmasos_access_keys.access import KeysAccess
 from llmasos_access_keys.audit import AuditLog
 from llmasos_access_keys.store import Store, open_store
 from llmasos_hookspecs import AuditEvent, LLMasOSError
@@ -74,6 +75,16 @@ def test_each_row_that_is_changed_is_named(store: Store, row: int) -> None:
     assert problems(store)[0].startswith(f"Row {row} is not")
     run(store, f"DELETE FROM audit WHERE seq = {row}")
     assert any(problem.startswith(f"Row {row} is missing") for problem in problems(store))
+
+
+@pytest.mark.parametrize(("first", "last", "sentence"), [(1, 1, "Row 1 is missing."), (2, 4, "Rows 2 to 4 are missing.")])
+def test_rows_that_are_removed_are_told_by_the_chain_alone(store: Store, first: int, last: int, sentence: str) -> None:
+    """By the row after them, which is not accused itself; a file of heads that was cut as well does not hide them."""
+    run(store, f"DELETE FROM audit WHERE seq BETWEEN {first} AND {last}")
+    (store.folder / "audit.heads").write_text("")
+    found = problems(store)
+    assert found[0] == sentence
+    assert not any("is not what was written" in each for each in found)
 
 
 @pytest.mark.parametrize("row", range(1, ROWS))
@@ -153,6 +164,23 @@ def test_a_head_that_a_kill_left_out_is_written_by_the_next_writer(store: Store)
     store.log.append(event(7))
     found = store.log.verify()
     assert (found.problems, found.late) == ([], [ROWS])
+
+
+def test_a_head_that_a_kill_left_out_is_written_when_a_server_opens_the_folder(store: Store) -> None:
+    """Before anything is recorded."""
+    path = store.folder / "audit.heads"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    KeysAccess(open_store(store.folder), bound=60.0)
+    found = store.log.verify()
+    assert (found.rows, found.problems, found.late) == (ROWS, [], [ROWS])
+
+
+def test_a_line_that_a_power_cut_left_half_is_told_and_harms_no_other(store: Store) -> None:
+    """The next head stands on a line of its own."""
+    with (store.folder / "audit.heads").open("a") as file:
+        file.write("7 abc")
+    store.log.append(event(7))
+    assert problems(store) == [f"Line {ROWS + 1} of the file of heads is no head."]
 
 
 WRITER = """

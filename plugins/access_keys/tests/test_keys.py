@@ -155,6 +155,19 @@ def test_rotation_keeps_rights_and_usage_and_the_old_key_for_its_grace(store: St
     assert third.account == old.id
 
 
+def test_a_grace_makes_no_key_live_longer(store: Store, access: KeysAccess, clock: Clock) -> None:
+    """The old key ends when it would have, where that is before the grace is over; so does the new one, unless it is told otherwise."""
+    old, old_text = store.keys.create("k", tenant="t", now=NOW, expires=NOW + 10)
+    _, new_text = store.keys.rotate(old.id, now=NOW, grace=50)
+    clock.now = NOW + 10
+    refused(access, old_text)
+    refused(access, new_text)
+    old, old_text = store.keys.create("k", tenant="t", now=NOW, expires=NOW + 20)
+    _, new_text = store.keys.rotate(old.id, now=NOW + 10, expires=NOW + 30)
+    clock.now = NOW + 25
+    access.authenticate(bearer(new_text))
+
+
 @pytest.mark.parametrize("state", ["expired", "revoked"])
 def test_a_key_that_has_ended_cannot_be_rotated(store: Store, state: str) -> None:
     """Rotation would bring it to life again."""

@@ -233,6 +233,20 @@ def test_a_reservation_is_free_after_its_bound_and_what_it_used_still_counts(tmp
     assert tokens(tmp_path / "access", principal) == (70, 0)
 
 
+def test_a_reservation_is_charged_once_also_by_threads_at_once(tmp_path: Path) -> None:
+    """The first end counts; what comes after it changes nothing."""
+    access, principal = set_up(tmp_path / "access")
+    reservation = access.reserve(principal, 10)
+    threads = [threading.Thread(target=reservation.settle, args=(4,)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reservation.settle(10)
+    reservation.release()
+    assert tokens(tmp_path / "access", principal) == (4, 0)
+
+
 def test_refusals_say_when_to_come_back(tmp_path: Path) -> None:
     """At the end of the day or the month of UTC, soon where requests in progress hold the tokens, and never where it cannot help."""
     clock = Clock(NOON)

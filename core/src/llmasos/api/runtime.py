@@ -178,8 +178,8 @@ class PipelineRuntime:
         self._desk.record(principal, "use_scheduler", "server", "done", use=use)
 
     def close(self) -> bool:
-        """Have everything recorded; False where that takes longer than a few seconds."""
-        return self._desk.errands.close(CLOSE_SECONDS)
+        """Wait until what was cancelled has ended and everything is recorded; False where that takes longer than a few seconds."""
+        return self._desk.close(CLOSE_SECONDS)
 
     def _accept(self) -> None:
         if self.draining:

@@ -22,7 +22,7 @@ class Desk:
     def __init__(self, access: NamedAccess) -> None:
         self.access: Final = access
         self.errands: Final = Errands()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())
         self._active: dict[str, int] = {}
 
     @property
@@ -46,6 +46,14 @@ class Desk:
             self._active[principal.name] -= 1
             if not self._active[principal.name]:
                 del self._active[principal.name]
+            self._lock.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """Wait until every request has ended and all of it is recorded; False where that takes longer."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            ended = self._lock.wait_for(lambda: not self._active, seconds)
+        return self.errands.close(max(0.0, end - time.monotonic())) and ended
 
     def record(self, principal: Principal | None, action: str, resource: str, outcome: str, **details: Any) -> None:
         """Have an event recorded."""
@@ -113,8 +121,8 @@ class Charge:
     def _end(self, act: Callable[[Reservation], object]) -> None:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
-            self._desk.end(self._principal)
             self._desk.errands.add(lambda: act(reservation))
+            self._desk.end(self._principal)  # the last: closing waits for it, and does what was added before
 
 
 class Client:
