@@ -114,7 +114,7 @@ def test_wrong_use_ends_with_two_and_a_sentence(llmasos: Callable[..., Any], arg
 
 
 def test_a_pasted_key_is_not_repeated(llmasos: Callable[..., Any]) -> None:
-    """Whoever takes the key for its id does not find it in a log."""
+    """A user who takes the key for its id does not find it in a log."""
     text = llmasos("keys", "create", "first")[1]["key"]
     code, said = llmasos("keys", "show", text)
     assert (code, text[-43:] in said) == (2, False)
