@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -119,18 +120,16 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def served(site: Path, tiny: Path) -> Iterator[Callable[..., tuple[Pipeline, PipelineRuntime]]]:
     """``served(**config)``: a pipeline of the tiny model with a server, and its runtime."""
-    made: list[tuple[Pipeline, Servers]] = []
+    with contextlib.ExitStack() as opened:  # the pipeline too whose servers are refused
 
-    def make(**more: Any) -> tuple[Pipeline, PipelineRuntime]:
-        config = {"model": {"source": str(tiny)}, "loader": {"use": "onnx", "threads": 1}, "server": [{"use": "lines", "port": 0}]}
-        pipeline = Pipeline.from_config({**config, **more}, registry=Registry())
-        made.append((pipeline, Servers(pipeline)))
-        return pipeline, made[-1][1].runtime
+        def make(**more: Any) -> tuple[Pipeline, PipelineRuntime]:
+            config = {"model": {"source": str(tiny)}, "loader": {"use": "onnx", "threads": 1}, "server": [{"use": "lines", "port": 0}]}
+            pipeline = opened.enter_context(Pipeline.from_config({**config, **more}, registry=Registry()))
+            servers = Servers(pipeline)
+            opened.callback(servers.stop)
+            return pipeline, servers.runtime
 
-    yield make
-    for pipeline, servers in made:
-        servers.stop()
-        pipeline.close()
+        yield make
 
 
 def module_of(name: str) -> Any:
