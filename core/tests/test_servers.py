@@ -35,6 +35,7 @@ from llmasos_hookspecs import (
     Rejected,
     RequestError,
     TextEvent,
+    UnknownModel,
     UnsupportedModel,
     UsageEvent,
 )
@@ -169,13 +170,61 @@ def test_answers_are_events(served: Callable[..., Any]) -> None:
         ]
 
         async def asked(prompt: Any = prompt, sampling: Any = sampling) -> list[Event]:
-            return [event async for event in runtime.generate(local(runtime), prompt, **sampling)]
+            return [event async for event in await runtime.agenerate(local(runtime), prompt, **sampling)]
 
         assert text_of(asyncio.run(asked())) == whole.text
     assert runtime.models(local(runtime))[0].name == "default"
     assert runtime.count_tokens(local(runtime), "otters") == pipeline.model.count_tokens("otters")
     with pytest.raises(UnsupportedModel, match="embeddings"):
         runtime.embed(local(runtime), ["otters"])
+
+
+def test_an_event_loop_is_told_what_a_thread_is_told(served: Callable[..., Any]) -> None:
+    """``agenerate`` refuses as ``generate`` does, names the parameter, and a task that is cancelled leaves nothing running."""
+    _, runtime = served(access={"use": "strict"})
+
+    async def refused(**asked: Any) -> RequestError:
+        with pytest.raises(RequestError) as error:
+            await runtime.agenerate(user(runtime), "otters", **asked)
+        return error.value
+
+    for asked, param in (
+        ({"temperature": -1}, "temperature"),
+        ({"stop": 7}, "stop"),
+        ({"colour": 1}, "colour"),
+        ({"tenant": "x"}, "tenant"),
+    ):
+        assert asyncio.run(refused(**asked)).param == param
+    assert asyncio.run(refused(max_new_tokens=21)).param == "max_new_tokens"
+
+    async def leave() -> None:
+        task = asyncio.create_task(runtime.agenerate(user(runtime), "otters", max_new_tokens=20, ignore_eos=True))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    for _ in range(3000):
+        if not runtime.active:
+            break
+        threading.Event().wait(0.01)
+    assert runtime.active == 0
+
+
+def test_what_a_server_answers_by_itself_is_authorized(served: Callable[..., Any]) -> None:
+    _, runtime = served(access={"use": "strict"})
+    runtime.authorize(user(runtime), "use", "model:default")
+    with pytest.raises(NotAllowed, match="inspect server"):
+        runtime.authorize(user(runtime), "inspect")
+    assert runtime.close()
+    assert (module_of("strict").EVENTS[-1].outcome, module_of("strict").EVENTS[-1].action) == ("denied", "inspect")
+
+
+def test_an_unknown_model_is_an_error_of_its_own(served: Callable[..., Any]) -> None:
+    _, runtime = served()
+    with pytest.raises(UnknownModel, match='no model "gpt"'):
+        runtime.generate(local(runtime), "otters", model="gpt")
 
 
 def test_a_client_that_leaves_frees_its_slot(served: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.client import Charge, Client, Desk
+from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.system.options import json_schema, unstructure
 from llmasos_hookspecs import (
@@ -101,6 +102,7 @@ class PipelineRuntime:
         self._pipeline = pipeline
         self._access = access
         self._desk = Desk(access)
+        self._waiting = WaitingRoom(pipeline.config.resources.max_waiting)
 
     @property
     def active(self) -> int:
@@ -112,6 +114,9 @@ class PipelineRuntime:
         except NotAuthenticated:
             self._desk.record(None, "authenticate", "server", "denied", client=credentials.client)
             raise
+
+    def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
+        self._allow(principal, permission, resource, permission)
 
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         found = []
@@ -136,6 +141,9 @@ class PipelineRuntime:
         view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
         ticket, (charge,) = view.submit_charged(prompt, sampling)
         return PipelineAnswer(name, ticket, charge)
+
+    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
+        return await self._waiting.call(lambda: self.generate(principal, prompt, model=model, **sampling), PipelineAnswer.cancel)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         name = self._model(principal, "embed", model)

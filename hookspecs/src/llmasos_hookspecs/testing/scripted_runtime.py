@@ -6,8 +6,8 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs.access import Credentials, Principal
-from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnsupportedModel
+from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import ErrorEvent, Event, FinishEvent, ModelFacts, TaskFacts, TextEvent, UsageEvent
 from llmasos_hookspecs.tasks import Prompt
 
@@ -83,7 +83,10 @@ class ScriptedRuntime:
         prompts: the texts that it was asked, in order.
         answers: what it answered with, in order.
         principals: on whose behalf.
+        samplings: with which arguments beside the prompt.
+        loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
+        permissions: what every principal may do to the server.
         draining: as core sets it; new requests are refused then.
     """
 
@@ -92,7 +95,10 @@ class ScriptedRuntime:
         self.prompts: list[str] = []
         self.answers: list[ScriptedAnswer] = []
         self.principals: list[Principal] = []
+        self.samplings: list[Mapping[str, Any]] = []
+        self.loading: threading.Event | None = None
         self.open = True
+        self.permissions: set[Permission] = {"use", "inspect"}
         self.draining = False
         self._lock = threading.Lock()
 
@@ -107,6 +113,11 @@ class ScriptedRuntime:
             return Principal(name="local", tenant="local")
         raise NotAuthenticated("The key is not known; ask for another.")
 
+    def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
+        self._check(principal)
+        if permission not in self.permissions:
+            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         self._check(principal)
         features = frozenset({"generate", "chat"})
@@ -117,7 +128,9 @@ class ScriptedRuntime:
         if self.draining:
             raise Rejected("The server is being stopped; send the request to another.", retry_after=1.0)
         if model not in (None, "default"):
-            raise RequestError(f'There is no model "{model}"; there is default.')
+            raise UnknownModel(f'There is no model "{model}"; there is default.')
+        if self.loading is not None:
+            self.loading.wait()
         text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
         if not text:
             raise RequestError("The prompt is empty.")
@@ -125,8 +138,16 @@ class ScriptedRuntime:
             answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]))
             self.prompts.append(text)
             self.principals.append(principal)
+            self.samplings.append(sampling)
             self.answers.append(answer)
         return answer
+
+    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+        import asyncio
+
+        while self.loading is not None and not self.loading.is_set():
+            await asyncio.sleep(0.01)
+        return self.generate(principal, prompt, model=model, **sampling)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         self._check(principal)
