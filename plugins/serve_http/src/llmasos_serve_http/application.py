@@ -1,0 +1,48 @@
+"""The server's application: routes behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from starlette.routing import BaseRoute, Route
+
+from llmasos_hookspecs import Runtime
+from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.gate import Gate
+from llmasos_serve_http.health import Health
+from llmasos_serve_http.openai.routes import OpenAI
+from llmasos_serve_http.options import Options
+from llmasos_serve_http.routes import Guarded, Service, router
+from llmasos_serve_http.threads import Threads
+
+#: Threads for calls of the runtime that are no generations, and how many may wait for one.
+_THREADS: Final = 16
+_WAITING: Final = 1024
+
+
+class Application:
+    """What is served, apart from the sockets.
+
+    Attributes:
+        gate: the ASGI application.
+        answering: the generations in progress.
+    """
+
+    def __init__(self, runtime: Runtime, options: Options, more: Iterable[BaseRoute] = ()) -> None:
+        """``more``: further routes. Raises ``PluginError`` where one declares no permission."""
+        self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
+        self.answering: Final = Answering(runtime, options.comment_every)
+        self.gate: Final = Gate(router([*self._routes(), *more]), options, OpenAIDialect())
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._service.threads.close()
+
+    def _routes(self) -> Iterator[BaseRoute]:
+        plain = OpenAIDialect()
+        health = Health(self._service.runtime, lambda: self.gate.closed)
+        yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
+        yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
+        yield from OpenAI(self._service, self.answering).routes()
