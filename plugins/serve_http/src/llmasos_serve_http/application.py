@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from starlette.routing import BaseRoute, Route
@@ -28,13 +28,16 @@ class Application:
     Attributes:
         gate: the ASGI application.
         answering: the generations in progress.
+        routes: what there is.
     """
 
-    def __init__(self, runtime: Runtime, options: Options, more: Iterable[BaseRoute] = ()) -> None:
-        """``more``: further routes. Raises ``PluginError`` where one declares no permission."""
+    def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
+        """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self.answering: Final = Answering(runtime, options.comment_every)
-        self.gate: Final = Gate(router([*self._routes(), *more]), options, OpenAIDialect())
+        routed = router([*self._routes(), *more(self._service)])
+        self.routes: Final[Sequence[BaseRoute]] = routed.routes
+        self.gate: Final = Gate(routed, options, OpenAIDialect())
 
     def close(self) -> None:
         """Begin nothing more."""

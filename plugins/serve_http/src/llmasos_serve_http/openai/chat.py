@@ -15,9 +15,7 @@ from llmasos_serve_http.openai.response_format import constraint_of
 from llmasos_serve_http.openai.sampling import flag, includes_usage, model_of, sampling_of
 from llmasos_serve_http.openai.usage import reason_of, usage_of
 
-DIALECT: Final = OpenAIDialect(
-    {"max_new_tokens": "max_tokens", "schema": "response_format", "template_arguments": "chat_template_kwargs", "logprobs": "top_logprobs"}
-)
+DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format", "template_arguments": "chat_template_kwargs"})
 #: Most alternatives of a token, as OpenAI has it.
 _MOST_ALTERNATIVES: Final = 20
 
