@@ -221,6 +221,20 @@ def test_what_a_server_answers_by_itself_is_authorized(served: Callable[..., Any
     assert (module_of("strict").EVENTS[-1].outcome, module_of("strict").EVENTS[-1].action) == ("denied", "inspect")
 
 
+def test_texts_become_tokens_and_tokens_texts(served: Callable[..., Any]) -> None:
+    """As the model reads them, control tokens included; what is no token of the model is refused, and a model that is not the client's."""
+    pipeline, runtime = served(access={"use": "strict"})
+    who, chat = user(runtime), [{"role": "user", "content": "天气"}]
+    assert runtime.detokenize(who, runtime.tokenize(who, chat)) == pipeline.model.render(chat)
+    assert len(runtime.tokenize(who, "otters")) == runtime.count_tokens(who, "otters")
+    for wrong in ([-1], [10**9], [True], ["a"], "abc", 7):
+        with pytest.raises(RequestError) as error:
+            runtime.detokenize(who, wrong)
+        assert error.value.param == "tokens"
+    with pytest.raises(NotAllowed):
+        runtime.tokenize(who, "otters", model="other")
+
+
 def test_an_unknown_model_is_an_error_of_its_own(served: Callable[..., Any]) -> None:
     _, runtime = served()
     with pytest.raises(UnknownModel, match='no model "gpt"'):

@@ -179,6 +179,14 @@ class Runtime(Protocol):
         """Tokens of a prompt, chat template included."""
         ...
 
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        """The token ids of a prompt, chat template included. Raises ``RequestError`` as ``generate`` does."""
+        ...
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model."""
+        ...
+
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         """The installed tasks that the client may run."""
         ...

@@ -154,6 +154,12 @@ class PipelineRuntime:
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
         return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt)
 
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt)
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        return self._pipeline.models[self._model(principal, "detokenize", model)].decode(tokens)
+
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         found = []
         for name, summary in self._pipeline.tasks().items():

@@ -138,11 +138,11 @@ class GenerationParams:
 def token_ids(tokens: Any) -> list[int]:
     """Token ids that a caller gave, numpy's among them. Raises ``RequestError`` where they are none."""
     if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
-        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.")
+        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.", "tokens")
     found = list(tokens)
     for token in found:
         if isinstance(token, bool) or not isinstance(token, Integral):
-            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.")
+            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.", "tokens")
     return [int(token) for token in found]
 
 

@@ -157,6 +157,17 @@ class ScriptedRuntime:
         self._check(principal)
         return len(str(prompt).split())
 
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        """The bytes of the text, as ids."""
+        self._check(principal)
+        return list((prompt if isinstance(prompt, str) else str(prompt[-1]["content"])).encode())
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        self._check(principal)
+        if not all(isinstance(token, int) and 0 <= token < 256 for token in tokens):
+            raise RequestError("A token of the scripted model is a number below 256.", "tokens")
+        return bytes(tokens).decode()
+
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         self._check(principal)
         schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
