@@ -15,11 +15,15 @@ from llmasos_serve_http.health import Health
 from llmasos_serve_http.openai.routes import OpenAI
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Guarded, Service, router
+from llmasos_serve_http.tasks import Tasks
 from llmasos_serve_http.threads import Threads
+from llmasos_serve_http.tokens import Tokens
 
 #: Threads for calls of the runtime that are no generations, and how many may wait for one.
 _THREADS: Final = 16
 _WAITING: Final = 1024
+#: Tasks at once.
+_TASKS: Final = 64
 
 
 class Application:
@@ -34,6 +38,7 @@ class Application:
     def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
         """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
+        self._tasks = Threads(_TASKS, _WAITING)
         self.answering: Final = Answering(runtime, options.comment_every)
         routed = router([*self._routes(), *more(self._service)])
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
@@ -42,6 +47,7 @@ class Application:
     def close(self) -> None:
         """Begin nothing more."""
         self._service.threads.close()
+        self._tasks.close()
 
     def _routes(self) -> Iterator[BaseRoute]:
         plain = OpenAIDialect()
@@ -49,3 +55,5 @@ class Application:
         yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
         yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
         yield from OpenAI(self._service, self.answering).routes()
+        yield from Tokens(self._service).routes()
+        yield from Tasks(self._service, self._tasks).routes()

@@ -30,7 +30,7 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
         sampling["logprobs"] = alternatives
     if "chat_template_kwargs" in body:
         sampling["template_arguments"] = body["chat_template_kwargs"]
-    return Asked(prompt=_messages(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
 
 
 class ChatRendering:
@@ -84,7 +84,8 @@ class ChatRendering:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
-def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a body, as chat templates know them. Raises ``RequestError``."""
     messages = body.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError("messages must be a list of at least one message.", "messages")
