@@ -28,7 +28,8 @@ def test_texts_become_tokens_and_tokens_texts(client: Make) -> None:
         ("/tokenize", {}, "prompt"), ("/tokenize", {"prompt": "a", "messages": []}, "prompt"), ("/tokenize", {"prompt": [1]}, "prompt"),
         ("/tokenize", {"messages": "a"}, "messages"), ("/tokenize", {"prompt": "a", "model": 1}, "model"), ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": "abc"}, "tokens"), ("/detokenize", {"tokens": [-1]}, "tokens"),
-        ("/detokenize", {"tokens": ["a"]}, "tokens"), ("/v1/tasks/repeat", {}, "inputs"), ("/v1/tasks/repeat", {"inputs": "text"}, "inputs"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens"), ("/v1/tasks/repeat", {}, "inputs"),
+        ("/v1/tasks/repeat", {"inputs": "text"}, "inputs"),
     ],
 )  # fmt: skip
 def test_what_is_no_such_request_is_refused_by_name(client: Make, path: str, body: Any, param: str) -> None:

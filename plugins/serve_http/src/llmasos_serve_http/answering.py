@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, ErrorEvent, FinishEvent, LLMasOSError, Runtime, TextEvent, UsageEvent
+from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, Runtime, TextEvent
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
+from llmasos_serve_http.keeping import Keeper
+from llmasos_serve_http.metrics import Measure, Metrics
+from llmasos_serve_http.outcome import Outcome
 
 #: Headers of a stream: no proxy is to keep it back.
 _STREAM: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
-_NO_USAGE: Final = UsageEvent(prompt_tokens=0, cached_tokens=0, generated_tokens=0)
 _CANCELLED: Final = Failure(
     status=503, type="server_error", code="cancelled", message="The answer was cancelled; send the request again.", retry_after=1.0
 )
@@ -31,8 +32,9 @@ class Answering:
         stopping: what is in progress is ended, and clients are told so.
     """
 
-    def __init__(self, runtime: Runtime, comment_every: float) -> None:
+    def __init__(self, runtime: Runtime, metrics: Metrics, comment_every: float) -> None:
         self.stopping = False
+        self._metrics: Final = metrics
         self._runtime: Final = runtime
         self._comment_every: Final = comment_every
         self._answers: set[Answer] = set()
@@ -54,15 +56,17 @@ class Answering:
             Left: the client has gone; the request is cancelled.
         """
         leaving = asyncio.create_task(call.left())
+        measure = Measure(self._metrics, call.known.tenant)
         try:
             if asked.stream:
-                await self._stream(call, asked, rendering, leaving)
+                await self._stream(call, asked, rendering, leaving, measure)
             else:
-                answer = await self._begun(call, asked, leaving)
-                with self._watched(answer, leaving):
-                    found = await self._collected(answer, leaving)
-                await call.reply(rendering.whole(answer.model, found))
+                await call.reply(await self._whole(call, asked, rendering, leaving, measure))
+        except (Refused, LLMasOSError) as error:
+            measure.failed(_failure(error).code)
+            raise
         finally:
+            measure.close()
             leaving.cancel()
 
     async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
@@ -94,60 +98,57 @@ class Answering:
             raise Left
         return begun.done()
 
-    async def _stream(self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None]) -> None:
+    async def _whole(
+        self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+    ) -> Mapping[str, Any]:
+        answer = await self._begun(call, asked, leaving)
+        measure.accepted(answer.model)
+        pieces, outcome = [], Outcome()
+        with self._watched(answer, leaving):
+            async for event in answer:
+                if isinstance(event, TextEvent):
+                    measure.piece()
+                    pieces.append(event)
+                else:
+                    outcome.take(event)
+        if (finish := self._ended(outcome, leaving, measure)) is None:
+            raise Refused(self._reason(outcome))
+        return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finish=finish))
+
+    async def _stream(self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure) -> None:
         try:
             answer = await self._begun(call, asked, leaving, rendering)
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
-            await call.part(rendering.failed(error.failure if isinstance(error, Refused) else failure_of(error)))
+            measure.failed(_failure(error).code)
+            await call.part(rendering.failed(_failure(error)))
             await call.end()
             return
+        measure.accepted(answer.model)
+        outcome = Outcome()
         with self._watched(answer, leaving):
             if not call.started:
                 await call.begin(rendering.media_type, headers=_STREAM)
-            await call.part(rendering.head(answer.model))
-            keeper = _Keeper(call, rendering.comment, self._comment_every)
+            keeper = Keeper(call, rendering.comment, self._comment_every)
             try:
-                async with contextlib.aclosing(self._parts(answer, rendering, leaving)) as parts:
-                    async for part in parts:
+                await keeper.send(rendering.head(answer.model))
+                async for event in answer:
+                    if not isinstance(event, TextEvent):
+                        outcome.take(event)
+                        continue
+                    measure.piece()
+                    if part := rendering.piece(event):
                         await keeper.send(part)
             finally:
                 keeper.close()
+        if (finish := self._ended(outcome, leaving, measure)) is None:
+            reason = self._reason(outcome)
+            measure.failed(reason.code)
+            await call.part(rendering.failed(reason))
+        else:
+            await call.part(rendering.end(outcome.usage, finish))
         await call.end()
-
-    async def _parts(self, answer: Answer, rendering: Rendering, leaving: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
-        usage, end = _NO_USAGE, rendering.failed(_UNENDED)
-        async for event in answer:
-            match event:
-                case TextEvent():
-                    if part := rendering.piece(event):
-                        yield part
-                case UsageEvent():
-                    usage = event
-                case FinishEvent():
-                    failure = self._ended(event, leaving)
-                    end = rendering.end(usage, event) if failure is None else rendering.failed(failure)
-                case ErrorEvent(error=error):
-                    end = rendering.failed(failure_of(error))
-        yield end
-
-    async def _collected(self, answer: Answer, leaving: asyncio.Task[None]) -> Collected:
-        pieces: list[TextEvent] = []
-        usage, finish, failure = _NO_USAGE, None, None
-        async for event in answer:
-            match event:
-                case TextEvent():
-                    pieces.append(event)
-                case UsageEvent():
-                    usage = event
-                case FinishEvent():
-                    finish, failure = event, self._ended(event, leaving)
-                case ErrorEvent(error=error):
-                    failure = failure_of(error)
-        if failure is not None or finish is None:
-            raise Refused(failure or _UNENDED)
-        return Collected(pieces=tuple(pieces), usage=usage, finish=finish)
 
     @contextlib.contextmanager
     def _watched(self, answer: Answer, leaving: asyncio.Task[None]) -> Iterator[None]:
@@ -162,45 +163,29 @@ class Answering:
             self._answers.discard(answer)
             answer.cancel()
 
-    def _ended(self, finish: FinishEvent, leaving: asyncio.Task[None]) -> Failure | None:
-        """What a client is told of an answer that was cancelled, which no client asks for. Raises ``Left`` where it has gone."""
-        if finish.reason != "cancelled":
-            return None
-        if leaving.done():
-            raise Left
+    def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> FinishEvent | None:
+        """How an answer ended; None where it failed, or was cancelled, which no client asks for. Raises ``Left`` where it has gone."""
+        finish = outcome.finish
+        if finish is not None:
+            measure.ended(outcome.usage, finish)
+            if finish.reason == "cancelled" and leaving.done():
+                raise Left
+        return None if finish is None or finish.reason == "cancelled" else finish
+
+    def _reason(self, outcome: Outcome) -> Failure:
+        """Why an answer failed."""
+        if outcome.error is not None:
+            return failure_of(outcome.error)
+        if outcome.finish is None:
+            return _UNENDED
         return STOPPED if self.stopping else _CANCELLED
+
+
+def _failure(error: Refused | LLMasOSError) -> Failure:
+    return error.failure if isinstance(error, Refused) else failure_of(error)
 
 
 def _given_up(begun: asyncio.Future[Answer]) -> None:
     """An answer that nobody waits for is cancelled, and an error told to nobody."""
     if not begun.cancelled() and begun.exception() is None:
         begun.result().cancel()
-
-
-class _Keeper:
-    """Sends the parts of a stream, and a comment after each silence."""
-
-    def __init__(self, call: Call, comment: bytes, every: float) -> None:
-        self._call = call
-        self._comment = comment
-        self._every = every
-        self._sent = time.monotonic()
-        self._sending = asyncio.Lock()
-        self._task = asyncio.create_task(self._keep()) if comment else None
-
-    async def send(self, part: bytes) -> None:
-        async with self._sending:  # else a comment could come within a part that waits for a slow reader
-            await self._call.part(part)
-        self._sent = time.monotonic()
-
-    def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _keep(self) -> None:
-        while True:
-            silent = time.monotonic() - self._sent
-            if silent >= self._every:
-                await self.send(self._comment)
-            else:
-                await asyncio.sleep(self._every - silent)

@@ -12,6 +12,7 @@ from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
 from llmasos_serve_http.health import Health
+from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.openai.routes import OpenAI
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Guarded, Service, router
@@ -39,7 +40,8 @@ class Application:
         """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._tasks = Threads(_TASKS, _WAITING)
-        self.answering: Final = Answering(runtime, options.comment_every)
+        self._metrics = Metrics()
+        self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         routed = router([*self._routes(), *more(self._service)])
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
         self.gate: Final = Gate(routed, options, OpenAIDialect())
@@ -55,5 +57,6 @@ class Application:
         yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
         yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
         yield from OpenAI(self._service, self.answering).routes()
+        yield from self._metrics.routes(self._service)
         yield from Tokens(self._service).routes()
         yield from Tasks(self._service, self._tasks).routes()
