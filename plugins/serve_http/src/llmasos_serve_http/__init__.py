@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     """Describe the plugin."""
-    return Component(summary="HTTP, with OpenAI's API.", options=Options)
+    return Component(summary="HTTP, as clients of OpenAI, Anthropic and Ollama expect it.", options=Options)
 
 
 @hookimpl

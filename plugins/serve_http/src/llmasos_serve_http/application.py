@@ -9,10 +9,12 @@ from starlette.routing import BaseRoute, Route
 
 from llmasos_hookspecs import Runtime
 from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.anthropic.routes import Anthropic
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
 from llmasos_serve_http.health import Health
 from llmasos_serve_http.metrics import Metrics
+from llmasos_serve_http.ollama.routes import Ollama
 from llmasos_serve_http.openai.routes import OpenAI
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Guarded, Service, router
@@ -57,6 +59,8 @@ class Application:
         yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
         yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
         yield from OpenAI(self._service, self.answering).routes()
+        yield from Anthropic(self._service, self.answering).routes()
+        yield from Ollama(self._service, self.answering).routes()
         yield from self._metrics.routes(self._service)
         yield from Tokens(self._service).routes()
         yield from Tasks(self._service, self._tasks).routes()

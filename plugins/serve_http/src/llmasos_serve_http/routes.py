@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from llmasos_hookspecs import Permission, PluginError, Principal, Runtime
+from llmasos_hookspecs import ModelFacts, Permission, PluginError, Principal, Runtime
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.clients import credentials_of
 from llmasos_serve_http.dialect import Dialect
@@ -46,6 +46,10 @@ class Service:
             return principal
 
         return await self.threads.call(check)
+
+    async def models(self, principal: Principal) -> list[ModelFacts]:
+        """The models that a client may use."""
+        return await self.threads.call(lambda: list(self.runtime.models(principal)))
 
 
 class Guarded:

@@ -11,7 +11,7 @@ from llmasos_hookspecs import RequestError, TaskFacts
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import refused
-from llmasos_serve_http.openai.sampling import model_of
+from llmasos_serve_http.fields import model_of
 from llmasos_serve_http.routes import Guarded, Service
 from llmasos_serve_http.threads import Threads
 

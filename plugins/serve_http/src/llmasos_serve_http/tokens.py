@@ -9,8 +9,8 @@ from starlette.routing import BaseRoute, Route
 from llmasos_hookspecs import Prompt, RequestError
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.fields import model_of
 from llmasos_serve_http.openai.chat import messages_of
-from llmasos_serve_http.openai.sampling import model_of
 from llmasos_serve_http.routes import Guarded, Service
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
+from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Asked, Collected
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Failure
-from llmasos_serve_http.openai import sse
+from llmasos_serve_http.fields import flag, model_of
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import flag, includes_usage, model_of, sampling_of
+from llmasos_serve_http.openai.sampling import includes_usage, sampling_of
 from llmasos_serve_http.openai.usage import reason_of, usage_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format"})

@@ -32,12 +32,12 @@ class OpenAI:
 
     async def models(self, call: Call) -> None:
         """Those that the client may use."""
-        await call.reply({"object": "list", "data": [_described(facts) for facts in await self._models(call)]})
+        await call.reply({"object": "list", "data": [_described(facts) for facts in await self._service.models(call.known)]})
 
     async def model(self, call: Call) -> None:
         """One of them."""
         name = call.path["name"]
-        for facts in await self._models(call):
+        for facts in await self._service.models(call.known):
             if facts.name == name:
                 await call.reply(_described(facts))
                 return
@@ -54,9 +54,6 @@ class OpenAI:
         body = await call.fields()
         asked = completions.asked_of(body, self._service.options.temperature)
         await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body))
-
-    async def _models(self, call: Call) -> list[ModelFacts]:
-        return await self._service.threads.call(lambda: list(self._service.runtime.models(call.known)))
 
 
 def _described(facts: ModelFacts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmasos_hookspecs import RequestError
+from llmasos_serve_http.fields import flag, refuse, shown
 
 #: Fields of a body -> arguments of the runtime, which checks their values.
 FIELDS: Final = {
@@ -60,38 +61,15 @@ def sampling_of(body: Mapping[str, Any], temperature: float) -> dict[str, Any]:
     Raises:
         RequestError: a field asks for what the server does not do, and the answer would not be the one that was asked for.
     """
-    for name, harmless in REFUSED.items():
-        if name in body and not any(body[name] == value and type(body[name]) is type(value) for value in harmless):
-            raise RequestError(f"{name} = {_shown(body[name])} is not supported, and the answer would be another; leave it out.", name)
+    refuse(body, REFUSED)
     found = {argument: body[field] for field, argument in FIELDS.items() if field in body}
     found.setdefault("temperature", temperature)
     return found
-
-
-def flag(body: Mapping[str, Any], name: str) -> bool:
-    """A field that is true or false; false where it is left out. Raises ``RequestError``."""
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(f"{name} is {_shown(value)}, and it must be true or false.", name)
-    return value
-
-
-def model_of(body: Mapping[str, Any]) -> str | None:
-    """The model that is asked for; None: the default."""
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise RequestError(f"model is {_shown(model)}, and it must be a name.", "model")
-    return model or None
 
 
 def includes_usage(body: Mapping[str, Any]) -> bool:
     """Whether a stream ends with what it used."""
     options = body.get("stream_options", {})
     if not isinstance(options, Mapping):
-        raise RequestError(f"stream_options is {_shown(options)}, and it must be an object.", "stream_options")
+        raise RequestError(f"stream_options is {shown(options)}, and it must be an object.", "stream_options")
     return flag({name: value for name, value in options.items() if value is not None}, "include_usage")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
