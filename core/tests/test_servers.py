@@ -20,6 +20,7 @@ import pytest
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.runtime import PipelineRuntime
 from llmasos.api.servers import Servers
+from llmasos.cli.serve import _servers
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
     ConfigError,
@@ -358,6 +359,21 @@ def test_open_access_stays_on_this_machine(served: Callable[..., Any]) -> None:
     runtime.draining = True
     with pytest.raises(Rejected, match="being stopped"):
         runtime.generate(local(runtime), "otters")
+
+
+@pytest.mark.parametrize(
+    ("table", "overrides", "changes"),
+    [
+        ("", [], ['server[0].use="http"']),
+        ("", ["server[0].port=1", "seed=7"], ['server[0].use="http"']),
+        ("", ["server[0].use=lines"], []),
+        ('[[server]]\nuse = "lines"\n', ["server[0].port=1"], []),
+    ],
+)
+def test_serve_adds_a_server_where_none_is_named(tmp_path: Path, table: str, overrides: list[str], changes: list[str]) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'{table}[model]\nsource = "somewhere"\n', encoding="utf-8")
+    assert _servers(config, overrides) == changes
 
 
 def test_serve_runs_until_it_is_told_to_end(site: Path, tiny: Path, tmp_path: Path) -> None:

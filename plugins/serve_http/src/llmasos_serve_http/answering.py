@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, Runtime, TextEvent
+from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, Rejected, Runtime, TextEvent
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
@@ -83,7 +83,8 @@ class Answering:
         except BaseException as error:
             begun.cancel()
             begun.add_done_callback(_given_up)
-            if isinstance(error, asyncio.CancelledError) and self.stopping:
+            stopped = isinstance(error, asyncio.CancelledError) and self.stopping
+            if stopped or (isinstance(error, Rejected) and self._runtime.draining):
                 raise Refused(STOPPED) from None
             raise
         finally:
