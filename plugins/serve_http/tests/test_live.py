@@ -155,6 +155,24 @@ def test_slow_bodies_and_long_headers_are_ended(start: Start, runtime: ScriptedR
     assert runtime.prompts == []
 
 
+def test_headers_that_never_come_are_not_waited_for(start: Start) -> None:
+    """On a new connection, in the middle of headers, and in those of a second request; a slow answer is no reason to close."""
+    endpoint = endpoint_of(start(header_timeout=0.2))
+    first = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for sent, answers in ((b"", 0), (b"GET / HT", 0), (first + b"GET /healthz", 1)):
+        with socket.create_connection((endpoint.host, endpoint.port), timeout=30) as connection:
+            connection.sendall(sent)
+            assert received(connection).count(b"HTTP/1.1 200") == answers
+
+
+def test_an_answer_may_take_longer_than_headers(start: Start, runtime: ScriptedRuntime) -> None:
+    gate = threading.Event()
+    runtime.script["wait"] = ("The", gate, " otters")
+    threading.Timer(0.5, gate.set).start()
+    found = whole(endpoint_of(start(header_timeout=0.1)), CHAT, chat_body("wait"))
+    assert found["choices"][0]["message"]["content"] == "The otters"
+
+
 def test_whole_and_streamed_answers_are_equal_for_every_split(start: Start, runtime: ScriptedRuntime) -> None:
     endpoint = endpoint_of(start())
     text = 'data: x\n\n[DONE] 今天\u2028🙂 e\u0301 {"a": "\\n"}'

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmasos_hookspecs import Endpoint, ResourceError, Runtime
 from llmasos_serve_http.application import Application
+from llmasos_serve_http.connections import timed
 from llmasos_serve_http.options import Options
 
 _log = logging.getLogger("llmasos.serve_http")
@@ -45,7 +46,7 @@ class HttpServer:
         self.endpoints = [_endpoint(self._options.host, listener.getsockname()[1])]
         config = uvicorn.Config(
             self._application.gate,
-            http="h11",  # the parser that bounds headers
+            http=timed(self._options.header_timeout),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -26,6 +26,9 @@ class Options:
     )
     max_body: int = attrs.field(default=8 << 20, validator=_AT_LEAST_1, metadata={"help": "Most bytes of a request's body."})
     max_headers: int = attrs.field(default=32 << 10, validator=_AT_LEAST_1, metadata={"help": "Most bytes of a request's headers."})
+    header_timeout: float = attrs.field(
+        default=10.0, validator=_ABOVE_0, metadata={"help": "Seconds in which a request's headers must arrive."}
+    )
     body_timeout: float = attrs.field(default=30.0, validator=_ABOVE_0, metadata={"help": "Seconds in which a request's body must arrive."})
     comment_every: float = attrs.field(
         default=10.0,

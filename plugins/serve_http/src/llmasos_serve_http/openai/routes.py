@@ -12,6 +12,7 @@ from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.openai import chat, completions
+from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked
 from llmasos_serve_http.routes import Guarded, Service
 
 
@@ -29,6 +30,7 @@ class OpenAI:
         yield Route("/v1/models/{name:path}", Guarded(self._service, "use", plain, self.model), methods=["GET"])
         yield Route("/v1/chat/completions", Guarded(self._service, "use", chat.DIALECT, self.chat), methods=["POST"])
         yield Route("/v1/completions", Guarded(self._service, "use", completions.DIALECT, self.completions), methods=["POST"])
+        yield Route("/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings), methods=["POST"])
 
     async def models(self, call: Call) -> None:
         """Those that the client may use."""
@@ -54,6 +56,18 @@ class OpenAI:
         body = await call.fields()
         asked = completions.asked_of(body, self._service.options.temperature)
         await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body))
+
+    async def embeddings(self, call: Call) -> None:
+        """A vector for each text."""
+        asked = EmbeddingsAsked.of(await call.fields())
+        runtime, principal = self._service.runtime, call.known
+
+        def embed() -> EmbeddingsAnswer:
+            vectors = runtime.embed(principal, asked.texts, model=asked.model)
+            tokens = sum(runtime.count_tokens(principal, text, model=asked.model) for text in asked.texts)
+            return EmbeddingsAnswer(vectors=vectors, tokens=tokens)
+
+        await call.reply(asked.body(await self._service.threads.call(embed)))
 
 
 def _described(facts: ModelFacts) -> dict[str, Any]:
