@@ -86,6 +86,7 @@ class ScriptedRuntime:
         samplings: with which arguments beside the prompt.
         loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
+        waiting: how many requests wait for it.
         permissions: what every principal may do to the server.
         draining: as core sets it; new requests are refused then.
     """
@@ -97,6 +98,7 @@ class ScriptedRuntime:
         self.principals: list[Principal] = []
         self.samplings: list[Mapping[str, Any]] = []
         self.loading: threading.Event | None = None
+        self.waiting = 0
         self.open = True
         self.permissions: set[Permission] = {"use", "inspect"}
         self.draining = False
@@ -130,7 +132,9 @@ class ScriptedRuntime:
         if model not in (None, "default"):
             raise UnknownModel(f'There is no model "{model}"; there is default.')
         if self.loading is not None:
+            self._wait(1)
             self.loading.wait()
+            self._wait(-1)
         text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
         if not text:
             raise RequestError("The prompt is empty.")
@@ -145,8 +149,13 @@ class ScriptedRuntime:
     async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
         import asyncio
 
-        while self.loading is not None and not self.loading.is_set():
-            await asyncio.sleep(0.01)
+        self._check(principal)
+        self._wait(1)
+        try:
+            while self.loading is not None and not self.loading.is_set():
+                await asyncio.sleep(0.01)
+        finally:
+            self._wait(-1)
         return self.generate(principal, prompt, model=model, **sampling)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
@@ -185,6 +194,10 @@ class ScriptedRuntime:
 
     def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
         raise NotAllowed("Only an administrator may switch the scheduler.")
+
+    def _wait(self, count: int) -> None:
+        with self._lock:
+            self.waiting += count
 
     @staticmethod
     def _check(principal: Principal) -> None:
