@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.opening import read_checkpoint
 from llmasos.checkpoints.tokenizer import first_sight
@@ -44,7 +44,7 @@ def open_here(path: Path) -> Checkpoint:
     found = None if path.suffix == ".gguf" else read_checkpoint(path)
     if found is None and (model := llmasos_open(path, SimpleNamespace(file_digest=file_digest))) is not None:
         return GuardedCheckpoint(model, 'format "gguf"')
-    return found or open_checkpoint(path)
+    return found or open_model(path)
 
 
 def look(path: Path) -> list[str]:

@@ -21,6 +21,7 @@ import pytest
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.runtime import PipelineRuntime
 from llmasos.api.servers import Servers
+from llmasos.cli.serve import _servers
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
     ConfigError,
@@ -36,6 +37,7 @@ from llmasos_hookspecs import (
     Rejected,
     RequestError,
     TextEvent,
+    UnknownModel,
     UnsupportedModel,
     UsageEvent,
 )
@@ -168,13 +170,75 @@ def test_answers_are_events(served: Callable[..., Any]) -> None:
         ]
 
         async def asked(prompt: Any = prompt, sampling: Any = sampling) -> list[Event]:
-            return [event async for event in runtime.generate(local(runtime), prompt, **sampling)]
+            return [event async for event in await runtime.agenerate(local(runtime), prompt, **sampling)]
 
         assert text_of(asyncio.run(asked())) == whole.text
     assert runtime.models(local(runtime))[0].name == "default"
     assert runtime.count_tokens(local(runtime), "otters") == pipeline.model.count_tokens("otters")
     with pytest.raises(UnsupportedModel, match="embeddings"):
         runtime.embed(local(runtime), ["otters"])
+
+
+def test_an_event_loop_is_told_what_a_thread_is_told(served: Callable[..., Any]) -> None:
+    """``agenerate`` refuses as ``generate`` does, names the parameter, and a task that is cancelled leaves nothing running."""
+    _, runtime = served(access={"use": "strict"})
+
+    async def refused(**asked: Any) -> RequestError:
+        with pytest.raises(RequestError) as error:
+            await runtime.agenerate(user(runtime), "otters", **asked)
+        return error.value
+
+    for asked, param in (
+        ({"temperature": -1}, "temperature"),
+        ({"stop": 7}, "stop"),
+        ({"colour": 1}, "colour"),
+        ({"tenant": "x"}, "tenant"),
+    ):
+        assert asyncio.run(refused(**asked)).param == param
+    assert asyncio.run(refused(max_new_tokens=21)).param == "max_new_tokens"
+
+    async def leave() -> None:
+        task = asyncio.create_task(runtime.agenerate(user(runtime), "otters", max_new_tokens=20, ignore_eos=True))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(leave())
+    for _ in range(3000):
+        if not runtime.active:
+            break
+        threading.Event().wait(0.01)
+    assert runtime.active == 0
+
+
+def test_what_a_server_answers_by_itself_is_authorized(served: Callable[..., Any]) -> None:
+    _, runtime = served(access={"use": "strict"})
+    runtime.authorize(user(runtime), "use", "model:default")
+    with pytest.raises(NotAllowed, match="inspect server"):
+        runtime.authorize(user(runtime), "inspect")
+    assert runtime.close()
+    assert (module_of("strict").EVENTS[-1].outcome, module_of("strict").EVENTS[-1].action) == ("denied", "inspect")
+
+
+def test_texts_become_tokens_and_tokens_texts(served: Callable[..., Any]) -> None:
+    """As the model reads them, control tokens included; what is no token of the model is refused, and a model that is not the client's."""
+    pipeline, runtime = served(access={"use": "strict"})
+    who, chat = user(runtime), [{"role": "user", "content": "天气"}]
+    assert runtime.detokenize(who, runtime.tokenize(who, chat)) == pipeline.model.render(chat)
+    assert len(runtime.tokenize(who, "otters")) == runtime.count_tokens(who, "otters")
+    for wrong in ([-1], [10**9], [True], ["a"], "abc", 7):
+        with pytest.raises(RequestError) as error:
+            runtime.detokenize(who, wrong)
+        assert error.value.param == "tokens"
+    with pytest.raises(NotAllowed):
+        runtime.tokenize(who, "otters", model="other")
+
+
+def test_an_unknown_model_is_an_error_of_its_own(served: Callable[..., Any]) -> None:
+    _, runtime = served()
+    with pytest.raises(UnknownModel, match='no model "gpt"'):
+        runtime.generate(local(runtime), "otters", model="gpt")
 
 
 def test_a_client_that_leaves_frees_its_slot(served: Callable[..., Any]) -> None:
@@ -306,6 +370,21 @@ def test_open_access_stays_on_this_machine(served: Callable[..., Any]) -> None:
     runtime.draining = True
     with pytest.raises(Rejected, match="being stopped"):
         runtime.generate(local(runtime), "otters")
+
+
+@pytest.mark.parametrize(
+    ("table", "overrides", "changes"),
+    [
+        ("", [], ['server[0].use="http"']),
+        ("", ["server[0].port=1", "seed=7"], ['server[0].use="http"']),
+        ("", ["server[0].use=lines"], []),
+        ('[[server]]\nuse = "lines"\n', ["server[0].port=1"], []),
+    ],
+)
+def test_serve_adds_a_server_where_none_is_named(tmp_path: Path, table: str, overrides: list[str], changes: list[str]) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'{table}[model]\nsource = "somewhere"\n', encoding="utf-8")
+    assert _servers(config, overrides) == changes
 
 
 def test_serve_runs_until_it_is_told_to_end(site: Path, tiny: Path, tmp_path: Path) -> None:

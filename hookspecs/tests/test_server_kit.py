@@ -66,6 +66,10 @@ WRONG = {
     ),
     "does not notice that a client left": (changed("            answer.cancel()\n        with", "            pass\n        with"),
                                            "test_a_client_that_leaves_frees_its_request"),
+    "answers clients that left while they waited": (
+        changed("            if self._over:\n                answer.cancel()\n", ""),
+        "test_a_client_that_leaves_while_its_request_waits_frees_it",
+    ),
     "answers one client at a time": (changed("        self._socket.sendall(", "        with self._server._changed: self._socket.sendall("),
                                      "test_a_client_that_does_not_read_stalls_nobody"),
     "dies of garbage": (

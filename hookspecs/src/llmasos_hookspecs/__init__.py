@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         RequestError as RequestError,
         ResourceError as ResourceError,
         SourceError as SourceError,
+        UnknownModel as UnknownModel,
         UnsupportedModel as UnsupportedModel,
     )
     from llmasos_hookspecs.formats import Exported as Exported
@@ -163,7 +164,7 @@ _MODULES: Final = {
     "errors": (
         "AccelerationError ApartError Blocked Cancelled CapacityExceeded CheckpointError ConfigError ContextLengthExceeded "
         "EngineFailed LLMasOSError ModelClosed NotAllowed NotAuthenticated PluginError QuotaExceeded Rejected RequestError "
-        "ResourceError SourceError UnsupportedModel"
+        "ResourceError SourceError UnknownModel UnsupportedModel"
     ),
     "formats": "Exported",
     "guards": "STAGES Allow Block Guard GuardStream Passage Replace Stage StreamingGuard Verdict",

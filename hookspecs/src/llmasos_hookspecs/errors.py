@@ -47,7 +47,18 @@ class UnsupportedModel(CheckpointError):
 
 
 class RequestError(LLMasOSError, ValueError):
-    """A request cannot be served as asked: bad sampling values, an empty prompt, unknown task inputs."""
+    """A request cannot be served as asked: bad sampling values, an empty prompt, unknown task inputs.
+
+    ``param`` is the argument that is meant, such as ``temperature``; empty where it is none, or several.
+    """
+
+    def __init__(self, message: str, param: str = "") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnknownModel(RequestError):
+    """The request names a model that the pipeline does not have."""
 
 
 class ContextLengthExceeded(RequestError):

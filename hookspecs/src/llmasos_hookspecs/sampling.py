@@ -36,7 +36,7 @@ def plain_number(value: Any) -> Any:
 def _between(low: float, high: float, sentence: str) -> Any:
     def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise RequestError(f"{attribute.name} is {value!r}, and it must be {sentence}.")
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be {sentence}.", attribute.name)
 
     return check
 
@@ -49,7 +49,7 @@ def _whole(low: int, optional: bool = False) -> Any:
         if optional and value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise RequestError(f"{attribute.name} is {value!r}, and it must be a whole number of at least {low}.")
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be a whole number of at least {low}.", attribute.name)
 
     return check
 
@@ -58,7 +58,7 @@ def _stops(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
     if value is not None and not isinstance(value, Iterable):
-        raise RequestError(f"stop is {value!r}, and it must be a string or a list of strings.")
+        raise RequestError(f"stop is {value!r}, and it must be a string or a list of strings.", "stop")
     return tuple(value or ())
 
 
@@ -67,14 +67,14 @@ def _bias(value: Any) -> dict[int, float]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise RequestError(f"logit_bias is a {type(value).__name__}, and it must map token ids to numbers.")
+        raise RequestError(f"logit_bias is a {type(value).__name__}, and it must map token ids to numbers.", "logit_bias")
     found = {}
     for key, number in value.items():
         token = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
         if isinstance(token, bool) or not isinstance(token, Integral):
-            raise RequestError(f"logit_bias has the key {key!r}, and a key must be a token id.")
+            raise RequestError(f"logit_bias has the key {key!r}, and a key must be a token id.", "logit_bias")
         if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(number):
-            raise RequestError(f"logit_bias adds {number!r} to token {token}, and it must be a number.")
+            raise RequestError(f"logit_bias adds {number!r} to token {token}, and it must be a number.", "logit_bias")
         found[int(token)] = float(number)
     return found
 
@@ -82,7 +82,7 @@ def _bias(value: Any) -> dict[int, float]:
 def _check_stops(instance: SamplingParams, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     for stop in value:
         if not isinstance(stop, str) or not stop:
-            raise RequestError(f"stop holds {stop!r}, and every stop must be a non-empty string.")
+            raise RequestError(f"stop holds {stop!r}, and every stop must be a non-empty string.", "stop")
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
-from llmasos_hookspecs.access import Credentials, Principal
+from llmasos_hookspecs.access import Credentials, Permission, Principal
 from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.tasks import Prompt, TokenLogprob
 
@@ -127,7 +127,7 @@ class Runtime(Protocol):
     the bounds of a request are the principal's.
 
     Methods block: ``generate`` while the model is being loaded or memory is short, ``run`` until the task is done. A server with an event
-    loop calls them on a thread.
+    loop awaits ``agenerate``, and calls the others on threads of its own.
 
     Attributes:
         draining: no new work is accepted.
@@ -143,6 +143,11 @@ class Runtime(Protocol):
         """Who the client is. Raises ``NotAuthenticated``."""
         ...
 
+    def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
+        """Raises ``NotAllowed`` where the client may not do that to ``resource``: ``server``, ``model:NAME`` or ``task:NAME``. For what a
+        server answers by itself; the other methods check for themselves."""
+        ...
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         """The models that the client may use."""
         ...
@@ -151,10 +156,18 @@ class Runtime(Protocol):
         """Answer chat messages, or continue a text; ``sampling`` as for ``TaskModel.generate``. None: the default model.
 
         Raises:
-            RequestError: an unknown model or option, or one that is not the client's to choose (``tenant``, ``priority``, ``weight``).
+            UnknownModel: there is no such model.
+            RequestError: an unknown option, a bad value, or what is not the client's to choose (``tenant``, ``priority``, ``weight``).
             ContextLengthExceeded: the prompt does not fit.
             Rejected: the queue is full, or the server is being drained. ``QuotaExceeded``: the client has not so many tokens left.
             Blocked: a guard blocked the prompt.
+        """
+        ...
+
+    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> Answer:
+        """``generate`` for an event loop: while a model is being loaded or memory is short, it holds no thread of the loop's executor.
+
+        Cancelling the awaiting task gives the request up. ``Rejected`` is raised at once where as many requests wait as may.
         """
         ...
 
@@ -164,6 +177,14 @@ class Runtime(Protocol):
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
         """Tokens of a prompt, chat template included."""
+        ...
+
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        """The token ids of a prompt, chat template included. Raises ``RequestError`` as ``generate`` does."""
+        ...
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model."""
         ...
 
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:

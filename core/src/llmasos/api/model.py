@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.compose.generation_params import GenerationParams
+from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
 
 if TYPE_CHECKING:
@@ -218,7 +218,19 @@ class LanguageModel:
 
     def count_tokens(self, prompt: Prompt, **options: Any) -> int:
         """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
-        return len(self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat))
+        return len(self.encode(prompt, **options))
+
+    def encode(self, prompt: Prompt, **options: Any) -> list[int]:
+        """The token ids of a prompt, chat template included; ``options`` as for ``render``."""
+        return self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model's vocabulary."""
+        tokenizer, found = self.tokenizer, token_ids(tokens)
+        for token in found:
+            if not 0 <= token < tokenizer.vocab_size:
+                raise RequestError(f"The tokens hold {token}, and the model's ids are below {tokenizer.vocab_size}.", "tokens")
+        return tokenizer.decode(found, skip_special=False)
 
     # Numbers
 

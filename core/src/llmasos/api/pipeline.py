@@ -33,7 +33,7 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, Stage, SuiteResult, Task
+from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, Stage, SuiteResult, Task, UnknownModel
 from llmasos_hookspecs.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Pipeline:
         return self._composer
 
     def model_named(self, name: str | None) -> LanguageModel:
-        """A model by name, the default one where it is None. Raises ``RequestError`` where there is none, with the nearest name."""
+        """A model by name, the default one where it is None. Raises ``UnknownModel`` where there is none, with the nearest name."""
         return self._model(name)
 
     def load(self, model: str | None = None) -> LanguageModel:
@@ -371,7 +371,7 @@ class Pipeline:
         self._check_open()
         name = name or self.config.default_model
         if name not in self._hosts:
-            raise RequestError(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
+            raise UnknownModel(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
         return self._hosts[name]
 
     def _model(self, name: str | None) -> LanguageModel:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.client import Charge, Client, Desk
+from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.system.options import json_schema, unstructure
 from llmasos_hookspecs import (
@@ -101,6 +102,7 @@ class PipelineRuntime:
         self._pipeline = pipeline
         self._access = access
         self._desk = Desk(access)
+        self._waiting = WaitingRoom(pipeline.config.resources.max_waiting)
 
     @property
     def active(self) -> int:
@@ -112,6 +114,9 @@ class PipelineRuntime:
         except NotAuthenticated:
             self._desk.record(None, "authenticate", "server", "denied", client=credentials.client)
             raise
+
+    def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
+        self._allow(principal, permission, resource, permission)
 
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         found = []
@@ -137,6 +142,9 @@ class PipelineRuntime:
         ticket, (charge,) = view.submit_charged(prompt, sampling)
         return PipelineAnswer(name, ticket, charge)
 
+    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
+        return await self._waiting.call(lambda: self.generate(principal, prompt, model=model, **sampling), PipelineAnswer.cancel)
+
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         name = self._model(principal, "embed", model)
         raise UnsupportedModel(
@@ -145,6 +153,12 @@ class PipelineRuntime:
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
         return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt)
+
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt)
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        return self._pipeline.models[self._model(principal, "detokenize", model)].decode(tokens)
 
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         found = []

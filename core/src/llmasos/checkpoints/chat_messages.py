@@ -38,18 +38,23 @@ class ChatOptions:
     def of(cls, tools: Any = None, template_arguments: Any = None, allow_control_tokens: Any = False) -> ChatOptions:
         """Raises ``RequestError`` where a value is of the wrong kind."""
         if isinstance(tools, Mapping | str) or not isinstance(tools or (), Sequence):
-            raise RequestError(f"tools is a {type(tools).__name__}, and it must be a list of functions, each described as JSON.")
+            raise RequestError(f"tools is a {type(tools).__name__}, and it must be a list of functions, each described as JSON.", "tools")
         for place, tool in enumerate(tools or ()):
             if not isinstance(tool, Mapping):
-                raise RequestError(f"tools[{place}] is a {type(tool).__name__}, and it must describe a function as JSON.")
+                raise RequestError(f"tools[{place}] is a {type(tool).__name__}, and it must describe a function as JSON.", "tools")
         if not isinstance(template_arguments or {}, Mapping):
-            raise RequestError(f"template_arguments is a {type(template_arguments).__name__}, and it must map names to values.")
+            raise RequestError(
+                f"template_arguments is a {type(template_arguments).__name__}, and it must map names to values.", "template_arguments"
+            )
         arguments = dict(template_arguments or {})
         for name in arguments:
             if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-                raise RequestError(f"template_arguments has {_shown(name)}, which is no variable that can be given to a chat template.")
+                raise RequestError(
+                    f"template_arguments has {_shown(name)}, which is no variable that can be given to a chat template.",
+                    "template_arguments",
+                )
         if not isinstance(allow_control_tokens, bool):
-            raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.")
+            raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.", "allow_control_tokens")
         _check_depth(tools, "tools")
         _check_depth(arguments, "template_arguments")
         return cls(tools=tuple(tools or ()), template_arguments=arguments, allow_control_tokens=allow_control_tokens)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,13 +20,19 @@ def serve(
     overrides: o.SetOption = None,
     loader: o.LoaderOption = None,
     scheduler: o.SchedulerOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address on which the first server listens.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port on which the first server listens.")] = None,
     drain: Annotated[float, typer.Option("--drain", min=0.0, help="Seconds in which answers may end after SIGTERM.")] = 30.0,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Run the servers of the config until SIGTERM or Ctrl-C; answers that have begun are finished first."""
+    """Run the servers of the config, or an HTTP server where it names none, until SIGTERM or Ctrl-C; answers that have begun are finished
+    first."""
     from llmasos.api.servers import Servers
 
-    pipeline, _ = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
+    changes = [*_servers(config, overrides or []), *(overrides or [])]
+    changes += [] if host is None else [f"server[0].host={json.dumps(host)}"]
+    changes += [] if port is None else [f"server[0].port={port}"]
+    pipeline, _ = o.open_pipeline(config, changes, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
     with pipeline:
         servers = Servers(pipeline)
         pipeline.load()
@@ -42,3 +50,13 @@ def serve(
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+
+
+def _servers(config: Path | None, overrides: list[str]) -> list[str]:
+    """The override that adds the default server where neither the file nor an override names one."""
+    from llmasos.system.catalog import default_component
+    from llmasos.system.config import load_config
+
+    others = [each for each in overrides if not each.startswith("server")]
+    named = any(each.startswith(("server[0].use=", "server=")) for each in overrides)
+    return [] if named or load_config(config, overrides=others).servers else [f"server[0].use={json.dumps(default_component('server'))}"]

@@ -138,12 +138,12 @@ class Client:
         for more tokens than the client may."""
         for name in _OWN:
             if name in given:
-                raise RequestError(f'"{name}" comes with the key of a client, and a request cannot choose it; leave it out.')
+                raise RequestError(f'"{name}" comes with the key of a client, and a request cannot choose it; leave it out.', name)
         limits = self._principal.limits
         found = {**given, "tenant": self._principal.tenant, "priority": limits.priority, "weight": limits.weight}
         most, asked = limits.max_new_tokens, given.get("max_new_tokens")
         if most is not None and isinstance(asked, int) and asked > most:
-            raise RequestError(f"max_new_tokens is {asked}, and {self._principal.name} may ask for {most}.")
+            raise RequestError(f"max_new_tokens is {asked}, and {self._principal.name} may ask for {most}.", "max_new_tokens")
         if most is not None and asked is None:
             found["max_new_tokens"] = most if "max_length" in given else min(most, DEFAULT_NEW_TOKENS)
         return found

@@ -62,7 +62,7 @@ class GenerationParams:
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
-                raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}')
+                raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}', name)
         constraints = [
             Constraint(kind, arguments[name])  # type: ignore[arg-type]
             for name, kind in _CONSTRAINTS.items()
@@ -74,16 +74,16 @@ class GenerationParams:
             _check_count(name, arguments.get(name))
         deadline = arguments.get("deadline")
         if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf):
-            raise RequestError(f"deadline is {deadline!r}, and it must be a number of seconds above 0.")
+            raise RequestError(f"deadline is {deadline!r}, and it must be a number of seconds above 0.", "deadline")
         weight = arguments.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise RequestError(f"weight is {weight!r}, and it must be a number above 0.")
+            raise RequestError(f"weight is {weight!r}, and it must be a number above 0.", "weight")
         priority = arguments.get("priority", 0)
         if isinstance(priority, bool) or not isinstance(priority, int):
-            raise RequestError(f"priority is {priority!r}, and it must be a whole number.")
+            raise RequestError(f"priority is {priority!r}, and it must be a whole number.", "priority")
         tenant = arguments.get("tenant", "default")
         if not isinstance(tenant, str) or not tenant:
-            raise RequestError(f"tenant is {tenant!r}, and it must be a name.")
+            raise RequestError(f"tenant is {tenant!r}, and it must be a name.", "tenant")
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -129,7 +129,8 @@ class GenerationParams:
             return None
         if self.max_length <= prompt:
             raise RequestError(
-                f"max_length is {self.max_length} and counts the prompt, which has {prompt} tokens already; make it at least {prompt + 1}."
+                f"max_length is {self.max_length} and counts the prompt, which has {prompt} tokens already; make it at least {prompt + 1}.",
+                "max_length",
             )
         return self.max_length - prompt
 
@@ -137,14 +138,14 @@ class GenerationParams:
 def token_ids(tokens: Any) -> list[int]:
     """Token ids that a caller gave, numpy's among them. Raises ``RequestError`` where they are none."""
     if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable):
-        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.")
+        raise RequestError(f"The tokens are a {type(tokens).__name__}, and they must be a list of token ids.", "tokens")
     found = list(tokens)
     for token in found:
         if isinstance(token, bool) or not isinstance(token, Integral):
-            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.")
+            raise RequestError(f"The tokens hold {token!r}, and a token id is a whole number.", "tokens")
     return [int(token) for token in found]
 
 
 def _check_count(name: str, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise RequestError(f"{name} is {value!r}, and it must be a whole number of at least 1.")
+        raise RequestError(f"{name} is {value!r}, and it must be a whole number of at least 1.", name)

@@ -6,8 +6,8 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs.access import Credentials, Principal
-from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnsupportedModel
+from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import ErrorEvent, Event, FinishEvent, ModelFacts, TaskFacts, TextEvent, UsageEvent
 from llmasos_hookspecs.tasks import Prompt
 
@@ -83,7 +83,11 @@ class ScriptedRuntime:
         prompts: the texts that it was asked, in order.
         answers: what it answered with, in order.
         principals: on whose behalf.
+        samplings: with which arguments beside the prompt.
+        loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
+        waiting: how many requests wait for it.
+        permissions: what every principal may do to the server.
         draining: as core sets it; new requests are refused then.
     """
 
@@ -92,7 +96,11 @@ class ScriptedRuntime:
         self.prompts: list[str] = []
         self.answers: list[ScriptedAnswer] = []
         self.principals: list[Principal] = []
+        self.samplings: list[Mapping[str, Any]] = []
+        self.loading: threading.Event | None = None
+        self.waiting = 0
         self.open = True
+        self.permissions: set[Permission] = {"use", "inspect"}
         self.draining = False
         self._lock = threading.Lock()
 
@@ -107,6 +115,11 @@ class ScriptedRuntime:
             return Principal(name="local", tenant="local")
         raise NotAuthenticated("The key is not known; ask for another.")
 
+    def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
+        self._check(principal)
+        if permission not in self.permissions:
+            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         self._check(principal)
         features = frozenset({"generate", "chat"})
@@ -117,7 +130,11 @@ class ScriptedRuntime:
         if self.draining:
             raise Rejected("The server is being stopped; send the request to another.", retry_after=1.0)
         if model not in (None, "default"):
-            raise RequestError(f'There is no model "{model}"; there is default.')
+            raise UnknownModel(f'There is no model "{model}"; there is default.')
+        if self.loading is not None:
+            self._wait(1)
+            self.loading.wait()
+            self._wait(-1)
         text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
         if not text:
             raise RequestError("The prompt is empty.")
@@ -125,8 +142,21 @@ class ScriptedRuntime:
             answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]))
             self.prompts.append(text)
             self.principals.append(principal)
+            self.samplings.append(sampling)
             self.answers.append(answer)
         return answer
+
+    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+        import asyncio
+
+        self._check(principal)
+        self._wait(1)
+        try:
+            while self.loading is not None and not self.loading.is_set():
+                await asyncio.sleep(0.01)
+        finally:
+            self._wait(-1)
+        return self.generate(principal, prompt, model=model, **sampling)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         self._check(principal)
@@ -135,6 +165,17 @@ class ScriptedRuntime:
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
         self._check(principal)
         return len(str(prompt).split())
+
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+        """The bytes of the text, as ids."""
+        self._check(principal)
+        return list((prompt if isinstance(prompt, str) else str(prompt[-1]["content"])).encode())
+
+    def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
+        self._check(principal)
+        if not all(isinstance(token, int) and 0 <= token < 256 for token in tokens):
+            raise RequestError("A token of the scripted model is a number below 256.", "tokens")
+        return bytes(tokens).decode()
 
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         self._check(principal)
@@ -153,6 +194,10 @@ class ScriptedRuntime:
 
     def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
         raise NotAllowed("Only an administrator may switch the scheduler.")
+
+    def _wait(self, count: int) -> None:
+        with self._lock:
+            self.waiting += count
 
     @staticmethod
     def _check(principal: Principal) -> None:

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any, Final
 
 import attrs
@@ -174,6 +174,20 @@ class ServerConformance(PluginConformance, standard=True):
         assert answer.cancelled.wait(SECONDS), f"The client left, and its answer was not cancelled within {SECONDS:g} seconds."
         assert self.ask(running.endpoint, "hello") == "hello"
 
+    def test_a_client_that_leaves_while_its_request_waits_frees_it(self, running: Running) -> None:
+        """Forty that leave while a model is being loaded leave nothing that is answered once it is there."""
+        running.runtime.script["wait"] = (threading.Event(),)  # nothing to send, so that no failed write tells of the client's leaving
+        running.runtime.loading = threading.Event()
+        with ExitStack() as clients:
+            for _ in range(40):
+                clients.enter_context(self.begin(running.endpoint, "wait"))
+            assert soon(lambda: running.runtime.waiting == 40), f"{running.runtime.waiting} of 40 requests reached the runtime."
+        running.runtime.loading.set()
+        assert self.ask(running.endpoint, "hello") == "hello"
+        assert soon(lambda: running.runtime.waiting == 0 and running.runtime.active == 0), (
+            f"Clients left while their requests waited for a model, and {running.runtime.active} of them are answered."
+        )
+
     def test_a_client_that_does_not_read_stalls_nobody(self, running: Running) -> None:
         """Others are answered while one reads nothing of a long answer."""
         running.runtime.script["long"] = tuple("x" * 100_000 for _ in range(200))
@@ -261,6 +275,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def soon(true: Callable[[], bool]) -> bool:
+    """Whether something becomes true in time."""
+    for _ in range(int(SECONDS * 100)):
+        if true():
+            return True
+        threading.Event().wait(0.01)
+    return False
 
 
 def _started(call: Callable[[], object]) -> threading.Thread:

@@ -160,6 +160,11 @@ class ResourcesConfig:
         validator=attrs.validators.gt(0),
         metadata={"help": "Seconds that a guard may take for one text or piece of an answer; then the request fails."},
     )
+    max_waiting: int = attrs.field(
+        default=256,
+        validator=attrs.validators.ge(1),
+        metadata={"help": "Requests of servers that may wait for a model that is being loaded, or for memory; others are refused."},
+    )
     stage_cache: int | None = attrs.field(
         default=None,
         converter=attrs.converters.optional(parse_size),

@@ -1,0 +1,192 @@
+"""Answers generations: awaits the runtime, and watches the client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, Rejected, Runtime, TextEvent
+from llmasos_serve_http.asked import Asked, Collected, Rendering
+from llmasos_serve_http.call import Call, Left
+from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
+from llmasos_serve_http.keeping import Keeper
+from llmasos_serve_http.metrics import Measure, Metrics
+from llmasos_serve_http.outcome import Outcome
+
+#: Headers of a stream: no proxy is to keep it back.
+_STREAM: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+_CANCELLED: Final = Failure(
+    status=503, type="server_error", code="cancelled", message="The answer was cancelled; send the request again.", retry_after=1.0
+)
+_UNENDED: Final = Failure(
+    status=500, type="server_error", code="server_error", message="The answer ended without a reason; send the request again."
+)
+
+
+class Answering:
+    """The generations in progress of one server. All of it runs on the server's event loop.
+
+    Attributes:
+        stopping: what is in progress is ended, and clients are told so.
+    """
+
+    def __init__(self, runtime: Runtime, metrics: Metrics, comment_every: float) -> None:
+        self.stopping = False
+        self._metrics: Final = metrics
+        self._runtime: Final = runtime
+        self._comment_every: Final = comment_every
+        self._answers: set[Answer] = set()
+        self._waiting: set[asyncio.Future[Answer]] = set()
+
+    def stop(self) -> None:
+        """End what is in progress."""
+        self.stopping = True
+        for task in self._waiting:
+            task.cancel()
+        for answer in self._answers:
+            answer.cancel()
+
+    async def answer(self, call: Call, asked: Asked, rendering: Rendering) -> None:
+        """Answer a request, whole or piece by piece.
+
+        Raises:
+            Refused, LLMasOSError: the request is refused, and nothing was sent yet.
+            Left: the client has gone; the request is cancelled.
+        """
+        leaving = asyncio.create_task(call.left())
+        measure = Measure(self._metrics, call.known.tenant)
+        try:
+            if asked.stream:
+                await self._stream(call, asked, rendering, leaving, measure)
+            else:
+                await call.reply(await self._whole(call, asked, rendering, leaving, measure))
+        except (Refused, LLMasOSError) as error:
+            measure.failed(_failure(error).code)
+            raise
+        finally:
+            measure.close()
+            leaving.cancel()
+
+    async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
+        """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
+        begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, **asked.sampling))
+        self._waiting.add(begun)
+        try:
+            while not await self._ready(begun, leaving, rendering):
+                if rendering is not None and rendering.comment:
+                    if not call.started:
+                        await call.begin(rendering.media_type, headers=_STREAM)
+                    await call.part(rendering.comment)
+            return await begun
+        except BaseException as error:
+            begun.cancel()
+            begun.add_done_callback(_given_up)
+            stopped = isinstance(error, asyncio.CancelledError) and self.stopping
+            if stopped or (isinstance(error, Rejected) and self._runtime.draining):
+                raise Refused(STOPPED) from None
+            raise
+        finally:
+            self._waiting.discard(begun)
+
+    async def _ready(self, begun: asyncio.Future[Answer], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
+        """Whether the runtime has answered; False after a silence. Raises ``Left`` where the client has gone."""
+        timeout = None if rendering is None else self._comment_every
+        both: set[asyncio.Future[Any]] = {begun, leaving}
+        await asyncio.wait(both, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done() and not begun.done():
+            raise Left
+        return begun.done()
+
+    async def _whole(
+        self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+    ) -> Mapping[str, Any]:
+        answer = await self._begun(call, asked, leaving)
+        measure.accepted(answer.model)
+        pieces, outcome = [], Outcome()
+        with self._watched(answer, leaving):
+            async for event in answer:
+                if isinstance(event, TextEvent):
+                    measure.piece()
+                    pieces.append(event)
+                else:
+                    outcome.take(event)
+        if (finish := self._ended(outcome, leaving, measure)) is None:
+            raise Refused(self._reason(outcome))
+        return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finish=finish))
+
+    async def _stream(self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure) -> None:
+        try:
+            answer = await self._begun(call, asked, leaving, rendering)
+        except (Refused, LLMasOSError) as error:
+            if not call.started:
+                raise
+            measure.failed(_failure(error).code)
+            await call.part(rendering.failed(_failure(error)))
+            await call.end()
+            return
+        measure.accepted(answer.model)
+        outcome = Outcome()
+        with self._watched(answer, leaving):
+            if not call.started:
+                await call.begin(rendering.media_type, headers=_STREAM)
+            keeper = Keeper(call, rendering.comment, self._comment_every)
+            try:
+                await keeper.send(rendering.head(answer.model))
+                async for event in answer:
+                    if not isinstance(event, TextEvent):
+                        outcome.take(event)
+                        continue
+                    measure.piece()
+                    if part := rendering.piece(event):
+                        await keeper.send(part)
+            finally:
+                keeper.close()
+        if (finish := self._ended(outcome, leaving, measure)) is None:
+            reason = self._reason(outcome)
+            measure.failed(reason.code)
+            await call.part(rendering.failed(reason))
+        else:
+            await call.part(rendering.end(outcome.usage, finish))
+        await call.end()
+
+    @contextlib.contextmanager
+    def _watched(self, answer: Answer, leaving: asyncio.Task[None]) -> Iterator[None]:
+        """Cancel the answer when the client leaves, when the server stops, and where it is not read to its end."""
+        self._answers.add(answer)
+        if self.stopping:
+            answer.cancel()
+        leaving.add_done_callback(lambda _: answer.cancel())
+        try:
+            yield
+        finally:
+            self._answers.discard(answer)
+            answer.cancel()
+
+    def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> FinishEvent | None:
+        """How an answer ended; None where it failed, or was cancelled, which no client asks for. Raises ``Left`` where it has gone."""
+        finish = outcome.finish
+        if finish is not None:
+            measure.ended(outcome.usage, finish)
+            if finish.reason == "cancelled" and leaving.done():
+                raise Left
+        return None if finish is None or finish.reason == "cancelled" else finish
+
+    def _reason(self, outcome: Outcome) -> Failure:
+        """Why an answer failed."""
+        if outcome.error is not None:
+            return failure_of(outcome.error)
+        if outcome.finish is None:
+            return _UNENDED
+        return STOPPED if self.stopping else _CANCELLED
+
+
+def _failure(error: Refused | LLMasOSError) -> Failure:
+    return error.failure if isinstance(error, Refused) else failure_of(error)
+
+
+def _given_up(begun: asyncio.Future[Answer]) -> None:
+    """An answer that nobody waits for is cancelled, and an error told to nobody."""
+    if not begun.cancelled() and begun.exception() is None:
+        begun.result().cancel()

@@ -1,0 +1,66 @@
+"""The server's application: routes behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from starlette.routing import BaseRoute, Route
+
+from llmasos_hookspecs import Runtime
+from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.anthropic.routes import Anthropic
+from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.gate import Gate
+from llmasos_serve_http.health import Health
+from llmasos_serve_http.metrics import Metrics
+from llmasos_serve_http.ollama.routes import Ollama
+from llmasos_serve_http.openai.routes import OpenAI
+from llmasos_serve_http.options import Options
+from llmasos_serve_http.routes import Guarded, Service, router
+from llmasos_serve_http.tasks import Tasks
+from llmasos_serve_http.threads import Threads
+from llmasos_serve_http.tokens import Tokens
+
+#: Threads for calls of the runtime that are no generations, and how many may wait for one.
+_THREADS: Final = 16
+_WAITING: Final = 1024
+#: Tasks at once.
+_TASKS: Final = 64
+
+
+class Application:
+    """What is served, apart from the sockets.
+
+    Attributes:
+        gate: the ASGI application.
+        answering: the generations in progress.
+        routes: what there is.
+    """
+
+    def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
+        """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
+        self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
+        self._tasks = Threads(_TASKS, _WAITING)
+        self._metrics = Metrics()
+        self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
+        routed = router([*self._routes(), *more(self._service)])
+        self.routes: Final[Sequence[BaseRoute]] = routed.routes
+        self.gate: Final = Gate(routed, options, OpenAIDialect())
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._service.threads.close()
+        self._tasks.close()
+
+    def _routes(self) -> Iterator[BaseRoute]:
+        plain = OpenAIDialect()
+        health = Health(self._service.runtime, lambda: self.gate.closed)
+        yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
+        yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
+        yield from OpenAI(self._service, self.answering).routes()
+        yield from Anthropic(self._service, self.answering).routes()
+        yield from Ollama(self._service, self.answering).routes()
+        yield from self._metrics.routes(self._service)
+        yield from Tokens(self._service).routes()
+        yield from Tasks(self._service, self._tasks).routes()

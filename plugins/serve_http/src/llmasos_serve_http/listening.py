@@ -1,0 +1,124 @@
+"""The server: uvicorn on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from llmasos_hookspecs import Endpoint, ResourceError, Runtime
+from llmasos_serve_http.application import Application
+from llmasos_serve_http.connections import timed
+from llmasos_serve_http.options import Options
+
+_log = logging.getLogger("llmasos.serve_http")
+
+#: Seconds in which clients of a server that is stopped may read their last words.
+_LAST_WORDS: Final = 2.0
+_POLL: Final = 0.02
+
+
+class HttpServer:
+    """Listens, and serves on one thread with an event loop.
+
+    Attributes:
+        endpoints: where it listens.
+    """
+
+    def __init__(self, runtime: Runtime, options: Options) -> None:
+        self.endpoints: Sequence[Endpoint] = [_endpoint(options.host, options.port)]
+        self._options = options
+        self._application = Application(runtime, options)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Listen; returns once clients can connect. Raises ``ResourceError``."""
+        listener = self._listener()
+        self.endpoints = [_endpoint(self._options.host, listener.getsockname()[1])]
+        config = uvicorn.Config(
+            self._application.gate,
+            http=timed(self._options.header_timeout),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # a client's address is where it connects from, whatever its headers say
+            h11_max_incomplete_event_size=self._options.max_headers,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(self._server, listener, started), name="llmasos-http", daemon=True)
+        self._thread.start()
+        started.wait()
+
+    def drain(self, seconds: float) -> bool:
+        """Refuse what is new, and wait until what was accepted is answered."""
+        end = time.monotonic() + seconds
+        self._application.gate.closed = True
+        while self._application.gate.active:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def stop(self) -> None:
+        """End what is left, and free the port."""
+        self._application.gate.closed = True
+        thread, server, self._thread = self._thread, self._server, None
+        if thread is not None and server is not None:
+            self._on_loop(self._application.answering.stop)
+            self.drain(_LAST_WORDS)
+            self._on_loop(lambda: _close(server))
+            thread.join()
+        self._application.close()
+
+    def _serve(self, server: uvicorn.Server, listener: socket.socket, started: threading.Event) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(started.set)
+            await server.serve(sockets=[listener])
+
+        try:
+            asyncio.run(serve())
+        except Exception:
+            _log.exception("The HTTP server ended.")
+        finally:
+            started.set()
+            listener.close()
+
+    def _on_loop(self, call: Callable[[], object]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(call)
+
+    def _listener(self) -> socket.socket:
+        host, port = self._options.host, self._options.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ResourceError(f"The server http cannot listen on {host}:{port} ({reason}); choose another host or port.") from error
+
+
+def _close(server: uvicorn.Server) -> None:
+    """Close the connections of clients that do not read, so that no answer to them waits for ever."""
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, H11Protocol) and connection.cycle is not None and not connection.cycle.response_complete:
+            connection.transport.abort()
+    server.should_exit = True
+
+
+def _endpoint(host: str, port: int) -> Endpoint:
+    name = host.strip("[]")
+    return Endpoint(host=name, port=port, url=f"http://{f'[{name}]' if ':' in name else name}:{port}")

@@ -1,0 +1,74 @@
+"""OpenAI's routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+
+from llmasos_hookspecs import ModelFacts, UnknownModel
+from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.call import Call
+from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.openai import chat, completions
+from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked
+from llmasos_serve_http.routes import Guarded, Service
+
+
+class OpenAI:
+    """What OpenAI's clients ask for."""
+
+    def __init__(self, service: Service, answering: Answering) -> None:
+        self._service = service
+        self._answering = answering
+
+    def routes(self) -> Iterator[BaseRoute]:
+        """Each with its permission."""
+        plain = OpenAIDialect()
+        yield Route("/v1/models", Guarded(self._service, "use", plain, self.models), methods=["GET"])
+        yield Route("/v1/models/{name:path}", Guarded(self._service, "use", plain, self.model), methods=["GET"])
+        yield Route("/v1/chat/completions", Guarded(self._service, "use", chat.DIALECT, self.chat), methods=["POST"])
+        yield Route("/v1/completions", Guarded(self._service, "use", completions.DIALECT, self.completions), methods=["POST"])
+        yield Route("/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings), methods=["POST"])
+
+    async def models(self, call: Call) -> None:
+        """Those that the client may use."""
+        await call.reply({"object": "list", "data": [_described(facts) for facts in await self._service.models(call.known)]})
+
+    async def model(self, call: Call) -> None:
+        """One of them."""
+        name = call.path["name"]
+        for facts in await self._service.models(call.known):
+            if facts.name == name:
+                await call.reply(_described(facts))
+                return
+        raise UnknownModel(f"There is no model {name[:200]!r} that you may use; /v1/models lists them.")
+
+    async def chat(self, call: Call) -> None:
+        """Answer chat messages."""
+        body = await call.fields()
+        asked = chat.asked_of(body, self._service.options.temperature)
+        await self._answering.answer(call, asked, chat.ChatRendering(call.id, body))
+
+    async def completions(self, call: Call) -> None:
+        """Continue a text."""
+        body = await call.fields()
+        asked = completions.asked_of(body, self._service.options.temperature)
+        await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body))
+
+    async def embeddings(self, call: Call) -> None:
+        """A vector for each text."""
+        asked = EmbeddingsAsked.of(await call.fields())
+        runtime, principal = self._service.runtime, call.known
+
+        def embed() -> EmbeddingsAnswer:
+            vectors = runtime.embed(principal, asked.texts, model=asked.model)
+            tokens = sum(runtime.count_tokens(principal, text, model=asked.model) for text in asked.texts)
+            return EmbeddingsAnswer(vectors=vectors, tokens=tokens)
+
+        await call.reply(asked.body(await self._service.threads.call(embed)))
+
+
+def _described(facts: ModelFacts) -> dict[str, Any]:
+    return {"id": facts.name, "object": "model", "created": 0, "owned_by": "llmasos", "max_model_len": facts.context_length}

@@ -1,0 +1,75 @@
+"""How tokens are sampled, as OpenAI's fields and those that other servers of its protocol added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from llmasos_hookspecs import RequestError
+from llmasos_serve_http.fields import flag, refuse, shown
+
+#: Fields of a body -> arguments of the runtime, which checks their values.
+FIELDS: Final = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "logit_bias": "logit_bias",
+    "seed": "seed",
+    "stop": "stop",
+    "ignore_eos": "ignore_eos",
+    "guided_json": "schema",
+    "guided_regex": "regex",
+    "guided_choice": "choices",
+    "guided_grammar": "grammar",
+}
+
+#: Fields that would change the answer, and the values that ask for what the server does anyway.
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "use_beam_search": (False,),
+    "min_tokens": (0,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "prompt_logprobs": (),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "chat_template": (),
+    "documents": ([],),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "modalities": (["text"],),
+    "web_search_options": (),
+    "reasoning_effort": ("none",),
+}
+
+
+def sampling_of(body: Mapping[str, Any], temperature: float) -> dict[str, Any]:
+    """The runtime's arguments for a body.
+
+    Raises:
+        RequestError: a field asks for what the server does not do, and the answer would not be the one that was asked for.
+    """
+    refuse(body, REFUSED)
+    found = {argument: body[field] for field, argument in FIELDS.items() if field in body}
+    found.setdefault("temperature", temperature)
+    return found
+
+
+def includes_usage(body: Mapping[str, Any]) -> bool:
+    """Whether a stream ends with what it used."""
+    options = body.get("stream_options", {})
+    if not isinstance(options, Mapping):
+        raise RequestError(f"stream_options is {shown(options)}, and it must be an object.", "stream_options")
+    return flag({name: value for name, value in options.items() if value is not None}, "include_usage")

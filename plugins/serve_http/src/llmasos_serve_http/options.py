@@ -1,0 +1,42 @@
+"""Options of the server."""
+
+from __future__ import annotations
+
+import attrs
+
+_AT_LEAST_1 = attrs.validators.ge(1)
+_ABOVE_0 = attrs.validators.gt(0.0)
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """The ``[[server]]`` table with ``use = "http"``."""
+
+    host: str = attrs.field(
+        default="127.0.0.1", metadata={"help": "Address to listen on; beyond the loopback interface it needs [access]."}
+    )
+    port: int = attrs.field(
+        default=8000, validator=[attrs.validators.ge(0), attrs.validators.le(65535)], metadata={"help": "0: any free one."}
+    )
+    allowed_hosts: tuple[str, ...] = attrs.field(
+        default=(), metadata={"help": "Names by which clients may reach the server, beside those of this machine's loopback interface."}
+    )
+    allowed_origins: tuple[str, ...] = attrs.field(
+        default=(), metadata={"help": 'Web pages that may use the server, such as "https://chat.example"; "*": all.'}
+    )
+    max_body: int = attrs.field(default=8 << 20, validator=_AT_LEAST_1, metadata={"help": "Most bytes of a request's body."})
+    max_headers: int = attrs.field(default=32 << 10, validator=_AT_LEAST_1, metadata={"help": "Most bytes of a request's headers."})
+    header_timeout: float = attrs.field(
+        default=10.0, validator=_ABOVE_0, metadata={"help": "Seconds in which a request's headers must arrive."}
+    )
+    body_timeout: float = attrs.field(default=30.0, validator=_ABOVE_0, metadata={"help": "Seconds in which a request's body must arrive."})
+    comment_every: float = attrs.field(
+        default=10.0,
+        validator=_ABOVE_0,
+        metadata={"help": "Seconds without text after which a stream gets a comment, so that proxies keep it."},
+    )
+    temperature: float = attrs.field(
+        default=1.0,
+        validator=attrs.validators.ge(0.0),
+        metadata={"help": "Of requests that name none; OpenAI's default is 1, and 0 is greedy."},
+    )

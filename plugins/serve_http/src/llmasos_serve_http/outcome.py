@@ -1,0 +1,30 @@
+"""How an answer ended."""
+
+from __future__ import annotations
+
+from llmasos_hookspecs import ErrorEvent, Event, FinishEvent, LLMasOSError, UsageEvent
+
+
+class Outcome:
+    """The last events of an answer.
+
+    Attributes:
+        usage: tokens; none where it failed.
+        finish: None where it failed.
+        error: why it failed, where the runtime said so.
+    """
+
+    def __init__(self) -> None:
+        self.usage = UsageEvent(prompt_tokens=0, cached_tokens=0, generated_tokens=0)
+        self.finish: FinishEvent | None = None
+        self.error: LLMasOSError | None = None
+
+    def take(self, event: Event) -> None:
+        """An event that is no text."""
+        match event:
+            case UsageEvent():
+                self.usage = event
+            case FinishEvent():
+                self.finish = event
+            case ErrorEvent(error=error):
+                self.error = error

@@ -1,0 +1,86 @@
+"""Routes: each says who may use it, or the server is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Literal
+
+import attrs
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from llmasos_hookspecs import ModelFacts, Permission, PluginError, Principal, Runtime
+from llmasos_serve_http.call import Call
+from llmasos_serve_http.clients import credentials_of
+from llmasos_serve_http.dialect import Dialect
+from llmasos_serve_http.options import Options
+from llmasos_serve_http.threads import Threads
+
+#: ``public``: whoever reaches the server, with no key. ``use``: who has a key; the runtime decides about each model and task.
+Needs = Literal["public"] | Permission
+
+
+@attrs.frozen(kw_only=True)
+class Service:
+    """What handlers share.
+
+    Attributes:
+        runtime: what is served.
+        options: of the server.
+        threads: for the runtime's methods that may wait.
+    """
+
+    runtime: Runtime
+    options: Options
+    threads: Threads
+
+    async def known(self, call: Call, needs: Needs) -> Principal:
+        """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says."""
+        credentials = credentials_of(call.headers, call.client)
+
+        def check() -> Principal:
+            principal = self.runtime.authenticate(credentials)
+            if needs in ("inspect", "administer"):
+                self.runtime.authorize(principal, needs)
+            return principal
+
+        return await self.threads.call(check)
+
+    async def models(self, principal: Principal) -> list[ModelFacts]:
+        """The models that a client may use."""
+        return await self.threads.call(lambda: list(self.runtime.models(principal)))
+
+
+class Guarded:
+    """A handler behind its permission; an ASGI application."""
+
+    def __init__(self, service: Service, needs: Needs, dialect: Dialect, handle: Callable[[Call], Awaitable[None]]) -> None:
+        self.needs: Final = needs
+        self._service = service
+        self._dialect = dialect
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send, self._service.options, self._dialect)
+        scope["llmasos.call"] = call
+        if self.needs != "public":
+            call.principal = await self._service.known(call, self.needs)
+        await self._handle(call)
+
+
+def router(routes: Iterable[BaseRoute]) -> Router:
+    """The routes as an application.
+
+    Raises:
+        PluginError: one declares no permission.
+    """
+    found = list(routes)
+    for route in found:
+        if not isinstance(route, Route) or not isinstance(route.endpoint, Guarded) or not route.methods:
+            raise PluginError(f"The route {getattr(route, 'path', route)} declares no permission and methods; wrap its handler in Guarded.")
+    return Router(found, redirect_slashes=False, default=_nowhere)
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HTTPException(404)
