@@ -221,6 +221,8 @@ class ServerConformance(PluginConformance, standard=True):
         drained: list[bool] = []
         draining = _started(lambda: drained.append(running.server.drain(SECONDS)))
         refused = self.until_refused(running)
+        draining.join(min(1.0, SECONDS / 4))
+        assert draining.is_alive(), "drain returned while an answer was still being written."
         gate.set()
         client.join(SECONDS)
         draining.join(SECONDS)
