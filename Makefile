@@ -10,6 +10,8 @@ ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard 
 PROMPT ?= 今天天气很好
 # Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
 JOBS   ?= 2
+# A process that dies fails the run: where xdist starts another in its place, the run waits for ever at its end.
+SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 SECONDS ?= 1200
 
@@ -22,10 +24,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/llmasos run "$(PROMPT)" --max-new-tokens 64
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(if $(ARGS),,-n $(JOBS)) $(ARGS)
+	$(BIN)/python -m pytest $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 test-long: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --hypothesis-profile=long $(if $(ARGS),,-n $(JOBS)) $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp

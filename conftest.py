@@ -4,6 +4,7 @@ processes, and how many random examples are tried."""
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # where it has to wait for a core that another test process uses.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# A script makes what runs in its background ignore SIGINT, and programs inherit that; the tests of Ctrl-C need Python's own handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 100 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.

@@ -136,9 +136,6 @@ def test_a_stream_that_nobody_reads_is_cancelled(model):
 INTERRUPTED = """
     import signal, time
 
-    # Who runs tests in the background of a script makes them ignore it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def interrupt():
         waiter = threading.main_thread().ident
         while not model.usage()["running"] or sys._current_frames()[waiter].f_code.co_name != "wait":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -40,14 +39,7 @@ class CommandLine:
     def start(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[bytes]:
         """The same, going on beside the test, which must wait for it."""
         piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], cwd=self.folder, env=dict(self.env), preexec_fn=interruptible, **{**piped, **streams}
-        )
-
-
-def interruptible() -> None:
-    """Take SIGINT again in a new process: whoever runs the tests in the background of a script made them ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=self.folder, env=dict(self.env), **{**piped, **streams})
 
 
 @pytest.fixture(scope="session")

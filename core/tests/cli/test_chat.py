@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -92,8 +91,6 @@ def terminal(cli, model) -> Iterator[Terminal]:
 
 def _control() -> None:
     import fcntl
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by whoever runs the tests in the background of a script
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
