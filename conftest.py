@@ -140,3 +140,14 @@ def saved(tmp_path: Path, tiny_model: Callable[..., Any]) -> Callable[..., Path]
         return folder
 
     return save
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``LLMASOS_HOME`` of one test, and a working folder that is not the user's."""
+    folder, work = tmp_path / "home", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("LLMASOS_HOME", str(folder))
+    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
+    monkeypatch.chdir(work)
+    return folder

@@ -87,14 +87,9 @@ def scheduler_code() -> str:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(own_home: Path) -> Path:
     """``LLMASOS_HOME``, and a working folder that is not the user's."""
-    folder, work = tmp_path / "home", tmp_path / "work"
-    work.mkdir()
-    monkeypatch.setenv("LLMASOS_HOME", str(folder))
-    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
-    monkeypatch.chdir(work)
-    return folder
+    return own_home
 
 
 @pytest.fixture

@@ -10,13 +10,8 @@ from llmasos.system.store import Store
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder, work = tmp_path / "home", tmp_path / "work"
-    work.mkdir()
-    monkeypatch.setenv("LLMASOS_HOME", str(folder))
-    monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
-    monkeypatch.chdir(work)
-    return folder
+def home(own_home: Path) -> Path:
+    return own_home
 
 
 @pytest.fixture

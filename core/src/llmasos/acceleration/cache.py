@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from llmasos.checkpoints.plain_json import dump_json
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
+from llmasos_hookspecs.atomic import write_atomically
 
 #: Version of the cache key: increased when a change of core gives other outputs for the same inputs.
 _VERSION: Final = 2
@@ -142,10 +143,7 @@ class StageCache:
             "seconds": seconds,
         }
         try:
-            with (workplace / _RESULT).open("w", encoding="utf-8") as file:
-                file.write(dump_json(record, indent=1))
-                file.flush()
-                os.fsync(file.fileno())
+            write_atomically(workplace / _RESULT, dump_json(record, indent=1))
             entry = self._root / key
             if entry.exists():
                 shutil.rmtree(entry)  # unreadable, or it would have been found

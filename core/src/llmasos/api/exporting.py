@@ -12,6 +12,7 @@ from uuid import uuid4
 import attrs
 
 from llmasos_hookspecs import CheckpointError, PluginError, RequestError
+from llmasos_hookspecs.atomic import flush
 
 if TYPE_CHECKING:
     from llmasos.system.context import ProgressSink
@@ -124,7 +125,7 @@ def export_as(
                 raise RequestError(f"{output} is a folder; name the file to write, such as {output / f'model.{format}'}.")
             shutil.rmtree(output)
         written.replace(output)
-        _flush(output.parent)
+        flush(output.parent)
     except OSError as error:
         raise CheckpointError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
     finally:
@@ -132,12 +133,3 @@ def export_as(
     files = [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return ExportedModel(path=output, size=size, format=format, facts=result.facts, notes=result.notes)
-
-
-def _flush(folder: Path) -> None:
-    """Make what was renamed in a folder survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,6 +23,7 @@ from llmasos_format_gguf.names import NameTable, Place, name_table
 from llmasos_format_gguf.quantize import encode
 from llmasos_format_gguf.split import read_parts
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
+from llmasos_hookspecs.atomic import flush
 
 _F32: Final = GGMLQuantizationType.F32
 _F16: Final = GGMLQuantizationType.F16
@@ -383,11 +384,7 @@ def _appearing(output: Path) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(output)
-        handle = os.open(output.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush(output.parent)
     except OSError as error:
         raise CheckpointError(f"{output} could not be written ({error.strerror or error}); nothing of it was kept.") from error
     finally:

@@ -9,7 +9,7 @@ from llmasos_serve_http.call import Call
 
 
 class Health:
-    """``/healthz`` and ``/readyz``, for whoever watches the process; they tell no names."""
+    """``/healthz`` and ``/readyz``, for load balancers and process supervisors; they tell no names."""
 
     def __init__(self, runtime: Runtime, closed: Callable[[], bool]) -> None:
         self._runtime = runtime

@@ -17,7 +17,7 @@ from llmasos_serve_http.dialect import Dialect
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.threads import Threads
 
-#: ``public``: whoever reaches the server, with no key. ``use``: who has a key; the runtime decides about each model and task.
+#: ``public``: every client, also without a key. ``use``: who has a key; the runtime decides about each model and task.
 Needs = Literal["public"] | Permission
 
 

@@ -27,7 +27,7 @@ class Threads:
         self._calls += 1
         future = asyncio.get_running_loop().run_in_executor(self._executor, function)
         future.add_done_callback(self._done)
-        return await asyncio.shield(future)  # a call that was begun counts until it has ended, whoever still waits for it
+        return await asyncio.shield(future)  # a call that was begun counts until it has ended, also where no client waits for it any more
 
     def close(self) -> None:
         """Begin no further call."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, TokenLogprob, UsageEvent
-from llmasos_serve_http import sse
-from llmasos_serve_http.asked import Asked, Collected
+from llmasos_hookspecs import RequestError, TextEvent, TokenLogprob
+from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.failures import Failure
 from llmasos_serve_http.fields import flag, model_of
+from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import includes_usage, sampling_of
-from llmasos_serve_http.openai.usage import reason_of, usage_of
+from llmasos_serve_http.openai.sampling import sampling_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format", "template_arguments": "chat_template_kwargs"})
 #: Most alternatives of a token, as OpenAI has it.
@@ -34,55 +31,28 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
 
 
-class ChatRendering:
+class ChatRendering(OpenAIRendering):
     """One answer as chat completion, whole or in chunks."""
 
-    media_type = sse.MEDIA_TYPE
-    comment = sse.COMMENT
+    dialect = DIALECT
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, call_id: str, body: Mapping[str, Any]) -> None:
         """Raises ``RequestError`` where ``body`` asks for no form that there is."""
-        self._id = f"chatcmpl-{call_id}"
-        self._created = int(time.time())
-        self._usage = includes_usage(body)
-        self._logprobs = _alternatives(body) is not None
-        self._model = ""
+        super().__init__(call_id, body, logprobs=_alternatives(body) is not None)
 
     def head(self, model: str) -> bytes:
-        self._model = model
-        return self._chunk({"role": "assistant", "content": ""})
+        super().head(model)
+        return self._chunk({"delta": {"role": "assistant", "content": ""}})
 
-    def piece(self, event: TextEvent) -> bytes:
-        if not event.text:  # tokens without text, which end an answer
-            return b""
-        return self._chunk({"content": event.text}, logprobs=_logprobs([event]) if self._logprobs else None)
+    def _part(self, text: str) -> Mapping[str, Any]:
+        return {"delta": {"content": text} if text else {}}
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        chunks = self._chunk({}, reason=reason_of(finish))
-        if self._usage:
-            chunks += sse.event(self._common("chat.completion.chunk") | {"choices": [], "usage": usage_of(usage)})
-        return chunks + sse.DONE
+    def _whole_text(self, text: str) -> Mapping[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def failed(self, failure: Failure) -> bytes:
-        return sse.event(DIALECT.error(failure)) + sse.DONE
-
-    def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
-        self._model = model
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": _logprobs(answer.pieces) if self._logprobs else None,
-            "finish_reason": reason_of(answer.finish),
-        }
-        return self._common("chat.completion") | {"choices": [choice], "usage": usage_of(answer.usage)}
-
-    def _chunk(self, delta: Mapping[str, Any], *, reason: str | None = None, logprobs: Any = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self._usage else {}
-        return sse.event(self._common("chat.completion.chunk") | {"choices": [choice]} | usage)
-
-    def _common(self, kind: str) -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+    def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
+        return {"content": [_logprob(each) for event in events if event.text for each in event.logprobs], "refusal": None}
 
 
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -109,16 +79,10 @@ def _message(place: int, message: Any) -> dict[str, Any]:
 
 def _alternatives(body: Mapping[str, Any]) -> int | None:
     """How many alternatives each token is to have; None: no log probabilities at all."""
-    wanted, count = flag(body, "logprobs"), body.get("top_logprobs", 0)
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_ALTERNATIVES:
-        raise RequestError(f"top_logprobs must be a whole number from 0 to {_MOST_ALTERNATIVES}.", "top_logprobs")
+    wanted, count = flag(body, "logprobs"), alternatives_within(body.get("top_logprobs", 0), _MOST_ALTERNATIVES, "top_logprobs")
     if count and not wanted:
         raise RequestError("top_logprobs needs logprobs = true.", "top_logprobs")
     return count if wanted else None
-
-
-def _logprobs(events: Sequence[TextEvent]) -> dict[str, Any]:
-    return {"content": [_logprob(each) for event in events if event.text for each in event.logprobs], "refusal": None}
 
 
 def _logprob(found: TokenLogprob) -> dict[str, Any]:

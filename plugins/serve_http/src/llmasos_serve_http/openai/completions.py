@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
-from llmasos_serve_http import sse
-from llmasos_serve_http.asked import Asked, Collected
+from llmasos_hookspecs import RequestError, TextEvent
+from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.failures import Failure
 from llmasos_serve_http.fields import flag, model_of
+from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import includes_usage, sampling_of
-from llmasos_serve_http.openai.usage import reason_of, usage_of
+from llmasos_serve_http.openai.sampling import sampling_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format"})
 #: Tokens where none are named, as OpenAI has it.
@@ -31,61 +28,24 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     return Asked(prompt=_prompt(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
 
 
-class CompletionRendering:
+class CompletionRendering(OpenAIRendering):
     """One answer as text completion, whole or in chunks."""
 
-    media_type = sse.MEDIA_TYPE
-    comment = sse.COMMENT
+    dialect = DIALECT
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def __init__(self, call_id: str, body: Mapping[str, Any]) -> None:
         """Raises ``RequestError`` where ``body`` asks for no form that there is."""
-        self._id = f"cmpl-{call_id}"
-        self._created = int(time.time())
-        self._usage = includes_usage(body)
-        self._logprobs = _alternatives(body) is not None
-        self._model = ""
+        super().__init__(call_id, body, logprobs=_alternatives(body) is not None)
         self._offset = 0
 
-    def head(self, model: str) -> bytes:
-        self._model = model
-        return b""
+    def _part(self, text: str) -> Mapping[str, Any]:
+        return {"text": text}
 
-    def piece(self, event: TextEvent) -> bytes:
-        if not event.text:  # tokens without text, which end an answer
-            return b""
-        return self._chunk(event.text, logprobs=self._logprobs_of([event]))
+    _whole_text = _part
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        chunks = self._chunk("", reason=reason_of(finish))
-        if self._usage:
-            chunks += sse.event(self._common() | {"choices": [], "usage": usage_of(usage)})
-        return chunks + sse.DONE
-
-    def failed(self, failure: Failure) -> bytes:
-        return sse.event(DIALECT.error(failure)) + sse.DONE
-
-    def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
-        self._model = model
-        choice = {
-            "index": 0,
-            "text": answer.text,
-            "logprobs": self._logprobs_of(answer.pieces),
-            "finish_reason": reason_of(answer.finish),
-        }
-        return self._common() | {"choices": [choice], "usage": usage_of(answer.usage)}
-
-    def _chunk(self, text: str, *, reason: str | None = None, logprobs: Any = None) -> bytes:
-        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self._usage else {}
-        return sse.event(self._common() | {"choices": [choice]} | usage)
-
-    def _common(self) -> dict[str, Any]:
-        return {"id": self._id, "object": "text_completion", "created": self._created, "model": self._model}
-
-    def _logprobs_of(self, events: Sequence[TextEvent]) -> dict[str, Any] | None:
+    def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
         """Lists with an entry for each token; its offset is where the text of its piece begins, to which its own characters are added."""
-        if not self._logprobs:
-            return None
         tokens, logprobs, tops, offsets = [], [], [], []
         for event in events:
             if not event.text:
@@ -112,8 +72,4 @@ def _prompt(body: Mapping[str, Any]) -> str:
 
 def _alternatives(body: Mapping[str, Any]) -> int | None:
     count = body.get("logprobs")
-    if count is None:
-        return None
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_ALTERNATIVES:
-        raise RequestError(f"logprobs must be a whole number from 0 to {_MOST_ALTERNATIVES}.", "logprobs")
-    return count
+    return None if count is None else alternatives_within(count, _MOST_ALTERNATIVES, "logprobs")

@@ -1,0 +1,87 @@
+"""What chat completions and completions of a text share: the envelope of bodies and chunks, and their order in a stream."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
+from llmasos_serve_http import sse
+from llmasos_serve_http.asked import Collected
+from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.failures import Failure
+from llmasos_serve_http.openai.sampling import includes_usage
+from llmasos_serve_http.openai.usage import reason_of, usage_of
+
+
+class OpenAIRendering(ABC):
+    """One answer, whole or in chunks. A subclass says what a choice holds beside ``index``, ``logprobs`` and ``finish_reason``."""
+
+    media_type = sse.MEDIA_TYPE
+    comment = sse.COMMENT
+    dialect: ClassVar[OpenAIDialect]
+    #: The beginning of ids, and ``object`` of bodies and of chunks.
+    prefix: ClassVar[str]
+    kind: ClassVar[str]
+    chunk_kind: ClassVar[str]
+
+    def __init__(self, call_id: str, body: Mapping[str, Any], *, logprobs: bool) -> None:
+        """Raises ``RequestError`` where ``body`` asks for no form that there is."""
+        self._id = f"{self.prefix}-{call_id}"
+        self._created = int(time.time())
+        self._usage = includes_usage(body)
+        self._logprobs = logprobs
+        self._model = ""
+
+    def head(self, model: str) -> bytes:
+        self._model = model
+        return b""
+
+    def piece(self, event: TextEvent) -> bytes:
+        if not event.text:  # tokens without text, which end an answer
+            return b""
+        return self._chunk(self._part(event.text), logprobs=self._logprobs_of([event]) if self._logprobs else None)
+
+    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+        chunks = self._chunk(self._part(""), reason=reason_of(finish))
+        if self._usage:
+            chunks += sse.event(self._common(self.chunk_kind) | {"choices": [], "usage": usage_of(usage)})
+        return chunks + sse.DONE
+
+    def failed(self, failure: Failure) -> bytes:
+        return sse.event(self.dialect.error(failure)) + sse.DONE
+
+    def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
+        self._model = model
+        logprobs = self._logprobs_of(answer.pieces) if self._logprobs else None
+        choice = {"index": 0, **self._whole_text(answer.text), "logprobs": logprobs, "finish_reason": reason_of(answer.finish)}
+        return self._common(self.kind) | {"choices": [choice], "usage": usage_of(answer.usage)}
+
+    def _chunk(self, content: Mapping[str, Any], *, reason: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}
+        usage = {"usage": None} if self._usage else {}
+        return sse.event(self._common(self.chunk_kind) | {"choices": [choice]} | usage)
+
+    def _common(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+    @abstractmethod
+    def _part(self, text: str) -> Mapping[str, Any]:
+        """A piece of the text in a chunk's choice; the last one is empty."""
+
+    @abstractmethod
+    def _whole_text(self, text: str) -> Mapping[str, Any]:
+        """The whole text in a body's choice."""
+
+    @abstractmethod
+    def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
+        """The log probabilities of the tokens of these events."""
+
+
+def alternatives_within(count: Any, most: int, name: str) -> int:
+    """How many alternatives each token is to have, as the field ``name`` says. Raises ``RequestError``."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= most:
+        raise RequestError(f"{name} must be a whole number from 0 to {most}.", name)
+    return count
