@@ -21,6 +21,7 @@ from llmasos.system.config import Config
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
 from llmasos_hookspecs import LLMasOSError, PluginError, ResourceError
+from llmasos_hookspecs.guarding.watchdog import Watchdog
 
 SECONDS = 30.0  # after which somebody counts as one who waits for ever
 SHORT = Bound(0.2, "resources.load_timeout")
@@ -169,6 +170,29 @@ def test_ctrl_c_ends_the_waiting_and_the_plugin_can_clean_up() -> None:
     with pytest.raises(KeyboardInterrupt):
         call_within(LONG, "source X", "llmasos_fetch", stall)
     assert cleaned.is_set()
+
+
+def test_a_watchdog_whose_start_is_interrupted_is_started_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C may come while its thread starts, which must not be taken for one that runs."""
+    seen, start = threading.Event(), threading.Thread.start
+
+    class Busy:
+        def look(self, now: float) -> bool:
+            seen.set()
+            return False
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise KeyboardInterrupt
+
+    dog, busy = Watchdog(), Busy()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dog.wake(busy)
+    dog.forget(busy)
+    dog.wake(busy)
+    assert seen.wait(SECONDS)
+    dog.forget(busy)
 
 
 def test_the_process_ends_though_a_plugin_does_not() -> None:

@@ -53,8 +53,13 @@ class Watchdog:
             self._watched.add(watched)
             self._called = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="llmasos-watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="llmasos-watchdog", daemon=True)
+                self._thread = thread
+                try:
+                    thread.start()
+                except BaseException:  # no thread is to be had, or a signal's handler raised: the next one that becomes busy starts another
+                    self._thread = None
+                    raise
             self._changed.notify()
 
     def forget(self, watched: Watched) -> None:
@@ -69,6 +74,8 @@ class Watchdog:
     def _run(self) -> None:
         while True:
             with self._changed:
+                if self._thread is not threading.current_thread():
+                    return  # its start was interrupted
                 if not self._watched:
                     self._thread = None
                     return
