@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
 
 from llmasos_serve_http.call import Call
-
-#: Parts of a stream that are sent before others have their turn.
-_TURN: Final = 4
 
 
 class Keeper:
@@ -20,7 +16,6 @@ class Keeper:
         self._comment = comment
         self._every = every
         self._sent = time.monotonic()
-        self._parts = 0
         self._sending = asyncio.Lock()
         self._task = asyncio.create_task(self._keep()) if comment else None
 
@@ -28,11 +23,9 @@ class Keeper:
         async with self._sending:  # else a comment could come within a part that waits for a slow reader
             await self._call.part(part)
         self._sent = time.monotonic()
-        self._parts += 1
         # Neither an answer that is ahead of its reader nor a socket with room ever waits. Others would stand still, and a connection that
         # was lost would be written to until the answer's end; after five such writes asyncio logs a warning for each.
-        if self._parts % _TURN == 0:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def close(self) -> None:
         if self._task is not None:
