@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
     config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """Close the pipelines of this process that the tests of a file left open, and name them: those of other files, which measure memory or
+    list what is open, would count them."""
+    yield
+    left: list[str] = []
+    if (process := sys.modules.get("llmasos.compose.process")) is None:
+        return
+    for pipeline in list(process.process_resources().pipelines):
+        left.append(repr(pipeline))
+        pipeline.close()
+    for model in process.process_resources().residency.models():
+        left.append(model.name)
+        model.resident.close()
+    assert not left, f"tests of this file left open: {', '.join(left)}"
 
 
 @pytest.fixture(scope="session")
