@@ -59,6 +59,8 @@ class _Waiter:
         blocked: memory was missing for it.
         trimmed: ids of the models whose spare KV memory was freed for it.
         pending_load: the load that it waits for.
+        begun: the load that it has begun itself.
+        trimming: the model that it keeps in memory while that one's spare KV memory is freed.
         lease: the lease, once it is granted.
     """
 
@@ -69,6 +71,8 @@ class _Waiter:
     blocked: bool = False
     trimmed: set[int] = attrs.field(factory=set)
     pending_load: PendingLoad | None = None
+    begun: PendingLoad | None = None
+    trimming: TrackedModel | None = None
     lease: Lease | None = None
 
 
@@ -88,7 +92,7 @@ class Residency:
     ) -> None:
         self.memory: Final = memory or MemoryLedger()
         self.memory.on_freed = self._wake
-        self._changed = threading.Condition(self.memory.lock)
+        self._changes: Final = self.memory.changes
         self._clock = clock
         self._close_timeout = close_timeout
         self._models: list[TrackedModel] = []
@@ -100,7 +104,7 @@ class Residency:
     def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
         """Add a model, without loading it. Its memory counts against each of ``budgets``."""
         model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
-        with self._changed:
+        with self._changes.lock:
             self._models.append(model)
         return model
 
@@ -109,40 +113,36 @@ class Residency:
 
         A load in progress is waited for no longer than ``close_timeout`` seconds; what it makes after that is freed when it is made.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout):
+        ended = self._changes.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout)
+        with self._changes.lock:
+            if not ended:
                 _log.error("The model %s was closed while it was %s; its memory is not free.", model.name, model.state)
             if model.state == "closed":
                 return
             loaded, model.state = model.state == "loaded", "closed"
-            self._changed.notify_all()
+            self._changes.tell()
         if loaded:
             model.resident.unload()
-        with self._changed:
+        with self._changes.lock:
             self.memory.close(model.account)
             if model in self._models:
                 self._models.remove(model)
 
     def unload(self, model: TrackedModel) -> bool:
         """Unload a model now; False where it is in use or not loaded."""
-        with self._changed:
-            if model.state != "loaded" or model.leases:
-                return False
-            model.state = "unloading"
-        self._finish_unloading(model)
-        return True
+        return bool(self._unload_chosen(lambda: [model] if model.state == "loaded" and not model.leases else []))
 
     def lost(self, model: TrackedModel, load: int) -> None:
-        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again."""
-        with self._changed:
-            if model.state != "loaded" or model.loads != load:
-                return
-            model.state = "unloading"
-        self._finish_unloading(model)
+        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again.
+
+        Waits where they failed before the load had ended.
+        """
+        self._changes.wait_for(lambda: model.state != "loading")
+        self._unload_chosen(lambda: [model] if model.state == "loaded" and model.loads == load else [])
 
     def models(self) -> list[TrackedModel]:
         """All models that are not closed."""
-        with self._changed:
+        with self._changes.lock:
             return list(self._models)
 
     # Leases
@@ -165,58 +165,60 @@ class Residency:
             LLMasOSError: the error of the load.
         """
         waiter = _Waiter(model, tokens, self._clock())
-        with self._changed:
-            self._queue.append(waiter)
         try:
+            with self._changes.lock:
+                self._queue.append(waiter)
             while waiter.lease is None:
                 self._predict(model)
-                with self._changed:
+                with self._changes.lock:
                     action = self._advance(waiter)
                 action()
             return waiter.lease
+        except BaseException:
+            self._undo(waiter)
+            raise
         finally:
-            with self._changed:
-                self._queue.remove(waiter)
+            with self._changes.lock:
+                self._queue = [each for each in self._queue if each is not waiter]
                 self._note_scarcity()
-                self._changed.notify_all()
+                self._changes.tell()
 
     @property
     def waiting(self) -> int:
         """Count of callers that wait for memory."""
-        with self._changed:
+        with self._changes.lock:
             return sum(waiter.blocked for waiter in self._queue)
 
     def settle(self, budget: Budget) -> None:
         """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
-        with self._changed:
+        with self._changes.lock:
             for model in self._models:
                 if model.state == "not loaded":
                     model.need = None  # without a budget it was not predicted
-        while True:
-            with self._changed:
-                self._changed.notify_all()
-                idle = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
-                if budget.free >= 0 or not idle:
-                    return
-                victims = self._victims((budget,), 0, None) or idle
-                for victim in victims:
-                    victim.state = "unloading"
-            self._evict(victims)
+
+        def idle() -> list[TrackedModel]:
+            self._changes.tell()
+            found = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
+            return [] if budget.free >= 0 else self._victims((budget,), 0, None) or found
+
+        while victims := self._unload_chosen(idle):
+            for victim in victims:
+                victim.evictions += 1
 
     def would_evict(
         self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
     ) -> tuple[float, list[TrackedModel]]:
         """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
-        with self._changed:
+        with self._changes.lock:
             missing = self.memory.missing(budgets, needed)
             return missing, self._victims(budgets, needed, sparing)
 
     # Decisions, with the lock held
 
-    def _advance(self, waiter: _Waiter) -> Callable[[], None]:
-        """Advance a caller by one decision: grant its lease, or wait for a change, or choose what must happen first (load, trim, evict).
+    def _advance(self, waiter: _Waiter) -> Callable[[], object]:
+        """Advance a caller by one decision: grant its lease, or choose what must happen first (a change, a load, a trim, an eviction).
 
-        Returns that action, to be run without the lock; it does nothing where the lease was granted or a change was waited for.
+        Returns that action, to be run without the lock; it does nothing where the lease was granted.
         """
         model = waiter.model
         if model.state == "closed":
@@ -225,8 +227,7 @@ class Residency:
             raise waiter.pending_load.error.with_traceback(None)
         waiter.pending_load = model.pending_load
         if model.state in ("loading", "unloading"):
-            self._changed.wait()
-            return _no_action
+            return self._changes.next()
         need = model.need
         if need is None:  # ``settle`` reset it a moment ago; ``acquire`` predicts it again
             return _no_action
@@ -237,16 +238,15 @@ class Residency:
                 if self.memory.claim(model.account, waiter.tokens):
                     waiter.lease = self._grant(waiter)
                     return _no_action
-            elif self._reserve(model, need, needed):
-                return lambda: self._load(model)
+            elif self._reserve(waiter, need, needed):
+                return lambda: self._load(waiter)
             self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
             waiter.blocked, waiter.patience = True, min(max(_PATIENCE[0], need.load_seconds), _PATIENCE[1])
             self._note_scarcity()
             if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
                 return action
-        self._changed.wait()
-        waiter.trimmed.clear()
-        return _no_action
+        changed = self._changes.next()
+        return lambda: waiter.trimmed.clear() if changed() else None
 
     def _passed_over(self, waiter: _Waiter, *, queued: bool) -> bool:
         """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
@@ -261,13 +261,15 @@ class Residency:
                 return True
         return False
 
-    def _reserve(self, model: TrackedModel, need: Need, needed: int) -> bool:
+    def _reserve(self, waiter: _Waiter, need: Need, needed: int) -> bool:
         """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
+        model = waiter.model
         free = min((budget.free for budget in model.account.bounds), default=float("inf"))
         if needed > free:
             return False
+        waiter.begun = model.pending_load = PendingLoad()
         self.memory.set_weights(model.account, int(min(max(need.peak, needed), free)), 0)
-        model.state, model.pending_load = "loading", PendingLoad()
+        model.state = "loading"
         return True
 
     def _check_possible(self, model: TrackedModel, needed: int) -> None:
@@ -282,7 +284,7 @@ class Residency:
                     f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
                 )
 
-    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], None] | None:
+    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], object] | None:
         """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
         is possible now."""
         budgets = waiter.model.account.bounds
@@ -300,13 +302,11 @@ class Residency:
             waiter.trimmed.add(id(chosen))
             # The lease keeps other threads from unloading it during the trim.
             chosen.leases += 1
-            return lambda: self._trim(chosen)
-        victims = self._victims(budgets, needed, waiter.model)
-        for victim in victims:
-            victim.state = "unloading"
-        if not victims:
+            waiter.trimming = chosen
+            return lambda: self._trim(waiter)
+        if not self._victims(budgets, needed, waiter.model):
             return None
-        return lambda: self._evict(victims)
+        return lambda: self._evict(waiter, needed)
 
     def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
         """The idle models to evict: those cheapest to reload that free enough memory in every budget; empty where no choice does."""
@@ -343,17 +343,18 @@ class Residency:
         if model.need is None and model.state != "closed":
             # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
             need = model.resident.need() if model.account.bounds else _NOTHING
-            with self._changed:
+            with self._changes.lock:
                 if model.need is None:
                     model.need = need
 
-    def _load(self, model: TrackedModel) -> None:
+    def _load(self, waiter: _Waiter) -> None:
+        model = waiter.model
         try:
             need = model.resident.load(model.account)
-        except BaseException as error:
-            self._abandon(model, error if isinstance(error, LLMasOSError) else None)
+        except LLMasOSError as error:
+            self._abandon(waiter, error)
             raise
-        with self._changed:
+        with self._changes.lock:
             closed = model.state == "closed"
             model.need = need
             fits = not closed and self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
@@ -361,62 +362,90 @@ class Residency:
                 model.state, model.pending_load = "loaded", None
                 model.last_used = self._clock()
                 model.loads += 1
-            self._changed.notify_all()
+            self._changes.tell()
         if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
-            model.resident.unload()
-            self._abandon(model, None)
+            self._abandon(waiter, None)
 
-    def _abandon(self, model: TrackedModel, error: LLMasOSError | None) -> None:
-        with self._changed:
-            if model.pending_load is not None:
-                model.pending_load.error = error
-            model.pending_load = None
-            _not_loaded(model)
-            self.memory.close(model.account)
-            self._changed.notify_all()
-
-    def _trim(self, model: TrackedModel) -> None:
-        try:
-            model.resident.trim()
-        finally:
-            with self._changed:
-                model.leases -= 1
-                self._changed.notify_all()
-
-    def _evict(self, victims: list[TrackedModel]) -> None:
-        with ExitStack() as stack:  # unloads all of them, even where one raises
-            for victim in victims:
-                victim.evictions += 1
-                stack.callback(self._finish_unloading, victim)
-
-    def _finish_unloading(self, model: TrackedModel) -> None:
+    def _abandon(self, waiter: _Waiter, error: LLMasOSError | None) -> None:
+        """End the load that ``waiter`` has begun, unless it has ended."""
+        model = waiter.model
+        if waiter.begun is None or model.pending_load is not waiter.begun:
+            return
         try:
             model.resident.unload()
         finally:
-            with self._changed:
+            with self._changes.lock:
+                waiter.begun.error, model.pending_load = error, None
                 _not_loaded(model)
                 self.memory.close(model.account)
-                self._changed.notify_all()
+                self._changes.tell()
+
+    def _trim(self, waiter: _Waiter) -> None:
+        try:
+            if waiter.trimming is not None:
+                waiter.trimming.resident.trim()
+        finally:
+            self._end_trim(waiter)
+
+    def _end_trim(self, waiter: _Waiter) -> None:
+        with self._changes.lock:
+            chosen, waiter.trimming = waiter.trimming, None
+            if chosen is not None:
+                chosen.leases -= 1
+                self._changes.tell()
+
+    def _evict(self, waiter: _Waiter, needed: float) -> None:
+        for victim in self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model)):
+            victim.evictions += 1
+
+    def _undo(self, waiter: _Waiter) -> None:
+        """An exception ends a caller's waiting, wherever Ctrl-C may have struck it: nobody may wait for what it has begun."""
+        with ExitStack() as stack:  # all of it, even where one raises
+            stack.callback(self._abandon, waiter, None)
+            stack.callback(self._end_trim, waiter)
+            if waiter.lease is not None:
+                stack.callback(waiter.lease.release)
+
+    def _unload_chosen(self, choose: Callable[[], list[TrackedModel]]) -> list[TrackedModel]:
+        """Unload the models that ``choose`` gives with the lock held, and give them too."""
+        chosen: list[TrackedModel] = []
+        with ExitStack() as stack, self._changes.lock:  # after the lock is free: all of them, even where one raises
+            for model in choose():
+                stack.callback(self._finish_unloading, model)
+                chosen.append(model)
+                model.state = "unloading"
+        return chosen
+
+    def _finish_unloading(self, model: TrackedModel) -> None:
+        if model.state == "loaded":  # interrupted before it began
+            return
+        try:
+            model.resident.unload()
+        finally:
+            with self._changes.lock:
+                _not_loaded(model)
+                self.memory.close(model.account)
+                self._changes.tell()
 
     def _release(self, model: TrackedModel, tokens: int) -> None:
-        with self._changed:
+        with self._changes.lock:
             self.memory.end_claim(model.account, tokens)
             model.leases -= 1
             model.last_used = self._clock()
             if self._queue or model.leases == 0:
-                self._changed.notify_all()
+                self._changes.tell()
         if model.keep_alive is not None:
             self._start_reaper()
 
     def _wake(self) -> None:
-        with self._changed:
+        with self._changes.lock:
             if self._queue:
-                self._changed.notify_all()
+                self._changes.tell()
 
     # Keep-alive
 
     def _start_reaper(self) -> None:
-        with self._changed:
+        with self._changes.lock:
             if self._reaper is None or not self._reaper.is_alive():
                 self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
                 self._reaper.start()
@@ -424,7 +453,7 @@ class Residency:
     def _reap(self) -> None:
         """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
         while True:
-            with self._changed:
+            with self._changes.lock:
                 due = {
                     id(model): (model.last_used + model.keep_alive, model)
                     for model in self._models
@@ -435,10 +464,10 @@ class Residency:
                 if not due:
                     self._reaper = None
                     return
-                if not over:
-                    idle = [when for when, model in due.values() if not model.leases]
-                    self._changed.wait(max(0.01, min(idle) - now) if idle else None)
-                    continue
+                idle = [when for when, model in due.values() if not model.leases]
+                pause = self._changes.next(max(0.01, min(idle) - now) if idle else None)
+            if not over:
+                pause()
             for model in over:
                 self.unload(model)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import threading
 import time
 import weakref
 from collections import abc
@@ -41,6 +40,7 @@ from llmasos_hookspecs import (
     Score,
     StepRecord,
 )
+from llmasos_hookspecs.guarding.changes import Changes
 from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 
@@ -95,7 +95,7 @@ class ReplicaSet:
         self._step_timeout = step_timeout
         self._load_timeout = load_timeout
         self._clock = clock
-        self._changed = threading.Condition(threading.RLock())
+        self._changes = Changes()
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
         self._refused: LLMasOSError | None = None
@@ -105,10 +105,10 @@ class ReplicaSet:
         self._closed: LLMasOSError | None = None
         _sets.add(self)
         try:
-            with self._changed:
+            with self._changes.lock:
                 for number in range(len(specs)):
                     self._start(number)
-                self._changed.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
+            self._changes.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
         except BaseException:  # Ctrl-C, or no more processes are to be had
             self.close()
             raise
@@ -143,23 +143,24 @@ class ReplicaSet:
 
     def use_scheduler(self, scheduler: ComponentConfig) -> None:
         """Switch to another scheduler, also for replicas that are started later."""
-        with self._changed:
+        with self._changes.lock:
             self._scheduler = scheduler
             for replica in self._replicas.values():
                 replica.send("scheduler", scheduler)
 
     def forget_prefixes(self) -> None:
         """Empty the prefix caches."""
-        with self._changed:
+        with self._changes.lock:
             for replica in self._replicas.values():
                 replica.send("forget")
 
     def usage(self) -> Usage:
         """The queue and KV cache figures of all replicas, summed."""
-        with self._changed:
+        with self._changes.lock:
             self._usage.clear()
             asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
-            self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
+        self._changes.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
+        with self._changes.lock:
             found = list(self._usage.values())
             unassigned = len(self._unassigned)
         total: dict[str, Any] = {
@@ -173,7 +174,7 @@ class ReplicaSet:
 
     def describe(self) -> list[dict[str, Any]]:
         """Each replica's place, process, state and backlog."""
-        with self._changed:
+        with self._changes.lock:
             return [
                 {
                     "replica": replica.number,
@@ -188,12 +189,12 @@ class ReplicaSet:
 
     def close(self) -> None:
         """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
-        with self._changed:
+        with self._changes.lock:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
             replicas, self._replicas = list(self._replicas.values()), {}
             jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
             self._unassigned = []
-            self._changed.notify_all()
+            self._changes.tell()
         for replica in replicas:
             replica.terminate()
         for replica in replicas:
@@ -209,7 +210,7 @@ class ReplicaSet:
     def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: abc.Sequence[str] = ()) -> list[Ticket[Any]]:
         tickets = {each: self._ticket(each) for each in (request.id, *siblings)}
         job = Job(kind, request, extra, len(request.tokens) + new_tokens * len(tickets), tickets)
-        with self._changed:
+        with self._changes.lock:
             if self._closed is not None:
                 raise self._closed
             self._assign(job)
@@ -225,7 +226,7 @@ class ReplicaSet:
         """Fail requests past their deadline that their replica did not end, and kill replicas that sent nothing for longer than a step may
         take. Returns whether to be called again."""
         lost: list[Job] = []
-        with self._changed:
+        with self._changes.lock:
             jobs = list(self._unassigned)
             for replica in self._replicas.values():
                 jobs += replica.jobs.values()
@@ -260,7 +261,7 @@ class ReplicaSet:
         self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
-        with self._changed:
+        with self._changes.lock:
             for replica in self._replicas.values():
                 if request_id in replica.jobs:
                     replica.send("cancel", request_id)
@@ -285,7 +286,7 @@ class ReplicaSet:
         elif verb == "hello":
             self._on_hello(replica, arguments[0])
         else:
-            with self._changed:
+            with self._changes.lock:
                 if verb == "started":
                     for request_id in arguments[0]:
                         if (job := replica.jobs.get(request_id)) is not None:
@@ -296,7 +297,7 @@ class ReplicaSet:
                     replica.failure = arguments[0]
                 elif verb == "ready":
                     self._on_ready(replica, Ready(*arguments))
-                self._changed.notify_all()
+                self._changes.tell()
 
     def _tell(self, replica: Replica, event: str, record: Any) -> None:
         listener = attrs.asdict(self._listeners, recurse=False).get(event)
@@ -320,7 +321,7 @@ class ReplicaSet:
             self._assign(job)
 
     def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
-        with self._changed:
+        with self._changes.lock:
             job = replica.jobs.get(request_id) if verb == "piece" else replica.jobs.pop(request_id, None)
             if job is None:
                 return
@@ -338,7 +339,7 @@ class ReplicaSet:
     def _on_death(self, replica: Replica) -> None:
         """A replica's process has ended: start it again, move its jobs that had not started, and fail the others."""
         lost: list[Job] = []
-        with self._changed:
+        with self._changes.lock:
             if self._replicas.get(replica.number) is not replica:
                 return  # closed on purpose
             del self._replicas[replica.number]
@@ -362,7 +363,7 @@ class ReplicaSet:
                 moved, self._unassigned = [], []
             for job in moved:
                 self._assign(job)
-            self._changed.notify_all()
+            self._changes.tell()
         error = self._closed or EngineFailed(
             f"Replica {replica.number} of {self.model} {replica.end} while it computed this request, whose state is lost; send it again."
         )
