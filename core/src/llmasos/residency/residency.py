@@ -31,22 +31,21 @@ _CLOSE_SECONDS: Final = 10.0
 
 
 class Lease:
-    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens."""
+    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens; then it is ``over``."""
 
     def __init__(self, residency: Residency, model: TrackedModel, tokens: int) -> None:
         self._residency = residency
-        self._model = model
-        self._tokens = tokens
-        self._lock = threading.Lock()
-        self._over = False
+        self.model = model
+        self.tokens = tokens
+        self.over = False
 
     def release(self) -> None:
         """End the lease. Calling it again does nothing."""
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self._residency._release(self._model, self._tokens)
+        try:
+            self._residency._release(self)
+        except BaseException:  # Ctrl-C may strike here too
+            self._residency._release(self)
+            raise
 
 
 @attrs.define(eq=False)
@@ -150,11 +149,14 @@ class Residency:
     @contextmanager
     def leased(self, model: TrackedModel, tokens: int = 0) -> Iterator[None]:
         """Hold a lease while the ``with`` block runs."""
-        lease = self.acquire(model, tokens)
+        waiter = _Waiter(model, tokens, self._clock())
         try:
+            lease = self._obtain(waiter)
             yield
-        finally:
             lease.release()
+        except BaseException as error:
+            self._undo(waiter, error)
+            raise
 
     def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
         """A lease on a model with KV memory for ``tokens`` tokens; loads the model and waits for memory where necessary.
@@ -166,22 +168,28 @@ class Residency:
         """
         waiter = _Waiter(model, tokens, self._clock())
         try:
-            with self._changes.lock:
-                self._queue.append(waiter)
-            while waiter.lease is None:
-                self._predict(model)
-                with self._changes.lock:
-                    action = self._advance(waiter)
-                action()
-            return waiter.lease
-        except BaseException:
-            self._undo(waiter)
+            return self._obtain(waiter)
+        except BaseException as error:
+            self._undo(waiter, error)
             raise
-        finally:
+
+    def _obtain(self, waiter: _Waiter) -> Lease:
+        """The waiter's lease. Where this raises, ``_undo`` must follow."""
+        with self._changes.lock:
+            self._queue.append(waiter)
+        while waiter.lease is None:
+            self._predict(waiter.model)
             with self._changes.lock:
-                self._queue = [each for each in self._queue if each is not waiter]
-                self._note_scarcity()
-                self._changes.tell()
+                action = self._advance(waiter)
+            action()
+        self._leave(waiter)
+        return waiter.lease
+
+    def _leave(self, waiter: _Waiter) -> None:
+        with self._changes.lock:
+            self._queue = [each for each in self._queue if each is not waiter]
+            self._note_scarcity()
+            self._changes.tell()
 
     @property
     def waiting(self) -> int:
@@ -398,42 +406,77 @@ class Residency:
         for victim in self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model)):
             victim.evictions += 1
 
-    def _undo(self, waiter: _Waiter) -> None:
-        """An exception ends a caller's waiting, wherever Ctrl-C may have struck it: nobody may wait for what it has begun."""
+    def _undo(self, waiter: _Waiter, error: BaseException) -> None:
+        """End what a caller has begun and what it was granted, so that nobody waits for that. ``error`` may be a Ctrl-C that struck
+        anywhere, and the ledger itself."""
         with ExitStack() as stack:  # all of it, even where one raises
+            stack.callback(self._leave, waiter)
             stack.callback(self._abandon, waiter, None)
             stack.callback(self._end_trim, waiter)
+            if not isinstance(error, Exception):
+                stack.callback(self._recount)
             if waiter.lease is not None:
                 stack.callback(waiter.lease.release)
 
+    def _recount(self) -> None:
+        with self._changes.lock:
+            for budget in {id(each): each for model in self._models for each in model.account.budgets}.values():
+                budget.used = sum(model.account.bytes for model in self._models if budget in model.account.budgets)
+
     def _unload_chosen(self, choose: Callable[[], list[TrackedModel]]) -> list[TrackedModel]:
         """Unload the models that ``choose`` gives with the lock held, and give them too."""
-        chosen: list[TrackedModel] = []
-        with ExitStack() as stack, self._changes.lock:  # after the lock is free: all of them, even where one raises
-            for model in choose():
-                stack.callback(self._finish_unloading, model)
-                chosen.append(model)
-                model.state = "unloading"
+        left: list[TrackedModel] = []
+        try:
+            with self._changes.lock:
+                chosen = choose()
+                for model in chosen:
+                    left.append(model)
+                    model.state = "unloading"
+            self._finish_unloading(left)
+        except BaseException:
+            self._finish_unloading(left)
+            raise
         return chosen
 
-    def _finish_unloading(self, model: TrackedModel) -> None:
-        if model.state == "loaded":  # interrupted before it began
-            return
+    def _finish_unloading(self, left: list[TrackedModel]) -> None:
+        """Unload all of ``left``, even where one raises, and empty it."""
         try:
-            model.resident.unload()
-        finally:
-            with self._changes.lock:
-                _not_loaded(model)
-                self.memory.close(model.account)
-                self._changes.tell()
+            while left:
+                self._unload_last(left)
+        except BaseException:
+            self._finish_unloading(left)
+            raise
 
-    def _release(self, model: TrackedModel, tokens: int) -> None:
+    def _unload_last(self, left: list[TrackedModel]) -> None:
+        model = left[-1]
+        failure: Exception | None = None
+        try:
+            if model.state != "loaded":  # else interrupted before it was chosen
+                model.resident.unload()
+        except Exception as error:  # what interrupts it leaves it in the list
+            failure = error
         with self._changes.lock:
-            self.memory.end_claim(model.account, tokens)
-            model.leases -= 1
+            if model.state != "loaded":
+                self.memory.close(model.account)
+            self._changes.tell()
+            # Nothing is called between these two, so that Ctrl-C cannot come between them.
+            if model.state == "unloading":
+                model.state = "not loaded"
+            left.pop()
+        if failure is not None:
+            raise failure
+
+    def _release(self, lease: Lease) -> None:
+        model = lease.model
+        with self._changes.lock:
+            if lease.over:
+                return
+            self._changes.tell()
             model.last_used = self._clock()
-            if self._queue or model.leases == 0:
-                self._changes.tell()
+            # Nothing is called between these two, so that Ctrl-C cannot come between them.
+            model.leases -= 1
+            lease.over = True
+            self.memory.end_claim(model.account, lease.tokens)
         if model.keep_alive is not None:
             self._start_reaper()
 

@@ -32,12 +32,14 @@ class SingleFlight(Generic[R]):
                 with self._changes.lock:
                     flight = self._flight = self._flight or mine
                 if flight is mine:
-                    return mine.fly(work)
-            finally:  # wherever this caller was interrupted
+                    mine.fly(work)
+                    self._end(mine)
+            except BaseException:  # wherever this caller was interrupted
                 self._end(mine)
+                raise
             self._changes.wait_for(lambda flight=flight: flight.over)  # type: ignore[misc]
             if flight.error is not None:
-                raise flight.error.with_traceback(None)
+                raise flight.error if flight is mine else flight.error.with_traceback(None)
             if flight.results:
                 return flight.results[0]
 
@@ -57,11 +59,9 @@ class _Flight(Generic[R]):
         self.results: list[R] = []
         self.error: LLMasOSError | None = None
 
-    def fly(self, work: Callable[[], R]) -> R:
+    def fly(self, work: Callable[[], R]) -> None:
         """Do the work, and keep what comes of it."""
         try:
             self.results.append(work())
         except LLMasOSError as error:
             self.error = error
-            raise
-        return self.results[0]
