@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
+import threading
 import time
 import weakref
 from collections import abc
@@ -48,8 +49,10 @@ _log = logging.getLogger("llmasos.replicas")
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Times that a replica may die without having answered a request in between; then it is not started again.
+#: Times that a replica may die without having answered a request in between; then it rests before it is started again.
 _RESTARTS: Final = 3
+#: Shortest and longest rest in seconds; each is twice as long as the one before, until the replica answers a request.
+_REST: Final = (2.0, 600.0)
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
@@ -59,8 +62,9 @@ _USAGE_TIMEOUT: Final = 2.0
 class ReplicaSet:
     """Serves requests as an ``EngineLoop`` does, from several processes, which a placement starts.
 
-    A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
-    because their KV cache is lost and part of their text may have been streamed.
+    A replica that dies is started again, after a rest where it has died several times. Its requests that had not started move to other
+    replicas; the others fail with ``EngineFailed``, because their KV cache is lost and part of their text may have been streamed. Where no
+    other replica is ready when one has died several times, the model is lost.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class ReplicaSet:
         self._changes = Changes()
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
+        self._rests = [_REST[0]] * len(specs)
+        self._resting: dict[int, float] = {}
         self._refused: LLMasOSError | None = None
         self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
@@ -194,6 +200,7 @@ class ReplicaSet:
             replicas, self._replicas = list(self._replicas.values()), {}
             jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
             self._unassigned = []
+            self._resting.clear()
             self._changes.tell()
         for replica in replicas:
             replica.terminate()
@@ -238,6 +245,9 @@ class ReplicaSet:
                     replica.kill(f"did not answer for {seconds:g} seconds (resources.{option})")
                     if loading:  # another try would take as long
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
+            for number in [number for number, due in self._resting.items() if due <= self._clock()]:
+                del self._resting[number]
+                threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
                 deadline = job.request.deadline
@@ -245,7 +255,7 @@ class ReplicaSet:
                     lost.append(job)
         for job in lost:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
-        return bool(jobs) or any(replica.ready is None for replica in self._replicas.values())
+        return bool(jobs) or bool(self._resting) or any(replica.ready is None for replica in self._replicas.values())
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
@@ -327,7 +337,7 @@ class ReplicaSet:
                 return
             job.begun = True
             if verb == "done":
-                self._attempts[replica.number] = 0
+                self._attempts[replica.number], self._rests[replica.number] = 0, _REST[0]
         ticket = job.tickets[request_id]
         if verb == "piece":
             ticket.emit(*value)
@@ -361,6 +371,8 @@ class ReplicaSet:
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
+            elif not again and replica.failure is None:
+                self._rest(replica.number)
             for job in moved:
                 self._assign(job)
             self._changes.tell()
@@ -375,6 +387,19 @@ class ReplicaSet:
     def _start(self, number: int) -> None:
         self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message, self._listeners)
         watchdog().wake(self)
+
+    def _rest(self, number: int) -> None:
+        """Start a replica again when it has rested. With the lock held."""
+        seconds = self._rests[number]
+        _log.warning("Replica %d of %s rests for %g seconds before it is started again.", number, self.model, seconds)
+        self._resting[number], self._rests[number] = self._clock() + seconds, min(2 * seconds, _REST[1])
+        watchdog().wake(self)
+
+    def _end_rest(self, number: int) -> None:
+        """On a thread of its own, because a placement may take long to start a seat."""
+        with self._changes.lock:
+            if self._closed is None and number not in self._replicas and not self._start_again(number):
+                self._rest(number)
 
     def _start_again(self, number: int) -> bool:
         """Start a replica that has ended; False where the placement refuses."""
