@@ -121,6 +121,7 @@ if TYPE_CHECKING:
         TaskFacts as TaskFacts,
         TextEvent as TextEvent,
         UsageEvent as UsageEvent,
+        is_loopback as is_loopback,
     )
     from llmasos_hookspecs.suites import (
         Better as Better,
@@ -175,7 +176,7 @@ _MODULES: Final = {
     "records": "RequestRecord RequestStarted StepRecord",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
-    "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts Runtime Server TaskFacts TextEvent UsageEvent",
+    "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts Runtime Server TaskFacts TextEvent UsageEvent is_loopback",
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
