@@ -256,9 +256,9 @@ def test_a_note_of_a_command_reaches_the_user(verbs: Site, run: Any) -> None:
 
 
 def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
-    """Every member of ``CommandContext``, and the model that it opens every one of ``CommandModel``."""
+    """Every member of ``CommandContext``, the model that it opens every one of ``CommandModel``, and its tasks those of ``CommandTask``."""
     from llmasos.api.model import LanguageModel
-    from llmasos.cli.installed import CommandContext
+    from llmasos.cli.command_context import CommandContext, OpenedModel, OpenedTask
     from llmasos.compose.formats import formats
     from llmasos.system.components import load_component
 
@@ -269,7 +269,44 @@ def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
     verbs.add("llmasos-verb", "command", "greet", VERB)
     context = CommandContext(formats().calls.context(load_component(verbs.registry.find("command", "greet"))))
     assert [name for name in members(llmasos_hookspecs.CommandContext) if not hasattr(context, name)] == []
-    assert [name for name in members(llmasos_hookspecs.CommandModel) if not hasattr(LanguageModel, name)] == []
+    model = {*dir(LanguageModel), *dir(OpenedModel)}
+    assert members(llmasos_hookspecs.CommandModel) - model == set()
+    assert members(llmasos_hookspecs.CommandTask) - {*dir(OpenedTask)} == set()
+
+
+def test_an_option_of_a_verb_can_be_a_command(verbs: Site, run: Any) -> None:
+    """A command named ``task.--twice`` is what ``task`` does with that option, whose words it gets whole; help lists it, and without the
+    option the verb is what it was."""
+    module = verbs.add("llmasos-verb", "command", "task.--greet", VERB, summary="Greets a task.")
+    assert "--greet Greets a task (llmasos-verb 1.0)." in " ".join(run("task", "--help")[1].split())
+    assert module not in sys.modules
+    assert "greet" not in run("--help")[1]
+    assert run("task", "--help", "--greet") == (0, "Usage: llmasos task KIND\n", "")
+    assert run("task", "3", "--greet")[0] == 3
+    assert run("task", "refuse", "--greet=yes") == (2, "", "Error: Not that one; give another.\n")
+    code, _, err = run("task", "3")
+    assert code == 1
+    assert err.startswith('Error: No task "3" is installed')
+
+
+def test_an_option_that_a_verb_has_is_not_replaced(verbs: Site, run: Any) -> None:
+    """Nor one of a verb that is not there, or of a group of verbs; ``plugins list`` says why."""
+    for number, name in enumerate(("config.--set", "tasks.--json", "nothing.--greet")):
+        verbs.add(f"llmasos-lost-{number}", "command", name, VERB)
+    code, out, err = run("tasks", "--json")
+    assert (code, err) == (0, "")
+    assert isinstance(json.loads(out), list)
+    err = run("plugins", "list")[2]
+    assert 'The command "config.--set" (llmasos-lost-0 1.0) is not used: llmasos has no verb config with options' in err
+    assert 'The command "tasks.--json" (llmasos-lost-1 1.0) is not used: tasks --json is an option of llmasos itself' in err
+    assert 'The command "nothing.--greet" (llmasos-lost-2 1.0) is not used: llmasos has no verb nothing with options' in err
+
+
+def test_a_published_option_that_is_not_installed_names_its_package(verbs: Site, run: Any) -> None:
+    """One sentence, where the words behind the verb ask for it."""
+    sentence = "Error: llmasos task --batch is not installed; pip install llmasos-command-tasks.\n"
+    assert run("task", "translate", "--batch", "rows.csv") == (1, "", sentence)
+    assert run("evaluate", "--task", "sentiment", "rows.csv")[2].endswith("--task is not installed; pip install llmasos-command-tasks.\n")
 
 
 def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:

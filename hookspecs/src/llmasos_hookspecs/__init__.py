@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Command as Command,
         CommandContext as CommandContext,
         CommandModel as CommandModel,
+        CommandTask as CommandTask,
         ComponentEntry as ComponentEntry,
     )
     from llmasos_hookspecs.component import (
@@ -154,7 +155,7 @@ _MODULES: Final = {
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
     "checkpoint": "Checkpoint CheckpointWriter Tokenizer",
-    "commands": "Command CommandContext CommandModel ComponentEntry",
+    "commands": "Command CommandContext CommandModel CommandTask ComponentEntry",
     "component": "API_VERSION NEUTRAL_FORMATS Component NoOptions",
     "context": "WORKING Context EngineLimits ModelStore Progress ReachedComponent",
     "decoder": (

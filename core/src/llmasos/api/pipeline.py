@@ -202,8 +202,7 @@ class Pipeline:
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
         ``max_sequences`` and config does not set it. For batches; call it before the model is loaded."""
-        from llmasos.api.tasks.batch import batch_sequences
-        from llmasos.system.hardware import kv_room, probe
+        from llmasos.system.hardware import batch_sequences, kv_room, probe
 
         host = self._host(model)
         config = host.scheduler

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import attrs
 import typer
 
 from llmasos.cli import options as o
-from llmasos.cli.console import TerminalSink, print_json, print_note, print_result, print_table
+from llmasos.cli.console import print_json, print_note, print_result, print_table
 from llmasos_hookspecs import RequestError
 
 CorpusOption = Annotated[Path | None, typer.Option("--corpus", help="A text file to calibrate and evaluate on.")]
@@ -65,8 +64,7 @@ def accelerate(
 
 
 def evaluate(
-    models: Annotated[list[str] | None, typer.Argument(help="Models; with --task the last argument is the examples' file.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Evaluate on a task with examples of your own.")] = None,
+    models: Annotated[list[str] | None, typer.Argument(help="Models; left out: the config's.")] = None,
     suites: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,13 +87,8 @@ def evaluate(
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
 ) -> None:
-    """Measure models: perplexity, divergence, size and speed, or with --task how well they do a task; or by installed suites."""
+    """Measure models: perplexity, divergence, size and speed; or by installed suites."""
     named = list(models or [])
-    if task is not None:
-        if not named:
-            raise RequestError("Give a .jsonl or .csv file with examples after the models: llmasos evaluate --task NAME data.jsonl.")
-        _evaluate_task(task, named[:-1], Path(named[-1]), loader, config, overrides, as_json, quiet)
-        return
     from llmasos.acceleration import EvaluationReport
     from llmasos.acceleration.export import check_output, export_evaluation
     from llmasos.evaluation import Corpus
@@ -164,45 +157,6 @@ def _evaluate_suites(
             print_table(section.columns, section.rows)
     for note in report.notes:
         print_note(note)
-
-
-def _evaluate_task(
-    task: str,
-    models: list[str],
-    examples: Path,
-    loader: str | None,
-    config: Path | None,
-    overrides: list[str] | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from llmasos.api.tasks import TaskEvaluation, evaluate_task
-    from llmasos.api.tasks.rows import count_rows
-
-    count_rows(examples)  # a file that cannot be read is told before a model is fetched
-    rows: list[Any] = []
-    sink = TerminalSink(quiet=quiet)
-    for name in models or o.CONFIGURED:
-        pipeline, chosen = o.open_pipeline(config, overrides, model=name, loader=loader, quiet=quiet)
-        with pipeline, sink.progress(f"{task} by {name or chosen.name}", None, "") as progress:
-            pipeline.prefer_throughput(model=chosen.name)
-            label = name or pipeline.config.models[chosen.name].source
-            done = 0
-
-            def advance(_: str, now: Any) -> None:
-                nonlocal done
-                progress.advance(now.done - done)
-                done = now.done
-
-            rows.extend(evaluate_task(task, pipeline.task(task), {label: chosen}, examples, progress=advance).rows)
-    evaluation = TaskEvaluation(task=task, rows=tuple(rows))
-    if as_json:
-        print_json({"task": task, "rows": [attrs.asdict(row) for row in evaluation.rows]})
-        return
-    print_table(*evaluation.table())
-    for row in evaluation.rows:
-        if row.classification is not None:
-            print_result(f"\n{row.model}:\n{row.classification}")
 
 
 def _stage(text: str, path: str, example: str = "NAME:bits=4,group=32") -> Any:

@@ -18,16 +18,67 @@ import numpy.typing as npt
 import pytest
 
 from llmasos_hookspecs.commands import Command, CommandModel, ComponentEntry
-from llmasos_hookspecs.errors import LLMasOSError, PluginError
+from llmasos_hookspecs.errors import LLMasOSError, PluginError, RequestError
 from llmasos_hookspecs.reference import ReferenceDecoder
+from llmasos_hookspecs.tasks import TaskModel
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 
 
+@attrs.frozen(kw_only=True)
+class EchoInputs:
+    """What ``EchoTask`` takes."""
+
+    text: str
+    times: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class EchoOutput:
+    """What ``EchoTask`` gives."""
+
+    text: str
+
+
+class EchoTask:
+    """A ``CommandTask`` and the task in it: it asks the model for nothing, and says its text again so many times."""
+
+    inputs: type = EchoInputs
+    output: type = EchoOutput
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.task = self
+
+    def run(self, model: TaskModel, inputs: EchoInputs) -> EchoOutput:
+        return EchoOutput(text=inputs.text * inputs.times)
+
+    def read_words(self, words: Sequence[str]) -> dict[str, Any]:
+        inputs = dict(zip(words[::2], words[1::2], strict=False))
+        if len(words) % 2 or not inputs.keys() <= {"--text", "--times"}:
+            raise RequestError(f"{' '.join(words)!r} are no inputs of the task {self.name}.")
+        return self.read_texts({name[2:]: value for name, value in inputs.items()})
+
+    def read_texts(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        return {key: int(text) if key == "times" and text.isdigit() else text for key, text in texts.items() if text or key != "times"}
+
+    def read(self, values: Mapping[str, Any]) -> EchoInputs:
+        kinds = {"text": str, "times": int}
+        for key, value in values.items():
+            if type(value) is not kinds.get(key):
+                raise RequestError(f"{key} is {value!r}, which the task {self.name} does not take.")
+        if "text" not in values:
+            raise RequestError("text must be set, to a string.")
+        return EchoInputs(**values)
+
+    def plain(self, value: Any) -> Any:
+        return attrs.asdict(value)
+
+
 class ScriptedCommandModel(ScriptedTaskModel):
-    """A ``CommandModel``: its text is scripted, and its logits are those of a tiny random checkpoint."""
+    """A ``CommandModel``: its text is scripted, its logits are those of a tiny random checkpoint, and every task is an ``EchoTask``."""
 
     notes: tuple[str, ...] = ()
 
@@ -45,6 +96,18 @@ class ScriptedCommandModel(ScriptedTaskModel):
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return self._decoder.logits(tokens)
+
+    def check_sampling(self, **sampling: Any) -> None:
+        try:
+            self.read_sampling(sampling)
+        except TypeError as error:
+            raise RequestError(f"{error}.") from error
+
+    def task(self, name: str) -> EchoTask:
+        return EchoTask(name)
+
+    def prefer_throughput(self) -> None:
+        pass
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -92,8 +155,11 @@ class SandboxCommandContext(SandboxContext):
         self.asked.append(reference)
         yield self.scripted
 
-    def answer(self, value: Any, text: str = "", *, as_json: bool = False) -> None:
-        print(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
+    def answer(self, value: Any, text: str = "", *, as_json: bool = False, end: str = "\n") -> None:
+        if as_json:
+            print(json.dumps(value, indent=2, ensure_ascii=False))
+        else:
+            print(text, end=end)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in (columns, *rows):

@@ -7,31 +7,18 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from llmasos.api.tasks.concurrency import BatchProgress, Finished, finished_in_turn
-from llmasos.api.tasks.inputs import make_inputs
-from llmasos.api.tasks.results import ResultFile
-from llmasos.api.tasks.rows import InputRow, read_rows
-from llmasos.system.options import unstructure
-from llmasos_hookspecs import LLMasOSError, PluginError, RequestError, Task, TaskModel
+from llmasos_command_tasks.batch.results import ResultFile
+from llmasos_command_tasks.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
+from llmasos_command_tasks.rows import InputRow, read_inputs, read_rows
+from llmasos_hookspecs import CommandTask, RequestError, TaskModel
 from llmasos_hookspecs.nesting import levels
 
-#: Default number of sequences that a batch runs at once where memory allows: each is slower than alone, and the batch is done sooner.
-BATCH_SEQUENCES = 64
-#: Rows in progress at once: more than a scheduler runs at once, so that its queue is never empty.
-DEFAULT_WORKERS = 2 * BATCH_SEQUENCES
-_LEAST_SEQUENCES = 8
-_DEEPEST = 64
-_ROW_TOKENS = 2048
-
-
-def batch_sequences(memory: int, kv_bytes_per_token: int) -> int:
-    """How many sequences a batch should run at once: as many as ``memory`` bytes have room for with 2,048 tokens each, from 8 to 64."""
-    room = memory // max(1, _ROW_TOKENS * kv_bytes_per_token)
-    return max(_LEAST_SEQUENCES, min(BATCH_SEQUENCES, room))
+#: Levels of lists and mappings that a row may have.
+_DEEPEST: Final = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +32,7 @@ class BatchReport:
 
 
 def run_batch(
-    task: Task,
+    task: CommandTask,
     model: TaskModel,
     rows: Path | str | Iterable[Mapping[str, Any]],
     output: Path | str,
@@ -100,25 +87,13 @@ def run_batch(
 
     with ResultFile(output) as results:
         for batch in finished_in_turn(answer, prepared(results), workers):
-            results.append(_line(finished) for finished in batch)
+            results.append(_line(task, finished) for finished in batch)
             refused = sum(finished.error is not None for finished in batch)
             now = attrs.evolve(now, done=now.done + len(batch), errors=now.errors + refused, seconds=time.monotonic() - began)
             if progress is not None:
                 progress(now)
         results.sort()
         return BatchReport(path=output, progress=attrs.evolve(now, seconds=time.monotonic() - began), rows=seen, errors=results.errors)
-
-
-def run_task(task: Task, model: TaskModel, inputs: Any, location: str) -> Any:
-    """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
-    try:
-        return task.run(model, inputs)
-    except PluginError as error:
-        raise PluginError(f"{location}: {error}") from error
-    except LLMasOSError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{type(task).__name__} failed at {location}: {type(error).__name__}: {error}") from error
 
 
 @attrs.frozen
@@ -131,17 +106,17 @@ class _Prepared:
     misfit: bool = True
 
 
-def _prepare(task: Task, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
+def _prepare(task: CommandTask, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
     if fault := _fault(row.values):
         # Values that no task can read are an error of this row; the next rows may be valid.
         return _Prepared(
             row.index, row.location, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.location} {fault}."), misfit=False
         )
     try:
-        inputs = make_inputs(task.inputs, row, common=common, ignore=ignore)
+        inputs = read_inputs(task, row, common=common, ignore=ignore)
     except RequestError as error:
         return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error)
-    return _Prepared(row.index, row.location, _digest(unstructure(inputs)), inputs)
+    return _Prepared(row.index, row.location, _digest(task.plain(inputs)), inputs)
 
 
 def _fault(values: Any) -> str:
@@ -159,8 +134,8 @@ def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
 
 
-def _line(finished: Finished[_Prepared, Any]) -> dict[str, Any]:
+def _line(task: CommandTask, finished: Finished[_Prepared, Any]) -> dict[str, Any]:
     head = {"index": finished.item.index, "key": finished.item.key}
     if finished.error is not None:
         return {**head, "error": str(finished.error)}
-    return {**head, "output": unstructure(finished.result)}
+    return {**head, "output": task.plain(finished.result)}

@@ -1,24 +1,17 @@
-"""A conversation at the terminal: history, commands, interruption, saving and resuming."""
+"""A conversation at the terminal: commands, interruption, saving and resuming."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from llmasos.cli.console import print_error, print_json, print_note, print_result
-from llmasos.system.folders import data_folder
-from llmasos_hookspecs import ContextLengthExceeded, LLMasOSError, RequestError
-from llmasos_hookspecs.atomic import write_atomically
+from llmasos_app_text.terminal.reading import line_editing, read_message
+from llmasos_hookspecs import CommandContext, CommandModel, ContextLengthExceeded, LLMasOSError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
-
-if TYPE_CHECKING:
-    from llmasos.api.model import LanguageModel
+from llmasos_task_kit.conversations import ConversationFolder, default_folder
+from llmasos_task_kit.prompting import Message
 
 _COMMANDS: Final = {
     "/help": "list the commands",
@@ -33,19 +26,17 @@ _COMMANDS: Final = {
     "/history": "show the conversation",
     "/exit": "end, as Ctrl-D does",
 }
-#: Lines of the history that are kept.
-_HISTORY: Final = 1000
-_MULTILINE: Final = '"""'
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Conversation:
     """Messages so far, and what the user does with them."""
 
-    def __init__(self, model: LanguageModel, sampling: dict[str, Any], *, system: str | None = None) -> None:
+    def __init__(self, context: CommandContext, model: CommandModel, sampling: dict[str, Any], *, system: str | None = None) -> None:
+        self._context = context
         self._model = model
+        self._kept = ConversationFolder(default_folder())
         self._sampling = sampling
-        self._messages: list[dict[str, str]] = []
+        self._messages: list[Message] = []
         self._name: str | None = None
         self._begin(system)
 
@@ -55,19 +46,20 @@ class Conversation:
         if as_json:
             generation = self._model.generate(self._fitting(), **self._sampling)
             self._messages.append({"role": "assistant", "content": generation.text})
-            print_json({"reply": generation.text, "finish_reason": generation.finish_reason, "prompt_tokens": generation.prompt_tokens})
+            answer = {"reply": generation.text, "finish_reason": generation.finish_reason, "prompt_tokens": generation.prompt_tokens}
+            self._context.answer(answer, as_json=True)
         elif self._reply():
             raise KeyboardInterrupt
         self._update()
 
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
-        self._model.pipeline.load(self._model.name)  # what is wrong with the model is told before the first message is typed
+        _ = self._model.context_length  # loads the model: what is wrong with it is told before the first message is typed
         with contextlib.ExitStack() as history:
             if sys.stdin.isatty():
-                history.enter_context(_line_editing())
-                print_note('Talk with the model; /help lists the commands, """ begins and ends a message of several lines.')
-            while (text := self._read()) is not None:
+                history.enter_context(line_editing(default_folder().with_name("chat_history")))
+                self._context.note('Talk with the model; /help lists the commands, """ begins and ends a message of several lines.')
+            while (text := read_message(lambda: self._context.note(""))) is not None:
                 if not text.strip():
                     continue
                 try:
@@ -78,24 +70,23 @@ class Conversation:
                     self._messages.append({"role": "user", "content": text})
                     self._reply()
                 except LLMasOSError as error:
-                    print_error(str(error))
+                    self._context.note(f"Error: {error}")
         self._update()
 
     def save(self, name: str) -> None:
         """Keep the conversation under a name."""
         self._write(name)
-        print_note(f"Kept as {name}; llmasos chat --resume {name} goes on with it.")
+        self._context.note(f"Kept as {name}; llmasos chat --resume {name} goes on with it.")
 
     def load(self, name: str) -> None:
         """Go on with a kept conversation. Raises ``RequestError`` where there is none by that name, or it is damaged."""
-        path = _path(name)
+        if not self._kept.has(name):
+            raise RequestError(f'There is no conversation "{name}"{did_you_mean(name, self._kept.names())}')
         try:
-            messages = json.loads(path.read_text(encoding="utf-8"))["messages"]
-            self._messages = [{"role": str(each["role"]), "content": str(each["content"])} for each in messages]
-        except FileNotFoundError:
-            raise RequestError(f'There is no conversation "{name}"{did_you_mean(name, _kept())}') from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RequestError(f"The conversation in {path} is damaged; remove the file.") from error
+            found = self._kept.load(name)
+        except LLMasOSError as error:
+            raise RequestError(str(error)) from error  # another name is what helps
+        self._messages = [*found.instructions(), *found.messages]
         self._name = name
 
     def _update(self) -> None:
@@ -103,34 +94,9 @@ class Conversation:
             self._write(self._name)
 
     def _write(self, name: str) -> None:
-        path = _path(name)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # What people say is theirs alone to read.
-            write_atomically(path, json.dumps({"messages": self._messages}, ensure_ascii=False, indent=1), mode=0o600)
-        except OSError as error:
-            raise RequestError(f"The conversation cannot be kept in {path}: {error.strerror}.") from error
+        system = self._system()
+        self._kept.replace(name, self._messages[0 if system is None else 1 :], system=system or "")
         self._name = name
-
-    def _read(self) -> str | None:
-        prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
-        lines: list[str] = []
-        try:
-            line = input(prompt)
-            if not line.startswith(_MULTILINE):
-                return line
-            lines.append(line.removeprefix(_MULTILINE))
-            while not lines[-1].endswith(_MULTILINE):
-                lines.append(input("... " if prompt else ""))
-            lines[-1] = lines[-1].removesuffix(_MULTILINE)
-            return "\n".join(lines)
-        except EOFError:
-            return "\n".join(lines) if lines else None
-        except UnicodeDecodeError as error:
-            raise RequestError(f"The message is not in UTF-8 ({error.reason}).") from error
-        except KeyboardInterrupt:
-            print_note("")
-            return ""
 
     def _reply(self) -> bool:
         """Answer the last message, streaming; True where the user interrupted it.
@@ -144,25 +110,25 @@ class Conversation:
             with contextlib.closing(self._model.stream(self._fitting(), **self._sampling)) as stream:
                 for piece in stream:
                     pieces.append(piece)
-                    print_result(piece, end="")
+                    self._context.answer(None, piece, end="")
         except KeyboardInterrupt:
             interrupted = True
-            print_note(" [interrupted]")
+            self._context.note(" [interrupted]")
         except LLMasOSError:
             if pieces:
-                print_result()
+                self._context.answer(None)
             else:
                 self._messages.pop()
             raise
         else:
-            print_result()
+            self._context.answer(None)
         if pieces or not interrupted:
             self._messages.append({"role": "assistant", "content": "".join(pieces)})
         else:
             self._messages.pop()
         return interrupted
 
-    def _fitting(self) -> list[dict[str, str]]:
+    def _fitting(self) -> list[Message]:
         """The conversation, without its oldest turns where they do not fit the context; the user is told."""
         head = [each for each in self._messages[:1] if each["role"] == "system"]
         turns = self._messages[len(head) :]
@@ -176,7 +142,7 @@ class Conversation:
                 )
             turns, dropped = turns[following:], dropped + 1
         if dropped:
-            print_note(f"[The {dropped} oldest turns do not fit the context any more and are left out.]")
+            self._context.note(f"[The {dropped} oldest turns do not fit the context any more and are left out.]")
         return [*head, *turns]
 
     def _command(self, text: str) -> bool:
@@ -187,7 +153,7 @@ class Conversation:
             return True
         if name == "/help":
             for command, meaning in _COMMANDS.items():
-                print_note(f"  {command:16} {meaning}")
+                self._context.note(f"  {command:16} {meaning}")
         elif name == "/new":
             self._begin(self._system())
         elif name == "/system":
@@ -206,27 +172,27 @@ class Conversation:
         elif name == "/load":
             self.load(rest)
         elif name == "/list":
-            print_note("\n".join(_kept()) or "No conversation is kept.")
+            self._context.note("\n".join(self._kept.names()) or "No conversation is kept.")
         elif name == "/history":
             for each in self._messages:
-                print_result(f"{each['role']}: {each['content']}")
+                self._context.answer(None, f"{each['role']}: {each['content']}")
         else:
             raise RequestError(f"{name} is no command{did_you_mean(name, [command.split()[0] for command in _COMMANDS])}")
         return False
 
     def _set(self, text: str) -> None:
-        from llmasos.compose.generation_params import GenerationParams
-
         name, _, value = text.partition(" ")
         if not name:
-            print_note(", ".join(f"{key} {value}" for key, value in self._sampling.items()) or "Replies are drawn as the defaults say.")
+            self._context.note(
+                ", ".join(f"{key} {value}" for key, value in self._sampling.items()) or "Replies are drawn as the defaults say."
+            )
             return
         try:
             found = json.loads(value)
         except ValueError:
             found = value
         changed = {**self._sampling, name: found}
-        GenerationParams.of(changed)
+        self._model.check_sampling(**changed)
         self._sampling = changed
 
     def _system(self) -> str | None:
@@ -241,39 +207,3 @@ class Conversation:
     def _take_back(self, role: str) -> None:
         if self._messages and self._messages[-1]["role"] == role:
             self._messages.pop()
-
-
-@contextlib.contextmanager
-def _line_editing() -> Iterator[None]:
-    """Editing and history for ``input``, kept from one conversation to the next; nothing where Python lacks readline."""
-    try:
-        import readline
-    except ImportError:
-        yield
-        return
-    file = data_folder() / "chat_history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY)
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-            os.chmod(file, 0o600)
-            readline.write_history_file(file)
-
-
-def _folder() -> Path:
-    return data_folder() / "conversations"
-
-
-def _kept() -> list[str]:
-    return sorted(path.stem for path in _folder().glob("*.json")) if _folder().is_dir() else []
-
-
-def _path(name: str) -> Path:
-    if not _NAME.fullmatch(name):
-        raise RequestError(f'"{name}" cannot name a conversation; use letters, digits, ".", "_" and "-", beginning with a letter or digit.')
-    return _folder() / f"{name}.json"

@@ -9,19 +9,16 @@ from typing import Any
 
 import attrs
 
-from llmasos.api.tasks.batch import DEFAULT_WORKERS, run_task
-from llmasos.api.tasks.concurrency import BatchProgress, Finished, finished_in_turn
-from llmasos.api.tasks.inputs import make_inputs
-from llmasos.api.tasks.metrics import (
+from llmasos_command_tasks.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
+from llmasos_command_tasks.examples.metrics import (
     ClassificationMetrics,
     area_under_curve,
     classification_metrics,
     text_metrics,
     translation_metrics,
 )
-from llmasos.api.tasks.rows import InputRow, read_rows
-from llmasos.system.options import fields_of
-from llmasos_hookspecs import METRICS, PluginError, RequestError, Task, TaskModel
+from llmasos_command_tasks.rows import InputRow, read_inputs, read_rows
+from llmasos_hookspecs import METRICS, CommandTask, PluginError, RequestError, TaskModel
 
 #: Keys of a row that hold what the answer should be, the first of them that is no input of the task.
 EXPECTED_KEYS = ("label", "expected", "reference", "answer", "target", "score")
@@ -79,8 +76,7 @@ class TaskEvaluation:
 
 
 def evaluate_task(
-    name: str,
-    task: Task,
+    task: CommandTask,
     models: Mapping[str, TaskModel],
     examples: Path | str | Iterable[Mapping[str, Any]],
     *,
@@ -92,7 +88,6 @@ def evaluate_task(
     """Run a task with each model on the same examples and measure the answers.
 
     Args:
-        name: the task's, for what is said of it.
         task: its ``metrics`` say how its answers are measured.
         models: what to call each -> the model.
         examples: a ``.jsonl`` or ``.csv`` file, or mappings: the task's inputs, and what the answer should be. Other keys are ignored.
@@ -103,12 +98,12 @@ def evaluate_task(
         PluginError: the task names a metric that the contract does not know.
         RequestError: there are no examples, or one does not fit the task's inputs or lacks what is expected.
     """
-    chosen = _metrics_of(task, name)
+    chosen = _metrics_of(task)
     prepared = [_prepare(task, row, expected, common or {}) for row in read_rows(examples)]
     if not prepared:
-        raise RequestError(f"There are no examples to evaluate {name} on.")
+        raise RequestError(f"There are no examples to evaluate {task.name} on.")
     rows = tuple(_evaluate(chosen, task, label, model, prepared, workers, progress) for label, model in models.items())
-    return TaskEvaluation(task=name, rows=rows)
+    return TaskEvaluation(task=task.name, rows=rows)
 
 
 @attrs.frozen
@@ -119,29 +114,29 @@ class _Example:
     expected: str
 
 
-def _prepare(task: Task, row: InputRow, expected: str, common: Mapping[str, Any]) -> _Example:
-    inputs = {field.key for field in fields_of(task.inputs)}
+def _prepare(task: CommandTask, row: InputRow, expected: str, common: Mapping[str, Any]) -> _Example:
+    inputs = {field.alias for field in attrs.fields(task.task.inputs) if field.init}
     key = expected or next((key for key in EXPECTED_KEYS if key in row.values and key not in inputs), "")
     if key not in row.values:
         hint = f"has no {key!r}" if key else f"has none of {', '.join(EXPECTED_KEYS)}"
         raise RequestError(f"{row.location} {hint}, which should hold the answer expected; name its key.")
     ignore = {other for other in row.values if other not in inputs or other == key}
-    return _Example(row.index, row.location, make_inputs(task.inputs, row, common=common, ignore=ignore), str(row.values[key]))
+    return _Example(row.index, row.location, read_inputs(task, row, common=common, ignore=ignore), str(row.values[key]))
 
 
-def _metrics_of(task: Task, name: str) -> tuple[str, ...]:
+def _metrics_of(task: CommandTask) -> tuple[str, ...]:
     """What the task says, or the contract's default."""
-    said = tuple(getattr(task, "metrics", ()))
+    said = tuple(getattr(task.task, "metrics", ()))
     unknown = [metric for metric in said if metric not in METRICS]
     if unknown:
-        raise PluginError(f"The task {name} asks for the metric {unknown[0]!r}; the metrics are {', '.join(METRICS)}.")
-    labelled = any(field.name == "label" for field in attrs.fields(task.output))
+        raise PluginError(f"The task {task.name} asks for the metric {unknown[0]!r}; the metrics are {', '.join(METRICS)}.")
+    labelled = any(field.name == "label" for field in attrs.fields(task.task.output))
     return said or (("classification",) if labelled else ("text",))
 
 
 def _evaluate(
     chosen: Sequence[str],
-    task: Task,
+    task: CommandTask,
     label: str,
     model: TaskModel,
     examples: Sequence[_Example],

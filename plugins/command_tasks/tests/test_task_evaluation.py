@@ -10,10 +10,18 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from llmasos.api.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
-from llmasos.compose.guarded_task import guarded
+from llmasos_command_tasks.examples import evaluation
+from llmasos_command_tasks.examples.metrics import area_under_curve, classification_metrics, text_metrics, translation_metrics
 from llmasos_hookspecs import PluginError, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+
+core = pytest.importorskip("llmasos.cli.command_context", reason="Core reads a task's inputs.")
+guarded = pytest.importorskip("llmasos.compose.guarded_task").guarded
+
+
+def evaluate_task(name: str, task: Any, *rest: Any, **how: Any) -> evaluation.TaskEvaluation:
+    """With the task as a command gets it."""
+    return evaluation.evaluate_task(core.OpenedTask(name, task), *rest, **how)
 
 
 def test_a_confusion_table_and_its_metrics() -> None:

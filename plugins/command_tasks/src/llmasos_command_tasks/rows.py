@@ -1,16 +1,16 @@
-"""Rows of JSONL and CSV files."""
+"""Rows of JSONL and CSV files, and the inputs of a task that they are."""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from llmasos_hookspecs import RequestError
+from llmasos_hookspecs import CommandTask, RequestError
+from llmasos_hookspecs.json_object import read_object
 
 #: Longest field of a CSV file, in characters; the csv module's own bound is 128 KiB, less than an essay with its sources.
 _FIELD_LIMIT = 64 * 2**20
@@ -46,19 +46,25 @@ def count_rows(path: Path) -> int:
     return sum(1 for _ in read_rows(path))
 
 
+def read_inputs(task: CommandTask, row: InputRow, *, common: Mapping[str, Any] | None = None, ignore: Collection[str] = ()) -> Any:
+    """The task's inputs that a row and the values ``common`` to all rows describe; the row's own win. Keys in ``ignore`` are left out.
+
+    Raises ``RequestError`` with the row's location and one sentence for each problem.
+    """
+    own = {key: value for key, value in row.values.items() if key not in ignore}
+    try:
+        return task.read({**(common or {}), **(task.read_texts(own) if row.text else own)})
+    except RequestError as error:
+        raise RequestError(f"{row.location}: {error}") from error
+
+
 def _read_jsonl(path: Path) -> Iterator[InputRow]:
     index = 0
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-            raise RequestError(f"{path}, line {number} is no JSON: {reason}.") from error
-        if not isinstance(values, dict):
-            raise RequestError(f"{path}, line {number} is {type(values).__name__}, and it must be a JSON object.")
-        yield InputRow(index, values, f"{path}, line {number}")
+        location = f"{path}, line {number}"
+        yield InputRow(index, read_object(line, location), location)
         index += 1
 
 

@@ -1,0 +1,1 @@
+"""Tasks over whole files: batches that resume, and models compared on a user's own examples."""
