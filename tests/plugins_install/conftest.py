@@ -103,13 +103,14 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core with the libs that it requires, a plugin with commands, and every example, by distribution."""
+    """Wheels of hookspecs, core with the libs that it requires, a plugin with the lib that it needs, and every example."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     sources = [
         ROOT / "hookspecs",
         *(ROOT / "libs" / name for name in LIBS),
         ROOT / "core",
+        ROOT / "libs" / "task_kit",
         ROOT / "plugins" / "command_tasks",
         *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
     ]

@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_command_tasks.batch.results import ResultFile
 from llmasos_command_tasks.batch.run import run_batch
-from llmasos_command_tasks.concurrency import BatchProgress
-from llmasos_command_tasks.rows import read_rows
 from llmasos_hookspecs import EngineFailed, LLMasOSError, PluginError, Rejected, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+from llmasos_task_kit.concurrency import BatchProgress
 
 core = pytest.importorskip("llmasos.cli.command_context", reason="Core reads a task's inputs.")
 
@@ -173,24 +172,6 @@ def test_csv_rows_are_read_as_the_inputs_want_them(tmp_path: Path) -> None:
         {"text": "", "labels": []},
         {"text": "3", "labels": ["alone"]},
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "match"),
-    [
-        ("rows.csv", b'text\n"open', "is no CSV"),
-        ("rows.csv", b"text,times\na\n", "fewer fields than the header"),
-        ("rows.csv", b"text\na,b\n", "more fields than the header"),
-        ("rows.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 is no JSON"),
-        ("rows.jsonl", b"[1]\n", "must be a JSON object"),
-        ("rows.jsonl", b'{"text": "\xff"}', "not in UTF-8"),
-        ("rows.txt", b"a", "neither .jsonl nor .csv"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, name: str, content: bytes, match: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(RequestError, match=match):
-        list(read_rows(tmp_path / name))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

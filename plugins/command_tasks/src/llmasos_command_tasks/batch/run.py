@@ -12,10 +12,10 @@ from typing import Any, Final
 import attrs
 
 from llmasos_command_tasks.batch.results import ResultFile
-from llmasos_command_tasks.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
-from llmasos_command_tasks.rows import InputRow, read_inputs, read_rows
 from llmasos_hookspecs import CommandTask, RequestError, TaskModel
 from llmasos_hookspecs.nesting import levels
+from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
+from llmasos_task_kit.rows import InputRow, read_inputs, read_rows
 
 #: Levels of lists and mappings that a row may have.
 _DEEPEST: Final = 64

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from llmasos_command_tasks.batch.run import BatchReport, run_batch
-from llmasos_command_tasks.concurrency import DEFAULT_WORKERS, BatchProgress
-from llmasos_command_tasks.rows import count_rows
 from llmasos_hookspecs import Command, CommandContext, RequestError
+from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress
+from llmasos_task_kit.rows import count_rows
 
 _OTHERS = {"allow_extra_args": True, "ignore_unknown_options": True}
 

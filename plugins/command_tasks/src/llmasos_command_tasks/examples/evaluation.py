@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 
-from llmasos_command_tasks.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
 from llmasos_command_tasks.examples.metrics import (
     ClassificationMetrics,
     area_under_curve,
@@ -17,8 +16,9 @@ from llmasos_command_tasks.examples.metrics import (
     text_metrics,
     translation_metrics,
 )
-from llmasos_command_tasks.rows import InputRow, read_inputs, read_rows
 from llmasos_hookspecs import METRICS, CommandTask, PluginError, RequestError, TaskModel
+from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
+from llmasos_task_kit.rows import InputRow, read_inputs, read_rows
 
 #: Keys of a row that hold what the answer should be, the first of them that is no input of the task.
 EXPECTED_KEYS = ("label", "expected", "reference", "answer", "target", "score")

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final
 import attrs
 import typer
 
-from llmasos_command_tasks.concurrency import BatchProgress
 from llmasos_command_tasks.examples.evaluation import EvaluationRow, TaskEvaluation, evaluate_task
-from llmasos_command_tasks.rows import count_rows
 from llmasos_hookspecs import Command, CommandContext, RequestError
+from llmasos_task_kit.concurrency import BatchProgress
+from llmasos_task_kit.rows import count_rows
 
 #: In place of a list of models that was not given: the config's own.
 _CONFIGURED: Final[list[Any]] = [None]
