@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.context import Context
-from llmasos_hookspecs.tasks import TaskModel
+from llmasos_hookspecs.reports import Report
+from llmasos_hookspecs.tasks import Task, TaskModel
 
 
 @runtime_checkable
@@ -65,6 +66,33 @@ class CommandModel(TaskModel, Protocol):
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Raw logits of every position: float32 [len(tokens), vocab_size]."""
         ...
+
+
+@attrs.frozen(kw_only=True)
+class TaskRow:
+    """One row of a file: where it stands, for messages, and what it holds."""
+
+    location: str
+    values: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class TaskRun:
+    """What a task answered on rows with one model.
+
+    Attributes:
+        model: what the user calls it.
+        task: the task.
+        inputs: of each row, an instance of ``task.inputs``.
+        outputs: for each row an instance of ``task.output``, or None where the task refused it.
+        seconds: for all rows.
+    """
+
+    model: str
+    task: Task
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    seconds: float
 
 
 class CommandContext(Context, Protocol):
@@ -125,6 +153,68 @@ class CommandContext(Context, Protocol):
 
         Raises:
             LLMasOSError: the config is wrong, or the model cannot be fetched or loaded.
+        """
+        ...
+
+    def measure(
+        self,
+        references: Sequence[str | None],
+        suites: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        base: str | None = None,
+        corpus: Path | None = None,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Report:
+        """What suites measure of models, one after the other, each on its loader.
+
+        Args:
+            references: models as for ``model``; None is the config's default model.
+            suites: name and options of each, in the order in which they measure.
+            base: a reference to compare with; None: each model's own weights.
+            corpus: a text file for ``MeasuredModel.windows``; None: English prose of the standard library.
+            loader, config, settings, quiet: as for ``model``.
+
+        Raises:
+            LLMasOSError: a suite is not installed or refuses its options, which is told before a model is loaded; or as ``model`` does.
+        """
+        ...
+
+    def run_task(
+        self,
+        task: str,
+        rows: Path,
+        references: Sequence[str | None],
+        choose: Callable[[Task, TaskRow], Collection[str]],
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Sequence[TaskRun]:
+        """Run a task with each model on the rows of a ``.jsonl`` or ``.csv`` file, many rows at once.
+
+        Args:
+            task: its name, with the options that config gives it.
+            rows: the file, which is read before a model is fetched.
+            references: models as for ``model``.
+            choose: the keys of a row that are inputs of the task; it is called for every row before the first is run.
+            loader, config, settings, quiet: as for ``model``.
+
+        Raises:
+            RequestError: the file cannot be read, or a row does not fit the task's inputs.
+            LLMasOSError: the task is not installed, or failed; or as ``model`` does.
+        """
+        ...
+
+    def new_folder(self, output: Path) -> AbstractContextManager[Path]:
+        """A folder to fill, which becomes ``output`` at the end of the ``with`` block: whole, or not at all where the block raises.
+
+        Raises:
+            RequestError: ``output`` is there already, and is no empty folder.
+            AccelerationError: it cannot be written.
         """
         ...
 

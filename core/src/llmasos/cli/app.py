@@ -40,7 +40,6 @@ app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_
 app.command("tasks")(task.tasks)
 app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
-app.command("evaluate")(accelerate.evaluate)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)
 app.add_typer(models.app, name="models")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from llmasos.cli.console import TerminalSink, print_error, print_json, print_note, print_result, print_table
-from llmasos_hookspecs import PluginError
+from llmasos_hookspecs import PluginError, RequestError
 from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
+    from llmasos.api.model import LanguageModel
+    from llmasos.api.pipeline import Pipeline
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import CommandModel, ComponentEntry
+    from llmasos_hookspecs import CommandModel, ComponentEntry, Report, Task, TaskRow, TaskRun
 
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
@@ -216,6 +218,50 @@ class CommandContext:
         with pipeline:
             yield model
 
+    def measure(
+        self,
+        references: Sequence[str | None],
+        suites: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        base: str | None = None,
+        corpus: Path | None = None,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Report:
+        from llmasos.api.side_by_side import measure_side_by_side
+        from llmasos.system.config import ComponentConfig
+
+        asked = [ComponentConfig(use, options, f"suites[{index}]") for index, (use, options) in enumerate(suites)]
+        open_model = _opening(config, settings, loader, quiet)
+        return measure_side_by_side(references, open_model, asked, base=base, corpus=corpus)
+
+    def run_task(
+        self,
+        task: str,
+        rows: Path,
+        references: Sequence[str | None],
+        choose: Callable[[Task, TaskRow], Collection[str]],
+        *,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Sequence[TaskRun]:
+        from llmasos.api.side_by_side import run_side_by_side
+
+        return run_side_by_side(task, rows, references, choose, _opening(config, settings, loader, quiet), TerminalSink(quiet=quiet))
+
+    @contextmanager
+    def new_folder(self, output: Path) -> Iterator[Path]:
+        from llmasos.acceleration.export import appearing, check_output
+
+        for problem in check_output(output):
+            raise RequestError(problem)
+        with appearing(output) as folder:
+            yield folder
+
     def answer(self, value: Any, text: str = "", *, as_json: bool = False) -> None:
         if as_json:
             print_json(value)
@@ -224,6 +270,15 @@ class CommandContext:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_table(columns, rows)
+
+
+def _opening(
+    config: Path | None, settings: Sequence[str], loader: str | None, quiet: bool
+) -> Callable[[str | None], tuple[Pipeline, LanguageModel]]:
+    """What opens a model that a command names, as ``CommandContext.model`` does."""
+    from llmasos.cli.options import open_pipeline
+
+    return lambda reference: open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)
 
 
 def _announced(entry: InstalledComponent) -> ComponentEntry:

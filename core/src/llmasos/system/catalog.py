@@ -50,6 +50,12 @@ def first_distribution(kind: str) -> str:
     return distribution_for(kind, first_component(kind))
 
 
+def usual_suites(*, timed: bool = True) -> tuple[str, ...]:
+    """The suites that measure where the user names none, in order; ``timed``: with those that measure times."""
+    measures = _catalog()["measures"]
+    return tuple(name for name in measures["suites"] if timed or name not in measures["timed"])
+
+
 def reference_forms() -> str:
     """The forms of references to models that are not on this machine, for a sentence: ``a:NAME or b:NAME``."""
     return " or ".join(_catalog()["references"].values())

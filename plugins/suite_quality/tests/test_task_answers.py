@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from llmasos.api.tasks import area_under_curve, classification_metrics, evaluate_task, text_metrics, translation_metrics
-from llmasos.compose.guarded_task import guarded
-from llmasos_hookspecs import PluginError, RequestError
-from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
+from llmasos_hookspecs import PluginError, RequestError, Task
+from llmasos_hookspecs.testing import SandboxCommandContext, ScriptedCommandModel
+from llmasos_suite_quality.metrics import area_under_curve, classification_metrics, text_metrics, translation_metrics
+from llmasos_suite_quality.task_answers import EvaluationRow, ExpectedAnswers, TaskEvaluation
 
 
 def test_a_confusion_table_and_its_metrics() -> None:
@@ -84,24 +86,35 @@ class Choose:
         return Output(label=choice.text, probabilities=dict(zip(("good", "bad"), choice.probabilities, strict=True)))
 
 
-def _model(accuracy: float) -> ScriptedTaskModel:
+def _model(accuracy: float) -> ScriptedCommandModel:
     def likelihood(prompt: str, word: str) -> float:
         number = int(prompt.rstrip(":"))
         right = "good" if number % 2 else "bad"
         return 0.0 if (word == right) == (number < accuracy * 20) else -2.0
 
-    return ScriptedTaskModel(likelihood=likelihood)
+    return ScriptedCommandModel(likelihood=likelihood)
 
 
-def test_models_stand_side_by_side() -> None:
+def evaluated(folder: Path, task: Any, examples: Sequence[Any], accuracy: float = 1.0, name: str = "choose") -> EvaluationRow:
+    """A model on a task, by way of a file of examples."""
+    file = folder / "examples.jsonl"
+    file.write_text("".join(json.dumps(example) + "\n" for example in examples), encoding="utf-8")
+    context = SandboxCommandContext(root=folder, scripted=_model(accuracy), tasks={name: task})
+    expected = ExpectedAnswers(name)
+    (run,) = context.run_task(name, file, ["model"], expected.choose)
+    return expected.evaluate(run)
+
+
+def test_models_stand_side_by_side(tmp_path: Path) -> None:
+    """A row for each, with what it confused."""
     examples = [{"text": str(n), "label": "good" if n % 2 else "bad", "half": "other"} for n in range(20)]
-    found = evaluate_task("choose", Choose(), {"best": _model(1.0), "worse": _model(0.5)}, examples)
-    assert [row.metrics["accuracy"] for row in found.rows] == [1.0, 0.5]
-    assert [row.metrics["auc"] for row in found.rows] == [1.0, 0.5]
-    columns, lines = found.table()
+    rows = tuple(evaluated(tmp_path, Choose(), examples, accuracy) for accuracy in (1.0, 0.5))
+    assert [row.metrics["accuracy"] for row in rows] == [1.0, 0.5]
+    assert [row.metrics["auc"] for row in rows] == [1.0, 0.5]
+    columns, lines = TaskEvaluation(task="choose", rows=rows).table()
     assert columns == ["model", "accuracy", "macro_f1", "auc", "examples", "errors", "examples/s"]
-    assert lines[0][:2] == ["best", "1.000"]
-    confusion = found.rows[1].classification
+    assert lines[0] == ["model", "1.000", "1.000", "1.000", "20", "0", "20.0"]
+    confusion = rows[1].classification
     assert confusion is not None
     assert confusion.confusion == {"bad": {"bad": 5, "good": 5}, "good": {"bad": 5, "good": 5}}
 
@@ -137,36 +150,27 @@ class Unknown(Repeat):
     ("task", "named"),
     [(Repeat(), ["exact", "f1"]), (Translated(), ["bleu", "chrf"]), (Both(), ["accuracy", "macro_f1", "exact", "f1"])],
 )
-def test_a_task_says_its_metrics_whatever_it_is_called(task: Any, named: list[str]) -> None:
-    """Without a word of the task, labels are told apart from texts by the output's ``label``; behind the guard it is the same."""
+def test_a_task_says_its_metrics_whatever_it_is_called(tmp_path: Path, task: Task, named: list[str]) -> None:
+    """Without a word of the task, labels are told apart from texts by the output's ``label``."""
     examples = [{"text": "It rains.", "expected": "It rains."}, {"text": "It snows.", "expected": "It is snowing."}]
-    for each in (task, guarded(task, "task")):
-        row = evaluate_task("translate", each, {"model": _model(1.0)}, examples).rows[0]
-        assert list(row.metrics) == named
-        assert (row.classification is not None) == ("accuracy" in named)
+    row = evaluated(tmp_path, task, examples, name="translate")
+    assert list(row.metrics) == named
+    assert (row.classification is not None) == ("accuracy" in named)
 
 
-def test_a_metric_that_the_contract_does_not_know_is_named() -> None:
-    with pytest.raises(PluginError, match="asks for the metric 'charm'; the metrics are classification, translation, text"):
-        evaluate_task("odd", Unknown(), {"model": _model(1.0)}, [{"text": "1", "expected": "1"}])
+def test_a_metric_that_the_contract_does_not_know_is_named(tmp_path: Path) -> None:
+    """Before anything is run."""
+    with pytest.raises(PluginError, match="The task odd asks for the metric 'charm'; the metrics are classification, translation, text"):
+        evaluated(tmp_path, Unknown(), [{"text": "1", "expected": "1"}], name="odd")
 
 
-def test_a_refused_example_counts_as_wrong() -> None:
-    examples = [{"text": "1", "expected": "good"}, {"text": "refuse", "expected": "bad"}]
-    row = evaluate_task("choose", Choose(), {"model": _model(1.0)}, examples).rows[0]
+def test_a_refused_example_counts_as_wrong(tmp_path: Path) -> None:
+    """And is counted as an error too."""
+    row = evaluated(tmp_path, Choose(), [{"text": "1", "expected": "good"}, {"text": "refuse", "expected": "bad"}])
     assert (row.errors, row.metrics) == (1, {"accuracy": 0.5, "macro_f1": 0.5})
 
 
-def test_examples_come_from_files_too(tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("text,truth\n1,good\n2,bad\n")
-    row = evaluate_task("choose", Choose(), {"model": _model(1.0)}, tmp_path / "data.csv", expected="truth").rows[0]
-    assert (row.examples, row.metrics["accuracy"]) == (2, 1.0)
-
-
-def test_an_example_without_an_answer_is_named() -> None:
-    with pytest.raises(RequestError, match="row 0 has none of label, expected"):
-        evaluate_task("choose", Choose(), {}, [{"text": "1"}])
-    with pytest.raises(RequestError, match="row 0 has no 'truth'"):
-        evaluate_task("choose", Choose(), {}, [{"text": "1"}], expected="truth")
-    with pytest.raises(RequestError, match="no examples"):
-        evaluate_task("choose", Choose(), {}, [])
+def test_an_example_without_an_answer_is_named(tmp_path: Path) -> None:
+    """By where it stands in its file."""
+    with pytest.raises(RequestError, match=r"examples\.jsonl, line 2 has none of label, expected"):
+        evaluated(tmp_path, Choose(), [{"text": "1", "expected": "good"}, {"text": "1"}])

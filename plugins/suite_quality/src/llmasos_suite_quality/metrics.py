@@ -92,7 +92,7 @@ def translation_metrics(references: Sequence[str], hypotheses: Sequence[str], *,
         from sacrebleu.metrics.bleu import BLEU
         from sacrebleu.metrics.chrf import CHRF
     except ImportError:
-        raise LLMasOSError('Scoring translations needs sacreBLEU: pip install "llmasos[evaluation]".') from None
+        raise LLMasOSError('Scoring translations needs sacreBLEU: pip install "llmasos-suite-quality[translation]".') from None
     split = {"chinese": "zh", "japanese": "char", "korean": "char", "thai": "char"}.get(target.strip().lower(), "13a")
     bleu = BLEU(tokenize=split).corpus_score(list(hypotheses), [list(references)])
     chrf = CHRF().corpus_score(list(hypotheses), [list(references)])

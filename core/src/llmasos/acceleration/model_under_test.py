@@ -15,10 +15,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.evaluation.backend import Backend
-from llmasos.evaluation.context import fitting_length
-from llmasos.evaluation.corpus import Corpus
-from llmasos.evaluation.reference import DequantizedCheckpoint
+from llmasos.acceleration.backend import Backend
+from llmasos.acceleration.corpus import Corpus
+from llmasos.acceleration.fitting import fitting_length
+from llmasos.acceleration.reference import DequantizedCheckpoint
 from llmasos.system.context import ProgressSink
 from llmasos_hookspecs import Checkpoint, Engine, PluginError, Progress, TaskModel
 from llmasos_hookspecs.atomic import write_atomically
@@ -34,6 +34,8 @@ class ModelUnderTest:
         base: the checkpoint to compare with; None: the model's own weights.
         open_model: the same checkpoint as applications see it.
         cache: folder of what suites remember.
+        given: count and length of the evaluation windows that suites got.
+        dtype: what the engine computes from; None as long as no suite has asked for it.
     """
 
     label: str
@@ -45,6 +47,8 @@ class ModelUnderTest:
     open_model: Callable[[Checkpoint], AbstractContextManager[TaskModel]]
     cache: Path
     sink: ProgressSink
+    given: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    dtype: str | None = attrs.field(default=None, init=False)
     _loaded: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def __enter__(self) -> Self:
@@ -55,7 +59,9 @@ class ModelUnderTest:
 
     @cached_property
     def engine(self) -> Engine:
-        return self._kept(self.backend.load(self.checkpoint))
+        engine = self._kept(self.backend.load(self.checkpoint))
+        self.dtype = engine.info.dtype
+        return engine
 
     @cached_property
     def reference(self) -> Engine:
@@ -74,7 +80,9 @@ class ModelUnderTest:
         """As in ``MeasuredModel``; read by the tokenizer of the checkpoint that is compared with, so that all stages get the same."""
         limit = self.backend.context_length
         fitting = fitting_length(self.compared, fitting_length(self.checkpoint, length, limit))
-        return self.corpus.evaluation_windows(self.compared.tokenizer(), windows, fitting)
+        found = self.corpus.evaluation_windows(self.compared.tokenizer(), windows, fitting)
+        self.given.append((len(found), fitting))
+        return found
 
     def seen_by(self, suite: str) -> SeenBySuite:
         """The model as one suite sees it; ``suite`` is its name with distribution and version."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Final, TypeGuard
 
@@ -18,8 +18,8 @@ _MARGIN: Final = 48
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 
 
-def bar_chart(title: str, bars: Sequence[tuple[str, float, float]], form: str) -> str:
-    """Horizontal bars: label, value, standard error; ``form`` formats a value."""
+def bar_chart(title: str, bars: Sequence[tuple[str, float, float]], form: Callable[[float], str]) -> str:
+    """Horizontal bars: label, value, standard error; ``form`` writes a value."""
     top = max((value + error for _, value, error in bars), default=0.0) or 1.0
     span = _WIDTH - _LABEL - _VALUE
     parts = []
@@ -31,7 +31,7 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float, float]], form: str) -
         if error:
             low, high = (_LABEL + span * max(0.0, value + sign * error) / top for sign in (-1, 1))
             parts.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y + 13}" y2="{y + 13}" class="error"/>')
-        parts.append(f'<text x="{_LABEL + span * (value + error) / top + 6:.1f}" y="{y + 17}">{escape(form.format(value))}</text>')
+        parts.append(f'<text x="{_LABEL + span * (value + error) / top + 6:.1f}" y="{y + 17}">{escape(form(value))}</text>')
     return _figure(title, len(bars) * _ROW, parts)
 
 

@@ -1,4 +1,4 @@
-"""The quality of an engine's predictions: perplexity, and divergence from a reference."""
+"""How well an engine predicts: perplexity, and divergence from a reference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs import AccelerationError, CapacityExceeded, Engine, Progress, Row
+from llmasos_suite_quality.standard_error import standard_error
 
 #: Tokens a step: all logits of a step are in memory at once, float32 [tokens, vocab].
 STEP: Final = 128
@@ -23,7 +24,7 @@ class Quality:
     Attributes:
         perplexity: exp of the mean negative log likelihood of each window's tokens but the first.
         perplexity_error: its standard error, from the spread between windows (delta method); 0 for one window.
-        mean_kl, p99_kl: mean and 99th percentile over tokens; None where there was no reference.
+        mean_kl, p99_kl: mean and 99th percentile over tokens.
         mean_kl_error: standard error of the mean, from the spread between windows.
         top1: share of positions where the most likely next token is the reference's too.
         tokens: count of predictions.
@@ -33,25 +34,23 @@ class Quality:
 
     perplexity: float
     perplexity_error: float
-    mean_kl: float | None
-    mean_kl_error: float | None
-    p99_kl: float | None
-    top1: float | None
+    mean_kl: float
+    mean_kl_error: float
+    p99_kl: float
+    top1: float
     tokens: int
     window: int
-    reference: str | None
+    reference: str
 
 
-def measure_quality(
-    engine: Engine, windows: npt.NDArray[np.int32], *, reference: Engine | None = None, progress: Progress | None = None
-) -> Quality:
+def measure_quality(engine: Engine, windows: npt.NDArray[np.int32], *, reference: Engine, progress: Progress | None = None) -> Quality:
     """Run token windows [windows, length] through an engine, and through the reference beside it.
 
     Raises:
         AccelerationError: engine and reference have different vocabularies, a window does not fit an engine's context, or logits are no
             numbers.
     """
-    if reference is not None and reference.info.vocab_size != engine.info.vocab_size:
+    if reference.info.vocab_size != engine.info.vocab_size:
         raise AccelerationError(
             f"The model has a vocabulary of {engine.info.vocab_size} tokens and the one to compare it with has "
             f"{reference.info.vocab_size}; compare models with the same tokenizer."
@@ -60,55 +59,46 @@ def measure_quality(
     for window in windows:
         loss, kl, agree = _measure_window(engine, reference, window)
         losses.append(loss)
-        if reference is not None:
-            means.append(float(kl.mean()))
-            divergences.append(kl)
-            agreements.append(agree)
+        means.append(float(kl.mean()))
+        divergences.append(kl)
+        agreements.append(agree)
         if progress is not None:
             progress.advance()
     perplexity = float(np.exp(np.mean(losses)))
-    compared = np.concatenate(divergences) if divergences else None
+    compared = np.concatenate(divergences)
     return Quality(
         perplexity=perplexity,
-        perplexity_error=perplexity * _standard_error(losses),
-        mean_kl=None if compared is None else float(compared.mean()),
-        mean_kl_error=None if compared is None else _standard_error(means),
-        p99_kl=None if compared is None else float(np.quantile(compared, 0.99)),
-        top1=None if compared is None else float(np.concatenate(agreements).mean()),
+        perplexity_error=perplexity * standard_error(losses),
+        mean_kl=float(compared.mean()),
+        mean_kl_error=standard_error(means),
+        p99_kl=float(np.quantile(compared, 0.99)),
+        top1=float(np.concatenate(agreements).mean()),
         tokens=int(windows.size),
         window=int(windows.shape[1]),
-        reference=None if reference is None else reference.info.dtype,
+        reference=reference.info.dtype,
     )
 
 
-def _measure_window(engine: Engine, reference: Engine | None, window: npt.NDArray[np.int32]) -> tuple[float, Floats, npt.NDArray[np.bool_]]:
+def _measure_window(engine: Engine, reference: Engine, window: npt.NDArray[np.int32]) -> tuple[float, Floats, npt.NDArray[np.bool_]]:
     """Mean negative log likelihood; divergence and agreement of each token."""
     slots = [(engine, engine.open())]
-    if reference is not None:
-        slots.append((reference, reference.open()))
     nll: list[Floats] = []
     kl: list[Floats] = []
     agree: list[npt.NDArray[np.bool_]] = []
     try:
+        slots.append((reference, reference.open()))
         for start in range(0, len(window), STEP):
             tokens = window[start : start + STEP]
-            found = _log_softmax(_logits(*slots[0], tokens, start))
+            found, expected = (_log_softmax(_logits(each, slot, tokens, start)) for each, slot in slots)
             # Each position predicts the token after it; the next token of the window's last position is not known.
             following = window[start + 1 : start + 1 + len(tokens)]
             nll.append(-found[np.arange(len(following)), following])
-            if reference is not None:
-                expected = _log_softmax(_logits(*slots[1], tokens, start))
-                kl.append((np.exp(expected) * (expected - found)).sum(axis=1))
-                agree.append(found.argmax(axis=1) == expected.argmax(axis=1))
+            kl.append((np.exp(expected) * (expected - found)).sum(axis=1))
+            agree.append(found.argmax(axis=1) == expected.argmax(axis=1))
     finally:
         for each, slot in slots:
             each.close(slot)
-    empty = np.empty(0, np.float32)
-    return (
-        float(np.concatenate(nll).mean(dtype=np.float64)),
-        np.concatenate(kl) if kl else empty,
-        np.concatenate(agree) if agree else empty.astype(bool),
-    )
+    return float(np.concatenate(nll).mean(dtype=np.float64)), np.concatenate(kl), np.concatenate(agree)
 
 
 def _logits(engine: Engine, slot: int, tokens: npt.NDArray[np.int32], position: int) -> Floats:
@@ -139,7 +129,3 @@ def _log_softmax(logits: Floats) -> Floats:
     shifted: Floats = logits - logits.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted
-
-
-def _standard_error(values: list[float]) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

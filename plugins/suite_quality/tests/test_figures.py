@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from llmasos.evaluation import Corpus, DequantizedCheckpoint, measure_quality, measure_size, measure_speed
-from llmasos_hookspecs import AccelerationError, CapacityExceeded, ConfigError, EngineLimits, Row
-from llmasos_hookspecs.testing import ByteTokenizer, ReferenceDecoder, ReferenceEngine, quantize, tiny_checkpoint
+from llmasos_hookspecs import AccelerationError, CapacityExceeded, EngineLimits, Row
+from llmasos_hookspecs.testing import ReferenceDecoder, ReferenceEngine, quantize, tiny_checkpoint
+from llmasos_suite_quality import speed
+from llmasos_suite_quality.divergence import measure_quality
+from llmasos_suite_quality.size import measure_size
 
 WINDOWS = np.random.default_rng(4).integers(0, 256, (3, 150)).astype(np.int32)
 
@@ -40,11 +42,6 @@ def test_the_figures_are_those_of_whole_passes() -> None:
     assert found.tokens == 450
 
 
-def test_without_a_reference_there_is_perplexity_alone() -> None:
-    found = measure_quality(ReferenceEngine(tiny_checkpoint("llama")), WINDOWS)
-    assert (found.mean_kl, found.mean_kl_error, found.p99_kl, found.top1) == (None, None, None, None)
-
-
 class NarrowEngine(ReferenceEngine):
     """Refuses steps of more than 20 tokens, as an engine short of memory does."""
 
@@ -62,13 +59,13 @@ def test_an_engine_that_takes_small_steps_only_gives_the_same_figures() -> None:
     expected = measure_quality(wide, WINDOWS, reference=reference)
     assert found.perplexity == pytest.approx(expected.perplexity, rel=1e-5)
     assert found.mean_kl == pytest.approx(expected.mean_kl, rel=1e-5)
-    assert measure_speed(narrow, WINDOWS[0]).prefill > 0
+    assert speed.measure_speed(narrow, WINDOWS[0], speed.Options(repeats=1)).prefill > 0
 
 
 def test_windows_that_no_engine_can_hold_are_refused() -> None:
     engine = ReferenceEngine(tiny_checkpoint("llama"), EngineLimits(context_length=64))
     with pytest.raises(AccelerationError, match="ask for shorter windows"):
-        measure_quality(engine, WINDOWS)
+        measure_quality(engine, WINDOWS, reference=ReferenceEngine(tiny_checkpoint("llama")))
 
 
 def test_models_with_different_vocabularies_are_not_compared() -> None:
@@ -78,10 +75,10 @@ def test_models_with_different_vocabularies_are_not_compared() -> None:
 
 
 def test_slots_are_given_back() -> None:
-    engine = ReferenceEngine(tiny_checkpoint("llama"), EngineLimits(max_sequences=1))
+    engine, reference = (ReferenceEngine(tiny_checkpoint("llama"), EngineLimits(max_sequences=1)) for _ in range(2))
     for _ in range(2):
-        measure_quality(engine, WINDOWS[:1, :20])
-        measure_speed(engine, WINDOWS[0], repeats=1)
+        measure_quality(engine, WINDOWS[:1, :20], reference=reference)
+        speed.measure_speed(engine, WINDOWS[0], speed.Options(repeats=1))
 
 
 def test_the_size_of_matrices_counts_a_tied_head_once(tmp_path: Path) -> None:
@@ -99,56 +96,3 @@ def test_quantised_matrices_count_as_packed() -> None:
     packed = {name: quantize(tensor, 8) if tensor.ndim == 2 else tensor for name, tensor in base.tensors.items()}
     found = measure_size(attrs.evolve(base, tensors=packed, path=Path(__file__)))
     assert found.matrices / found.matrices_float16 == pytest.approx((8 + 16 / 32) / 16)
-
-
-def test_the_yardstick_is_plain_float32() -> None:
-    checkpoint = DequantizedCheckpoint(tiny_checkpoint("llama-q4-minimums"))
-    for name in checkpoint.names():
-        tensor = checkpoint.tensor(name)
-        assert isinstance(tensor, np.ndarray)
-        assert tensor.dtype == np.float32
-    assert checkpoint.digest != tiny_checkpoint("llama-q4-minimums").digest
-
-
-def test_a_corpus_is_split_into_texts_that_share_no_paragraph() -> None:
-    for corpus in (Corpus.default(), Corpus.from_text("\n\n".join(f"Paragraph {number % 40}." for number in range(400)), name="repeats")):
-        parts = [{" ".join(part.split()) for part in text.split("\n\n")} for text in (corpus.calibration, corpus.evaluation)]
-        assert not parts[0] & parts[1]
-        assert all(parts)
-        share = len(corpus.calibration) / (len(corpus.calibration) + len(corpus.evaluation))
-        assert 0.6 < share < 0.75
-
-
-def test_the_default_corpus_is_enough_for_the_protocol() -> None:
-    assert Corpus.default().evaluation_windows(ByteTokenizer(), 40, 512).shape == (40, 512)
-
-
-def test_evaluation_windows_do_not_overlap_and_calibration_windows_are_spread() -> None:
-    text = "\n\n".join(f"Paragraph number {number} of many." for number in range(300))
-    corpus, tokenizer = Corpus.from_text(text, name="text"), ByteTokenizer()
-    windows = corpus.evaluation_windows(tokenizer, 1000, 50)
-    assert len(windows) < 1000
-    assert corpus.evaluation.startswith(tokenizer.decode(windows.reshape(-1).tolist()))
-    spread = corpus.calibration_windows(tokenizer, 5, 50)
-    assert corpus.calibration.startswith(tokenizer.decode(spread[0].tolist()))
-    assert corpus.calibration.endswith(tokenizer.decode(spread[-1].tolist()))
-
-
-@pytest.mark.parametrize("text", ["", "one line", "the same\n\nthe  same"])
-def test_a_text_that_cannot_be_split_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="fewer than two different paragraphs"):
-        Corpus.from_text(text, name="short")
-
-
-def test_a_text_shorter_than_a_window_is_refused() -> None:
-    corpus = Corpus.from_text("One paragraph.\n\nAnother one.", name="short")
-    for windows in (corpus.calibration_windows, corpus.evaluation_windows):
-        with pytest.raises(ConfigError, match="one window has 512"):
-            windows(ByteTokenizer(), 2, 512)
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("binary", "missing"):
-        with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
-            Corpus.from_file(tmp_path / name)
