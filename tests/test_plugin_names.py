@@ -162,6 +162,7 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     targets = [alias["target"] for alias in catalog["aliases"].values()]
     suggested |= {("source", name) for name in (*sources, *(each.partition(":")[0] for each in targets if ":" in each))}
     suggested |= {("format", name) for name in catalog["files"].values()}
+    suggested |= {("suite", name) for name in (*catalog["measures"]["suites"], *catalog["measures"]["timed"])}
     assert suggested <= published
 
 

@@ -103,13 +103,13 @@ class ComponentMaker:
         ``given`` are options for each usual suite that has them. Raises ``PluginError`` where a suite is not installed, with the package.
         """
         own = {config.use.rpartition(":")[2]: config for config in self.config.suites}
-        usual = []
-        for name in usual_suites(timed=timed):
-            config = own.pop(name, None) or ComponentConfig(name, path=f"suites.{name}")
+        usual = [(own.pop(name, ComponentConfig(name, path=f"suites.{name}")), is_timed) for name, is_timed in usual_suites()]
+        chosen = []
+        for config in (config for config, is_timed in usual if timed or not is_timed):
             keys = {field.key for field in fields_of(self.component("suite", config.use).component.options)}
-            chosen = {key: value for key, value in given.items() if value is not None and key in keys}
-            usual.append(attrs.evolve(config, options={**config.options, **chosen}))
-        return self.suites([*usual, *own.values()])
+            more = {key: value for key, value in given.items() if value is not None and key in keys}
+            chosen.append(attrs.evolve(config, options={**config.options, **more}))
+        return self.suites([*chosen, *own.values()])
 
     def placement(self, config: ComponentConfig) -> tuple[Placement, str]:
         """A new placement as config says, and its label."""

@@ -50,10 +50,10 @@ def first_distribution(kind: str) -> str:
     return distribution_for(kind, first_component(kind))
 
 
-def usual_suites(*, timed: bool = True) -> tuple[str, ...]:
-    """The suites that measure where the user names none, in order; ``timed``: with those that measure times."""
+def usual_suites() -> tuple[tuple[str, bool], ...]:
+    """The suites that measure where the user names none, in order, and whether each measures times."""
     measures = _catalog()["measures"]
-    return tuple(name for name in measures["suites"] if timed or name not in measures["timed"])
+    return tuple((name, name in measures["timed"]) for name in measures["suites"])
 
 
 def reference_forms() -> str:
