@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from llmasos.checkpoints import CheckpointFolderWriter
-from llmasos_command_tasks.batch.results import ResultFile
+from llmasos_command_batch.results import ResultFile
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_task_kit.conversations import ConversationFolder

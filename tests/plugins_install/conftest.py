@@ -103,7 +103,7 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core with the libs that it requires, a plugin with the lib that it needs, and every example."""
+    """Wheels of hookspecs, core with the libs that it requires, two plugins with a lib that they need, and every example."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     sources = [
@@ -111,7 +111,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         *(ROOT / "libs" / name for name in LIBS),
         ROOT / "core",
         ROOT / "libs" / "task_kit",
-        ROOT / "plugins" / "command_tasks",
+        ROOT / "plugins" / "command_batch",
+        ROOT / "plugins" / "suite_quality",
         *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
     ]
     subprocess.run([*command, f"--wheel-dir={folder}", *map(str, sources)], check=True, timeout=300)

@@ -28,7 +28,7 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     """Nothing else is changed for it: not for the list, the help, a batch, Python, or the command line."""
     listed = ("tasks", "--json")
     assert environment.llmasos(*listed).stdout.strip() == "[]"
-    installed = ("task-keywords", "sched-lifo", "llmasos-command-tasks", "llmasos-task-kit")
+    installed = ("task-keywords", "sched-lifo", "llmasos-command-batch", "llmasos-task-kit")
     environment.pip("install", "--no-deps", *(str(wheels[name]) for name in installed))
     (task,) = json.loads(environment.llmasos(*listed).stdout)
     assert (task["task"], task["distribution"]) == ("keywords", "task-keywords")

@@ -15,7 +15,7 @@ STANDS_STILL = """
 import json, sys
 import llmasos
 from llmasos.cli.command_context import OpenedTask
-from llmasos_command_tasks.batch.run import run_batch
+from llmasos_command_batch.run import run_batch
 
 source, task, rows, output, common = sys.argv[1:]
 

@@ -304,9 +304,8 @@ def test_an_option_that_a_verb_has_is_not_replaced(verbs: Site, run: Any) -> Non
 
 def test_a_published_option_that_is_not_installed_names_its_package(verbs: Site, run: Any) -> None:
     """One sentence, where the words behind the verb ask for it."""
-    sentence = "Error: llmasos task --batch is not installed; pip install llmasos-command-tasks.\n"
+    sentence = "Error: llmasos task --batch is not installed; pip install llmasos-command-batch.\n"
     assert run("task", "translate", "--batch", "rows.csv") == (1, "", sentence)
-    assert run("evaluate", "--task", "sentiment", "rows.csv")[2].endswith("--task is not installed; pip install llmasos-command-tasks.\n")
 
 
 def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:

@@ -100,6 +100,15 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.memory import MemoryEstimate as MemoryEstimate
     from llmasos_hookspecs.placement import Host as Host, Placement as Placement, Seat as Seat, SeatSpec as SeatSpec, run_entry as run_entry
     from llmasos_hookspecs.records import RequestRecord as RequestRecord, RequestStarted as RequestStarted, StepRecord as StepRecord
+    from llmasos_hookspecs.reports import (
+        FigureColumn as FigureColumn,
+        Measurement as Measurement,
+        Report as Report,
+        Results as Results,
+        figure_columns as figure_columns,
+        figure_table as figure_table,
+        results_to_dict as results_to_dict,
+    )
     from llmasos_hookspecs.sampling import Constraint as Constraint, Draw as Draw, SamplingParams as SamplingParams
     from llmasos_hookspecs.scheduling import (
         Admit as Admit,
@@ -175,6 +184,7 @@ _MODULES: Final = {
     "memory": "MemoryEstimate",
     "placement": "Host Placement Seat SeatSpec run_entry",
     "records": "RequestRecord RequestStarted StepRecord",
+    "reports": "FigureColumn Measurement Report Results figure_columns figure_table results_to_dict",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
     "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts Runtime Server TaskFacts TextEvent UsageEvent is_loopback",

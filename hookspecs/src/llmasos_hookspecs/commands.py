@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.context import Context
+from llmasos_hookspecs.reports import Report
 from llmasos_hookspecs.tasks import Prompt, Task, TaskModel
 
 
@@ -174,6 +175,41 @@ class CommandContext(Context, Protocol):
 
         Raises:
             LLMasOSError: the config is wrong, or the model cannot be fetched or loaded.
+        """
+        ...
+
+    def measure(
+        self,
+        references: Sequence[str | None],
+        suites: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        base: str | None = None,
+        corpus: Path | None = None,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Report:
+        """What suites measure of models, one after the other, each on its loader.
+
+        Args:
+            references: models as for ``model``; None is the config's default model.
+            suites: name and options of each, in the order in which they measure.
+            base: a reference to compare with; None: each model's own weights.
+            corpus: a text file for ``MeasuredModel.windows``; None: English prose of the standard library.
+            loader, config, settings, quiet: as for ``model``.
+
+        Raises:
+            LLMasOSError: a suite is not installed or refuses its options, which is told before a model is loaded; or as ``model`` does.
+        """
+        ...
+
+    def new_folder(self, output: Path) -> AbstractContextManager[Path]:
+        """A folder to fill, which becomes ``output`` at the end of the ``with`` block: whole, or not at all where the block raises.
+
+        Raises:
+            RequestError: ``output`` is there already, and is no empty folder.
+            AccelerationError: it cannot be written.
         """
         ...
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmasos_hookspecs import RequestError
-from llmasos_hookspecs.testing.command import EchoTask
+from llmasos_hookspecs.testing import EchoTask
 from llmasos_task_kit.rows import count_rows, read_inputs, read_rows
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmasos_app_text import classify, sentiment
-
 llmasos = pytest.importorskip("llmasos")
+
+from llmasos_app_text import classify, sentiment  # noqa: E402 - behind the check that core is there
 
 pytestmark = pytest.mark.model
 
@@ -37,15 +37,13 @@ def test_sentences_that_did_not_choose_the_wording_are_judged_right(smollm2: Any
     held_out = [row for row in SENTENCES if row["half"] == "score"]
     task = sentiment.Sentiment(sentiment.Options())
     with ThreadPoolExecutor(8) as pool:
-        outputs = list(pool.map(lambda row: task.run(smollm2, sentiment.Inputs(text=row["text"])), held_out))
-    right = [output.label == row["label"] for output, row in zip(outputs, held_out, strict=True)]
+        answers = list(pool.map(lambda row: task.run(smollm2, sentiment.Inputs(text=row["text"])), held_out))
+    right = [answer.label == row["label"] for answer, row in zip(answers, held_out, strict=True)]
     assert sum(right) / len(right) >= 0.95
-    positive, negative = (
-        [output.probabilities["positive"] for output, row in zip(outputs, held_out, strict=True) if row["label"] == label]
-        for label in ("positive", "negative")
-    )
-    in_order = [(high > low) + (high == low) / 2 for high in positive for low in negative]
-    assert sum(in_order) / len(in_order) >= 0.97  # the area under the ROC curve
+    scores = {label: [a.probabilities["positive"] for a, row in zip(answers, held_out, strict=True) if row["label"] == label]
+              for label in ("positive", "negative")}  # fmt: skip
+    pairs = [(up > down) + (up == down) / 2 for up in scores["positive"] for down in scores["negative"]]
+    assert sum(pairs) / len(pairs) >= 0.97
 
 
 @pytest.mark.parametrize("name", ["sentiment", "classify"])

@@ -35,13 +35,10 @@ def main(
 
 
 app.command("run")(run.run)
-app.command("task", cls=OpenVerb, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
-    task.task
-)
+app.command("task", cls=OpenVerb, context_settings=task.SETTINGS)(task.task)
 app.command("tasks")(task.tasks)
 app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
-app.command("evaluate", cls=OpenVerb)(accelerate.evaluate)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)
 app.add_typer(models.app, name="models")

@@ -12,12 +12,13 @@ import attrs
 from llmasos.cli.console import print_json, print_result, print_table
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
 from llmasos.system.options import unstructure
+from llmasos_hookspecs import RequestError
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
     from llmasos.api.pipeline import Pipeline
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import CommandModel, CommandTask, ComponentEntry, Task
+    from llmasos_hookspecs import CommandModel, CommandTask, ComponentEntry, Report, Task
 
 
 class CommandContext:
@@ -70,6 +71,37 @@ class CommandContext:
         with pipeline:
             opened: Any = OpenedModel(pipeline, model)
             yield opened
+
+    def measure(
+        self,
+        references: Sequence[str | None],
+        suites: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        base: str | None = None,
+        corpus: Path | None = None,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Report:
+        from llmasos.api.side_by_side import measure_side_by_side
+        from llmasos.cli.options import open_pipeline
+        from llmasos.system.config import ComponentConfig
+
+        def opened(reference: str | None) -> tuple[Pipeline, LanguageModel]:
+            return open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)
+
+        asked = [ComponentConfig(use, options, f"suites[{index}]") for index, (use, options) in enumerate(suites)]
+        return measure_side_by_side(references, opened, asked, base=base, corpus=corpus)
+
+    @contextmanager
+    def new_folder(self, output: Path) -> Iterator[Path]:
+        from llmasos.acceleration.export import appearing, check_output
+
+        for problem in check_output(output):
+            raise RequestError(problem)
+        with appearing(output) as folder:
+            yield folder
 
     def answer(self, value: Any, text: str = "", *, as_json: bool = False, end: str = "\n") -> None:
         if as_json:

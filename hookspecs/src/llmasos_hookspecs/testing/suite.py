@@ -16,7 +16,8 @@ import pytest
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.engine import Engine
 from llmasos_hookspecs.errors import CapacityExceeded
-from llmasos_hookspecs.suites import Section, Suite, SuiteResult
+from llmasos_hookspecs.reports import Measurement, Report, figure_table
+from llmasos_hookspecs.suites import Figure, Section, Suite, SuiteResult
 from llmasos_hookspecs.tasks import TaskModel
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
@@ -153,9 +154,10 @@ class SuiteConformance(PluginConformance, standard=True):
         return found
 
     def test_suite_is_whole(self, suite: Suite) -> None:
-        """The suite has ``measure``; ``sections`` can be called where it is there."""
+        """The suite has ``measure``; ``sections``, ``notes`` and ``page`` can be called where they are there."""
         assert isinstance(suite, Suite), "The suite lacks measure."
-        assert callable(getattr(suite, "sections", len)), "sections is no method."
+        for name in ("sections", "notes", "page"):
+            assert callable(getattr(suite, name, len)), f"{name} is no method."
 
     def test_figures_are_sound(self, suite: Suite) -> None:
         """At least one figure; names are unique keys, values finite, errors not negative, and it is said what is better."""
@@ -259,6 +261,27 @@ class SuiteConformance(PluginConformance, standard=True):
                 assert all(len(row) == len(section.columns) for row in section.rows), f"{section.title}: a row is not as wide as its head."
                 assert all(isinstance(cell, str) for row in (section.columns, *section.rows) for cell in row)
                 assert all(math.isfinite(value) and error >= 0 for value, error in section.bars.values())
+
+    def test_notes_and_page_are_text(self, suite: Suite) -> None:
+        """What it notes of a base and a stage are sentences, and its page of a report of other suites too is HTML; it may have neither."""
+        base = tiny_checkpoint("llama", seed=1)
+        stage = self.make_model(rounded(base), base=base)
+        results = {"base": self.measure(suite, self.make_model(base)), "1 stage": self.measure(suite, stage)}
+        for given in (results, {"base": results["base"]}):
+            for note in getattr(suite, "notes", lambda _: ())(given):
+                assert isinstance(note, str), f"The note {note!r} is no text."
+                assert note.strip().endswith((".", "!", "?")), f"The note {note!r} is no sentence."
+        other = SuiteResult(figures=(Figure(name="other", value=1.0),))
+        models = {
+            label: Measurement(results={"mine": result, "other": other}, backend="reference 1.0") for label, result in results.items()
+        }
+        columns, rows = figure_table({label: found.results for label, found in models.items()})
+        section = Section(title="More", columns=("a",), rows=(("b",),), bars={"c": (1.0, 0.1)}, lines={"d": [(0, 1), (1, 2)]}, details="e")
+        report = Report(title="Report", text="Text.", columns=columns, rows=rows, models=models, sections=(section,), notes=("Note.",))
+        for each in (report, attrs.evolve(report, models={}, sections=(), notes=())):
+            page = getattr(suite, "page", lambda _: "<html>")(each)
+            assert isinstance(page, str), f"page gave {type(page).__name__}, and it must be a text."
+            assert "<" in page, "The page is no HTML."
 
 
 def rounded(checkpoint: TinyCheckpoint) -> TinyCheckpoint:
