@@ -31,7 +31,6 @@ class TestQuality(SuiteConformance):
 
 class TestSize(SuiteConformance):
     module = "llmasos_suite_quality.size"
-    blind = True
 
 
 class TestSpeed(SuiteConformance):
