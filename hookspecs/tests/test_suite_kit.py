@@ -134,6 +134,17 @@ def test_a_suite_of_the_task_model_passes(run_conformance: Callable[..., Any]) -
     assert outcomes.skipped == {"test_makes_do_with_small_steps", "test_sections_can_be_drawn", "test_tells_models_apart"}
 
 
+def test_a_suite_that_computes_nothing_need_not_tell_weights_apart(run_conformance: Callable[..., Any]) -> None:
+    """One that says how large a model is, whatever it computes."""
+    plugin = changed(
+        'known = model.remember(f"entropy {self.options.length}", lambda: {"each": self.entropies(model)})',
+        'known = {"each": [float(model.engine().info.weight_bytes)]}',
+    )
+    outcomes = run_conformance("SuiteConformance", plugin)
+    assert not outcomes.failed, outcomes.messages
+    assert outcomes.skipped == {"test_tells_models_apart"}
+
+
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_suite_is_caught(run_conformance: Callable[..., Any], defect: str) -> None:
     """A suite with one defect fails the test that is meant to find it."""

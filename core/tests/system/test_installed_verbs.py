@@ -45,6 +45,12 @@ VERB = """
                 code = "import sys, beside; print(beside.WORD, *sys.argv[1:])"
                 command = self.context.python(code, "x", "y", first=[Path(args[1])])
                 self.context.answer(None, subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+            elif kind == "fill":
+                from pathlib import Path
+                with self.context.new_folder(Path(args[1])) as folder:
+                    (folder / "file").write_text("whole")
+                    if args[2:]:
+                        raise RequestError("Half of it is written.")
             elif kind == "refuse":
                 raise RequestError("Not that one; give another.")
             elif kind == "fail":
@@ -222,11 +228,20 @@ def test_an_extension_that_fits_nowhere_is_told(verbs: Site, run: Any, name: str
     assert module not in sys.modules
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("plugins", "new"), ("plugins", "check", "fifo")])
-def test_a_published_verb_that_is_not_installed_names_its_package(verbs: Site, run: Any, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "called", "package"),
+    [
+        (("doctor",), "doctor", "llmasos-devtools"),
+        (("plugins", "new"), "plugins new", "llmasos-devtools"),
+        (("plugins", "check", "fifo"), "plugins check", "llmasos-devtools"),
+        (("evaluate", "smollm2"), "evaluate", "llmasos-suite-quality"),
+    ],
+)
+def test_a_published_verb_that_is_not_installed_names_its_package(
+    verbs: Site, run: Any, words: tuple[str, ...], called: str, package: str
+) -> None:
     """One sentence on standard error."""
-    called = " ".join(words[:2])
-    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install llmasos-devtools.\n")
+    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install {package}.\n")
 
 
 def test_two_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
@@ -343,6 +358,19 @@ def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> 
     assert {each["threads"] for each in found["hardware"]["bandwidth"]} >= {1}
     assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
     assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
+
+
+def test_a_folder_that_a_command_fills_appears_whole(verbs: Site, run: Any, tmp_path: Path) -> None:
+    """Or not at all; one that holds something is never replaced, an empty one is."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    folder = tmp_path / "deep" / "out"
+    assert run("greet", "fill", str(folder), "half") == (2, "", "Error: Half of it is written.\n")
+    assert list(folder.parent.iterdir()) == []
+    folder.mkdir()
+    for found in ((0, "", ""), (2, "", f"Error: {folder} exists already; name another folder for the output, or remove it.\n")):
+        assert run("greet", "fill", str(folder)) == found
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("file", "whole")]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_command_starts_interpreters_apart(verbs: Site, run: Any, tmp_path: Path) -> None:

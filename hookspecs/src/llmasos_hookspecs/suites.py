@@ -170,7 +170,8 @@ class MeasuredModel(Protocol):
 class Suite(Protocol):
     """Named measurements of a model, for ``llmasos evaluate --suite NAME`` and for the stages of an acceleration.
 
-    A suite may have more methods. ``results`` maps each model's label to its ``SuiteResult``, the base first.
+    A suite may have more methods. ``results`` maps each model's label to its ``SuiteResult``; in an acceleration the labels are ``base``
+    and then the stages in order, ``1 prune``, ``2 quant``.
 
     - ``sections(results) -> Sequence[Section]``: what it has to say of several models together, with tables and charts;
     - ``notes(results) -> Sequence[str]``: the same in one sentence each, for the notes of a report;

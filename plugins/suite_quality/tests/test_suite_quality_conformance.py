@@ -16,7 +16,6 @@ class TestQuality(SuiteConformance):
 
 class TestSize(SuiteConformance):
     module = "llmasos_suite_quality.size"
-    blind = True
 
 
 class TestSpeed(SuiteConformance):

@@ -178,3 +178,24 @@ def test_an_example_without_an_answer_is_named() -> None:
         evaluate_task("choose", Choose(), {}, [{"text": "1"}], expected="truth")
     with pytest.raises(RequestError, match="no examples"):
         evaluate_task("choose", Choose(), {}, [])
+
+
+def test_an_example_that_does_not_fit_is_told_before_any_is_run(tmp_path: Path) -> None:
+    """With its line; the progress of those that are run is told up to the last."""
+    file, asked, told = tmp_path / "data.jsonl", [], []
+
+    class Asked(Choose):
+        def run(self, model: Any, inputs: Inputs) -> Output:
+            asked.append(inputs.text)
+            return super().run(model, inputs)
+
+    file.write_text('{"text": "1", "label": "good"}\n{"text": 2, "label": "bad"}\n')
+    with pytest.raises(RequestError, match=r"data\.jsonl, line 2: text is 2"):
+        evaluate_task("choose", Asked(), {"model": _model(1.0)}, file)
+    assert asked == []
+    examples = [{"text": str(n), "label": "good"} for n in range(5)]
+    evaluate_task(
+        "choose", Asked(), {"model": _model(1.0)}, examples, progress=lambda label, now: told.append((label, now.done)), workers=2
+    )
+    assert sorted(asked) == ["0", "1", "2", "3", "4"]
+    assert told[-1] == ("model", 5)

@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import attrs
 
-from llmasos_hookspecs import CommandTask, LLMasOSError, PluginError, Rejected, RequestError, TaskModel
-
-#: Rows in progress at once: more than a scheduler runs at once, so that its queue is never empty.
-DEFAULT_WORKERS: Final = 128
+from llmasos_hookspecs import Rejected, RequestError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: Rows in progress at once: more than a scheduler runs at once, so that its queue is never empty.
+DEFAULT_WORKERS: Final = 128
 
 
 @attrs.frozen(kw_only=True)
@@ -89,18 +89,6 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
     finally:
         # Also where the consumer stops early or Ctrl-C is pressed: queued items are dropped, running ones finish.
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def run_task(task: CommandTask, model: TaskModel, inputs: Any, location: str) -> Any:
-    """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
-    try:
-        return task.task.run(model, inputs)
-    except PluginError as error:
-        raise PluginError(f"{location}: {error}") from error
-    except LLMasOSError:
-        raise
-    except Exception as error:
-        raise PluginError(f"The task {task.name} failed at {location}: {type(error).__name__}: {error}") from error
 
 
 def _patiently(call: Callable[[T], R], item: T) -> R:

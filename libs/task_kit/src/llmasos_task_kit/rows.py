@@ -1,4 +1,4 @@
-"""Rows of JSONL and CSV files, and the inputs of a task that they are."""
+"""Rows of JSONL and CSV files, and a task on one of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from llmasos_hookspecs import CommandTask, RequestError
+from llmasos_hookspecs import CommandTask, LLMasOSError, PluginError, RequestError, TaskModel
 from llmasos_hookspecs.json_object import read_object
 
 #: Longest field of a CSV file, in characters; the csv module's own bound is 128 KiB, less than an essay with its sources.
@@ -56,6 +56,18 @@ def read_inputs(task: CommandTask, row: InputRow, *, common: Mapping[str, Any] |
         return task.read({**(common or {}), **(task.read_texts(own) if row.text else own)})
     except RequestError as error:
         raise RequestError(f"{row.location}: {error}") from error
+
+
+def run_task(task: CommandTask, model: TaskModel, inputs: Any, location: str) -> Any:
+    """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
+    try:
+        return task.task.run(model, inputs)
+    except PluginError as error:
+        raise PluginError(f"{location}: {error}") from error
+    except LLMasOSError:
+        raise
+    except Exception as error:
+        raise PluginError(f"The task {task.name} failed at {location}: {type(error).__name__}: {error}") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[InputRow]:

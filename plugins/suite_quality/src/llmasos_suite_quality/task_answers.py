@@ -17,8 +17,8 @@ from llmasos_suite_quality.metrics import (
     text_metrics,
     translation_metrics,
 )
-from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn, run_task
-from llmasos_task_kit.rows import InputRow, read_inputs, read_rows
+from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn
+from llmasos_task_kit.rows import InputRow, read_inputs, read_rows, run_task
 
 #: Keys of a row that hold what the answer should be, the first of them that is no input of the task.
 EXPECTED_KEYS = ("label", "expected", "reference", "answer", "target", "score")

@@ -87,8 +87,8 @@ def _usual(windows: int | None, length: int | None, speed: bool) -> list[tuple[s
 def _figure_facts(report: Report, base: str | None, speed: bool) -> dict[str, Any]:
     """The report as JSON has it: the values of the usual suites."""
     models = {label: {**({} if speed else {"speed": None}), **found.to_dict()} for label, found in report.models.items()}
-    length = min(found.quality.window for found in report.models.values())
-    return {"models": models, "base": base, "corpus": report.corpus, "length": length}
+    windows = [found.results["quality"].facts.get("window") for found in report.models.values()]
+    return {"models": models, "base": base, "corpus": report.corpus, "length": min(filter(None, windows), default=None)}
 
 
 def _suite_facts(report: Report, base: str | None) -> dict[str, Any]:
