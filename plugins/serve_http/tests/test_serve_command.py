@@ -26,7 +26,7 @@ def test_sigterm_finishes_streams_and_takes_nothing_new(tmp_path: Path) -> None:
     assert process.stderr is not None
     try:
         url = next(line for line in process.stderr if "Listening on http://127.0.0.1:" in line).strip().rpartition(" ")[2]
-        assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/readyz", timeout=120).status_code == 200
         body = chat_body("天气", stream=True, max_tokens=60, ignore_eos=True)
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as answer:
             lines = answer.iter_lines()
