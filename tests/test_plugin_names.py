@@ -47,7 +47,6 @@ LITERALS: Final = {
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
     ("checkpoints/manifest.py", "size"): "a key of the manifest: of a file",
     ("cli/models.py", "size"): "a column, and a key in JSON",
-    ("checkpoints/template_sandbox/allowed.py", "keys"): "a method of dictionaries",
     ("compose/access.py", "audit"): "a method of the contract",
     ("compose/client.py", "generate"): "a permission",
     ("compose/client.py", "priority"): "a limit of a principal",

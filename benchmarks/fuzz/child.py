@@ -24,6 +24,7 @@ from typing import Any, Final, TextIO
 INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
+    "llmasos_chat_templates",
     "llmasos_checkpoint_kit",
     "llmasos_tokenizing",
     "llmasos_format_gguf",

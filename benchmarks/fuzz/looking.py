@@ -10,11 +10,11 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.opening import read_checkpoint
 from llmasos.checkpoints.tokenizer import first_sight
 from llmasos.compose.formats import open_model
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_checkpoint_kit.digests import file_digest
 from llmasos_format_gguf import llmasos_open
 from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, apart

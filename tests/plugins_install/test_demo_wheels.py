@@ -21,6 +21,7 @@ DEMO = (
     "llmasos_hookspecs",
     "llmasos",
     "llmasos_answer_parts",
+    "llmasos_chat_templates",
     "llmasos_checkpoint_kit",
     "llmasos_tokenizing",
     "llmasos_format_gguf",

@@ -10,10 +10,10 @@ from benchmarks.fuzz.looking import TEXT, speak
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos.compose.prompts import PromptEncoder
+from llmasos_chat_templates.messages import ChatOptions
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs.testing.tokenizer import CHAT_TEMPLATE, tokenizer_files
 
 #: What chat templates are made of, and what may break one.

@@ -9,8 +9,8 @@ import pytest
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.system.discovery import InstalledComponent, Registry
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 

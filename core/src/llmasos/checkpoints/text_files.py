@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
-from llmasos_checkpoint_kit.templates import chosen_template
+from llmasos_checkpoint_kit.templates import MAX_TEMPLATE_BYTES, chosen_template
 from llmasos_hookspecs import Checkpoint
 from llmasos_hookspecs.atomic import write_atomically
 
@@ -15,9 +15,6 @@ TEXT_FILES: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
 )  # fmt: skip
-
-#: The longest templates in use have 20 KB; compiling one takes a second for some 200 KB.
-MAX_TEMPLATE_BYTES: Final = 128 << 10
 
 _LARGEST: Final = 256 << 20
 

@@ -6,7 +6,7 @@ turn of a loop, comparison, operation and output is paid from a budget before it
 this process, in less than a millisecond for a usual chat. The rest (whitespace, ``tojson``, ``generation``) is as transformers has it.
 """
 
-from llmasos.checkpoints.template_sandbox.environment import ChatEnvironment
-from llmasos.checkpoints.template_sandbox.limits import LimitReached, budget
+from llmasos_chat_templates.sandbox.environment import ChatEnvironment
+from llmasos_chat_templates.sandbox.limits import LimitReached, budget
 
 __all__ = ["ChatEnvironment", "LimitReached", "budget"]

@@ -17,8 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from llmasos.checkpoints.template_sandbox import allowed
-from llmasos.checkpoints.template_sandbox.limits import LimitReached, bounded, made, pay_bytes, spend, weigh, weighed
+from llmasos_chat_templates.sandbox import allowed
+from llmasos_chat_templates.sandbox.limits import LimitReached, bounded, made, pay_bytes, spend, weigh, weighed
 
 _BUILTIN: Final = type(len)
 #: Where a compiled template is from. Python opens the file that a syntax error names, and this one no folder can hold.

@@ -21,7 +21,7 @@ ROLES: Final = frozenset({
     "system", "tool", "tool_call", "tool_response", "tools", "user",
 })  # fmt: skip
 
-#: Stand-ins: characters of Unicode's private use area, which occur in no model's text. ``template_sandbox.allowed`` knows them too.
+#: Stand-ins: characters of Unicode's private use area, which occur in no model's text. ``sandbox.allowed`` knows them too.
 _STAND_INS: Final = range(0xE000, 0xE100)
 #: Another private use character: a vocabulary spells it in bytes, or not at all.
 _UNKNOWN: Final = "\uf8f0"

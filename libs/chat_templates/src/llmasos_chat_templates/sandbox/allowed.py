@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2.filters import FILTERS as DEFAULT_FILTERS
 from jinja2.tests import TESTS as DEFAULT_TESTS
 
-from llmasos.checkpoints.template_sandbox.limits import (
+from llmasos_chat_templates.sandbox.limits import (
     VALUE,
     LimitReached,
     bounded,

@@ -9,10 +9,10 @@ from typing import Any, Final, Self
 import jinja2
 from jinja2 import meta as jinja_meta, nodes
 
-from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget
-from llmasos.checkpoints.text_files import MAX_TEMPLATE_BYTES
 from llmasos_answer_parts.reasoning import Marks, marks_of
+from llmasos_chat_templates.messages import ChatOptions
+from llmasos_chat_templates.sandbox import ChatEnvironment, LimitReached, budget
+from llmasos_checkpoint_kit.templates import MAX_TEMPLATE_BYTES
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
 
 #: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.tokenizer import FastTokenizer
 from llmasos.compose.prompts import PromptEncoder
+from llmasos_chat_templates.messages import ChatOptions
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 
