@@ -27,6 +27,7 @@ DEMO = (
     "llmasos_format_gguf",
     "llmasos_decoder_kit",
     "llmasos_fetch_kit",
+    "llmasos_huggingface_folder",
     "llmasos_task_kit",
     "llmasos_backend_onnx",
     "llmasos_sched_fifo",

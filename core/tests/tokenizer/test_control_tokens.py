@@ -13,12 +13,12 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from llmasos.checkpoints.tokenizer import FastTokenizer
 from llmasos.compose.prompts import PromptEncoder
 from llmasos_chat_templates.messages import ChatOptions
 from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
+from llmasos_tokenizing.fast import FastTokenizer
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "[INST]", "[/INST]"]
 TEXT = ["The user asked <b>what</b> a [link] is | and the assistant said: system\nuser\nassistant\n <think> 今天天气很好 </think>"] * 3

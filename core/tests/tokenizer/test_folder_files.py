@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 from libs.tokenizing.tests.sentencepiece_models import plain, same, train
 
-from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.compose.formats import formats
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
@@ -50,7 +50,7 @@ def test_a_vocabulary_and_its_merges_give_transformers_tokens(config: dict[str, 
     from transformers import AutoTokenizer
 
     write(vocabulary, tokenizer_config=config)
-    tokenizer = tokenizer_from_folder(vocabulary)
+    tokenizer = formats().tokenizer(vocabulary)
     reference = AutoTokenizer.from_pretrained(vocabulary)
     # transformers 5 leaves out a BOS that the config asks for; GPT-2's slow tokenizer of transformers 4 puts it before the text.
     begins = [tokenizer.bos_token_id] if config.get("add_bos_token") else []
@@ -64,13 +64,13 @@ def test_a_vocabulary_and_its_merges_give_transformers_tokens(config: dict[str, 
 
 def test_the_class_is_the_models_where_no_config_names_one(vocabulary: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"vocab\.json of no class that it names, and those read are GPT2Tokenizer"):
-        tokenizer_from_folder(vocabulary)
+        formats().tokenizer(vocabulary)
     write(vocabulary, config={"model_type": "qwen3"})
-    digits = tokenizer_from_folder(vocabulary).encode("12")
+    digits = formats().tokenizer(vocabulary).encode("12")
     assert len(digits) == 2  # Qwen's rule
     write(vocabulary, tokenizer_config={"tokenizer_class": "CLIPTokenizer"})
     with pytest.raises(UnsupportedModel, match="the class CLIPTokenizer"):
-        tokenizer_from_folder(vocabulary)
+        formats().tokenizer(vocabulary)
 
 
 PIECES = {"model_type": "bpe", "byte_fallback": True, "remove_extra_whitespaces": False, "normalization_rule_name": "identity"}
@@ -82,7 +82,7 @@ def test_a_model_file_gives_sentencepieces_tokens(kind: str, name: str, tmp_path
     data = train(**PIECES | {"model_type": kind})
     (tmp_path / name).write_bytes(data)
     write(tmp_path, tokenizer_config={"tokenizer_class": "LlamaTokenizer"})
-    tokenizer, library = tokenizer_from_folder(tmp_path), sentencepiece.SentencePieceProcessor(model_proto=data)
+    tokenizer, library = formats().tokenizer(tmp_path), sentencepiece.SentencePieceProcessor(model_proto=data)
     texts = plain(strings)
     same(tokenizer, library, texts)
     assert [tokenizer.encode(text) for text in texts[:100]] == [[1, *ids] for ids in library.encode(texts[:100])]
@@ -102,7 +102,7 @@ def test_added_tokens_and_flags_of_the_config_count(tmp_path: Path) -> None:
         "added_tokens_decoder": {str(size + 2): {"content": "<|im_end|>", "special": True, **MARK}},
     }
     write(tmp_path, tokenizer_config=config, added_tokens={"<tool>": size}, generation_config={"eos_token_id": [2]})
-    tokenizer = tokenizer_from_folder(tmp_path)
+    tokenizer = formats().tokenizer(tmp_path)
     assert tokenizer.encode("the<tool>the<|im_end|>") == [*library.encode("the"), size, *library.encode("the"), size + 2, size + 2]
     assert [tokenizer.is_special(token) for token in (size, size + 2)] == [False, True]
     assert tokenizer.eos_token_ids == frozenset({2, size + 2})
@@ -110,24 +110,24 @@ def test_added_tokens_and_flags_of_the_config_count(tmp_path: Path) -> None:
 
     write(tmp_path, tokenizer_config=config | {"legacy": False, "add_eos_token": False})
     # Only at the beginning of a text does a space go before it.
-    piece = tokenizer_from_folder(tmp_path).encode("the<tool>the")
+    piece = formats().tokenizer(tmp_path).encode("the<tool>the")
     assert piece[: piece.index(size)] == library.encode("the")
     assert "".join(map(library.id_to_piece, piece[piece.index(size) + 1 :])) == "the"
     write(tmp_path, tokenizer_config=config | {"add_prefix_space": False})
-    assert tokenizer_from_folder(tmp_path).decode(tokenizer_from_folder(tmp_path).encode("  a")) == "  a"
+    assert formats().tokenizer(tmp_path).decode(formats().tokenizer(tmp_path).encode("  a")) == "  a"
 
 
 def test_what_cannot_be_read_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")  # tiktoken's form
     with pytest.raises(CheckpointError, match="is no SentencePiece model"):
-        tokenizer_from_folder(tmp_path)
+        formats().tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(train(**PIECES))
     write(tmp_path, tokenizer_config={"tokenizer_class": "XGLMTokenizer"})
     with pytest.raises(UnsupportedModel, match="class XGLMTokenizer, and those read are LlamaTokenizer"):
-        tokenizer_from_folder(tmp_path)
+        formats().tokenizer(tmp_path)
     write(tmp_path, tokenizer_config={}, added_tokens={"<far>": 10**12})
     with pytest.raises(CheckpointError, match="id 1000000000000, far past"):
-        tokenizer_from_folder(tmp_path)
+        formats().tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("text", ['{"a": "b"}', "[]", "{"])
@@ -135,5 +135,5 @@ def test_a_damaged_vocabulary_is_one_clear_sentence(text: str, vocabulary: Path)
     write(vocabulary, tokenizer_config={"tokenizer_class": "GPT2Tokenizer"})
     (vocabulary / "vocab.json").write_text(text)
     with pytest.raises(CheckpointError) as caught:
-        tokenizer_from_folder(vocabulary)
+        formats().tokenizer(vocabulary)
     assert "\n" not in str(caught.value)

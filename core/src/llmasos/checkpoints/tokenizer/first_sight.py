@@ -11,10 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
-from llmasos.system.folders import cache_folder
-from llmasos.system.isolation import run_apart
 from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError
 from llmasos_hookspecs.remembered import Remembered
 
@@ -39,26 +38,32 @@ _TEXTS: Final = (
 )  # fmt: skip
 
 
-def check_at_first_sight(data: bytes, where: str) -> None:
+class ApartContext(Protocol):
+    """The part of a ``Context`` that runs a function apart, and keeps what passed."""
+
+    @property
+    def cache(self) -> Path: ...
+    def apart(self, function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any: ...
+
+
+def check_at_first_sight(data: bytes, where: str, context: ApartContext) -> None:
     """Check a tokenizer.json in a child process, unless one of the same content passed before.
 
     Raises:
         CheckpointError: it breaks the bounds, or the library cannot read it.
     """
     digest = hashlib.sha256(data).hexdigest()
-    known = Remembered(cache_folder() / "checked" / f"tokenizers-{_VERSION}")
+    known = Remembered(context.cache / f"tokenizers-{_VERSION}")
     if digest in known:
         return
     try:
-        run_apart(f"{__name__}:probe", data, limits=_LIMITS)
+        context.apart(f"{__name__}:probe", data, limits=_LIMITS)
     except ApartError as error:
         if error.kind in ("Killed", "Timeout", "MemoryError", "_OutOfBounds"):
             raise CheckpointError(f"{where} holds a tokenizer that was stopped: {error.sentence}; do not use this model.") from error
+        if error.kind == "OSError":
+            raise CheckpointError(f"{where} is not known, and {error.sentence}.") from error
         raise CheckpointError(f"{where} is damaged, or newer than the tokenizers library ({error.sentence[:120]}).") from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{where} is not known, and no process could be started to check it ({error.strerror or error}); free some memory or processes."
-        ) from error
     known.add(digest)
 
 

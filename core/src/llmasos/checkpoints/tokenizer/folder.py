@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder."""
+"""The tokenizer in a folder's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer as Backend
 
-from llmasos.checkpoints.tokenizer.first_sight import check_at_first_sight
-from llmasos.checkpoints.tokenizer.folder_files import tokenizer_from_files
-from llmasos_checkpoint_kit.end_tokens import end_tokens
+from llmasos.checkpoints.tokenizer.first_sight import ApartContext, check_at_first_sight
 from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
-from llmasos_hookspecs import CheckpointError, LLMasOSError
+from llmasos_hookspecs import CheckpointError
 from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.named import config_ends, named_tokens
 from llmasos_tokenizing.panics import guarded
 
 #: Gemma's tokenizer.json, the largest in use, has 33 MB.
 MAX_TOKENIZER_BYTES: Final = 256 << 20
 
-NAMED: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
+def tokenizer_from_folder(folder: Path, context: ApartContext) -> FastTokenizer | None:
+    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens; None where there is none.
 
-def tokenizer_from_folder(folder: Path) -> FastTokenizer:
-    """Read tokenizer.json, else the files that came before it: tokenizer.model, or vocab.json with merges.txt.
-
-    Of tokenizer.json: with what tokenizer_config.json and special_tokens_map.json say of special tokens. What goes around a text
-    is tokenizer.json's to say: like transformers, this does not follow ``add_bos_token`` of the config against it.
+    What goes around a text is tokenizer.json's to say: like transformers, this does not follow ``add_bos_token`` of the config against it.
 
     Raises:
-        CheckpointError: there is none of these files, or one is damaged.
-        UnsupportedModel: there is no tokenizer.json, and how the tokenizer's class cuts text is not known.
+        CheckpointError: a file is damaged.
     """
     path = inside(folder, "tokenizer.json")
-    config = read_json_if_there(folder, "tokenizer_config.json")
     if not path.is_file():
-        return _from_other_files(folder, config)
+        return None
+    config = read_json_if_there(folder, "tokenizer_config.json")
     data = read_small(path, MAX_TOKENIZER_BYTES)
-    check_at_first_sight(data, str(path))
+    check_at_first_sight(data, str(path), context)
     try:
         with guarded():
             backend = Backend.from_buffer(data)
@@ -48,35 +43,6 @@ def tokenizer_from_folder(folder: Path) -> FastTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exceptions
         raise CheckpointError(f"{path} is damaged, or newer than the tokenizers library ({str(error)[:120]}).") from error
     return FastTokenizer(backend, named=named, eos_token_ids=_end_ids(folder, backend, named))
-
-
-def _from_other_files(folder: Path, config: Mapping[str, Any]) -> FastTokenizer:
-    try:
-        with guarded():
-            found = tokenizer_from_files(folder, config, named_tokens(folder, config), frozenset(_config_ends(folder)))
-    except LLMasOSError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise CheckpointError(
-            f"{folder} holds a damaged tokenizer ({' '.join(str(error).split())[:120]}); get the checkpoint again."
-        ) from error
-    if found is None:
-        raise CheckpointError(
-            f"{folder} holds no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt; save the model's tokenizer into it."
-        )
-    return found
-
-
-def named_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """``bos_token`` and the like -> text, from tokenizer_config.json before special_tokens_map.json."""
-    found = {}
-    for source in (read_json_if_there(folder, "special_tokens_map.json"), config):
-        for name in NAMED:
-            entry = source.get(name)
-            text = entry.get("content") if isinstance(entry, dict) else entry
-            if isinstance(text, str) and text:
-                found[name] = text
-    return found
 
 
 def _add_special(backend: Backend, config: Mapping[str, Any], named: Mapping[str, str]) -> None:
@@ -92,10 +58,4 @@ def _add_special(backend: Backend, config: Mapping[str, Any], named: Mapping[str
 
 def _end_ids(folder: Path, backend: Backend, named: Mapping[str, str]) -> frozenset[int]:
     eos = backend.token_to_id(named.get("eos_token", ""))
-    return frozenset(_config_ends(folder) if eos is None else {*_config_ends(folder), eos})
-
-
-def _config_ends(folder: Path) -> set[int]:
-    configs = [read_json_if_there(folder, name) for name in ("config.json", "generation_config.json")]
-    genai = read_json_if_there(folder, "genai_config.json").get("model")  # onnxruntime-genai's folders have no other
-    return {token for config in (*configs, genai) if isinstance(config, dict) for token in end_tokens(config)}
+    return config_ends(folder) | (frozenset() if eos is None else {eos})
