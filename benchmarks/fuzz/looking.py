@@ -13,7 +13,7 @@ import llmasos_format_gguf
 import llmasos_format_legacy
 import llmasos_format_quantized
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.checkpoints.tokenizer import first_sight
+from llmasos.checkpoints import first_sight
 from llmasos.compose.formats import formats, open_model
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
 from llmasos.system import context, descriptions

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints.tokenizer import first_sight
-from llmasos.checkpoints.tokenizer.first_sight import has_nested_repeats
+from llmasos.checkpoints import first_sight
+from llmasos.checkpoints.first_sight import has_nested_repeats
 from llmasos.compose.formats import formats
 from llmasos.system import context
 from llmasos_hookspecs import CheckpointError

@@ -90,11 +90,7 @@ class ForeignCheckpoint:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        # Only users of text pay for its import.
-        from llmasos.checkpoints.tokenizer import has_preset_tokenizer, tokenizer_from_preset
-
-        preset = self.format == "keras" and has_preset_tokenizer(self.folder)
-        return tokenizer_from_preset(self.folder) if preset else self._context.tokenizer(self.folder)
+        return self._context.tokenizer(self.folder)
 
     @property
     def chat_template(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The tokenizer in a folder's tokenizer.json."""
+"""The tokenizer in a Hugging Face folder's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer as Backend
 
-from llmasos.checkpoints.tokenizer.first_sight import ApartContext, check_at_first_sight
+from llmasos.checkpoints.first_sight import ApartContext, check_at_first_sight
 from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
 from llmasos_hookspecs import CheckpointError
 from llmasos_tokenizing.fast import FastTokenizer
@@ -17,10 +17,12 @@ from llmasos_tokenizing.panics import guarded
 
 #: Gemma's tokenizer.json, the largest in use, has 33 MB.
 MAX_TOKENIZER_BYTES: Final = 256 << 20
+_PRESET: Final = "assets/tokenizer"
 
 
 def tokenizer_from_folder(folder: Path, context: ApartContext) -> FastTokenizer | None:
-    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens; None where there is none.
+    """Read tokenizer.json, with what tokenizer_config.json and special_tokens_map.json say of special tokens; None where there is none, or
+    it is that of a Keras preset, which names files among the preset's assets.
 
     What goes around a text is tokenizer.json's to say: like transformers, this does not follow ``add_bos_token`` of the config against it.
 
@@ -28,7 +30,7 @@ def tokenizer_from_folder(folder: Path, context: ApartContext) -> FastTokenizer 
         CheckpointError: a file is damaged.
     """
     path = inside(folder, "tokenizer.json")
-    if not path.is_file():
+    if not path.is_file() or (folder / _PRESET).is_dir():
         return None
     config = read_json_if_there(folder, "tokenizer_config.json")
     data = read_small(path, MAX_TOKENIZER_BYTES)

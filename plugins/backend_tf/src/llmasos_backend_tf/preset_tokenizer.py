@@ -39,18 +39,16 @@ _KNOWN: Final[Mapping[str, _Ends]] = {
 }
 
 
-def has_preset_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the tokenizer of a KerasHub preset."""
-    return (folder / _ASSETS).is_dir()
-
-
-def tokenizer_from_preset(folder: Path) -> FastTokenizer:
-    """Byte-level BPE from vocabulary.json and merges.txt, or SentencePiece's model from vocabulary.spm, as KerasHub reads them.
+def tokenizer_from_preset(folder: Path) -> FastTokenizer | None:
+    """Byte-level BPE from vocabulary.json and merges.txt, or SentencePiece's model from vocabulary.spm, as KerasHub reads them; None where
+    the folder holds no tokenizer of a preset.
 
     Raises:
         CheckpointError: the assets are missing or damaged.
         UnsupportedModel: the tokenizer is of a class, or of a kind of SentencePiece, that is not known here.
     """
+    if not (folder / _ASSETS).is_dir():
+        return None
     described = read_json(inside(folder, "tokenizer.json"))
     name = str(described.get("class_name"))
     if name not in _KNOWN:
