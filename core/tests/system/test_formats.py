@@ -251,3 +251,9 @@ def test_notes_of_a_checkpoint_reach_the_user(site: Site, model: Path) -> None:
     """What a format says of how weights are stored."""
     site.add("llmasos-format-npz", "format", "npz", FORMAT.replace("manifest = {}", "manifest = {}; notes = ('Rounded.',)"))
     assert storage_notes(formats(registry=site.registry).open(model)) == ("Rounded.",)
+
+
+def test_a_folder_that_is_not_there_holds_no_tokenizer(tmp_path: Path) -> None:
+    """One sentence, whoever asks."""
+    with pytest.raises(CheckpointError, match=r"none holds no tokenizer\.json, and no other tokenizer that is read"):
+        formats().tokenizer(tmp_path / "none")

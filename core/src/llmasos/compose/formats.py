@@ -122,7 +122,7 @@ class Formats:
 
     def _own_context(self) -> HookContext:
         """The context of core's own readers, which is one as those of plugins are."""
-        return HookContext(name="path", cache=cache_folder() / "checked", store=self.calls.store, read_tokenizer=self.tokenizer)
+        return HookContext(name="huggingface", cache=cache_folder() / "checked", store=self.calls.store, read_tokenizer=self.tokenizer)
 
     def _names(self) -> list[str]:
         return [entry.name for entry in self.calls.registry.entries("format")]
@@ -133,9 +133,8 @@ class Formats:
         for pattern, name in known.items():
             if name not in names and _has(path, (pattern,)):
                 package = distribution_for("format", name)
-                return CheckpointError(
-                    f"{path} holds {pattern}, of the format {name}, which nothing installed here reads; pip install {package}."
-                )
+                what = f"holds {pattern}," if path.is_dir() else "is"
+                return CheckpointError(f"{path} {what} of the format {name}, which nothing installed here reads; pip install {package}.")
         return None
 
     def _unread(self, path: Path, error: UnreadQuantization, broken: list[str]) -> UnsupportedModel:
@@ -174,5 +173,5 @@ def _has(path: Path, patterns: tuple[str, ...]) -> bool:
     """Whether a file has one of the names, or a folder holds a file that has."""
     if not patterns:
         return True
-    names = [path.name] if path.is_file() else (file.name for file in path.iterdir() if file.is_file())
+    names = (file.name for file in path.iterdir() if file.is_file()) if path.is_dir() else [path.name]
     return any(fnmatchcase(name.lower(), pattern) for name in names for pattern in patterns)
