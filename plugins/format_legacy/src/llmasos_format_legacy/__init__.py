@@ -33,6 +33,6 @@ def llmasos_open(path: Path, context: Context) -> Checkpoint | None:
 
 @hookimpl
 def llmasos_read_tokenizer(folder: Path) -> Tokenizer | None:
-    from llmasos_format_legacy.tokenizers import tokenizer_from_files
+    from llmasos_format_legacy.tokenizer_files import tokenizer_from_files
 
     return tokenizer_from_files(folder)
