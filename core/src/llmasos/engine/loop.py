@@ -131,6 +131,7 @@ class EngineLoop:
         self._clock = clock
         cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
+        self._inbox = Inbox(model)
         self._runner = Runner(
             self._engine,
             self._scheduler,
@@ -138,9 +139,9 @@ class EngineLoop:
             on_finished=on_finished,
             on_started=on_started,
             meter=None if on_step is None else StepMeter(model, on_step),
+            wakeups=self._inbox.wakeups,
         )
         checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
-        self._inbox = Inbox(model)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
         self._given_up = self._rebuilding = False
         self._giving_up = threading.Lock()
@@ -253,6 +254,7 @@ class EngineLoop:
         if since is None or self._given_up:
             return False
         if now - since > TICK:
+            self._inbox.wakeups.flush()  # of answers whose step hangs in a plugin before all of them are delivered
             self._expire()
         if now - since > self._step_timeout and not self._rebuilding:  # a load has a bound of its own
             error = EngineFailed(
@@ -280,6 +282,7 @@ class EngineLoop:
             self._given_up = True
         self._inbox.end(error, discard=True)
         self._engine.lose(str(error))
+        self._inbox.wakeups.flush()
         self._runner.abandon(error)
         for ticket in self._inbox.unfinished():
             ticket.fail(error)
