@@ -319,12 +319,15 @@ def test_requests_reserve_and_settle(served: Callable[..., Any]) -> None:
     assert caught.value.retry_after == 60.0
     assert access.left == prompt + 11
     access.left = 500
-    waiting = [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]
-    with pytest.raises(QuotaExceeded, match="has 2 requests in progress, and may have 2"):
+    arrived = [runtime._desk.arrive(principal) for _ in range(2)]
+    with pytest.raises(QuotaExceeded, match="has 2 requests in progress, and may have 2") as caught:
         runtime.generate(principal, "otters", **SAMPLING)
+    assert caught.value.retry_after
+    for charge in arrived:
+        charge.release()
     with pytest.raises(RequestError):
         runtime.generate(principal, "", **SAMPLING)
-    for answer in waiting:
+    for answer in [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]:
         list(answer)
     assert runtime.close()
     assert access.left == 500 - 2 * (prompt + 12)

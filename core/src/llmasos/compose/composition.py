@@ -23,6 +23,7 @@ from llmasos.residency.kv_share import SharedKVLedger
 from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
+from llmasos.residency.residency import Residency
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
@@ -66,6 +67,11 @@ class Composer(ComponentMaker):
         self._aliases = aliases
         for observer in config.observers:  # broken ones are found before anything is loaded
             self.component("observer", observer.use)
+
+    @property
+    def residency(self) -> Residency:
+        """Decides which models of the process are in memory."""
+        return self._process.residency
 
     def host(self, model: ModelConfig, listeners: Listeners) -> ModelHost:
         """The host of a model, which is opened and loaded at its first use."""

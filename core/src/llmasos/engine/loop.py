@@ -162,6 +162,11 @@ class EngineLoop:
 
     # Requests
 
+    @property
+    def room(self) -> int:
+        """Tokens of prompt and answer that the context and the KV cache hold at most."""
+        return min(self.context_length, self._scheduler.cache.ledger.capacity)
+
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation.
 

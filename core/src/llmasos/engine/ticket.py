@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from llmasos.engine.exiting import left_behind
-from llmasos.engine.wakeups import Wakeups
+from llmasos.engine.wakeups import Wake, Wakeups
 from llmasos_hookspecs import LLMasOSError, TokenLogprob
 
 R = TypeVar("R")
@@ -78,6 +78,10 @@ class Ticket(Generic[R]):
             self._listener = listener
             for piece in self._pieces:
                 listener(piece)
+
+    def post(self, loop: asyncio.AbstractEventLoop, wake: Wake) -> None:
+        """Have an event loop call ``wake``, together with what else the present step of the engine has for it."""
+        self._wakeups.post(loop, wake)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""
@@ -175,7 +179,7 @@ class Ticket(Generic[R]):
         with self._changed:
             if self._done or (beyond is not None and len(self._pieces) > beyond):
                 return
-            callbacks.append(functools.partial(self._wakeups.post, loop, functools.partial(_wake, woken)))
+            callbacks.append(functools.partial(self.post, loop, functools.partial(_wake, woken)))
         await woken
 
     def _outcome(self) -> R:

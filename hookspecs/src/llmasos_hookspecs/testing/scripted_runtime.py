@@ -9,14 +9,14 @@ from typing import Any, Final
 from llmasos_hookspecs.access import Credentials, Permission, Principal
 from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import ErrorEvent, Event, FinishEvent, ModelFacts, TaskFacts, TextEvent, UsageEvent
-from llmasos_hookspecs.tasks import Prompt
+from llmasos_hookspecs.tasks import Prompt, TokenPrompt
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
 
 
 class ScriptedAnswer:
-    """An answer made of given pieces.
+    """An answer made of given pieces, or several that are alike and come piece by piece in turn.
 
     A piece is text; an error, which ends the answer; or a ``threading.Event``, for which the answer waits.
 
@@ -26,13 +26,14 @@ class ScriptedAnswer:
         taken: events that were read so far.
     """
 
-    def __init__(self, number: int, model: str, pieces: Sequence[str | LLMasOSError | threading.Event]) -> None:
+    def __init__(self, number: int, model: str, pieces: Sequence[str | LLMasOSError | threading.Event], n: int = 1) -> None:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self.taken = 0
         self._pieces = pieces
+        self._n = n
 
     def cancel(self) -> None:
         if not self.ended.is_set():
@@ -70,9 +71,11 @@ class ScriptedAnswer:
             else:
                 sent += 1
                 self.taken = sent
-                yield TextEvent(text=piece, tokens=(sent,))
-        yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent)
-        yield FinishEvent(reason="cancelled" if self.cancelled.is_set() else "stop")
+                for index in range(self._n):
+                    yield TextEvent(text=piece, tokens=(sent,), index=index)
+        yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent * self._n)
+        for index in range(self._n):
+            yield FinishEvent(reason="cancelled" if self.cancelled.is_set() else "stop", index=index)
 
 
 class ScriptedRuntime:
@@ -125,7 +128,9 @@ class ScriptedRuntime:
         features = frozenset({"generate", "chat"})
         return [ModelFacts(name="default", source="scripted", state="loaded", context_length=2048, features=features)]
 
-    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+    def generate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> ScriptedAnswer:
         self._check(principal)
         if self.draining:
             raise Rejected("The server is being stopped; send the request to another.", retry_after=1.0)
@@ -135,18 +140,20 @@ class ScriptedRuntime:
             self._wait(1)
             self.loading.wait()
             self._wait(-1)
-        text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+        text = self._text(prompt)
         if not text:
             raise RequestError("The prompt is empty.")
         with self._lock:
-            answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]))
+            answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]), n)
             self.prompts.append(text)
             self.principals.append(principal)
             self.samplings.append(sampling)
             self.answers.append(answer)
         return answer
 
-    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+    async def agenerate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> ScriptedAnswer:
         import asyncio
 
         self._check(principal)
@@ -156,7 +163,7 @@ class ScriptedRuntime:
                 await asyncio.sleep(0.01)
         finally:
             self._wait(-1)
-        return self.generate(principal, prompt, model=model, **sampling)
+        return self.generate(principal, prompt, model=model, n=n, **sampling)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         self._check(principal)
@@ -169,7 +176,7 @@ class ScriptedRuntime:
     def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
         """The bytes of the text, as ids."""
         self._check(principal)
-        return list((prompt if isinstance(prompt, str) else str(prompt[-1]["content"])).encode())
+        return list(self._text(prompt).encode())
 
     def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
         self._check(principal)
@@ -194,6 +201,12 @@ class ScriptedRuntime:
 
     def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
         raise NotAllowed("Only an administrator may switch the scheduler.")
+
+    @staticmethod
+    def _text(prompt: Prompt | TokenPrompt) -> str:
+        if isinstance(prompt, TokenPrompt):
+            return bytes(prompt.tokens).decode()
+        return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
     def _wait(self, count: int) -> None:
         with self._lock:

@@ -121,6 +121,11 @@ class ReplicaSet:
 
     # Requests, as an engine's loop takes them
 
+    @property
+    def room(self) -> int:
+        """Tokens of prompt and answer that the context and the KV cache of each replica hold at most."""
+        return min(self.context_length, self.ready.kv_capacity)
+
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation on one of the replicas."""
         self._checks.generation(request)
