@@ -24,7 +24,9 @@ from llmasos.api.servers import Servers
 from llmasos.cli.serve import _servers
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
+    Blocked,
     ConfigError,
+    ContextLengthExceeded,
     Credentials,
     ErrorEvent,
     Event,
@@ -37,6 +39,7 @@ from llmasos_hookspecs import (
     Rejected,
     RequestError,
     TextEvent,
+    TokenPrompt,
     UnknownModel,
     UnsupportedModel,
     UsageEvent,
@@ -233,6 +236,71 @@ def test_texts_become_tokens_and_tokens_texts(served: Callable[..., Any]) -> Non
         assert error.value.param == "tokens"
     with pytest.raises(NotAllowed):
         runtime.tokenize(who, "otters", model="other")
+
+
+def test_several_answers_share_their_prompt_and_are_charged_for_it_once(served: Callable[..., Any]) -> None:
+    """Each is what its seed gives alone, in a thread and on an event loop; one request counts, and is charged once for its prompt."""
+    pipeline, runtime = served(access={"use": "strict"})
+    principal, access = user(runtime), runtime._access.access
+    sampling = {**SAMPLING, "temperature": 1.0, "seed": 5}
+    expected = [pipeline.model.generate("otters", **{**sampling, "seed": 5 + place}).text for place in range(3)]
+
+    async def asked() -> list[Event]:
+        return [event async for event in await runtime.agenerate(principal, "otters", n=3, **sampling)]
+
+    prompt = pipeline.model.count_tokens("otters")
+    for events in (list(runtime.generate(principal, "otters", n=3, **sampling)), asyncio.run(asked())):
+        texts = [event for event in events if isinstance(event, TextEvent)]
+        assert ["".join(event.text for event in texts if event.index == place) for place in range(3)] == expected
+        usage, *finishes = events[len(texts) :]
+        assert isinstance(usage, UsageEvent)
+        assert (usage.prompt_tokens, usage.generated_tokens) == (prompt, 36)
+        assert finishes == [FinishEvent(reason="length", index=place) for place in range(3)]
+    for wrong in (0, True, "2"):
+        with pytest.raises(RequestError) as error:
+            runtime.generate(principal, "otters", n=wrong, **sampling)
+        assert error.value.param == "n"
+    assert runtime.close()
+    assert access.left == 1000 - 2 * (prompt + 36)
+
+
+def test_a_client_that_leaves_several_answers_ends_all(served: Callable[..., Any]) -> None:
+    pipeline, runtime = served(access={"use": "strict"}, scheduler={"use": "fifo", "max_sequences": 2})
+    events = iter(runtime.generate(user(runtime), "otters", n=5, max_new_tokens=20, ignore_eos=True))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert runtime.close()
+    assert (runtime.active, pipeline.model.usage()["running"], pipeline.model.usage()["waiting"]) == (0, 0, 0)
+
+
+def test_a_prompt_of_token_ids_is_the_prompt_of_its_text(served: Callable[..., Any]) -> None:
+    """Guards see its text, and what is no token of the model is refused."""
+    pipeline, runtime = served()
+    tokens = tuple(runtime.tokenize(local(runtime), "otters"))
+    assert text_of(list(runtime.generate(local(runtime), TokenPrompt(tokens), **SAMPLING))) == pipeline.model.generate_text(
+        "otters", **SAMPLING
+    )
+    for wrong in ((10**9,), (-1,), (), ("a",)):
+        with pytest.raises(RequestError):
+            runtime.generate(local(runtime), TokenPrompt(wrong), **SAMPLING)  # type: ignore[arg-type]
+    _, guarded = served(guard=[{"use": "words", "blocked": ["otters"], "stages": ["input"]}])
+    with pytest.raises(Blocked):
+        guarded.generate(local(guarded), TokenPrompt(tokens), **SAMPLING)
+
+
+def test_as_many_tokens_as_there_is_room_for(served: Callable[..., Any]) -> None:
+    """Of the context, of the memory, and of what the key may have."""
+    pipeline, runtime = served()
+    prompt, context = pipeline.model.count_tokens("otters"), pipeline.model.context_length
+    usage = list(runtime.generate(local(runtime), "otters", max_new_tokens="context", ignore_eos=True))[-2]
+    assert isinstance(usage, UsageEvent)
+    assert usage.generated_tokens == context - prompt
+    with pytest.raises(ContextLengthExceeded):
+        runtime.generate(local(runtime), "otters " * context, max_new_tokens="context")
+    _, keyed = served(access={"use": "strict"})
+    usage = list(keyed.generate(user(keyed), "otters", max_new_tokens="context", ignore_eos=True))[-2]
+    assert isinstance(usage, UsageEvent)
+    assert usage.generated_tokens == 20
 
 
 def test_an_unknown_model_is_an_error_of_its_own(served: Callable[..., Any]) -> None:

@@ -64,7 +64,7 @@ def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntim
         "temperature": 0.5, "top_k": 3, "max_new_tokens": 7, "repetition_penalty": 1.2, "schema": {"type": "object"},
     }  # fmt: skip
     lines(client(), "/api/generate", {"prompt": "hi", "options": {"num_predict": -1}, "format": {"type": "string"}})
-    assert runtime.samplings[-1] == {"temperature": 0.8, "schema": {"type": "string"}}
+    assert runtime.samplings[-1] == {"temperature": 0.8, "schema": {"type": "string"}, "max_new_tokens": "context"}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ async def apieces_of(tickets: Sequence[Ticket[Any]]) -> AsyncGenerator[Arrival, 
             ticket.add_done_callback(functools.partial(arrive, ticket, place, None))
         left = len(tickets)
         while left:
-            if not arrived:
+            while not arrived:
                 there.clear()
                 if not arrived:  # else a piece came before the event was cleared
                     await there.wait()

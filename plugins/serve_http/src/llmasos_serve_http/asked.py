@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
-from llmasos_hookspecs import FinishEvent, Prompt, TextEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, Prompt, TextEvent, TokenPrompt, UsageEvent
 from llmasos_serve_http.failures import Failure
 
 
@@ -16,29 +16,41 @@ class Asked:
     """A generation that a client asked for.
 
     Attributes:
-        prompt: text, or chat messages.
+        prompt: text, its token ids, or chat messages.
         model: its name; None: the default.
         sampling: further arguments of ``Runtime.generate``.
         stream: the answer is to come piece by piece.
+        n: how many answers.
     """
 
-    prompt: Prompt
+    prompt: Prompt | TokenPrompt
     model: str | None
     sampling: Mapping[str, Any]
     stream: bool
+    n: int = 1
 
 
 @attrs.frozen(kw_only=True)
 class Collected:
-    """A whole answer: its pieces joined give the text."""
+    """Whole answers, several where the request asked for them; the pieces of each, joined, give its text."""
 
     pieces: tuple[TextEvent, ...]
     usage: UsageEvent
-    finish: FinishEvent
+    finishes: tuple[FinishEvent, ...]
 
     @property
     def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
+        """Of the first answer."""
+        return "".join(piece.text for piece in self.of(0))
+
+    @property
+    def finish(self) -> FinishEvent:
+        """Of the first answer."""
+        return self.finishes[0]
+
+    def of(self, index: int) -> list[TextEvent]:
+        """The pieces of one answer."""
+        return [piece for piece in self.pieces if piece.index == index]
 
 
 class Rendering(Protocol):
@@ -60,8 +72,8 @@ class Rendering(Protocol):
         """A piece of text."""
         ...
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        """What ends an answer."""
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        """What ends the answers, in their order."""
         ...
 
     def failed(self, failure: Failure) -> bytes:

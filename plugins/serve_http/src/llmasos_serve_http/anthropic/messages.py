@@ -75,7 +75,8 @@ class MessageRendering:
             return b""
         return _event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": event.text}})
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        (finish,) = finishes
         delta = {"stop_reason": _reason(finish), "stop_sequence": finish.stop}
         return (
             _event({"type": "content_block_stop", "index": 0})

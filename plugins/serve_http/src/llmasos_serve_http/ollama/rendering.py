@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -47,7 +47,8 @@ class LineRendering:
         self._first = self._first or time.monotonic_ns()
         return _line(self._common() | self._holds(event.text) | {"done": False}) if event.text else b""
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        (finish,) = finishes
         return _line(self._ended("", usage, finish))
 
     def failed(self, failure: Failure) -> bytes:

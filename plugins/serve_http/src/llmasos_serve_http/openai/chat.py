@@ -11,7 +11,7 @@ from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import sampling_of
+from llmasos_serve_http.openai.sampling import answers_of, sampling_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format", "template_arguments": "chat_template_kwargs"})
 #: Most alternatives of a token, as OpenAI has it.
@@ -21,14 +21,12 @@ _MOST_ALTERNATIVES: Final = 20
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
     sampling = sampling_of(body, temperature) | constraint_of(body)
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    if limit is not None:
-        sampling["max_new_tokens"] = limit
+    sampling["max_new_tokens"] = body.get("max_completion_tokens", body.get("max_tokens", "context"))
     if (alternatives := _alternatives(body)) is not None:
         sampling["logprobs"] = alternatives
     if "chat_template_kwargs" in body:
         sampling["template_arguments"] = body["chat_template_kwargs"]
-    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"), n=answers_of(body))
 
 
 class ChatRendering(OpenAIRendering):
@@ -43,7 +41,7 @@ class ChatRendering(OpenAIRendering):
 
     def head(self, model: str) -> bytes:
         super().head(model)
-        return self._chunk({"delta": {"role": "assistant", "content": ""}})
+        return b"".join(self._chunk({"delta": {"role": "assistant", "content": ""}}, index) for index in range(self._n))
 
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"delta": {"content": text} if text else {}}

@@ -12,12 +12,12 @@ from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Collected
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Failure
-from llmasos_serve_http.openai.sampling import includes_usage
+from llmasos_serve_http.openai.sampling import answers_of, includes_usage
 from llmasos_serve_http.openai.usage import reason_of, usage_of
 
 
 class OpenAIRendering(ABC):
-    """One answer, whole or in chunks. A subclass says what a choice holds beside ``index``, ``logprobs`` and ``finish_reason``."""
+    """A request's answers, whole or in chunks. A subclass says what a choice holds beside ``index``, ``logprobs`` and ``finish_reason``."""
 
     media_type = sse.MEDIA_TYPE
     comment = sse.COMMENT
@@ -32,6 +32,7 @@ class OpenAIRendering(ABC):
         self._id = f"{self.prefix}-{call_id}"
         self._created = int(time.time())
         self._usage = includes_usage(body)
+        self._n = answers_of(body)
         self._logprobs = logprobs
         self._model = ""
 
@@ -42,10 +43,10 @@ class OpenAIRendering(ABC):
     def piece(self, event: TextEvent) -> bytes:
         if not event.text:  # tokens without text, which end an answer
             return b""
-        return self._chunk(self._part(event.text), logprobs=self._logprobs_of([event]) if self._logprobs else None)
+        return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]) if self._logprobs else None)
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        chunks = self._chunk(self._part(""), reason=reason_of(finish))
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        chunks = b"".join(self._chunk(self._part(""), finish.index, reason=reason_of(finish)) for finish in finishes)
         if self._usage:
             chunks += sse.event(self._common(self.chunk_kind) | {"choices": [], "usage": usage_of(usage)})
         return chunks + sse.DONE
@@ -55,12 +56,16 @@ class OpenAIRendering(ABC):
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
-        logprobs = self._logprobs_of(answer.pieces) if self._logprobs else None
-        choice = {"index": 0, **self._whole_text(answer.text), "logprobs": logprobs, "finish_reason": reason_of(answer.finish)}
-        return self._common(self.kind) | {"choices": [choice], "usage": usage_of(answer.usage)}
+        choices = [self._choice(answer.of(finish.index), finish) for finish in answer.finishes]
+        return self._common(self.kind) | {"choices": choices, "usage": usage_of(answer.usage)}
 
-    def _chunk(self, content: Mapping[str, Any], *, reason: str | None = None, logprobs: Any = None) -> bytes:
-        choice = {"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}
+    def _choice(self, pieces: Sequence[TextEvent], finish: FinishEvent) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        logprobs = self._logprobs_of(pieces) if self._logprobs else None
+        return {"index": finish.index, **self._whole_text(text), "logprobs": logprobs, "finish_reason": reason_of(finish)}
+
+    def _chunk(self, content: Mapping[str, Any], index: int, *, reason: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._usage else {}
         return sse.event(self._common(self.chunk_kind) | {"choices": [choice]} | usage)
 
