@@ -273,6 +273,31 @@ def test_a_client_that_leaves_several_answers_ends_all(served: Callable[..., Any
     assert (runtime.active, pipeline.model.usage()["running"], pipeline.model.usage()["waiting"]) == (0, 0, 0)
 
 
+def test_a_full_queue_refuses_before_a_prompt_is_encoded(served: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By requests, and by the tokens that a text has at least; with the time to come again. Nothing of it is counted or reserved."""
+    scheduler = {"use": "fifo", "max_sequences": 1, "max_queue": 3, "max_queue_tokens": 400}
+    pipeline, runtime = served(access={"use": "strict"}, scheduler=scheduler)
+    who, gate, encoded = user(runtime), threading.Event(), []
+    list(runtime.generate(who, "otters", **SAMPLING))
+    loop, prompts = pipeline.model._host._running.loop, pipeline.model._host.opened().prompts
+    encode = type(prompts).encode
+    monkeypatch.setattr(type(prompts), "encode", lambda self, prompt, *options: (encoded.append(prompt), encode(self, prompt, *options))[1])
+    loop._inbox.send(lambda: gate.wait(30))  # the loop takes nothing in meanwhile
+    try:
+        waiting = [pipeline.model._submit("otters", SAMPLING)]
+        with pytest.raises(Rejected, match="max_queue_tokens is 400") as error:
+            runtime.generate(who, "o" * 20_000, **SAMPLING)
+        assert error.value.retry_after
+        waiting += [pipeline.model._submit("otters", SAMPLING) for _ in range(2)]
+        with pytest.raises(Rejected, match="3 requests wait, and max_queue is 3"):
+            asyncio.run(runtime.agenerate(who, "otters", **SAMPLING))
+        assert encoded == ["otters"] * 3
+        assert (runtime.active, runtime._access.access.left) == (0, 1000 - pipeline.model.count_tokens("otters") - 12)
+    finally:
+        gate.set()
+    assert [len(ticket.result(30).tokens) for ticket in waiting] == [12] * 3
+
+
 def test_a_prompt_of_token_ids_is_the_prompt_of_its_text(served: Callable[..., Any]) -> None:
     """Guards see its text, and what is no token of the model is refused."""
     pipeline, runtime = served()

@@ -200,6 +200,7 @@ class Composer(ComponentMaker):
             step_timeout=self.config.resources.step_timeout,
             engine_label=loader.entry.label,
             policy_label=policy.label,
+            bounds=policy.bounds,
         )
         return RunningModel(
             name=model.name,
@@ -361,7 +362,9 @@ class Composer(ComponentMaker):
 
 
 def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, policy: Policy) -> None:
-    loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
+    loop.use_policy(
+        policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label, bounds=policy.bounds
+    )
 
 
 def _replicated(need: Need, copies: int, each: int) -> Need:

@@ -30,6 +30,7 @@ from llmasos_hookspecs import (
     LLMasOSError,
     ModelClosed,
     Prompt,
+    QueueBounds,
     Request,
     SchedulingPolicy,
     Score,
@@ -59,12 +60,16 @@ class OpenedModel:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages."""
+    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages.
+
+    ``bounds``: of its queue; None where its options are no ``QueueBounds``.
+    """
 
     policy: SchedulingPolicy
     max_sequences: int
     step_tokens: int
     label: str = ""
+    bounds: QueueBounds | None = None
 
 
 #: Called with a scheduler's config and its policy.
@@ -119,6 +124,7 @@ class RunningModel:
         self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
 
     def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> list[int]:
+        self.loop.check_queue(lambda: self._at_least(prompt, params))
         if isinstance(prompt, TokenPrompt):
             return token_ids(prompt.tokens)
         # Refused before it is encoded: a text so long cannot fit.
@@ -127,6 +133,11 @@ class RunningModel:
                 f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
             )
         return self.prompts.encode(prompt, params.chat)
+
+    def _at_least(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> int:
+        """Tokens that prompt and answer have at least, without encoding the prompt."""
+        size = len(prompt.tokens) if isinstance(prompt, TokenPrompt) else self.prompts.at_least(prompt)
+        return size + (params.max_new_tokens if isinstance(params.max_new_tokens, int) else 1)
 
     def _request(self, tokens: list[int], params: GenerationParams) -> Request:
         return params.request(self.name, tokens, self.loop.context_length, self.loop.room)

@@ -46,6 +46,10 @@ class Serving(Protocol):
         """Tokens of prompt and answer that the context and the KV cache hold at most."""
         ...
 
+    def check_queue(self, at_least: Callable[[], int]) -> None:
+        """Raise ``Rejected`` where the queue is full for any request of so many tokens."""
+        ...
+
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation."""
         ...

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.engine.admission import QueueCheck
 from llmasos.engine.exiting import begin_exit
 from llmasos.engine.guarded_engine import GuardedEngine
 from llmasos.engine.heap import trim_heap
@@ -36,6 +37,7 @@ from llmasos_hookspecs import (
     Generation,
     LLMasOSError,
     ModelClosed,
+    QueueBounds,
     Request,
     RequestRecord,
     RequestStarted,
@@ -94,6 +96,7 @@ class EngineLoop:
         close_timeout: float = CLOSE_SECONDS,
         engine_label: str = "engine",
         policy_label: str = "",
+        bounds: QueueBounds | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -116,6 +119,7 @@ class EngineLoop:
             step_timeout: seconds after which a step that has not ended makes the model lost.
             close_timeout: seconds that ``close`` waits for a plugin call to return.
             engine_label, policy_label: name the plugins in messages.
+            bounds: of the policy's queue, where it has the usual ones; ``check_queue`` then refuses before a prompt is encoded.
             clock: monotonic seconds.
         """
         self.info: Final[EngineInfo] = engine.info
@@ -142,6 +146,7 @@ class EngineLoop:
             wakeups=self._inbox.wakeups,
         )
         checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
+        self._queue = QueueCheck(self._scheduler, self._inbox, clock, bounds)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
         self._given_up = self._rebuilding = False
         self._giving_up = threading.Lock()
@@ -166,6 +171,10 @@ class EngineLoop:
     def room(self) -> int:
         """Tokens of prompt and answer that the context and the KV cache hold at most."""
         return min(self.context_length, self._scheduler.cache.ledger.capacity)
+
+    def check_queue(self, at_least: Callable[[], int]) -> None:
+        """Raise ``Rejected`` where the scheduler would refuse any request of so many tokens, because its queue is full."""
+        self._queue.check(at_least)
 
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation.
@@ -196,10 +205,17 @@ class EngineLoop:
     # The loop itself
 
     def use_policy(
-        self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
+        self,
+        policy: SchedulingPolicy,
+        *,
+        max_sequences: int | None = None,
+        step_tokens: int | None = None,
+        label: str = "",
+        bounds: QueueBounds | None = None,
     ) -> None:
         """Switch to another policy; queued and running requests are kept. Returns when the policy is active."""
         self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens, label=label))
+        self._queue.bounds = bounds
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, and return freed heap memory to the system. Returns when it is done."""
