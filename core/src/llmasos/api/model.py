@@ -362,6 +362,10 @@ class LanguageModel:
             unsent.pop_all()
         return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
 
+    def check_queue(self) -> None:
+        """Raise ``Rejected`` where the scheduler would refuse any request now, because its queue is full; waits for nothing."""
+        self._host.check_queue()
+
     def _shown(self, prompt: Prompt | TokenPrompt, tenant: str) -> Prompt | TokenPrompt:
         """What passes the guards of a prompt, which see the text of token ids."""
         guards = self._pipeline.guards

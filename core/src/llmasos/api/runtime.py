@@ -92,6 +92,8 @@ class PipelineRuntime:
         self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
     ) -> PipelineAnswer:
         self._accept()
+        if (asked := self._pipeline.models.get(model or self._pipeline.config.default_model)) is not None:
+            asked.check_queue()  # what is refused for the length of the queue costs neither a thread nor a record
         charge = self._desk.arrive(principal)
         return await self._waiting.send(
             lambda: self._generating(charge, principal, prompt, model, n, sampling), PipelineAnswer.cancel, charge.release

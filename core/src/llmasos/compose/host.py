@@ -243,6 +243,11 @@ class ModelHost:
         _release_after(lease, tickets if isinstance(tickets, list) else [tickets])
         return tickets
 
+    def check_queue(self) -> None:
+        """Raise ``Rejected`` where the model is loaded and its queue is full for the shortest of requests; waits for nothing."""
+        if (running := self._running) is not None:
+            running.loop.check_queue(lambda: 0)
+
     def wait(self, sending: Sending[T]) -> T:
         """Do the steps of sending a request, and wait for what they need on this thread."""
         return waited(sending, self._residency)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
@@ -175,7 +176,7 @@ class _Visit(Generic[R]):
         """Let the steps undo what they hold, where they have not ended."""
         if self._sent:
             return
-        if self._steps is not None:
+        if self._steps is not None and inspect.getgeneratorstate(self._steps) != inspect.GEN_CLOSED:
             error = self._left
             told = error if isinstance(error, Exception) else Cancelled("The request was given up while it waited.")
             with contextlib.suppress(BaseException):

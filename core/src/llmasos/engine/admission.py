@@ -39,7 +39,7 @@ class QueueCheck:
             prefill_rate=rates.prefill,
             decode_rate=rates.decode,
         )
-        tokens = max(0, at_least() - 1) if bounds.max_queue_tokens and stats.waiting else 0
+        tokens = max(1, at_least()) - 1 if bounds.max_queue_tokens and stats.waiting else 0
         answer = bounds.check(Request(id="", model="", tokens=range(tokens), max_new_tokens=1, arrival=now), stats)
         if isinstance(answer, Reject):
             raise Rejected(f"The request was refused by the scheduler: {answer.reason}", answer.retry_after)
