@@ -94,7 +94,7 @@ $(VENV)/llama-server: | $(VENV)/test.stamp
 	$(PIP) download -q -c constraints.txt --no-deps --no-binary llama-cpp-python -d $(LLAMA_SOURCE) llama-cpp-python
 	tar -xzf $(LLAMA_SOURCE)/*.tar.gz -C $(LLAMA_SOURCE) --strip-components=1
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_SOURCE)/vendor/llama.cpp -B $(LLAMA_SOURCE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
-		-DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON
+		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
 	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
 
