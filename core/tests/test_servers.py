@@ -298,6 +298,31 @@ def test_a_full_queue_refuses_before_a_prompt_is_encoded(served: Callable[..., A
     assert [len(ticket.result(30).tokens) for ticket in waiting] == [12] * 3
 
 
+def test_tasks_that_wait_for_a_model_leave_the_executor_of_their_event_loop_free(served: Callable[..., Any]) -> None:
+    """More of them than it has threads, while a model is being loaded; one that is cancelled leaves at once, the others are answered."""
+    pipeline, _ = served()
+    host, gate = pipeline.model._host, threading.Event()
+    load = host._load
+    host._load = lambda *arguments: (gate.wait(30), load(*arguments))[1]
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(pipeline.model.agenerate_text("otters", **SAMPLING)) for _ in range(40)]
+        other = [asyncio.create_task(pipeline.model.ascore("otters", [" sleep"])), asyncio.create_task(pipeline.model.abatch(["a", "b"]))]
+        while host.room.taken < 42 or host.state != "loading":
+            await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 10) == "free"
+        left = tasks.pop()
+        left.cancel()
+        await asyncio.wait([left])
+        assert host.room.taken == 41
+        gate.set()
+        assert len(set(await asyncio.gather(*tasks))) == 1
+        scores, batch = await asyncio.gather(*other)
+        assert (len(scores), len(batch), host.room.taken) == (1, 2, 0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 def test_a_prompt_of_token_ids_is_the_prompt_of_its_text(served: Callable[..., Any]) -> None:
     """Guards see its text, and what is no token of the model is refused."""
     pipeline, runtime = served()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
-R = TypeVar("R")
 #: One ticket, or several.
 Sent = TypeVar("Sent", bound="Ticket[Any] | list[Ticket[Any]]")
 
@@ -244,16 +243,7 @@ class LanguageModel:
 
         ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
         """
-        _check_texts("continuations", continuations)
-        params = self._params(scheduling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
-        with contextlib.ExitStack() as unsent:
-            charge = self._arrive(unsent)
-            ticket = self._host.wait(self._sending(lambda running: running.scores(shown, tails, params), charge))
-            unsent.pop_all()
-        return ticket.result()
+        return self._host.wait(self._scoring(prompt, continuations, scheduling)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
@@ -281,13 +271,11 @@ class LanguageModel:
 
     async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
         """``generate`` for an event loop."""
-        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
-        return await ticket.aresult()
+        return await (await self._asubmit(prompt, sampling)).aresult()
 
     async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
         """``stream_text`` for an event loop."""
-        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
-        async for piece in ticket:
+        async for piece in await self._asubmit(prompt, sampling):
             yield piece
 
     async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
@@ -297,19 +285,23 @@ class LanguageModel:
 
     async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
         """``batch`` for an event loop."""
-        tickets = await self._submit_in_thread(lambda: self._submit_batch(prompts, sampling), _cancel_all)
+        _check_prompts(prompts)
+        tickets: list[Ticket[Generation]] = []
         try:
+            for prompt in prompts:
+                tickets.append(await self._asubmit(prompt, sampling))  # noqa: PERF401 - those before one that is refused are cancelled
             return [await ticket.aresult() for ticket in tickets]
         finally:
             _cancel_all(tickets)
 
     async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """``logits`` for an event loop."""
-        return await asyncio.to_thread(self.logits, tokens)
+        ticket = await self._host.room.send(lambda: self._host.sending(lambda running: running.logits(tokens)), _cancel)
+        return await ticket.aresult()
 
     async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
         """``score`` for an event loop."""
-        return await asyncio.to_thread(self.score, prompt, continuations)
+        return await (await self._host.room.send(lambda: self._scoring(prompt, continuations, {}), _cancel)).aresult()
 
     async def arun(self, task: str, **inputs: Any) -> Any:
         """``run`` for an event loop."""
@@ -329,24 +321,10 @@ class LanguageModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    @staticmethod
-    async def _submit_in_thread(submit: Callable[[], R], cancel: Callable[[R], object]) -> R:
-        """Call ``submit`` in an executor thread, because it may load the model, and return its result.
-
-        Where the awaiting task is cancelled meanwhile, ``cancel`` is called with the result of ``submit`` once there is one, so that no
-        request of a cancelled task keeps running.
-        """
-        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
-
-        def cancel_result(done: asyncio.Future[R]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                cancel(done.result())
-
-        try:
-            return await asyncio.shield(submitted)
-        except asyncio.CancelledError:
-            submitted.add_done_callback(cancel_result)
-            raise
+    async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+        """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
+        (ticket,) = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), _cancel_all)
+        return ticket
 
     def generating(
         self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
@@ -361,6 +339,19 @@ class LanguageModel:
             tickets = yield from self._sending(lambda running: running.generations(shown, n, params), charge)
             unsent.pop_all()
         return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+
+    def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
+        """The steps of queueing the scoring of continuations."""
+        _check_texts("continuations", continuations)
+        with contextlib.ExitStack() as unsent:
+            charge = self._arrive(unsent)
+            params = self._params(scheduling)
+            guards = self._pipeline.guards
+            shown = guards.prompt(prompt, self.name, params.tenant)
+            tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
+            ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
+            unsent.pop_all()
+        return ticket
 
     def check_queue(self) -> None:
         """Raise ``Rejected`` where the scheduler would refuse any request now, because its queue is full; waits for nothing."""
@@ -414,8 +405,7 @@ class LanguageModel:
         return sent
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        if isinstance(prompts, str | Mapping):
-            raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
+        _check_prompts(prompts)
         tickets: list[Ticket[Generation]] = []
         try:
             tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
@@ -440,7 +430,13 @@ def _check_texts(name: str, texts: Any) -> None:
         raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
 
 
-def _cancel(ticket: Ticket[Generation]) -> None:
+def _check_prompts(prompts: Any) -> None:
+    """Raise ``RequestError`` for one prompt where a list of them is required."""
+    if isinstance(prompts, str | Mapping):
+        raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
+
+
+def _cancel(ticket: Ticket[Any]) -> None:
     ticket.cancel()
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
+from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need
@@ -156,6 +157,7 @@ class ModelHost:
         source: the reference in the config.
         tracked: its state in the residency.
         scheduler: the scheduler of its requests, also while the model is not loaded.
+        room: sends its requests for event loops.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class ModelHost:
         self._running: RunningModel | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
+        self.room: Final = WaitingRoom(None, residency)
         self.tracked: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
 
     @property
@@ -265,6 +268,7 @@ class ModelHost:
         """Free the engine for good; unfinished requests fail with ``ModelClosed``."""
         self._closed = True
         self._residency.close(self.tracked)
+        self.room.close()
 
     # Called by the residency
 

@@ -27,8 +27,8 @@ _WORKERS: Final = 16
 class WaitingRoom:
     """Sends requests for event loops, as many at once as there are seats."""
 
-    def __init__(self, seats: int, residency: Residency) -> None:
-        """``residency``: gives the leases that the requests wait for."""
+    def __init__(self, seats: int | None, residency: Residency) -> None:
+        """``seats``: None: any number. ``residency``: gives the leases that the requests wait for."""
         self._seats = seats
         self._residency = residency
         self._workers = Workers(_WORKERS, "llmasos-admission")
@@ -85,7 +85,7 @@ class WaitingRoom:
     @contextlib.contextmanager
     def _seat(self) -> Iterator[None]:
         with self._lock:
-            if self._taken >= self._seats:
+            if self._seats is not None and self._taken >= self._seats:
                 raise Rejected(
                     f"{self._taken} requests wait for a model or for memory, and no more may (resources.max_waiting); send it again later.",
                     _RETRY,
