@@ -26,17 +26,24 @@ class ChatOptions:
 
     Attributes:
         tools: JSON descriptions of functions that the model may call, in OpenAI's form, for templates that use them.
+        tool_choice: whether the model calls functions: ``auto`` or None, ``none``, ``required``, or the one that it must call, in OpenAI's
+            form.
+        parallel_tool_calls: an answer may have several calls, where the template has that.
+        constrain_tools: calls follow the functions' JSON Schemas; False lets the model write what it likes.
         template_arguments: further variables of the template, such as ``enable_thinking``.
         allow_control_tokens: control tokens that messages' texts spell are encoded as control tokens.
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    constrain_tools: bool = True
     template_arguments: Mapping[str, Any] = attrs.field(factory=dict)
     allow_control_tokens: bool = False
 
     @classmethod
-    def of(cls, tools: Any = None, template_arguments: Any = None, allow_control_tokens: Any = False) -> ChatOptions:
-        """Raises ``RequestError`` where a value is of the wrong kind."""
+    def of(cls, tools: Any = None, template_arguments: Any = None, tool_choice: Any = None, **switches: Any) -> ChatOptions:
+        """Raises ``RequestError`` where a value is of the wrong kind. A model that may call no tool is shown none."""
         if isinstance(tools, Mapping | str) or not isinstance(tools or (), Sequence):
             raise RequestError(f"tools is a {type(tools).__name__}, and it must be a list of functions, each described as JSON.", "tools")
         for place, tool in enumerate(tools or ()):
@@ -53,11 +60,13 @@ class ChatOptions:
                     f"template_arguments has {_shown(name)}, which is no variable that can be given to a chat template.",
                     "template_arguments",
                 )
-        if not isinstance(allow_control_tokens, bool):
-            raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.", "allow_control_tokens")
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise RequestError(f"{name} is {_shown(value)}, and it must be True or False.", name)
         _check_depth(tools, "tools")
         _check_depth(arguments, "template_arguments")
-        return cls(tools=tuple(tools or ()), template_arguments=arguments, allow_control_tokens=allow_control_tokens)
+        shown = () if tool_choice == "none" else tuple(tools or ())
+        return cls(tools=shown, tool_choice=tool_choice, template_arguments=arguments, **switches)
 
 
 def checked_messages(messages: Any) -> list[dict[str, Any]]:

@@ -61,10 +61,18 @@ class ChatTemplate:
         """Variables that the template reads and does not set."""
         return frozenset(jinja_meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
+    @property
+    def writes_tools(self) -> bool:
+        """Whether the template describes tools to the model."""
+        return "tools" in self.variables
+
+    @property
+    def writes_calls(self) -> bool:
+        """Whether the template writes calls of tools and their results."""
+        return self.writes_tools or "tool_calls" in self.source
+
     def check(self, options: ChatOptions) -> None:
-        """Raises ``RequestError`` where the template would silently ignore tools or an argument."""
-        if options.tools and "tools" not in self.variables:
-            raise RequestError(f"The chat template of {self._where} writes no tools; say in a message what the model may call.")
+        """Raises ``RequestError`` where the template would silently ignore an argument."""
         for name in options.template_arguments:
             if name not in self.variables:
                 known = sorted(self.variables - {"messages", "tools", "documents", "add_generation_prompt", *self._tokens})

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Serving
@@ -94,13 +95,13 @@ class RunningModel:
 
     def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
         """One generation."""
-        request = self._request(self._encoded(prompt, params), params)
-        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request))
+        request, form = self._generating(prompt, params)
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request), form)
 
     def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
-        request = self._request(self._encoded(prompt, params), params)
-        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n))
+        request, form = self._generating(prompt, params)
+        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n), form)
 
     def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""
@@ -117,6 +118,12 @@ class RunningModel:
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
         self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
+
+    def _generating(self, prompt: Prompt, params: GenerationParams) -> tuple[Request, AnswerForm]:
+        """The request of a generation, and the form of its answer."""
+        tokens = self._encoded(prompt, params)
+        form, sampling = self.prompts.answers.of(prompt, tokens, params.chat, params.sampling)
+        return self._request(tokens, attrs.evolve(params, sampling=sampling)), form
 
     def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
         # Refused before it is encoded: a text so long cannot fit.

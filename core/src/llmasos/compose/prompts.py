@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos_answer_parts.written import as_texts, with_tools
 from llmasos.checkpoints.chat_messages import ChatOptions, characters, checked_messages
 from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.compose.answer_forms import AnswerForms
 from llmasos.checkpoints.control_tokens import ControlTokens
 from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
@@ -82,11 +84,17 @@ class PromptEncoder:
         if template is None:
             return self._transcript(checked, add_generation_prompt, options)
         template.check(options)
+        if not template.writes_calls:
+            checked = as_texts(checked)
+        tools = list(options.tools)
+        if tools and not template.writes_tools:
+            checked, tools = with_tools(checked, tools), []
         # Tools hold untrusted text too, so they are treated like messages, after these.
-        given = [*checked, {"role": "tools", "tools": list(options.tools)}] if options.tools else checked
+        given = [*checked, {"role": "tools", "tools": tools}] if tools else checked
+        with_them = bool(tools)
 
         def render(given: Sequence[Mapping[str, Any]]) -> str:
-            shown, tools = (given[:-1], given[-1]["tools"]) if options.tools else (given, None)
+            shown, tools = (given[:-1], given[-1]["tools"]) if with_them else (given, None)
             return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=options.template_arguments)
 
         if options.allow_control_tokens:
@@ -110,6 +118,11 @@ class PromptEncoder:
         if not options.allow_control_tokens:
             text = self._control_tokens.break_all(text)
         return text, self.tokenizer.encode(text)
+
+    @cached_property
+    def answers(self) -> AnswerForms:
+        """How answers are to be read."""
+        return AnswerForms(self.tokenizer, self.template)
 
     @cached_property
     def _control_tokens(self) -> ControlTokens:

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.answer_forms import PLAIN, AnswerForm
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos_hookspecs import Generation, Request, Score
@@ -60,7 +61,9 @@ class Serving(Protocol):
 
 @attrs.frozen
 class LoopCall(Generic[R]):
-    """A call to what serves the model: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to finish."""
+    """A call to what serves the model: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to finish.
+    ``form``: how a generation's answer is to be read."""
 
     tokens: int
     send: Callable[[Serving], R]
+    form: AnswerForm = PLAIN
