@@ -178,7 +178,10 @@ _MODULES: Final = {
     "records": "RequestRecord RequestStarted StepRecord",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
-    "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts PartEvent ReasoningEvent Runtime Server TaskFacts TextEvent ToolCallEvent UsageEvent",
+    "server": (
+        "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts PartEvent ReasoningEvent Runtime Server TaskFacts TextEvent ToolCallEvent "
+        "UsageEvent"
+    ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",

@@ -121,12 +121,15 @@ def test_reasoning_is_where_the_marks_say(text: str, state: ReasoningState, expe
             assert read(pieces, form, THINK, state) == expected
 
 
-@settings(max_examples=300)
+MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]"]
+WORDS = [*MARKS, called(ADD), called(SAY, "parameters"), '{"name":', "{", "}", *'[]," \n<x']
+
+
+@settings(max_examples=150)
 @given(st.data())
 def test_any_text_has_the_same_parts_for_every_cut(data: st.DataObject) -> None:
-    """Texts of what the forms are made of, in any order; nothing but marks and white space beside them is lost."""
-    words = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", called(ADD), called(SAY, "parameters"), '{"name":', "{", "}"]
-    text = "".join(data.draw(st.lists(st.sampled_from([*words, *"[],\" \n<x"]), max_size=14)))
+    """Texts of what the forms are made of, in any order; where there are no calls, only marks and white space are lost."""
+    text = "".join(data.draw(st.lists(st.sampled_from(WORDS), max_size=14)))
     form = data.draw(st.sampled_from([None, HERMES, MISTRAL, LLAMA3]))
     state: ReasoningState = data.draw(st.sampled_from(["before", "inside", "after"]))
     places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
@@ -135,8 +138,9 @@ def test_any_text_has_the_same_parts_for_every_cut(data: st.DataObject) -> None:
     assert read(pieces, form, THINK, state) == expected
     assert read(list(text), form, THINK, state) == expected
     if not expected[2]:
-        kept = "".join("".join(expected[:2]).split())
-        assert kept in ("".join(text.split()), *("".join(text.replace("</think>", "", 1).replace("<think>", "", n).split()) for n in (0, 1)))
+        closed = text.replace("</think>", "", 1)
+        possible = (text, closed, text.replace("<think>", "", 1), closed.replace("<think>", "", 1))
+        assert "".join("".join(expected[:2]).split()) in {"".join(each.split()) for each in possible}
 
 
 def test_what_is_text_is_told_at_once() -> None:
@@ -151,7 +155,7 @@ def test_what_is_text_is_told_at_once() -> None:
 
 
 def test_arguments_of_any_json_are_told_unchanged() -> None:
-    @settings(max_examples=200)
+    @settings(max_examples=50)
     @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists)), st.integers(1, 9))
     def check(arguments: dict[str, Any], size: int) -> None:
         for ascii_only in (False, True):

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
 
 if TYPE_CHECKING:
+    from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost, RunningModel
@@ -69,7 +71,8 @@ class LanguageModel:
     ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
     too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and what the scheduler
     ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
-    reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that use them) and
+    reproducible. Chat messages also take ``tools`` (functions in OpenAI's form; the text has calls as the model's template writes them, and
+    they follow the functions' JSON Schemas unless ``constrain_tools`` is False), ``tool_choice``, ``parallel_tool_calls`` and
     ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
@@ -343,14 +346,23 @@ class LanguageModel:
             submitted.add_done_callback(cancel_result)
             raise
 
-    def submit_charged(self, prompt: Prompt, sampling: Mapping[str, Any]) -> tuple[Ticket[Generation], list[Charge]]:
-        """Queue a generation: its ticket, and what its client is charged, one for each request; none where there is no client."""
+    def submit_charged(self, prompt: Prompt, sampling: Mapping[str, Any]) -> tuple[Ticket[Generation], list[Charge], AnswerForm]:
+        """Queue a generation: its ticket, what its client is charged, one for each request (none where there is no client), and how the
+        answer is to be read."""
         params = self._params(sampling)
         guards = self._pipeline.guards
         shown = guards.prompt(prompt, self.name, params.tenant)
         charges = self._charges(1)
-        ticket = self._send(lambda running: running.generation(shown, params), charges)
-        return guards.answer(ticket, self.name, params.tenant), charges
+        form = PLAIN
+
+        def prepare(running: RunningModel) -> LoopCall[Ticket[Generation]]:
+            nonlocal form
+            call = running.generation(shown, params)
+            form = call.form
+            return call
+
+        ticket = self._send(prepare, charges)
+        return guards.answer(ticket, self.name, params.tenant), charges, form
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         return self.submit_charged(prompt, sampling)[0]

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from llmasos.api.part_events import PartEvents, reasoning_tokens
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
+from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge, Client, Desk
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Piece, Ticket
@@ -28,7 +30,6 @@ from llmasos_hookspecs import (
     Prompt,
     Rejected,
     TaskFacts,
-    TextEvent,
     UnsupportedModel,
     UsageEvent,
 )
@@ -40,46 +41,47 @@ CLOSE_SECONDS: Final = 5.0
 class PipelineAnswer:
     """An answer in progress as events."""
 
-    def __init__(self, model: str, ticket: Ticket[Generation], charge: Charge) -> None:
+    def __init__(self, model: str, ticket: Ticket[Generation], charge: Charge, form: AnswerForm) -> None:
         self.id: Final = ticket.id
         self.model: Final = model
         self._ticket = ticket
         self._charge = charge
+        self._form = form
 
     def cancel(self) -> None:
         self._ticket.cancel()
 
     def __iter__(self) -> Iterator[Event]:
-        told = 0
+        parts = PartEvents(self._form)
         try:
             with contextlib.closing(self._ticket.pieces()) as pieces:
                 for piece in pieces:
-                    if piece.text:
-                        told += len(piece.tokens)
-                        yield _text(piece)
-            last = _last(told, self._ticket.result())
+                    yield from parts.piece(piece)
+            last = list(parts.end(self._ticket.result()))
         except LLMasOSError as error:
+            yield from parts.kept()
             with contextlib.suppress(LLMasOSError):  # of a request that failed, whose error is told
-                yield from _end(error, self._inner().result() if isinstance(error, Blocked) else None)
+                yield from self._end(error, self._inner().result() if isinstance(error, Blocked) else None)
             return
         yield from last
-        yield from _end(self._ticket.result(), self._inner().result())
+        yield from self._end(self._ticket.result(), self._inner().result())
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        told = 0
+        parts = PartEvents(self._form)
         try:
             async with contextlib.aclosing(self._apieces()) as pieces:
                 async for piece in pieces:
-                    if piece.text:
-                        told += len(piece.tokens)
-                        yield _text(piece)
+                    for part in parts.piece(piece):
+                        yield part
             result = await self._ticket.aresult()
         except LLMasOSError as error:
+            for part in parts.kept():
+                yield part
             inner = await self._inner().aresult() if isinstance(error, Blocked) else None
-            for event in _end(error, inner):
+            for event in self._end(error, inner):
                 yield event
             return
-        for event in (*_last(told, result), *_end(result, await self._inner().aresult())):
+        for event in (*parts.end(result), *self._end(result, await self._inner().aresult())):
             yield event
 
     def _apieces(self) -> AsyncGenerator[Piece, None]:
@@ -88,6 +90,23 @@ class PipelineAnswer:
     def _inner(self) -> Ticket[Generation]:
         assert self._charge.inner is not None
         return self._charge.inner
+
+    def _end(self, outcome: Generation | LLMasOSError, inner: Generation | None) -> Generator[Event, None, None]:
+        """The last events of an answer; ``inner`` is what the engine computed for it."""
+        if isinstance(outcome, LLMasOSError) and not isinstance(outcome, Blocked):
+            yield ErrorEvent(error=outcome)
+            return
+        if inner is not None:
+            yield UsageEvent(
+                prompt_tokens=inner.prompt_tokens,
+                cached_tokens=inner.cached_tokens,
+                generated_tokens=len(inner.tokens),
+                reasoning_tokens=reasoning_tokens(self._form, self._inner()),
+            )
+        if isinstance(outcome, Blocked):
+            yield FinishEvent(reason="blocked", detail=outcome.reason)
+        else:
+            yield FinishEvent(reason=outcome.finish_reason, stop=outcome.stop)
 
 
 class PipelineRuntime:
@@ -139,8 +158,8 @@ class PipelineRuntime:
         self._accept()
         name = self._model(principal, "generate", model)
         view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
-        ticket, (charge,) = view.submit_charged(prompt, sampling)
-        return PipelineAnswer(name, ticket, charge)
+        ticket, (charge,), form = view.submit_charged(prompt, sampling)
+        return PipelineAnswer(name, ticket, charge, form)
 
     async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
         return await self._waiting.call(lambda: self.generate(principal, prompt, model=model, **sampling), PipelineAnswer.cancel)
@@ -151,11 +170,11 @@ class PipelineRuntime:
             f"The loader of {name} computes logits, and no embeddings of {len(texts)} texts; use a loader that has them."
         )
 
-    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
-        return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt)
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
+        return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt, **options)
 
-    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
-        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt)
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:
+        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt, **options)
 
     def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
         return self._pipeline.models[self._model(principal, "detokenize", model)].decode(tokens)
@@ -209,26 +228,3 @@ class PipelineRuntime:
         if not self._access.allows(principal, permission, resource):
             self._desk.record(principal, action, resource, "denied")
             raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
-
-
-def _text(piece: Piece) -> TextEvent:
-    return TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs)
-
-
-def _last(told: int, result: Generation) -> list[Event]:
-    """Tokens without a text that ended the answer, the end token among them."""
-    rest = result.tokens[told:]
-    return [TextEvent(text="", tokens=rest, logprobs=() if result.logprobs is None else result.logprobs[told:])] if rest else []
-
-
-def _end(outcome: Generation | LLMasOSError, inner: Generation | None) -> Generator[Event, None, None]:
-    """The last events of an answer; ``inner`` is what the engine computed for it."""
-    if isinstance(outcome, LLMasOSError) and not isinstance(outcome, Blocked):
-        yield ErrorEvent(error=outcome)
-        return
-    if inner is not None:
-        yield UsageEvent(prompt_tokens=inner.prompt_tokens, cached_tokens=inner.cached_tokens, generated_tokens=len(inner.tokens))
-    if isinstance(outcome, Blocked):
-        yield FinishEvent(reason="blocked", detail=outcome.reason)
-    else:
-        yield FinishEvent(reason=outcome.finish_reason, stop=outcome.stop)

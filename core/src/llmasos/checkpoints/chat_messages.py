@@ -30,6 +30,7 @@ class ChatOptions:
             form.
         parallel_tool_calls: an answer may have several calls, where the template has that.
         constrain_tools: calls follow the functions' JSON Schemas; False lets the model write what it likes.
+        reasoning: the model reasons before it answers, or does not; None: as its template has it.
         template_arguments: further variables of the template, such as ``enable_thinking``.
         allow_control_tokens: control tokens that messages' texts spell are encoded as control tokens.
     """
@@ -38,6 +39,7 @@ class ChatOptions:
     tool_choice: Any = None
     parallel_tool_calls: bool = True
     constrain_tools: bool = True
+    reasoning: bool | None = None
     template_arguments: Mapping[str, Any] = attrs.field(factory=dict)
     allow_control_tokens: bool = False
 
@@ -61,7 +63,7 @@ class ChatOptions:
                     "template_arguments",
                 )
         for name, value in switches.items():
-            if not isinstance(value, bool):
+            if not isinstance(value, bool) and (value is not None or name != "reasoning"):
                 raise RequestError(f"{name} is {_shown(value)}, and it must be True or False.", name)
         _check_depth(tools, "tools")
         _check_depth(arguments, "template_arguments")

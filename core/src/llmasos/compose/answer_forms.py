@@ -13,7 +13,7 @@ from llmasos_answer_parts.call_forms import HERMES, CallForm, call_form_of
 from llmasos_answer_parts.functions import choice_of, functions_of
 from llmasos_answer_parts.grammar import grammar_of
 from llmasos_answer_parts.reader import AnswerReader
-from llmasos_answer_parts.reasoning import Marks, ReasoningState, marks_of, state_of
+from llmasos_answer_parts.reasoning import Marks, ReasoningState, state_of
 from llmasos_hookspecs import Constraint, Prompt, RequestError, SamplingParams, Tokenizer
 
 #: Last tokens of a prompt that are looked at for reasoning that it opens or closes: marks are short, and often one token.
@@ -52,7 +52,7 @@ class AnswerForms:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._marks = None if template is None else marks_of(template.source)
+        self._marks = None if template is None else template.reasoning_marks
         self._calls: CallForm | None = None
         if template is not None:  # tools that the template does not write are written as Hermes has them
             self._calls = call_form_of(template.source) if template.writes_tools else HERMES

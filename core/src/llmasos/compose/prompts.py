@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_answer_parts.written import as_texts, with_tools
 from llmasos.checkpoints.chat_messages import ChatOptions, characters, checked_messages
 from llmasos.checkpoints.chat_template import ChatTemplate
-from llmasos.compose.answer_forms import AnswerForms
 from llmasos.checkpoints.control_tokens import ControlTokens
 from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
+from llmasos.compose.answer_forms import AnswerForms
+from llmasos_answer_parts.written import as_texts, with_tools
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
 #: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.
@@ -43,8 +43,8 @@ class PromptEncoder:
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("The prompt is empty; give at least one character.")
-            if options.tools or options.template_arguments:
-                raise RequestError("tools and template_arguments belong to chat messages, and the prompt is a plain text.")
+            if options.tools or options.template_arguments or options.reasoning is not None:
+                raise RequestError("tools, reasoning and template_arguments belong to chat messages, and the prompt is a plain text.")
             _check_length(len(prompt))
             return self.tokenizer.encode(prompt)
         return self._rendered(prompt, True, options)[1]
@@ -84,6 +84,7 @@ class PromptEncoder:
         if template is None:
             return self._transcript(checked, add_generation_prompt, options)
         template.check(options)
+        arguments = {**template.switched(options.reasoning), **options.template_arguments}
         if not template.writes_calls:
             checked = as_texts(checked)
         tools = list(options.tools)
@@ -95,7 +96,7 @@ class PromptEncoder:
 
         def render(given: Sequence[Mapping[str, Any]]) -> str:
             shown, tools = (given[:-1], given[-1]["tools"]) if with_them else (given, None)
-            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=options.template_arguments)
+            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=arguments)
 
         if options.allow_control_tokens:
             text = render(given)

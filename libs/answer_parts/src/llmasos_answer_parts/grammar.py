@@ -56,39 +56,41 @@ class _Grammar:
         self._calls(offered, several and self._form.several and choice.name is None)
         called = f"{self._mark(self._form.begin)} calls"
         if choice.mode == "required":
-            body = f"space {called}"
+            body, space = called, True
         elif answer is not None:
             self._rules.append(f"answer: {_json(answer)}")
-            body = f"space (answer | {called})"
+            body, space = f"(answer | {called})", True
         else:
-            body = f"(TEXT | {self._after_text(called)})"
-        self._rules.append('space: ("\\n" "\\n"?)?')
-        return "\n".join([f"start: {self._reasoning(state)} {body}", *self._rules, ""])
+            body, space = f"({self._text_or(called)})", False
+        return "\n".join([f"start: {self._reasoning(state, space)} {body}", *self._rules, ""])
 
-    def _reasoning(self, state: ReasoningState) -> str:
-        """What comes before the body. Reasoning may hold anything but its end."""
+    def _reasoning(self, state: ReasoningState, space: bool) -> str:
+        """What comes before the body, which has no white space of its own where ``space`` is set. Reasoning holds anything but its end."""
         if self._marks is None or state == "after":
             return ""
-        close = _literal(self._marks.close)
-        if state == "inside":
-            self._rules.append(f"reasoning[lazy]: /(?s:.*){close}/")
-            return "reasoning"
-        self._rules.append(f"reasoning[lazy]: /\\s*{_literal(self._marks.open)}(?s:.*){close}/")
-        return "reasoning?"
+        first, last = self._marks.open, self._marks.close
+        if last in self._tokens:
+            opened = "" if state == "inside" else self._mark(first)
+            self._rules += [f"reasoning: {opened} ANY? {self._mark(last)}", "ANY: /(?s:.+)/"]
+        else:
+            opened = "" if state == "inside" else f"\\s*{_literal(first)}"
+            self._rules.append(f"reasoning[lazy]: /{opened}(?s:.*){_literal(last)}/")
+        reasoned = 'reasoning ("\\n" "\\n"?)?' if space else "reasoning"
+        return reasoned if state == "inside" else f"({reasoned})?"
 
-    def _after_text(self, called: str) -> str:
-        """Calls that a text may precede, which is itself no call and opens no reasoning."""
+    def _text_or(self, called: str) -> str:
+        """A text that is no call and opens no reasoning, or calls, which a text may precede."""
         begin = self._form.begin
         unlike = [] if self._marks is None else [f"~/\\s*{_literal(self._marks.open)}(?s:.*)/"]
         if not begin:
             self._rules.append(" & ".join(["TEXT: /(?s:.*)/", '~/\\s*\\{\\s*"name"(?s:.*)/', *unlike]))
-            return called
+            return f"TEXT | {called}"
         if begin in self._tokens:  # which no text holds
-            self._rules.append(" & ".join(["TEXT: /(?s:.*)/", *unlike]))
-            return f"TEXT? {called}" if unlike else f"TEXT {called}"
+            self._rules.append(" & ".join(["TEXT: /(?s:.+)/", *unlike]))
+            return f"TEXT? ({called})?"
         self._rules.append(" & ".join(["TEXT: /(?s:.*)/", f"~/(?s:.*){_literal(begin)}(?s:.*)/", *unlike]))
         self._rules.append(" & ".join([f"until[lazy]: /(?s:.*){_literal(begin)}/", *unlike]))
-        return "until calls"
+        return "TEXT | until calls"
 
     def _calls(self, functions: Sequence[Function], several: bool) -> None:
         form = self._form

@@ -62,7 +62,7 @@ class AnswerReader:
         state: where the answer begins.
 
     Attributes:
-        reasoning: what comes next is reasoning.
+        state: where the reasoning stands.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class AnswerReader:
         self._next: Callable[[list[Part]], bool] = self._opening if marks is None else starts[state]
 
     @property
-    def reasoning(self) -> bool:
-        return self._next == self._inside
+    def state(self) -> ReasoningState:
+        return "before" if self._next == self._before else "inside" if self._next == self._inside else "after"
 
     def push(self, text: str) -> list[Part]:
         """The parts that ``text`` completes."""
@@ -98,7 +98,7 @@ class AnswerReader:
         if self._scanner is not None and self._scanner.begun:
             found += self._arguments(self._scanner.end())
         elif self._next != self._closing:  # what follows a call may be a part of its mark
-            self._told(found, ReasoningPart if self.reasoning else TextPart, self._raw + self._held)
+            self._told(found, ReasoningPart if self.state == "inside" else TextPart, self._raw + self._held)
         self._held = self._raw = ""
         self._scanner = None
         return _joined(found)

@@ -18,8 +18,11 @@ class Marks:
     close: str
 
 
-#: Those of Qwen 3, DeepSeek, SmolLM3 and others; and of some that were made from them.
-_KNOWN: Final = (Marks("<think>", "</think>"), Marks("<thinking>", "</thinking>"), Marks("<reasoning>", "</reasoning>"))
+#: Those of Qwen 3, DeepSeek and SmolLM3; of some that were made from them; of Magistral.
+_KNOWN: Final = tuple(
+    Marks(*marks)
+    for marks in (("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"), ("[THINK]", "[/THINK]"))
+)
 
 
 def marks_of(template: str) -> Marks | None:
