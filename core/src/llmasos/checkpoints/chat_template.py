@@ -78,11 +78,8 @@ class ChatTemplate:
                 return {name: reasoning}
         if reasoning == (self.reasoning_marks is not None):
             return {}
-        raise RequestError(
-            f"The chat template of {self._where} {'marks no reasoning' if reasoning else 'has no switch for its reasoning'}; leave it to the "
-            "model.",
-            "reasoning",
-        )
+        lacks = "marks no reasoning" if reasoning else "has no switch for its reasoning"
+        raise RequestError(f"The chat template of {self._where} {lacks}; leave the argument out.", "reasoning")
 
     @property
     def writes_tools(self) -> bool:

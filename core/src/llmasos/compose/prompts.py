@@ -111,8 +111,8 @@ class PromptEncoder:
     def _transcript(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions
     ) -> tuple[str, list[int]]:
-        if options.tools or options.template_arguments:
-            raise RequestError("This model has no chat template, so it cannot be given tools or template_arguments.")
+        if options.tools or options.template_arguments or options.reasoning:
+            raise RequestError("This model has no chat template, so it cannot be given tools, reasoning or template_arguments.")
         # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
         text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, Rejected, Runtime, TextEvent
+from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, PartEvent, Rejected, Runtime
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
@@ -107,7 +107,7 @@ class Answering:
         pieces, outcome = [], Outcome()
         with self._watched(answer, leaving):
             async for event in answer:
-                if isinstance(event, TextEvent):
+                if isinstance(event, PartEvent):
                     measure.piece()
                     pieces.append(event)
                 else:
@@ -135,7 +135,7 @@ class Answering:
             try:
                 await keeper.send(rendering.head(answer.model))
                 async for event in answer:
-                    if not isinstance(event, TextEvent):
+                    if not isinstance(event, PartEvent):
                         outcome.take(event)
                         continue
                     measure.piece()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import attrs
+import orjson
 
-from llmasos_hookspecs import FinishEvent, Prompt, TextEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, Prompt, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http.failures import Failure
 
 
@@ -29,16 +31,66 @@ class Asked:
 
 
 @attrs.frozen(kw_only=True)
-class Collected:
-    """A whole answer: its pieces joined give the text."""
+class ToolCall:
+    """A whole call of a tool; ``arguments`` is JSON, unless the answer was cut within it."""
 
-    pieces: tuple[TextEvent, ...]
+    id: str
+    name: str
+    arguments: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments are an object."""
+        return self._parsed is not None
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments as an object; empty where the answer was cut within them."""
+        return self._parsed or {}
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any] | None:
+        try:
+            found = orjson.loads(self.arguments)
+        except orjson.JSONDecodeError:
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def calls_of(pieces: Iterable[PartEvent]) -> tuple[ToolCall, ...]:
+    """The calls that these pieces have."""
+    found: dict[int, list[ToolCallEvent]] = {}
+    for piece in pieces:
+        if isinstance(piece, ToolCallEvent):
+            found.setdefault(piece.index, []).append(piece)
+    return tuple(
+        ToolCall(id=each[0].id, name=each[0].name, arguments="".join(piece.arguments for piece in each)) for each in found.values()
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Collected:
+    """A whole answer: its pieces joined give the text, the reasoning, and each call."""
+
+    pieces: tuple[PartEvent, ...]
     usage: UsageEvent
     finish: FinishEvent
 
     @property
+    def texts(self) -> tuple[TextEvent, ...]:
+        return tuple(piece for piece in self.pieces if isinstance(piece, TextEvent))
+
+    @property
     def text(self) -> str:
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(piece.text for piece in self.texts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(piece.text for piece in self.pieces if isinstance(piece, ReasoningEvent))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return calls_of(self.pieces)
 
 
 class Rendering(Protocol):
@@ -56,8 +108,8 @@ class Rendering(Protocol):
         """What comes before the first piece."""
         ...
 
-    def piece(self, event: TextEvent) -> bytes:
-        """A piece of text."""
+    def piece(self, event: PartEvent) -> bytes:
+        """A piece of text, of reasoning or of a call."""
         ...
 
     def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:

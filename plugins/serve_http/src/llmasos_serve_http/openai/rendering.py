@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Collected
 from llmasos_serve_http.dialect import OpenAIDialect
@@ -34,18 +34,22 @@ class OpenAIRendering(ABC):
         self._usage = includes_usage(body)
         self._logprobs = logprobs
         self._model = ""
+        self._called = False
 
     def head(self, model: str) -> bytes:
         self._model = model
         return b""
 
-    def piece(self, event: TextEvent) -> bytes:
+    def piece(self, event: PartEvent) -> bytes:
+        self._called = self._called or isinstance(event, ToolCallEvent)
+        if not isinstance(event, TextEvent):
+            return self._chunk(self._other_part(event))
         if not event.text:  # tokens without text, which end an answer
             return b""
         return self._chunk(self._part(event.text), logprobs=self._logprobs_of([event]) if self._logprobs else None)
 
     def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        chunks = self._chunk(self._part(""), reason=reason_of(finish))
+        chunks = self._chunk(self._part(""), reason=reason_of(finish, called=self._called))
         if self._usage:
             chunks += sse.event(self._common(self.chunk_kind) | {"choices": [], "usage": usage_of(usage)})
         return chunks + sse.DONE
@@ -55,8 +59,9 @@ class OpenAIRendering(ABC):
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
-        logprobs = self._logprobs_of(answer.pieces) if self._logprobs else None
-        choice = {"index": 0, **self._whole_text(answer.text), "logprobs": logprobs, "finish_reason": reason_of(answer.finish)}
+        logprobs = self._logprobs_of(answer.texts) if self._logprobs else None
+        reason = reason_of(answer.finish, called=bool(answer.calls))
+        choice = {"index": 0, **self._choice(answer), "logprobs": logprobs, "finish_reason": reason}
         return self._common(self.kind) | {"choices": [choice], "usage": usage_of(answer.usage)}
 
     def _chunk(self, content: Mapping[str, Any], *, reason: str | None = None, logprobs: Any = None) -> bytes:
@@ -72,8 +77,12 @@ class OpenAIRendering(ABC):
         """A piece of the text in a chunk's choice; the last one is empty."""
 
     @abstractmethod
-    def _whole_text(self, text: str) -> Mapping[str, Any]:
-        """The whole text in a body's choice."""
+    def _other_part(self, event: ReasoningEvent | ToolCallEvent) -> Mapping[str, Any]:
+        """A piece of what is no text in a chunk's choice."""
+
+    @abstractmethod
+    def _choice(self, answer: Collected) -> Mapping[str, Any]:
+        """The whole answer in a body's choice."""
 
     @abstractmethod
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
