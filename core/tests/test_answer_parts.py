@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import jsonschema
 import pytest
 
 from llmasos.api.pipeline import Pipeline
@@ -178,6 +179,55 @@ def test_arguments_that_the_schema_does_not_allow_are_not_written(asking: Callab
                 assert set(json.loads(arguments)) == {"code" if name == "stop" else "city"}
 
 
+SCHEMAS: list[dict[str, Any]] = [
+    {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"enum": ["x", None]}},
+        "required": ["b"],
+    },
+    {"properties": {"list": {"type": "array", "items": {"type": "boolean"}, "maxItems": 3}}, "required": ["list"]},
+    {
+        "type": "object",
+        "$defs": {"n": {"const": 5}},
+        "properties": {"n": {"$ref": "#/$defs/n"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    },
+    {"type": "object", "properties": {}},
+]
+
+
+@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3"])
+def test_calls_that_are_drawn_at_random_are_of_their_schemas(asking: Callable[..., Ask], template: str) -> None:
+    """Whatever the engine's logits: at a high temperature each token that the grammar allows is about as likely as any other."""
+    tools = [{"type": "function", "function": {"name": f"f{place}", "parameters": schema}} for place, schema in enumerate(SCHEMAS)]
+    ask = asking(template, "Hello!", ("[TOOL_CALLS]",))
+    seen: set[str] = set()
+    for seed in range(4):
+        found = ask(tools=tools, tool_choice="required", max_new_tokens=400, temperature=1e4, seed=seed)
+        assert found.calls
+        assert found.finish == "stop"
+        for name, arguments in found.calls:
+            jsonschema.validate(json.loads(arguments), SCHEMAS[int(name[1:])])
+            seen.add(name)
+    assert len(seen) > 1
+
+
+def test_names_and_descriptions_may_be_any_text(asking: Callable[..., Ask]) -> None:
+    """A schema's texts for people are no part of the grammar; a property may have such a keyword's name, and a constant hold one."""
+    name, constant = 'é "\\" </tool_call>{', {"title": "x", "description": ["("]}
+    parameters = {
+        "type": "object",
+        "title": "(" * 300,
+        "description": "Takes [[[" + "(" * 300,
+        "properties": {"description": {"const": constant, "description": "{" * 300}},
+        "required": ["description"],
+    }
+    tools = [{"type": "function", "function": {"name": name, "description": "(" * 300, "parameters": parameters}}]
+    ((called, arguments),) = asking("hermes", "")(tools=tools, tool_choice="required", parallel_tool_calls=False, max_new_tokens=300).calls
+    assert (called, json.loads(arguments)) == (name, {"description": constant})
+
+
 def test_one_call_where_several_are_not_wanted(asking: Callable[..., Ask]) -> None:
     ask = asking("hermes", marked(STOP, PARIS))
     assert ask(tools=TOOLS, max_new_tokens=300).calls == [STOP, PARIS]
@@ -291,6 +341,7 @@ def test_a_template_that_writes_no_tools_gets_them_in_a_message(asking: Callable
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "which is none of the tools"),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"tools": TOOLS, "parallel_tool_calls": 1}, "parallel_tool_calls", "must be True or False"),
+        ({"tools": TOOLS, "schema": json.loads('{"a":' * 900 + "{}" + "}" * 900)}, "", "more than 64 levels"),
         ({"tools": TOOLS, "regex": "a+"}, "tools", "cannot follow a regex and call tools"),
         ({"tools": [function("f", a={"type": "nothing"})]}, "", "cannot be used to constrain the text"),
     ],

@@ -65,8 +65,8 @@ class ChatOptions:
         for name, value in switches.items():
             if not isinstance(value, bool) and (value is not None or name != "reasoning"):
                 raise RequestError(f"{name} is {_shown(value)}, and it must be True or False.", name)
-        _check_depth(tools, "tools")
-        _check_depth(arguments, "template_arguments")
+        check_depth(tools, "tools")
+        check_depth(arguments, "template_arguments")
         shown = () if tool_choice == "none" else tuple(tools or ())
         return cls(tools=shown, tool_choice=tool_choice, template_arguments=arguments, **switches)
 
@@ -92,7 +92,8 @@ def characters(*values: Any) -> int:
     return sum(len(each) for level in levels(values) for each in level if isinstance(each, str))
 
 
-def _check_depth(value: Any, name: str) -> None:
+def check_depth(value: Any, name: str) -> None:
+    """Raise ``RequestError`` for lists and mappings in one another that are too many to be walked by calls."""
     if any(depth > _DEEPEST for depth, _ in enumerate(levels(value))):
         raise RequestError(f"{name} holds lists or mappings in more than {_DEEPEST} levels; give flatter ones.")
 
@@ -101,7 +102,7 @@ def _message(place: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RequestError(f"Chat message {place} is a {type(message).__name__}, and it must have the keys role and content.")
     found = dict(message)
-    _check_depth(found, f"Chat message {place}")
+    check_depth(found, f"Chat message {place}")
     if not isinstance(found.get("role"), str):
         raise RequestError(f"Chat message {place} has role = {_shown(found.get('role'))}, and it must be a text.")
     if found.get("tool_calls"):
@@ -136,7 +137,7 @@ def _call(place: int, call: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is shown as it is
             arguments = json.loads(arguments)
-        _check_depth(arguments, f"A tool call of chat message {place}")
+        check_depth(arguments, f"A tool call of chat message {place}")
     return {**call, "function": {**function, "arguments": arguments}}
 
 

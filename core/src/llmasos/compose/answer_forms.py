@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.checkpoints.chat_messages import ChatOptions
+from llmasos.checkpoints.chat_messages import ChatOptions, check_depth
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos_answer_parts.call_forms import HERMES, CallForm, call_form_of
 from llmasos_answer_parts.functions import choice_of, functions_of
@@ -129,4 +129,5 @@ def _schema(constraint: Constraint | None) -> Any:
         return None
     if constraint.kind != "json_schema" or isinstance(constraint.value, str):
         raise RequestError(f"An answer cannot follow a {constraint.kind.replace('_', ' ')} and call tools; leave out one of them.", "tools")
+    check_depth(constraint.value, "schema")
     return constraint.value

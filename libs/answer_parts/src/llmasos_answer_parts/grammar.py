@@ -14,6 +14,9 @@ from llmasos_answer_parts.call_forms import CallForm
 from llmasos_answer_parts.functions import Function, ToolChoice
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
+#: Keywords of a schema that say nothing of the value, and those that hold values.
+_FOR_PEOPLE: Final = frozenset({"title", "description", "$comment"})
+_VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 #: JSON as ``json.dumps`` writes it, which is what models see of it in training.
 _AS_DUMPED: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -114,7 +117,16 @@ class _Grammar:
 
 
 def _json(schema: Any) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": _AS_DUMPED} if isinstance(schema, Mapping) else schema)
+    plain = _bare(schema)
+    return "%json " + json.dumps({**plain, "x-guidance": _AS_DUMPED} if isinstance(plain, dict) else plain)
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without its texts for people, which would only make the grammar larger. A property of such a name is a schema, no text."""
+    if isinstance(schema, Mapping):
+        kept = {key: value for key, value in schema.items() if not (key in _FOR_PEOPLE and isinstance(value, str))}
+        return {key: value if key in _VALUES else _bare(value) for key, value in kept.items()}
+    return [_bare(each) for each in schema] if isinstance(schema, list | tuple) else schema
 
 
 def _text(text: str) -> str:
