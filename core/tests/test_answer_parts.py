@@ -62,14 +62,14 @@ class Answered:
         calls: list[tuple[str, str]] = []
         for part in parts:
             if isinstance(part, ToolCallEvent):
-                if part.index == len(calls):
+                if part.call == len(calls):
                     assert part.name
                     assert part.id.isalnum()
                     assert len(part.id) == 9
                     calls.append((part.name, ""))
                 else:
                     assert (part.name, part.id) == ("", "")
-                calls[part.index] = (calls[part.index][0], calls[part.index][1] + part.arguments)
+                calls[part.call] = (calls[part.call][0], calls[part.call][1] + part.arguments)
         return cls(
             "".join(part.text for part in parts if isinstance(part, TextEvent)),
             "".join(part.text for part in parts if isinstance(part, ReasoningEvent)),

@@ -30,8 +30,8 @@ def calling(server: HttpServer, runtime: ScriptedRuntime) -> HttpServer:
     """A server whose model reasons, answers and calls a tool twice; then it says what the tools returned."""
     runtime.script["hi"] = [
         ReasoningEvent(text="Hm, "), ReasoningEvent(text="Paris."), "I look.",
-        ToolCallEvent(index=0, id="abc123DEF", name="weather", arguments='{"ci'), ToolCallEvent(index=0, arguments='ty": "Paris"}'),
-        ToolCallEvent(index=1, id="xyz123DEF", name="weather", arguments='{"city": "Rome"}'),
+        ToolCallEvent(call=0, id="abc123DEF", name="weather", arguments='{"ci'), ToolCallEvent(call=0, arguments='ty": "Paris"}'),
+        ToolCallEvent(call=1, id="xyz123DEF", name="weather", arguments='{"city": "Rome"}'),
     ]  # fmt: skip
     runtime.script["rain"] = ["It rains."]
     return server

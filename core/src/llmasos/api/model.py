@@ -6,6 +6,7 @@ Every call goes through one queue and one loop thread, so that calls from many t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -16,14 +17,14 @@ import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
-from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
+from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost, RunningModel
-    from llmasos.compose.serving import LoopCall
+    from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
 R = TypeVar("R")
@@ -251,7 +252,11 @@ class LanguageModel:
         guards = self._pipeline.guards
         shown = guards.prompt(prompt, self.name, params.tenant)
         tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
-        return self._send(lambda running: running.scores(shown, tails, params), self._charges(1)).result()
+        with contextlib.ExitStack() as unsent:
+            charge = self._arrive(unsent)
+            ticket = self._host.wait(self._sending(lambda running: running.scores(shown, tails, params), charge))
+            unsent.pop_all()
+        return ticket.result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
@@ -346,60 +351,73 @@ class LanguageModel:
             submitted.add_done_callback(cancel_result)
             raise
 
-    def submit_charged(self, prompt: Prompt, sampling: Mapping[str, Any]) -> tuple[Ticket[Generation], list[Charge], AnswerForm]:
-        """Queue a generation: its ticket, what its client is charged, one for each request (none where there is no client), and how the
-        answer is to be read."""
-        params = self._params(sampling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        charges = self._charges(1)
+    def generating(
+        self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
+    ) -> Sending[tuple[list[Ticket[Generation]], AnswerForm]]:
+        """The steps of queueing ``n`` continuations, and how they are to be read; ``charge``: of a client's request that came before."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
         form = PLAIN
 
-        def prepare(running: RunningModel) -> LoopCall[Ticket[Generation]]:
+        def prepare(running: RunningModel) -> LoopCall[list[Ticket[Generation]]]:
             nonlocal form
-            call = running.generation(shown, params)
+            call = running.generations(shown, n, params)
             form = call.form
             return call
 
-        ticket = self._send(prepare, charges)
-        return guards.answer(ticket, self.name, params.tenant), charges, form
+        with contextlib.ExitStack() as unsent:
+            charge = charge or self._arrive(unsent)
+            params = self._params(sampling)
+            shown = self._shown(prompt, params.tenant)
+            tickets = yield from self._sending(prepare, charge)
+            unsent.pop_all()
+        return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets], form
+
+    def _shown(self, prompt: Prompt | TokenPrompt, tenant: str) -> Prompt | TokenPrompt:
+        """What passes the guards of a prompt, which see the text of token ids."""
+        guards = self._pipeline.guards
+        if not isinstance(prompt, TokenPrompt):
+            return guards.prompt(prompt, self.name, tenant)
+        if not guards:
+            return prompt
+        text = self.decode(prompt.tokens)
+        passed = guards.prompt(text, self.name, tenant)
+        return prompt if passed == text else passed
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
-        return self.submit_charged(prompt, sampling)[0]
+        return self._submit_many(prompt, 1, sampling)[0]
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
-        params = self._params(sampling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        tickets = self._send(lambda running: running.generations(shown, n, params), self._charges(n))
-        return [guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        return self._host.wait(self.generating(prompt, n, sampling))[0]
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
-        return GenerationParams.of(given if self._client is None else self._client.sampling(given))
+        return GenerationParams.of(given) if self._client is None else self._client.params(given)
 
-    def _charges(self, count: int) -> list[Charge]:
-        return [] if self._client is None else [self._client.charge() for _ in range(count)]
+    def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
+        """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""
+        if self._client is None:
+            return None
+        charge = self._client.charge()
+        unsent.callback(charge.release)
+        return charge
 
-    def _send(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charges: Sequence[Charge]) -> Sent:
-        """Queue what ``prepare`` makes, each of its requests at one of ``charges``, where there are any."""
+    def _sending(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
+        """Queue what ``prepare`` makes, at ``charge``, where there is one."""
+        if charge is None or self._client is None:
+            return (yield from self._host.sending(prepare))
+        resource = self._client.resource
 
         def reserved(running: RunningModel) -> LoopCall[Sent]:
             call = prepare(running)
-            for charge in charges:
-                charge.reserve(call.tokens)
+            charge.reserve(resource, call.cost)
             return call
 
         try:
-            sent = self._host.submit(reserved)
+            sent = yield from self._host.sending(reserved)
         except BaseException as error:
-            for charge in charges:
-                charge.refused(error)
+            charge.refused(resource, error)
             raise
-        tickets: list[Ticket[Any]] = sent if isinstance(sent, list) else [sent]
-        for charge, ticket in zip(charges, tickets, strict=False):  # without a client there are no charges
-            charge.sent(ticket)
+        charge.sent(sent if isinstance(sent, list) else [sent])
         return sent
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:

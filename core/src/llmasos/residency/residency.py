@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-import attrs
-
+from llmasos.residency.callers import PATIENCE, Callers, Waiter
 from llmasos.residency.eviction import Candidate, choose_victims
 from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos.residency.prediction import Need
 from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
+from llmasos.system.handover import Handover
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 from llmasos_hookspecs.sizes import size_in_words
 
@@ -23,9 +23,6 @@ _log = logging.getLogger("llmasos.engine")
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
 
-#: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
-#: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
-_PATIENCE: Final = (0.05, 2.0)
 #: Seconds that closing a model waits for a load in progress.
 _CLOSE_SECONDS: Final = 10.0
 
@@ -49,34 +46,16 @@ class Lease:
         self._residency._release(self._model, self._tokens)
 
 
-@attrs.define(eq=False)
-class _Waiter:
-    """A caller that waits for a lease.
-
-    Attributes:
-        since: seconds of the clock when it began to wait.
-        patience: seconds that it lets later callers use loaded models.
-        blocked: memory was missing for it.
-        trimmed: ids of the models whose spare KV memory was freed for it.
-        pending_load: the load that it waits for.
-        lease: the lease, once it is granted.
-    """
-
-    model: TrackedModel
-    tokens: int
-    since: float
-    patience: float = _PATIENCE[0]
-    blocked: bool = False
-    trimmed: set[int] = attrs.field(factory=set)
-    pending_load: PendingLoad | None = None
-    lease: Lease | None = None
-
-
 class Residency:
     """Loads models when they are used, and unloads idle ones when other models need their memory.
 
     A caller that finds no memory waits in a first-come, first-served queue. Once its patience is over, no later caller gets a lease before
     it, so that the models in use become idle and can be unloaded. A waiting caller holds no memory, so there is no deadlock.
+
+    Attributes:
+        memory: the ledger of all models.
+        changed: the lock, and what is notified where a caller that waits may go on.
+        queue: the callers that wait, in their order. For ``Callers``.
     """
 
     def __init__(
@@ -88,11 +67,12 @@ class Residency:
     ) -> None:
         self.memory: Final = memory or MemoryLedger()
         self.memory.on_freed = self._wake
-        self._changed = threading.Condition(self.memory.lock)
+        self.changed: Final = threading.Condition(self.memory.lock)
         self._clock = clock
         self._close_timeout = close_timeout
         self._models: list[TrackedModel] = []
-        self._queue: list[_Waiter] = []
+        self.queue: list[Waiter] = []
+        self._callers = Callers(self)
         self._reaper: threading.Thread | None = None
 
     # Adding and removing models
@@ -100,7 +80,7 @@ class Residency:
     def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
         """Add a model, without loading it. Its memory counts against each of ``budgets``."""
         model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
-        with self._changed:
+        with self.changed:
             self._models.append(model)
         return model
 
@@ -109,23 +89,23 @@ class Residency:
 
         A load in progress is waited for no longer than ``close_timeout`` seconds; what it makes after that is freed when it is made.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout):
+        with self.changed:
+            if not self.changed.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout):
                 _log.error("The model %s was closed while it was %s; its memory is not free.", model.name, model.state)
             if model.state == "closed":
                 return
             loaded, model.state = model.state == "loaded", "closed"
-            self._changed.notify_all()
+            self.changed.notify_all()
         if loaded:
             model.resident.unload()
-        with self._changed:
+        with self.changed:
             self.memory.close(model.account)
             if model in self._models:
                 self._models.remove(model)
 
     def unload(self, model: TrackedModel) -> bool:
         """Unload a model now; False where it is in use or not loaded."""
-        with self._changed:
+        with self.changed:
             if model.state != "loaded" or model.leases:
                 return False
             model.state = "unloading"
@@ -134,7 +114,7 @@ class Residency:
 
     def lost(self, model: TrackedModel, load: int) -> None:
         """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again."""
-        with self._changed:
+        with self.changed:
             if model.state != "loaded" or model.loads != load:
                 return
             model.state = "unloading"
@@ -142,7 +122,7 @@ class Residency:
 
     def models(self) -> list[TrackedModel]:
         """All models that are not closed."""
-        with self._changed:
+        with self.changed:
             return list(self._models)
 
     # Leases
@@ -164,37 +144,58 @@ class Residency:
             ModelClosed: the model was closed.
             LLMasOSError: the error of the load.
         """
-        waiter = _Waiter(model, tokens, self._clock())
-        with self._changed:
-            self._queue.append(waiter)
+        waiter = Waiter(model, tokens, self._clock())
+        with self.changed:
+            self.queue.append(waiter)
         try:
             while waiter.lease is None:
-                self._predict(model)
-                with self._changed:
-                    action = self._advance(waiter)
-                action()
+                self.predict(model)
+                with self.changed:
+                    action = self.advance(waiter)
+                    if action is None:
+                        self.changed.wait()
+                        waiter.trimmed.clear()
+                if action is not None:
+                    action()
             return waiter.lease
         finally:
-            with self._changed:
-                self._queue.remove(waiter)
-                self._note_scarcity()
-                self._changed.notify_all()
+            self.leave(waiter)
+
+    def acquire_now(self, model: TrackedModel, tokens: int = 0) -> Lease | None:
+        """As ``acquire`` where that takes no time; None where the model must be loaded or memory freed first, or others wait for it."""
+        with self.changed:
+            if model.state != "loaded":
+                return None
+            waiter = Waiter(model, tokens, self._clock())
+            if self._passed_over(waiter, queued=False) or not self.memory.claim(model.account, tokens):
+                return None
+            return self._grant(waiter)
+
+    async def acquire_async(self, model: TrackedModel, tokens: int = 0) -> Lease:
+        """``acquire`` for an event loop: waiting takes no thread. A task that is cancelled leaves the queue at once."""
+        handover: Handover[Lease] = Handover(Lease.release)
+        waiter = Waiter(model, tokens, self._clock(), grant=handover.succeed, refuse=handover.fail)
+        self._callers.add(waiter)
+        try:
+            return await handover.take()
+        finally:
+            self._callers.give_up(waiter)
 
     @property
     def waiting(self) -> int:
         """Count of callers that wait for memory."""
-        with self._changed:
-            return sum(waiter.blocked for waiter in self._queue)
+        with self.changed:
+            return sum(waiter.blocked for waiter in self.queue)
 
     def settle(self, budget: Budget) -> None:
         """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
-        with self._changed:
+        with self.changed:
             for model in self._models:
                 if model.state == "not loaded":
                     model.need = None  # without a budget it was not predicted
         while True:
-            with self._changed:
-                self._changed.notify_all()
+            with self.changed:
+                self.changed.notify_all()
                 idle = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
                 if budget.free >= 0 or not idle:
                     return
@@ -207,16 +208,24 @@ class Residency:
         self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
     ) -> tuple[float, list[TrackedModel]]:
         """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
-        with self._changed:
+        with self.changed:
             missing = self.memory.missing(budgets, needed)
             return missing, self._victims(budgets, needed, sparing)
 
     # Decisions, with the lock held
 
-    def _advance(self, waiter: _Waiter) -> Callable[[], None]:
-        """Advance a caller by one decision: grant its lease, or wait for a change, or choose what must happen first (load, trim, evict).
+    def leave(self, waiter: Waiter) -> None:
+        """A caller waits no more."""
+        with self.changed:
+            self.queue.remove(waiter)
+            self._note_scarcity()
+            self.changed.notify_all()
 
-        Returns that action, to be run without the lock; it does nothing where the lease was granted or a change was waited for.
+    def advance(self, waiter: Waiter) -> Callable[[], None] | None:
+        """Advance a caller by one decision: grant its lease, or choose what must happen first (load, trim, evict).
+
+        Returns that action, to be run without the lock, and which does nothing where the lease was granted; None where the caller must wait
+        for a change.
         """
         model = waiter.model
         if model.state == "closed":
@@ -225,8 +234,7 @@ class Residency:
             raise waiter.pending_load.error.with_traceback(None)
         waiter.pending_load = model.pending_load
         if model.state in ("loading", "unloading"):
-            self._changed.wait()
-            return _no_action
+            return None
         need = model.need
         if need is None:  # ``settle`` reset it a moment ago; ``acquire`` predicts it again
             return _no_action
@@ -240,19 +248,17 @@ class Residency:
             elif self._reserve(model, need, needed):
                 return lambda: self._load(model)
             self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
-            waiter.blocked, waiter.patience = True, min(max(_PATIENCE[0], need.load_seconds), _PATIENCE[1])
+            waiter.blocked, waiter.patience = True, min(max(PATIENCE[0], need.load_seconds), PATIENCE[1])
             self._note_scarcity()
             if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
                 return action
-        self._changed.wait()
-        waiter.trimmed.clear()
-        return _no_action
+        return None
 
-    def _passed_over(self, waiter: _Waiter, *, queued: bool) -> bool:
+    def _passed_over(self, waiter: Waiter, *, queued: bool) -> bool:
         """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
         (``queued``), else once the other's patience is over."""
         budgets = waiter.model.account.bounds
-        for other in self._queue:
+        for other in self.queue:
             if other is waiter:
                 return False
             if not other.blocked or not any(budget in other.model.account.bounds for budget in budgets):
@@ -282,7 +288,7 @@ class Residency:
                     f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
                 )
 
-    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], None] | None:
+    def _freeing_action(self, waiter: Waiter, needed: float) -> Callable[[], None] | None:
         """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
         is possible now."""
         budgets = waiter.model.account.bounds
@@ -329,21 +335,21 @@ class Residency:
         wanted = list(budgets)
         return [model for model in self._models if any(budget in model.account.bounds for budget in wanted)]
 
-    def _grant(self, waiter: _Waiter) -> Lease:
+    def _grant(self, waiter: Waiter) -> Lease:
         waiter.model.leases += 1
         waiter.model.last_used = self._clock()
         return Lease(self, waiter.model, waiter.tokens)
 
     def _note_scarcity(self) -> None:
-        self.memory.scarce = any(waiter.blocked for waiter in self._queue)
+        self.memory.scarce = any(waiter.blocked for waiter in self.queue)
 
     # Actions, without the lock
 
-    def _predict(self, model: TrackedModel) -> None:
+    def predict(self, model: TrackedModel) -> None:
         if model.need is None and model.state != "closed":
             # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
             need = model.resident.need() if model.account.bounds else _NOTHING
-            with self._changed:
+            with self.changed:
                 if model.need is None:
                     model.need = need
 
@@ -353,7 +359,7 @@ class Residency:
         except BaseException as error:
             self._abandon(model, error if isinstance(error, LLMasOSError) else None)
             raise
-        with self._changed:
+        with self.changed:
             closed = model.state == "closed"
             model.need = need
             fits = not closed and self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
@@ -361,27 +367,27 @@ class Residency:
                 model.state, model.pending_load = "loaded", None
                 model.last_used = self._clock()
                 model.loads += 1
-            self._changed.notify_all()
+            self.changed.notify_all()
         if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
             model.resident.unload()
             self._abandon(model, None)
 
     def _abandon(self, model: TrackedModel, error: LLMasOSError | None) -> None:
-        with self._changed:
+        with self.changed:
             if model.pending_load is not None:
                 model.pending_load.error = error
             model.pending_load = None
             _not_loaded(model)
             self.memory.close(model.account)
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _trim(self, model: TrackedModel) -> None:
         try:
             model.resident.trim()
         finally:
-            with self._changed:
+            with self.changed:
                 model.leases -= 1
-                self._changed.notify_all()
+                self.changed.notify_all()
 
     def _evict(self, victims: list[TrackedModel]) -> None:
         with ExitStack() as stack:  # unloads all of them, even where one raises
@@ -393,30 +399,30 @@ class Residency:
         try:
             model.resident.unload()
         finally:
-            with self._changed:
+            with self.changed:
                 _not_loaded(model)
                 self.memory.close(model.account)
-                self._changed.notify_all()
+                self.changed.notify_all()
 
     def _release(self, model: TrackedModel, tokens: int) -> None:
-        with self._changed:
+        with self.changed:
             self.memory.end_claim(model.account, tokens)
             model.leases -= 1
             model.last_used = self._clock()
-            if self._queue or model.leases == 0:
-                self._changed.notify_all()
+            if self.queue or model.leases == 0:
+                self.changed.notify_all()
         if model.keep_alive is not None:
             self._start_reaper()
 
     def _wake(self) -> None:
-        with self._changed:
-            if self._queue:
-                self._changed.notify_all()
+        with self.changed:
+            if self.queue:
+                self.changed.notify_all()
 
     # Keep-alive
 
     def _start_reaper(self) -> None:
-        with self._changed:
+        with self.changed:
             if self._reaper is None or not self._reaper.is_alive():
                 self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
                 self._reaper.start()
@@ -424,7 +430,7 @@ class Residency:
     def _reap(self) -> None:
         """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
         while True:
-            with self._changed:
+            with self.changed:
                 due = {
                     id(model): (model.last_used + model.keep_alive, model)
                     for model in self._models
@@ -437,7 +443,7 @@ class Residency:
                     return
                 if not over:
                     idle = [when for when, model in due.values() if not model.leases]
-                    self._changed.wait(max(0.01, min(idle) - now) if idle else None)
+                    self.changed.wait(max(0.01, min(idle) - now) if idle else None)
                     continue
             for model in over:
                 self.unload(model)
