@@ -31,6 +31,7 @@ class Trips:
         self.tokens = tokens
         self.ended: list[str] = []
         self.given_up: list[str] = []
+        self.unsent = 0
         self.before: Callable[[], Any] = lambda: None
 
     def sending(self) -> Sending[str]:
@@ -45,7 +46,10 @@ class Trips:
         return "sent"
 
     def go(self, room: WaitingRoom) -> Coroutine[Any, Any, str]:
-        return room.send(self.sending, self.given_up.append)
+        return room.send(self.sending, self.given_up.append, self.end)
+
+    def end(self) -> None:
+        self.unsent += 1
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ def test_it_returns_what_the_steps_return_and_raises_what_they_raise(home: Any) 
         trips = Trips(home.places["fails"])
         with pytest.raises(EngineFailed, match="no such kernel"):
             await trips.go(room)
-        assert trips.ended == ["EngineFailed"], "What the steps hold is freed where there is no lease."
+        assert (trips.ended, trips.unsent) == (["EngineFailed"], 1), "What the steps hold is freed where there is no lease."
         assert room.taken == 0
 
     run(main())
@@ -90,6 +94,7 @@ def test_requests_that_wait_take_no_thread_and_more_than_the_seats_are_refused(h
         with pytest.raises(Rejected, match="max_waiting") as refused:
             await trips.go(room)
         assert refused.value.retry_after
+        assert trips.unsent == 1
         done = threading.Event()
         room._workers.do(done.set)
         assert await asyncio.to_thread(done.wait, 30), "Requests that wait hold the threads that prepare others."
@@ -112,6 +117,7 @@ def test_a_request_given_up_while_it_waits_leaves_at_once(home: Any) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert (room.taken, home.residency.queue, trips.ended, trips.given_up) == (0, [], [Cancelled.__name__], [])
+        assert trips.unsent == 1
 
     run(main())
 
@@ -141,7 +147,7 @@ def test_a_request_given_up_during_its_steps_ends_with_them(home: Any) -> None:
             if trips.given_up:
                 break
             threading.Event().wait(0.01)
-        assert (trips.given_up, trips.ended, room.taken) == (["sent"], ["sent"], 0)
+        assert (trips.given_up, trips.ended, trips.unsent, room.taken) == (["sent"], ["sent"], 0, 0)
 
 
 def test_threads_end_when_there_is_no_more_to_do() -> None:
@@ -159,3 +165,34 @@ def test_threads_end_when_there_is_no_more_to_do() -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("The threads did not end.")
+
+
+def test_what_a_step_takes_while_its_request_is_given_up_is_freed_by_it(home: Any) -> None:
+    """A reservation, say, that is made when nobody waits for it any more: nothing ends before the step, and all after it."""
+    room, order = WaitingRoom(1, home.residency), list[str]()
+    gate, reached = threading.Event(), threading.Event()
+
+    def sending() -> Sending[str]:
+        reached.set()
+        gate.wait(30)
+        order.append("reserved")
+        try:
+            (yield Wanted(home.places["waits"], 0)).release()
+        except Cancelled:
+            order.append("freed")
+            raise
+        return "sent"
+
+    async def main() -> None:
+        task = asyncio.create_task(room.send(sending, lambda _: order.append("given up"), lambda: order.append("unsent")))
+        await asyncio.to_thread(reached.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert order == []
+        gate.set()
+        while "unsent" not in order:
+            await asyncio.sleep(0.001)
+        assert order == ["reserved", "freed", "unsent"]
+
+    run(main())

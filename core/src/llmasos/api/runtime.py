@@ -93,11 +93,9 @@ class PipelineRuntime:
     ) -> PipelineAnswer:
         self._accept()
         charge = self._desk.arrive(principal)
-        try:
-            return await self._waiting.send(lambda: self._generating(charge, principal, prompt, model, n, sampling), PipelineAnswer.cancel)
-        except BaseException:
-            charge.release()
-            raise
+        return await self._waiting.send(
+            lambda: self._generating(charge, principal, prompt, model, n, sampling), PipelineAnswer.cancel, charge.release
+        )
 
     def _generating(
         self, charge: Charge, principal: Principal, prompt: Prompt | TokenPrompt, model: str | None, n: int, sampling: Mapping[str, Any]

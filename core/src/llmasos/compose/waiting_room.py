@@ -39,26 +39,29 @@ class WaitingRoom:
         """Requests that are not sent yet."""
         return self._taken
 
-    async def send(self, sending: Callable[[], Sending[R]], give_up: Callable[[R], object]) -> R:
+    async def send(
+        self, sending: Callable[[], Sending[R]], give_up: Callable[[R], object], unsent: Callable[[], object] = lambda: None
+    ) -> R:
         """What the steps that ``sending`` makes return; they are done on threads.
 
         Where the awaiting task is cancelled, the request leaves at once, whatever it waits for, and its steps get ``Cancelled``; where it
-        was sent already, ``give_up`` gets what they returned.
+        was sent already, ``give_up`` gets what they returned. ``unsent`` is called once a request that is not sent holds nothing any more,
+        refused ones included.
 
         Raises:
             Rejected: as many requests are on their way as may be.
         """
-        with self._seat():
-            visit = _Visit(sending, give_up, self._residency)
-            try:
+        visit = _Visit(sending, give_up, unsent, self._residency)
+        try:
+            with self._seat():
                 outcome = await self._advance(visit, None)
                 while isinstance(outcome, Wanted):
                     lease = await self._residency.acquire_async(outcome.model, outcome.tokens)
                     outcome = await self._advance(visit, lease)
-            except BaseException as error:
-                visit.leave(error)
-                raise
-            return outcome.result
+        except BaseException as error:
+            visit.leave(error)
+            raise
+        return outcome.result
 
     def send_waiting(self, sending: Sending[R]) -> R:
         """``send`` for a thread, which waits; it takes no seat."""
@@ -104,14 +107,16 @@ class _Sent(Generic[R]):
 class _Visit(Generic[R]):
     """One request on its way. Its steps run on threads, one at a time; its event loop may end it at any moment."""
 
-    def __init__(self, sending: Callable[[], Sending[R]], give_up: Callable[[R], object], residency: Residency) -> None:
+    def __init__(
+        self, sending: Callable[[], Sending[R]], give_up: Callable[[R], object], unsent: Callable[[], object], residency: Residency
+    ) -> None:
         self._make = sending
         self._give_up = give_up
+        self._unsent = unsent
         self._residency = residency
         self._lock = threading.Lock()
         self._steps: Sending[R] | None = None
-        self._lease: Lease | None = None
-        self._working = False
+        self._working = self._sent = False
         self._left: BaseException | None = None
 
     def advance(self, lease: Lease | None, handover: Handover[Wanted | _Sent[R]]) -> None:
@@ -155,6 +160,7 @@ class _Visit(Generic[R]):
             while (lease := self._residency.acquire_now(wanted.model, wanted.tokens)) is not None:
                 wanted = self._steps.send(lease)
         except StopIteration as end:
+            self._sent = True
             return _Sent(end.value)
         return wanted
 
@@ -166,9 +172,12 @@ class _Visit(Generic[R]):
             self._end()
 
     def _end(self) -> None:
-        """Let the steps undo what they hold; does nothing where they have ended."""
+        """Let the steps undo what they hold, where they have not ended."""
+        if self._sent:
+            return
         if self._steps is not None:
             error = self._left
             told = error if isinstance(error, Exception) else Cancelled("The request was given up while it waited.")
             with contextlib.suppress(BaseException):
                 self._steps.throw(told)
+        self._unsent()
