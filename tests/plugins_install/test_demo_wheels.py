@@ -20,6 +20,7 @@ PACKAGES = [
 DEMO = (
     "llmasos_hookspecs",
     "llmasos",
+    "llmasos_answer_parts",
     "llmasos_checkpoint_kit",
     "llmasos_tokenizing",
     "llmasos_format_gguf",

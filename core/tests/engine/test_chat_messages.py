@@ -139,11 +139,29 @@ def test_an_error_shows_the_beginning_of_a_name(prompts: PromptEncoder, name: st
     assert len(str(caught.value)) < 300
 
 
-def test_tools_need_a_template_that_writes_them(prompts: PromptEncoder) -> None:
-    """A template without tools, a model without a template, and a plain text refuse them."""
-    plain = PromptEncoder(ByteTokenizer(), ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", {}, "model"))
-    with pytest.raises(RequestError, match="writes no tools"):
-        plain.render(HELLO, options(tools=TOOLS))
+PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+
+
+def test_a_template_that_writes_no_tools_gets_them_in_texts() -> None:
+    """Tools in the system's message, calls in the assistant's, results in one of the user; without them nothing changes."""
+    plain = PromptEncoder(ByteTokenizer(), ChatTemplate(PLAIN, {}, "model"))
+    assert plain.render(HELLO) == "[user]Hello"
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    results = [{"role": "tool", "content": each, "tool_call_id": "1"} for each in ("2", "3")]
+    messages = [{"role": "system", "content": "Be kind."}, *HELLO, {"role": "assistant", "content": "So:", "tool_calls": [call]}, *results]
+    text = plain.render([*messages, *HELLO], options(tools=TOOLS))
+    assert text.startswith("[system]Be kind.\n\nYou may call functions.")
+    assert f"<tools>\n{json.dumps(TOOLS[0])}\n</tools>" in text
+    assert text.endswith(
+        '[user]Hello[assistant]So:\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+        "[user]<tool_response>\n2\n</tool_response>\n<tool_response>\n3\n</tool_response>[user]Hello"
+    )
+    assert plain.render(HELLO, options(tools=TOOLS)).startswith("[system]You may call functions.")
+    assert plain.render(HELLO, options(tools=TOOLS, tool_choice="none")) == "[user]Hello"
+
+
+def test_tools_need_chat_messages_and_a_template(prompts: PromptEncoder) -> None:
+    """A model without a template, and a plain text refuse them."""
     with pytest.raises(RequestError, match="no chat template"):
         PromptEncoder(ByteTokenizer(), None).render(HELLO, options(tools=TOOLS))
     with pytest.raises(RequestError, match="the prompt is a plain text"):

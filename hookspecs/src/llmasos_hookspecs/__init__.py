@@ -116,10 +116,13 @@ if TYPE_CHECKING:
         Event as Event,
         FinishEvent as FinishEvent,
         ModelFacts as ModelFacts,
+        PartEvent as PartEvent,
+        ReasoningEvent as ReasoningEvent,
         Runtime as Runtime,
         Server as Server,
         TaskFacts as TaskFacts,
         TextEvent as TextEvent,
+        ToolCallEvent as ToolCallEvent,
         UsageEvent as UsageEvent,
     )
     from llmasos_hookspecs.suites import (
@@ -176,7 +179,10 @@ _MODULES: Final = {
     "records": "RequestRecord RequestStarted StepRecord",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
-    "server": "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts Runtime Server TaskFacts TextEvent UsageEvent",
+    "server": (
+        "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts PartEvent ReasoningEvent Runtime Server TaskFacts TextEvent ToolCallEvent "
+        "UsageEvent"
+    ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",

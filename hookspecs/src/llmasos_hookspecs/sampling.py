@@ -107,6 +107,7 @@ class SamplingParams:
         ignore_eos: go on past the model's end-of-sequence tokens.
         logprobs: return the log probability of each token, and this many alternatives; None returns none.
         constraint: a form the text must have.
+        skip_special_tokens: control tokens add nothing to the text; False writes them, the end-of-sequence tokens excepted.
         prompt_lookup: draft this many tokens a step from earlier text (prompt lookup decoding); 0 is off.
         copying: the text will repeat much of the prompt, as a summary or an edit does; prompt lookup is then used where the engine has the
             feature ``drafts``, which keeps the text the same.
@@ -127,6 +128,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = attrs.field(default=None, converter=plain_number, validator=_whole(0, optional=True))
     constraint: Constraint | None = None
+    skip_special_tokens: bool = True
     prompt_lookup: int = attrs.field(default=0, converter=plain_number, validator=_whole(0))
     copying: bool = False
     num_beams: int = attrs.field(default=1, converter=plain_number, validator=_whole(1))

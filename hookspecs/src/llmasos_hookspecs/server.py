@@ -34,12 +34,50 @@ class TextEvent:
 
 
 @attrs.frozen(kw_only=True)
+class ReasoningEvent:
+    """A piece of the reasoning that precedes an answer, where the model's chat template marks it; without the marks.
+
+    Attributes:
+        text: whole characters, to be shown at once.
+        tokens: ids of the tokens that it was made of; empty where a guard looked at the answer.
+        index: of the answer.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    index: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ToolCallEvent:
+    """A piece of a call of one of the request's tools. The pieces of one call follow one another.
+
+    Attributes:
+        call: number of the call in the answer, from 0.
+        id: of the call, nine letters and digits (some templates take no others), in the first piece; empty in the others.
+        name: of the tool, in the first piece; empty in the others.
+        arguments: a piece of the JSON of the arguments; all pieces joined are an object, unless the answer was cut in the middle.
+        index: of the answer.
+    """
+
+    call: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    index: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class UsageEvent:
-    """What a request used, in tokens, all its answers together and the prompt counted once; comes once, before the finish."""
+    """What a request used, in tokens, all its answers together and the prompt counted once; comes once, before the finish.
+
+    ``reasoning_tokens`` are part of ``generated_tokens``.
+    """
 
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    reasoning_tokens: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -66,13 +104,15 @@ class ErrorEvent:
     error: LLMasOSError
 
 
-Event = TextEvent | UsageEvent | FinishEvent | ErrorEvent
+#: What an answer consists of.
+PartEvent = TextEvent | ReasoningEvent | ToolCallEvent
+Event = PartEvent | UsageEvent | FinishEvent | ErrorEvent
 
 
 @runtime_checkable
 class Answer(Protocol):
-    """A request's answers in progress: text events, one usage event, and one finish event for each answer; or text events and one error
-    event.
+    """A request's answers in progress: events of their parts, one usage event, and one finish event for each answer; or events of their
+    parts and one error event.
 
     Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop, and raises no error of the request. Leaving it
     early cancels the request, and frees its slot and its reservation within a step of the engine.
@@ -162,6 +202,10 @@ class Runtime(Protocol):
     ) -> Answer:
         """Answer chat messages, or continue a text; ``sampling`` as for ``TaskModel.generate``. None: the default model.
 
+        Chat messages may come with ``tools``: functions in OpenAI's form, whose calls are events and follow the functions' JSON Schemas.
+        ``tool_choice`` is ``"auto"``, ``"none"``, ``"required"`` or names a function in OpenAI's form; ``parallel_tool_calls`` false allows
+        one call; ``constrain_tools`` false lets the model write what it likes.
+
         ``n`` answers share the prompt's computation. ``max_new_tokens="context"``: as many as there is room for. A client's request counts
         from its arrival.
 
@@ -188,12 +232,13 @@ class Runtime(Protocol):
         """A vector for each text. Raises ``UnsupportedModel`` where the model's loader has none."""
         ...
 
-    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
-        """Tokens of a prompt, chat template included."""
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
+        """Tokens of a prompt, chat template included; ``options`` such as ``tools``, as for ``generate``."""
         ...
 
-    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
-        """The token ids of a prompt, chat template included. Raises ``RequestError`` as ``generate`` does."""
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:
+        """The token ids of a prompt, chat template included; ``options`` as for ``count_tokens``. Raises ``RequestError`` as ``generate``
+        does."""
         ...
 
     def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:

@@ -1,14 +1,18 @@
-"""The application in process, in front of a scripted runtime."""
+"""The application in process and listening, in front of a scripted runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import openai
 import pytest
 
+from llmasos_hookspecs import EngineFailed
 from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_hookspecs.testing.scripted_runtime import KEY
 from llmasos_serve_http.application import Application
+from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
 
 from .in_process import Client
@@ -31,3 +35,19 @@ def client(runtime: ScriptedRuntime) -> Iterator[Callable[..., Client]]:
     yield make
     for application in made:
         application.close()
+
+
+@pytest.fixture
+def server(runtime: ScriptedRuntime) -> Iterator[HttpServer]:
+    runtime.script["hi"] = ("The ", "otters", " sleep.")
+    runtime.script["break"] = ("The ", EngineFailed("The engine failed; send it again."))
+    found = HttpServer(runtime, Options(port=0))
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def openai_client(server: HttpServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client

@@ -10,7 +10,7 @@ import pytest
 
 from llmasos_hookspecs import EngineFailed, FinishEvent, RequestError, TextEvent, UsageEvent
 from llmasos_hookspecs.testing import ScriptedRuntime
-from llmasos_serve_http.anthropic.messages import MessageRendering
+from llmasos_serve_http.anthropic.rendering import MessageRendering
 from llmasos_serve_http.asked import Collected
 
 from .in_process import Client, data
@@ -95,8 +95,9 @@ def test_the_system_and_blocks_become_messages(client: Make, runtime: ScriptedRu
     ("more", "word"),
     [
         ({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"messages": [{"role": "system", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "text"), ({"tools": [{"name": "f"}]}, "tools"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking"), ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "text"),
+        ({"tools": [{"type": "web_search_20250305", "name": "f"}]}, "tools"),
+        ({"thinking": {"type": "often"}}, "thinking"), ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"stream": "x"}, "stream"), ({"system": 7}, "system"),
     ],
 )  # fmt: skip

@@ -62,6 +62,7 @@ def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntim
     lines(client(), "/api/chat", chat_body("hi", options=options, format="json", keep_alive="5m", think=False))
     assert runtime.samplings[-1] == {
         "temperature": 0.5, "top_k": 3, "max_new_tokens": 7, "repetition_penalty": 1.2, "schema": {"type": "object"},
+        "reasoning": False,
     }  # fmt: skip
     lines(client(), "/api/generate", {"prompt": "hi", "options": {"num_predict": -1}, "format": {"type": "string"}})
     assert runtime.samplings[-1] == {"temperature": 0.8, "schema": {"type": "string"}, "max_new_tokens": "context"}
@@ -70,8 +71,8 @@ def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntim
 @pytest.mark.parametrize(
     ("path", "body", "word"),
     [
-        ("/api/chat", {}, "messages"), ("/api/chat", chat_body("hi", tools=[{"type": "function"}]), "tools"),
-        ("/api/chat", chat_body("hi", think=True), "think"), ("/api/chat", chat_body("hi", format="xml"), "format"),
+        ("/api/chat", {}, "messages"), ("/api/chat", chat_body("hi", think="high"), "think"),
+        ("/api/chat", chat_body("hi", format="xml"), "format"),
         ("/api/chat", chat_body("hi", options=[]), "options"), ("/api/chat", chat_body("hi", options={"mirostat": 2}), "options.mirostat"),
         ("/api/chat", {"messages": [{"role": "user", "images": ["x"]}]}, "images"), ("/api/generate", {}, "prompt"),
         ("/api/generate", {"prompt": "a", "suffix": "b"}, "suffix"),
@@ -97,7 +98,7 @@ def test_models_are_listed_and_shown(client: Make) -> None:
     for path in ("/api/tags", "/api/ps"):
         assert [model["model"] for model in data(client().ask("GET", path))["models"]] == ["default"]
     shown = data(client().post("/api/show", {"model": "default:latest"}))
-    assert (shown["capabilities"], shown["model_info"]) == (["completion"], {"general.context_length": 2048})
+    assert (shown["capabilities"], shown["model_info"]) == (["completion", "tools"], {"general.context_length": 2048})
     assert client().post("/api/show", {"name": "default"}).status_code == 200
     assert client().post("/api/show", {"model": "llama3"}).status_code == 404
     assert data(client().ask("GET", "/api/version"))["version"]

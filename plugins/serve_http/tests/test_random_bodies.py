@@ -18,10 +18,12 @@ from .in_process import Client
 FIELDS = (
     "model", "messages", "prompt", "input", "inputs", "stream", "stream_options", "max_tokens", "max_completion_tokens", "logprobs",
     "top_logprobs", "response_format", "tools", "n", "stop", "system", "options", "format", "raw", "tokens", "encoding_format", "thinking",
+    "tool_choice", "function", "name", "parameters", "input_schema", "tool_calls", "arguments", "call_id", "output", "reasoning", "think",
     "role", "content", "type", "text", "json_schema", "schema", "include_usage", "num_predict", "seed", "temperature",
 )  # fmt: skip
 PATHS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens", "/api/chat", "/api/generate",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens", "/api/chat",
+    "/api/generate",
     "/api/show", "/tokenize", "/detokenize", "/v1/tasks/repeat",
 )  # fmt: skip
 KEYS = st.sampled_from(FIELDS) | st.text(string.ascii_letters, max_size=5)

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,8 @@ from llmasos_hookspecs import ContextLengthExceeded, EngineFailed, LLMasOSError,
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 from llmasos_serve_http.listening import HttpServer
-from llmasos_serve_http.options import Options
 
 MESSAGES: Any = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "hi"}]
-
-
-@pytest.fixture
-def server(runtime: ScriptedRuntime) -> Iterator[HttpServer]:
-    runtime.script["hi"] = ("The ", "otters", " sleep.")
-    runtime.script["break"] = ("The ", EngineFailed("The engine failed; send it again."))
-    found = HttpServer(runtime, Options(port=0))
-    found.start()
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def openai_client(server: HttpServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
 
 
 def test_openai_chats_and_streams(openai_client: openai.OpenAI, runtime: ScriptedRuntime) -> None:
@@ -149,7 +131,7 @@ def test_ollama_asks_and_streams(server: HttpServer) -> None:
     assert client.generate(model="default", prompt="hi", format={"type": "string"}).response == "The otters sleep."
     assert [model.model for model in client.list().models] == ["default"]
     assert [model.model for model in client.ps().models] == ["default"]
-    assert client.show("default").capabilities == ["completion"]
+    assert client.show("default").capabilities == ["completion", "tools"]
     with pytest.raises(ollama.ResponseError, match="llama3"):
         client.chat(model="llama3", messages=messages)
     with pytest.raises(ollama.ResponseError, match="The engine failed"):

@@ -6,69 +6,71 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
+from llmasos.api.part_events import PartEvents, reasoning_tokens
+from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
 from llmasos.engine.several import apieces_of, pieces_of
 from llmasos.engine.ticket import Piece, Ticket
-from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, TextEvent, UsageEvent
+from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, UsageEvent
 
 
 class PipelineAnswer:
     """One request's answers in progress, one or several, as events."""
 
-    def __init__(self, model: str, tickets: Sequence[Ticket[Generation]], charge: Charge) -> None:
-        """``tickets``: what passes the guards; ``charge`` knows what the engine computes for them."""
+    def __init__(self, model: str, tickets: Sequence[Ticket[Generation]], charge: Charge, form: AnswerForm) -> None:
+        """``tickets``: what passes the guards; ``charge`` knows what the engine computes for them; ``form``: how they are to be read."""
         self.id: Final = tickets[0].id
         self.model: Final = model
         self._tickets: Final = tickets
         self._charge = charge
+        self._form = form
 
     def cancel(self) -> None:
         for ticket in self._tickets:
             ticket.cancel()
 
     def __iter__(self) -> Iterator[Event]:
-        ends = _Ends(len(self._tickets))
+        ends = _Ends(len(self._tickets), self._form)
         with contextlib.closing(pieces_of(self._tickets)) as arrivals:
             for place, piece in arrivals:
                 if piece is not None:
-                    yield ends.text(place, piece)
+                    yield from ends.piece(place, piece)
                 elif (error := ends.ended(place, self._tickets[place])) is not None:
                     yield error
                     return
-        inner: list[Generation] = []
         for ticket in self._charge.inner:
             with contextlib.suppress(LLMasOSError):
-                inner.append(ticket.result())
-        yield from ends.events(inner)
+                ticket.result()
+        yield from ends.events(self._charge.inner)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        ends = _Ends(len(self._tickets))
+        ends = _Ends(len(self._tickets), self._form)
         async with contextlib.aclosing(apieces_of(self._tickets)) as arrivals:
             async for place, piece in arrivals:
                 if piece is not None:
-                    yield ends.text(place, piece)
+                    for event in ends.piece(place, piece):
+                        yield event
                 elif (error := ends.ended(place, self._tickets[place])) is not None:
                     yield error
                     return
-        inner: list[Generation] = []
         for ticket in self._charge.inner:
             with contextlib.suppress(LLMasOSError):
-                inner.append(await ticket.aresult())
-        for event in ends.events(inner):
-            yield event
+                await ticket.aresult()
+        for last in ends.events(self._charge.inner):
+            yield last
 
 
 class _Ends:
     """What answers come to, one by one."""
 
-    def __init__(self, count: int) -> None:
-        self._told = [0] * count
+    def __init__(self, count: int, form: AnswerForm) -> None:
+        self._form = form
+        self._parts = [PartEvents(form, place) for place in range(count)]
         self._outcomes: list[Generation | Blocked | None] = [None] * count
 
-    def text(self, place: int, piece: Piece) -> TextEvent:
-        """The event of a piece."""
-        self._told[place] += len(piece.tokens)
-        return TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs, index=place)
+    def piece(self, place: int, piece: Piece) -> Iterator[PartEvent]:
+        """The events of a piece."""
+        return self._parts[place].piece(piece)
 
     def ended(self, place: int, ticket: Ticket[Generation]) -> ErrorEvent | None:
         """An answer has ended; the event of its error, where it failed."""
@@ -80,18 +82,22 @@ class _Ends:
             return ErrorEvent(error=error)
         return None
 
-    def events(self, inner: Sequence[Generation]) -> Iterator[Event]:
-        """The last events; ``inner`` is what the engine computed."""
-        for place, outcome in enumerate(self._outcomes):
-            # Tokens without a text that ended the answer, the end token among them.
-            if isinstance(outcome, Generation) and (rest := outcome.tokens[self._told[place] :]):
-                logprobs = () if outcome.logprobs is None else outcome.logprobs[self._told[place] :]
-                yield TextEvent(text="", tokens=rest, logprobs=logprobs, index=place)
-        if inner:
+    def events(self, inner: Sequence[Ticket[Generation]]) -> Iterator[Event]:
+        """The last events; ``inner`` has what the engine computed, and has ended."""
+        for parts, outcome in zip(self._parts, self._outcomes, strict=True):
+            yield from parts.end(outcome) if isinstance(outcome, Generation) else parts.kept()
+        computed: list[Generation] = []
+        reasoning = 0
+        for ticket in inner:
+            with contextlib.suppress(LLMasOSError):
+                computed.append(ticket.result())
+                reasoning += reasoning_tokens(self._form, ticket)
+        if computed:
             yield UsageEvent(
-                prompt_tokens=inner[0].prompt_tokens,
-                cached_tokens=inner[0].cached_tokens,
-                generated_tokens=sum(len(each.tokens) for each in inner),
+                prompt_tokens=computed[0].prompt_tokens,
+                cached_tokens=computed[0].cached_tokens,
+                generated_tokens=sum(len(each.tokens) for each in computed),
+                reasoning_tokens=reasoning,
             )
         for place, outcome in enumerate(self._outcomes):
             if isinstance(outcome, Blocked):

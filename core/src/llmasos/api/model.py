@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 
 if TYPE_CHECKING:
+    from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost, RunningModel
@@ -69,7 +71,8 @@ class LanguageModel:
     ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
     too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and what the scheduler
     ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
-    reproducible. Chat messages also take ``tools`` (functions described as JSON, for templates that use them) and
+    reproducible. Chat messages also take ``tools`` (functions in OpenAI's form; the text has calls as the model's template writes them, and
+    they follow the functions' JSON Schemas unless ``constrain_tools`` is False), ``tool_choice``, ``parallel_tool_calls`` and
     ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
@@ -328,17 +331,25 @@ class LanguageModel:
 
     def generating(
         self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
-    ) -> Sending[list[Ticket[Generation]]]:
-        """The steps of queueing ``n`` continuations; ``charge``: of a client's request that came before."""
+    ) -> Sending[tuple[list[Ticket[Generation]], AnswerForm]]:
+        """The steps of queueing ``n`` continuations, and how they are to be read; ``charge``: of a client's request that came before."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
+        form = PLAIN
+
+        def prepare(running: RunningModel) -> LoopCall[list[Ticket[Generation]]]:
+            nonlocal form
+            call = running.generations(shown, n, params)
+            form = call.form
+            return call
+
         with contextlib.ExitStack() as unsent:
             charge = charge or self._arrive(unsent)
             params = self._params(sampling)
             shown = self._shown(prompt, params.tenant)
-            tickets = yield from self._sending(lambda running: running.generations(shown, n, params), charge)
+            tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
-        return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets], form
 
     def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
         """The steps of queueing the scoring of continuations."""
@@ -372,7 +383,7 @@ class LanguageModel:
         return self._submit_many(prompt, 1, sampling)[0]
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        return self._host.wait(self.generating(prompt, n, sampling))
+        return self._host.wait(self.generating(prompt, n, sampling))[0]
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
         return GenerationParams.of(given) if self._client is None else self._client.params(given)

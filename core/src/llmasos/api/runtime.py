@@ -104,8 +104,8 @@ class PipelineRuntime:
     ) -> Sending[PipelineAnswer]:
         name = self._model(principal, "generate", model)
         view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
-        tickets = yield from view.generating(prompt, n, sampling, charge)
-        return PipelineAnswer(name, tickets, charge)
+        tickets, form = yield from view.generating(prompt, n, sampling, charge)
+        return PipelineAnswer(name, tickets, charge, form)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         name = self._model(principal, "embed", model)
@@ -113,11 +113,11 @@ class PipelineRuntime:
             f"The loader of {name} computes logits, and no embeddings of {len(texts)} texts; use a loader that has them."
         )
 
-    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
-        return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt)
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
+        return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt, **options)
 
-    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
-        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt)
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:
+        return self._pipeline.models[self._model(principal, "tokenize", model)].encode(prompt, **options)
 
     def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
         return self._pipeline.models[self._model(principal, "detokenize", model)].decode(tokens)

@@ -26,17 +26,26 @@ class ChatOptions:
 
     Attributes:
         tools: JSON descriptions of functions that the model may call, in OpenAI's form, for templates that use them.
+        tool_choice: whether the model calls functions: ``auto`` or None, ``none``, ``required``, or the one that it must call, in OpenAI's
+            form.
+        parallel_tool_calls: an answer may have several calls, where the template has that.
+        constrain_tools: calls follow the functions' JSON Schemas; False lets the model write what it likes.
+        reasoning: the model reasons before it answers, or does not; None: as its template has it.
         template_arguments: further variables of the template, such as ``enable_thinking``.
         allow_control_tokens: control tokens that messages' texts spell are encoded as control tokens.
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+    constrain_tools: bool = True
+    reasoning: bool | None = None
     template_arguments: Mapping[str, Any] = attrs.field(factory=dict)
     allow_control_tokens: bool = False
 
     @classmethod
-    def of(cls, tools: Any = None, template_arguments: Any = None, allow_control_tokens: Any = False) -> ChatOptions:
-        """Raises ``RequestError`` where a value is of the wrong kind."""
+    def of(cls, tools: Any = None, template_arguments: Any = None, tool_choice: Any = None, **switches: Any) -> ChatOptions:
+        """Raises ``RequestError`` where a value is of the wrong kind. A model that may call no tool is shown none."""
         if isinstance(tools, Mapping | str) or not isinstance(tools or (), Sequence):
             raise RequestError(f"tools is a {type(tools).__name__}, and it must be a list of functions, each described as JSON.", "tools")
         for place, tool in enumerate(tools or ()):
@@ -53,11 +62,13 @@ class ChatOptions:
                     f"template_arguments has {_shown(name)}, which is no variable that can be given to a chat template.",
                     "template_arguments",
                 )
-        if not isinstance(allow_control_tokens, bool):
-            raise RequestError(f"allow_control_tokens is {allow_control_tokens!r}, and it must be True or False.", "allow_control_tokens")
-        _check_depth(tools, "tools")
-        _check_depth(arguments, "template_arguments")
-        return cls(tools=tuple(tools or ()), template_arguments=arguments, allow_control_tokens=allow_control_tokens)
+        for name, value in switches.items():
+            if not isinstance(value, bool) and (value is not None or name != "reasoning"):
+                raise RequestError(f"{name} is {_shown(value)}, and it must be True or False.", name)
+        check_depth(tools, "tools")
+        check_depth(arguments, "template_arguments")
+        shown = () if tool_choice == "none" else tuple(tools or ())
+        return cls(tools=shown, tool_choice=tool_choice, template_arguments=arguments, **switches)
 
 
 def checked_messages(messages: Any) -> list[dict[str, Any]]:
@@ -81,7 +92,8 @@ def characters(*values: Any) -> int:
     return sum(len(each) for level in levels(values) for each in level if isinstance(each, str))
 
 
-def _check_depth(value: Any, name: str) -> None:
+def check_depth(value: Any, name: str) -> None:
+    """Raise ``RequestError`` for lists and mappings in one another that are too many to be walked by calls."""
     if any(depth > _DEEPEST for depth, _ in enumerate(levels(value))):
         raise RequestError(f"{name} holds lists or mappings in more than {_DEEPEST} levels; give flatter ones.")
 
@@ -90,7 +102,7 @@ def _message(place: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RequestError(f"Chat message {place} is a {type(message).__name__}, and it must have the keys role and content.")
     found = dict(message)
-    _check_depth(found, f"Chat message {place}")
+    check_depth(found, f"Chat message {place}")
     if not isinstance(found.get("role"), str):
         raise RequestError(f"Chat message {place} has role = {_shown(found.get('role'))}, and it must be a text.")
     if found.get("tool_calls"):
@@ -125,7 +137,7 @@ def _call(place: int, call: Any) -> dict[str, Any]:
     if isinstance(arguments, str):
         with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is shown as it is
             arguments = json.loads(arguments)
-        _check_depth(arguments, f"A tool call of chat message {place}")
+        check_depth(arguments, f"A tool call of chat message {place}")
     return {**call, "function": {**function, "arguments": arguments}}
 
 

@@ -12,10 +12,13 @@ from jinja2 import meta as jinja_meta, nodes
 from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.checkpoints.template_sandbox import ChatEnvironment, LimitReached, budget
 from llmasos.checkpoints.text_files import MAX_TEMPLATE_BYTES
+from llmasos_answer_parts.reasoning import Marks, marks_of
 from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
 
 #: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+#: Variables that switch reasoning: of Qwen 3 and SmolLM3, and of DeepSeek 3.1 and Granite.
+_SWITCHES: Final = ("enable_thinking", "thinking")
 
 
 class ChatTemplate:
@@ -61,10 +64,35 @@ class ChatTemplate:
         """Variables that the template reads and does not set."""
         return frozenset(jinja_meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
+    @cached_property
+    def reasoning_marks(self) -> Marks | None:
+        """What encloses reasoning; None where the template knows none."""
+        return marks_of(self.source)
+
+    def switched(self, reasoning: bool | None) -> dict[str, bool]:
+        """The variable that switches reasoning on or off, where that is asked for. Raises ``RequestError`` where it cannot be."""
+        if reasoning is None:
+            return {}
+        for name in _SWITCHES:
+            if name in self.variables:
+                return {name: reasoning}
+        if reasoning == (self.reasoning_marks is not None):
+            return {}
+        lacks = "marks no reasoning" if reasoning else "has no switch for its reasoning"
+        raise RequestError(f"The chat template of {self._where} {lacks}; leave the argument out.", "reasoning")
+
+    @property
+    def writes_tools(self) -> bool:
+        """Whether the template describes tools to the model."""
+        return "tools" in self.variables
+
+    @property
+    def writes_calls(self) -> bool:
+        """Whether the template writes calls of tools and their results."""
+        return self.writes_tools or "tool_calls" in self.source
+
     def check(self, options: ChatOptions) -> None:
-        """Raises ``RequestError`` where the template would silently ignore tools or an argument."""
-        if options.tools and "tools" not in self.variables:
-            raise RequestError(f"The chat template of {self._where} writes no tools; say in a message what the model may call.")
+        """Raises ``RequestError`` where the template would silently ignore an argument."""
         for name in options.template_arguments:
             if name not in self.variables:
                 known = sorted(self.variables - {"messages", "tools", "documents", "add_generation_prompt", *self._tokens})

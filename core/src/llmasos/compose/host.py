@@ -101,10 +101,12 @@ class RunningModel:
 
     def generations(self, prompt: Prompt | TokenPrompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
-        request = self._request(self._encoded(prompt, params), params)
+        tokens = self._encoded(prompt, params)
+        form, sampling = self.prompts.answers.of(prompt, tokens, params.chat, params.sampling)
+        request = self._request(tokens, attrs.evolve(params, sampling=sampling))
         room = self._room(request, request.max_new_tokens)
         cost = room + (n - 1) * (room - min(len(request.tokens), room))
-        return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n))
+        return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n), form)
 
     def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""

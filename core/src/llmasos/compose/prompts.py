@@ -12,6 +12,8 @@ from llmasos.checkpoints.chat_messages import ChatOptions, characters, checked_m
 from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.checkpoints.control_tokens import ControlTokens
 from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
+from llmasos.compose.answer_forms import AnswerForms
+from llmasos_answer_parts.written import as_texts, with_tools
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
 #: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.
@@ -41,8 +43,8 @@ class PromptEncoder:
         if isinstance(prompt, str):
             if not prompt:
                 raise RequestError("The prompt is empty; give at least one character.")
-            if options.tools or options.template_arguments:
-                raise RequestError("tools and template_arguments belong to chat messages, and the prompt is a plain text.")
+            if options.tools or options.template_arguments or options.reasoning is not None:
+                raise RequestError("tools, reasoning and template_arguments belong to chat messages, and the prompt is a plain text.")
             _check_length(len(prompt))
             return self.tokenizer.encode(prompt)
         return self._rendered(prompt, True, options)[1]
@@ -87,12 +89,19 @@ class PromptEncoder:
         if template is None:
             return self._transcript(checked, add_generation_prompt, options)
         template.check(options)
+        arguments = {**template.switched(options.reasoning), **options.template_arguments}
+        if not template.writes_calls:
+            checked = as_texts(checked)
+        tools = list(options.tools)
+        if tools and not template.writes_tools:
+            checked, tools = with_tools(checked, tools), []
         # Tools hold untrusted text too, so they are treated like messages, after these.
-        given = [*checked, {"role": "tools", "tools": list(options.tools)}] if options.tools else checked
+        given = [*checked, {"role": "tools", "tools": tools}] if tools else checked
+        with_them = bool(tools)
 
         def render(given: Sequence[Mapping[str, Any]]) -> str:
-            shown, tools = (given[:-1], given[-1]["tools"]) if options.tools else (given, None)
-            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=options.template_arguments)
+            shown, tools = (given[:-1], given[-1]["tools"]) if with_them else (given, None)
+            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=arguments)
 
         if options.allow_control_tokens:
             text = render(given)
@@ -107,14 +116,19 @@ class PromptEncoder:
     def _transcript(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions
     ) -> tuple[str, list[int]]:
-        if options.tools or options.template_arguments:
-            raise RequestError("This model has no chat template, so it cannot be given tools or template_arguments.")
+        if options.tools or options.template_arguments or options.reasoning:
+            raise RequestError("This model has no chat template, so it cannot be given tools, reasoning or template_arguments.")
         # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
         text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
         if not options.allow_control_tokens:
             text = self._control_tokens.break_all(text)
         return text, self.tokenizer.encode(text)
+
+    @cached_property
+    def answers(self) -> AnswerForms:
+        """How answers are to be read."""
+        return AnswerForms(self.tokenizer, self.template)
 
     @cached_property
     def _longest(self) -> int:

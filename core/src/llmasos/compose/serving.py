@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.answer_forms import PLAIN, AnswerForm
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.residency.residency import Lease, Residency
@@ -91,11 +92,13 @@ class LoopCall(Generic[R]):
         tokens: its requests need KV memory for so many at once to finish.
         cost: tokens that its client is charged at most: the prompt once, and all new tokens.
         send: queues its requests.
+        form: of a generation's answers.
     """
 
     tokens: int
     cost: int
     send: Callable[[Serving], R]
+    form: AnswerForm = PLAIN
 
 
 def waited(sending: Sending[T], residency: Residency) -> T:

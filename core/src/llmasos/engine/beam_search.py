@@ -160,7 +160,8 @@ class BeamSearch:
         self._alive = alive
 
     def _text(self, tokens: tuple[int, ...]) -> tuple[str, str | None]:
-        detokenizer, stops = Detokenizer(self._tokenizer, after=self._request.tokens), StopScanner(self._params.stop)
+        detokenizer = Detokenizer(self._tokenizer, self._params.skip_special_tokens, after=self._request.tokens)
+        stops = StopScanner(self._params.stop)
         text, stop = stops.push("".join(detokenizer.push(token) for token in tokens if token not in self._end_tokens))
         return (text, stop) if stop is not None else (text + stops.flush(), None)
 

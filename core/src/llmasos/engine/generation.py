@@ -49,7 +49,7 @@ class GenerationWork:
         self._max_new_tokens = request.max_new_tokens
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if request.sampling.ignore_eos else tokenizer.eos_token_ids
-        self._detokenizer = Detokenizer(tokenizer, after=request.tokens)
+        self._detokenizer = Detokenizer(tokenizer, request.sampling.skip_special_tokens, after=request.tokens)
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []

@@ -6,19 +6,32 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from llmasos_hookspecs.access import Credentials, Permission, Principal
 from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
-from llmasos_hookspecs.server import ErrorEvent, Event, FinishEvent, ModelFacts, TaskFacts, TextEvent, UsageEvent
+from llmasos_hookspecs.server import (
+    ErrorEvent,
+    Event,
+    FinishEvent,
+    ModelFacts,
+    PartEvent,
+    ReasoningEvent,
+    TaskFacts,
+    TextEvent,
+    UsageEvent,
+)
 from llmasos_hookspecs.tasks import Prompt, TokenPrompt
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
 
+#: A piece of an answer: text; another event; an error, which ends the answer; or a ``threading.Event``, for which the answer waits.
+Piece = str | PartEvent | FinishEvent | LLMasOSError | threading.Event
+
 
 class ScriptedAnswer:
-    """An answer made of given pieces, or several that are alike and come piece by piece in turn.
-
-    A piece is text; an error, which ends the answer; or a ``threading.Event``, for which the answer waits.
+    """An answer made of given pieces, each of one token, or several that are alike and come piece by piece in turn.
 
     Attributes:
         cancelled: is set once the client's leaving was noticed.
@@ -26,7 +39,7 @@ class ScriptedAnswer:
         taken: events that were read so far.
     """
 
-    def __init__(self, number: int, model: str, pieces: Sequence[str | LLMasOSError | threading.Event], n: int = 1) -> None:
+    def __init__(self, number: int, model: str, pieces: Sequence[Piece], n: int = 1) -> None:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
         self.cancelled = threading.Event()
@@ -58,7 +71,8 @@ class ScriptedAnswer:
             self.cancel()
 
     def _events(self) -> Iterator[Event]:
-        sent = 0
+        sent = reasoning = 0
+        finish = FinishEvent(reason="stop")
         for piece in self._pieces:
             if isinstance(piece, threading.Event):
                 while not piece.wait(0.01) and not self.cancelled.is_set():
@@ -68,14 +82,19 @@ class ScriptedAnswer:
             elif isinstance(piece, LLMasOSError):
                 yield ErrorEvent(error=piece)
                 return
+            elif isinstance(piece, FinishEvent):
+                finish = piece
             else:
                 sent += 1
+                reasoning += isinstance(piece, ReasoningEvent)
                 self.taken = sent
+                event = TextEvent(text=piece, tokens=(sent,)) if isinstance(piece, str) else piece
                 for index in range(self._n):
-                    yield TextEvent(text=piece, tokens=(sent,), index=index)
-        yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent * self._n)
+                    yield attrs.evolve(event, index=index)
+        counts = {"generated_tokens": sent * self._n, "reasoning_tokens": reasoning * self._n}
+        yield UsageEvent(prompt_tokens=3, cached_tokens=1, **counts)
         for index in range(self._n):
-            yield FinishEvent(reason="cancelled" if self.cancelled.is_set() else "stop", index=index)
+            yield attrs.evolve(FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish, index=index)
 
 
 class ScriptedRuntime:
@@ -84,6 +103,7 @@ class ScriptedRuntime:
     Attributes:
         script: prompt -> pieces of the answer.
         prompts: the texts that it was asked, in order.
+        given: the prompts whole.
         answers: what it answered with, in order.
         principals: on whose behalf.
         samplings: with which arguments beside the prompt.
@@ -95,8 +115,9 @@ class ScriptedRuntime:
     """
 
     def __init__(self) -> None:
-        self.script: dict[str, Sequence[str | LLMasOSError | threading.Event]] = {}
+        self.script: dict[str, Sequence[Piece]] = {}
         self.prompts: list[str] = []
+        self.given: list[Prompt | TokenPrompt] = []
         self.answers: list[ScriptedAnswer] = []
         self.principals: list[Principal] = []
         self.samplings: list[Mapping[str, Any]] = []
@@ -146,6 +167,7 @@ class ScriptedRuntime:
         with self._lock:
             answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]), n)
             self.prompts.append(text)
+            self.given.append(prompt)
             self.principals.append(principal)
             self.samplings.append(sampling)
             self.answers.append(answer)
@@ -169,11 +191,11 @@ class ScriptedRuntime:
         self._check(principal)
         raise UnsupportedModel("The scripted model has no embeddings.")
 
-    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> int:
+    def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
         self._check(principal)
         return len(str(prompt).split())
 
-    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None) -> Sequence[int]:
+    def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:
         """The bytes of the text, as ids."""
         self._check(principal)
         return list(self._text(prompt).encode())

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, Event, LLMasOSError, Rejected, Runtime, TextEvent
+from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Rejected, Runtime
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
@@ -104,7 +104,7 @@ class Answering:
         pieces, outcome = [], Outcome()
         with self._watched(answer, leaving):
             async for event in answer:
-                if isinstance(event, TextEvent):
+                if isinstance(event, PartEvent):
                     measure.piece()
                     pieces.append(event)
                 else:
@@ -128,7 +128,7 @@ class Answering:
         with self._watched(answer, leaving):
             events = aiter(answer)
             event = await self._first(call, rendering, leaving, events)
-            if isinstance(event, TextEvent):
+            if isinstance(event, PartEvent):
                 headed = True
                 await self._pieces(call, rendering, answer.model, event, events, outcome, measure)
             elif event is not None:
@@ -173,7 +173,7 @@ class Answering:
         try:
             await keeper.send(rendering.head(model))
             while event is not None:
-                if isinstance(event, TextEvent):
+                if isinstance(event, PartEvent):
                     measure.piece()
                     if part := rendering.piece(event):
                         await keeper.send(part)

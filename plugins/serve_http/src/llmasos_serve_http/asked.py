@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import attrs
+import orjson
 
-from llmasos_hookspecs import FinishEvent, Prompt, TextEvent, TokenPrompt, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, Prompt, ReasoningEvent, TextEvent, TokenPrompt, ToolCallEvent, UsageEvent
 from llmasos_serve_http.failures import Failure
 
 
@@ -31,26 +33,88 @@ class Asked:
 
 
 @attrs.frozen(kw_only=True)
-class Collected:
-    """Whole answers, several where the request asked for them; the pieces of each, joined, give its text."""
+class ToolCall:
+    """A whole call of a tool; ``arguments`` is JSON, unless the answer was cut within it."""
 
-    pieces: tuple[TextEvent, ...]
+    id: str
+    name: str
+    arguments: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments are an object."""
+        return self._parsed is not None
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """The arguments as an object; empty where the answer was cut within them."""
+        return self._parsed or {}
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any] | None:
+        try:
+            found = orjson.loads(self.arguments)
+        except orjson.JSONDecodeError:
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def calls_of(pieces: Iterable[PartEvent]) -> tuple[ToolCall, ...]:
+    """The calls that these pieces of one answer have."""
+    found: dict[int, list[ToolCallEvent]] = {}
+    for piece in pieces:
+        if isinstance(piece, ToolCallEvent):
+            found.setdefault(piece.call, []).append(piece)
+    return tuple(
+        ToolCall(id=each[0].id, name=each[0].name, arguments="".join(piece.arguments for piece in each)) for each in found.values()
+    )
+
+
+@attrs.frozen(kw_only=True)
+class WholeAnswer:
+    """One answer: its pieces joined give the text, the reasoning, and each call."""
+
+    pieces: tuple[PartEvent, ...]
+    finish: FinishEvent
+
+    @property
+    def texts(self) -> tuple[TextEvent, ...]:
+        return tuple(piece for piece in self.pieces if isinstance(piece, TextEvent))
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.texts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(piece.text for piece in self.pieces if isinstance(piece, ReasoningEvent))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return calls_of(self.pieces)
+
+
+@attrs.frozen(kw_only=True)
+class Collected:
+    """Whole answers, several where the request asked for them."""
+
+    pieces: tuple[PartEvent, ...]
     usage: UsageEvent
     finishes: tuple[FinishEvent, ...]
 
     @property
-    def text(self) -> str:
-        """Of the first answer."""
-        return "".join(piece.text for piece in self.of(0))
+    def answers(self) -> list[WholeAnswer]:
+        """Each answer, in their order."""
+        return [
+            WholeAnswer(pieces=tuple(piece for piece in self.pieces if piece.index == finish.index), finish=finish)
+            for finish in self.finishes
+        ]
 
     @property
-    def finish(self) -> FinishEvent:
-        """Of the first answer."""
-        return self.finishes[0]
-
-    def of(self, index: int) -> list[TextEvent]:
-        """The pieces of one answer."""
-        return [piece for piece in self.pieces if piece.index == index]
+    def answer(self) -> WholeAnswer:
+        """The answer, where one was asked for."""
+        (answer,) = self.answers
+        return answer
 
 
 class Rendering(Protocol):
@@ -68,8 +132,8 @@ class Rendering(Protocol):
         """What comes before the first piece."""
         ...
 
-    def piece(self, event: TextEvent) -> bytes:
-        """A piece of text."""
+    def piece(self, event: PartEvent) -> bytes:
+        """A piece of text, of reasoning or of a call."""
         ...
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:

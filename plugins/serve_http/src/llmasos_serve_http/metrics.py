@@ -73,7 +73,7 @@ class Measure:
         self._metrics.running.labels(model, self._tenant).inc()
 
     def piece(self) -> None:
-        """A piece of text came; only the first is measured, because each costs every token."""
+        """A piece of the answer came; only the first is measured, because each costs every token."""
         if self._first is None:
             self._first = time.monotonic()
 

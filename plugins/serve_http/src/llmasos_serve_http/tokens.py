@@ -10,7 +10,7 @@ from llmasos_hookspecs import Prompt, RequestError
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import model_of
-from llmasos_serve_http.openai.chat import messages_of
+from llmasos_serve_http.openai.chat import messages_of, tools_of
 from llmasos_serve_http.routes import Guarded, Service
 
 
@@ -35,7 +35,8 @@ class Tokens:
         if "prompt" in body and not isinstance(prompt, str):
             raise RequestError("prompt must be a text.", "prompt")
         runtime = self._service.runtime
-        tokens = await self._service.threads.call(lambda: list(runtime.tokenize(call.known, prompt, model=model)))
+        options = {} if "prompt" in body else tools_of(body)
+        tokens = await self._service.threads.call(lambda: list(runtime.tokenize(call.known, prompt, model=model, **options)))
         await call.reply({"count": len(tokens), "tokens": tokens})
 
     async def detokenize(self, call: Call) -> None:

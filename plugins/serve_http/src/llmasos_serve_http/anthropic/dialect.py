@@ -17,7 +17,7 @@ _TYPES: Final = {
     503: "overloaded_error",
 }
 #: Arguments of the runtime -> Anthropic's fields.
-_NAMES: Final = {"max_new_tokens": "max_tokens", "stop": "stop_sequences"}
+_NAMES: Final = {"max_new_tokens": "max_tokens", "stop": "stop_sequences", "reasoning": "thinking"}
 
 
 class AnthropicDialect:

@@ -1,20 +1,14 @@
-"""Messages: bodies to requests, and answers to bodies and events (https://docs.anthropic.com/en/api/messages)."""
+"""Bodies of Anthropic's messages, as requests (https://docs.anthropic.com/en/api/messages)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
-from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
-from llmasos_serve_http import sse
-from llmasos_serve_http.anthropic.dialect import AnthropicDialect
-from llmasos_serve_http.asked import Asked, Collected
-from llmasos_serve_http.failures import Failure
+from llmasos_hookspecs import RequestError
+from llmasos_serve_http.anthropic.tools import tools_of
+from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
-
-DIALECT: Final = AnthropicDialect()
 
 _FIELDS: Final = {
     "temperature": "temperature",
@@ -23,15 +17,9 @@ _FIELDS: Final = {
     "stop_sequences": "stop",
     "max_tokens": "max_new_tokens",
 }
-_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "tools": ([],),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
-    "thinking": ({"type": "disabled"},),
-    "mcp_servers": ([],),
-    "container": (),
-    "output_format": (),
-}
-_REASONS: Final = {"length": "max_tokens", "blocked": "refusal"}
+_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"mcp_servers": ([],), "container": (), "output_format": ()}
+#: The blocks that are read of each role; reasoning that Anthropic hid tells nothing.
+_BLOCKS: Final = {"user": ("text", "tool_result"), "assistant": ("text", "tool_use", "thinking", "redacted_thinking")}
 #: Where none is named, as Anthropic has it.
 _TEMPERATURE: Final = 1.0
 
@@ -43,7 +31,7 @@ def asked_of(body: Mapping[str, Any]) -> Asked:
         raise RequestError("max_tokens is missing; say how many tokens the answer may have.", "max_new_tokens")
     sampling = {argument: body[field] for field, argument in _FIELDS.items() if field in body}
     sampling.setdefault("temperature", _TEMPERATURE)
-    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling | tools_of(body), stream=flag(body, "stream"))
 
 
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -51,83 +39,49 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     messages = body.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError("messages must be a list of at least one message.", "messages")
-    found = [_message(place, message) for place, message in enumerate(messages)]
+    found = [each for place, message in enumerate(messages) for each in _messages(f"messages[{place}]", message)]
     system = _text(body["system"], "system") if "system" in body else ""
     return [{"role": "system", "content": system}, *found] if system else found
 
 
-class MessageRendering:
-    """One answer as a message, whole or in events."""
-
-    media_type = sse.MEDIA_TYPE
-    comment = sse.COMMENT
-
-    def __init__(self, call_id: str) -> None:
-        self._id = f"msg_{call_id}"
-
-    def head(self, model: str) -> bytes:
-        message = self._message(model, [], None, None, {"input_tokens": 0, "output_tokens": 0})
-        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        return _event({"type": "message_start", "message": message}) + _event(block)
-
-    def piece(self, event: TextEvent) -> bytes:
-        if not event.text:  # tokens without text, which end an answer
-            return b""
-        return _event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": event.text}})
-
-    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
-        (finish,) = finishes
-        delta = {"stop_reason": _reason(finish), "stop_sequence": finish.stop}
-        return (
-            _event({"type": "content_block_stop", "index": 0})
-            + _event({"type": "message_delta", "delta": delta, "usage": _usage(usage)})
-            + _event({"type": "message_stop"})
-        )
-
-    def failed(self, failure: Failure) -> bytes:
-        return _event(DIALECT.error(failure))
-
-    def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
-        blocks = [{"type": "text", "text": answer.text}]
-        return self._message(model, blocks, _reason(answer.finish), answer.finish.stop, _usage(answer.usage))
-
-    def _message(
-        self, model: str, content: Sequence[Any], reason: str | None, stop: str | None, usage: Mapping[str, int]
-    ) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": model,
-            "content": content,
-            "stop_reason": reason,
-            "stop_sequence": stop,
-            "usage": usage,
-        }
-
-
-def _event(data: Mapping[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (data["type"].encode(), orjson.dumps(data))
-
-
-def _reason(finish: FinishEvent) -> str:
-    return "stop_sequence" if finish.stop is not None else _REASONS.get(finish.reason, "end_turn")
-
-
-def _usage(usage: UsageEvent) -> dict[str, int]:
-    """Anthropic counts cached tokens apart from the others."""
-    return {
-        "input_tokens": usage.prompt_tokens - usage.cached_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": usage.cached_tokens,
-        "output_tokens": usage.generated_tokens,
-    }
-
-
-def _message(place: int, message: Any) -> dict[str, Any]:
+def _messages(where: str, message: Any) -> Iterator[dict[str, Any]]:
+    """One message; results of tools, which are blocks of the user's, become messages of their own before it."""
     if not isinstance(message, Mapping) or message.get("role") not in ("user", "assistant"):
-        raise RequestError(f"messages[{place}] must be an object with the role user or assistant.", f"messages[{place}]")
-    return {"role": message["role"], "content": _text(message.get("content"), f"messages[{place}].content")}
+        raise RequestError(f"{where} must be an object with the role user or assistant.", where)
+    content = message.get("content")
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        yield {"role": message["role"], "content": _text(content, f"{where}.content")}
+        return
+    blocks: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _BLOCKS[message["role"]]}
+    for block in content:
+        kind = block.get("type") if isinstance(block, Mapping) else None
+        if kind not in blocks:
+            raise RequestError(f"{where}.content holds a block that is no text, and this server reads text alone.", f"{where}.content")
+        blocks[kind].append(block)
+    results = blocks.get("tool_result", [])
+    for block in results:
+        text = _text(block.get("content") or "", f"{where}.content")
+        yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id", where), "content": text}
+    if results and not blocks["text"]:
+        return
+    found: dict[str, Any] = {"role": message["role"], "content": _text(blocks["text"], f"{where}.content")}
+    if thinking := blocks.get("thinking"):
+        found["reasoning_content"] = "\n".join(_string(block, "thinking", where) for block in thinking)
+    if calls := blocks.get("tool_use"):
+        found["tool_calls"] = [_call(block, where) for block in calls]
+    yield found
+
+
+def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
+    function = {"name": _string(block, "name", where), "arguments": block.get("input") or {}}
+    return {"id": _string(block, "id", where), "type": "function", "function": function}
+
+
+def _string(block: Mapping[str, Any], name: str, where: str) -> str:
+    text = block.get(name)
+    if not isinstance(text, str):
+        raise RequestError(f"{where}.content holds a block whose {name} is {shown(text)}, and it must be a text.", f"{where}.content")
+    return text
 
 
 def _text(content: Any, name: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from starlette.routing import BaseRoute, Route
 
 from llmasos_serve_http.answering import Answering
-from llmasos_serve_http.anthropic.messages import DIALECT, MessageRendering, asked_of, messages_of
+from llmasos_serve_http.anthropic.messages import asked_of, messages_of
+from llmasos_serve_http.anthropic.rendering import DIALECT, MessageRendering
+from llmasos_serve_http.anthropic.tools import tools_of
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.fields import model_of
 from llmasos_serve_http.routes import Guarded, Service
@@ -33,7 +35,7 @@ class Anthropic:
     async def count_tokens(self, call: Call) -> None:
         """How many tokens messages have."""
         body = await call.fields()
-        messages, model = messages_of(body), model_of(body)
+        messages, model, options = messages_of(body), model_of(body), tools_of(body)
         runtime = self._service.runtime
-        count = await self._service.threads.call(lambda: runtime.count_tokens(call.known, messages, model=model))
+        count = await self._service.threads.call(lambda: runtime.count_tokens(call.known, messages, model=model, **options))
         await call.reply({"input_tokens": count})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from llmasos_hookspecs import Prompt, RequestError
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
@@ -23,8 +25,6 @@ _OPTIONS: Final = {
 #: Where none is named, as Ollama has it.
 _TEMPERATURE: Final = 0.8
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "tools": ([],),
-    "think": (False,),
     "suffix": ("",),
     "images": ([],),
     "template": ("",),
@@ -39,7 +39,8 @@ def chat_asked(body: Mapping[str, Any]) -> Asked:
     messages = body.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError("messages must be a list of at least one message.", "messages")
-    return _asked(body, [_message(place, message) for place, message in enumerate(messages)])
+    asked = _asked(body, [_message(place, message) for place, message in enumerate(messages)])
+    return attrs.evolve(asked, sampling={**asked.sampling, "tools": body["tools"]}) if body.get("tools") else asked
 
 
 def generate_asked(body: Mapping[str, Any]) -> Asked:
@@ -73,6 +74,10 @@ def _asked(body: Mapping[str, Any], prompt: Prompt) -> Asked:
     sampling["max_new_tokens"] = "context" if count in (-1, -2) else count
     if isinstance(seed := sampling.get("seed"), int) and seed < 0:  # a fresh one
         del sampling["seed"]
+    if flag(body, "think"):
+        sampling["reasoning"] = True
+    elif "think" in body and not isinstance(prompt, str):
+        sampling["reasoning"] = False
     if (schema := _schema(body)) is not None:
         sampling["schema"] = schema
     return Asked(prompt=prompt, model=name_of(body), sampling=sampling, stream="stream" not in body or flag(body, "stream"))

@@ -9,22 +9,24 @@ from typing import Any, Final
 
 import orjson
 
-from llmasos_hookspecs import FinishEvent, TextEvent, UsageEvent
-from llmasos_serve_http.asked import Collected
+from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_serve_http.asked import Collected, ToolCall, calls_of
 from llmasos_serve_http.failures import Failure
 from llmasos_serve_http.ollama.dialect import OllamaDialect
 
 DIALECT: Final = OllamaDialect()
 
 
-def chat_text(text: str) -> dict[str, Any]:
-    """Where an answer of ``/api/chat`` has its text."""
-    return {"message": {"role": "assistant", "content": text}}
+def chat_parts(text: str, thinking: str = "", calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+    """Where an answer of ``/api/chat`` has its parts. A call has its arguments as an object, so one that was cut is left out."""
+    functions = [{"id": call.id, "function": {"name": call.name, "arguments": call.input}} for call in calls if call.complete]
+    more = ({"thinking": thinking} if thinking else {}) | ({"tool_calls": functions} if functions else {})
+    return {"message": {"role": "assistant", "content": text, **more}}
 
 
-def generate_text(text: str) -> dict[str, Any]:
-    """Where an answer of ``/api/generate`` has its text."""
-    return {"response": text}
+def generate_parts(text: str, thinking: str = "", calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+    """Where an answer of ``/api/generate`` has its parts; it calls no tools."""
+    return {"response": text, **({"thinking": thinking} if thinking else {})}
 
 
 class LineRendering:
@@ -33,40 +35,58 @@ class LineRendering:
     media_type = "application/x-ndjson"
     comment = b""
 
-    def __init__(self, holds: Callable[[str], dict[str, Any]]) -> None:
+    def __init__(self, holds: Callable[..., dict[str, Any]]) -> None:
         self._holds = holds
         self._model = ""
         self._begun = time.monotonic_ns()
         self._first: int | None = None
+        self._call: list[ToolCallEvent] = []
 
     def head(self, model: str) -> bytes:
         self._model = model
         return b""
 
-    def piece(self, event: TextEvent) -> bytes:
+    def piece(self, event: PartEvent) -> bytes:
         self._first = self._first or time.monotonic_ns()
-        return _line(self._common() | self._holds(event.text) | {"done": False}) if event.text else b""
+        match event:
+            case TextEvent(text=text):
+                return self._called() + (self._part(text) if text else b"")
+            case ReasoningEvent(text=text):
+                return self._called() + self._part("", text)
+            case ToolCallEvent(name=name):  # a call is told whole
+                called = self._called() if name else b""
+                self._call.append(event)
+                return called
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
         (finish,) = finishes
-        return _line(self._ended("", usage, finish))
+        return self._called() + _line(self._ended(self._holds(""), usage, finish))
 
     def failed(self, failure: Failure) -> bytes:
         return _line(DIALECT.error(failure))
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
-        return self._ended(answer.text, answer.usage, answer.finish)
+        one = answer.answer
+        return self._ended(self._holds(one.text, one.reasoning, one.calls), answer.usage, one.finish)
+
+    def _called(self) -> bytes:
+        """The call whose pieces came."""
+        calls, self._call = calls_of(self._call), []
+        return self._part("", "", calls) if any(call.complete for call in calls) else b""
+
+    def _part(self, *parts: Any) -> bytes:
+        return _line(self._common() | self._holds(*parts) | {"done": False})
 
     def _common(self) -> dict[str, Any]:
         return {"model": self._model, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
 
-    def _ended(self, text: str, usage: UsageEvent, finish: FinishEvent) -> dict[str, Any]:
+    def _ended(self, parts: Mapping[str, Any], usage: UsageEvent, finish: FinishEvent) -> dict[str, Any]:
         now = time.monotonic_ns()
         first = self._first or now
         return {
             **self._common(),
-            **self._holds(text),
+            **parts,
             "done": True,
             "done_reason": "length" if finish.reason == "length" else "stop",
             "total_duration": now - self._begun,

@@ -13,7 +13,7 @@ from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.fields import shown
 from llmasos_serve_http.ollama.bodies import chat_asked, generate_asked, name_of
-from llmasos_serve_http.ollama.rendering import DIALECT, LineRendering, chat_text, generate_text
+from llmasos_serve_http.ollama.rendering import DIALECT, LineRendering, chat_parts, generate_parts
 from llmasos_serve_http.routes import Guarded, Needs, Service
 
 #: What clients that show a date get, where none is known.
@@ -42,11 +42,11 @@ class Ollama:
 
     async def chat(self, call: Call) -> None:
         """Answer chat messages."""
-        await self._answering.answer(call, chat_asked(await call.fields()), LineRendering(chat_text))
+        await self._answering.answer(call, chat_asked(await call.fields()), LineRendering(chat_parts))
 
     async def generate(self, call: Call) -> None:
         """Answer a prompt."""
-        await self._answering.answer(call, generate_asked(await call.fields()), LineRendering(generate_text))
+        await self._answering.answer(call, generate_asked(await call.fields()), LineRendering(generate_parts))
 
     async def tags(self, call: Call) -> None:
         """The models that the client may use."""
@@ -63,7 +63,7 @@ class Ollama:
         for facts in await self._service.models(call.known):
             if facts.name == name:
                 length = {} if facts.context_length is None else {"general.context_length": facts.context_length}
-                await call.reply(_described(facts) | {"model_info": length, "capabilities": ["completion"]})
+                await call.reply(_described(facts) | {"model_info": length, "capabilities": ["completion", "tools"]})
                 return
         raise UnknownModel(f"There is no model {shown(name)} that you may use; /api/tags lists them.")
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import RequestError, TextEvent, TokenLogprob
-from llmasos_serve_http.asked import Asked
+from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenLogprob, ToolCallEvent
+from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.fields import flag, model_of
+from llmasos_serve_http.fields import flag, model_of, refuse
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
 from llmasos_serve_http.openai.sampling import answers_of, sampling_of
 
-DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format", "template_arguments": "chat_template_kwargs"})
+DIALECT: Final = OpenAIDialect({
+    "max_new_tokens": "max_tokens",
+    "schema": "response_format",
+    "template_arguments": "chat_template_kwargs",
+    "reasoning": "reasoning_effort",
+})  # fmt: skip
 #: Most alternatives of a token, as OpenAI has it.
 _MOST_ALTERNATIVES: Final = 20
 
@@ -26,6 +31,7 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
         sampling["logprobs"] = alternatives
     if "chat_template_kwargs" in body:
         sampling["template_arguments"] = body["chat_template_kwargs"]
+    sampling |= tools_of(body)
     return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"), n=answers_of(body))
 
 
@@ -46,11 +52,30 @@ class ChatRendering(OpenAIRendering):
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"delta": {"content": text} if text else {}}
 
-    def _whole_text(self, text: str) -> Mapping[str, Any]:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def _other_part(self, event: ReasoningEvent | ToolCallEvent) -> Mapping[str, Any]:
+        if isinstance(event, ReasoningEvent):
+            return {"delta": _reasoning(event.text)}
+        function = {"name": event.name, "arguments": event.arguments} if event.name else {"arguments": event.arguments}
+        first = {"id": event.id, "type": "function"} if event.name else {}
+        return {"delta": {"tool_calls": [{"index": event.call, **first, "function": function}]}}
+
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
+        calls = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in answer.calls]
+        message = {"role": "assistant", "content": answer.text or ("" if not calls else None), "refusal": None}
+        return {"message": message | (_reasoning(answer.reasoning) if answer.reasoning else {}) | ({"tool_calls": calls} if calls else {})}
 
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
         return {"content": [_logprob(each) for event in events if event.text for each in event.logprobs], "refusal": None}
+
+
+def tools_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The runtime's arguments for tools and reasoning, whose values it checks. Raises ``RequestError``."""
+    refuse(body, {"reasoning_effort": ("none",)})
+    found = {"reasoning": False} if "reasoning_effort" in body else {}
+    if not body.get("tools"):
+        refuse(body, {"tool_choice": ("none", "auto")})
+        return found
+    return found | {name: body[name] for name in ("tools", "tool_choice", "parallel_tool_calls") if name in body}
 
 
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -73,6 +98,11 @@ def _message(place: int, message: Any) -> dict[str, Any]:
             f"messages[{place}] is of OpenAI's former function calls; use tool_calls and the role tool.", f"messages[{place}]"
         )
     return {"content": "", **found}
+
+
+def _reasoning(text: str) -> dict[str, str]:
+    """Reasoning under the name that most clients know, and the one that vLLM gives it now."""
+    return {"reasoning_content": text, "reasoning": text}
 
 
 def _alternatives(body: Mapping[str, Any]) -> int | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import RequestError, TextEvent, TokenPrompt
-from llmasos_serve_http.asked import Asked
+from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenPrompt, ToolCallEvent
+from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.fields import flag, model_of
+from llmasos_serve_http.fields import flag, model_of, refuse
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
 from llmasos_serve_http.openai.sampling import answers_of, sampling_of
@@ -21,6 +21,7 @@ _MOST_ALTERNATIVES: Final = 5
 
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
+    refuse(body, {"tools": ([],), "tool_choice": ("none", "auto"), "reasoning_effort": ("none",)})
     sampling = sampling_of(body, temperature) | constraint_of(body)
     sampling["max_new_tokens"] = body.get("max_tokens", _DEFAULT_TOKENS)
     if (alternatives := _alternatives(body)) is not None:
@@ -42,7 +43,11 @@ class CompletionRendering(OpenAIRendering):
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"text": text}
 
-    _whole_text = _part
+    def _other_part(self, event: ReasoningEvent | ToolCallEvent) -> Mapping[str, Any]:
+        raise TypeError(f"A text is continued by text alone, and not by {event}.")
+
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
+        return self._part(answer.text)
 
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
         """Lists with an entry for each token; its offset is where the text of its piece begins, to which its own characters are added."""

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from llmasos_hookspecs import FinishEvent, RequestError, TextEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
-from llmasos_serve_http.asked import Collected
+from llmasos_serve_http.asked import Collected, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Failure
 from llmasos_serve_http.openai.sampling import answers_of, includes_usage
@@ -35,18 +35,25 @@ class OpenAIRendering(ABC):
         self._n = answers_of(body)
         self._logprobs = logprobs
         self._model = ""
+        self._called: set[int] = set()
 
     def head(self, model: str) -> bytes:
         self._model = model
         return b""
 
-    def piece(self, event: TextEvent) -> bytes:
+    def piece(self, event: PartEvent) -> bytes:
+        if isinstance(event, ToolCallEvent):
+            self._called.add(event.index)
+        if not isinstance(event, TextEvent):
+            return self._chunk(self._other_part(event), event.index)
         if not event.text:  # tokens without text, which end an answer
             return b""
         return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]) if self._logprobs else None)
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
-        chunks = b"".join(self._chunk(self._part(""), finish.index, reason=reason_of(finish)) for finish in finishes)
+        chunks = b"".join(
+            self._chunk(self._part(""), finish.index, reason=reason_of(finish, called=finish.index in self._called)) for finish in finishes
+        )
         if self._usage:
             chunks += sse.event(self._common(self.chunk_kind) | {"choices": [], "usage": usage_of(usage)})
         return chunks + sse.DONE
@@ -56,13 +63,13 @@ class OpenAIRendering(ABC):
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
-        choices = [self._choice(answer.of(finish.index), finish) for finish in answer.finishes]
+        choices = [self._choice(one) for one in answer.answers]
         return self._common(self.kind) | {"choices": choices, "usage": usage_of(answer.usage)}
 
-    def _choice(self, pieces: Sequence[TextEvent], finish: FinishEvent) -> dict[str, Any]:
-        text = "".join(piece.text for piece in pieces)
-        logprobs = self._logprobs_of(pieces) if self._logprobs else None
-        return {"index": finish.index, **self._whole_text(text), "logprobs": logprobs, "finish_reason": reason_of(finish)}
+    def _choice(self, answer: WholeAnswer) -> dict[str, Any]:
+        logprobs = self._logprobs_of(answer.texts) if self._logprobs else None
+        reason = reason_of(answer.finish, called=bool(answer.calls))
+        return {"index": answer.finish.index, **self._content(answer), "logprobs": logprobs, "finish_reason": reason}
 
     def _chunk(self, content: Mapping[str, Any], index: int, *, reason: str | None = None, logprobs: Any = None) -> bytes:
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
@@ -77,8 +84,12 @@ class OpenAIRendering(ABC):
         """A piece of the text in a chunk's choice; the last one is empty."""
 
     @abstractmethod
-    def _whole_text(self, text: str) -> Mapping[str, Any]:
-        """The whole text in a body's choice."""
+    def _other_part(self, event: ReasoningEvent | ToolCallEvent) -> Mapping[str, Any]:
+        """A piece of what is no text in a chunk's choice."""
+
+    @abstractmethod
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
+        """The whole answer in a body's choice."""
 
     @abstractmethod
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:

@@ -11,8 +11,9 @@ from llmasos_hookspecs import ModelFacts, UnknownModel
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.openai import chat, completions
+from llmasos_serve_http.openai import chat, completions, response_bodies
 from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked
+from llmasos_serve_http.openai.response_rendering import ResponseRendering
 from llmasos_serve_http.routes import Guarded, Service
 
 
@@ -30,6 +31,7 @@ class OpenAI:
         yield Route("/v1/models/{name:path}", Guarded(self._service, "use", plain, self.model), methods=["GET"])
         yield Route("/v1/chat/completions", Guarded(self._service, "use", chat.DIALECT, self.chat), methods=["POST"])
         yield Route("/v1/completions", Guarded(self._service, "use", completions.DIALECT, self.completions), methods=["POST"])
+        yield Route("/v1/responses", Guarded(self._service, "use", response_bodies.DIALECT, self.responses), methods=["POST"])
         yield Route("/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings), methods=["POST"])
 
     async def models(self, call: Call) -> None:
@@ -56,6 +58,12 @@ class OpenAI:
         body = await call.fields()
         asked = completions.asked_of(body, self._service.options.temperature)
         await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body))
+
+    async def responses(self, call: Call) -> None:
+        """Answer what a response's input holds."""
+        body = await call.fields()
+        asked = response_bodies.asked_of(body, self._service.options.temperature)
+        await self._answering.answer(call, asked, ResponseRendering(call.id, body))
 
     async def embeddings(self, call: Call) -> None:
         """A vector for each text."""

@@ -21,6 +21,7 @@ FIELDS: Final = {
     "seed": "seed",
     "stop": "stop",
     "ignore_eos": "ignore_eos",
+    "skip_special_tokens": "skip_special_tokens",
     "guided_json": "schema",
     "guided_regex": "regex",
     "guided_choice": "choices",
@@ -38,19 +39,15 @@ REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "bad_words": ([],),
     "prompt_logprobs": (),
     "include_stop_str_in_output": (False,),
-    "skip_special_tokens": (True,),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
     "chat_template": (),
     "documents": ([],),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "audio": (),
     "modalities": (["text"],),
     "web_search_options": (),
-    "reasoning_effort": ("none",),
 }
 
 

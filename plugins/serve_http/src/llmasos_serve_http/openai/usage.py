@@ -17,9 +17,10 @@ def usage_of(usage: UsageEvent) -> dict[str, Any]:
         "completion_tokens": usage.generated_tokens,
         "total_tokens": usage.prompt_tokens + usage.generated_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
-def reason_of(finish: FinishEvent) -> str:
-    """The field ``finish_reason``."""
-    return _REASONS[finish.reason]
+def reason_of(finish: FinishEvent, *, called: bool = False) -> str:
+    """The field ``finish_reason``; ``called``: the answer calls tools."""
+    return "tool_calls" if called and finish.reason == "stop" else _REASONS[finish.reason]

@@ -1,0 +1,138 @@
+"""What an answer with tools may be, as a Lark grammar of llguidance: text, or calls that the functions' JSON Schemas allow.
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md has the language.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from llmasos_answer_parts.call_forms import CallForm
+from llmasos_answer_parts.functions import Function, ToolChoice
+from llmasos_answer_parts.reasoning import Marks, ReasoningState
+
+#: Keywords of a schema that say nothing of the value, and those that hold values.
+_FOR_PEOPLE: Final = frozenset({"title", "description", "$comment"})
+_VALUES: Final = frozenset({"const", "enum", "default", "examples"})
+#: JSON as ``json.dumps`` writes it, which is what models see of it in training.
+_AS_DUMPED: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+def grammar_of(
+    form: CallForm,
+    functions: Sequence[Function],
+    choice: ToolChoice,
+    *,
+    several: bool = True,
+    marks: Marks | None = None,
+    state: ReasoningState = "after",
+    answer: Any = None,
+    control_tokens: Mapping[str, int] | None = None,
+) -> str:
+    """The grammar of an answer.
+
+    Args:
+        form: of the calls.
+        functions: at least one.
+        choice: ``auto`` or ``required``.
+        several: more than one call is allowed, where the form has that.
+        marks: of reasoning, which may be as long as it likes.
+        state: where the answer begins.
+        answer: JSON Schema of a text that is no call; None: any text.
+        control_tokens: those of the marks that are control tokens of the vocabulary, with their ids.
+    """
+    return _Grammar(form, marks, control_tokens or {}).written(functions, choice, several, state, answer)
+
+
+class _Grammar:
+    def __init__(self, form: CallForm, marks: Marks | None, control_tokens: Mapping[str, int]) -> None:
+        self._form = form
+        self._marks = marks
+        self._tokens = control_tokens
+        self._rules: list[str] = []
+
+    def written(self, functions: Sequence[Function], choice: ToolChoice, several: bool, state: ReasoningState, answer: Any) -> str:
+        offered = [function for function in functions if choice.name in (None, function.name)]
+        self._calls(offered, several and self._form.several and choice.name is None)
+        called = f"{self._mark(self._form.begin)} calls"
+        if choice.mode == "required":
+            body, space = called, True
+        elif answer is not None:
+            self._rules.append(f"answer: {_json(answer)}")
+            body, space = f"(answer | {called})", True
+        else:
+            body, space = f"({self._text_or(called)})", False
+        return "\n".join([f"start: {self._reasoning(state, space)} {body}", *self._rules, ""])
+
+    def _reasoning(self, state: ReasoningState, space: bool) -> str:
+        """What comes before the body, which has no white space of its own where ``space`` is set. Reasoning holds anything but its end."""
+        if self._marks is None or state == "after":
+            return ""
+        first, last = self._marks.open, self._marks.close
+        if last in self._tokens:
+            opened = "" if state == "inside" else self._mark(first)
+            self._rules += [f"reasoning: {opened} ANY? {self._mark(last)}", "ANY: /(?s:.+)/"]
+        else:
+            opened = "" if state == "inside" else f"\\s*{_literal(first)}"
+            self._rules.append(f"reasoning[lazy]: /{opened}(?s:.*){_literal(last)}/")
+        reasoned = 'reasoning ("\\n" "\\n"?)?' if space else "reasoning"
+        return reasoned if state == "inside" else f"({reasoned})?"
+
+    def _text_or(self, called: str) -> str:
+        """A text that is no call and opens no reasoning, or calls, which a text may precede."""
+        begin = self._form.begin
+        unlike = [] if self._marks is None else [f"~/\\s*{_literal(self._marks.open)}(?s:.*)/"]
+        if not begin:
+            self._rules.append(" & ".join(["TEXT: /(?s:.*)/", '~/\\s*\\{\\s*"name"(?s:.*)/', *unlike]))
+            return f"TEXT | {called}"
+        if begin in self._tokens:  # which no text holds
+            self._rules.append(" & ".join(["TEXT: /(?s:.+)/", *unlike]))
+            return f"TEXT? ({called})?"
+        self._rules.append(" & ".join(["TEXT: /(?s:.*)/", f"~/(?s:.*){_literal(begin)}(?s:.*)/", *unlike]))
+        self._rules.append(" & ".join([f"until[lazy]: /(?s:.*){_literal(begin)}/", *unlike]))
+        return "TEXT | until calls"
+
+    def _calls(self, functions: Sequence[Function], several: bool) -> None:
+        form = self._form
+        if form.listed:
+            self._rules.append(f'calls: " "? "[" call {"(" + _text(", ") + " call)*" if several else ""} "]"')
+        elif form.end:
+            more = f'("\\n" {self._mark(form.begin)} closed)*' if several else ""
+            self._rules += [f"calls: closed {more}", f'closed: "\\n" call "\\n" {self._mark(form.end)}']
+        else:
+            self._rules.append("calls: call")
+        self._rules.append("call: " + " | ".join(f"call_{place}" for place in range(len(functions))))
+        for place, function in enumerate(functions):
+            head = f'{{"name": {json.dumps(function.name, ensure_ascii=False)}, "{form.arguments}": '
+            self._rules += [
+                f'call_{place}: {_text(head)} arguments_{place} "}}"',
+                f"arguments_{place}: {_json(function.parameters)}",
+            ]
+
+    def _mark(self, mark: str) -> str:
+        return f"<[{self._tokens[mark]}]>" if mark in self._tokens else _text(mark) if mark else ""
+
+
+def _json(schema: Any) -> str:
+    plain = _bare(schema)
+    return "%json " + json.dumps({**plain, "x-guidance": _AS_DUMPED} if isinstance(plain, dict) else plain)
+
+
+def _bare(schema: Any) -> Any:
+    """A schema without its texts for people, which would only make the grammar larger. A property of such a name is a schema, no text."""
+    if isinstance(schema, Mapping):
+        kept = {key: value for key, value in schema.items() if not (key in _FOR_PEOPLE and isinstance(value, str))}
+        return {key: value if key in _VALUES else _bare(value) for key, value in kept.items()}
+    return [_bare(each) for each in schema] if isinstance(schema, list | tuple) else schema
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _literal(text: str) -> str:
+    """``text`` in a regular expression of Lark."""
+    return re.escape(text).replace("/", "\\/")

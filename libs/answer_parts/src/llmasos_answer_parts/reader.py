@@ -1,0 +1,262 @@
+"""An answer's text, piece by piece, to its parts: reasoning, text and calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+import attrs
+
+from llmasos_answer_parts.call_forms import CallForm
+from llmasos_answer_parts.call_scanner import CallScanner
+from llmasos_answer_parts.reasoning import Marks, ReasoningState
+
+#: The beginning of a call that is a whole answer, and the texts that can become it.
+_CALL: Final = re.compile(r'\s*\{\s*"name"\s*:')
+_MAY_BE_CALL: Final = re.compile(r'\s*(\{\s*("(n(a(m(e("\s*)?)?)?)?)?)?)?')
+
+
+@attrs.frozen
+class TextPart:
+    """Text of the answer."""
+
+    text: str
+
+
+@attrs.frozen
+class ReasoningPart:
+    """Text of the reasoning, without its marks."""
+
+    text: str
+
+
+@attrs.frozen
+class CallPart:
+    """A piece of a call.
+
+    Attributes:
+        index: number of the call in the answer, from 0.
+        name: of the function, in the first piece of a call; empty in the others.
+        arguments: a piece of the JSON of its arguments.
+    """
+
+    index: int
+    name: str
+    arguments: str
+
+
+Part = TextPart | ReasoningPart | CallPart
+
+
+class AnswerReader:
+    """Splits one answer. The texts of parts of one kind, joined, and each call's arguments are the same wherever the pieces are cut.
+
+    White space around reasoning and calls belongs to none of them. What looks like a call and is none, or one of a function that is not
+    offered, is text, marks included. An answer that ends in the middle of arguments gives those that there are.
+
+    Args:
+        form: of calls; None: there are none.
+        names: functions that may be called.
+        marks: of reasoning; None: there is none.
+        state: where the answer begins.
+
+    Attributes:
+        state: where the reasoning stands.
+    """
+
+    def __init__(
+        self, form: CallForm | None = None, names: Collection[str] = (), marks: Marks | None = None, state: ReasoningState = "after"
+    ) -> None:
+        self._form = form
+        self._names = frozenset(names)
+        self._marks = marks
+        self._held = ""
+        self._calls = 0
+        self._scanner: CallScanner | None = None
+        self._raw = ""  # of a call that has not begun for the reader's caller yet
+        self._listed = False
+        self._trims = False  # white space before the next text is dropped
+        starts = {"before": self._before, "inside": self._inside, "after": self._opening}
+        self._next: Callable[[list[Part]], bool] = self._opening if marks is None else starts[state]
+
+    @property
+    def state(self) -> ReasoningState:
+        return "before" if self._next == self._before else "inside" if self._next == self._inside else "after"
+
+    def push(self, text: str) -> list[Part]:
+        """The parts that ``text`` completes."""
+        self._held += text
+        found: list[Part] = []
+        while self._held and self._next(found):
+            pass
+        return _joined(found)
+
+    def end(self) -> list[Part]:
+        """The parts that were kept back, when no more text follows."""
+        found: list[Part] = []
+        if self._scanner is not None and self._scanner.begun:
+            found += self._arguments(self._scanner.end())
+        elif self._next != self._closing:  # what follows a call may be a part of its mark
+            self._told(found, ReasoningPart if self.state == "inside" else TextPart, self._raw + self._held)
+        self._held = self._raw = ""
+        self._scanner = None
+        return _joined(found)
+
+    # Each reads what it can of ``_held``, and returns whether the next may go on.
+
+    def _before(self, found: list[Part]) -> bool:
+        """Reasoning may be opened."""
+        assert self._marks is not None
+        begun = self._held.lstrip()
+        if begun.startswith(self._marks.open):
+            self._held = begun.removeprefix(self._marks.open)
+            self._trims, self._next = True, self._inside
+            return True
+        if self._marks.open.startswith(begun):
+            return False
+        self._next = self._opening
+        return True
+
+    def _inside(self, found: list[Part]) -> bool:
+        """In reasoning."""
+        assert self._marks is not None
+        text, closed, rest = self._held.partition(self._marks.close)
+        if closed:
+            self._told(found, ReasoningPart, text.rstrip())
+            self._held = rest
+            self._trims, self._next = True, self._opening
+            return True
+        self._tell(found, ReasoningPart, self._marks.close)
+        return False
+
+    def _opening(self, found: list[Part]) -> bool:
+        """At the first text, which is a call by itself where the form has no mark."""
+        if self._form is not None and not self._form.begin:
+            if _CALL.match(self._held):
+                self._next = self._call
+                return True
+            if _MAY_BE_CALL.fullmatch(self._held):
+                return False
+        self._next = self._text
+        return True
+
+    def _text(self, found: list[Part]) -> bool:
+        """In text."""
+        if self._form is None or not self._form.begin:
+            self._told(found, TextPart, self._held)
+            self._held = ""
+            return False
+        text, begun, rest = self._held.partition(self._form.begin)
+        if begun:
+            kept = text.rstrip()
+            self._told(found, TextPart, kept)
+            self._raw, self._held = text[len(kept) :] + begun, rest
+            self._next = self._call
+            return True
+        self._tell(found, TextPart, self._form.begin)
+        return False
+
+    def _call(self, found: list[Part]) -> bool:
+        """Between the mark and a call's object, or a list's next one."""
+        between = self._listed and self._calls > 0  # what stands between calls is no text
+        for place, character in enumerate(self._held):
+            if character.isspace() or (between and character == ","):
+                continue
+            self._raw, self._held = self._raw + ("" if between else self._held[:place]), self._held[place:]
+            if character == "{":
+                self._scanner = CallScanner(self._names)
+                self._next = self._object
+            elif character == "[" and not self._listed and self._form is not None and self._form.begin:
+                self._listed = True
+                self._raw, self._held = self._raw + character, self._held[1:]
+            elif character == "]" and self._listed:
+                self._held, self._next = self._held[1:], self._closing
+                self._listed, self._raw = False, ""
+            else:
+                self._no_call(found)
+            return True
+        self._raw, self._held = self._raw + ("" if between else self._held), ""
+        return False
+
+    def _object(self, found: list[Part]) -> bool:
+        """In a call's object."""
+        scanner = self._scanner
+        assert scanner is not None
+        for place, character in enumerate(self._held, start=1):
+            arguments = scanner.push(character)
+            if scanner.begun:
+                found += self._arguments(arguments)
+            if scanner.broken or scanner.done:
+                self._raw, self._held = self._raw + self._held[:place], self._held[place:]
+                break
+        else:
+            self._raw = "" if scanner.begun else self._raw + self._held
+            self._held = ""
+            return False
+        self._scanner = None
+        if not scanner.begun:
+            self._no_call(found)
+            return True
+        self._raw = ""
+        self._calls, self._trims = self._calls + 1, True
+        self._next = self._call if self._listed and not scanner.broken else self._closing
+        return True
+
+    def _closing(self, found: list[Part]) -> bool:
+        """After a call."""
+        end = "" if self._form is None else self._form.end
+        rest = self._held.lstrip()
+        if end and not rest.startswith(end) and end.startswith(rest):
+            return False
+        if rest:
+            self._held, self._next = rest.removeprefix(end), self._text
+        return bool(rest)
+
+    def _no_call(self, found: list[Part]) -> None:
+        """What looked like a call is text."""
+        self._told(found, TextPart, self._raw)
+        self._raw, self._listed = "", False
+        self._next = self._text
+
+    def _arguments(self, text: str) -> list[Part]:
+        assert self._scanner is not None
+        name = self._scanner.told_name()
+        return [CallPart(self._calls, name, text)] if name or text else []
+
+    def _tell(self, found: list[Part], kind: type[TextPart | ReasoningPart], mark: str) -> None:
+        """Tell ``_held`` but for its end that may be the mark's beginning, and for white space before that."""
+        known = self._held[: len(self._held) - open_end(self._held, mark)].rstrip()
+        self._told(found, kind, known)
+        self._held = self._held[len(known) :]
+
+    def _told(self, found: list[Part], kind: type[TextPart | ReasoningPart], text: str) -> None:
+        if self._trims:
+            text = text.lstrip()
+        if text:
+            self._trims = False
+            found.append(kind(text))
+
+
+def open_end(text: str, mark: str) -> int:
+    """Length of the longest end of ``text`` that is a beginning of ``mark``, and not all of it."""
+    for length in range(min(len(mark) - 1, len(text)), 0, -1):
+        if text.endswith(mark[:length]):
+            return length
+    return 0
+
+
+def _joined(parts: Iterable[Part]) -> list[Part]:
+    """Parts with those of one kind that follow one another in one."""
+    found: list[Part] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if isinstance(part, CallPart) and isinstance(last, CallPart) and last.index == part.index:
+            found[-1] = CallPart(last.index, last.name, last.arguments + part.arguments)
+        elif isinstance(part, TextPart) and isinstance(last, TextPart):
+            found[-1] = TextPart(last.text + part.text)
+        elif isinstance(part, ReasoningPart) and isinstance(last, ReasoningPart):
+            found[-1] = ReasoningPart(last.text + part.text)
+        else:
+            found.append(part)
+    return found
