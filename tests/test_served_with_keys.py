@@ -25,6 +25,7 @@ PUBLIC = {"/healthz", "/readyz"}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/embeddings": {"input": "a"},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
     "/api/generate": {"prompt": "a", "options": {"num_predict": 1}},
     "/api/show": {"model": "default"},
     "/tokenize": {"prompt": "a"},

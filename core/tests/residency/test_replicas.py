@@ -92,8 +92,7 @@ def test_a_killed_replica_takes_only_what_it_had_begun_with_it(model: llmasos.La
     host = model._host
     with host.lease() as running:
         loop = running.loop
-    with loop._changed:
-        assert loop._changed.wait_for(lambda: len(loop._replicas) == 2 and all(each.ready for each in loop._replicas.values()), 120)
+    assert loop._changes.wait_for(lambda: len(loop._replicas) == 2 and all(each.ready for each in loop._replicas.values()), 120)
     assert killed["pid"] not in {each["pid"] for each in replicas(model)}
     assert loop.restarts == 1
 

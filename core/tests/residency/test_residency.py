@@ -247,8 +247,7 @@ def test_keep_alive_unloads_what_is_idle(harness: Any) -> None:
     home = harness(100)
     place = home.add("a", 60, keep_alive=0.0)
     home.residency.acquire(place).release()
-    with home.residency.changed:
-        assert home.residency.changed.wait_for(lambda: place.state == "not loaded", 30)
+    assert home.residency.changes.wait_for(lambda: place.state == "not loaded", 30)
     assert home.budget.used == 0
 
 

@@ -326,8 +326,8 @@ class LanguageModel:
 
     async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
-        (ticket,) = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), _cancel_all)
-        return ticket
+        tickets, _ = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), lambda found: _cancel_all(found[0]))
+        return tickets[0]
 
     def generating(
         self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 import typer
 
 from llmasos.cli import options as o
 from llmasos.cli.console import print_note
+from llmasos_hookspecs.guarding.changes import take
 
 
 def serve(
@@ -36,13 +37,13 @@ def serve(
     with pipeline:
         servers = Servers(pipeline)
         pipeline.load()
-        told = threading.Event()
-        before = {each: signal.signal(each, lambda *_: told.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+        told: SimpleQueue[int] = SimpleQueue()  # a handler may not take a lock, which its own thread may hold
+        before = {each: signal.signal(each, lambda number, _: told.put(number)) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
             with servers:
                 for endpoint in servers.endpoints:
                     print_note(f"Listening on {endpoint.url or f'{endpoint.host}:{endpoint.port}'}")
-                told.wait()
+                take(told)
                 for each, handler in before.items():  # a second one ends the program at once
                     signal.signal(each, handler)
                 if not servers.drain(drain):

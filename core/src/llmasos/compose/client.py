@@ -13,6 +13,7 @@ from llmasos.compose.access import Errands, NamedAccess
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.engine.ticket import Ticket
 from llmasos_hookspecs import AuditEvent, Generation, LLMasOSError, Principal, QuotaExceeded, RequestError, Reservation
+from llmasos_hookspecs.guarding.changes import Changes
 
 #: What comes with a client's key, and is not its to choose.
 _OWN: Final = ("tenant", "priority", "weight")
@@ -24,13 +25,13 @@ class Desk:
     def __init__(self, access: NamedAccess) -> None:
         self.access: Final = access
         self.errands: Final = Errands()
-        self._lock = threading.Condition(threading.Lock())
+        self._changes = Changes()
         self._active: dict[str, int] = {}
 
     @property
     def active(self) -> int:
         """Requests in progress."""
-        with self._lock:
+        with self._changes.lock:
             return sum(self._active.values())
 
     def arrive(self, principal: Principal) -> Charge:
@@ -40,7 +41,7 @@ class Desk:
     def begin(self, principal: Principal) -> None:
         """Count a request. Raises ``QuotaExceeded`` where the client has as many as it may."""
         most = principal.limits.concurrency
-        with self._lock:
+        with self._changes.lock:
             count = self._active.get(principal.name, 0)
             if most is not None and count >= most:
                 raise QuotaExceeded(f"{principal.name} has {count} requests in progress, and may have {most} at once.", 1.0)
@@ -48,17 +49,16 @@ class Desk:
 
     def end(self, principal: Principal) -> None:
         """A request that was counted has ended."""
-        with self._lock:
+        with self._changes.lock:
             self._active[principal.name] -= 1
             if not self._active[principal.name]:
                 del self._active[principal.name]
-            self._lock.notify_all()
+            self._changes.tell()
 
     def close(self, seconds: float) -> bool:
         """Wait until every request has ended and all of it is recorded; False where that takes longer."""
         end = time.monotonic() + seconds
-        with self._lock:
-            ended = self._lock.wait_for(lambda: not self._active, seconds)
+        ended = self._changes.wait_for(lambda: not self._active, seconds)
         return self.errands.close(max(0.0, end - time.monotonic())) and ended
 
     def record(self, principal: Principal | None, action: str, resource: str, outcome: str, **details: Any) -> None:
@@ -88,7 +88,7 @@ class Charge:
         self._desk = desk
         self._principal = principal
         self._resource = ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counted = True
         self._reservation: Reservation | None = None
         self._reserved = 0

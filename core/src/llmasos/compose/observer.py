@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs.guarding.changes import Changes
 
 _log = logging.getLogger("llmasos.observers")
 
@@ -35,14 +36,14 @@ class Observer:
         self.dropped = 0
         self._tell = tell
         self._waiting: deque[tuple[str, dict[str, Any]]] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._changes = Changes()
         self._thread: threading.Thread | None = None
 
     def tell(self, hook: str, **arguments: Any) -> None:
         """Queue an event, from any thread, where the plugin has its hook; returns at once."""
         if not self.listens(hook):
             return
-        with self._changed:
+        with self._changes.lock:
             if len(self._waiting) >= WAITING:
                 self.dropped += 1
                 first = self.dropped == 1
@@ -65,22 +66,21 @@ class Observer:
 
     def finish(self, timeout: float) -> bool:
         """Wait until the queue is empty; False where that takes longer. On the observer's own thread it does not wait."""
-        with self._changed:
-            if self._thread is threading.current_thread():
-                return True
-            return self._changed.wait_for(lambda: self._thread is None or not self._thread.is_alive(), max(0.0, timeout))
+        if self._thread is threading.current_thread():
+            return True
+        return self._changes.wait_for(lambda: self._thread is None or not self._thread.is_alive(), max(0.0, timeout))
 
     def describe(self) -> dict[str, Any]:
         """Its state as plain data."""
-        with self._changed:
+        with self._changes.lock:
             return {"observer": self.label, "waiting": len(self._waiting), "dropped": self.dropped}
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._changes.lock:
                 if not self._waiting:
                     self._thread = None
-                    self._changed.notify_all()
+                    self._changes.tell()
                     return
                 hook, arguments = self._waiting.popleft()
             try:

@@ -103,6 +103,7 @@ class LoopCall(Generic[R]):
 
 def waited(sending: Sending[T], residency: Residency) -> T:
     """Do the steps of sending a request, and wait for what they need on this thread."""
+    lease: Lease | None = None
     try:
         wanted = next(sending)
         while True:
@@ -115,3 +116,7 @@ def waited(sending: Sending[T], residency: Residency) -> T:
     except StopIteration as end:
         found: T = end.value
         return found
+    except BaseException:  # Ctrl-C may strike between the lease and the steps, which then know nothing of it
+        if lease is not None:
+            lease.release()
+        raise

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from llmasos_hookspecs.guarding.changes import Changes
+
 _log = logging.getLogger("llmasos.servers")
 
 #: Seconds without work after which a thread ends.
@@ -22,13 +24,13 @@ class Workers:
         self._most: Final = most
         self._name: Final = name
         self._work: deque[Callable[[], object]] = deque()
-        self._changed = threading.Condition(threading.Lock())
+        self._changes = Changes()
         self._threads = self._idle = 0
         self._closed = False
 
     def do(self, work: Callable[[], object]) -> None:
         """Do ``work``, which tells of its errors itself, soon. Raises ``RuntimeError`` where the system has no thread for it."""
-        with self._changed:
+        with self._changes.lock:
             if self._idle <= len(self._work) and self._threads < self._most:
                 try:
                     threading.Thread(target=self._run, name=self._name, daemon=True).start()
@@ -38,13 +40,13 @@ class Workers:
                 else:
                     self._threads += 1
             self._work.append(work)
-            self._changed.notify()
+            self._changes.tell()
 
     def close(self) -> None:
         """End the threads once the work that there is has been done."""
-        with self._changed:
+        with self._changes.lock:
             self._closed = True
-            self._changed.notify_all()
+            self._changes.tell()
 
     def _run(self) -> None:
         while (work := self._next()) is not None:
@@ -54,11 +56,11 @@ class Workers:
                 _log.exception("The work on a request failed.")
 
     def _next(self) -> Callable[[], object] | None:
-        with self._changed:
-            if not self._work and not self._closed:
-                self._idle += 1
-                self._changed.wait_for(lambda: self._work or self._closed, _IDLE_SECONDS)
-                self._idle -= 1
+        with self._changes.lock:
+            self._idle += 1
+        self._changes.wait_for(lambda: bool(self._work) or self._closed, _IDLE_SECONDS, struck=False)
+        with self._changes.lock:
+            self._idle -= 1
             if self._work:
                 return self._work.popleft()
             self._threads -= 1

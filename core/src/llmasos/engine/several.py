@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any
 
 from llmasos.engine.ticket import Piece, Ticket
+from llmasos_hookspecs.guarding.changes import take
 
 #: The place of an answer, and a piece of it; None once it has ended, with a result or an error.
 Arrival = tuple[int, Piece | None]
@@ -24,7 +25,7 @@ def pieces_of(tickets: Sequence[Ticket[Any]]) -> Generator[Arrival, None, None]:
             ticket.add_done_callback(functools.partial(_put, arrived, place, None))
         left = len(tickets)
         while left:
-            place, piece = arrived.get()
+            place, piece = take(arrived)
             left -= piece is None
             yield place, piece
     finally:

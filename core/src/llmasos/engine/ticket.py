@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from typing import Generic, TypeVar
 
@@ -14,6 +13,7 @@ import attrs
 from llmasos.engine.exiting import left_behind
 from llmasos.engine.wakeups import Wake, Wakeups
 from llmasos_hookspecs import LLMasOSError, TokenLogprob
+from llmasos_hookspecs.guarding.changes import Changes
 
 R = TypeVar("R")
 
@@ -52,7 +52,7 @@ class Ticket(Generic[R]):
         self._result: R | None = None
         self._error: LLMasOSError | None = None
         self._done = False
-        self._changed = threading.Condition(threading.Lock())
+        self._changes = Changes()
         self._readers = 0
         self._async_readers: list[Callable[[], object]] = []
         self._when_done: list[Callable[[], object]] = []
@@ -74,7 +74,7 @@ class Ticket(Generic[R]):
 
     def listen(self, listener: Callable[[Piece], object]) -> None:
         """Call ``listener`` with each piece as it comes, and at once with those so far."""
-        with self._changed:
+        with self._changes.lock:
             self._listener = listener
             for piece in self._pieces:
                 listener(piece)
@@ -85,7 +85,7 @@ class Ticket(Generic[R]):
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""
-        with self._changed:
+        with self._changes.lock:
             if not self._done:
                 self._when_done.append(callback)
                 return
@@ -97,8 +97,7 @@ class Ticket(Generic[R]):
         What a signal's handler raises meanwhile, as Ctrl-C does, cancels the request.
         """
         try:
-            with self._changed:
-                over = self._changed.wait_for(lambda: self._done, timeout)
+            over = self._changes.wait_for(lambda: self._done, timeout)
         except BaseException:
             self.cancel()
             raise
@@ -127,13 +126,7 @@ class Ticket(Generic[R]):
         try:
             yield Piece("")
             while True:
-                with self._changed:
-                    self._readers += 1
-                    while place == len(self._pieces) and not self._done:
-                        self._changed.wait()
-                    self._readers -= 1
-                    fresh = self._pieces[place:]
-                    over = self._done
+                fresh, over = self._after(place)
                 yield from fresh
                 place += len(fresh)
                 if over:
@@ -141,6 +134,18 @@ class Ticket(Generic[R]):
         finally:
             self.cancel()
         self._outcome()
+
+    def _after(self, place: int) -> tuple[list[Piece], bool]:
+        """Wait for the pieces after the first ``place``; also whether these are the last."""
+        with self._changes.lock:
+            self._readers += 1
+        try:
+            self._changes.wait_for(lambda: place < len(self._pieces) or self._done)
+        finally:
+            with self._changes.lock:
+                self._readers -= 1
+                fresh, over = self._pieces[place:], self._done
+        return fresh, over
 
     async def aresult(self) -> R:
         """``result`` for an event loop. Cancelling the awaiting task cancels the request."""
@@ -176,7 +181,7 @@ class Ticket(Generic[R]):
         """Wait until the request has ended, or has more than ``beyond`` pieces."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        with self._changed:
+        with self._changes.lock:
             if self._done or (beyond is not None and len(self._pieces) > beyond):
                 return
             callbacks.append(functools.partial(self.post, loop, functools.partial(_wake, woken)))
@@ -201,12 +206,12 @@ class Ticket(Generic[R]):
         if not text:
             return
         piece = Piece(text, tokens, logprobs)
-        with self._changed:
+        with self._changes.lock:
             self._pieces.append(piece)
             if self._listener is not None:
                 self._listener(piece)
             if self._readers:
-                self._changed.notify_all()
+                self._changes.tell()
             callbacks, self._async_readers = self._async_readers, []
         for wake in callbacks:
             wake()
@@ -221,18 +226,18 @@ class Ticket(Generic[R]):
 
     def after_fork(self, error: LLMasOSError) -> None:
         """In a forked child, where no thread will ever answer: fail, with a new lock, because a thread of the parent may have held it."""
-        self._changed = threading.Condition(threading.Lock())
+        self._changes = Changes()
         if not self._done:
             self._readers = 0
             self._error = error
             self._done = True
 
     def _end(self, result: R | None, error: LLMasOSError | None) -> None:
-        with self._changed:
+        with self._changes.lock:
             if self._done:
                 return
             self._result, self._error, self._done = result, error, True
-            self._changed.notify_all()
+            self._changes.tell()
             callbacks = self._async_readers + self._when_done
             self._async_readers, self._when_done = [], []
         for wake in callbacks:

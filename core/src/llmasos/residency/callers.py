@@ -29,6 +29,8 @@ class Waiter:
         blocked: memory was missing for it.
         trimmed: ids of the models whose spare KV memory was freed for it.
         pending_load: the load that it waits for.
+        begun: the load that it has begun itself.
+        trimming: the model that it keeps in memory while that one's spare KV memory is freed.
         lease: the lease, once it is granted.
         grant, refuse: one of them is called once, with the lease or with what ended the wait; for callers that no thread waits for.
         acting: a thread does what must happen before it can go on.
@@ -41,6 +43,8 @@ class Waiter:
     blocked: bool = False
     trimmed: set[int] = attrs.field(factory=set)
     pending_load: PendingLoad | None = None
+    begun: PendingLoad | None = None
+    trimming: TrackedModel | None = None
     lease: Lease | None = None
     grant: Callable[[Lease], object] = lambda _: None
     refuse: Callable[[BaseException], object] = lambda _: None
@@ -58,31 +62,32 @@ class Callers:
 
     def add(self, waiter: Waiter) -> None:
         """Have ``waiter.grant`` or ``waiter.refuse`` called, on another thread."""
-        with self._residency.changed:
+        with self._residency.changes.lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="llmasos-residency", daemon=True)
                 self._thread.start()
             self._residency.queue.append(waiter)
             self._waiters.append(waiter)
-            self._residency.changed.notify_all()
+            self._residency.changes.tell()
 
     def give_up(self, waiter: Waiter) -> None:
         """The caller does not wait any more: it leaves the queue, and is told nothing. What is being done for it is done to its end."""
         self._remove(waiter)
 
     def _run(self) -> None:
-        changed = self._residency.changed
+        changes = self._residency.changes
         while True:
             told: list[Callable[[], object]] = []
-            with changed:
+            with changes.lock:
                 actions = [(waiter, action) for waiter in list(self._waiters) if (action := self._next(waiter, told)) is not None]
-                if not told and not actions:
-                    if not self._waiters:
-                        self._thread = None
-                        return
-                    changed.wait()
-                    for waiter in self._waiters:
-                        waiter.trimmed.clear()
+                if not self._waiters and not told:
+                    self._thread = None
+                    return
+                changed = None if told or actions else changes.next(None)
+            if changed is not None:
+                changed()
+                for waiter in list(self._waiters):
+                    waiter.trimmed.clear()
             for tell in told:
                 tell()
             for waiter, action in actions:
@@ -118,28 +123,25 @@ class Callers:
             self._act(waiter, action)
 
     def _act(self, waiter: Waiter, action: Callable[[], object]) -> None:
-        failed: list[Waiter] = []
-        problem: BaseException | None = None
         try:
             action()
         except BaseException as error:
-            with self._residency.changed:
+            self._residency.undo(waiter, error)
+            with self._residency.changes.lock:
                 # A model whose need cannot be predicted cannot be loaded for any of its callers.
                 unknown = waiter.model.need is None
                 failed = [each for each in self._waiters if each is waiter or (unknown and each.model is waiter.model)]
-            problem = error
+                for each in failed:
+                    self._remove(each)
             for each in failed:
-                self._remove(each)
+                each.refuse(error)
         finally:
-            with self._residency.changed:
+            with self._residency.changes.lock:
                 waiter.acting = False
-                self._residency.changed.notify_all()
-        if problem is not None:
-            for each in failed:
-                each.refuse(problem)
+                self._residency.changes.tell()
 
     def _remove(self, waiter: Waiter) -> None:
-        with self._residency.changed:
+        with self._residency.changes.lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._residency.leave(waiter)

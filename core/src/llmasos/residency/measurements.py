@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 import attrs
@@ -64,19 +66,19 @@ class Peak:
 @contextlib.contextmanager
 def watch_peak() -> Iterator[Peak]:
     """Sample the process's memory while the ``with`` block runs. What other threads allocate meanwhile counts too."""
-    peak, over = Peak(), threading.Event()
+    peak = Peak()
+    over: SimpleQueue[None] = SimpleQueue()  # its methods are atomic, and Ctrl-C may strike anywhere
 
-    def look() -> None:
-        while not over.wait(_PERIOD):
+    def sample() -> None:
+        while over.empty():
             peak.look()
+            time.sleep(_PERIOD)
 
-    thread = threading.Thread(target=look, name="llmasos-peak", daemon=True)
-    thread.start()
     try:
+        threading.Thread(target=sample, name="llmasos-peak", daemon=True).start()
         yield peak
     finally:
-        over.set()
-        thread.join()
+        over.put(None)
 
 
 def private_bytes() -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
 
 from llmasos_hookspecs import ResourceError
+from llmasos_hookspecs.guarding.changes import Changes
 
 
 @attrs.define(eq=False)
@@ -94,11 +94,13 @@ class MemoryLedger:
 
     Attributes:
         lock: every method holds it; a caller that needs several calls to be atomic holds it around them.
+        changes: what waits for changes under that lock.
         scarce: a caller waits for memory, so that no engine may draw more than is claimed.
     """
 
     def __init__(self, on_freed: Callable[[], None] = lambda: None) -> None:
-        self.lock: Final = threading.RLock()
+        self.changes: Final = Changes()
+        self.lock: Final = self.changes.lock
         self.scarce = False
         self.on_freed = on_freed
 

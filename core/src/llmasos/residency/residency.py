@@ -28,22 +28,21 @@ _CLOSE_SECONDS: Final = 10.0
 
 
 class Lease:
-    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens."""
+    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens; then it is ``over``."""
 
     def __init__(self, residency: Residency, model: TrackedModel, tokens: int) -> None:
         self._residency = residency
-        self._model = model
-        self._tokens = tokens
-        self._lock = threading.Lock()
-        self._over = False
+        self.model = model
+        self.tokens = tokens
+        self.over = False
 
     def release(self) -> None:
         """End the lease. Calling it again does nothing."""
-        with self._lock:
-            if self._over:
-                return
-            self._over = True
-        self._residency._release(self._model, self._tokens)
+        try:
+            self._residency._release(self)
+        except BaseException:  # Ctrl-C may strike here too
+            self._residency._release(self)
+            raise
 
 
 class Residency:
@@ -54,7 +53,7 @@ class Residency:
 
     Attributes:
         memory: the ledger of all models.
-        changed: the lock, and what is notified where a caller that waits may go on.
+        changes: the lock, and what is told where a caller that waits may go on.
         queue: the callers that wait, in their order. For ``Callers``.
     """
 
@@ -67,7 +66,7 @@ class Residency:
     ) -> None:
         self.memory: Final = memory or MemoryLedger()
         self.memory.on_freed = self._wake
-        self.changed: Final = threading.Condition(self.memory.lock)
+        self.changes: Final = self.memory.changes
         self._clock = clock
         self._close_timeout = close_timeout
         self._models: list[TrackedModel] = []
@@ -80,7 +79,7 @@ class Residency:
     def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
         """Add a model, without loading it. Its memory counts against each of ``budgets``."""
         model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
-        with self.changed:
+        with self.changes.lock:
             self._models.append(model)
         return model
 
@@ -89,40 +88,36 @@ class Residency:
 
         A load in progress is waited for no longer than ``close_timeout`` seconds; what it makes after that is freed when it is made.
         """
-        with self.changed:
-            if not self.changed.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout):
+        ended = self.changes.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout)
+        with self.changes.lock:
+            if not ended:
                 _log.error("The model %s was closed while it was %s; its memory is not free.", model.name, model.state)
             if model.state == "closed":
                 return
             loaded, model.state = model.state == "loaded", "closed"
-            self.changed.notify_all()
+            self.changes.tell()
         if loaded:
             model.resident.unload()
-        with self.changed:
+        with self.changes.lock:
             self.memory.close(model.account)
             if model in self._models:
                 self._models.remove(model)
 
     def unload(self, model: TrackedModel) -> bool:
         """Unload a model now; False where it is in use or not loaded."""
-        with self.changed:
-            if model.state != "loaded" or model.leases:
-                return False
-            model.state = "unloading"
-        self._finish_unloading(model)
-        return True
+        return bool(self._unload_chosen(lambda: [model] if model.state == "loaded" and not model.leases else []))
 
     def lost(self, model: TrackedModel, load: int) -> None:
-        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again."""
-        with self.changed:
-            if model.state != "loaded" or model.loads != load:
-                return
-            model.state = "unloading"
-        self._finish_unloading(model)
+        """The engines of load number ``load`` have failed: unload the model, in use or not. Its next use loads it again.
+
+        Waits where they failed before the load had ended.
+        """
+        self.changes.wait_for(lambda: model.state != "loading")
+        self._unload_chosen(lambda: [model] if model.state == "loaded" and model.loads == load else [])
 
     def models(self) -> list[TrackedModel]:
         """All models that are not closed."""
-        with self.changed:
+        with self.changes.lock:
             return list(self._models)
 
     # Leases
@@ -130,11 +125,14 @@ class Residency:
     @contextmanager
     def leased(self, model: TrackedModel, tokens: int = 0) -> Iterator[None]:
         """Hold a lease while the ``with`` block runs."""
-        lease = self.acquire(model, tokens)
+        waiter = Waiter(model, tokens, self._clock())
         try:
+            lease = self._obtain(waiter)
             yield
-        finally:
             lease.release()
+        except BaseException as error:
+            self.undo(waiter, error)
+            raise
 
     def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
         """A lease on a model with KV memory for ``tokens`` tokens; loads the model and waits for memory where necessary.
@@ -145,25 +143,32 @@ class Residency:
             LLMasOSError: the error of the load.
         """
         waiter = Waiter(model, tokens, self._clock())
-        with self.changed:
-            self.queue.append(waiter)
         try:
-            while waiter.lease is None:
-                self.predict(model)
-                with self.changed:
-                    action = self.advance(waiter)
-                    if action is None:
-                        self.changed.wait()
-                        waiter.trimmed.clear()
-                if action is not None:
-                    action()
-            return waiter.lease
-        finally:
-            self.leave(waiter)
+            return self._obtain(waiter)
+        except BaseException as error:
+            self.undo(waiter, error)
+            raise
+
+    def _obtain(self, waiter: Waiter) -> Lease:
+        """The waiter's lease. Where this raises, ``undo`` must follow."""
+        with self.changes.lock:
+            self.queue.append(waiter)
+        while waiter.lease is None:
+            self.predict(waiter.model)
+            with self.changes.lock:
+                action = self.advance(waiter) or self._change(waiter)
+            action()
+        self.leave(waiter)
+        return waiter.lease
+
+    def _change(self, waiter: Waiter) -> Callable[[], object]:
+        """The action that waits for a change."""
+        changed = self.changes.next()
+        return lambda: waiter.trimmed.clear() if changed() else None
 
     def acquire_now(self, model: TrackedModel, tokens: int = 0) -> Lease | None:
         """As ``acquire`` where that takes no time; None where the model must be loaded or memory freed first, or others wait for it."""
-        with self.changed:
+        with self.changes.lock:
             if model.state != "loaded":
                 return None
             waiter = Waiter(model, tokens, self._clock())
@@ -181,51 +186,50 @@ class Residency:
         finally:
             self._callers.give_up(waiter)
 
+    def leave(self, waiter: Waiter) -> None:
+        """A caller waits no more."""
+        with self.changes.lock:
+            self.queue = [each for each in self.queue if each is not waiter]
+            self._note_scarcity()
+            self.changes.tell()
+
     @property
     def waiting(self) -> int:
         """Count of callers that wait for memory."""
-        with self.changed:
+        with self.changes.lock:
             return sum(waiter.blocked for waiter in self.queue)
 
     def settle(self, budget: Budget) -> None:
         """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
-        with self.changed:
+        with self.changes.lock:
             for model in self._models:
                 if model.state == "not loaded":
                     model.need = None  # without a budget it was not predicted
-        while True:
-            with self.changed:
-                self.changed.notify_all()
-                idle = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
-                if budget.free >= 0 or not idle:
-                    return
-                victims = self._victims((budget,), 0, None) or idle
-                for victim in victims:
-                    victim.state = "unloading"
-            self._evict(victims)
+
+        def idle() -> list[TrackedModel]:
+            self.changes.tell()
+            found = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
+            return [] if budget.free >= 0 else self._victims((budget,), 0, None) or found
+
+        while victims := self._unload_chosen(idle):
+            for victim in victims:
+                victim.evictions += 1
 
     def would_evict(
         self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
     ) -> tuple[float, list[TrackedModel]]:
         """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
-        with self.changed:
+        with self.changes.lock:
             missing = self.memory.missing(budgets, needed)
             return missing, self._victims(budgets, needed, sparing)
 
     # Decisions, with the lock held
 
-    def leave(self, waiter: Waiter) -> None:
-        """A caller waits no more."""
-        with self.changed:
-            self.queue.remove(waiter)
-            self._note_scarcity()
-            self.changed.notify_all()
+    def advance(self, waiter: Waiter) -> Callable[[], object] | None:
+        """Advance a caller by one decision: grant its lease, or choose what must happen first (a load, a trim, an eviction).
 
-    def advance(self, waiter: Waiter) -> Callable[[], None] | None:
-        """Advance a caller by one decision: grant its lease, or choose what must happen first (load, trim, evict).
-
-        Returns that action, to be run without the lock, and which does nothing where the lease was granted; None where the caller must wait
-        for a change.
+        Returns that action, to be run without the lock, which does nothing where the lease was granted; None where the caller must wait for
+        a change. Where the action raises, ``undo`` must follow.
         """
         model = waiter.model
         if model.state == "closed":
@@ -245,8 +249,8 @@ class Residency:
                 if self.memory.claim(model.account, waiter.tokens):
                     waiter.lease = self._grant(waiter)
                     return _no_action
-            elif self._reserve(model, need, needed):
-                return lambda: self._load(model)
+            elif self._reserve(waiter, need, needed):
+                return lambda: self._load(waiter)
             self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
             waiter.blocked, waiter.patience = True, min(max(PATIENCE[0], need.load_seconds), PATIENCE[1])
             self._note_scarcity()
@@ -267,13 +271,15 @@ class Residency:
                 return True
         return False
 
-    def _reserve(self, model: TrackedModel, need: Need, needed: int) -> bool:
+    def _reserve(self, waiter: Waiter, need: Need, needed: int) -> bool:
         """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
+        model = waiter.model
         free = min((budget.free for budget in model.account.bounds), default=float("inf"))
         if needed > free:
             return False
+        waiter.begun = model.pending_load = PendingLoad()
         self.memory.set_weights(model.account, int(min(max(need.peak, needed), free)), 0)
-        model.state, model.pending_load = "loading", PendingLoad()
+        model.state = "loading"
         return True
 
     def _check_possible(self, model: TrackedModel, needed: int) -> None:
@@ -288,7 +294,7 @@ class Residency:
                     f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
                 )
 
-    def _freeing_action(self, waiter: Waiter, needed: float) -> Callable[[], None] | None:
+    def _freeing_action(self, waiter: Waiter, needed: float) -> Callable[[], object] | None:
         """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
         is possible now."""
         budgets = waiter.model.account.bounds
@@ -306,13 +312,11 @@ class Residency:
             waiter.trimmed.add(id(chosen))
             # The lease keeps other threads from unloading it during the trim.
             chosen.leases += 1
-            return lambda: self._trim(chosen)
-        victims = self._victims(budgets, needed, waiter.model)
-        for victim in victims:
-            victim.state = "unloading"
-        if not victims:
+            waiter.trimming = chosen
+            return lambda: self._trim(waiter)
+        if not self._victims(budgets, needed, waiter.model):
             return None
-        return lambda: self._evict(victims)
+        return lambda: self._evict(waiter, needed)
 
     def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
         """The idle models to evict: those cheapest to reload that free enough memory in every budget; empty where no choice does."""
@@ -349,17 +353,18 @@ class Residency:
         if model.need is None and model.state != "closed":
             # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
             need = model.resident.need() if model.account.bounds else _NOTHING
-            with self.changed:
+            with self.changes.lock:
                 if model.need is None:
                     model.need = need
 
-    def _load(self, model: TrackedModel) -> None:
+    def _load(self, waiter: Waiter) -> None:
+        model = waiter.model
         try:
             need = model.resident.load(model.account)
-        except BaseException as error:
-            self._abandon(model, error if isinstance(error, LLMasOSError) else None)
+        except LLMasOSError as error:
+            self._abandon(waiter, error)
             raise
-        with self.changed:
+        with self.changes.lock:
             closed = model.state == "closed"
             model.need = need
             fits = not closed and self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
@@ -367,62 +372,125 @@ class Residency:
                 model.state, model.pending_load = "loaded", None
                 model.last_used = self._clock()
                 model.loads += 1
-            self.changed.notify_all()
+            self.changes.tell()
         if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
-            model.resident.unload()
-            self._abandon(model, None)
+            self._abandon(waiter, None)
 
-    def _abandon(self, model: TrackedModel, error: LLMasOSError | None) -> None:
-        with self.changed:
-            if model.pending_load is not None:
-                model.pending_load.error = error
-            model.pending_load = None
-            _not_loaded(model)
-            self.memory.close(model.account)
-            self.changed.notify_all()
-
-    def _trim(self, model: TrackedModel) -> None:
-        try:
-            model.resident.trim()
-        finally:
-            with self.changed:
-                model.leases -= 1
-                self.changed.notify_all()
-
-    def _evict(self, victims: list[TrackedModel]) -> None:
-        with ExitStack() as stack:  # unloads all of them, even where one raises
-            for victim in victims:
-                victim.evictions += 1
-                stack.callback(self._finish_unloading, victim)
-
-    def _finish_unloading(self, model: TrackedModel) -> None:
+    def _abandon(self, waiter: Waiter, error: LLMasOSError | None) -> None:
+        """End the load that ``waiter`` has begun, unless it has ended."""
+        model = waiter.model
+        if waiter.begun is None or model.pending_load is not waiter.begun:
+            return
         try:
             model.resident.unload()
         finally:
-            with self.changed:
+            with self.changes.lock:
+                waiter.begun.error, model.pending_load = error, None
                 _not_loaded(model)
                 self.memory.close(model.account)
-                self.changed.notify_all()
+                self.changes.tell()
 
-    def _release(self, model: TrackedModel, tokens: int) -> None:
-        with self.changed:
-            self.memory.end_claim(model.account, tokens)
-            model.leases -= 1
+    def _trim(self, waiter: Waiter) -> None:
+        try:
+            if waiter.trimming is not None:
+                waiter.trimming.resident.trim()
+        finally:
+            self._end_trim(waiter)
+
+    def _end_trim(self, waiter: Waiter) -> None:
+        with self.changes.lock:
+            chosen, waiter.trimming = waiter.trimming, None
+            if chosen is not None:
+                chosen.leases -= 1
+                self.changes.tell()
+
+    def _evict(self, waiter: Waiter, needed: float) -> None:
+        for victim in self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model)):
+            victim.evictions += 1
+
+    def undo(self, waiter: Waiter, error: BaseException) -> None:
+        """End what a caller has begun and what it was granted, so that nobody waits for that. ``error`` may be a Ctrl-C that struck
+        anywhere, and the ledger itself."""
+        with ExitStack() as stack:  # all of it, even where one raises
+            stack.callback(self.leave, waiter)
+            stack.callback(self._abandon, waiter, None)
+            stack.callback(self._end_trim, waiter)
+            if not isinstance(error, Exception):
+                stack.callback(self._recount)
+            if waiter.lease is not None:
+                stack.callback(waiter.lease.release)
+
+    def _recount(self) -> None:
+        with self.changes.lock:
+            for budget in {id(each): each for model in self._models for each in model.account.budgets}.values():
+                budget.used = sum(model.account.bytes for model in self._models if budget in model.account.budgets)
+
+    def _unload_chosen(self, choose: Callable[[], list[TrackedModel]]) -> list[TrackedModel]:
+        """Unload the models that ``choose`` gives with the lock held, and give them too."""
+        left: list[TrackedModel] = []
+        try:
+            with self.changes.lock:
+                chosen = choose()
+                for model in chosen:
+                    left.append(model)
+                    model.state = "unloading"
+            self._finish_unloading(left)
+        except BaseException:
+            self._finish_unloading(left)
+            raise
+        return chosen
+
+    def _finish_unloading(self, left: list[TrackedModel]) -> None:
+        """Unload all of ``left``, even where one raises, and empty it."""
+        try:
+            while left:
+                self._unload_last(left)
+        except BaseException:
+            self._finish_unloading(left)
+            raise
+
+    def _unload_last(self, left: list[TrackedModel]) -> None:
+        model = left[-1]
+        failure: Exception | None = None
+        try:
+            if model.state != "loaded":  # else interrupted before it was chosen
+                model.resident.unload()
+        except Exception as error:  # what interrupts it leaves it in the list
+            failure = error
+        with self.changes.lock:
+            if model.state != "loaded":
+                self.memory.close(model.account)
+            self.changes.tell()
+            # Nothing is called between these two, so that Ctrl-C cannot come between them.
+            if model.state == "unloading":
+                model.state = "not loaded"
+            left.pop()
+        if failure is not None:
+            raise failure
+
+    def _release(self, lease: Lease) -> None:
+        model = lease.model
+        with self.changes.lock:
+            if lease.over:
+                return
+            self.changes.tell()
             model.last_used = self._clock()
-            if self.queue or model.leases == 0:
-                self.changed.notify_all()
+            # Nothing is called between these two, so that Ctrl-C cannot come between them.
+            model.leases -= 1
+            lease.over = True
+            self.memory.end_claim(model.account, lease.tokens)
         if model.keep_alive is not None:
             self._start_reaper()
 
     def _wake(self) -> None:
-        with self.changed:
+        with self.changes.lock:
             if self.queue:
-                self.changed.notify_all()
+                self.changes.tell()
 
     # Keep-alive
 
     def _start_reaper(self) -> None:
-        with self.changed:
+        with self.changes.lock:
             if self._reaper is None or not self._reaper.is_alive():
                 self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
                 self._reaper.start()
@@ -430,7 +498,7 @@ class Residency:
     def _reap(self) -> None:
         """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
         while True:
-            with self.changed:
+            with self.changes.lock:
                 due = {
                     id(model): (model.last_used + model.keep_alive, model)
                     for model in self._models
@@ -441,10 +509,10 @@ class Residency:
                 if not due:
                     self._reaper = None
                     return
-                if not over:
-                    idle = [when for when, model in due.values() if not model.leases]
-                    self.changed.wait(max(0.01, min(idle) - now) if idle else None)
-                    continue
+                idle = [when for when, model in due.values() if not model.leases]
+                pause = self.changes.next(max(0.01, min(idle) - now) if idle else None)
+            if not over:
+                pause()
             for model in over:
                 self.unload(model)
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 import attrs
 
 from llmasos_hookspecs import PluginError
+from llmasos_hookspecs.guarding.changes import take
 from llmasos_hookspecs.guarding.edge import crossing, in_words
 from llmasos_hookspecs.guarding.watchdog import watchdog
 
@@ -74,11 +75,14 @@ class _Call:
         # A queue, because its methods are atomic: ``GivenUp`` may strike a thread anywhere, and must not leave a lock held.
         self.answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
-    def answer(self, result: Any, error: BaseException | None) -> bool:
-        """Answer the caller, unless it has an answer already: then False."""
+    def answer(self, result: Any, error: BaseException | None, before: Callable[[], object] = lambda: None) -> bool:
+        """Answer the caller, unless it has an answer already: then False. ``before``: called before it wakes."""
         if not self.answered.acquire(blocking=False):
             return False
-        self.answers.put((result, error))
+        try:
+            before()
+        finally:
+            self.answers.put((result, error))
         return True
 
 
@@ -133,7 +137,7 @@ class PluginThread:
         try:
             self._calls.put(call)
             watchdog().wake(self)
-            result, error = call.answers.get()
+            result, error = take(call.answers)
         except BaseException as interruption:
             if self._give_up(call, interruption):
                 self._thread.join(_CLEANING_SECONDS)
@@ -168,8 +172,7 @@ class PluginThread:
             f"The {self._label} {took} {self._bound.seconds:g} seconds, and was given up; raise {self._bound.option} if it needs longer, "
             "else try another version of the plugin or tell its author."
         )
-        if self._give_up(call, error):
-            _log.error("%s", error)
+        self._give_up(call, error, lambda: _log.error("%s", error))
         return False
 
     def __enter__(self) -> Self:
@@ -180,11 +183,15 @@ class PluginThread:
             self._calls.put(None)
             watchdog().forget(self)
 
-    def _give_up(self, call: _Call, error: BaseException) -> bool:
-        """Answer with ``error`` in the plugin's place; False where the plugin has answered."""
-        if not call.answer(None, error):
+    def _give_up(self, call: _Call, error: BaseException, before: Callable[[], object] = lambda: None) -> bool:
+        """Answer with ``error`` in the plugin's place; False where the plugin has answered. ``before``: called before the caller wakes."""
+
+        def lose() -> None:
+            self.lost = True
+            before()
+
+        if not call.answer(None, error, lose):
             return False
-        self.lost = True
         thread = self._thread
         if thread is not None and thread.ident is not None and thread.is_alive():
             import ctypes

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs.guarding.changes import Changes
 
 R = TypeVar("R")
 
@@ -18,7 +18,7 @@ class SingleFlight(Generic[R]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changes = Changes()
         self._flight: _Flight[R] | None = None
 
     def share(self, work: Callable[[], R]) -> R:
@@ -27,36 +27,41 @@ class SingleFlight(Generic[R]):
         Where the caller that runs it is interrupted, one of the others begins anew.
         """
         while True:
-            with self._lock:
-                flight = self._flight
-                mine = flight is None
-                if flight is None:
-                    flight = self._flight = _Flight()
-            if mine:
-                return self._fly(flight, work)
-            flight.over.wait()
+            mine: _Flight[R] = _Flight()
+            try:
+                with self._changes.lock:
+                    flight = self._flight = self._flight or mine
+                if flight is mine:
+                    mine.fly(work)
+                    self._end(mine)
+            except BaseException:  # wherever this caller was interrupted
+                self._end(mine)
+                raise
+            self._changes.wait_for(lambda flight=flight: flight.over)  # type: ignore[misc]
             if flight.error is not None:
-                raise flight.error.with_traceback(None)
+                raise flight.error if flight is mine else flight.error.with_traceback(None)
             if flight.results:
                 return flight.results[0]
 
-    def _fly(self, flight: _Flight[R], work: Callable[[], R]) -> R:
-        try:
-            flight.results.append(work())
-        except LLMasOSError as error:
-            flight.error = error
-            raise
-        finally:
-            with self._lock:
+    def _end(self, flight: _Flight[R]) -> None:
+        with self._changes.lock:
+            flight.over = True
+            if self._flight is flight:
                 self._flight = None
-            flight.over.set()
-        return flight.results[0]
+                self._changes.tell()
 
 
 class _Flight(Generic[R]):
     """Work in progress, and what came of it: one result, or an error, or neither where it was interrupted."""
 
     def __init__(self) -> None:
-        self.over = threading.Event()
+        self.over = False
         self.results: list[R] = []
         self.error: LLMasOSError | None = None
+
+    def fly(self, work: Callable[[], R]) -> None:
+        """Do the work, and keep what comes of it."""
+        try:
+            self.results.append(work())
+        except LLMasOSError as error:
+            self.error = error

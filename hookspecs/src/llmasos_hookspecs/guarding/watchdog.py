@@ -9,6 +9,8 @@ import time
 import weakref
 from typing import Final, Protocol
 
+from llmasos_hookspecs.guarding.changes import Changes
+
 _log = logging.getLogger("llmasos")
 
 #: Seconds between two checks of the busy loops.
@@ -43,13 +45,13 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Watched] = weakref.WeakSet()
-        self._changed = threading.Condition(threading.Lock())
+        self._changes = Changes()
         self._called = False
         self._thread: threading.Thread | None = None
 
     def wake(self, watched: Watched) -> None:
         """Start to check ``watched``, which has become busy."""
-        with self._changed:
+        with self._changes.lock:
             self._watched.add(watched)
             self._called = True
             if self._thread is None:
@@ -60,20 +62,20 @@ class Watchdog:
                 except BaseException:  # no thread is to be had, or a signal's handler raised: the next one that becomes busy starts another
                     self._thread = None
                     raise
-            self._changed.notify()
+            self._changes.tell()
 
     def forget(self, watched: Watched) -> None:
         """Remove ``watched``, which was closed; the thread ends with the last one."""
-        with self._changed:
+        with self._changes.lock:
             self._watched.discard(watched)
             thread = None if self._watched else self._thread
-            self._changed.notify()
+            self._changes.tell()
         if thread is not None and thread is not threading.current_thread():
             thread.join(10 * TICK)
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._changes.lock:
                 if self._thread is not threading.current_thread():
                     return  # its start was interrupted
                 if not self._watched:
@@ -84,11 +86,10 @@ class Watchdog:
             busy = [each for each in watched if self._look(each)]
             again = bool(busy)
             del watched, busy  # nothing is kept alive for being watched
-            with self._changed:
-                if again:
-                    self._changed.wait(TICK)
-                while not again and not self._called and self._watched:
-                    self._changed.wait()
+            if again:  # a whole tick, whoever becomes busy meanwhile: some count these
+                self._changes.wait_for(lambda: not self._watched, TICK, struck=False)
+            else:
+                self._changes.wait_for(lambda: self._called or not self._watched, struck=False)
 
     @staticmethod
     def _look(watched: Watched) -> bool:

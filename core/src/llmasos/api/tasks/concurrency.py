@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from llmasos_hookspecs import Rejected, RequestError
+from llmasos_hookspecs.guarding.changes import take
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,7 +75,7 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
                 future.add_done_callback(over.put)
             if not running:
                 return
-            done = [over.get()]
+            done = [take(over)]
             while not over.empty():
                 done.append(over.get())
             fatal = [future for future in done if not isinstance(future.exception(), RequestError | None)]

@@ -41,6 +41,7 @@ from llmasos_hookspecs import (
     Score,
     StepRecord,
 )
+from llmasos_hookspecs.guarding.changes import Changes
 from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 
@@ -48,8 +49,10 @@ _log = logging.getLogger("llmasos.replicas")
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Times that a replica may die without having answered a request in between; then it is not started again.
+#: Times that a replica may die without having answered a request in between; then it rests before it is started again.
 _RESTARTS: Final = 3
+#: Shortest and longest rest in seconds; each is twice as long as the one before, until the replica answers a request.
+_REST: Final = (2.0, 600.0)
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
@@ -59,8 +62,9 @@ _USAGE_TIMEOUT: Final = 2.0
 class ReplicaSet:
     """Serves requests as an ``EngineLoop`` does, from several processes, which a placement starts.
 
-    A replica that dies is started again. Its requests that had not started move to other replicas; the others fail with ``EngineFailed``,
-    because their KV cache is lost and part of their text may have been streamed.
+    A replica that dies is started again, after a rest where it has died several times. Its requests that had not started move to other
+    replicas; the others fail with ``EngineFailed``, because their KV cache is lost and part of their text may have been streamed. Where no
+    other replica is ready when one has died several times, the model is lost.
     """
 
     def __init__(
@@ -95,9 +99,11 @@ class ReplicaSet:
         self._step_timeout = step_timeout
         self._load_timeout = load_timeout
         self._clock = clock
-        self._changed = threading.Condition(threading.RLock())
+        self._changes = Changes()
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
+        self._rests = [_REST[0]] * len(specs)
+        self._resting: dict[int, float] = {}
         self._refused: LLMasOSError | None = None
         self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
@@ -105,10 +111,10 @@ class ReplicaSet:
         self._closed: LLMasOSError | None = None
         _sets.add(self)
         try:
-            with self._changed:
+            with self._changes.lock:
                 for number in range(len(specs)):
                     self._start(number)
-                self._changed.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
+            self._changes.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
         except BaseException:  # Ctrl-C, or no more processes are to be had
             self.close()
             raise
@@ -151,23 +157,24 @@ class ReplicaSet:
 
     def use_scheduler(self, scheduler: ComponentConfig) -> None:
         """Switch to another scheduler, also for replicas that are started later."""
-        with self._changed:
+        with self._changes.lock:
             self._scheduler = scheduler
             for replica in self._replicas.values():
                 replica.send("scheduler", scheduler)
 
     def forget_prefixes(self) -> None:
         """Empty the prefix caches."""
-        with self._changed:
+        with self._changes.lock:
             for replica in self._replicas.values():
                 replica.send("forget")
 
     def usage(self) -> Usage:
         """The queue and KV cache figures of all replicas, summed."""
-        with self._changed:
+        with self._changes.lock:
             self._usage.clear()
             asked = [number for number, replica in self._replicas.items() if replica.ready is not None and replica.send("usage")]
-            self._changed.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
+        self._changes.wait_for(lambda: self._usage.keys() >= set(asked) & self._replicas.keys(), _USAGE_TIMEOUT)
+        with self._changes.lock:
             found = list(self._usage.values())
             unassigned = len(self._unassigned)
         total: dict[str, Any] = {
@@ -181,7 +188,7 @@ class ReplicaSet:
 
     def describe(self) -> list[dict[str, Any]]:
         """Each replica's place, process, state and backlog."""
-        with self._changed:
+        with self._changes.lock:
             return [
                 {
                     "replica": replica.number,
@@ -196,12 +203,13 @@ class ReplicaSet:
 
     def close(self) -> None:
         """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
-        with self._changed:
+        with self._changes.lock:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
             replicas, self._replicas = list(self._replicas.values()), {}
             jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
             self._unassigned = []
-            self._changed.notify_all()
+            self._resting.clear()
+            self._changes.tell()
         for replica in replicas:
             replica.terminate()
         for replica in replicas:
@@ -217,7 +225,7 @@ class ReplicaSet:
     def _send(self, kind: str, request: Request, extra: Any, new_tokens: int, siblings: abc.Sequence[str] = ()) -> list[Ticket[Any]]:
         tickets = {each: self._ticket(each) for each in (request.id, *siblings)}
         job = Job(kind, request, extra, len(request.tokens) + new_tokens * len(tickets), tickets)
-        with self._changed:
+        with self._changes.lock:
             if self._closed is not None:
                 raise self._closed
             self._assign(job)
@@ -233,7 +241,7 @@ class ReplicaSet:
         """Fail requests past their deadline that their replica did not end, and kill replicas that sent nothing for longer than a step may
         take. Returns whether to be called again."""
         lost: list[Job] = []
-        with self._changed:
+        with self._changes.lock:
             jobs = list(self._unassigned)
             for replica in self._replicas.values():
                 jobs += replica.jobs.values()
@@ -245,6 +253,9 @@ class ReplicaSet:
                     replica.kill(f"did not answer for {seconds:g} seconds (resources.{option})")
                     if loading:  # another try would take as long
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
+            for number in [number for number, due in self._resting.items() if due <= self._clock()]:
+                del self._resting[number]
+                threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
                 deadline = job.request.deadline
@@ -252,7 +263,7 @@ class ReplicaSet:
                     lost.append(job)
         for job in lost:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
-        return bool(jobs) or any(replica.ready is None for replica in self._replicas.values())
+        return bool(jobs) or bool(self._resting) or any(replica.ready is None for replica in self._replicas.values())
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
@@ -268,7 +279,7 @@ class ReplicaSet:
         self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
-        with self._changed:
+        with self._changes.lock:
             for replica in self._replicas.values():
                 if request_id in replica.jobs:
                     replica.send("cancel", request_id)
@@ -293,7 +304,7 @@ class ReplicaSet:
         elif verb == "hello":
             self._on_hello(replica, arguments[0])
         else:
-            with self._changed:
+            with self._changes.lock:
                 if verb == "started":
                     for request_id in arguments[0]:
                         if (job := replica.jobs.get(request_id)) is not None:
@@ -304,7 +315,7 @@ class ReplicaSet:
                     replica.failure = arguments[0]
                 elif verb == "ready":
                     self._on_ready(replica, Ready(*arguments))
-                self._changed.notify_all()
+                self._changes.tell()
 
     def _tell(self, replica: Replica, event: str, record: Any) -> None:
         listener = attrs.asdict(self._listeners, recurse=False).get(event)
@@ -328,13 +339,13 @@ class ReplicaSet:
             self._assign(job)
 
     def _answer(self, replica: Replica, verb: str, request_id: str, value: Any) -> None:
-        with self._changed:
+        with self._changes.lock:
             job = replica.jobs.get(request_id) if verb == "piece" else replica.jobs.pop(request_id, None)
             if job is None:
                 return
             job.begun = True
             if verb == "done":
-                self._attempts[replica.number] = 0
+                self._attempts[replica.number], self._rests[replica.number] = 0, _REST[0]
         ticket = job.tickets[request_id]
         if verb == "piece":
             ticket.emit(*value)
@@ -346,7 +357,7 @@ class ReplicaSet:
     def _on_death(self, replica: Replica) -> None:
         """A replica's process has ended: start it again, move its jobs that had not started, and fail the others."""
         lost: list[Job] = []
-        with self._changed:
+        with self._changes.lock:
             if self._replicas.get(replica.number) is not replica:
                 return  # closed on purpose
             del self._replicas[replica.number]
@@ -368,9 +379,11 @@ class ReplicaSet:
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
+            elif not again and replica.failure is None:
+                self._rest(replica.number)
             for job in moved:
                 self._assign(job)
-            self._changed.notify_all()
+            self._changes.tell()
         error = self._closed or EngineFailed(
             f"Replica {replica.number} of {self.model} {replica.end} while it computed this request, whose state is lost; send it again."
         )
@@ -382,6 +395,19 @@ class ReplicaSet:
     def _start(self, number: int) -> None:
         self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message, self._listeners)
         watchdog().wake(self)
+
+    def _rest(self, number: int) -> None:
+        """Start a replica again when it has rested. With the lock held."""
+        seconds = self._rests[number]
+        _log.warning("Replica %d of %s rests for %g seconds before it is started again.", number, self.model, seconds)
+        self._resting[number], self._rests[number] = self._clock() + seconds, min(2 * seconds, _REST[1])
+        watchdog().wake(self)
+
+    def _end_rest(self, number: int) -> None:
+        """On a thread of its own, because a placement may take long to start a seat."""
+        with self._changes.lock:
+            if self._closed is None and number not in self._replicas and not self._start_again(number):
+                self._rest(number)
 
     def _start_again(self, number: int) -> bool:
         """Start a replica that has ended; False where the placement refuses."""

@@ -1,0 +1,86 @@
+"""Ctrl-C may strike the main thread anywhere: nobody waits for ever for what it interrupted, and it is always noticed."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import operator
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from ctypes import pythonapi
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from llmasos.engine.inbox import Inbox
+from llmasos.engine.ticket import Ticket
+from llmasos.system import bounded
+from llmasos.system.bounded import Bound, call_within
+from llmasos_hookspecs.guarding import changes
+from llmasos_hookspecs.guarding.changes import Changes, take
+
+SECONDS = 60.0  # after which somebody counts as one who waits for ever
+LONG = Bound(1000.0, "resources.load_timeout")
+
+
+class LateSignal(SimpleQueue[Any]):
+    """A queue of whose thread Ctrl-C comes just before it begins to wait: after the last instruction at which Python looks for signals."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        calls = (functools.partial(pythonapi.PyErr_SetInterruptEx, int(signal.SIGINT)), functools.partial(super().get, block, timeout))
+        return list(map(operator.call, calls))[1]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: take(LateSignal()),
+        lambda: Changes().wait_for(lambda: False),
+        lambda: Ticket("x", lambda: None).result(),
+        lambda: next(iter(Ticket("x", lambda: None))),
+        lambda: call_within(LONG, "loader X", "load", lambda _: threading.Event().wait(SECONDS)),
+    ],
+    ids=["queue", "change", "result", "stream", "plugin"],
+)
+def test_a_signal_just_before_a_wait_is_noticed(wait: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python runs its handler only between two instructions, so a wait without a timeout would outlast it."""
+    monkeypatch.setattr(changes, "SimpleQueue", LateSignal)
+    monkeypatch.setattr(bounded, "_CLEANING_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+
+
+def test_nobody_waits_for_what_ctrl_c_interrupted() -> None:
+    """Wherever it strikes, no lock stays locked, and nothing that others wait for is left begun."""
+    script = Path(__file__).parent / "struck_everywhere.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["leases", "single_flight", "ticket", "inbox", "watchdog", "plugin_thread"]
+
+
+def test_a_finalizer_may_need_the_lock_that_its_thread_holds() -> None:
+    """The garbage collector runs it anywhere: a stream that is let go of cancels its request, say."""
+    inbox = Inbox("m")
+
+    class Stream:
+        def __init__(self) -> None:
+            self.itself = self
+
+    weakref.finalize(Stream(), inbox.send, lambda: None)
+
+    def collect() -> bool:
+        gc.collect()
+        return True
+
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(inbox._changes.wait_for(collect)), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert done == [True]
+    assert inbox.next() is not None
