@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.api.tasks import run_batch
+from llmasos.cli.command_context import OpenedTask
 from llmasos.system.config import Config
+from llmasos_command_batch.run import run_batch
 
 _LABELS = ["sports", "cooking", "technology", "politics"]
 _WHO = ("The match", "Our team", "The soup", "A new phone", "The parliament", "The striker", "Fresh basil", "The update", "The minister")
@@ -48,7 +49,7 @@ def main() -> None:
     config = Config.from_mapping({"loader": arguments.loader, "resources": {"threads": 2}})
     with Pipeline.from_config(config) as pipeline, tempfile.TemporaryDirectory() as folder:
         pipeline.prefer_throughput()
-        task = pipeline.task("classify")
+        task = OpenedTask("classify", pipeline.task("classify"))
         pipeline.run("classify", **_row(draw, arguments.clauses))
         ratios: list[float] = []
         for number in range(arguments.rounds + 1):  # the first is not counted

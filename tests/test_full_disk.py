@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.api.tasks.results import ResultFile
 from llmasos.checkpoints import CheckpointFolderWriter
+from llmasos_command_batch.results import ResultFile
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_task_kit.conversations import ConversationFolder

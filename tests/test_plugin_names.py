@@ -26,24 +26,27 @@ WORDS: Final = {
     "code": "exit codes, code points, code that is run",
     "complete": "finished; shell completion",
     "deadline": "a request's, and a template's time limit",
+    "evaluate": "a function of the Python API; markers of requirements are evaluated",
     "generate": "what a model does with a prompt",
     "gguf": "the suffix of files in that format, which sources choose and sizes are estimated from",
     "keys": "what a mapping has, and what clients show",
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
+    "size": "of anything",
+    "speed": "whether times are measured",
     "torch": "the library, which reads pickle files and with which a model is compared",
     "translate": "str.translate",
 }
 
 #: (file, name): literals that are a plugin's name to the letter, and mean something else.
 LITERALS: Final = {
+    ("__init__.py", "evaluate"): "a function of the Python API",
     ("acceleration/plan.py", "quant"): "a stage of the contract",
     ("api/runtime.py", "chat"): "a feature of a model",
     ("api/runtime.py", "generate"): "a feature of a model, and a permission",
-    ("api/tasks/evaluation.py", "answer"): "a key of an example",
-    ("api/tasks/evaluation.py", "code"): "a field of an output",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
-    ("cli/app.py", "chat"): "a verb of core",
+    ("checkpoints/manifest.py", "size"): "a key of the manifest: of a file",
+    ("cli/models.py", "size"): "a column, and a key in JSON",
     ("checkpoints/template_sandbox/allowed.py", "keys"): "a method of dictionaries",
     ("compose/access.py", "audit"): "a method of the contract",
     ("compose/client.py", "generate"): "a permission",
@@ -52,7 +55,9 @@ LITERALS: Final = {
     ("compose/generation_params.py", "priority"): "a request's argument",
     ("compose/guards.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
+    ("system/hardware.py", "size"): "a file of the kernel's",
     ("system/returned.py", "audit"): "a method of the contract",
+    ("system/store.py", "size"): "a key of an entry: of its files",
 }
 
 
@@ -156,6 +161,7 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     targets = [alias["target"] for alias in catalog["aliases"].values()]
     suggested |= {("source", name) for name in (*sources, *(each.partition(":")[0] for each in targets if ":" in each))}
     suggested |= {("format", name) for name in catalog["files"].values()}
+    suggested |= {("suite", name) for name in (*catalog["measures"]["suites"], *catalog["measures"]["timed"])}
     assert suggested <= published
 
 

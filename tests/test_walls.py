@@ -15,11 +15,10 @@ BELOW = {
     "checkpoints": {"system"},
     "engine": set(),
     "residency": {"engine"},
-    "evaluation": {"system", "checkpoints", "api"},
-    "acceleration": {"system", "checkpoints", "engine", "residency", "evaluation"},
-    "compose": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration"},
-    "api": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration", "compose"},
-    "cli": {"system", "checkpoints", "engine", "residency", "evaluation", "acceleration", "compose", "api", ""},
+    "acceleration": {"system", "checkpoints"},
+    "compose": {"system", "checkpoints", "engine", "residency", "acceleration"},
+    "api": {"system", "checkpoints", "engine", "residency", "acceleration", "compose"},
+    "cli": {"system", "checkpoints", "engine", "residency", "acceleration", "compose", "api", ""},
 }
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.api.tasks.batch import batch_sequences
 from llmasos.checkpoints import open_checkpoint
 from llmasos.system.discovery import Registry
+from llmasos.system.hardware import batch_sequences
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
 from llmasos_hookspecs.testing import tiny_checkpoint
 

@@ -101,6 +101,17 @@ WRONG = {
                 'each = known["each"]', 'each = known["each"][:2 if "count" in self.__dict__ else 3]'),
         "test_what_is_remembered_is_not_measured_again",
     ),
+    "has notes that cannot be called": (changed("def sections", "notes = ()\n    def sections"), "test_suite_is_whole"),
+    "notes no sentence of two models": (
+        changed("def sections", "def notes(self, results): return list(results)\n    def sections"), "test_notes_and_page_are_text"
+    ),
+    "draws no page of nothing": (
+        changed("def sections", "def page(self, report): return f'<p>{min(report.models)}</p>'\n    def sections"),
+        "test_notes_and_page_are_text",
+    ),
+    "draws bytes": (
+        changed("def sections", "def page(self, report): return b'<p>'\n    def sections"), "test_notes_and_page_are_text"
+    ),
     "has a crooked table": (changed('rows = tuple((label, ', 'rows = tuple((label, "?", '), "test_sections_can_be_drawn"),
     "needs a stage to compare": (changed("rows = ", 'results["stage"]; rows = '), "test_sections_can_be_drawn"),
 }  # fmt: skip
@@ -121,6 +132,17 @@ def test_a_suite_of_the_task_model_passes(run_conformance: Callable[..., Any]) -
     outcomes = run_conformance("SuiteConformance", plugin, "blind = True")
     assert not outcomes.failed, outcomes.messages
     assert outcomes.skipped == {"test_makes_do_with_small_steps", "test_sections_can_be_drawn", "test_tells_models_apart"}
+
+
+def test_a_suite_that_computes_nothing_need_not_tell_weights_apart(run_conformance: Callable[..., Any]) -> None:
+    """One that says how large a model is, whatever it computes."""
+    plugin = changed(
+        'known = model.remember(f"entropy {self.options.length}", lambda: {"each": self.entropies(model)})',
+        'known = {"each": [float(model.engine().info.weight_bytes)]}',
+    )
+    outcomes = run_conformance("SuiteConformance", plugin)
+    assert not outcomes.failed, outcomes.messages
+    assert outcomes.skipped == {"test_tells_models_apart"}
 
 
 @pytest.mark.parametrize("defect", WRONG)

@@ -103,13 +103,16 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Wheels of hookspecs, core with the libs that it requires, and every example, by distribution."""
+    """Wheels of hookspecs, core with the libs that it requires, two plugins with a lib that they need, and every example."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     sources = [
         ROOT / "hookspecs",
         *(ROOT / "libs" / name for name in LIBS),
         ROOT / "core",
+        ROOT / "libs" / "task_kit",
+        ROOT / "plugins" / "command_batch",
+        ROOT / "plugins" / "suite_quality",
         *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
     ]
     subprocess.run([*command, f"--wheel-dir={folder}", *map(str, sources)], check=True, timeout=300)

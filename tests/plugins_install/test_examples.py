@@ -28,7 +28,8 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     """Nothing else is changed for it: not for the list, the help, a batch, Python, or the command line."""
     listed = ("tasks", "--json")
     assert environment.llmasos(*listed).stdout.strip() == "[]"
-    environment.pip("install", "--no-deps", str(wheels["task-keywords"]), str(wheels["sched-lifo"]))
+    installed = ("task-keywords", "sched-lifo", "llmasos-command-batch", "llmasos-task-kit")
+    environment.pip("install", "--no-deps", *(str(wheels[name]) for name in installed))
     (task,) = json.loads(environment.llmasos(*listed).stdout)
     assert (task["task"], task["distribution"]) == ("keywords", "task-keywords")
     assert "llmasos task keywords" in task["example"]
@@ -47,7 +48,7 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
     batch = environment.llmasos("task", "keywords", *where, "--batch", str(rows), "--output", str(answers))
     assert batch.returncode == 0, batch.stderr
     assert [len(json.loads(line)["output"]["keywords"]) for line in answers.read_text().splitlines()] == [2, 1]
-    environment.pip("uninstall", "--yes", "task-keywords", "sched-lifo")
+    environment.pip("uninstall", "--yes", *installed)
     assert environment.llmasos(*listed).stdout.strip() == "[]"
 
 

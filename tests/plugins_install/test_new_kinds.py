@@ -77,10 +77,13 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
         "scheduler.use=lifo",
     )
     environment.pip("install", "--no-deps", str(wheels["sched-lifo"]))
+    verbless = environment.llmasos(*evaluate)
+    assert verbless.stderr == "Error: llmasos evaluate is not installed; pip install llmasos-suite-quality.\n"
+    environment.pip("install", "--no-deps", str(wheels["llmasos-suite-quality"]))
     missing = environment.llmasos(*evaluate)
     assert (missing.returncode, 'No suite "surprise" is installed' in missing.stderr) == (1, True), missing.stderr
     environment.pip("install", "--no-deps", str(wheels["suite-surprise"]), str(wheels["accel-round"]))
-    assert names(environment, "suite") == {"surprise"}
+    assert names(environment, "suite") == {"quality", "size", "speed", "surprise"}
     done = environment.llmasos(*evaluate, "--json")
     assert done.returncode == 0, done.stderr
     (figures,) = (results["surprise"]["figures"] for results in json.loads(done.stdout)["models"].values())
@@ -99,6 +102,7 @@ def test_an_external_suite_comes_measures_and_goes(environment, wheels, checkpoi
     found = json.loads(accelerated.stdout)
     assert "late" in found["base_suites"]["surprise"]["figures"]
     assert "late" in found["stages"][0]["suites"]["surprise"]["figures"]
+    assert found["stages"][0]["measurement"]["quality"]["window"] == found["length"] == 32
     environment.pip("uninstall", "--yes", "suite-surprise", "accel-round")
     assert environment.llmasos(*evaluate).stderr == missing.stderr
-    environment.pip("uninstall", "--yes", "sched-lifo")
+    environment.pip("uninstall", "--yes", "sched-lifo", "llmasos-suite-quality")

@@ -177,7 +177,7 @@ def chat(room: Room) -> Target:
 
 def conversation(room: Room) -> Target:
     """Files of kept conversations."""
-    from llmasos.cli.conversation import Conversation
+    from llmasos_app_text.terminal.conversation import Conversation
 
     path = room.folder / "data" / "conversations" / "kept.json"
     path.parent.mkdir(parents=True)
@@ -187,8 +187,8 @@ def conversation(room: Room) -> Target:
         before = os.environ.get("LLMASOS_HOME")
         os.environ["LLMASOS_HOME"] = str(room.folder)
         try:
-            model: Any = None  # loading a conversation asks the model nothing
-            Conversation(model, {}).load("kept")
+            nothing: Any = None  # loading a conversation asks neither the model nor the command line
+            Conversation(nothing, nothing, {}).load("kept")
         finally:
             if before is None:
                 del os.environ["LLMASOS_HOME"]

@@ -12,15 +12,29 @@ import numpy as np
 import pytest
 
 from llmasos.acceleration import AccelerationReport, run_acceleration
+from llmasos.acceleration.backend import Backend
 from llmasos.acceleration.run import Accelerators
+from llmasos.acceleration.suites import NamedSuite
 from llmasos.checkpoints import open_checkpoint
-from llmasos.evaluation import Backend
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import InstalledComponent
 from llmasos.system.store import Store
-from llmasos_hookspecs import AccelerationError, Checkpoint, Component, PluginError, QuantizedTensor, StagePlan, hookimpl
+from llmasos_hookspecs import (
+    AccelerationError,
+    Checkpoint,
+    Component,
+    Figure,
+    PluginError,
+    QuantizedTensor,
+    Report,
+    Row,
+    Section,
+    StagePlan,
+    SuiteResult,
+    hookimpl,
+)
 from llmasos_hookspecs.testing import ReferenceEngine, quantize, tiny_checkpoint
 
 
@@ -92,6 +106,47 @@ def plan(left: str) -> Callable[..., StagePlan]:
 
 
 @attrs.define
+class Peak:
+    """The mean of the greatest logits, through the engine; ``remembered`` counts how often it was really measured."""
+
+    measured: int = 0
+    length: int = 16
+    reference: bool = False
+    asks: Callable[[Any], Any] = attrs.field(default=lambda _model: None)
+    change: Callable[[SuiteResult], Any] = attrs.field(default=lambda result: result)
+
+    def measure(self, model: Any) -> Any:
+        self.asks(model)
+        known = model.remember("peak", lambda: self._peaks(model))
+        figure = Figure(name="peak", title="Peak <logit>", value=known["mean"], error=0.5, unit="logits", better="higher", digits=3)
+        return self.change(SuiteResult(figures=(figure,), facts={"label": model.label}, notes=("It is a peak.",)))
+
+    def sections(self, results: Any) -> list[Section]:
+        rows = tuple((label, str(result.figure("peak"))) for label, result in results.items())
+        bars = {label: (result.figure("peak").value, 0.1) for label, result in results.items()}
+        return [Section(title="Peaks & more", columns=("model", "peak"), rows=rows, bars=bars, lines={"line": [(0, 1), (1, 2)]})]
+
+    def notes(self, results: Any) -> list[str]:
+        return [f"The peaks are those of {', '.join(results)}."]
+
+    def page(self, report: Report) -> str:
+        return f"<h1>{report.title}</h1>{report.columns}{report.rows}{report.sections}{report.notes}{list(report.models)}"
+
+    def _peaks(self, model: Any) -> dict[str, float]:
+        self.measured += 1
+        engine = model.reference() if self.reference else model.engine()
+        window = model.windows(1, self.length)[0].tolist()
+        slot = engine.open()
+        logits = engine.step([Row(slot, window, 0, "all")])[0]
+        engine.close(slot)
+        return {"mean": float(np.mean(logits.max(-1)))}
+
+
+def named(suite: Any, name: str = "peak") -> NamedSuite:
+    return NamedSuite(name=name, label=f'suite "{name}" (suite-{name} 1.0)', suite=suite)
+
+
+@attrs.define
 class Bench:
     """Runs accelerations of the tiny model; ``log`` tells which stages were really made."""
 
@@ -134,8 +189,7 @@ class Bench:
             Accelerators(find=self.find, call=plugins.call, context=context),
             cache=self.folder / "cache",
             backend=self.backend if measure else None,
-            windows=more.pop("windows", 3),
-            length=more.pop("length", 48),
+            suites=more.pop("suites", [named(Peak())] if measure else ()),
             **more,
         )
 

@@ -50,7 +50,7 @@ MOMENTS = {
     "after a stage is kept": (at(StageCache, "keep", after=True), []),
     "while measuring": (at(measuring, "measure"), ["noise", "int8"]),
     "before the export": (at(run, "export"), []),
-    "in the export": (at(export, "render_page"), []),
+    "in the export": (at(export, "dump_json"), []),
 }
 
 

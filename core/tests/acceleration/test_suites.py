@@ -5,54 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import pytest
 
-from llmasos.acceleration.export import export_suites
-from llmasos.acceleration.report import SuiteReport
-from llmasos.evaluation import NamedSuite
-from llmasos_hookspecs import Figure, PluginError, RequestError, Row, Section, SuiteResult
+from llmasos.acceleration.suites import NamedSuite
+from llmasos_hookspecs import AccelerationError, PluginError, RequestError, SuiteResult
 from llmasos_hookspecs.testing import ScriptedTaskModel
 
-from .conftest import Bench, noisy
-
-
-@attrs.define
-class Peak:
-    """The mean of the greatest logits, through the engine; ``remembered`` counts how often it was really measured."""
-
-    measured: int = 0
-    reference: bool = False
-    asks: Callable[[Any], Any] = attrs.field(default=lambda _model: None)
-    change: Callable[[SuiteResult], Any] = attrs.field(default=lambda result: result)
-
-    def measure(self, model: Any) -> Any:
-        self.asks(model)
-        known = model.remember("peak", lambda: self._peaks(model))
-        figure = Figure(name="peak", title="Peak <logit>", value=known["mean"], error=0.5, unit="logits", better="higher", digits=3)
-        return self.change(SuiteResult(figures=(figure,), facts={"label": model.label}, notes=("It is a peak.",)))
-
-    def sections(self, results: Any) -> list[Section]:
-        rows = tuple((label, str(result.figure("peak"))) for label, result in results.items())
-        bars = {label: (result.figure("peak").value, 0.1) for label, result in results.items()}
-        return [Section(title="Peaks & more", columns=("model", "peak"), rows=rows, bars=bars, lines={"line": [(0, 1), (1, 2)]})]
-
-    def _peaks(self, model: Any) -> dict[str, float]:
-        self.measured += 1
-        engine = model.reference() if self.reference else model.engine()
-        window = model.windows(1, 16)[0].tolist()
-        slot = engine.open()
-        logits = engine.step([Row(slot, window, 0, "all")])[0]
-        engine.close(slot)
-        return {"mean": float(np.mean(logits.max(-1)))}
-
-
-def named(suite: Any, name: str = "peak") -> NamedSuite:
-    return NamedSuite(name=name, label=f'suite "{name}" (suite-{name} 1.0)', suite=suite)
+from .conftest import Bench, Peak, named, noisy
 
 
 def test_base_and_stages_are_measured(bench: Bench) -> None:
@@ -69,27 +31,31 @@ def test_base_and_stages_are_measured(bench: Bench) -> None:
     values += [stage["suites"]["peak"]["figures"]["peak"]["value"] for stage in facts["stages"]]
     assert [f"{value:.3f} ± 0.500" for value in values] == cells
     assert facts["stages"][1]["suites"]["peak"]["facts"] == {"label": "2 noisy"}
+    assert facts["stages"][1]["measurement"]["peak"] == {"peak": values[2], "peak_error": 0.5, "label": "2 noisy"}
     page = (bench.folder / "out" / "report.html").read_text()
-    assert "Peaks &amp; more" in page
-    assert "Peak &lt;logit&gt; (logits)" in page
-    assert "Peak <logit>" not in page
+    assert "Peaks & more" in page
     assert all(cell in page for cell in cells)
+    assert "['base', '1 noisy', '2 noisy']" in page
+    assert report.notes[-2:] == ("It is a peak.", "The peaks are those of base, 1 noisy, 2 noisy.")
 
 
-def test_without_suites_the_report_is_as_before(bench: Bench) -> None:
-    """No column, no key."""
-    bench.add("noisy", noisy)
-    report = bench.run(["noisy"], measure=True)
-    assert not any("peak" in column for column in report.columns())
-    assert "base_suites" not in report.to_dict()
-    assert "suites" not in report.to_dict()["stages"][0]
+def test_a_report_without_a_suite_that_draws_has_no_page(bench: Bench) -> None:
+    """It has its JSON all the same; a suite that draws does so where nothing is measured, too."""
+    bench.run(["noise"], output=bench.folder / "one")
+    assert (bench.folder / "one" / "report.json").is_file()
+    assert not (bench.folder / "one" / "report.html").exists()
+    bench.run(["noise"], suites=[named(Peak())], output=bench.folder / "two")
+    assert "noise was here." in (bench.folder / "two" / "report.html").read_text()
 
 
 def test_nothing_is_asked_where_nothing_is_measured(bench: Bench) -> None:
     """Without a backend there is no engine to measure on."""
     bench.add("noisy", noisy)
     suite = Peak()
-    assert bench.run(["noisy"], suites=[named(suite)]).base_suites == {}
+    report = bench.run(["noisy"], suites=[named(suite)])
+    assert report.base is None
+    assert "base_suites" not in report.to_dict()
+    assert report.columns() == ("stage", "coverage", "took")
     assert suite.measured == 0
 
 
@@ -103,7 +69,7 @@ def test_what_is_remembered_is_kept_between_runs(bench: Bench) -> None:
 
 
 def test_a_checkpoint_is_loaded_once_for_all_that_measures_it(bench: Bench) -> None:
-    """Base and stage, each with the reference: the built-in figures and the suites share the engines."""
+    """Base and stage, each with the reference: the suites share the engines."""
     bench.add("noisy", noisy)
     bench.run(["noisy"], measure=True, suites=[named(Peak()), named(Peak(reference=True), "other")])
     assert bench.loads == 4
@@ -113,8 +79,8 @@ def test_the_reference_is_the_base_in_float32(bench: Bench) -> None:
     """Whatever the stage did, the reference's figure is the base's."""
     bench.add("noisy", noisy)
     report = bench.run([("noisy", {"amount": 0.5})], measure=True, suites=[named(Peak(reference=True))])
-    stage = report.stages[0].suites["peak"].figure("peak").value
-    assert stage == pytest.approx(report.base_suites["peak"].figure("peak").value, rel=1e-6)
+    stage = report.stages[0].measurement.peak.peak  # type: ignore[union-attr]
+    assert stage == pytest.approx(report.base.peak.peak, rel=1e-6)
 
 
 def test_the_model_behind_the_scheduler_is_lent(bench: Bench) -> None:
@@ -167,22 +133,7 @@ def test_an_exception_names_the_suite_and_frees_the_engine(bench: Bench) -> None
 
     with pytest.raises(PluginError, match=r'suite "peak" \(suite-peak 1.0\) failed in Suite.measure: KeyError'):
         bench.run(["noisy"], measure=True, suites=[named(Peak(asks=fail(KeyError("x"))))])
+    with pytest.raises(AccelerationError, match=r'Measuring "base" failed: it predicts NaN'):
+        bench.run(["noisy"], measure=True, suites=[named(Peak(asks=fail(AccelerationError("it predicts NaN."))))])
     with pytest.raises(RequestError, match="not this model"):
         bench.run(["noisy"], measure=True, suites=[named(Peak(asks=fail(RequestError("not this model."))))])
-
-
-def test_a_report_of_models_is_written(tmp_path: Path) -> None:
-    """``evaluate --suite``: rows for models, columns for figures; a figure that a model lacks is empty, and NaN is null."""
-
-    def result(**values: float) -> SuiteResult:
-        return SuiteResult(figures=tuple(Figure(name=name, value=value) for name, value in values.items()), notes=("N.",))
-
-    models = {"a": {"s": result(x=1.0)}, "b": {"s": result(x=float("nan"), y=2.0)}}
-    report = SuiteReport(models=models, sections={}, backends={"a": "one", "b": "two"}, base=None, corpus="text")
-    assert report.columns() == ("model", "x", "y")
-    assert report.rows() == [("a", "1.00", ""), ("b", "nan", "2.00")]
-    assert report.notes == ("N.",)
-    export_suites(tmp_path / "out", report)
-    facts = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert facts["models"]["b"]["s"]["figures"]["x"]["value"] is None
-    assert "<td>2.00</td>" in (tmp_path / "out" / "report.html").read_text()

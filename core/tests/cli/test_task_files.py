@@ -14,7 +14,8 @@ import pytest
 STANDS_STILL = """
 import json, sys
 import llmasos
-from llmasos.api.tasks import run_batch
+from llmasos.cli.command_context import OpenedTask
+from llmasos_command_batch.run import run_batch
 
 source, task, rows, output, common = sys.argv[1:]
 
@@ -24,7 +25,7 @@ def stand_still(now):
         sys.stdin.read()
 
 with llmasos.load_model(source, loader="onnx") as model:
-    run_batch(model.pipeline.task(task), model, rows, output, common=json.loads(common), progress=stand_still)
+    run_batch(OpenedTask(task, model.pipeline.task(task)), model, rows, output, common=json.loads(common), progress=stand_still)
 """
 BATCHES = {
     "classify": ("text", {"labels": ["food", "books", "travel"]}),

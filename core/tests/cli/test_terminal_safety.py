@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 PRINT = """
 from llmasos.cli.console import print_result, print_note, print_table
@@ -50,24 +46,6 @@ def test_control_characters_are_shown_at_a_terminal_and_not_obeyed() -> None:
 def test_a_pipe_gets_what_was_said() -> None:
     done = subprocess.run([sys.executable, "-c", PRINT], capture_output=True, check=True)
     assert b"a\x1b]0;title\x07b" in done.stdout
-
-
-def test_saved_conversations_are_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llmasos.cli.conversation import Conversation
-    from llmasos_hookspecs import RequestError
-
-    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path))
-    umask = os.umask(0o022)
-    try:
-        Conversation(None, {}, system="Be brief.").save("talk")  # type: ignore[arg-type]
-    finally:
-        os.umask(umask)
-    (kept,) = (tmp_path / "data" / "conversations").glob("*.json")
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert json.loads(kept.read_text())["messages"][0]["content"] == "Be brief."
-    kept.write_text("[" * 200_000)
-    with pytest.raises(RequestError, match="is damaged; remove the file"):
-        Conversation(None, {}).load("talk")  # type: ignore[arg-type]
 
 
 def test_control_c_while_the_program_starts_prints_no_traceback() -> None:

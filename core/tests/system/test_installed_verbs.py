@@ -45,6 +45,12 @@ VERB = """
                 code = "import sys, beside; print(beside.WORD, *sys.argv[1:])"
                 command = self.context.python(code, "x", "y", first=[Path(args[1])])
                 self.context.answer(None, subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+            elif kind == "fill":
+                from pathlib import Path
+                with self.context.new_folder(Path(args[1])) as folder:
+                    (folder / "file").write_text("whole")
+                    if args[2:]:
+                        raise RequestError("Half of it is written.")
             elif kind == "refuse":
                 raise RequestError("Not that one; give another.")
             elif kind == "fail":
@@ -222,11 +228,20 @@ def test_an_extension_that_fits_nowhere_is_told(verbs: Site, run: Any, name: str
     assert module not in sys.modules
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("plugins", "new"), ("plugins", "check", "fifo")])
-def test_a_published_verb_that_is_not_installed_names_its_package(verbs: Site, run: Any, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "called", "package"),
+    [
+        (("doctor",), "doctor", "llmasos-devtools"),
+        (("plugins", "new"), "plugins new", "llmasos-devtools"),
+        (("plugins", "check", "fifo"), "plugins check", "llmasos-devtools"),
+        (("evaluate", "smollm2"), "evaluate", "llmasos-suite-quality"),
+    ],
+)
+def test_a_published_verb_that_is_not_installed_names_its_package(
+    verbs: Site, run: Any, words: tuple[str, ...], called: str, package: str
+) -> None:
     """One sentence on standard error."""
-    called = " ".join(words[:2])
-    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install llmasos-devtools.\n")
+    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install {package}.\n")
 
 
 def test_two_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
@@ -256,9 +271,9 @@ def test_a_note_of_a_command_reaches_the_user(verbs: Site, run: Any) -> None:
 
 
 def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
-    """Every member of ``CommandContext``, and the model that it opens every one of ``CommandModel``."""
+    """Every member of ``CommandContext``, the model that it opens every one of ``CommandModel``, and its tasks those of ``CommandTask``."""
     from llmasos.api.model import LanguageModel
-    from llmasos.cli.installed import CommandContext
+    from llmasos.cli.command_context import CommandContext, OpenedModel, OpenedTask
     from llmasos.compose.formats import formats
     from llmasos.system.components import load_component
 
@@ -269,7 +284,43 @@ def test_the_context_has_all_of_the_contract(verbs: Site) -> None:
     verbs.add("llmasos-verb", "command", "greet", VERB)
     context = CommandContext(formats().calls.context(load_component(verbs.registry.find("command", "greet"))))
     assert [name for name in members(llmasos_hookspecs.CommandContext) if not hasattr(context, name)] == []
-    assert [name for name in members(llmasos_hookspecs.CommandModel) if not hasattr(LanguageModel, name)] == []
+    model = {*dir(LanguageModel), *dir(OpenedModel)}
+    assert members(llmasos_hookspecs.CommandModel) - model == set()
+    assert members(llmasos_hookspecs.CommandTask) - {*dir(OpenedTask)} == set()
+
+
+def test_an_option_of_a_verb_can_be_a_command(verbs: Site, run: Any) -> None:
+    """A command named ``task.--twice`` is what ``task`` does with that option, whose words it gets whole; help lists it, and without the
+    option the verb is what it was."""
+    module = verbs.add("llmasos-verb", "command", "task.--greet", VERB, summary="Greets a task.")
+    assert "--greet Greets a task (llmasos-verb 1.0)." in " ".join(run("task", "--help")[1].split())
+    assert module not in sys.modules
+    assert "greet" not in run("--help")[1]
+    assert run("task", "--help", "--greet") == (0, "Usage: llmasos task KIND\n", "")
+    assert run("task", "3", "--greet")[0] == 3
+    assert run("task", "refuse", "--greet=yes") == (2, "", "Error: Not that one; give another.\n")
+    code, _, err = run("task", "3")
+    assert code == 1
+    assert err.startswith('Error: No task "3" is installed')
+
+
+def test_an_option_that_a_verb_has_is_not_replaced(verbs: Site, run: Any) -> None:
+    """Nor one of a verb that is not there, or of a group of verbs; ``plugins list`` says why."""
+    for number, name in enumerate(("config.--set", "tasks.--json", "nothing.--greet")):
+        verbs.add(f"llmasos-lost-{number}", "command", name, VERB)
+    code, out, err = run("tasks", "--json")
+    assert (code, err) == (0, "")
+    assert isinstance(json.loads(out), list)
+    err = run("plugins", "list")[2]
+    assert 'The command "config.--set" (llmasos-lost-0 1.0) is not used: llmasos has no verb config with options' in err
+    assert 'The command "tasks.--json" (llmasos-lost-1 1.0) is not used: tasks --json is an option of llmasos itself' in err
+    assert 'The command "nothing.--greet" (llmasos-lost-2 1.0) is not used: llmasos has no verb nothing with options' in err
+
+
+def test_a_published_option_that_is_not_installed_names_its_package(verbs: Site, run: Any) -> None:
+    """One sentence, where the words behind the verb ask for it."""
+    sentence = "Error: llmasos task --batch is not installed; pip install llmasos-command-batch.\n"
+    assert run("task", "translate", "--batch", "rows.csv") == (1, "", sentence)
 
 
 def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:
@@ -307,6 +358,19 @@ def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> 
     assert {each["threads"] for each in found["hardware"]["bandwidth"]} >= {1}
     assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
     assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
+
+
+def test_a_folder_that_a_command_fills_appears_whole(verbs: Site, run: Any, tmp_path: Path) -> None:
+    """Or not at all; one that holds something is never replaced, an empty one is."""
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    folder = tmp_path / "deep" / "out"
+    assert run("greet", "fill", str(folder), "half") == (2, "", "Error: Half of it is written.\n")
+    assert list(folder.parent.iterdir()) == []
+    folder.mkdir()
+    for found in ((0, "", ""), (2, "", f"Error: {folder} exists already; name another folder for the output, or remove it.\n")):
+        assert run("greet", "fill", str(folder)) == found
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("file", "whole")]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_command_starts_interpreters_apart(verbs: Site, run: Any, tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from libs.tokenizing.tests.sentencepiece_models import plain, same, train
 
 from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
-
-from .test_sentencepiece import plain, same, train
 
 MARK = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
 

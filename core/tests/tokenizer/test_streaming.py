@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from libs.tokenizing.tests.conftest import SPECIAL, TEXT
+from libs.tokenizing.tests.sentencepiece_models import train
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from llmasos.checkpoints.tokenizer import FastTokenizer
@@ -14,9 +16,6 @@ from llmasos.engine.detokenizer import Detokenizer
 from llmasos_hookspecs import Constraint, RequestError
 from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, whole_tokens
 from llmasos_tokenizing.sentencepiece_file import read_sentencepiece
-
-from .conftest import SPECIAL, TEXT
-from .test_sentencepiece import train
 
 LINES = [line for text in TEXT for line in text.splitlines()]
 

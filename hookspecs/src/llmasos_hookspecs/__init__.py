@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Command as Command,
         CommandContext as CommandContext,
         CommandModel as CommandModel,
+        CommandTask as CommandTask,
         ComponentEntry as ComponentEntry,
     )
     from llmasos_hookspecs.component import (
@@ -99,6 +100,15 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.memory import MemoryEstimate as MemoryEstimate
     from llmasos_hookspecs.placement import Host as Host, Placement as Placement, Seat as Seat, SeatSpec as SeatSpec, run_entry as run_entry
     from llmasos_hookspecs.records import RequestRecord as RequestRecord, RequestStarted as RequestStarted, StepRecord as StepRecord
+    from llmasos_hookspecs.reports import (
+        FigureColumn as FigureColumn,
+        Measurement as Measurement,
+        Report as Report,
+        Results as Results,
+        figure_columns as figure_columns,
+        figure_table as figure_table,
+        results_to_dict as results_to_dict,
+    )
     from llmasos_hookspecs.sampling import Constraint as Constraint, Draw as Draw, SamplingParams as SamplingParams
     from llmasos_hookspecs.scheduling import (
         Admit as Admit,
@@ -124,6 +134,7 @@ if TYPE_CHECKING:
         TextEvent as TextEvent,
         ToolCallEvent as ToolCallEvent,
         UsageEvent as UsageEvent,
+        is_loopback as is_loopback,
     )
     from llmasos_hookspecs.suites import (
         Better as Better,
@@ -157,7 +168,7 @@ _MODULES: Final = {
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
     "checkpoint": "Checkpoint CheckpointWriter Tokenizer",
-    "commands": "Command CommandContext CommandModel ComponentEntry",
+    "commands": "Command CommandContext CommandModel CommandTask ComponentEntry",
     "component": "API_VERSION NEUTRAL_FORMATS Component NoOptions",
     "context": "WORKING Context EngineLimits ModelStore Progress ReachedComponent",
     "decoder": (
@@ -177,11 +188,12 @@ _MODULES: Final = {
     "memory": "MemoryEstimate",
     "placement": "Host Placement Seat SeatSpec run_entry",
     "records": "RequestRecord RequestStarted StepRecord",
+    "reports": "FigureColumn Measurement Report Results figure_columns figure_table results_to_dict",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",
     "server": (
         "Answer Endpoint ErrorEvent Event FinishEvent ModelFacts PartEvent ReasoningEvent Runtime Server TaskFacts TextEvent ToolCallEvent "
-        "UsageEvent"
+        "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",

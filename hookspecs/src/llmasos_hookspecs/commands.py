@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.context import Context
-from llmasos_hookspecs.tasks import TaskModel
+from llmasos_hookspecs.reports import Report
+from llmasos_hookspecs.tasks import Prompt, Task, TaskModel
 
 
 @runtime_checkable
@@ -45,8 +46,40 @@ class ComponentEntry:
     summary: str = ""
 
 
+class CommandTask(Protocol):
+    """An installed task as config has it, with what reads its inputs and writes its output.
+
+    Attributes:
+        name: the task's, as the user gave it.
+        task: the task itself.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> Task: ...
+
+    def read_words(self, words: Sequence[str]) -> dict[str, Any]:
+        """Words of a command line, ``--name value``, as plain data for ``read``; not all inputs need be there. A value ``@FILE`` is the
+        text of a file, and ``-`` is standard input. Raises ``RequestError`` for a word that is no input."""
+        ...
+
+    def read_texts(self, texts: Mapping[str, str]) -> dict[str, Any]:
+        """Texts, as a CSV file has them, as plain data for ``read``: an empty one is left out where the input has a default, a number, list
+        or table is read as JSON, and a text that is no JSON is a list of one text where the input is a list."""
+        ...
+
+    def read(self, values: Mapping[str, Any]) -> Any:
+        """Plain data as an instance of the task's ``inputs``. Raises ``RequestError`` with one sentence for each problem."""
+        ...
+
+    def plain(self, value: Any) -> Any:
+        """An instance of the task's ``inputs`` or ``output`` as plain data that JSON can hold."""
+        ...
+
+
 class CommandModel(TaskModel, Protocol):
-    """The model that a command opens: what a task can do with one, and what it computes below the text."""
+    """The model that a command opens: what a task can do with one, what it computes below the text, and the tasks that can run on it."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -64,6 +97,23 @@ class CommandModel(TaskModel, Protocol):
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Raw logits of every position: float32 [len(tokens), vocab_size]."""
+        ...
+
+    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
+        """As for a task; closing the generator before its end cancels the request."""
+        ...
+
+    def check_sampling(self, **sampling: Any) -> None:
+        """Raise ``RequestError`` where ``generate`` would refuse these keyword arguments, whatever the prompt."""
+        ...
+
+    def task(self, name: str) -> CommandTask:
+        """An installed task, as config has it. Raises ``PluginError`` where there is none (with the nearest name), or it is broken."""
+        ...
+
+    def prefer_throughput(self) -> None:
+        """Let as many sequences run at once as memory allows (64 at most), where config leaves that open. For a command that sends many
+        requests together; call it before the model is used."""
         ...
 
 
@@ -128,9 +178,44 @@ class CommandContext(Context, Protocol):
         """
         ...
 
-    def answer(self, value: Any, text: str = "", *, as_json: bool = False) -> None:
-        """Print the answer on standard output: ``value``, plain data, as JSON, or else ``text``. Control characters in the text are shown
-        and not executed where the output is a terminal."""
+    def measure(
+        self,
+        references: Sequence[str | None],
+        suites: Sequence[tuple[str, Mapping[str, Any]]],
+        *,
+        base: str | None = None,
+        corpus: Path | None = None,
+        loader: str | None = None,
+        config: Path | None = None,
+        settings: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> Report:
+        """What suites measure of models, one after the other, each on its loader.
+
+        Args:
+            references: models as for ``model``; None is the config's default model.
+            suites: name and options of each, in the order in which they measure.
+            base: a reference to compare with; None: each model's own weights.
+            corpus: a text file for ``MeasuredModel.windows``; None: English prose of the standard library.
+            loader, config, settings, quiet: as for ``model``.
+
+        Raises:
+            LLMasOSError: a suite is not installed or refuses its options, which is told before a model is loaded; or as ``model`` does.
+        """
+        ...
+
+    def new_folder(self, output: Path) -> AbstractContextManager[Path]:
+        """A folder to fill, which becomes ``output`` at the end of the ``with`` block: whole, or not at all where the block raises.
+
+        Raises:
+            RequestError: ``output`` is there already, and is no empty folder.
+            AccelerationError: it cannot be written.
+        """
+        ...
+
+    def answer(self, value: Any, text: str = "", *, as_json: bool = False, end: str = "\n") -> None:
+        """Print the answer, or a part of it, on standard output at once: ``value``, plain data, as JSON, or else ``text`` and then ``end``.
+        Control characters in the text are shown and not executed where the output is a terminal."""
         ...
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -6,6 +6,7 @@ what the client asked to the runtime together with the principal that it got.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -269,6 +270,17 @@ class Endpoint:
     host: str
     port: int
     url: str = ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address as a URL has it, is this machine for itself: a server that listens there is reached by no
+    other machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Which values of a figure are better; None: neither (a count, say).
 Better = Literal["lower", "higher"]
 
+#: Unit of a figure -> what tables multiply it by, and what they write behind it.
+_SHOWN: Final = {"B": (1e-6, " MB"), "share": (100.0, " %")}
+
 
 @attrs.frozen(kw_only=True)
 class Figure:
@@ -30,7 +33,8 @@ class Figure:
         title: for tables and charts; empty: the name.
         value: the value.
         error: its standard error; None where it has none.
-        unit: such as ``nats/token`` or ``tok/s``; empty for a plain number.
+        unit: such as ``nats/token`` or ``tok/s``; empty for a plain number. Tables show ``B``, bytes, in megabytes, and ``share``, 0 to 1,
+            in per cent.
         better: ``lower`` or ``higher``; None where neither is better.
         repeatable: whether measuring the same model again gives the same value; False for times.
         digits: digits after the decimal point in tables.
@@ -48,16 +52,22 @@ class Figure:
     @property
     def heading(self) -> str:
         """Title and unit, for the head of a table."""
-        return f"{self.title or self.name} ({self.unit})" if self.unit else self.title or self.name
+        said = self.unit and self.unit not in _SHOWN  # the values of those say it themselves
+        return f"{self.title or self.name} ({self.unit})" if said else self.title or self.name
+
+    def shown(self, value: float) -> str:
+        """A value of this figure as tables show it."""
+        scale, unit = _SHOWN.get(self.unit, (1.0, ""))
+        return f"{value * scale:.{self.digits}f}{unit}"
 
     def __str__(self) -> str:
-        value = f"{self.value:.{self.digits}f}"
-        return value if self.error is None else f"{value} ± {self.error:.{self.digits}f}"
+        value = self.shown(self.value)
+        return value if self.error is None else f"{value} ± {self.shown(self.error)}"
 
 
 @attrs.frozen(kw_only=True)
 class Section:
-    """A part of a report as plain data; core draws it, as text and as HTML.
+    """A part of a report as plain data, drawn as text and as HTML.
 
     Attributes:
         title: its heading.
@@ -66,6 +76,7 @@ class Section:
         bars: a bar chart: label -> value and standard error (0 where it has none).
         lines: a line chart: name of the line -> points (x, y).
         horizontal: what the points' x is.
+        details: what few readers want, folded away on a page: options as JSON, say.
     """
 
     title: str
@@ -75,6 +86,7 @@ class Section:
     bars: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
     lines: Mapping[str, Sequence[tuple[float, float]]] = attrs.field(factory=dict)
     horizontal: str = "step"
+    details: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,8 +170,13 @@ class MeasuredModel(Protocol):
 class Suite(Protocol):
     """Named measurements of a model, for ``llmasos evaluate --suite NAME`` and for the stages of an acceleration.
 
-    A suite that has more to say of several models together has ``sections(results) -> Sequence[Section]`` as well, where ``results`` maps
-    each model's label to its ``SuiteResult``, the base first.
+    A suite may have more methods. ``results`` maps each model's label to its ``SuiteResult``; in an acceleration the labels are ``base``
+    and then the stages in order, ``1 prune``, ``2 quant``.
+
+    - ``sections(results) -> Sequence[Section]``: what it has to say of several models together, with tables and charts;
+    - ``notes(results) -> Sequence[str]``: the same in one sentence each, for the notes of a report;
+    - ``page(report) -> str``: a whole ``Report``, of all suites, as one HTML page. Of the suites that measured an acceleration, the first
+      that has it draws ``report.html``.
     """
 
     def measure(self, model: MeasuredModel) -> SuiteResult:

@@ -125,7 +125,7 @@ MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]"]
 WORDS = [*MARKS, called(ADD), called(SAY, "parameters"), '{"name":', "{", "}", *'[]," \n<x']
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.data())
 def test_any_text_has_the_same_parts_for_every_cut(data: st.DataObject) -> None:
     """Texts of what the forms are made of, in any order; where there are no calls, only marks and white space are lost."""
@@ -155,7 +155,7 @@ def test_what_is_text_is_told_at_once() -> None:
 
 
 def test_arguments_of_any_json_are_told_unchanged() -> None:
-    @settings(max_examples=50)
+    @settings(max_examples=20)
     @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.text() | st.integers(), st.lists)), st.integers(1, 9))
     def check(arguments: dict[str, Any], size: int) -> None:
         for ascii_only in (False, True):

@@ -15,10 +15,10 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
-from llmasos.checkpoints.plain_json import dump_json
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_hookspecs.plain_json import dump_json
 
 #: Version of the cache key: increased when a change of core gives other outputs for the same inputs.
 _VERSION: Final = 2

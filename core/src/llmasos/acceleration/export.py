@@ -1,21 +1,20 @@
-"""Exports results to a folder of the user: checkpoint, manifest with figures, report as JSON and HTML."""
+"""Exports results to a folder of the user: checkpoint, manifest with figures, report as JSON and, where a suite draws it, as a page."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from llmasos.acceleration.page import render_evaluation, render_page, render_suites
-from llmasos.acceleration.report import AccelerationReport, EvaluationReport, SuiteReport
+from llmasos.acceleration.report import AccelerationReport
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, write_manifest
-from llmasos.checkpoints.plain_json import dump_json, finite
 from llmasos.checkpoints.writer import remove_stale
 from llmasos_hookspecs import AccelerationError, CheckpointError
+from llmasos_hookspecs.plain_json import dump_json, finite
 
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"
@@ -28,9 +27,9 @@ def check_output(output: Path | None) -> list[str]:
     return []
 
 
-def export(model: Path, output: Path, report: AccelerationReport) -> None:
+def export(model: Path, output: Path, report: AccelerationReport, page: str | None = None) -> None:
     """Copy a finished checkpoint to ``output``, which appears by a rename, whole."""
-    with _appearing(output) as partial, _damage(model):
+    with appearing(output) as partial, _damage(model):
         shutil.copytree(model, partial, dirs_exist_ok=True)
         manifest = read_manifest(partial)
         # The copy gets a new manifest, so its files are verified first: a file damaged before or while copying must not get a new digest.
@@ -38,23 +37,13 @@ def export(model: Path, output: Path, report: AccelerationReport) -> None:
             verify_digest(partial, name, record)
         write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
         # The report's path is relative, because users move folders; the report lies in the folder that it describes.
-        _write_report(partial, {**report.to_dict(), "path": "."}, render_page(report))
-
-
-def export_evaluation(output: Path, report: EvaluationReport) -> None:
-    """Write the report of an evaluation to the new folder ``output``, which appears by a rename, whole."""
-    with _appearing(output) as partial:
-        _write_report(partial, report.to_dict(), render_evaluation(report))
-
-
-def export_suites(output: Path, report: SuiteReport) -> None:
-    """Write the report of suites to the new folder ``output``, which appears by a rename, whole."""
-    with _appearing(output) as partial:
-        _write_report(partial, report.to_dict(), render_suites(report))
+        (partial / REPORT).write_text(dump_json({**report.to_dict(), "path": "."}, indent=2) + "\n", encoding="utf-8")
+        if page is not None:
+            (partial / PAGE).write_text(page, encoding="utf-8")
 
 
 @contextlib.contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
+def appearing(output: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``output`` at the end, or nothing."""
     partial = output.parent / f".{output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
     try:
@@ -79,11 +68,6 @@ def _damage(model: Path) -> Iterator[None]:
         raise AccelerationError(
             f"The result in {model} is damaged and was not exported; run again, which makes it anew ({error})"
         ) from error
-
-
-def _write_report(folder: Path, facts: Mapping[str, Any], page: str) -> None:
-    (folder / REPORT).write_text(dump_json(facts, indent=2) + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(page, encoding="utf-8")
 
 
 def _with_figures(stages: list[dict[str, Any]], report: AccelerationReport) -> list[dict[str, Any]]:

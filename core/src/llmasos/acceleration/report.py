@@ -1,19 +1,15 @@
-"""Reports of accelerations and evaluations, as plain data and as tables."""
+"""Reports of accelerations, as plain data and as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
-from llmasos.evaluation import Measurement
-from llmasos.evaluation.suites import Results, results_to_dict, suite_cells, suite_columns, suite_headings
-from llmasos_hookspecs import Section
-
-#: Headings of ``figures``.
-FIGURES: Final = ("disk", "memory", "perplexity", "mean KL", "p99 KL", "top-1", "prefill tok/s", "decode tok/s")
+from llmasos_hookspecs import Measurement, Report, Results, Section, figure_table, results_to_dict
+from llmasos_hookspecs.plain_json import dump_json
 
 
 @attrs.frozen(kw_only=True)
@@ -30,8 +26,7 @@ class StageReport:
         touched: how many tensors differ from the input's, are new, or are gone.
         skipped: name -> reason.
         report: the accelerator's own report.
-        measurement: the figures of the checkpoint it left; None where nothing was measured.
-        suites: what each suite measured of it.
+        measurement: what suites measured of the checkpoint it left; None where nothing was measured.
     """
 
     name: str
@@ -45,7 +40,20 @@ class StageReport:
     skipped: Mapping[str, str]
     report: Mapping[str, Any]
     measurement: Measurement | None
-    suites: Results = attrs.field(factory=dict)
+
+    def sections(self, number: int) -> Iterator[Section]:
+        """The stage for a page: what it changed and skipped, its options and its own report, and the curves in that."""
+        curves = self.report.get("curves", {})
+        told = {key: value for key, value in self.report.items() if key not in ("curves", "notes")}
+        yield Section(
+            title=f"{number} {self.name}",
+            text=f"{self.use} {self.version}; {self.touched} tensors touched, coverage {self.coverage:.1%}.",
+            columns=("skipped", "why") if self.skipped else (),
+            rows=tuple(self.skipped.items()),
+            details=f"{dump_json(dict(self.options), indent=1)}\n{dump_json(told, indent=1)}",
+        )
+        for title, lines in curves.items() if isinstance(curves, Mapping) else ():
+            yield Section(title=title, lines=lines)
 
 
 @attrs.frozen(kw_only=True)
@@ -56,11 +64,10 @@ class AccelerationReport:
         path: folder of the accelerated checkpoint.
         model: name or path of the base.
         base_digest: SHA-256 of the base.
-        base: the figures of the base as the backend runs it; its divergence is the backend's own rounding.
+        base: what suites measured of the base as the backend runs it; its divergence is the backend's own rounding.
         stages: in the order they ran.
-        base_suites: what each suite measured of the base.
-        sections: what each suite has to say of base and stages together.
-        corpus, windows, length: what quality was measured on.
+        sections: what suites have to say of base and stages together.
+        corpus, windows, length: the text that suites got, and how much of it at most.
         backend: loader, distribution and version.
         notes: what a reader of the figures must know.
     """
@@ -76,36 +83,54 @@ class AccelerationReport:
     backend: str | None
     seed: int
     notes: tuple[str, ...] = ()
-    base_suites: Results = attrs.field(factory=dict)
-    sections: Mapping[str, tuple[Section, ...]] = attrs.field(factory=dict)
+    sections: tuple[Section, ...] = ()
 
     @property
-    def suites(self) -> list[Results]:
-        """What the suites measured of the base and of each stage; empty mappings where there were none."""
-        return [self.base_suites, *(stage.suites for stage in self.stages)]
+    def models(self) -> dict[str, Measurement | None]:
+        """The base and each stage by the labels that suites know them by."""
+        return {"base": self.base, **{f"{number} {stage.name}": stage.measurement for number, stage in enumerate(self.stages, 1)}}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        left_out = ("path", "suites", "base_suites", "sections")
-        found = attrs.asdict(self, filter=lambda attribute, _: attribute.name not in left_out)
-        if self.base_suites:
-            found["base_suites"] = results_to_dict(self.base_suites)
-            for stage, facts in zip(self.stages, found["stages"], strict=True):
-                facts["suites"] = results_to_dict(stage.suites)
-        return {"path": str(self.path), **found}
+        kept = attrs.asdict(self, recurse=False, filter=lambda field, _: field.name not in ("path", "stages", "sections", "base"))
+        stages = [
+            attrs.asdict(stage, recurse=False) | {"measurement": _values(stage.measurement)} | _suites("suites", stage.measurement)
+            for stage in self.stages
+        ]
+        return {"path": str(self.path), **kept, "base": _values(self.base), **_suites("base_suites", self.base), "stages": stages}
 
     def columns(self) -> tuple[str, ...]:
         """Headings of ``rows``."""
-        return ("stage", *FIGURES, *suite_headings(suite_columns(self.suites), self.suites), "coverage", "took")
+        return ("stage", *self._table()[0][1:], "coverage", "took")
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of text for the base and for each stage; figures come with their standard errors."""
-        more = suite_columns(self.suites)
-        rows = [("base", *figures(self.base), *suite_cells(more, self.base_suites), "", "")]
-        for stage in self.stages:
+        cells = self._table()[1]
+        rows = [("base", *cells[0][1:], "", "")]
+        for stage, (_, *figures) in zip(self.stages, cells[1:], strict=True):
             took = f"{stage.seconds:.1f} s" + (" (cached)" if stage.cached else "")
-            rows.append((stage.name, *figures(stage.measurement), *suite_cells(more, stage.suites), f"{stage.coverage:.1%}", took))
+            rows.append((stage.name, *figures, f"{stage.coverage:.1%}", took))
         return rows
+
+    def to_page(self) -> Report:
+        """What a suite draws a page of."""
+        measured = (
+            f"Measured on {self.backend}, with {self.windows} windows of {self.length} tokens of the evaluation part of {self.corpus} at "
+            "most; the base in float32 is what is compared with. ± is one standard error."
+            if self.backend
+            else "Nothing was measured."
+        )
+        details = [section for number, stage in enumerate(self.stages, 1) for section in stage.sections(number)]
+        return Report(
+            title="Acceleration report",
+            text=f"Base: {self.model} (SHA-256 {self.base_digest[:16]}...). {measured} Seed {self.seed}.",
+            columns=self.columns(),
+            rows=tuple(self.rows()),
+            models={label: found for label, found in self.models.items() if found is not None},
+            corpus=self.corpus,
+            sections=(*self.sections, *details),
+            notes=self.notes,
+        )
 
     def __str__(self) -> str:
         table = [self.columns(), *self.rows()]
@@ -113,95 +138,15 @@ class AccelerationReport:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
         return "\n".join([*lines, *self.notes])
 
-
-@attrs.frozen(kw_only=True)
-class EvaluationReport:
-    """Models measured on the same text.
-
-    Attributes:
-        models: what each is called -> its figures.
-        base: the reference of the divergences; None: each model's own weights in float32.
-        corpus, length: the text, and tokens of a window.
-    """
-
-    models: Mapping[str, Measurement]
-    base: str | None
-    corpus: str
-    length: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return attrs.asdict(self)
-
-    def columns(self) -> tuple[str, ...]:
-        """Headings of ``rows``."""
-        return ("model", *FIGURES)
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """A row of text for each model."""
-        return [(label, *figures(found)) for label, found in self.models.items()]
+    def _table(self) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        nothing: Results = {}
+        return figure_table({label: nothing if found is None else found.results for label, found in self.models.items()})
 
 
-def megabytes(count: float | None) -> str:
-    """Bytes for a table."""
-    return "" if count is None else f"{count / 1e6:.1f} MB"
+def _values(found: Measurement | None) -> dict[str, Any] | None:
+    return None if found is None else found.to_dict()
 
 
-def figures(found: Measurement | None) -> tuple[str, ...]:
-    """Size, quality and speed as cells of a table; empty where nothing was measured."""
-    if found is None:
-        return ("",) * len(FIGURES)
-    quality, speed = found.quality, found.speed
-    return (
-        megabytes(found.size.disk),
-        megabytes(found.size.memory),
-        f"{quality.perplexity:.2f} ± {quality.perplexity_error:.2f}",
-        "" if quality.mean_kl is None else f"{quality.mean_kl:.4f} ± {quality.mean_kl_error:.4f}",
-        "" if quality.p99_kl is None else f"{quality.p99_kl:.3f}",
-        "" if quality.top1 is None else f"{quality.top1:.1%}",
-        "" if speed is None else f"{speed.prefill:.0f} ± {speed.prefill_error:.0f}",
-        "" if speed is None else f"{speed.decode:.1f} ± {speed.decode_error:.1f}",
-    )
-
-
-@attrs.frozen(kw_only=True)
-class SuiteReport:
-    """Models measured by suites.
-
-    Attributes:
-        models: what each is called -> suite -> its result.
-        sections: what each suite has to say of the models together.
-        backends: what each model was measured on.
-        base: the reference of comparisons; None: each model's own weights.
-        corpus: the text.
-    """
-
-    models: Mapping[str, Results]
-    sections: Mapping[str, tuple[Section, ...]]
-    backends: Mapping[str, str]
-    base: str | None
-    corpus: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "models": {label: results_to_dict(results) for label, results in self.models.items()},
-            "backends": dict(self.backends),
-            "base": self.base,
-            "corpus": self.corpus,
-        }
-
-    def columns(self) -> tuple[str, ...]:
-        """Headings of ``rows``."""
-        found = list(self.models.values())
-        return ("model", *suite_headings(suite_columns(found), found))
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """A row of text for each model."""
-        columns = suite_columns(self.models.values())
-        return [(label, *suite_cells(columns, results)) for label, results in self.models.items()]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The notes of all suites, each once."""
-        return tuple(dict.fromkeys(note for results in self.models.values() for result in results.values() for note in result.notes))
+def _suites(key: str, found: Measurement | None) -> dict[str, Any]:
+    """All that is known of the figures, under ``key``; nothing where nothing was measured."""
+    return {} if found is None else {key: results_to_dict(found.results)}

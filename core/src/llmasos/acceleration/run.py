@@ -12,27 +12,28 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.acceleration.backend import Backend
 from llmasos.acceleration.cache import CachedStage, StageCache, content_key, model_folder
 from llmasos.acceleration.code_digest import code_digest
+from llmasos.acceleration.corpus import Corpus
 from llmasos.acceleration.coverage import coverage
 from llmasos.acceleration.export import check_output, export
+from llmasos.acceleration.fitting import fitting_length
 from llmasos.acceleration.measuring import OpenModel, StageMeasurer
-from llmasos.acceleration.notes import base_notes, length_notes, reference_notes, stage_notes
+from llmasos.acceleration.notes import stage_notes
 from llmasos.acceleration.plan import PlannedStage, plan_stages
 from llmasos.acceleration.report import AccelerationReport, StageReport
 from llmasos.acceleration.stage_output import check_stage
+from llmasos.acceleration.suites import NamedSuite
 from llmasos.checkpoints import open_checkpoint, storage_notes
 from llmasos.checkpoints.finite import check_all
 from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos.checkpoints.writer import CheckpointFolderWriter
-from llmasos.evaluation import Backend, Corpus, Measurement, NamedSuite, fitting_length
-from llmasos.evaluation.measure import LENGTH, WINDOWS
-from llmasos.evaluation.suites import Results
 from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9
@@ -74,8 +75,6 @@ def run_acceleration(
     output: Path | None = None,
     backend: Backend | None = None,
     corpus: Corpus | None = None,
-    windows: int = WINDOWS,
-    length: int = LENGTH,
     seed: int = 0,
     allow_low_coverage: bool = False,
     sink: ProgressSink | None = None,
@@ -90,13 +89,12 @@ def run_acceleration(
 
     Args:
         cache_limit: bytes that finished stages may take; beyond it the least recently used are removed, but none that a process uses.
-        output: a new folder for the result, with ``report.json`` and ``report.html``; None leaves it in the cache.
+        output: a new folder for the result, with ``report.json`` and, where a suite draws it, ``report.html``; None leaves it in the cache.
         backend: what to measure on; None measures nothing.
         corpus: text to calibrate and evaluate on; None: ``Corpus.default()``.
-        windows, length: evaluation windows, and tokens of each: as many as the model's context has, where that is shorter.
         allow_low_coverage: accept a stage that changed less than 90 % of what it could.
         model: the base's name in the report; None: its path.
-        suites: what measures the base and each stage besides, where there is a backend.
+        suites: what measures the base and each stage, where there is a backend; the first that can draws the page.
         open_model: a checkpoint as applications see it, for suites that ask for one.
 
     Raises:
@@ -114,18 +112,7 @@ def run_acceleration(
         open_checkpoint=accelerators.open_checkpoint,
     )
     corpus = corpus or Corpus.default()
-    fitting = fitting_length(checkpoint, length, None if backend is None else backend.context_length)
-    measurer = StageMeasurer(
-        base=checkpoint,
-        backend=backend,
-        corpus=corpus,
-        windows=windows,
-        length=fitting,
-        suites=suites,
-        open_model=open_model,
-        cache=cache,
-        sink=sink,
-    )
+    measurer = StageMeasurer(base=checkpoint, backend=backend, corpus=corpus, suites=suites, open_model=open_model, cache=cache, sink=sink)
     with contextlib.ExitStack() as uses:
         runner = _StageRunner(
             cache=StageCache(cache / "stages"),
@@ -142,8 +129,7 @@ def run_acceleration(
         if runner.cache.find(runner.key(checkpoint.digest, plan.stages[0])) is None:
             for each in (checkpoint, *plan.opened):
                 check_all(each)
-        base, base_suites = measurer.measure(checkpoint, checkpoint.digest, "base")
-        notes = [*storage_notes(checkpoint), *base_notes(checkpoint), *reference_notes(base), *length_notes(base, length)]
+        base = measurer.measure(checkpoint, checkpoint.digest, "base")
         reports: list[StageReport] = []
         current, key = checkpoint, checkpoint.digest
         for number, stage in enumerate(plan.stages, 1):
@@ -151,21 +137,19 @@ def run_acceleration(
             sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
             finished, cached = runner.run(key, stage, current)
             previous, current = current, open_checkpoint(finished.path)
-            before = reports[-1].measurement if reports else base
             measured = measurer.measure(current, key, f"{number} {stage.name}")
-            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), *measured))
-            notes += stage_notes(reports[-1], before, base)
+            reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measured))
+        notes = [*storage_notes(checkpoint), *(note for each in reports for note in stage_notes(each)), *measurer.notes()]
         report = AccelerationReport(
             path=current.path if output is None else output,
             model=model or str(checkpoint.path),
             base_digest=checkpoint.digest,
             base=base,
-            base_suites=base_suites,
             stages=tuple(reports),
             sections=measurer.sections(),
             corpus=corpus.name,
-            windows=measurer.count,
-            length=fitting,
+            windows=measurer.windows,
+            length=measurer.length,
             backend=None if backend is None else backend.label,
             seed=seed,
             notes=tuple(dict.fromkeys(notes)),
@@ -173,13 +157,11 @@ def run_acceleration(
         if output is None:
             runner.use(key, _results)
         else:
-            export(current.path, output, report)
+            export(current.path, output, report, _page(report, suites))
     return report
 
 
-def _stage_report(
-    stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None, suites: Results
-) -> StageReport:
+def _stage_report(stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:
     return StageReport(
         name=stage.name,
         use=stage.loaded.entry.qualified,
@@ -192,8 +174,13 @@ def _stage_report(
         skipped=finished.result.skipped,
         report=finished.result.report,
         measurement=measurement,
-        suites=suites,
     )
+
+
+def _page(report: AccelerationReport, suites: Sequence[NamedSuite]) -> str | None:
+    """The report as the first suite draws it that can; None where none can."""
+    pages = (suite.page(report.to_page()) for suite in suites)
+    return next((page for page in pages if page is not None), None)
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -1,18 +1,19 @@
-"""Acceleration and evaluation for programs: what ``llmasos accelerate`` and ``llmasos evaluate`` do."""
+"""Acceleration and measurement for programs: what ``llmasos accelerate`` does, and what suites measure of models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmasos.api.pipeline import ComponentArgument, Pipeline, as_component
 from llmasos.system.config import Config
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Corpus, Measurement
+    from llmasos.acceleration.corpus import Corpus
     from llmasos.system.context import ProgressSink
+    from llmasos_hookspecs import Measurement
 
 
 def accelerate(
@@ -48,6 +49,7 @@ def accelerate(
 
     Raises:
         AccelerationError: the plan cannot work (every problem is named, before a weight is read), or a stage failed.
+        PluginError: stages are to be measured, and the suites are not installed; the message names the package.
     """
     config = _config(source, loader, seed=seed, allow_pickle=allow_pickle, offline=offline)
     with Pipeline(config, sink=progress) as pipeline:
@@ -57,7 +59,8 @@ def accelerate(
             measure=measure,
             corpus=_corpus(corpus),
             allow_low_coverage=allow_low_coverage,
-            **_given(windows=windows, length=length),
+            windows=windows,
+            length=length,
         )
 
 
@@ -83,6 +86,9 @@ def evaluate(
         corpus: a text file; None: English prose of the standard library.
         windows, length: evaluation windows, and tokens of each; by default 40 of 512.
         speed: measure prefill and decode too.
+
+    Raises:
+        PluginError: the suites that measure are not installed; the message names the package.
     """
     named = {str(models): models} if isinstance(models, str | Path) else models
     if not isinstance(named, Mapping):
@@ -92,7 +98,7 @@ def evaluate(
         config = _config(reference, loader, allow_pickle=allow_pickle, offline=offline)
         with Pipeline(config, sink=progress) as pipeline:
             found[label] = pipeline.measure(
-                base=None if base is None else str(base), corpus=_corpus(corpus), speed=speed, **_given(windows=windows, length=length)
+                base=None if base is None else str(base), corpus=_corpus(corpus), windows=windows, length=length, speed=speed
             )
     return found
 
@@ -104,10 +110,6 @@ def _config(source: str | Path, loader: ComponentArgument, *, allow_pickle: bool
 
 
 def _corpus(path: str | Path | None) -> Corpus:
-    from llmasos.evaluation import Corpus
+    from llmasos.acceleration.corpus import Corpus
 
     return Corpus.default() if path is None else Corpus.from_file(Path(path))
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

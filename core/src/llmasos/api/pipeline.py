@@ -33,12 +33,13 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, ModelClosed, Passage, PluginError, RequestError, Stage, SuiteResult, Task, UnknownModel
+from llmasos_hookspecs import Checkpoint, Measurement, ModelClosed, Passage, PluginError, RequestError, Stage, Task, UnknownModel
 from llmasos_hookspecs.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Corpus, Measurement, ModelUnderTest, NamedSuite
+    from llmasos.acceleration.corpus import Corpus
+    from llmasos.acceleration.suites import NamedSuite
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]
@@ -202,8 +203,7 @@ class Pipeline:
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
         ``max_sequences`` and config does not set it. For batches; call it before the model is loaded."""
-        from llmasos.api.tasks.batch import batch_sequences
-        from llmasos.system.hardware import kv_room, probe
+        from llmasos.system.hardware import batch_sequences, kv_room, probe
 
         host = self._host(model)
         config = host.scheduler
@@ -222,29 +222,37 @@ class Pipeline:
         return self.guards.text(text, Passage(stage=stage, model=model or "", tenant=tenant))
 
     def accelerate(
-        self, stages: Sequence[ComponentConfig] | None = None, *, model: str | None = None, measure: bool = True, **how: Any
+        self,
+        stages: Sequence[ComponentConfig] | None = None,
+        *,
+        model: str | None = None,
+        measure: bool = True,
+        windows: int | None = None,
+        length: int | None = None,
+        **how: Any,
     ) -> AccelerationReport:
-        """Run accelerator stages over a model's fetched checkpoint, and measure each on the model's own loader, also by the suites that
-        config names.
+        """Run accelerator stages over a model's fetched checkpoint, and have suites measure each on the model's own loader: the usual ones,
+        and those that config names.
 
-        ``stages`` are by default the config's. ``how`` are further keyword arguments of ``run_acceleration``: ``output``, ``corpus``,
-        ``windows``, ``length``, ``allow_low_coverage``.
+        ``stages`` are by default the config's. ``windows`` and ``length`` are options for suites that have them. ``how`` are further
+        keyword arguments of ``run_acceleration``: ``output``, ``corpus``, ``allow_low_coverage``.
         """
         config = self._config_of(model)
+        suites = self._composer.usual_suites(windows=windows, length=length) if measure else self._drawing(how.get("output"))
         checkpoint = self._composer.fetch(config)[1]
-        backend = self._composer.backend(config, checkpoint) if measure else None
         return self._composer.accelerate_and_report(
             checkpoint,
             config.accelerate if stages is None else stages,
-            backend=backend,
+            backend=self._composer.backend(config, checkpoint) if measure else None,
             model=config.source,
-            suites=self.suites(self.config.suites) if measure else (),
+            suites=suites,
             open_model=functools.partial(self._served, config),
             **how,
         )
 
     def measure(
         self,
+        suites: Sequence[NamedSuite] | None = None,
         *,
         model: str | None = None,
         base: str | None = None,
@@ -252,57 +260,23 @@ class Pipeline:
         windows: int | None = None,
         length: int | None = None,
         speed: bool = True,
-    ) -> Measurement:
-        """Size, quality over ``windows`` windows of ``length`` tokens (or of the model's context, where that is shorter), and speed of a
-        model on its loader.
-
-        ``base`` is a reference whose predictions are compared with, in float32; None: the model's own weights, dequantised.
-        """
-        from llmasos.evaluation import fitting_length, measure
-        from llmasos.evaluation.measure import LENGTH, WINDOWS
-
-        config = self._config_of(model)
-        with self._under_test(config, base, corpus, config.source) as measured:
-            checkpoint, compared = measured.checkpoint, measured.compared
-            fitting = fitting_length(compared, fitting_length(checkpoint, length or LENGTH, config.context_length))
-            return measure(measured, measured.corpus.evaluation_windows(checkpoint.tokenizer(), windows or WINDOWS, fitting), speed=speed)
-
-    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
-        """The suites that ``configs`` name, made with their options, for ``measure_suites``."""
-        return self._composer.suites(configs)
-
-    def measure_suites(
-        self,
-        suites: Sequence[NamedSuite],
-        *,
-        model: str | None = None,
-        base: str | None = None,
-        corpus: Corpus | None = None,
         label: str = "",
-    ) -> dict[str, SuiteResult]:
-        """What suites measure of a model on its loader: suite -> result.
+    ) -> Measurement:
+        """What suites measure of a model on its loader: size, quality and speed, where none are given.
 
-        ``base`` is a reference to compare with; None: the model's own weights. ``label`` is what the suites call the model in what they
-        say of several.
+        ``base`` is a reference to compare with, in float32; None: the model's own weights, dequantised. ``windows`` and ``length`` are
+        options for the usual suites, without ``speed`` what is timed is left out, and ``label`` is what suites call the model.
         """
-        from llmasos.evaluation import measure_suites
+        from llmasos.acceleration import suites as measuring
+        from llmasos.acceleration.corpus import Corpus
+        from llmasos.acceleration.model_under_test import ModelUnderTest
 
         config = self._config_of(model)
-        with self._under_test(config, base, corpus, label or config.source) as measured:
-            return measure_suites(suites, measured)
-
-    def backend_label(self, model: str | None = None) -> str:
-        """The loader of a model with its distribution, version and options, for reports."""
-        config = self._config_of(model)
-        return self._composer.backend(config, self._composer.open(config).checkpoint).label
-
-    def _under_test(self, config: ModelConfig, base: str | None, corpus: Corpus | None, label: str) -> ModelUnderTest:
-        """A model of the config on its loader, to be measured against ``base``."""
-        from llmasos.evaluation import Corpus, ModelUnderTest
-
+        if suites is None:
+            suites = self._composer.usual_suites(timed=speed, windows=windows, length=length)
         checkpoint = self._composer.open(config).checkpoint
-        return ModelUnderTest(
-            label=label,
+        with ModelUnderTest(
+            label=label or config.source,
             checkpoint=checkpoint,
             key=checkpoint.digest,
             base=None if base is None else self._composer.fetch(attrs.evolve(config, source=base))[1],
@@ -311,7 +285,22 @@ class Pipeline:
             open_model=functools.partial(self._served, config),
             cache=working_cache_folder() / "suites",
             sink=self._sink,
-        )
+        ) as measured:
+            return measuring.measure(suites, measured)
+
+    def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
+        """The suites that ``configs`` name, made with their options, for ``measure``."""
+        return self._composer.suites(configs)
+
+    def _drawing(self, output: Path | None) -> Sequence[NamedSuite]:
+        """The suites that may draw the page of a report in which nothing is measured."""
+        if output is None:
+            return ()
+        try:
+            return self._composer.usual_suites()
+        except PluginError as error:
+            self._sink.note(f"The report has no page: {error}")
+            return ()
 
     @contextmanager
     def _served(self, model: ModelConfig, checkpoint: Checkpoint) -> Iterator[LanguageModel]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import threading
 import time
@@ -11,7 +10,7 @@ from typing import Final, Self
 
 from llmasos.api.pipeline import Pipeline
 from llmasos.api.runtime import PipelineRuntime
-from llmasos_hookspecs import ConfigError, Endpoint, LLMasOSError, Server
+from llmasos_hookspecs import ConfigError, Endpoint, LLMasOSError, Server, is_loopback
 from llmasos_hookspecs.guarding.edge import crossing
 
 _log = logging.getLogger("llmasos.servers")
@@ -109,13 +108,3 @@ class Servers:
                     "listen on 127.0.0.1.",
                     path,
                 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -15,7 +15,6 @@ import numpy as np
 
 from llmasos.checkpoints import compressed, manifest
 from llmasos.checkpoints.compare import same_tensor
-from llmasos.checkpoints.plain_json import finite
 from llmasos.checkpoints.shards import ShardWriter
 from llmasos.checkpoints.stored_names import is_table
 from llmasos.checkpoints.text_files import write_text_files
@@ -23,6 +22,7 @@ from llmasos_checkpoint_kit.folder import tag_special_floats
 from llmasos_checkpoint_kit.writing import write_json
 from llmasos_hookspecs import NEUTRAL_FORMATS, AccelerationError, AccelerationResult, Checkpoint, CheckpointError, QuantizedTensor, Tensor
 from llmasos_hookspecs.atomic import flush
+from llmasos_hookspecs.plain_json import finite
 
 EMBEDDING: Final = "model.embed_tokens.weight"
 HEAD: Final = "lm_head.weight"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, chat, config, models, plugins, resources, run, serve, task
-from llmasos.cli.installed import Verbs
+from llmasos.cli import accelerate, config, models, plugins, resources, run, serve, task
+from llmasos.cli.installed import OpenVerb, Verbs
 
 app = typer.Typer(
     name="llmasos",
@@ -35,12 +35,10 @@ def main(
 
 
 app.command("run")(run.run)
-app.command("chat")(chat.chat)
-app.command("task", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(task.task)
+app.command("task", cls=OpenVerb, context_settings=task.SETTINGS)(task.task)
 app.command("tasks")(task.tasks)
 app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
-app.command("evaluate")(accelerate.evaluate)
 app.command("ps")(resources.ps)
 app.command("top")(resources.top)
 app.add_typer(models.app, name="models")

@@ -26,7 +26,7 @@ def print_result(text: str = "", *, end: str = "\n") -> None:
 
 def print_json(value: Any) -> None:
     """Print the answer as JSON, for other programs."""
-    from llmasos.checkpoints.plain_json import dump_json  # only verbs that print JSON pay for its import
+    from llmasos_hookspecs.plain_json import dump_json  # only verbs that print JSON pay for its import
 
     print_result(dump_json(value, indent=2))
 

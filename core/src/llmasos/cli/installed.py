@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from llmasos.cli.console import TerminalSink, print_error, print_json, print_note, print_result, print_table
+from llmasos.cli.console import TerminalSink, print_error, print_note
 from llmasos_hookspecs import PluginError
 from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import CommandModel, ComponentEntry
 
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
 
 
+#: In the name of a command between a verb and the option that runs it: ``task.--batch`` is what ``llmasos task`` does with ``--batch``.
+_OPTION: Final = ".--"
+
+
 class Verbs(TyperGroup):
-    """The built-in verbs and the installed ones. A built-in verb is never replaced; of an installed verb that several distributions offer,
-    one is meant by ``dist:name``."""
+    """The built-in verbs and the installed ones. A built-in verb is never replaced, nor an option that it has; of an installed verb that
+    several distributions offer, one is meant by ``dist:name``."""
 
     @property
     def prefix(self) -> str:
@@ -46,7 +46,7 @@ class Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
-            return super().resolve_command(ctx, args)
+            return self._option_command(ctx, args) or super().resolve_command(ctx, args)
         except TyperException as error:  # which suggests built-in verbs only
             from llmasos.system.catalog import published
 
@@ -57,6 +57,30 @@ class Verbs(TyperGroup):
             if close is not None and "Did you mean" not in error.message:
                 error.message = f"{error.message.rstrip('.')}. Did you mean '{close}'?"
             raise
+
+    def _option_command(self, ctx: Any, args: list[str]) -> Any:
+        """What ``resolve_command`` returns where an option of a verb is an installed command; None where none is.
+
+        Raises ``PluginError`` where one is published that is not installed.
+        """
+        from llmasos.system.catalog import published
+        from llmasos.system.discovery import registry
+
+        verb, *words = args
+        builtin = super().get_command(ctx, verb)
+        given = [word.partition("=")[0] for word in words if word.startswith("--")]
+        if self.prefix or isinstance(builtin, TyperGroup) or ctx.resilient_parsing or not given:
+            return None
+        for option in given:
+            name = f"{verb}{_OPTION}{option.removeprefix('--')}"
+            if has_option(builtin, option):
+                continue
+            for entry in registry().entries("command"):
+                if entry.name == name:
+                    return verb, InstalledVerb(verb, entry, name), words
+            if (distribution := published().get("command", {}).get(name)) is not None:
+                raise PluginError(f"{ctx.command_path} {verb} {option} is not installed; pip install {distribution}.")
+        return None
 
     def installed(self) -> dict[str, list[InstalledComponent]]:
         """The installed commands that are verbs of this group and have no built-in verb's name: verb -> what offers it."""
@@ -75,19 +99,28 @@ class Verbs(TyperGroup):
 
         found = []
         for entry in registry().entries("command"):
-            name, dot, verb = entry.name.partition(".")
-            group = self.commands.get(name) if dot else self
-            if not isinstance(group, Verbs) or "." in verb:
-                fault = f"llmasos has no group of verbs {entry.name.rpartition('.')[0]}"
-            elif (verb or name) in group.commands:
-                fault = f"{entry.name.replace('.', ' ')} is a verb of llmasos itself"
-            else:
+            fault = self._misfit(entry.name)
+            if not fault:
                 continue
             found.append(
                 f"The {entry.label} is not used: {fault}; ask the author of {entry.distribution} for another name, or pip uninstall "
                 f"{entry.distribution}."
             )
         return found
+
+    def _misfit(self, name: str) -> str:
+        """Why an installed command of that name is not used; empty where it is."""
+        verb, option, rest = name.partition(_OPTION)
+        if option:
+            known = self.commands.get(verb)
+            if isinstance(known, Verbs) or (known is None and verb not in self.installed()):
+                return f"llmasos has no verb {verb} with options"
+            return f"{verb} --{rest} is an option of llmasos itself" if has_option(known, f"--{rest}") else ""
+        verb, dot, rest = name.partition(".")
+        group = self.commands.get(verb) if dot else self
+        if not isinstance(group, Verbs) or "." in rest:
+            return f"llmasos has no group of verbs {name.rpartition('.')[0]}"
+        return f"{name.replace('.', ' ')} is a verb of llmasos itself" if (rest or verb) in group.commands else ""
 
 
 class Group(Verbs):
@@ -98,6 +131,33 @@ class Group(Verbs):
         return f"{self.name}."
 
 
+class OpenVerb(TyperCommand):
+    """A built-in verb whose help lists the options that are installed commands."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        from llmasos.system.discovery import registry
+
+        super().format_options(ctx, formatter)
+        rows = [
+            (entry.name.removeprefix(f"{self.name}."), _about(entry))
+            for entry in registry().entries("command")
+            if entry.name.startswith(f"{self.name}{_OPTION}") and not has_option(self, entry.name.removeprefix(f"{self.name}."))
+        ]
+        if rows:
+            with formatter.section("Options of plugins, each with a --help of its own"):
+                formatter.write_dl(rows)
+
+
+def has_option(command: Any, option: str) -> bool:
+    """Whether a command declares the option itself."""
+    return any(option in (*each.opts, *each.secondary_opts) for each in getattr(command, "params", ()))
+
+
+def _about(entry: InstalledComponent) -> str:
+    """What a command's distribution says of itself, without a full stop inside: help shows the first sentence only."""
+    return f"{entry.summary.rstrip('.') if entry.summary.isprintable() else ''} ({entry.distribution} {entry.version}).".lstrip()
+
+
 class InstalledVerb(TyperCommand):
     """Stands for a command that is not imported; whatever follows its name is the command's own. ``use`` is how the registry knows it."""
 
@@ -105,8 +165,7 @@ class InstalledVerb(TyperCommand):
         self.use = use
         super().__init__(
             name,
-            # Without a full stop inside: help shows the first sentence only.
-            help=f"{entry.summary.rstrip('.') if entry.summary.isprintable() else ''} ({entry.distribution} {entry.version}).".lstrip(),
+            help=_about(entry),
             add_help_option=False,
             rich_markup_mode=None,
         )
@@ -126,6 +185,7 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
         PluginError: several distributions offer the name, the plugin is broken, or it failed with an error that it did not mean.
         LLMasOSError: an error that it raised on purpose.
     """
+    from llmasos.cli.command_context import CommandContext
     from llmasos.compose.formats import formats
     from llmasos.system.components import load_component
     from llmasos.system.discovery import registry
@@ -137,9 +197,10 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
     options: Any = structure_options(loaded.component.options, {}, f"commands.{loaded.entry.name}")
     context = CommandContext(calls.context(loaded))
     command = calls.plugins.call(calls.plugins.take(loaded), "llmasos_command", options=options, context=context)
+    called = loaded.entry.name.partition(_OPTION)[0].replace(".", " ")
     with crossing(loaded.entry.label, "its command"):
         try:
-            result = command.main(list(arguments), prog_name=f"llmasos {loaded.entry.name.replace('.', ' ')}", standalone_mode=False)
+            result = command.main(list(arguments), prog_name=f"llmasos {called}", standalone_mode=False)
         except SystemExit as end:  # the usual way to end a program with an exit code
             if end.code is None or isinstance(end.code, int):
                 return end.code or 0
@@ -164,70 +225,3 @@ def _shown(error: Exception) -> int | None:
     sys.stdout.flush()
     show()
     return code
-
-
-class CommandContext:
-    """Implements ``llmasos_hookspecs.CommandContext`` around the context that every hook gets."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def components(self, kind: str | None = None) -> Sequence[ComponentEntry]:
-        from llmasos.system.discovery import registry
-
-        return [_announced(entry) for entry in registry().entries(kind)]
-
-    def find(self, name: str) -> ComponentEntry:
-        from llmasos.system.discovery import registry
-
-        return _announced(registry().named(name))
-
-    def try_component(self, entry: ComponentEntry) -> str | None:
-        from llmasos.system.diagnosis import try_component
-
-        return try_component(entry.kind, f"{entry.distribution}:{entry.name}")
-
-    def describe_system(self) -> Mapping[str, Any]:
-        from llmasos.system.diagnosis import describe_system
-
-        return describe_system()
-
-    def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
-        from llmasos.system.isolation import code_command
-
-        return code_command(code, *arguments, first=first)
-
-    @contextmanager
-    def model(
-        self,
-        reference: str | None = None,
-        *,
-        loader: str | None = None,
-        config: Path | None = None,
-        settings: Sequence[str] = (),
-        quiet: bool = False,
-    ) -> Iterator[CommandModel]:
-        from llmasos.cli.options import open_pipeline
-
-        pipeline, model = open_pipeline(config, list(settings), model=reference, loader=loader, quiet=quiet)
-        with pipeline:
-            yield model
-
-    def answer(self, value: Any, text: str = "", *, as_json: bool = False) -> None:
-        if as_json:
-            print_json(value)
-        else:
-            print_result(text)
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        print_table(columns, rows)
-
-
-def _announced(entry: InstalledComponent) -> ComponentEntry:
-    """What a command is told of an installed component."""
-    from llmasos_hookspecs import ComponentEntry
-
-    return ComponentEntry(**{field.name: getattr(entry, field.name) for field in attrs.fields(ComponentEntry)})

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from llmasos_hookspecs.json_object import read_object
+
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
     from llmasos.api.pipeline import Pipeline
@@ -109,20 +111,6 @@ def open_pipeline(
     return pipeline, pipeline.models[name]
 
 
-def read_json(text: str, name: str) -> dict[str, Any]:
-    """An option's JSON object. Raises ``RequestError`` where it is none."""
-    from llmasos_hookspecs import RequestError
-
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise RequestError(f"{name} is no JSON: {reason}.") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"{name} is {type(value).__name__}, and it must be a JSON object.")
-    return value
-
-
 def read_file(path: Path, name: str) -> str:
     """An option's file as text. Raises ``RequestError`` where it cannot be read."""
     from llmasos_hookspecs import RequestError
@@ -138,7 +126,7 @@ def constraints(schema: Path | None, regex: str | None, choices: list[str] | Non
     # One --choices with commas is a list; several are taken as they are, so that a choice may hold a comma.
     listed = choices[0].split(",") if choices and len(choices) == 1 else choices
     return given(
-        schema=None if schema is None else read_json(read_file(schema, "--schema"), f"The schema in {schema}"),
+        schema=None if schema is None else read_object(read_file(schema, "--schema"), f"The schema in {schema}"),
         regex=regex,
         choices=listed,
         grammar=None if grammar is None else read_file(grammar, "--grammar"),

@@ -15,18 +15,19 @@ from llmasos.compose.guards import Guards, NamedGuard
 from llmasos.compose.host import Policy
 from llmasos.compose.observer import Observer
 from llmasos.system.bounds import Bounds
+from llmasos.system.catalog import usual_suites
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config
 from llmasos.system.context import HookContext, ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import working_cache_folder
-from llmasos.system.options import structure_options
+from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
 from llmasos.system.store import Store
 from llmasos_hookspecs import KINDS, PROJECT, Placement, QueueBounds, Runtime, Server, Task
 
 if TYPE_CHECKING:
-    from llmasos.evaluation import NamedSuite
+    from llmasos.acceleration.suites import NamedSuite
 
 #: Used where a scheduler's options have no such field.
 MAX_SEQUENCES: Final = 8
@@ -92,10 +93,24 @@ class ComponentMaker:
 
     def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:
         """The suites that ``configs`` name, in that order."""
-        from llmasos.evaluation import NamedSuite  # a model that nobody measures does not pay for it
+        from llmasos.acceleration.suites import NamedSuite  # a model that nobody measures does not pay for it
 
         made = [self._make("suite", config) for config in configs]
         return tuple(NamedSuite(name=each.component.entry.name, label=each.label, suite=each.value) for each in made)
+
+    def usual_suites(self, *, timed: bool = True, **given: Any) -> tuple[NamedSuite, ...]:
+        """The suites that measure where the user names none, then those that config names; a usual one that it names has its options.
+
+        ``given`` are options for each usual suite that has them. Raises ``PluginError`` where a suite is not installed, with the package.
+        """
+        own = {config.use.rpartition(":")[2]: config for config in self.config.suites}
+        usual = [(own.pop(name, ComponentConfig(name, path=f"suites.{name}")), is_timed) for name, is_timed in usual_suites()]
+        chosen = []
+        for config in (config for config, is_timed in usual if timed or not is_timed):
+            keys = {field.key for field in fields_of(self.component("suite", config.use).component.options)}
+            more = {key: value for key, value in given.items() if value is not None and key in keys}
+            chosen.append(attrs.evolve(config, options={**config.options, **more}))
+        return self.suites([*chosen, *own.values()])
 
     def placement(self, config: ComponentConfig) -> tuple[Placement, str]:
         """A new placement as config says, and its label."""

@@ -48,7 +48,7 @@ from llmasos_hookspecs.guarding.edge import crossing
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
-    from llmasos.evaluation import Backend
+    from llmasos.acceleration.backend import Backend
 
 #: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
 _QUICK_DIGEST: Final = 1 << 30
@@ -313,7 +313,7 @@ class Composer(ComponentMaker):
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
         """The backend for measurements: the model's loader. The float32 reference runs on the same loader with default options, because an
         option that rounds weights would round the reference too."""
-        from llmasos.evaluation import Backend
+        from llmasos.acceleration.backend import Backend
 
         label = self.loader(model, checkpoint).entry.label
         options = [f"{key} = {json.dumps(value, default=str)}" for key, value in sorted(model.loader.options.items())]

@@ -50,6 +50,12 @@ def first_distribution(kind: str) -> str:
     return distribution_for(kind, first_component(kind))
 
 
+def usual_suites() -> tuple[tuple[str, bool], ...]:
+    """The suites that measure where the user names none, in order, and whether each measures times."""
+    measures = _catalog()["measures"]
+    return tuple((name, name in measures["timed"]) for name in measures["suites"])
+
+
 def reference_forms() -> str:
     """The forms of references to models that are not on this machine, for a sentence: ``a:NAME or b:NAME``."""
     return " or ".join(_catalog()["references"].values())

@@ -25,6 +25,11 @@ from llmasos.system.folders import data_folder
 #: Seconds that a driver's tool may take.
 _TOOL_TIMEOUT: Final = 10.0
 
+#: Sequences that a batch runs at once, and tokens that it counts with for each.
+_LEAST_SEQUENCES: Final = 8
+_MOST_SEQUENCES: Final = 64
+_ROW_TOKENS: Final = 2048
+
 #: Names of CPU features in /proc/cpuinfo -> names used here, x86 and ARM alike; only what kernels for language models use.
 _FEATURES: Final[Mapping[str, str]] = {
     **{
@@ -213,6 +218,12 @@ def defaults(
 def kv_room(hardware: Hardware, *, weight_bytes: int, memory: int | None) -> int:
     """Bytes for the KV cache of all sequences together: half of what the weights leave of ``memory``, else of what is available."""
     return max(0, min(hardware.memory.available, memory or hardware.memory.available) - weight_bytes) // 2
+
+
+def batch_sequences(room: int, kv_bytes_per_token: int) -> int:
+    """How many sequences a batch should run at once: as many as ``room`` bytes hold the KV of with 2,048 tokens each, from 8 to 64. Each
+    is slower than alone, and the batch is done sooner."""
+    return max(_LEAST_SEQUENCES, min(_MOST_SEQUENCES, room // max(1, _ROW_TOKENS * kv_bytes_per_token)))
 
 
 def measure_bandwidth(threads: int = 1, *, seconds: float = 0.5) -> Bandwidth:

@@ -104,8 +104,8 @@ def _checkpoint(value: Any) -> str:
 def _suite(value: Any) -> str:
     if missing := _missing(value, ("measure",)):
         return missing
-    sections = getattr(value, "sections", None)
-    return "" if sections is None or callable(sections) else "a suite whose sections cannot be called"
+    wrong = [name for name in ("sections", "notes", "page") if not callable(getattr(value, name, _suite))]
+    return f"a suite whose {wrong[0]} cannot be called" if wrong else ""
 
 
 def _command(value: Any) -> str:

@@ -7,7 +7,8 @@ from llmasos_hookspecs.reference import KeyValues, ReferenceDecoder
 from llmasos_hookspecs.testing.accelerator import AcceleratorConformance
 from llmasos_hookspecs.testing.access import AccessConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
-from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, SandboxCommandContext, ScriptedCommandModel, run_command
+from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, run_command
+from llmasos_hookspecs.testing.command_context import EchoTask, SandboxCommandContext, ScriptedCommandModel
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.format import FormatConformance
 from llmasos_hookspecs.testing.guard import GuardConformance
@@ -36,6 +37,7 @@ __all__ = [
     "ByteTokenizer",
     "CommandConformance",
     "CommandRun",
+    "EchoTask",
     "FormatConformance",
     "GuardConformance",
     "KeyValues",

@@ -3,101 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from llmasos_hookspecs.commands import Command, CommandModel, ComponentEntry
-from llmasos_hookspecs.errors import LLMasOSError, PluginError
-from llmasos_hookspecs.reference import ReferenceDecoder
-from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.commands import Command
+from llmasos_hookspecs.errors import LLMasOSError
+from llmasos_hookspecs.testing.command_context import SandboxCommandContext, ScriptedCommandModel
 from llmasos_hookspecs.testing.plugin import PluginConformance
-from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
-from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
-
-
-class ScriptedCommandModel(ScriptedTaskModel):
-    """A ``CommandModel``: its text is scripted, and its logits are those of a tiny random checkpoint."""
-
-    notes: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def checkpoint(self) -> TinyCheckpoint:
-        return tiny_checkpoint()
-
-    @functools.cached_property
-    def _decoder(self) -> ReferenceDecoder:
-        return ReferenceDecoder(self.checkpoint)
-
-    def describe(self) -> Mapping[str, Any]:
-        facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "dtype": "float32"}
-        return {"name": "default", "state": "loaded", **facts, "context_length": self.context_length}
-
-    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        return self._decoder.logits(tokens)
-
-
-@attrs.define(eq=False, kw_only=True)
-class SandboxCommandContext(SandboxContext):
-    """A ``CommandContext``: a scripted model, a few components that are not there, and a machine that is made up."""
-
-    scripted: ScriptedCommandModel = attrs.field(factory=ScriptedCommandModel)
-    asked: list[str | None] = attrs.field(factory=list)
-
-    def components(self, kind: str | None = None) -> Sequence[ComponentEntry]:
-        found = [
-            ComponentEntry(kind="loader", name="onnx", module="llmasos_backend_onnx", distribution="llmasos-backend-onnx", version="1.0"),
-            ComponentEntry(kind="scheduler", name="fifo", module="llmasos_sched_fifo", distribution="llmasos-sched-fifo", version="1.0"),
-        ]
-        return [each for each in found if kind in (None, each.kind)]
-
-    def find(self, name: str) -> ComponentEntry:
-        for each in self.components():
-            if name in (each.name, f"{each.kind}:{each.name}"):
-                return each
-        raise PluginError(f'No component "{name}" is installed.')
-
-    def try_component(self, entry: ComponentEntry) -> str | None:
-        return None
-
-    def describe_system(self) -> Mapping[str, Any]:
-        folders = {name: str(self.root / name) for name in ("config", "data", "cache")}
-        hardware = {"cpu": {"physical_cores": 1}, "bandwidth": [{"threads": 1, "bytes_per_second": 1e9}], "defaults": {"threads": 1}}
-        return {"hardware": hardware, "folders": folders, "problems": [], "missing": []}
-
-    def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
-        path = [*map(str, first), *(place for place in sys.path if os.path.isabs(place))]
-        return [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {path!r}\n{code}", *arguments]
-
-    @contextlib.contextmanager
-    def model(
-        self,
-        reference: str | None = None,
-        *,
-        loader: str | None = None,
-        config: Path | None = None,
-        settings: Sequence[str] = (),
-        quiet: bool = False,
-    ) -> Iterator[CommandModel]:
-        self.asked.append(reference)
-        yield self.scripted
-
-    def answer(self, value: Any, text: str = "", *, as_json: bool = False) -> None:
-        print(json.dumps(value, indent=2, ensure_ascii=False) if as_json else text)
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        for row in (columns, *rows):
-            print("\t".join(row))
+from llmasos_hookspecs.testing.sandbox import PluginSandbox
 
 
 @attrs.frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import attrs
 import pytest
 
 from llmasos_hookspecs.errors import EngineFailed, ResourceError
-from llmasos_hookspecs.server import Endpoint, Server
+from llmasos_hookspecs.server import Endpoint, Server, is_loopback
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.scripted_runtime import KEY, ScriptedRuntime
@@ -267,16 +266,6 @@ class ServerConformance(PluginConformance, standard=True):
                 return running.runtime.answers[count - 1]
             threading.Event().wait(0.01)
         raise AssertionError(f"The runtime was not asked within {SECONDS:g} seconds.")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def soon(true: Callable[[], bool]) -> bool:

@@ -16,7 +16,8 @@ import pytest
 from llmasos_hookspecs.checkpoint import Checkpoint
 from llmasos_hookspecs.engine import Engine
 from llmasos_hookspecs.errors import CapacityExceeded
-from llmasos_hookspecs.suites import Section, Suite, SuiteResult
+from llmasos_hookspecs.reports import Measurement, Report, figure_table
+from llmasos_hookspecs.suites import Figure, Section, Suite, SuiteResult
 from llmasos_hookspecs.tasks import TaskModel
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
@@ -34,6 +35,7 @@ class WatchedEngine:
         self.info = engine.info
         self.slots: set[int] = set()
         self.shut = False
+        self.steps = 0
         self._engine, self._capacity = engine, capacity
 
     def open(self) -> int:
@@ -44,6 +46,7 @@ class WatchedEngine:
     def step(self, rows: Any) -> list[npt.NDArray[np.float32]]:
         if self._capacity is not None and sum(len(row.tokens) for row in rows) > self._capacity:
             raise CapacityExceeded(f"A step of more than {self._capacity} tokens has no room.")
+        self.steps += 1
         return list(self._engine.step(rows))
 
     def truncate(self, slot: int, length: int) -> None:
@@ -66,7 +69,8 @@ class WatchedEngine:
 class SandboxModel:
     """A ``MeasuredModel`` over a checkpoint in memory: the reference decoder in numpy, and a scripted ``TaskModel``.
 
-    ``remembered`` holds what ``remember`` kept; give another model the same dict, and it is found there.
+    ``remembered`` holds what ``remember`` kept; give another model the same dict, and it is found there. ``computed`` tells whether an
+    engine has made a step, or the ``TaskModel`` was asked for.
     """
 
     checkpoint: Checkpoint
@@ -80,6 +84,11 @@ class SandboxModel:
     remembered: dict[str, Any] = attrs.field(factory=dict)
     measured: list[str] = attrs.field(factory=list)
     engines: dict[str, WatchedEngine] = attrs.field(factory=dict, init=False)
+    _lent: bool = attrs.field(default=False, init=False)
+
+    @property
+    def computed(self) -> bool:
+        return self._lent or any(engine.steps for engine in self.engines.values())
 
     def engine(self) -> Engine:
         return self._made("engine", self.checkpoint)
@@ -88,6 +97,7 @@ class SandboxModel:
         return self._made("reference", self.checkpoint if self.base is None else self.base)
 
     def model(self) -> TaskModel:
+        self._lent = True
         return self.scripted
 
     def windows(self, windows: int, length: int) -> npt.NDArray[np.int32]:
@@ -123,7 +133,7 @@ class SuiteConformance(PluginConformance, standard=True):
     Give ``options`` that make it quick: the models are tiny, and computed in numpy.
 
     Attributes:
-        blind: the figures say nothing of the weights (the size of the vocabulary, say), so that different models may have equal ones.
+        blind: the figures say nothing of the weights, although the suite computes with them, so that different models may have equal ones.
         reply: what the ``TaskModel`` answers; None: random text.
     """
 
@@ -153,9 +163,10 @@ class SuiteConformance(PluginConformance, standard=True):
         return found
 
     def test_suite_is_whole(self, suite: Suite) -> None:
-        """The suite has ``measure``; ``sections`` can be called where it is there."""
+        """The suite has ``measure``; ``sections``, ``notes`` and ``page`` can be called where they are there."""
         assert isinstance(suite, Suite), "The suite lacks measure."
-        assert callable(getattr(suite, "sections", len)), "sections is no method."
+        for name in ("sections", "notes", "page"):
+            assert callable(getattr(suite, name, len)), f"{name} is no method."
 
     def test_figures_are_sound(self, suite: Suite) -> None:
         """At least one figure; names are unique keys, values finite, errors not negative, and it is said what is better."""
@@ -201,10 +212,14 @@ class SuiteConformance(PluginConformance, standard=True):
                 )
 
     def test_tells_models_apart(self, suite: Suite) -> None:
-        """Some repeatable figure of a model with other weights, or with a coarse grid of 2 bits, differs."""
+        """Some repeatable figure of a model with other weights, and of one with a coarse grid of 2 bits, differs."""
         if self.blind:
             pytest.skip("The figures say nothing of the weights.")
         base = tiny_checkpoint("llama", seed=1)
+        idle = self.make_model(base)
+        self.measure(suite, idle)
+        if not idle.computed:
+            pytest.skip("The suite computes nothing with a model, so its figures say nothing of the weights.")
         found = []
         for checkpoint, seed in ((base, 0), (tiny_checkpoint("llama", seed=2), 1), (rounded(base), 2)):
             result = self.measure(suite, self.make_model(checkpoint, base=base, seed=0) if seed != 1 else self.make_model(checkpoint))
@@ -259,6 +274,27 @@ class SuiteConformance(PluginConformance, standard=True):
                 assert all(len(row) == len(section.columns) for row in section.rows), f"{section.title}: a row is not as wide as its head."
                 assert all(isinstance(cell, str) for row in (section.columns, *section.rows) for cell in row)
                 assert all(math.isfinite(value) and error >= 0 for value, error in section.bars.values())
+
+    def test_notes_and_page_are_text(self, suite: Suite) -> None:
+        """What it notes of a base and a stage are sentences, and its page of a report of other suites too is HTML; it may have neither."""
+        base = tiny_checkpoint("llama", seed=1)
+        stage = self.make_model(rounded(base), base=base)
+        results = {"base": self.measure(suite, self.make_model(base)), "1 stage": self.measure(suite, stage)}
+        for given in (results, {"base": results["base"]}):
+            for note in getattr(suite, "notes", lambda _: ())(given):
+                assert isinstance(note, str), f"The note {note!r} is no text."
+                assert note.strip().endswith((".", "!", "?")), f"The note {note!r} is no sentence."
+        other = SuiteResult(figures=(Figure(name="other", value=1.0),))
+        models = {
+            label: Measurement(results={"mine": result, "other": other}, backend="reference 1.0") for label, result in results.items()
+        }
+        columns, rows = figure_table({label: found.results for label, found in models.items()})
+        section = Section(title="More", columns=("a",), rows=(("b",),), bars={"c": (1.0, 0.1)}, lines={"d": [(0, 1), (1, 2)]}, details="e")
+        report = Report(title="Report", text="Text.", columns=columns, rows=rows, models=models, sections=(section,), notes=("Note.",))
+        for each in (report, attrs.evolve(report, models={}, sections=(), notes=())):
+            page = getattr(suite, "page", lambda _: "<html>")(each)
+            assert isinstance(page, str), f"page gave {type(page).__name__}, and it must be a text."
+            assert "<" in page, "The page is no HTML."
 
 
 def rounded(checkpoint: TinyCheckpoint) -> TinyCheckpoint:

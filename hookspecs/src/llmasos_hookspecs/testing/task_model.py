@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -88,7 +88,7 @@ class ScriptedTaskModel:
     def generate(self, prompt: Prompt, **sampling: Any) -> Generation:
         return self._generate("generate", prompt, sampling)
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
         text = self._generate("stream", prompt, sampling).text
         for start in range(0, len(text), 3):
             yield text[start : start + 3]
@@ -127,17 +127,11 @@ class ScriptedTaskModel:
     def _generate(self, method: str, prompt: Prompt, sampling: Mapping[str, Any]) -> Generation:
         text = self._text(prompt)
         self.calls.append(Call(method, prompt, text, dict(sampling)))
-        rest = dict(sampling)
-        limit = rest.pop("max_new_tokens", None)
-        form = {name: rest.pop(name) for name in _FORMS if name in rest}
-        params = SamplingParams(**rest)  # raises where an argument is unknown or out of range
-        if len(form) > 1:
-            raise RequestError(f"Only one form can be asked for, not {' and '.join(form)}.")
+        params, limit, form = self.read_sampling(sampling)
         prompt_tokens = len(self.tokenizer.encode(text))
         if limit is None:
             limit = self._context_length - prompt_tokens
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise RequestError(f"max_new_tokens is {limit!r}, and it must be a whole number of at least 1.")
+            _check_limit(limit)
         self._check_length(prompt_tokens, limit)
         if self._reply is not None:
             raw = self._reply(text, sampling).encode()
@@ -146,6 +140,24 @@ class ScriptedTaskModel:
         else:
             raw = "".join(self._random.choices(_PIECES, k=self._random.randrange(0, max(2, limit // 2)))).encode()
         return self._finish(raw, limit, params, prompt_tokens)
+
+    @staticmethod
+    def read_sampling(sampling: Mapping[str, Any]) -> tuple[SamplingParams, int | None, dict[str, Any]]:
+        """Keyword arguments of a generation: sampling parameters, ``max_new_tokens``, and the form that is asked for.
+
+        Raises:
+            RequestError: one is refused.
+            TypeError: one is unknown.
+        """
+        rest = dict(sampling)
+        limit = rest.pop("max_new_tokens", None)
+        form: dict[str, Any] = {name: rest.pop(name) for name in _FORMS if name in rest}
+        params = SamplingParams(**rest)  # raises where an argument is unknown or out of range
+        if len(form) > 1:
+            raise RequestError(f"Only one form can be asked for, not {' and '.join(form)}.")
+        if limit is not None:
+            _check_limit(limit)
+        return params, limit, form
 
     def _finish(self, raw: bytes, limit: int, params: SamplingParams, prompt_tokens: int) -> Generation:
         reason: FinishReason = "length" if len(raw) > limit else "stop"
@@ -175,6 +187,11 @@ class ScriptedTaskModel:
             matcher.consume_token(token)
             written.append(token)
         return bytes(written)
+
+
+def _check_limit(limit: Any) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise RequestError(f"max_new_tokens is {limit!r}, and it must be a whole number of at least 1.")
 
 
 def _grammar(kind: str, value: Any) -> str:

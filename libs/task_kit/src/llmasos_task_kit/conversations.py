@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,10 @@ class Conversation:
     created: str = ""
     updated: str = ""
     messages: tuple[Message, ...] = ()
+
+    def instructions(self) -> list[Message]:
+        """The system message, where there is one."""
+        return [{"role": "system", "content": self.system}] if self.system else []
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +88,10 @@ class ConversationFolder:
             for item in found
         )
 
+    def has(self, name: str) -> bool:
+        """Whether a conversation called ``name`` is kept."""
+        return self._file(name).is_file()
+
     def load(self, name: str) -> Conversation:
         """The conversation called ``name``, or an empty one if none is saved. Raises ``LLMasOSError`` if its file is damaged."""
         file = self._file(name)
@@ -100,7 +108,7 @@ class ConversationFolder:
             )
         except FileNotFoundError:
             return Conversation(name=name)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise LLMasOSError(f"The conversation file {file} is damaged ({error}): move it away to start a new one.") from error
 
     def append(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
@@ -109,26 +117,26 @@ class ConversationFolder:
         The file is read again under a lock, so that turns added by another process are kept. Raises ``LLMasOSError`` if it cannot be
         written, and then leaves it unchanged.
         """
+        return self._write(
+            name, lambda before: attrs.evolve(before, system=system or before.system, messages=(*before.messages, *messages))
+        )
+
+    def replace(self, name: str, messages: Iterable[Message], *, system: str = "") -> Conversation:
+        """Keep these messages in place of those of a conversation, creating it if necessary; raises as ``append`` does."""
+        return self._write(name, lambda before: attrs.evolve(before, system=system, messages=tuple(messages)))
+
+    def _write(self, name: str, change: Callable[[Conversation], Conversation]) -> Conversation:
         from filelock import FileLock
 
         file = self._file(name)
         with _faults(file):
             self._path.mkdir(parents=True, exist_ok=True)
             with FileLock(self._path / f".{name}.lock"):
-                return self._append(file, name, messages, system)
-
-    def _append(self, file: Path, name: str, messages: Iterable[Message], system: str) -> Conversation:
-        before = self.load(name)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        after = attrs.evolve(
-            before,
-            system=system or before.system,
-            created=before.created or now,
-            updated=now,
-            messages=(*before.messages, *messages),
-        )
-        write_atomically(file, _as_json(after), mode=0o600)
-        return after
+                before = self.load(name)
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                after = attrs.evolve(change(before), created=before.created or now, updated=now)
+                write_atomically(file, _as_json(after), mode=0o600)
+                return after
 
     def delete(self, name: str) -> None:
         """Remove a conversation; raises ``RequestError`` where none of that name is kept."""
@@ -141,7 +149,7 @@ class ConversationFolder:
     def _file(self, name: str) -> Path:
         if not _NAME.fullmatch(name) or len(name.encode()) > 200:
             raise RequestError(
-                f"{name!r} cannot name a conversation: take 1 to 100 letters, digits, spaces, dots, hyphens or underscores, "
+                f'"{name}" cannot name a conversation; take 1 to 100 letters, digits, spaces, dots, hyphens or underscores, '
                 "beginning with a letter or digit."
             )
         return self._path / f"{name}.json"
@@ -165,11 +173,10 @@ def in_words(summaries: Iterable[ConversationSummary], text: str, messages: Iter
 
 def _as_json(conversation: Conversation) -> str:
     # The system message stands among the others, as everywhere else where conversations are files.
-    instructions = [{"role": "system", "content": conversation.system}] if conversation.system else []
     values = {
         "created": conversation.created,
         "updated": conversation.updated,
-        "messages": [*instructions, *conversation.messages],
+        "messages": [*conversation.instructions(), *conversation.messages],
     }
     return json.dumps(values, ensure_ascii=False, indent=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import uuid
@@ -13,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs import LLMasOSError, is_loopback
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.dialect import Dialect
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of, refused
@@ -49,7 +48,7 @@ class Gate:
         self._origins = frozenset(origin.lower().rstrip("/") for origin in options.allowed_origins)
         self._hosts = frozenset(host.lower() for host in options.allowed_hosts)
         # Beyond the loopback interface core asks for access control, so that a page that is led to this server by its name has no key.
-        self._any_host = not self._hosts and not _is_loopback(options.host)
+        self._any_host = not self._hosts and not is_loopback(options.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -102,7 +101,7 @@ class Gate:
 
     def _is_ours(self, host: str) -> bool:
         name = _name(host)
-        return bool(name) and (self._any_host or name in self._hosts or _is_loopback(name))
+        return bool(name) and (self._any_host or name in self._hosts or is_loopback(name))
 
     def _listed(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins
@@ -129,15 +128,6 @@ def _name(host: str) -> str:
     """The name in ``name:port``; empty where it is none."""
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(?::\d{1,5})?", host)
     return found[1].lower().rstrip(".") if found else ""
-
-
-def _is_loopback(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _same(origin: str, host: str, scheme: str) -> bool:

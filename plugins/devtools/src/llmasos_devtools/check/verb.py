@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import attrs
 import typer
 
 from llmasos_devtools.check.conformance import check_installed, check_package, read_package
-from llmasos_hookspecs import Command, CommandContext, RequestError
+from llmasos_hookspecs import Command, CommandContext
+from llmasos_hookspecs.json_object import read_object
 
 
 def make(context: CommandContext) -> Command:
@@ -28,7 +28,7 @@ def make(context: CommandContext) -> Command:
         if path.is_dir() or path.name != what:
             tests = check_package(read_package(path.resolve()), context.python)
         else:
-            tests = check_installed(context.find(what), context.python, None if example is None else _json_object(example))
+            tests = check_installed(context.find(what), context.python, None if example is None else read_object(example, "--example"))
         counts = {outcome: sum(test.outcome == outcome for test in tests) for outcome in ("passed", "failed", "skipped")}
         if not as_json:
             shown: dict[tuple[str, str, str], list[str]] = {}
@@ -48,14 +48,3 @@ def make(context: CommandContext) -> Command:
         return 1 if counts["failed"] else 0
 
     return typer.main.get_command(app)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise RequestError(f"--example is no JSON: {reason}.") from error
-    if not isinstance(value, dict):
-        raise RequestError(f"--example is {type(value).__name__}, and it must be a JSON object.")
-    return value

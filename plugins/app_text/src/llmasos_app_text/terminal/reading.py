@@ -1,0 +1,63 @@
+"""What the user types: messages of one line or several, with editing and history at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from llmasos_hookspecs import RequestError
+
+#: Begins and ends a message of several lines.
+MULTILINE: Final = '"""'
+#: Lines of the history that are kept.
+_HISTORY: Final = 1000
+
+
+def read_message(interrupted: Callable[[], None]) -> str | None:
+    """The next message or command; None at the end of the input, and an empty text after Ctrl-C, of which ``interrupted`` is told.
+
+    Raises ``RequestError`` where the input is not in UTF-8.
+    """
+    prompt = "> " if sys.stdin.isatty() and sys.stdout.isatty() else ""
+    lines: list[str] = []
+    try:
+        line = input(prompt)
+        if not line.startswith(MULTILINE):
+            return line
+        lines.append(line.removeprefix(MULTILINE))
+        while not lines[-1].endswith(MULTILINE):
+            lines.append(input("... " if prompt else ""))
+        lines[-1] = lines[-1].removesuffix(MULTILINE)
+        return "\n".join(lines)
+    except EOFError:
+        return "\n".join(lines) if lines else None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"The message is not in UTF-8 ({error.reason}).") from error
+    except KeyboardInterrupt:
+        interrupted()
+        return ""
+
+
+@contextlib.contextmanager
+def line_editing(file: Path) -> Iterator[None]:
+    """Editing and history for ``input``, kept in ``file`` from one conversation to the next; nothing where Python lacks readline."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        readline.read_history_file(file)
+    try:
+        yield
+    finally:
+        readline.set_history_length(_HISTORY)
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+            os.chmod(file, 0o600)
+            readline.write_history_file(file)

@@ -1,0 +1,109 @@
+"""The verb ``chat``: the conformance of commands, and what it does with a conversation."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmasos_app_text.terminal.conversation import Conversation
+from llmasos_app_text.terminal.verb import make
+from llmasos_hookspecs import RequestError
+from llmasos_hookspecs.testing import CommandConformance, CommandRun, SandboxCommandContext, ScriptedCommandModel, run_command
+
+
+class TestConformance(CommandConformance):
+    module = "llmasos_app_text.terminal"
+    examples = (("Hello",), ("Hello", "--system", "Be brief.", "--max-new-tokens", "5"))
+    reply = "Good day."
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SandboxCommandContext:
+    """A model that says how many messages it was shown, and a home of its own."""
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path))
+    model = ScriptedCommandModel(lambda text, _: f"reply {text.count('<|im_start|>') - 1}", context_length=400)
+    return SandboxCommandContext(root=tmp_path, scripted=model)
+
+
+def talk(context: Any, script: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> CommandRun:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(script))
+    return run_command(make(context), *arguments)
+
+
+def test_a_conversation_grows_and_commands_change_it(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reply sees all that came before; /undo takes a turn back, /system begins anew."""
+    script = 'one\n"""two\nlines"""\n/undo\nthree\n/system Be brief.\nfour\n/history\n'
+    done = talk(context, script, monkeypatch=monkeypatch)
+    assert done.code == 0
+    replies, history = done.output.split("system:")
+    assert replies.split("\n") == ["reply 1", "reply 3", "reply 3", "reply 2", ""]
+    assert history == " Be brief.\nuser: four\nassistant: reply 2\n"
+    assert [call.method for call in context.scripted.calls] == ["stream"] * 4
+    assert context.scripted.calls[1].prompt[-1]["content"] == "two\nlines"
+
+
+def test_what_is_set_reaches_the_model_once_it_is_sound(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused value changes nothing."""
+    talk(context, "/set temperature hot\n/set nonsense 1\n/set top_k 3\nHello\n", "-n", "9", monkeypatch=monkeypatch)
+    assert context.scripted.calls[0].sampling == {"max_new_tokens": 9, "top_k": 3}
+    assert [note.startswith("Error: ") for note in context.notes] == [True, True]
+    assert "temperature is 'hot'" in context.notes[0]
+    assert "'nonsense'" in context.notes[1]
+
+
+def test_the_scheduler_is_set_by_its_name(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--scheduler`` is short for ``--set``, and comes behind it."""
+    seen: dict[str, Any] = {}
+    opened = context.model
+
+    def model(reference: str | None = None, **how: Any) -> Any:
+        seen.update(how, reference=reference)
+        return opened(reference)
+
+    monkeypatch.setattr(SandboxCommandContext, "model", lambda _, *words, **how: model(*words, **how))
+    talk(context, "", "-m", "mine", "--scheduler", "fair", "--loader", "torch", "--set", "seed=7", monkeypatch=monkeypatch)
+    assert (seen["reference"], seen["loader"], seen["settings"]) == ("mine", "torch", ["seed=7", 'scheduler.use="fair"'])
+
+
+def test_a_kept_conversation_goes_on(context: SandboxCommandContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is brought up to date at the end, keeps the time it was begun, and is the one that the task ``chat`` finds."""
+    assert talk(context, "one\n/save mine\ntwo\n", monkeypatch=monkeypatch).code == 0
+    (file,) = (tmp_path / "data" / "conversations").glob("*.json")
+    first = json.loads(file.read_text())
+    assert [each["content"] for each in first["messages"]] == ["one", "reply 1", "two", "reply 3"]
+    done = run_command(make(context), "three", "--resume", "mine", "--json")
+    assert json.loads(done.output)["reply"] == "reply 5"
+    after = json.loads(file.read_text())
+    assert len(after["messages"]) == 6
+    assert after["created"] == first["created"] != ""
+    lost = run_command(make(context), "four", "--resume", "mien")
+    assert (lost.code, lost.error) == (2, 'There is no conversation "mien"; did you mean "mine"?')
+
+
+def test_saved_conversations_are_the_users_alone(context: SandboxCommandContext, tmp_path: Path) -> None:
+    """Their files are readable by no one else, and a damaged one is told."""
+    umask = os.umask(0o022)
+    try:
+        Conversation(context, context.scripted, {}, system="Be brief.").save("talk")
+    finally:
+        os.umask(umask)
+    (kept,) = (tmp_path / "data" / "conversations").glob("*.json")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert json.loads(kept.read_text())["messages"][0]["content"] == "Be brief."
+    kept.write_text("[" * 200_000)
+    with pytest.raises(RequestError, match="is damaged"):
+        Conversation(context, context.scripted, {}).load("talk")
+
+
+def test_the_oldest_turns_make_room(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out is told; a message that fits by no means is refused, and taken back."""
+    done = talk(context, f"{'a' * 200}\n{'b' * 200}\n{'c' * 500}\n/history\n", monkeypatch=monkeypatch)
+    assert done.code == 0
+    assert [note.partition(" do")[0] for note in context.notes] == ["[The 1 oldest turns", "Error: The message"]
+    assert [line[:8] for line in done.output.splitlines()[2:]] == ["user: aa", "assistan", "user: bb", "assistan"]
