@@ -15,7 +15,7 @@ SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint bench simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long lint bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -37,6 +37,11 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-serve: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.serving $(if $(wildcard $(VENV)/llama-server),--llama-server $(VENV)/llama-server) $(ARGS)
+
+llama-server: $(VENV)/llama-server
 
 simulate: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/simulate.py $(ARGS)
@@ -80,6 +85,18 @@ $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
 $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group bench
 	@touch $@
+
+# llama.cpp's own server, of the sources that its Python package brings; compiling takes every core for some 20 minutes.
+LLAMA_SOURCE := $(VENV)/llama-source
+$(VENV)/llama-server: | $(VENV)/test.stamp
+	rm -rf $(LLAMA_SOURCE) && mkdir $(LLAMA_SOURCE)
+	$(PIP) install -q cmake ninja
+	$(PIP) download -q -c constraints.txt --no-deps --no-binary llama-cpp-python -d $(LLAMA_SOURCE) llama-cpp-python
+	tar -xzf $(LLAMA_SOURCE)/*.tar.gz -C $(LLAMA_SOURCE) --strip-components=1
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_SOURCE)/vendor/llama.cpp -B $(LLAMA_SOURCE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
+		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
+	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
 
 $(VENV)/mutants.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group mutants

@@ -24,7 +24,9 @@ from llmasos.api.servers import Servers
 from llmasos.cli.serve import _servers
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
+    Blocked,
     ConfigError,
+    ContextLengthExceeded,
     Credentials,
     ErrorEvent,
     Event,
@@ -37,6 +39,7 @@ from llmasos_hookspecs import (
     Rejected,
     RequestError,
     TextEvent,
+    TokenPrompt,
     UnknownModel,
     UnsupportedModel,
     UsageEvent,
@@ -235,6 +238,121 @@ def test_texts_become_tokens_and_tokens_texts(served: Callable[..., Any]) -> Non
         runtime.tokenize(who, "otters", model="other")
 
 
+def test_several_answers_share_their_prompt_and_are_charged_for_it_once(served: Callable[..., Any]) -> None:
+    """Each is what its seed gives alone, in a thread and on an event loop; one request counts, and is charged once for its prompt."""
+    pipeline, runtime = served(access={"use": "strict"})
+    principal, access = user(runtime), runtime._access.access
+    sampling = {**SAMPLING, "temperature": 1.0, "seed": 5}
+    expected = [pipeline.model.generate("otters", **{**sampling, "seed": 5 + place}).text for place in range(3)]
+
+    async def asked() -> list[Event]:
+        return [event async for event in await runtime.agenerate(principal, "otters", n=3, **sampling)]
+
+    prompt = pipeline.model.count_tokens("otters")
+    for events in (list(runtime.generate(principal, "otters", n=3, **sampling)), asyncio.run(asked())):
+        texts = [event for event in events if isinstance(event, TextEvent)]
+        assert ["".join(event.text for event in texts if event.index == place) for place in range(3)] == expected
+        usage, *finishes = events[len(texts) :]
+        assert isinstance(usage, UsageEvent)
+        assert (usage.prompt_tokens, usage.generated_tokens) == (prompt, 36)
+        assert finishes == [FinishEvent(reason="length", index=place) for place in range(3)]
+    for wrong in (0, True, "2"):
+        with pytest.raises(RequestError) as error:
+            runtime.generate(principal, "otters", n=wrong, **sampling)
+        assert error.value.param == "n"
+    assert runtime.close()
+    assert access.left == 1000 - 2 * (prompt + 36)
+
+
+def test_a_client_that_leaves_several_answers_ends_all(served: Callable[..., Any]) -> None:
+    pipeline, runtime = served(access={"use": "strict"}, scheduler={"use": "fifo", "max_sequences": 2})
+    events = iter(runtime.generate(user(runtime), "otters", n=5, max_new_tokens=20, ignore_eos=True))
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert runtime.close()
+    assert (runtime.active, pipeline.model.usage()["running"], pipeline.model.usage()["waiting"]) == (0, 0, 0)
+
+
+def test_a_full_queue_refuses_before_a_prompt_is_encoded(served: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By requests, and by the tokens that a text has at least; with the time to come again. Nothing of it is counted or reserved."""
+    scheduler = {"use": "fifo", "max_sequences": 1, "max_queue": 3, "max_queue_tokens": 400}
+    pipeline, runtime = served(access={"use": "strict"}, scheduler=scheduler)
+    who, gate, encoded = user(runtime), threading.Event(), []
+    list(runtime.generate(who, "otters", **SAMPLING))
+    loop, prompts = pipeline.model._host._running.loop, pipeline.model._host.opened().prompts
+    encode = type(prompts).encode
+    monkeypatch.setattr(type(prompts), "encode", lambda self, prompt, *options: (encoded.append(prompt), encode(self, prompt, *options))[1])
+    loop._inbox.send(lambda: gate.wait(30))  # the loop takes nothing in meanwhile
+    try:
+        waiting = [pipeline.model._submit("otters", SAMPLING)]
+        with pytest.raises(Rejected, match="max_queue_tokens is 400") as error:
+            runtime.generate(who, "o" * 20_000, **SAMPLING)
+        assert error.value.retry_after
+        waiting += [pipeline.model._submit("otters", SAMPLING) for _ in range(2)]
+        with pytest.raises(Rejected, match="3 requests wait, and max_queue is 3"):
+            asyncio.run(runtime.agenerate(who, "otters", **SAMPLING))
+        assert encoded == ["otters"] * 3
+        assert (runtime.active, runtime._access.access.left) == (0, 1000 - pipeline.model.count_tokens("otters") - 12)
+    finally:
+        gate.set()
+    assert [len(ticket.result(30).tokens) for ticket in waiting] == [12] * 3
+
+
+def test_tasks_that_wait_for_a_model_leave_the_executor_of_their_event_loop_free(served: Callable[..., Any]) -> None:
+    """More of them than it has threads, while a model is being loaded; one that is cancelled leaves at once, the others are answered."""
+    pipeline, _ = served()
+    host, gate = pipeline.model._host, threading.Event()
+    load = host._load
+    host._load = lambda *arguments: (gate.wait(30), load(*arguments))[1]
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(pipeline.model.agenerate_text("otters", **SAMPLING)) for _ in range(40)]
+        other = [asyncio.create_task(pipeline.model.ascore("otters", [" sleep"])), asyncio.create_task(pipeline.model.abatch(["a", "b"]))]
+        while host.room.taken < 42 or host.state != "loading":
+            await asyncio.sleep(0.001)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 10) == "free"
+        left = tasks.pop()
+        left.cancel()
+        await asyncio.wait([left])
+        assert host.room.taken == 41
+        gate.set()
+        assert len(set(await asyncio.gather(*tasks))) == 1
+        scores, batch = await asyncio.gather(*other)
+        assert (len(scores), len(batch), host.room.taken) == (1, 2, 0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_prompt_of_token_ids_is_the_prompt_of_its_text(served: Callable[..., Any]) -> None:
+    """Guards see its text, and what is no token of the model is refused."""
+    pipeline, runtime = served()
+    tokens = tuple(runtime.tokenize(local(runtime), "otters"))
+    assert text_of(list(runtime.generate(local(runtime), TokenPrompt(tokens), **SAMPLING))) == pipeline.model.generate_text(
+        "otters", **SAMPLING
+    )
+    for wrong in ((10**9,), (-1,), (), ("a",)):
+        with pytest.raises(RequestError):
+            runtime.generate(local(runtime), TokenPrompt(wrong), **SAMPLING)  # type: ignore[arg-type]
+    _, guarded = served(guard=[{"use": "words", "blocked": ["otters"], "stages": ["input"]}])
+    with pytest.raises(Blocked):
+        guarded.generate(local(guarded), TokenPrompt(tokens), **SAMPLING)
+
+
+def test_as_many_tokens_as_there_is_room_for(served: Callable[..., Any]) -> None:
+    """Of the context, of the memory, and of what the key may have."""
+    pipeline, runtime = served()
+    prompt, context = pipeline.model.count_tokens("otters"), pipeline.model.context_length
+    usage = list(runtime.generate(local(runtime), "otters", max_new_tokens="context", ignore_eos=True))[-2]
+    assert isinstance(usage, UsageEvent)
+    assert usage.generated_tokens == context - prompt
+    with pytest.raises(ContextLengthExceeded):
+        runtime.generate(local(runtime), "otters " * context, max_new_tokens="context")
+    _, keyed = served(access={"use": "strict"})
+    usage = list(keyed.generate(user(keyed), "otters", max_new_tokens="context", ignore_eos=True))[-2]
+    assert isinstance(usage, UsageEvent)
+    assert usage.generated_tokens == 20
+
+
 def test_an_unknown_model_is_an_error_of_its_own(served: Callable[..., Any]) -> None:
     _, runtime = served()
     with pytest.raises(UnknownModel, match='no model "gpt"'):
@@ -319,12 +437,15 @@ def test_requests_reserve_and_settle(served: Callable[..., Any]) -> None:
     assert caught.value.retry_after == 60.0
     assert access.left == prompt + 11
     access.left = 500
-    waiting = [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]
-    with pytest.raises(QuotaExceeded, match="has 2 requests in progress, and may have 2"):
+    arrived = [runtime._desk.arrive(principal) for _ in range(2)]
+    with pytest.raises(QuotaExceeded, match="has 2 requests in progress, and may have 2") as caught:
         runtime.generate(principal, "otters", **SAMPLING)
+    assert caught.value.retry_after
+    for charge in arrived:
+        charge.release()
     with pytest.raises(RequestError):
         runtime.generate(principal, "", **SAMPLING)
-    for answer in waiting:
+    for answer in [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]:
         list(answer)
     assert runtime.close()
     assert access.left == 500 - 2 * (prompt + 12)

@@ -164,7 +164,7 @@ def test_a_model_whose_engine_is_lost_is_out_of_memory_and_loaded_anew(
             with pytest.raises(EngineFailed, match=r"the device is gone.*could not be rebuilt.*no memory is left"):
                 model.generate(prompt, max_new_tokens=6)
             residency = model.pipeline._process.residency
-            assert residency._changes.wait_for(lambda: host.state == "not loaded", 60)
+            assert residency.changes.wait_for(lambda: host.state == "not loaded", 60)
             assert host.tracked.account.bytes == 0
         assert model.generate_text(prompt, max_new_tokens=6) == alone[0]["a", prompt]
         assert (host.state, host.tracked.loads, host.tracked.leases) == ("loaded", 2, 0)

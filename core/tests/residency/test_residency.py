@@ -103,7 +103,7 @@ def test_a_failed_load_fails_for_all_who_waited_for_it(harness: Any) -> None:
 
     def wait_for_company() -> None:
         tried.append(1)
-        while len(home.residency._queue) < 4:
+        while len(home.residency.queue) < 4:
             threading.Event().wait(0.001)
 
     model.slow = wait_for_company
@@ -247,7 +247,7 @@ def test_keep_alive_unloads_what_is_idle(harness: Any) -> None:
     home = harness(100)
     place = home.add("a", 60, keep_alive=0.0)
     home.residency.acquire(place).release()
-    assert home.residency._changes.wait_for(lambda: place.state == "not loaded", 30)
+    assert home.residency.changes.wait_for(lambda: place.state == "not loaded", 30)
     assert home.budget.used == 0
 
 

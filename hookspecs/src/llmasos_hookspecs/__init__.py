@@ -153,6 +153,7 @@ if TYPE_CHECKING:
         Task as Task,
         TaskModel as TaskModel,
         TokenLogprob as TokenLogprob,
+        TokenPrompt as TokenPrompt,
     )
     from llmasos_hookspecs.tensors import (
         QuantizedTensor as QuantizedTensor,
@@ -195,7 +196,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
-    "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob",
+    "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}

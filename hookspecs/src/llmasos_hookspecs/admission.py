@@ -23,6 +23,8 @@ def expected_seconds(prompt_tokens: float, new_tokens: float, stats: Stats) -> f
 class QueueBounds:
     """Limits of a queue, as the base of a scheduler's ``Options``.
 
+    The policy asks ``check`` in ``admit``. Core asks it too, before it encodes a prompt, with as few tokens as the prompt can have.
+
     Attributes:
         max_sequences: sequences that hold a slot at once.
         step_tokens: tokens that one step computes at most.

@@ -14,7 +14,7 @@ import attrs
 
 from llmasos_hookspecs.access import Credentials, Permission, Principal
 from llmasos_hookspecs.errors import LLMasOSError
-from llmasos_hookspecs.tasks import Prompt, TokenLogprob
+from llmasos_hookspecs.tasks import Prompt, TokenLogprob, TokenPrompt
 
 
 @attrs.frozen(kw_only=True)
@@ -25,11 +25,13 @@ class TextEvent:
         text: whole characters, to be shown at once; empty only where tokens without a text end the answer.
         tokens: ids of the tokens that it was made of; empty where a guard looked at the answer, whose text then need not be the model's.
         logprobs: of the tokens, where the request asked for them and ``tokens`` is not empty.
+        index: which of the request's answers it belongs to, from 0.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    index: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -39,10 +41,12 @@ class ReasoningEvent:
     Attributes:
         text: whole characters, to be shown at once.
         tokens: ids of the tokens that it was made of; empty where a guard looked at the answer.
+        index: of the answer.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
+    index: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -54,17 +58,22 @@ class ToolCallEvent:
         id: of the call, nine letters and digits (some templates take no others), in the first piece; empty in the others.
         name: of the tool, in the first piece; empty in the others.
         arguments: a piece of the JSON of the arguments; all pieces joined are an object, unless the answer was cut in the middle.
+        index: of the answer.
     """
 
     call: int
     id: str = ""
     name: str = ""
     arguments: str = ""
+    index: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class UsageEvent:
-    """What a request used, in tokens; comes once, before the answer's finish. ``reasoning_tokens`` are part of ``generated_tokens``."""
+    """What a request used, in tokens, all its answers together and the prompt counted once; comes once, before the finish.
+
+    ``reasoning_tokens`` are part of ``generated_tokens``.
+    """
 
     prompt_tokens: int
     cached_tokens: int
@@ -74,22 +83,24 @@ class UsageEvent:
 
 @attrs.frozen(kw_only=True)
 class FinishEvent:
-    """The last event of an answer that did not fail.
+    """An answer's end, where it did not fail.
 
     Attributes:
         reason: ``stop``, ``length``, ``cancelled``, or ``blocked`` where a guard blocked the rest.
         stop: the stop string that ended it.
         detail: where a guard blocked it, its reason.
+        index: which of the request's answers it ends.
     """
 
     reason: Literal["stop", "length", "cancelled", "blocked"]
     stop: str | None = None
     detail: str = ""
+    index: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class ErrorEvent:
-    """The last event of an answer that failed after it had begun."""
+    """The last event of a request of which an answer failed after it had begun."""
 
     error: LLMasOSError
 
@@ -101,7 +112,8 @@ Event = PartEvent | UsageEvent | FinishEvent | ErrorEvent
 
 @runtime_checkable
 class Answer(Protocol):
-    """An answer in progress: events of its parts, one usage event, and one finish event; or events of its parts and one error event.
+    """A request's answers in progress: events of their parts, one usage event, and one finish event for each answer; or events of their
+    parts and one error event.
 
     Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop, and raises no error of the request. Leaving it
     early cancels the request, and frees its slot and its reservation within a step of the engine.
@@ -186,12 +198,17 @@ class Runtime(Protocol):
         """The models that the client may use."""
         ...
 
-    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> Answer:
+    def generate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> Answer:
         """Answer chat messages, or continue a text; ``sampling`` as for ``TaskModel.generate``. None: the default model.
 
         Chat messages may come with ``tools``: functions in OpenAI's form, whose calls are events and follow the functions' JSON Schemas.
         ``tool_choice`` is ``"auto"``, ``"none"``, ``"required"`` or names a function in OpenAI's form; ``parallel_tool_calls`` false allows
         one call; ``constrain_tools`` false lets the model write what it likes.
+
+        ``n`` answers share the prompt's computation. ``max_new_tokens="context"``: as many as there is room for. A client's request counts
+        from its arrival.
 
         Raises:
             UnknownModel: there is no such model.
@@ -202,10 +219,13 @@ class Runtime(Protocol):
         """
         ...
 
-    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> Answer:
-        """``generate`` for an event loop: while a model is being loaded or memory is short, it holds no thread of the loop's executor.
+    async def agenerate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> Answer:
+        """``generate`` for an event loop: while a model is being loaded or memory is short, it holds no thread.
 
-        Cancelling the awaiting task gives the request up. ``Rejected`` is raised at once where as many requests wait as may.
+        Cancelling the awaiting task gives the request up, and frees its reservation at once. ``Rejected`` is raised at once where as many
+        requests wait as may.
         """
         ...
 

@@ -18,6 +18,13 @@ FinishReason = Literal["stop", "length", "cancelled"]
 Prompt = str | Sequence[Mapping[str, Any]]
 
 
+@attrs.frozen
+class TokenPrompt:
+    """A prompt as token ids, of a caller that encodes texts itself. Control tokens are kept, as in plain text."""
+
+    tokens: tuple[int, ...]
+
+
 @attrs.frozen(kw_only=True)
 class TokenLogprob:
     """Natural log probability of one generated token, and of the likeliest alternatives in its place."""

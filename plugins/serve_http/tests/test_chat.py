@@ -84,7 +84,7 @@ def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntim
     data(client(temperature=0.0).post(CHAT, chat_body("hi", max_tokens=3, max_completion_tokens=4)))
     assert runtime.samplings[-1] == {"temperature": 0.0, "max_new_tokens": 4}
     data(client().post(CHAT, chat_body("hi", temperature=0, response_format={"type": "json_object"})))
-    assert runtime.samplings[-1] == {"temperature": 0, "schema": {"type": "object"}}
+    assert runtime.samplings[-1] == {"temperature": 0, "schema": {"type": "object"}, "max_new_tokens": "context"}
 
 
 def test_nulls_are_fields_that_were_left_out(client: Make, runtime: ScriptedRuntime) -> None:
@@ -92,13 +92,13 @@ def test_nulls_are_fields_that_were_left_out(client: Make, runtime: ScriptedRunt
     body = chat_body("hi", response_format=None, **dict.fromkeys(nulls))
     body["messages"] = [{"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "name": "a"}, *body["messages"]]
     assert data(client().post(CHAT, body))["choices"][0]["message"]["content"] == "hi"
-    assert runtime.samplings == [{"temperature": 1.0}]
+    assert runtime.samplings == [{"temperature": 1.0, "max_new_tokens": "context"}]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2), ("n", True), ("tool_choice", "required"),
+        ("n", 0), ("n", True), ("n", 129), ("n", "2"), ("tool_choice", "required"),
         ("functions", [{"name": "f"}]), ("audio", {}), ("modalities", ["text", "audio"]), ("reasoning_effort", "high"),
         ("stop_token_ids", [1]), ("logprobs", 1), ("top_logprobs", 21), ("top_logprobs", 2), ("stream", "yes"), ("stream_options", 3),
         ("response_format", {"type": "xml"}), ("response_format", {"type": "json_schema"}), ("response_format", "json"), ("model", 7),

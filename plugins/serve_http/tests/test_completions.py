@@ -33,8 +33,10 @@ def test_a_whole_answer_and_chunks_have_openais_form(client: Make, runtime: Scri
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("prompt", None), ("prompt", ["a", "b"]), ("prompt", [1, 2]), ("prompt", 5), ("echo", True), ("suffix", "x"), ("best_of", 2),
-        ("n", 2), ("logprobs", 6), ("logprobs", True), ("stream", 1),
+        ("prompt", None), ("prompt", ["a", "b"]), ("prompt", [1, "a"]),
+        ("prompt", [[1], [2]]), ("prompt", []), ("prompt", [[]]), ("prompt", 5),
+        ("echo", True), ("suffix", "x"), ("best_of", 2),
+        ("n", 0), ("logprobs", 6), ("logprobs", True), ("stream", 1),
     ],
 )  # fmt: skip
 def test_what_would_change_the_answer_if_ignored_is_refused_by_name(client: Make, runtime: ScriptedRuntime, field: str, value: Any) -> None:

@@ -116,14 +116,17 @@ def test_stop_tells_each_client_why(start: Start, runtime: ScriptedRuntime, stre
     runtime.script["wait"] = ("The", threading.Event())
     server = start()
     running = begun(endpoint_of(server), CHAT, chat_body("wait", stream=stream))
+    sent = b""
+    while stream and b'"content":"The"' not in sent:
+        sent += running.recv(1 << 16)
     until(lambda: runtime.answers)
     runtime.loading = threading.Event()
     waiting = begun(endpoint_of(server), CHAT, chat_body("hi", stream=stream))
     until(lambda: server._application.gate.active == 2)
     server.stop()
-    for connection, begins in ((running, stream), (waiting, False)):
+    for connection, begins, before in ((running, stream, sent), (waiting, False, b"")):
         with connection:
-            found = received(connection)
+            found = before + received(connection)
         assert b"server_stopped" in found
         assert found.startswith(b"HTTP/1.1 200" if begins else b"HTTP/1.1 503")
         assert found.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n") == begins

@@ -75,9 +75,9 @@ def test_events_come_in_anthropics_order(client: Make, runtime: ScriptedRuntime)
 )  # fmt: skip
 def test_the_end_has_anthropics_reason(finish: FinishEvent, reason: str) -> None:
     usage = UsageEvent(prompt_tokens=1, cached_tokens=0, generated_tokens=1)
-    whole = MessageRendering("1").whole("m", Collected(pieces=(TextEvent(text="x"),), usage=usage, finish=finish))
+    whole = MessageRendering("1").whole("m", Collected(pieces=(TextEvent(text="x"),), usage=usage, finishes=(finish,)))
     assert (whole["stop_reason"], whole["stop_sequence"]) == (reason, finish.stop)
-    assert f'"stop_reason":"{reason}"'.encode() in MessageRendering("1").end(usage, finish)
+    assert f'"stop_reason":"{reason}"'.encode() in MessageRendering("1").end(usage, [finish])
 
 
 def test_the_system_and_blocks_become_messages(client: Make, runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntim
         "reasoning": False,
     }  # fmt: skip
     lines(client(), "/api/generate", {"prompt": "hi", "options": {"num_predict": -1}, "format": {"type": "string"}})
-    assert runtime.samplings[-1] == {"temperature": 0.8, "schema": {"type": "string"}}
+    assert runtime.samplings[-1] == {"temperature": 0.8, "schema": {"type": "string"}, "max_new_tokens": "context"}
 
 
 @pytest.mark.parametrize(

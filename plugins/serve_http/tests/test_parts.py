@@ -73,6 +73,19 @@ def test_openais_chunks_join_to_the_whole_answer(client: Make, runtime: Scripted
         assert "".join(delta.get(name, "") for delta in deltas) == message[name]
 
 
+def test_each_of_several_answers_has_its_own_calls(client: Make, runtime: ScriptedRuntime) -> None:
+    runtime.script["hi"] = script(3)
+    whole = data(client().post(CHAT, chat_body("hi", tools=TOOLS, n=2)))
+    assert [choice["finish_reason"] for choice in whole["choices"]] == ["tool_calls"] * 2
+    arguments = [[each["function"]["arguments"] for each in choice["message"]["tool_calls"]] for choice in whole["choices"]]
+    assert arguments == [[PARIS, STOP]] * 2
+    choices = [chunk["choices"][0] for chunk in client().chunks(CHAT, chat_body("hi", tools=TOOLS, n=2))]
+    for place in range(2):
+        pieces = [each for choice in choices if choice["index"] == place for each in choice["delta"].get("tool_calls", [])]
+        assert ["".join(each["function"]["arguments"] for each in pieces if each["index"] == call) for call in range(2)] == [PARIS, STOP]
+        assert [choice["finish_reason"] for choice in choices if choice["index"] == place][-1] == "tool_calls"
+
+
 def test_a_call_without_a_text_has_null_content(client: Make, runtime: ScriptedRuntime) -> None:
     runtime.script["hi"] = call(0, "stop", STOP, 9)
     message = data(client().post(CHAT, chat_body("hi", tools=TOOLS)))["choices"][0]["message"]
@@ -188,7 +201,7 @@ def test_what_is_asked_of_tools_reaches_the_runtime_in_one_form(client: Make, ru
     expected = {"tools": TOOLS, "tool_choice": named, "parallel_tool_calls": False, "reasoning": False}
     said = {"tools": TOOLS, "tool_choice": named, "parallel_tool_calls": False}
     data(client().post(CHAT, chat_body("hi", **said, reasoning_effort="none")))
-    assert runtime.samplings[-1] == {"temperature": 1.0, **expected}
+    assert runtime.samplings[-1] == {"temperature": 1.0, "max_new_tokens": "context", **expected}
     tools: list[Any] = [{"name": "weather", "input_schema": SCHEMA, "description": None}]
     body = {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "tools": tools, "thinking": {"type": "disabled"}}
     choice = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
@@ -200,14 +213,14 @@ def test_what_is_asked_of_tools_reaches_the_runtime_in_one_form(client: Make, ru
     data(client().post(MESSAGES, {**body, "thinking": {"type": "enabled", "budget_tokens": 1024}}))
     assert runtime.samplings[-1]["reasoning"] is True
     data(client().post("/api/chat", chat_body("hi", tools=TOOLS, think=True, stream=False)))
-    assert runtime.samplings[-1] == {"temperature": 0.8, "tools": TOOLS, "reasoning": True}
+    assert runtime.samplings[-1] == {"temperature": 0.8, "max_new_tokens": "context", "tools": TOOLS, "reasoning": True}
     flat = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
     more = {"parallel_tool_calls": False, "reasoning": {"effort": "none"}, "max_output_tokens": 7}
     data(client().post(RESPONSES, {"input": "hi", "tools": flat, "tool_choice": {"type": "function", "name": "weather"}, **more}))
     assert runtime.samplings[-1] == {"temperature": 1.0, "max_new_tokens": 7, **expected}
     form = {"type": "json_schema", "name": "x", "schema": SCHEMA}
     data(client().post(RESPONSES, {"input": "hi", "text": {"format": form}, "tool_choice": "auto", "tools": []}))
-    assert runtime.samplings[-1] == {"temperature": 1.0, "schema": SCHEMA}
+    assert runtime.samplings[-1] == {"temperature": 1.0, "max_new_tokens": "context", "schema": SCHEMA}
 
 
 def test_a_conversation_with_calls_is_the_same_in_each_protocol(client: Make, runtime: ScriptedRuntime) -> None:
@@ -253,7 +266,8 @@ def test_a_conversation_with_calls_is_the_same_in_each_protocol(client: Make, ru
         ("/v1/completions", {"prompt": "a", "tools": TOOLS}, "tools"),
         (CHAT, {"messages": [{"role": "user", "content": "a"}], "tool_choice": "required"}, "tool_choice"),
         (RESPONSES, {"input": "a", "previous_response_id": "resp_1"}, "previous_response_id"),
-        (RESPONSES, {"input": "a", "background": True}, "background"), (RESPONSES, {"input": "a", "conversation": "c"}, "conversation"),
+        (RESPONSES, {"input": "a", "background": True}, "background"), (RESPONSES, {"input": "a", "n": 2}, "n"),
+        (RESPONSES, {"input": "a", "conversation": "c"}, "conversation"),
         (RESPONSES, {"input": "a", "truncation": "auto"}, "truncation"), (RESPONSES, {"input": []}, "input"), (RESPONSES, {}, "input"),
         (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from llmasos_hookspecs import Endpoint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
-from .http_clients import begun, chat_body, streamed, whole
+from .http_clients import chat_body, streamed, whole
 
 CHAT = "/v1/chat/completions"
 
@@ -90,36 +88,3 @@ def test_cores_refusals_are_openais(served: tuple[Any, Endpoint], more: dict[str
         answer = httpx.post(f"{served[1].url}{CHAT}", json=chat_body("hi", stream=stream) | more, timeout=60)
         error = answer.json()["error"]
         assert (answer.status_code, error["param"], error["code"]) == (status, param, code), error
-
-
-def waiting_threads() -> int:
-    """Threads of requests that wait for the runtime."""
-    return sum(thread.name == "llmasos-waiting" for thread in threading.enumerate())
-
-
-def test_clients_that_leave_at_random_moments_leak_nothing(served: tuple[Any, Endpoint], caplog: pytest.LogCaptureFixture) -> None:
-    """Before, while and after their answers are written: no request and no thread of theirs is left, and nothing is logged."""
-    model, endpoint = served
-    chance = random.Random(7)
-    for _ in range(25):
-        connections = []
-        for _ in range(8):
-            body = chat_body("天气", max_tokens=40, ignore_eos=True, stream=chance.random() < 0.5)
-            connections.append(begun(endpoint, chance.choice([CHAT, "/v1/messages"]), body))
-        for connection in connections:
-            if chance.random() < 0.5:
-                connection.settimeout(120)
-                connection.recv(chance.randrange(1, 2000))
-            connection.close()
-
-    def left() -> tuple[int, ...]:
-        usage = model.usage()
-        return usage["running"], usage["waiting"], usage["leases"], waiting_threads()
-
-    for _ in range(12000):
-        if not any(left()):
-            break
-        threading.Event().wait(0.01)
-    assert left() == (0, 0, 0, 0)
-    assert caplog.messages == []
-    assert whole(endpoint, CHAT, chat_body("hi", max_tokens=3))["usage"]["completion_tokens"] <= 3

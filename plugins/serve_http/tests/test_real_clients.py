@@ -1,12 +1,15 @@
-"""Clients that users have, unchanged: openai, anthropic, ollama and curl."""
+"""Clients that users have, unchanged: openai, langchain-openai, anthropic, ollama, the llm program and curl."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -133,6 +136,42 @@ def test_ollama_asks_and_streams(server: HttpServer) -> None:
         client.chat(model="llama3", messages=messages)
     with pytest.raises(ollama.ResponseError, match="The engine failed"):
         list(client.chat(model="default", messages=[{"role": "user", "content": "break"}], stream=True))
+
+
+def test_langchain_asks_and_streams(server: HttpServer, runtime: ScriptedRuntime) -> None:
+    """With usage, the reason of the end, and several answers."""
+    from langchain_core.messages import HumanMessage
+    from langchain_openai import ChatOpenAI
+    from pydantic import SecretStr
+
+    chat = ChatOpenAI(
+        base_url=f"{server.endpoints[0].url}/v1",
+        api_key=SecretStr(KEY),
+        model="default",
+        max_retries=0,
+        max_completion_tokens=9,
+        stream_usage=True,
+    )
+    whole = chat.invoke([("system", "Be kind."), ("human", "hi")])
+    assert (whole.text, whole.response_metadata["finish_reason"], whole.usage_metadata["output_tokens"]) == ("The otters sleep.", "stop", 3)  # type: ignore[index]
+    parts = list(chat.stream("hi"))
+    assert "".join(part.text for part in parts) == "The otters sleep."
+    assert sum(part.usage_metadata["output_tokens"] for part in parts if part.usage_metadata) == 3
+    (answers,) = chat.model_copy(update={"n": 2}).generate([[HumanMessage("hi")]]).generations
+    assert [answer.text for answer in answers] == ["The otters sleep."] * 2
+    with pytest.raises(openai.AuthenticationError):
+        ChatOpenAI(base_url=f"{server.endpoints[0].url}/v1", api_key=SecretStr("wrong"), model="default", max_retries=0).invoke("hi")
+
+
+def test_the_llm_program_answers(server: HttpServer, tmp_path: Path) -> None:
+    """With nothing but the file in which it names models of other servers."""
+    model = {"model_id": "ours", "model_name": "default", "api_base": f"{server.endpoints[0].url}/v1", "api_key_name": "ours"}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]), encoding="utf-8")  # YAML holds JSON
+    (tmp_path / "keys.json").write_text(json.dumps({"ours": KEY}), encoding="utf-8")
+    command = [sys.executable, "-m", "llm", "-m", "ours", "-s", "Be kind.", "hi"]
+    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "The otters sleep.\n"), done.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

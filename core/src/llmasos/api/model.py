@@ -6,6 +6,7 @@ Every call goes through one queue and one loop thread, so that calls from many t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -16,17 +17,16 @@ import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
-from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer
+from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost, RunningModel
-    from llmasos.compose.serving import LoopCall
+    from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
-R = TypeVar("R")
 #: One ticket, or several.
 Sent = TypeVar("Sent", bound="Ticket[Any] | list[Ticket[Any]]")
 
@@ -246,12 +246,7 @@ class LanguageModel:
 
         ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
         """
-        _check_texts("continuations", continuations)
-        params = self._params(scheduling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
-        return self._send(lambda running: running.scores(shown, tails, params), self._charges(1)).result()
+        return self._host.wait(self._scoring(prompt, continuations, scheduling)).result()
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
@@ -279,13 +274,11 @@ class LanguageModel:
 
     async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
         """``generate`` for an event loop."""
-        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
-        return await ticket.aresult()
+        return await (await self._asubmit(prompt, sampling)).aresult()
 
     async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
         """``stream_text`` for an event loop."""
-        ticket = await self._submit_in_thread(lambda: self._submit(prompt, sampling), _cancel)
-        async for piece in ticket:
+        async for piece in await self._asubmit(prompt, sampling):
             yield piece
 
     async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
@@ -295,19 +288,23 @@ class LanguageModel:
 
     async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
         """``batch`` for an event loop."""
-        tickets = await self._submit_in_thread(lambda: self._submit_batch(prompts, sampling), _cancel_all)
+        _check_prompts(prompts)
+        tickets: list[Ticket[Generation]] = []
         try:
+            for prompt in prompts:
+                tickets.append(await self._asubmit(prompt, sampling))  # noqa: PERF401 - those before one that is refused are cancelled
             return [await ticket.aresult() for ticket in tickets]
         finally:
             _cancel_all(tickets)
 
     async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """``logits`` for an event loop."""
-        return await asyncio.to_thread(self.logits, tokens)
+        ticket = await self._host.room.send(lambda: self._host.sending(lambda running: running.logits(tokens)), _cancel)
+        return await ticket.aresult()
 
     async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
         """``score`` for an event loop."""
-        return await asyncio.to_thread(self.score, prompt, continuations)
+        return await (await self._host.room.send(lambda: self._scoring(prompt, continuations, {}), _cancel)).aresult()
 
     async def arun(self, task: str, **inputs: Any) -> Any:
         """``run`` for an event loop."""
@@ -327,84 +324,99 @@ class LanguageModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    @staticmethod
-    async def _submit_in_thread(submit: Callable[[], R], cancel: Callable[[R], object]) -> R:
-        """Call ``submit`` in an executor thread, because it may load the model, and return its result.
+    async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+        """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
+        tickets, _ = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), lambda found: _cancel_all(found[0]))
+        return tickets[0]
 
-        Where the awaiting task is cancelled meanwhile, ``cancel`` is called with the result of ``submit`` once there is one, so that no
-        request of a cancelled task keeps running.
-        """
-        submitted = asyncio.get_running_loop().run_in_executor(None, submit)
-
-        def cancel_result(done: asyncio.Future[R]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                cancel(done.result())
-
-        try:
-            return await asyncio.shield(submitted)
-        except asyncio.CancelledError:
-            submitted.add_done_callback(cancel_result)
-            raise
-
-    def submit_charged(self, prompt: Prompt, sampling: Mapping[str, Any]) -> tuple[Ticket[Generation], list[Charge], AnswerForm]:
-        """Queue a generation: its ticket, what its client is charged, one for each request (none where there is no client), and how the
-        answer is to be read."""
-        params = self._params(sampling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        charges = self._charges(1)
+    def generating(
+        self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
+    ) -> Sending[tuple[list[Ticket[Generation]], AnswerForm]]:
+        """The steps of queueing ``n`` continuations, and how they are to be read; ``charge``: of a client's request that came before."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
         form = PLAIN
 
-        def prepare(running: RunningModel) -> LoopCall[Ticket[Generation]]:
+        def prepare(running: RunningModel) -> LoopCall[list[Ticket[Generation]]]:
             nonlocal form
-            call = running.generation(shown, params)
+            call = running.generations(shown, n, params)
             form = call.form
             return call
 
-        ticket = self._send(prepare, charges)
-        return guards.answer(ticket, self.name, params.tenant), charges, form
+        with contextlib.ExitStack() as unsent:
+            charge = charge or self._arrive(unsent)
+            params = self._params(sampling)
+            shown = self._shown(prompt, params.tenant)
+            tickets = yield from self._sending(prepare, charge)
+            unsent.pop_all()
+        return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets], form
+
+    def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
+        """The steps of queueing the scoring of continuations."""
+        _check_texts("continuations", continuations)
+        with contextlib.ExitStack() as unsent:
+            charge = self._arrive(unsent)
+            params = self._params(scheduling)
+            guards = self._pipeline.guards
+            shown = guards.prompt(prompt, self.name, params.tenant)
+            tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
+            ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
+            unsent.pop_all()
+        return ticket
+
+    def check_queue(self) -> None:
+        """Raise ``Rejected`` where the scheduler would refuse any request now, because its queue is full; waits for nothing."""
+        self._host.check_queue()
+
+    def _shown(self, prompt: Prompt | TokenPrompt, tenant: str) -> Prompt | TokenPrompt:
+        """What passes the guards of a prompt, which see the text of token ids."""
+        guards = self._pipeline.guards
+        if not isinstance(prompt, TokenPrompt):
+            return guards.prompt(prompt, self.name, tenant)
+        if not guards:
+            return prompt
+        text = self.decode(prompt.tokens)
+        passed = guards.prompt(text, self.name, tenant)
+        return prompt if passed == text else passed
 
     def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
-        return self.submit_charged(prompt, sampling)[0]
+        return self._submit_many(prompt, 1, sampling)[0]
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.")
-        params = self._params(sampling)
-        guards = self._pipeline.guards
-        shown = guards.prompt(prompt, self.name, params.tenant)
-        tickets = self._send(lambda running: running.generations(shown, n, params), self._charges(n))
-        return [guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        return self._host.wait(self.generating(prompt, n, sampling))[0]
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
-        return GenerationParams.of(given if self._client is None else self._client.sampling(given))
+        return GenerationParams.of(given) if self._client is None else self._client.params(given)
 
-    def _charges(self, count: int) -> list[Charge]:
-        return [] if self._client is None else [self._client.charge() for _ in range(count)]
+    def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
+        """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""
+        if self._client is None:
+            return None
+        charge = self._client.charge()
+        unsent.callback(charge.release)
+        return charge
 
-    def _send(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charges: Sequence[Charge]) -> Sent:
-        """Queue what ``prepare`` makes, each of its requests at one of ``charges``, where there are any."""
+    def _sending(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
+        """Queue what ``prepare`` makes, at ``charge``, where there is one."""
+        if charge is None or self._client is None:
+            return (yield from self._host.sending(prepare))
+        resource = self._client.resource
 
         def reserved(running: RunningModel) -> LoopCall[Sent]:
             call = prepare(running)
-            for charge in charges:
-                charge.reserve(call.tokens)
+            charge.reserve(resource, call.cost)
             return call
 
         try:
-            sent = self._host.submit(reserved)
+            sent = yield from self._host.sending(reserved)
         except BaseException as error:
-            for charge in charges:
-                charge.refused(error)
+            charge.refused(resource, error)
             raise
-        tickets: list[Ticket[Any]] = sent if isinstance(sent, list) else [sent]
-        for charge, ticket in zip(charges, tickets, strict=False):  # without a client there are no charges
-            charge.sent(ticket)
+        charge.sent(sent if isinstance(sent, list) else [sent])
         return sent
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        if isinstance(prompts, str | Mapping):
-            raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
+        _check_prompts(prompts)
         tickets: list[Ticket[Generation]] = []
         try:
             tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
@@ -429,7 +441,13 @@ def _check_texts(name: str, texts: Any) -> None:
         raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
 
 
-def _cancel(ticket: Ticket[Generation]) -> None:
+def _check_prompts(prompts: Any) -> None:
+    """Raise ``RequestError`` for one prompt where a list of them is required."""
+    if isinstance(prompts, str | Mapping):
+        raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
+
+
+def _cancel(ticket: Ticket[Any]) -> None:
     ticket.cancel()
 
 

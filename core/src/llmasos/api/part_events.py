@@ -21,7 +21,9 @@ class PartEvents:
     """The events of one answer, piece by piece. Tokens are told with the first part that they complete, those of calls and marks
     not at all."""
 
-    def __init__(self, form: AnswerForm) -> None:
+    def __init__(self, form: AnswerForm, index: int = 0) -> None:
+        """``index``: of the answer among several."""
+        self._index = index
         self._reader = form.reader()
         self._told = 0
         self._tokens: tuple[int, ...] = ()
@@ -32,7 +34,7 @@ class PartEvents:
         self._told += len(piece.tokens)
         if self._reader is None:
             if piece.text:
-                yield TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs)
+                yield TextEvent(text=piece.text, tokens=piece.tokens, logprobs=piece.logprobs, index=self._index)
             return
         self._tokens += piece.tokens
         self._logprobs += piece.logprobs
@@ -59,14 +61,14 @@ class PartEvents:
         match part:
             case CallPart(index=call, name=name, arguments=arguments):
                 self._tokens, self._logprobs = (), ()
-                return ToolCallEvent(call=call, id=_new_id() if name else "", name=name, arguments=arguments)
+                return ToolCallEvent(call=call, id=_new_id() if name else "", name=name, arguments=arguments, index=self._index)
             case ReasoningPart(text=text):
                 tokens, self._tokens, self._logprobs = self._tokens, (), ()
-                return ReasoningEvent(text=text, tokens=tokens)
+                return ReasoningEvent(text=text, tokens=tokens, index=self._index)
         return self._text(part.text)
 
     def _text(self, text: str) -> TextEvent:
-        found = TextEvent(text=text, tokens=self._tokens, logprobs=self._logprobs)
+        found = TextEvent(text=text, tokens=self._tokens, logprobs=self._logprobs, index=self._index)
         self._tokens, self._logprobs = (), ()
         return found
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos.api.part_events import PartEvents, reasoning_tokens
+from llmasos.api.answer import PipelineAnswer
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
-from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge, Client, Desk
+from llmasos.compose.serving import Sending
 from llmasos.compose.waiting_room import WaitingRoom
-from llmasos.engine.ticket import Piece, Ticket
 from llmasos.system.options import json_schema, unstructure
 from llmasos_hookspecs import (
-    Blocked,
     Credentials,
-    ErrorEvent,
-    Event,
-    FinishEvent,
-    Generation,
     LLMasOSError,
     ModelFacts,
     NotAllowed,
@@ -30,83 +24,12 @@ from llmasos_hookspecs import (
     Prompt,
     Rejected,
     TaskFacts,
+    TokenPrompt,
     UnsupportedModel,
-    UsageEvent,
 )
 
 #: Seconds that closing waits until everything is recorded.
 CLOSE_SECONDS: Final = 5.0
-
-
-class PipelineAnswer:
-    """An answer in progress as events."""
-
-    def __init__(self, model: str, ticket: Ticket[Generation], charge: Charge, form: AnswerForm) -> None:
-        self.id: Final = ticket.id
-        self.model: Final = model
-        self._ticket = ticket
-        self._charge = charge
-        self._form = form
-
-    def cancel(self) -> None:
-        self._ticket.cancel()
-
-    def __iter__(self) -> Iterator[Event]:
-        parts = PartEvents(self._form)
-        try:
-            with contextlib.closing(self._ticket.pieces()) as pieces:
-                for piece in pieces:
-                    yield from parts.piece(piece)
-            last = list(parts.end(self._ticket.result()))
-        except LLMasOSError as error:
-            yield from parts.kept()
-            with contextlib.suppress(LLMasOSError):  # of a request that failed, whose error is told
-                yield from self._end(error, self._inner().result() if isinstance(error, Blocked) else None)
-            return
-        yield from last
-        yield from self._end(self._ticket.result(), self._inner().result())
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        parts = PartEvents(self._form)
-        try:
-            async with contextlib.aclosing(self._apieces()) as pieces:
-                async for piece in pieces:
-                    for part in parts.piece(piece):
-                        yield part
-            result = await self._ticket.aresult()
-        except LLMasOSError as error:
-            for part in parts.kept():
-                yield part
-            inner = await self._inner().aresult() if isinstance(error, Blocked) else None
-            for event in self._end(error, inner):
-                yield event
-            return
-        for event in (*parts.end(result), *self._end(result, await self._inner().aresult())):
-            yield event
-
-    def _apieces(self) -> AsyncGenerator[Piece, None]:
-        return self._ticket.apieces()
-
-    def _inner(self) -> Ticket[Generation]:
-        assert self._charge.inner is not None
-        return self._charge.inner
-
-    def _end(self, outcome: Generation | LLMasOSError, inner: Generation | None) -> Generator[Event, None, None]:
-        """The last events of an answer; ``inner`` is what the engine computed for it."""
-        if isinstance(outcome, LLMasOSError) and not isinstance(outcome, Blocked):
-            yield ErrorEvent(error=outcome)
-            return
-        if inner is not None:
-            yield UsageEvent(
-                prompt_tokens=inner.prompt_tokens,
-                cached_tokens=inner.cached_tokens,
-                generated_tokens=len(inner.tokens),
-                reasoning_tokens=reasoning_tokens(self._form, self._inner()),
-            )
-        if isinstance(outcome, Blocked):
-            yield FinishEvent(reason="blocked", detail=outcome.reason)
-        else:
-            yield FinishEvent(reason=outcome.finish_reason, stop=outcome.stop)
 
 
 class PipelineRuntime:
@@ -121,7 +44,7 @@ class PipelineRuntime:
         self._pipeline = pipeline
         self._access = access
         self._desk = Desk(access)
-        self._waiting = WaitingRoom(pipeline.config.resources.max_waiting)
+        self._waiting = WaitingRoom(pipeline.config.resources.max_waiting, pipeline.composer.residency)
 
     @property
     def active(self) -> int:
@@ -154,15 +77,35 @@ class PipelineRuntime:
                 )
         return found
 
-    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
+    def generate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> PipelineAnswer:
         self._accept()
+        charge = self._desk.arrive(principal)
+        try:
+            return self._waiting.send_waiting(self._generating(charge, principal, prompt, model, n, sampling))
+        except BaseException:
+            charge.release()
+            raise
+
+    async def agenerate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> PipelineAnswer:
+        self._accept()
+        if (asked := self._pipeline.models.get(model or self._pipeline.config.default_model)) is not None:
+            asked.check_queue()  # what is refused for the length of the queue costs neither a thread nor a record
+        charge = self._desk.arrive(principal)
+        return await self._waiting.send(
+            lambda: self._generating(charge, principal, prompt, model, n, sampling), PipelineAnswer.cancel, charge.release
+        )
+
+    def _generating(
+        self, charge: Charge, principal: Principal, prompt: Prompt | TokenPrompt, model: str | None, n: int, sampling: Mapping[str, Any]
+    ) -> Sending[PipelineAnswer]:
         name = self._model(principal, "generate", model)
         view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
-        ticket, (charge,), form = view.submit_charged(prompt, sampling)
-        return PipelineAnswer(name, ticket, charge, form)
-
-    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> PipelineAnswer:
-        return await self._waiting.call(lambda: self.generate(principal, prompt, model=model, **sampling), PipelineAnswer.cancel)
+        tickets, form = yield from view.generating(prompt, n, sampling, charge)
+        return PipelineAnswer(name, tickets, charge, form)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         name = self._model(principal, "embed", model)
@@ -212,6 +155,7 @@ class PipelineRuntime:
 
     def close(self) -> bool:
         """Wait until what was cancelled has ended and everything is recorded; False where that takes longer than a few seconds."""
+        self._waiting.close()
         return self._desk.close(CLOSE_SECONDS)
 
     def _accept(self) -> None:

@@ -14,7 +14,7 @@ from llmasos_answer_parts.reader import AnswerReader
 from llmasos_answer_parts.reasoning import Marks, ReasoningState, state_of
 from llmasos_chat_templates.messages import ChatOptions, check_depth
 from llmasos_chat_templates.template import ChatTemplate
-from llmasos_hookspecs import Constraint, Prompt, RequestError, SamplingParams, Tokenizer
+from llmasos_hookspecs import Constraint, Prompt, RequestError, SamplingParams, Tokenizer, TokenPrompt
 
 #: Last tokens of a prompt that are looked at for reasoning that it opens or closes: marks are short, and often one token.
 _END: Final = 16
@@ -58,7 +58,7 @@ class AnswerForms:
             self._calls = call_form_of(template.source) if template.writes_tools else HERMES
 
     def of(
-        self, prompt: Prompt, tokens: Sequence[int], options: ChatOptions, sampling: SamplingParams
+        self, prompt: Prompt | TokenPrompt, tokens: Sequence[int], options: ChatOptions, sampling: SamplingParams
     ) -> tuple[AnswerForm, SamplingParams]:
         """The form of the answer to a prompt of ``tokens``, and how it is sampled.
 
@@ -67,7 +67,9 @@ class AnswerForms:
         Raises:
             RequestError: the tools or the choice of one are malformed, or the template's form of calls is not known.
         """
-        if isinstance(prompt, str) or self._template is None:
+        if isinstance(prompt, TokenPrompt) and (options.tools or options.template_arguments or options.reasoning is not None):
+            raise RequestError("tools, reasoning and template_arguments belong to chat messages, and the prompt is token ids.")
+        if isinstance(prompt, str | TokenPrompt) or self._template is None:
             return PLAIN, sampling
         marks = self._marks
         if not options.tools:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from llmasos.compose.access import Errands, NamedAccess
-from llmasos.compose.generation_params import DEFAULT_NEW_TOKENS
+from llmasos.compose.generation_params import GenerationParams
 from llmasos.engine.ticket import Ticket
 from llmasos_hookspecs import AuditEvent, Generation, LLMasOSError, Principal, QuotaExceeded, RequestError, Reservation
 from llmasos_hookspecs.guarding.changes import Changes
@@ -30,6 +33,10 @@ class Desk:
         """Requests in progress."""
         with self._changes.lock:
             return sum(self._active.values())
+
+    def arrive(self, principal: Principal) -> Charge:
+        """The charge of a request that has just come. Raises ``QuotaExceeded`` where the client has as many in progress as it may."""
+        return Charge(self, principal)
 
     def begin(self, principal: Principal) -> None:
         """Count a request. Raises ``QuotaExceeded`` where the client has as many as it may."""
@@ -69,68 +76,92 @@ class Desk:
 
 
 class Charge:
-    """What one request is charged: reserved before it is queued, settled when it has ended.
+    """What one request is charged: it counts from its arrival, its tokens are reserved before it is queued, and settled when it has ended.
 
     Attributes:
-        inner: the engine's ticket of the request, once it was queued.
+        inner: the engine's tickets of the request, once it was queued.
     """
 
-    def __init__(self, desk: Desk, principal: Principal, resource: str) -> None:
+    def __init__(self, desk: Desk, principal: Principal) -> None:
+        """The request has arrived. Raises ``QuotaExceeded`` where the client has as many requests as it may."""
+        desk.begin(principal)
         self._desk = desk
         self._principal = principal
-        self._resource = resource
+        self._resource = ""
+        self._lock = threading.RLock()
+        self._counted = True
         self._reservation: Reservation | None = None
         self._reserved = 0
-        self.inner: Ticket[Any] | None = None
+        self._left = 0
+        self.inner: Sequence[Ticket[Any]] = ()
 
-    def reserve(self, tokens: int) -> None:
-        """Set tokens aside. Raises ``QuotaExceeded``."""
-        self._desk.begin(self._principal)
-        self._reserved = tokens
-        try:
-            self._reservation = self._desk.access.reserve(self._principal, tokens)
-        except BaseException:
-            self._desk.end(self._principal)
-            raise
+    def reserve(self, resource: str, tokens: int) -> None:
+        """Set tokens aside for the use of ``resource``. Raises ``QuotaExceeded``."""
+        self._resource, self._reserved = resource, tokens
+        self._reservation = self._desk.access.reserve(self._principal, tokens)
 
-    def sent(self, ticket: Ticket[Any]) -> None:
-        """The request was queued."""
-        self.inner = ticket
-        ticket.add_done_callback(self._done)
+    def sent(self, tickets: Sequence[Ticket[Any]]) -> None:
+        """The request was queued, with so many answers."""
+        self.inner = tickets
+        self._left = len(tickets)
+        for ticket in tickets:
+            ticket.add_done_callback(self._done)
 
-    def refused(self, error: BaseException) -> None:
-        """The request was not queued."""
+    def refused(self, resource: str, error: BaseException) -> None:
+        """The request was not queued, and that is recorded."""
         outcome = "denied" if isinstance(error, QuotaExceeded) else "failed"
-        self._desk.record(self._principal, "generate", self._resource, outcome, error=str(error))
+        self._desk.record(self._principal, "generate", resource, outcome, error=str(error))
+        self.release()
+
+    def release(self) -> None:
+        """The request was not queued, or has ended: what is reserved is free. Calling it again does nothing."""
         self._end(lambda reservation: reservation.release())
 
     def _done(self) -> None:
-        """On the thread that ends the request, which waits for nobody."""
-        assert self.inner is not None
-        try:
-            result = self.inner.result()
-        except LLMasOSError as error:
-            self._desk.record(self._principal, "generate", self._resource, "failed", error=str(error))
-            self._end(lambda reservation: reservation.release())
-            return
-        used = result.prompt_tokens + len(result.tokens) if isinstance(result, Generation) else self._reserved
-        self._desk.record(self._principal, "generate", self._resource, "done", tokens=used)
-        self._end(lambda reservation: reservation.settle(used))
+        """On the thread that ends an answer, which waits for nobody."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        errors: list[LLMasOSError] = []
+        prompt = new = 0
+        for ticket in self.inner:
+            try:
+                result = ticket.result()
+            except LLMasOSError as error:
+                errors.append(error)
+                continue
+            if isinstance(result, Generation):
+                prompt, new = max(prompt, result.prompt_tokens), new + len(result.tokens)
+            else:
+                prompt = self._reserved
+        if errors:
+            self._desk.record(self._principal, "generate", self._resource, "failed", error=str(errors[0]))
+        else:
+            self._desk.record(self._principal, "generate", self._resource, "done", tokens=prompt + new)
+        if len(errors) == len(self.inner):
+            self.release()
+        else:
+            self._end(lambda reservation: reservation.settle(prompt + new))
 
     def _end(self, act: Callable[[Reservation], object]) -> None:
-        reservation, self._reservation = self._reservation, None
+        with self._lock:
+            if not self._counted:
+                return
+            self._counted = False
+            reservation, self._reservation = self._reservation, None
         if reservation is not None:
             self._desk.errands.add(lambda: act(reservation))
-            self._desk.end(self._principal)  # the last: closing waits for it, and does what was added before
+        self._desk.end(self._principal)  # the last: closing waits for it, and does what was added before
 
 
 class Client:
     """One principal's use of one model."""
 
     def __init__(self, desk: Desk, principal: Principal, model: str) -> None:
+        self.resource: Final = f"model:{model}"
         self._desk = desk
         self._principal = principal
-        self._resource = f"model:{model}"
 
     def sampling(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Sampling arguments with the client's tenant, priority, weight and bounds. Raises ``RequestError`` where they name these, or ask
@@ -143,10 +174,13 @@ class Client:
         most, asked = limits.max_new_tokens, given.get("max_new_tokens")
         if most is not None and isinstance(asked, int) and asked > most:
             raise RequestError(f"max_new_tokens is {asked}, and {self._principal.name} may ask for {most}.", "max_new_tokens")
-        if most is not None and asked is None:
-            found["max_new_tokens"] = most if "max_length" in given else min(most, DEFAULT_NEW_TOKENS)
         return found
 
+    def params(self, given: Mapping[str, Any]) -> GenerationParams:
+        """What a request asks for, within the client's bounds. Raises ``RequestError``."""
+        params = GenerationParams.of(self.sampling(given))
+        return attrs.evolve(params, most_new_tokens=self._principal.limits.max_new_tokens)
+
     def charge(self) -> Charge:
-        """The charge of a new request."""
-        return Charge(self._desk, self._principal, self._resource)
+        """As ``Desk.arrive``."""
+        return self._desk.arrive(self._principal)

@@ -24,7 +24,7 @@ from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
 from llmasos.system.store import Store
-from llmasos_hookspecs import KINDS, Placement, Runtime, Server, Task
+from llmasos_hookspecs import KINDS, Placement, QueueBounds, Runtime, Server, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration.suites import NamedSuite
@@ -88,6 +88,7 @@ class ComponentMaker:
             max_sequences=getattr(made.options, "max_sequences", None) or MAX_SEQUENCES,
             step_tokens=getattr(made.options, "step_tokens", None) or _STEP_TOKENS,
             label=made.label,
+            bounds=made.options if isinstance(made.options, QueueBounds) else None,
         )
 
     def suites(self, configs: Sequence[ComponentConfig]) -> tuple[NamedSuite, ...]:

@@ -23,6 +23,7 @@ from llmasos.residency.kv_share import SharedKVLedger
 from llmasos.residency.measurements import Measurements, watch_peak
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
+from llmasos.residency.residency import Residency
 from llmasos.system.aliases import Aliases
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
@@ -66,6 +67,11 @@ class Composer(ComponentMaker):
         self._aliases = aliases
         for observer in config.observers:  # broken ones are found before anything is loaded
             self.component("observer", observer.use)
+
+    @property
+    def residency(self) -> Residency:
+        """Decides which models of the process are in memory."""
+        return self._process.residency
 
     def host(self, model: ModelConfig, listeners: Listeners) -> ModelHost:
         """The host of a model, which is opened and loaded at its first use."""
@@ -194,6 +200,7 @@ class Composer(ComponentMaker):
             step_timeout=self.config.resources.step_timeout,
             engine_label=loader.entry.label,
             policy_label=policy.label,
+            bounds=policy.bounds,
         )
         return RunningModel(
             name=model.name,
@@ -355,7 +362,9 @@ class Composer(ComponentMaker):
 
 
 def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, policy: Policy) -> None:
-    loop.use_policy(policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label)
+    loop.use_policy(
+        policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label, bounds=policy.bounds
+    )
 
 
 def _replicated(need: Need, copies: int, each: int) -> Need:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -19,6 +19,8 @@ from llmasos_hookspecs.sampling import plain_number
 
 #: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.
 DEFAULT_NEW_TOKENS: Final = 256
+#: ``max_new_tokens`` of a request that wants as many as there is room for.
+AS_MANY_AS_FIT: Final = "context"
 
 _SAMPLING: Final = frozenset(field.name for field in attrs.fields(SamplingParams)) - {"constraint"}
 _CONSTRAINTS: Final = {"schema": "json_schema", "regex": "regex", "choices": "choices", "grammar": "grammar"}
@@ -35,21 +37,24 @@ class GenerationParams:
 
     Attributes:
         sampling: how tokens are drawn.
-        max_new_tokens: tokens to generate at most; None: the default, or what ``max_length`` leaves.
+        max_new_tokens: tokens to generate at most; ``context``: as many as there is room for; None: the default, or what ``max_length``
+            leaves.
         max_length: tokens of prompt and continuation together at most.
         tenant, priority, weight: as in ``Request``.
         deadline: seconds from now after which the answer is worth nothing; None: never.
         chat: what a prompt of chat messages depends on beside them.
+        most_new_tokens: what a client may have, whatever it asks for; None: any number.
     """
 
     sampling: SamplingParams
-    max_new_tokens: int | None = None
+    max_new_tokens: int | Literal["context"] | None = None
     max_length: int | None = None
     tenant: str = "default"
     priority: int = 0
     weight: float = 1.0
     deadline: float | None = None
     chat: ChatOptions = attrs.field(factory=ChatOptions)
+    most_new_tokens: int | None = None
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationParams:
@@ -71,7 +76,8 @@ class GenerationParams:
         if len(constraints) > 1:
             raise RequestError(f"Only one of {', '.join(_CONSTRAINTS)} can constrain a generation; {len(constraints)} are given.")
         for name in _LENGTH:
-            _check_count(name, arguments.get(name))
+            if name != "max_new_tokens" or arguments.get(name) != AS_MANY_AS_FIT:
+                _check_count(name, arguments.get(name))
         deadline = arguments.get("deadline")
         if deadline is not None and (isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 < deadline < math.inf):
             raise RequestError(f"deadline is {deadline!r}, and it must be a number of seconds above 0.", "deadline")
@@ -98,8 +104,10 @@ class GenerationParams:
             chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
         )
 
-    def request(self, model: str, tokens: Sequence[int], context_length: int) -> Request:
+    def request(self, model: str, tokens: Sequence[int], context_length: int, room: int) -> Request:
         """The request for a prompt of the given token ids; inside a task with a deadline it has that too.
+
+        ``room``: tokens of prompt and answer that fit into the KV cache and the context.
 
         Raises:
             RequestError: ``max_length`` leaves nothing to generate.
@@ -109,7 +117,7 @@ class GenerationParams:
             id=f"{model}-{next(_numbers)}",
             model=model,
             tokens=tokens,
-            max_new_tokens=self._new_tokens(len(tokens), context_length),
+            max_new_tokens=self._new_tokens(len(tokens), context_length, room),
             arrival=now,
             tenant=self.tenant,
             priority=self.priority,
@@ -118,11 +126,17 @@ class GenerationParams:
             sampling=self.sampling,
         )
 
-    def _new_tokens(self, prompt: int, context_length: int) -> int:
-        wanted = [count for count in (self.max_new_tokens, self._left(prompt)) if count is not None]
-        # Only the default is fitted to the context; what was asked for is refused where it does not fit. A prompt that leaves no room at
-        # all is refused too, by the loop.
-        return min(wanted) if wanted else max(1, min(DEFAULT_NEW_TOKENS, context_length - prompt))
+    def _new_tokens(self, prompt: int, context_length: int, room: int) -> int:
+        bounds = [count for count in (self.most_new_tokens, self._left(prompt)) if count is not None]
+        # What was asked for is refused where it does not fit; only what was left to us is fitted. A prompt that leaves no room at all is
+        # refused too, by the loop.
+        if isinstance(self.max_new_tokens, int):
+            return min([self.max_new_tokens, *bounds])
+        if self.max_new_tokens == AS_MANY_AS_FIT:
+            return max(1, min([room - prompt, *bounds]))
+        if self.max_length is not None:
+            return min(bounds)
+        return max(1, min(DEFAULT_NEW_TOKENS, context_length - prompt, *bounds))
 
     def _left(self, prompt: int) -> int | None:
         if self.max_length is None:

@@ -12,10 +12,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
-from llmasos.compose.serving import LoopCall, R, Serving
+from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
+from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need
@@ -31,9 +31,11 @@ from llmasos_hookspecs import (
     LLMasOSError,
     ModelClosed,
     Prompt,
+    QueueBounds,
     Request,
     SchedulingPolicy,
     Score,
+    TokenPrompt,
 )
 
 #: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
@@ -59,12 +61,16 @@ class OpenedModel:
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages."""
+    """A scheduling policy, with the limits that core reads from its options. ``label`` names the plugin in messages.
+
+    ``bounds``: of its queue; None where its options are no ``QueueBounds``.
+    """
 
     policy: SchedulingPolicy
     max_sequences: int
     step_tokens: int
     label: str = ""
+    bounds: QueueBounds | None = None
 
 
 #: Called with a scheduler's config and its policy.
@@ -93,39 +99,37 @@ class RunningModel:
     need: Need
     switch: Switch
 
-    def generation(self, prompt: Prompt, params: GenerationParams) -> LoopCall[Ticket[Generation]]:
-        """One generation."""
-        request, form = self._generating(prompt, params)
-        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit(request), form)
-
-    def generations(self, prompt: Prompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
+    def generations(self, prompt: Prompt | TokenPrompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
-        request, form = self._generating(prompt, params)
-        return LoopCall(self._room(request, request.max_new_tokens), lambda loop: loop.submit_many(request, n), form)
+        tokens = self._encoded(prompt, params)
+        form, sampling = self.prompts.answers.of(prompt, tokens, params.chat, params.sampling)
+        request = self._request(tokens, attrs.evolve(params, sampling=sampling))
+        room = self._room(request, request.max_new_tokens)
+        cost = room + (n - 1) * (room - min(len(request.tokens), room))
+        return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n), form)
 
     def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position."""
         request = self._request(token_ids(tokens), GenerationParams.of({}))
-        return LoopCall(self._room(request, 0), lambda loop: loop.submit_logits(request))
+        room = self._room(request, 0)
+        return LoopCall(room, room, lambda loop: loop.submit_logits(request))
 
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> LoopCall[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self._encoded(prompt, params)
         tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
         request = self._request(head, params)
-        return LoopCall(self._room(request, max(map(len, tails), default=0)), lambda loop: loop.submit_score(request, tails))
+        room = self._room(request, max(map(len, tails), default=0))
+        return LoopCall(room, room, lambda loop: loop.submit_score(request, tails))
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
         self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
 
-    def _generating(self, prompt: Prompt, params: GenerationParams) -> tuple[Request, AnswerForm]:
-        """The request of a generation, and the form of its answer."""
-        tokens = self._encoded(prompt, params)
-        form, sampling = self.prompts.answers.of(prompt, tokens, params.chat, params.sampling)
-        return self._request(tokens, attrs.evolve(params, sampling=sampling)), form
-
-    def _encoded(self, prompt: Prompt, params: GenerationParams) -> list[int]:
+    def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> list[int]:
+        self.loop.check_queue(lambda: self._at_least(prompt, params))
+        if isinstance(prompt, TokenPrompt):
+            return token_ids(prompt.tokens)
         # Refused before it is encoded: a text so long cannot fit.
         if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
             raise ContextLengthExceeded(
@@ -133,8 +137,13 @@ class RunningModel:
             )
         return self.prompts.encode(prompt, params.chat)
 
+    def _at_least(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> int:
+        """Tokens that prompt and answer have at least, without encoding the prompt."""
+        size = len(prompt.tokens) if isinstance(prompt, TokenPrompt) else self.prompts.at_least(prompt)
+        return size + (params.max_new_tokens if isinstance(params.max_new_tokens, int) else 1)
+
     def _request(self, tokens: list[int], params: GenerationParams) -> Request:
-        return params.request(self.name, tokens, self.loop.context_length)
+        return params.request(self.name, tokens, self.loop.context_length, self.loop.room)
 
     def _room(self, request: Request, new_tokens: int) -> int:
         """Tokens that the request can hold in the KV cache; one that exceeds the context is refused later, by the loop."""
@@ -150,6 +159,7 @@ class ModelHost:
         source: the reference in the config.
         tracked: its state in the residency.
         scheduler: the scheduler of its requests, also while the model is not loaded.
+        room: sends its requests for event loops.
     """
 
     def __init__(
@@ -191,6 +201,7 @@ class ModelHost:
         self._running: RunningModel | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
+        self.room: Final = WaitingRoom(None, residency)
         self.tracked: Final = residency.add(name, self, budgets, keep_alive=keep_alive)
 
     @property
@@ -219,9 +230,16 @@ class ModelHost:
 
     def submit(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> R:
         """Send requests; the model stays loaded until they have ended. Waits where memory is short."""
-        with self.lease() as running:
-            call = prepare(running)
-        lease = self._residency.acquire(self.tracked, call.tokens)
+        return self.wait(self.sending(prepare))
+
+    def sending(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> Sending[R]:
+        """The steps of ``submit``."""
+        lease = yield Wanted(self.tracked, 0)
+        try:
+            call = prepare(self._loaded())
+        finally:
+            lease.release()
+        lease = yield Wanted(self.tracked, call.tokens)
         try:
             tickets = call.send(self._loaded().loop)
         except BaseException:
@@ -229,6 +247,15 @@ class ModelHost:
             raise
         _release_after(lease, tickets if isinstance(tickets, list) else [tickets])
         return tickets
+
+    def check_queue(self) -> None:
+        """Raise ``Rejected`` where the model is loaded and its queue is full for the shortest of requests; waits for nothing."""
+        if (running := self._running) is not None:
+            running.loop.check_queue(lambda: 0)
+
+    def wait(self, sending: Sending[T]) -> T:
+        """Do the steps of sending a request, and wait for what they need on this thread."""
+        return waited(sending, self._residency)
 
     def use_scheduler(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler, now and after every later load; queued and running requests are kept. ``make`` is called for each
@@ -243,6 +270,7 @@ class ModelHost:
         """Free the engine for good; unfinished requests fail with ``ModelClosed``."""
         self._closed = True
         self._residency.close(self.tracked)
+        self.room.close()
 
     # Called by the residency
 

@@ -49,6 +49,11 @@ class PromptEncoder:
             return self.tokenizer.encode(prompt)
         return self._rendered(prompt, True, options)[1]
 
+    def at_least(self, prompt: Prompt) -> int:
+        """Tokens that a prompt has at least, without encoding it: none has more characters than the longest one has bytes. A tokenizer that
+        drops characters, such as all but one of many spaces, may give fewer."""
+        return characters(prompt) // self._longest
+
     def encode_continuations(
         self, prompt: Prompt, head: list[int], continuations: Sequence[str], options: ChatOptions = _PLAIN
     ) -> list[list[int]]:
@@ -124,6 +129,11 @@ class PromptEncoder:
     def answers(self) -> AnswerForms:
         """How answers are to be read."""
         return AnswerForms(self.tokenizer, self.template)
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(1, *(len(self.tokenizer.token_bytes(token)) for token in range(self.tokenizer.vocab_size)))
 
     @cached_property
     def _control_tokens(self) -> ControlTokens:

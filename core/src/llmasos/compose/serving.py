@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -12,10 +12,26 @@ import numpy.typing as npt
 from llmasos.compose.answer_forms import PLAIN, AnswerForm
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
+from llmasos.residency.residency import Lease, Residency
+from llmasos.residency.tracked_model import TrackedModel
 from llmasos_hookspecs import Generation, Request, Score
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Wanted:
+    """A lease that a request needs before it can go on: its model in memory, with KV memory for ``tokens`` tokens."""
+
+    model: TrackedModel
+    tokens: int
+
+
+#: The steps of sending a request: it yields what it waits for, gets the lease, and returns its tickets. What waits for the leases, a thread
+#: or an event loop, is not its matter; an error at ``yield`` says that there will be none.
+Sending = Generator[Wanted, Lease, T]
 
 
 class Serving(Protocol):
@@ -24,6 +40,15 @@ class Serving(Protocol):
     @property
     def context_length(self) -> int:
         """Tokens of prompt and answer together at most."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Tokens of prompt and answer that the context and the KV cache hold at most."""
+        ...
+
+    def check_queue(self, at_least: Callable[[], int]) -> None:
+        """Raise ``Rejected`` where the queue is full for any request of so many tokens."""
         ...
 
     def submit(self, request: Request) -> Ticket[Generation]:
@@ -61,9 +86,37 @@ class Serving(Protocol):
 
 @attrs.frozen
 class LoopCall(Generic[R]):
-    """A call to what serves the model: ``send`` queues its requests, which need KV memory for ``tokens`` tokens at once to finish.
-    ``form``: how a generation's answer is to be read."""
+    """A call to what serves the model.
+
+    Attributes:
+        tokens: its requests need KV memory for so many at once to finish.
+        cost: tokens that its client is charged at most: the prompt once, and all new tokens.
+        send: queues its requests.
+        form: of a generation's answers.
+    """
 
     tokens: int
+    cost: int
     send: Callable[[Serving], R]
     form: AnswerForm = PLAIN
+
+
+def waited(sending: Sending[T], residency: Residency) -> T:
+    """Do the steps of sending a request, and wait for what they need on this thread."""
+    lease: Lease | None = None
+    try:
+        wanted = next(sending)
+        while True:
+            try:
+                lease = residency.acquire(wanted.model, wanted.tokens)
+            except BaseException as error:
+                wanted = sending.throw(error)
+            else:
+                wanted = sending.send(lease)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    except BaseException:  # Ctrl-C may strike between the lease and the steps, which then know nothing of it
+        if lease is not None:
+            lease.release()
+        raise

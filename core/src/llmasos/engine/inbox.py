@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from llmasos.engine.exiting import left_behind
 from llmasos.engine.ticket import Ticket
+from llmasos.engine.wakeups import Wakeups
 from llmasos_hookspecs import LLMasOSError, ModelClosed, Request
 from llmasos_hookspecs.guarding.changes import Changes
 
@@ -30,11 +31,13 @@ class Inbox:
     Attributes:
         closing: the loop was asked to end; nothing more is accepted.
         closed: why the loop has ended; None while it has not.
+        wakeups: of the event loops that wait for its tickets.
     """
 
     def __init__(self, model: str) -> None:
         self.closing = False
         self.closed: LLMasOSError | None = None
+        self.wakeups: Final = Wakeups()
         self._model = model
         self._messages: deque[Message] = deque()
         self._tickets: weakref.WeakSet[Ticket[Any]] = weakref.WeakSet()

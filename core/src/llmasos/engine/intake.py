@@ -96,7 +96,7 @@ class Intake:
         return ticket
 
     def _ticket(self, request: Request) -> Ticket[Any]:
-        ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id), request.deadline)
+        ticket: Ticket[Any] = Ticket(request.id, lambda: self._cancel(request.id), request.deadline, self._inbox.wakeups)
         self._inbox.keep(ticket)
         return ticket
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.engine.admission import QueueCheck
 from llmasos.engine.exiting import begin_exit
 from llmasos.engine.guarded_engine import GuardedEngine
 from llmasos.engine.heap import trim_heap
@@ -36,6 +37,7 @@ from llmasos_hookspecs import (
     Generation,
     LLMasOSError,
     ModelClosed,
+    QueueBounds,
     Request,
     RequestRecord,
     RequestStarted,
@@ -94,6 +96,7 @@ class EngineLoop:
         close_timeout: float = CLOSE_SECONDS,
         engine_label: str = "engine",
         policy_label: str = "",
+        bounds: QueueBounds | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -116,6 +119,7 @@ class EngineLoop:
             step_timeout: seconds after which a step that has not ended makes the model lost.
             close_timeout: seconds that ``close`` waits for a plugin call to return.
             engine_label, policy_label: name the plugins in messages.
+            bounds: of the policy's queue, where it has the usual ones; ``check_queue`` then refuses before a prompt is encoded.
             clock: monotonic seconds.
         """
         self.info: Final[EngineInfo] = engine.info
@@ -131,6 +135,7 @@ class EngineLoop:
         self._clock = clock
         cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
+        self._inbox = Inbox(model)
         self._runner = Runner(
             self._engine,
             self._scheduler,
@@ -138,9 +143,10 @@ class EngineLoop:
             on_finished=on_finished,
             on_started=on_started,
             meter=None if on_step is None else StepMeter(model, on_step),
+            wakeups=self._inbox.wakeups,
         )
         checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
-        self._inbox = Inbox(model)
+        self._queue = QueueCheck(self._scheduler, self._inbox, clock, bounds)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
         self._given_up = self._rebuilding = False
         self._giving_up = threading.Lock()
@@ -160,6 +166,15 @@ class EngineLoop:
         self.close()
 
     # Requests
+
+    @property
+    def room(self) -> int:
+        """Tokens of prompt and answer that the context and the KV cache hold at most."""
+        return min(self.context_length, self._scheduler.cache.ledger.capacity)
+
+    def check_queue(self, at_least: Callable[[], int]) -> None:
+        """Raise ``Rejected`` where the scheduler would refuse any request of so many tokens, because its queue is full."""
+        self._queue.check(at_least)
 
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation.
@@ -190,10 +205,17 @@ class EngineLoop:
     # The loop itself
 
     def use_policy(
-        self, policy: SchedulingPolicy, *, max_sequences: int | None = None, step_tokens: int | None = None, label: str = ""
+        self,
+        policy: SchedulingPolicy,
+        *,
+        max_sequences: int | None = None,
+        step_tokens: int | None = None,
+        label: str = "",
+        bounds: QueueBounds | None = None,
     ) -> None:
         """Switch to another policy; queued and running requests are kept. Returns when the policy is active."""
         self._call(lambda: self._scheduler.use_policy(policy, max_sequences=max_sequences, step_tokens=step_tokens, label=label))
+        self._queue.bounds = bounds
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache, and return freed heap memory to the system. Returns when it is done."""
@@ -253,6 +275,7 @@ class EngineLoop:
         if since is None or self._given_up:
             return False
         if now - since > TICK:
+            self._inbox.wakeups.flush()  # of answers whose step hangs in a plugin before all of them are delivered
             self._expire()
         if now - since > self._step_timeout and not self._rebuilding:  # a load has a bound of its own
             error = EngineFailed(
@@ -280,6 +303,7 @@ class EngineLoop:
             self._given_up = True
         self._inbox.end(error, discard=True)
         self._engine.lose(str(error))
+        self._inbox.wakeups.flush()
         self._runner.abandon(error)
         for ticket in self._inbox.unfinished():
             ticket.fail(error)

@@ -18,6 +18,7 @@ from llmasos.engine.sampler import sample
 from llmasos.engine.scheduler import Planned, Scheduler
 from llmasos.engine.sequence import LogitsReader, Sequence, TokenReader
 from llmasos.engine.step_meter import StepMeter
+from llmasos.engine.wakeups import Wakeups
 from llmasos_hookspecs import (
     Cancelled,
     CapacityExceeded,
@@ -76,7 +77,9 @@ class Runner:
         on_finished: Callable[[RequestRecord], None] | None = None,
         on_started: Callable[[RequestStarted], None] | None = None,
         meter: StepMeter | None = None,
+        wakeups: Wakeups | None = None,
     ) -> None:
+        """``wakeups``: of the event loops that wait for the answers; each is woken once a step."""
         self.scheduler: Final = scheduler
         self.finished = 0
         self.moves = 0
@@ -85,6 +88,7 @@ class Runner:
         self._on_finished = on_finished
         self._on_started = on_started
         self._meter = meter
+        self._wakeups = wakeups or Wakeups()
         self._live: dict[str, Sequence] = {}
         self._deadlines: list[tuple[float, int, Sequence]] = []
         self._numbered = 0
@@ -171,7 +175,8 @@ class Runner:
             if self._on_started is not None:
                 self._tell_started(self._on_started, computed)
             self.scheduler.commit(part for part, _ in computed)
-            self._advance(computed)
+            with self._wakeups.collected():
+                self._advance(computed)
         else:
             self._give_up_stuck()
         self.scheduler.settle()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from typing import Generic, TypeVar
 
 import attrs
 
 from llmasos.engine.exiting import left_behind
+from llmasos.engine.wakeups import Wake, Wakeups
 from llmasos_hookspecs import LLMasOSError, TokenLogprob
 from llmasos_hookspecs.guarding.changes import Changes
 
@@ -40,10 +42,12 @@ class Ticket(Generic[R]):
         deadline: of the request.
     """
 
-    def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None) -> None:
+    def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None, wakeups: Wakeups | None = None) -> None:
+        """``wakeups``: those of the engine's loop that answers; None: each event loop is woken for itself."""
         self.id = request_id
         self.deadline = deadline
         self._cancel = cancel
+        self._wakeups = wakeups or Wakeups()
         self._pieces: list[Piece] = []
         self._result: R | None = None
         self._error: LLMasOSError | None = None
@@ -84,6 +88,10 @@ class Ticket(Generic[R]):
                 self._releases.append(release)
                 return
         release()
+
+    def post(self, loop: asyncio.AbstractEventLoop, wake: Wake) -> None:
+        """Have an event loop call ``wake``, together with what else the present step of the engine has for it."""
+        self._wakeups.post(loop, wake)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""
@@ -182,19 +190,12 @@ class Ticket(Generic[R]):
     async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
         """Wait until the request has ended, or has more than ``beyond`` pieces."""
         loop = asyncio.get_running_loop()
-        event = asyncio.Event()
-
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # the caller's event loop has been closed meanwhile
-                return
-
+        woken: asyncio.Future[None] = loop.create_future()
         with self._changes.lock:
             if self._done or (beyond is not None and len(self._pieces) > beyond):
                 return
-            callbacks.append(wake)
-        await event.wait()
+            callbacks.append(functools.partial(self.post, loop, functools.partial(_wake, woken)))
+        await woken
 
     def _outcome(self) -> R:
         if self._error is not None:
@@ -258,3 +259,8 @@ class Ticket(Generic[R]):
                 self._async_readers, self._when_done = [], []
             for wake in callbacks:
                 wake()
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():  # else its task was cancelled
+        woken.set_result(None)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-import attrs
-
+from llmasos.residency.callers import PATIENCE, Callers, Waiter
 from llmasos.residency.eviction import Candidate, choose_victims
 from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos.residency.prediction import Need
 from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
+from llmasos.system.handover import Handover
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 from llmasos_hookspecs.sizes import size_in_words
 
@@ -23,9 +23,6 @@ _log = logging.getLogger("llmasos.engine")
 #: The need of a model that no budget bounds.
 _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0, load_seconds=0.0)
 
-#: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
-#: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
-_PATIENCE: Final = (0.05, 2.0)
 #: Seconds that closing a model waits for a load in progress.
 _CLOSE_SECONDS: Final = 10.0
 
@@ -48,38 +45,16 @@ class Lease:
             raise
 
 
-@attrs.define(eq=False)
-class _Waiter:
-    """A caller that waits for a lease.
-
-    Attributes:
-        since: seconds of the clock when it began to wait.
-        patience: seconds that it lets later callers use loaded models.
-        blocked: memory was missing for it.
-        trimmed: ids of the models whose spare KV memory was freed for it.
-        pending_load: the load that it waits for.
-        begun: the load that it has begun itself.
-        trimming: the model that it keeps in memory while that one's spare KV memory is freed.
-        lease: the lease, once it is granted.
-    """
-
-    model: TrackedModel
-    tokens: int
-    since: float
-    patience: float = _PATIENCE[0]
-    blocked: bool = False
-    trimmed: set[int] = attrs.field(factory=set)
-    pending_load: PendingLoad | None = None
-    begun: PendingLoad | None = None
-    trimming: TrackedModel | None = None
-    lease: Lease | None = None
-
-
 class Residency:
     """Loads models when they are used, and unloads idle ones when other models need their memory.
 
     A caller that finds no memory waits in a first-come, first-served queue. Once its patience is over, no later caller gets a lease before
     it, so that the models in use become idle and can be unloaded. A waiting caller holds no memory, so there is no deadlock.
+
+    Attributes:
+        memory: the ledger of all models.
+        changes: the lock, and what is told where a caller that waits may go on.
+        queue: the callers that wait, in their order. For ``Callers``.
     """
 
     def __init__(
@@ -91,11 +66,12 @@ class Residency:
     ) -> None:
         self.memory: Final = memory or MemoryLedger()
         self.memory.on_freed = self._wake
-        self._changes: Final = self.memory.changes
+        self.changes: Final = self.memory.changes
         self._clock = clock
         self._close_timeout = close_timeout
         self._models: list[TrackedModel] = []
-        self._queue: list[_Waiter] = []
+        self.queue: list[Waiter] = []
+        self._callers = Callers(self)
         self._reaper: threading.Thread | None = None
 
     # Adding and removing models
@@ -103,7 +79,7 @@ class Residency:
     def add(self, name: str, resident: Resident, budgets: Iterable[Budget] = (), *, keep_alive: float | None = None) -> TrackedModel:
         """Add a model, without loading it. Its memory counts against each of ``budgets``."""
         model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
-        with self._changes.lock:
+        with self.changes.lock:
             self._models.append(model)
         return model
 
@@ -112,17 +88,17 @@ class Residency:
 
         A load in progress is waited for no longer than ``close_timeout`` seconds; what it makes after that is freed when it is made.
         """
-        ended = self._changes.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout)
-        with self._changes.lock:
+        ended = self.changes.wait_for(lambda: model.state not in ("loading", "unloading"), self._close_timeout)
+        with self.changes.lock:
             if not ended:
                 _log.error("The model %s was closed while it was %s; its memory is not free.", model.name, model.state)
             if model.state == "closed":
                 return
             loaded, model.state = model.state == "loaded", "closed"
-            self._changes.tell()
+            self.changes.tell()
         if loaded:
             model.resident.unload()
-        with self._changes.lock:
+        with self.changes.lock:
             self.memory.close(model.account)
             if model in self._models:
                 self._models.remove(model)
@@ -136,12 +112,12 @@ class Residency:
 
         Waits where they failed before the load had ended.
         """
-        self._changes.wait_for(lambda: model.state != "loading")
+        self.changes.wait_for(lambda: model.state != "loading")
         self._unload_chosen(lambda: [model] if model.state == "loaded" and model.loads == load else [])
 
     def models(self) -> list[TrackedModel]:
         """All models that are not closed."""
-        with self._changes.lock:
+        with self.changes.lock:
             return list(self._models)
 
     # Leases
@@ -149,13 +125,13 @@ class Residency:
     @contextmanager
     def leased(self, model: TrackedModel, tokens: int = 0) -> Iterator[None]:
         """Hold a lease while the ``with`` block runs."""
-        waiter = _Waiter(model, tokens, self._clock())
+        waiter = Waiter(model, tokens, self._clock())
         try:
             lease = self._obtain(waiter)
             yield
             lease.release()
         except BaseException as error:
-            self._undo(waiter, error)
+            self.undo(waiter, error)
             raise
 
     def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
@@ -166,46 +142,72 @@ class Residency:
             ModelClosed: the model was closed.
             LLMasOSError: the error of the load.
         """
-        waiter = _Waiter(model, tokens, self._clock())
+        waiter = Waiter(model, tokens, self._clock())
         try:
             return self._obtain(waiter)
         except BaseException as error:
-            self._undo(waiter, error)
+            self.undo(waiter, error)
             raise
 
-    def _obtain(self, waiter: _Waiter) -> Lease:
-        """The waiter's lease. Where this raises, ``_undo`` must follow."""
-        with self._changes.lock:
-            self._queue.append(waiter)
+    def _obtain(self, waiter: Waiter) -> Lease:
+        """The waiter's lease. Where this raises, ``undo`` must follow."""
+        with self.changes.lock:
+            self.queue.append(waiter)
         while waiter.lease is None:
-            self._predict(waiter.model)
-            with self._changes.lock:
-                action = self._advance(waiter)
+            self.predict(waiter.model)
+            with self.changes.lock:
+                action = self.advance(waiter) or self._change(waiter)
             action()
-        self._leave(waiter)
+        self.leave(waiter)
         return waiter.lease
 
-    def _leave(self, waiter: _Waiter) -> None:
-        with self._changes.lock:
-            self._queue = [each for each in self._queue if each is not waiter]
+    def _change(self, waiter: Waiter) -> Callable[[], object]:
+        """The action that waits for a change."""
+        changed = self.changes.next()
+        return lambda: waiter.trimmed.clear() if changed() else None
+
+    def acquire_now(self, model: TrackedModel, tokens: int = 0) -> Lease | None:
+        """As ``acquire`` where that takes no time; None where the model must be loaded or memory freed first, or others wait for it."""
+        with self.changes.lock:
+            if model.state != "loaded":
+                return None
+            waiter = Waiter(model, tokens, self._clock())
+            if self._passed_over(waiter, queued=False) or not self.memory.claim(model.account, tokens):
+                return None
+            return self._grant(waiter)
+
+    async def acquire_async(self, model: TrackedModel, tokens: int = 0) -> Lease:
+        """``acquire`` for an event loop: waiting takes no thread. A task that is cancelled leaves the queue at once."""
+        handover: Handover[Lease] = Handover(Lease.release)
+        waiter = Waiter(model, tokens, self._clock(), grant=handover.succeed, refuse=handover.fail)
+        self._callers.add(waiter)
+        try:
+            return await handover.take()
+        finally:
+            self._callers.give_up(waiter)
+
+    def leave(self, waiter: Waiter) -> None:
+        """A caller waits no more."""
+        with self.changes.lock:
+            self.queue = [each for each in self.queue if each is not waiter]
             self._note_scarcity()
-            self._changes.tell()
+            self.changes.tell()
 
     @property
     def waiting(self) -> int:
         """Count of callers that wait for memory."""
-        with self._changes.lock:
-            return sum(waiter.blocked for waiter in self._queue)
+        with self.changes.lock:
+            return sum(waiter.blocked for waiter in self.queue)
 
     def settle(self, budget: Budget) -> None:
         """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
-        with self._changes.lock:
+        with self.changes.lock:
             for model in self._models:
                 if model.state == "not loaded":
                     model.need = None  # without a budget it was not predicted
 
         def idle() -> list[TrackedModel]:
-            self._changes.tell()
+            self.changes.tell()
             found = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
             return [] if budget.free >= 0 else self._victims((budget,), 0, None) or found
 
@@ -217,16 +219,17 @@ class Residency:
         self, budgets: Iterable[Budget], needed: int, *, sparing: TrackedModel | None = None
     ) -> tuple[float, list[TrackedModel]]:
         """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
-        with self._changes.lock:
+        with self.changes.lock:
             missing = self.memory.missing(budgets, needed)
             return missing, self._victims(budgets, needed, sparing)
 
     # Decisions, with the lock held
 
-    def _advance(self, waiter: _Waiter) -> Callable[[], object]:
-        """Advance a caller by one decision: grant its lease, or choose what must happen first (a change, a load, a trim, an eviction).
+    def advance(self, waiter: Waiter) -> Callable[[], object] | None:
+        """Advance a caller by one decision: grant its lease, or choose what must happen first (a load, a trim, an eviction).
 
-        Returns that action, to be run without the lock; it does nothing where the lease was granted.
+        Returns that action, to be run without the lock, which does nothing where the lease was granted; None where the caller must wait for
+        a change. Where the action raises, ``undo`` must follow.
         """
         model = waiter.model
         if model.state == "closed":
@@ -235,7 +238,7 @@ class Residency:
             raise waiter.pending_load.error.with_traceback(None)
         waiter.pending_load = model.pending_load
         if model.state in ("loading", "unloading"):
-            return self._changes.next()
+            return None
         need = model.need
         if need is None:  # ``settle`` reset it a moment ago; ``acquire`` predicts it again
             return _no_action
@@ -249,18 +252,17 @@ class Residency:
             elif self._reserve(waiter, need, needed):
                 return lambda: self._load(waiter)
             self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
-            waiter.blocked, waiter.patience = True, min(max(_PATIENCE[0], need.load_seconds), _PATIENCE[1])
+            waiter.blocked, waiter.patience = True, min(max(PATIENCE[0], need.load_seconds), PATIENCE[1])
             self._note_scarcity()
             if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
                 return action
-        changed = self._changes.next()
-        return lambda: waiter.trimmed.clear() if changed() else None
+        return None
 
-    def _passed_over(self, waiter: _Waiter, *, queued: bool) -> bool:
+    def _passed_over(self, waiter: Waiter, *, queued: bool) -> bool:
         """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
         (``queued``), else once the other's patience is over."""
         budgets = waiter.model.account.bounds
-        for other in self._queue:
+        for other in self.queue:
             if other is waiter:
                 return False
             if not other.blocked or not any(budget in other.model.account.bounds for budget in budgets):
@@ -269,7 +271,7 @@ class Residency:
                 return True
         return False
 
-    def _reserve(self, waiter: _Waiter, need: Need, needed: int) -> bool:
+    def _reserve(self, waiter: Waiter, need: Need, needed: int) -> bool:
         """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
         model = waiter.model
         free = min((budget.free for budget in model.account.bounds), default=float("inf"))
@@ -292,7 +294,7 @@ class Residency:
                     f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
                 )
 
-    def _freeing_action(self, waiter: _Waiter, needed: float) -> Callable[[], object] | None:
+    def _freeing_action(self, waiter: Waiter, needed: float) -> Callable[[], object] | None:
         """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
         is possible now."""
         budgets = waiter.model.account.bounds
@@ -337,32 +339,32 @@ class Residency:
         wanted = list(budgets)
         return [model for model in self._models if any(budget in model.account.bounds for budget in wanted)]
 
-    def _grant(self, waiter: _Waiter) -> Lease:
+    def _grant(self, waiter: Waiter) -> Lease:
         waiter.model.leases += 1
         waiter.model.last_used = self._clock()
         return Lease(self, waiter.model, waiter.tokens)
 
     def _note_scarcity(self) -> None:
-        self.memory.scarce = any(waiter.blocked for waiter in self._queue)
+        self.memory.scarce = any(waiter.blocked for waiter in self.queue)
 
     # Actions, without the lock
 
-    def _predict(self, model: TrackedModel) -> None:
+    def predict(self, model: TrackedModel) -> None:
         if model.need is None and model.state != "closed":
             # Without a budget nothing is ever evicted, so a prediction is not worth the digest of large files that it costs.
             need = model.resident.need() if model.account.bounds else _NOTHING
-            with self._changes.lock:
+            with self.changes.lock:
                 if model.need is None:
                     model.need = need
 
-    def _load(self, waiter: _Waiter) -> None:
+    def _load(self, waiter: Waiter) -> None:
         model = waiter.model
         try:
             need = model.resident.load(model.account)
         except LLMasOSError as error:
             self._abandon(waiter, error)
             raise
-        with self._changes.lock:
+        with self.changes.lock:
             closed = model.state == "closed"
             model.need = need
             fits = not closed and self.memory.set_weights(model.account, need.weights, need.kv_bytes_per_token)
@@ -370,11 +372,11 @@ class Residency:
                 model.state, model.pending_load = "loaded", None
                 model.last_used = self._clock()
                 model.loads += 1
-            self._changes.tell()
+            self.changes.tell()
         if not fits:  # larger than predicted: unload it, and queue for the memory that it really needs
             self._abandon(waiter, None)
 
-    def _abandon(self, waiter: _Waiter, error: LLMasOSError | None) -> None:
+    def _abandon(self, waiter: Waiter, error: LLMasOSError | None) -> None:
         """End the load that ``waiter`` has begun, unless it has ended."""
         model = waiter.model
         if waiter.begun is None or model.pending_load is not waiter.begun:
@@ -382,38 +384,38 @@ class Residency:
         try:
             model.resident.unload()
         finally:
-            with self._changes.lock:
+            with self.changes.lock:
                 waiter.begun.error, model.pending_load = error, None
                 _not_loaded(model)
                 self.memory.close(model.account)
-                self._changes.tell()
+                self.changes.tell()
 
-    def _trim(self, waiter: _Waiter) -> None:
+    def _trim(self, waiter: Waiter) -> None:
         try:
             if waiter.trimming is not None:
                 waiter.trimming.resident.trim()
         finally:
             self._end_trim(waiter)
 
-    def _end_trim(self, waiter: _Waiter) -> None:
-        with self._changes.lock:
+    def _end_trim(self, waiter: Waiter) -> None:
+        with self.changes.lock:
             chosen, waiter.trimming = waiter.trimming, None
             if chosen is not None:
                 chosen.leases -= 1
-                self._changes.tell()
+                self.changes.tell()
 
-    def _evict(self, waiter: _Waiter, needed: float) -> list[TrackedModel]:
+    def _evict(self, waiter: Waiter, needed: float) -> list[TrackedModel]:
         """Unload the idle models that are in the waiter's way now, and give them too."""
         victims = self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model))
         for victim in victims:
             victim.evictions += 1
         return victims
 
-    def _undo(self, waiter: _Waiter, error: BaseException) -> None:
+    def undo(self, waiter: Waiter, error: BaseException) -> None:
         """End what a caller has begun and what it was granted, so that nobody waits for that. ``error`` may be a Ctrl-C that struck
         anywhere, and the ledger itself."""
         with ExitStack() as stack:  # all of it, even where one raises
-            stack.callback(self._leave, waiter)
+            stack.callback(self.leave, waiter)
             stack.callback(self._abandon, waiter, None)
             stack.callback(self._end_trim, waiter)
             if not isinstance(error, Exception):
@@ -422,7 +424,7 @@ class Residency:
                 stack.callback(waiter.lease.release)
 
     def _recount(self) -> None:
-        with self._changes.lock:
+        with self.changes.lock:
             for budget in {id(each): each for model in self._models for each in model.account.budgets}.values():
                 budget.used = sum(model.account.bytes for model in self._models if budget in model.account.budgets)
 
@@ -430,7 +432,7 @@ class Residency:
         """Unload the models that ``choose`` gives with the lock held, and give them too."""
         left: list[TrackedModel] = []
         try:
-            with self._changes.lock:
+            with self.changes.lock:
                 chosen = choose()
                 for model in chosen:
                     left.append(model)
@@ -458,10 +460,10 @@ class Residency:
                 model.resident.unload()
         except Exception as error:  # what interrupts it leaves it in the list
             failure = error
-        with self._changes.lock:
+        with self.changes.lock:
             if model.state != "loaded":
                 self.memory.close(model.account)
-            self._changes.tell()
+            self.changes.tell()
             # Nothing is called between these two, so that Ctrl-C cannot come between them.
             if model.state == "unloading":
                 model.state = "not loaded"
@@ -471,10 +473,10 @@ class Residency:
 
     def _release(self, lease: Lease) -> None:
         model = lease.model
-        with self._changes.lock:
+        with self.changes.lock:
             if lease.over:
                 return
-            self._changes.tell()
+            self.changes.tell()
             model.last_used = self._clock()
             # Nothing is called between these two, so that Ctrl-C cannot come between them.
             model.leases -= 1
@@ -484,14 +486,14 @@ class Residency:
             self._start_reaper()
 
     def _wake(self) -> None:
-        with self._changes.lock:
-            if self._queue:
-                self._changes.tell()
+        with self.changes.lock:
+            if self.queue:
+                self.changes.tell()
 
     # Keep-alive
 
     def _start_reaper(self) -> None:
-        with self._changes.lock:
+        with self.changes.lock:
             if self._reaper is None or not self._reaper.is_alive():
                 self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
                 self._reaper.start()
@@ -499,7 +501,7 @@ class Residency:
     def _reap(self) -> None:
         """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
         while True:
-            with self._changes.lock:
+            with self.changes.lock:
                 due = {
                     id(model): (model.last_used + model.keep_alive, model)
                     for model in self._models
@@ -511,7 +513,7 @@ class Residency:
                     self._reaper = None
                     return
                 idle = [when for when, model in due.values() if not model.leases]
-                pause = self._changes.next(max(0.01, min(idle) - now) if idle else None)
+                pause = self.changes.next(max(0.01, min(idle) - now) if idle else None)
             if not over:
                 pause()
             for model in over:

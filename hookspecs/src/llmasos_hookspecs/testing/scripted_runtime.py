@@ -6,6 +6,8 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import attrs
+
 from llmasos_hookspecs.access import Credentials, Permission, Principal
 from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import (
@@ -19,7 +21,7 @@ from llmasos_hookspecs.server import (
     TextEvent,
     UsageEvent,
 )
-from llmasos_hookspecs.tasks import Prompt
+from llmasos_hookspecs.tasks import Prompt, TokenPrompt
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
@@ -29,7 +31,7 @@ Piece = str | PartEvent | FinishEvent | LLMasOSError | threading.Event
 
 
 class ScriptedAnswer:
-    """An answer made of given pieces, each of one token.
+    """An answer made of given pieces, each of one token, or several that are alike and come piece by piece in turn.
 
     Attributes:
         cancelled: is set once the client's leaving was noticed.
@@ -37,13 +39,14 @@ class ScriptedAnswer:
         taken: events that were read so far.
     """
 
-    def __init__(self, number: int, model: str, pieces: Sequence[Piece]) -> None:
+    def __init__(self, number: int, model: str, pieces: Sequence[Piece], n: int = 1) -> None:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self.taken = 0
         self._pieces = pieces
+        self._n = n
 
     def cancel(self) -> None:
         if not self.ended.is_set():
@@ -85,9 +88,13 @@ class ScriptedAnswer:
                 sent += 1
                 reasoning += isinstance(piece, ReasoningEvent)
                 self.taken = sent
-                yield TextEvent(text=piece, tokens=(sent,)) if isinstance(piece, str) else piece
-        yield UsageEvent(prompt_tokens=3, cached_tokens=1, generated_tokens=sent, reasoning_tokens=reasoning)
-        yield FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish
+                event = TextEvent(text=piece, tokens=(sent,)) if isinstance(piece, str) else piece
+                for index in range(self._n):
+                    yield attrs.evolve(event, index=index)
+        counts = {"generated_tokens": sent * self._n, "reasoning_tokens": reasoning * self._n}
+        yield UsageEvent(prompt_tokens=3, cached_tokens=1, **counts)
+        for index in range(self._n):
+            yield attrs.evolve(FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish, index=index)
 
 
 class ScriptedRuntime:
@@ -110,7 +117,7 @@ class ScriptedRuntime:
     def __init__(self) -> None:
         self.script: dict[str, Sequence[Piece]] = {}
         self.prompts: list[str] = []
-        self.given: list[Prompt] = []
+        self.given: list[Prompt | TokenPrompt] = []
         self.answers: list[ScriptedAnswer] = []
         self.principals: list[Principal] = []
         self.samplings: list[Mapping[str, Any]] = []
@@ -142,7 +149,9 @@ class ScriptedRuntime:
         features = frozenset({"generate", "chat"})
         return [ModelFacts(name="default", source="scripted", state="loaded", context_length=2048, features=features)]
 
-    def generate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+    def generate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> ScriptedAnswer:
         self._check(principal)
         if self.draining:
             raise Rejected("The server is being stopped; send the request to another.", retry_after=1.0)
@@ -152,11 +161,11 @@ class ScriptedRuntime:
             self._wait(1)
             self.loading.wait()
             self._wait(-1)
-        text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+        text = self._text(prompt)
         if not text:
             raise RequestError("The prompt is empty.")
         with self._lock:
-            answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]))
+            answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]), n)
             self.prompts.append(text)
             self.given.append(prompt)
             self.principals.append(principal)
@@ -164,7 +173,9 @@ class ScriptedRuntime:
             self.answers.append(answer)
         return answer
 
-    async def agenerate(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **sampling: Any) -> ScriptedAnswer:
+    async def agenerate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> ScriptedAnswer:
         import asyncio
 
         self._check(principal)
@@ -174,7 +185,7 @@ class ScriptedRuntime:
                 await asyncio.sleep(0.01)
         finally:
             self._wait(-1)
-        return self.generate(principal, prompt, model=model, **sampling)
+        return self.generate(principal, prompt, model=model, n=n, **sampling)
 
     def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
         self._check(principal)
@@ -187,7 +198,7 @@ class ScriptedRuntime:
     def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:
         """The bytes of the text, as ids."""
         self._check(principal)
-        return list((prompt if isinstance(prompt, str) else str(prompt[-1]["content"])).encode())
+        return list(self._text(prompt).encode())
 
     def detokenize(self, principal: Principal, tokens: Sequence[int], *, model: str | None = None) -> str:
         self._check(principal)
@@ -212,6 +223,12 @@ class ScriptedRuntime:
 
     def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
         raise NotAllowed("Only an administrator may switch the scheduler.")
+
+    @staticmethod
+    def _text(prompt: Prompt | TokenPrompt) -> str:
+        if isinstance(prompt, TokenPrompt):
+            return bytes(prompt.tokens).decode()
+        return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
     def _wait(self, count: int) -> None:
         with self._lock:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, FinishEvent, LLMasOSError, PartEvent, Rejected, Runtime
+from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Rejected, Runtime
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
@@ -71,14 +71,11 @@ class Answering:
 
     async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
         """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
-        begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, **asked.sampling))
+        begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, n=asked.n, **asked.sampling))
         self._waiting.add(begun)
         try:
             while not await self._ready(begun, leaving, rendering):
-                if rendering is not None and rendering.comment:
-                    if not call.started:
-                        await call.begin(rendering.media_type, headers=_STREAM)
-                    await call.part(rendering.comment)
+                await _comment(call, rendering)
             return await begun
         except BaseException as error:
             begun.cancel()
@@ -90,7 +87,7 @@ class Answering:
         finally:
             self._waiting.discard(begun)
 
-    async def _ready(self, begun: asyncio.Future[Answer], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
+    async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
         """Whether the runtime has answered; False after a silence. Raises ``Left`` where the client has gone."""
         timeout = None if rendering is None else self._comment_every
         both: set[asyncio.Future[Any]] = {begun, leaving}
@@ -112,9 +109,9 @@ class Answering:
                     pieces.append(event)
                 else:
                     outcome.take(event)
-        if (finish := self._ended(outcome, leaving, measure)) is None:
+        if not self._ended(outcome, leaving, measure):
             raise Refused(self._reason(outcome))
-        return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finish=finish))
+        return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
 
     async def _stream(self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure) -> None:
         try:
@@ -127,29 +124,64 @@ class Answering:
             await call.end()
             return
         measure.accepted(answer.model)
-        outcome = Outcome()
+        outcome, headed = Outcome(), False
         with self._watched(answer, leaving):
+            events = aiter(answer)
+            event = await self._first(call, rendering, leaving, events)
+            if isinstance(event, PartEvent):
+                headed = True
+                await self._pieces(call, rendering, answer.model, event, events, outcome, measure)
+            elif event is not None:
+                outcome.take(event)
+                async for event in events:
+                    outcome.take(event)
+        if self._ended(outcome, leaving, measure):
+            end = rendering.end(outcome.usage, outcome.finishes)
+            await _begin(call, rendering)
+            await call.part(end if headed else rendering.head(answer.model) + end)
+        else:
+            reason = self._reason(outcome)
             if not call.started:
-                await call.begin(rendering.media_type, headers=_STREAM)
-            keeper = Keeper(call, rendering.comment, self._comment_every)
-            try:
-                await keeper.send(rendering.head(answer.model))
-                async for event in answer:
-                    if not isinstance(event, PartEvent):
-                        outcome.take(event)
-                        continue
+                raise Refused(reason)
+            measure.failed(reason.code)
+            await call.part(rendering.failed(reason))
+        await call.end()
+
+    async def _first(self, call: Call, rendering: Rendering, leaving: asyncio.Task[None], events: AsyncIterator[Event]) -> Event | None:
+        """The first event. Until there is one, an error can still be the answer's status: a request that its scheduler refuses, say."""
+        first = asyncio.ensure_future(anext(events, None))
+        try:
+            while not await self._ready(first, leaving, rendering):
+                await _comment(call, rendering)
+            return await first
+        finally:
+            first.cancel()
+
+    async def _pieces(
+        self,
+        call: Call,
+        rendering: Rendering,
+        model: str,
+        event: Event | None,
+        events: AsyncIterator[Event],
+        outcome: Outcome,
+        measure: Measure,
+    ) -> None:
+        """Send ``event`` and those after it."""
+        await _begin(call, rendering)
+        keeper = Keeper(call, rendering.comment, self._comment_every)
+        try:
+            await keeper.send(rendering.head(model))
+            while event is not None:
+                if isinstance(event, PartEvent):
                     measure.piece()
                     if part := rendering.piece(event):
                         await keeper.send(part)
-            finally:
-                keeper.close()
-        if (finish := self._ended(outcome, leaving, measure)) is None:
-            reason = self._reason(outcome)
-            measure.failed(reason.code)
-            await call.part(rendering.failed(reason))
-        else:
-            await call.part(rendering.end(outcome.usage, finish))
-        await call.end()
+                else:
+                    outcome.take(event)
+                event = await anext(events, None)
+        finally:
+            keeper.close()
 
     @contextlib.contextmanager
     def _watched(self, answer: Answer, leaving: asyncio.Task[None]) -> Iterator[None]:
@@ -164,26 +196,41 @@ class Answering:
             self._answers.discard(answer)
             answer.cancel()
 
-    def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> FinishEvent | None:
-        """How an answer ended; None where it failed, or was cancelled, which no client asks for. Raises ``Left`` where it has gone."""
-        finish = outcome.finish
-        if finish is not None:
-            measure.ended(outcome.usage, finish)
-            if finish.reason == "cancelled" and leaving.done():
-                raise Left
-        return None if finish is None or finish.reason == "cancelled" else finish
+    def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> bool:
+        """Whether the answers ended well; False where one failed, or was cancelled, which no client asks for. Raises ``Left`` where it has
+        gone."""
+        if not outcome.finishes:
+            return False
+        measure.ended(outcome.usage, outcome.finishes)
+        cancelled = any(finish.reason == "cancelled" for finish in outcome.finishes)
+        if cancelled and leaving.done():
+            raise Left
+        return not cancelled
 
     def _reason(self, outcome: Outcome) -> Failure:
         """Why an answer failed."""
         if outcome.error is not None:
             return failure_of(outcome.error)
-        if outcome.finish is None:
+        if not outcome.finishes:
             return _UNENDED
         return STOPPED if self.stopping else _CANCELLED
 
 
 def _failure(error: Refused | LLMasOSError) -> Failure:
     return error.failure if isinstance(error, Refused) else failure_of(error)
+
+
+async def _begin(call: Call, rendering: Rendering) -> None:
+    """Begin a stream, where it has not begun."""
+    if not call.started:
+        await call.begin(rendering.media_type, headers=_STREAM)
+
+
+async def _comment(call: Call, rendering: Rendering | None) -> None:
+    """Keep a stream open, where its protocol knows how."""
+    if rendering is not None and rendering.comment:
+        await _begin(call, rendering)
+        await call.part(rendering.comment)
 
 
 def _given_up(begun: asyncio.Future[Answer]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
 import attrs
 import orjson
 
-from llmasos_hookspecs import FinishEvent, PartEvent, Prompt, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_hookspecs import FinishEvent, PartEvent, Prompt, ReasoningEvent, TextEvent, TokenPrompt, ToolCallEvent, UsageEvent
 from llmasos_serve_http.failures import Failure
 
 
@@ -18,16 +18,18 @@ class Asked:
     """A generation that a client asked for.
 
     Attributes:
-        prompt: text, or chat messages.
+        prompt: text, its token ids, or chat messages.
         model: its name; None: the default.
         sampling: further arguments of ``Runtime.generate``.
         stream: the answer is to come piece by piece.
+        n: how many answers.
     """
 
-    prompt: Prompt
+    prompt: Prompt | TokenPrompt
     model: str | None
     sampling: Mapping[str, Any]
     stream: bool
+    n: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +60,7 @@ class ToolCall:
 
 
 def calls_of(pieces: Iterable[PartEvent]) -> tuple[ToolCall, ...]:
-    """The calls that these pieces have."""
+    """The calls that these pieces of one answer have."""
     found: dict[int, list[ToolCallEvent]] = {}
     for piece in pieces:
         if isinstance(piece, ToolCallEvent):
@@ -69,11 +71,10 @@ def calls_of(pieces: Iterable[PartEvent]) -> tuple[ToolCall, ...]:
 
 
 @attrs.frozen(kw_only=True)
-class Collected:
-    """A whole answer: its pieces joined give the text, the reasoning, and each call."""
+class WholeAnswer:
+    """One answer: its pieces joined give the text, the reasoning, and each call."""
 
     pieces: tuple[PartEvent, ...]
-    usage: UsageEvent
     finish: FinishEvent
 
     @property
@@ -91,6 +92,29 @@ class Collected:
     @property
     def calls(self) -> tuple[ToolCall, ...]:
         return calls_of(self.pieces)
+
+
+@attrs.frozen(kw_only=True)
+class Collected:
+    """Whole answers, several where the request asked for them."""
+
+    pieces: tuple[PartEvent, ...]
+    usage: UsageEvent
+    finishes: tuple[FinishEvent, ...]
+
+    @property
+    def answers(self) -> list[WholeAnswer]:
+        """Each answer, in their order."""
+        return [
+            WholeAnswer(pieces=tuple(piece for piece in self.pieces if piece.index == finish.index), finish=finish)
+            for finish in self.finishes
+        ]
+
+    @property
+    def answer(self) -> WholeAnswer:
+        """The answer, where one was asked for."""
+        (answer,) = self.answers
+        return answer
 
 
 class Rendering(Protocol):
@@ -112,8 +136,8 @@ class Rendering(Protocol):
         """A piece of text, of reasoning or of a call."""
         ...
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        """What ends an answer."""
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        """What ends the answers, in their order."""
         ...
 
     def failed(self, failure: Failure) -> bytes:

@@ -6,7 +6,7 @@ Labels are names of models and tenants, which come from config and keys, and nev
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -77,10 +77,11 @@ class Measure:
         if self._first is None:
             self._first = time.monotonic()
 
-    def ended(self, usage: UsageEvent, finish: FinishEvent) -> None:
-        """The answer ended."""
+    def ended(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> None:
+        """The answers ended."""
         metrics, labels, now = self._metrics, (self._model or "", self._tenant), time.monotonic()
-        metrics.success.labels(*labels, finish.reason).inc()
+        for finish in finishes:
+            metrics.success.labels(*labels, finish.reason).inc()
         metrics.prompt.labels(*labels).inc(usage.prompt_tokens)
         metrics.cached.labels(*labels).inc(usage.cached_tokens)
         metrics.generation.labels(*labels).inc(usage.generated_tokens)

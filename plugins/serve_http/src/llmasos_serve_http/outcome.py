@@ -10,13 +10,13 @@ class Outcome:
 
     Attributes:
         usage: tokens; none where it failed.
-        finish: None where it failed.
+        finishes: of each answer, in their order; none where the request failed.
         error: why it failed, where the runtime said so.
     """
 
     def __init__(self) -> None:
         self.usage = UsageEvent(prompt_tokens=0, cached_tokens=0, generated_tokens=0)
-        self.finish: FinishEvent | None = None
+        self.finishes: list[FinishEvent] = []
         self.error: LLMasOSError | None = None
 
     def take(self, event: Event) -> None:
@@ -25,6 +25,6 @@ class Outcome:
             case UsageEvent():
                 self.usage = event
             case FinishEvent():
-                self.finish = event
+                self.finishes.append(event)
             case ErrorEvent(error=error):
                 self.error = error

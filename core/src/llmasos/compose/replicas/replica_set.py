@@ -127,6 +127,14 @@ class ReplicaSet:
 
     # Requests, as an engine's loop takes them
 
+    @property
+    def room(self) -> int:
+        """Tokens of prompt and answer that the context and the KV cache of each replica hold at most."""
+        return min(self.context_length, self.ready.kv_capacity)
+
+    def check_queue(self, at_least: abc.Callable[[], int]) -> None:
+        """Refuses nothing: the queues are the replicas', and so are their schedulers, which refuse a request when it comes."""
+
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation on one of the replicas."""
         self._checks.generation(request)

@@ -148,7 +148,7 @@ class Worker:
             return [loop.submit_logits(request) if kind == "logits" else loop.submit(request)]
 
         try:
-            tickets = self._host.submit(lambda _: LoopCall(tokens, send))
+            tickets = self._host.submit(lambda _: LoopCall(tokens, tokens, send))
         except BaseException as error:
             ours = as_ours(error, "replica", "taking a request")
             for index in range(extra if kind == "many" else 1):

@@ -10,7 +10,7 @@ import orjson
 from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
 from llmasos_serve_http.anthropic.dialect import AnthropicDialect
-from llmasos_serve_http.asked import Collected
+from llmasos_serve_http.asked import Collected, WholeAnswer
 from llmasos_serve_http.failures import Failure
 
 DIALECT: Final = AnthropicDialect()
@@ -49,7 +49,8 @@ class MessageRendering:
                 block = {"type": "tool_use", "id": call, "name": name, "input": {}}
                 return self._delta(("tool_use", number), block, {"type": "input_json_delta", "partial_json": arguments})
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        (finish,) = finishes
         begun = b"" if self._blocks else self._begin(("text", 0), _TEXT)
         delta = {"stop_reason": _reason(finish, self._called), "stop_sequence": finish.stop}
         return (
@@ -63,9 +64,9 @@ class MessageRendering:
         return _event(DIALECT.error(failure))
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
-        blocks = list(_blocks(answer)) or [_TEXT]
-        reason = _reason(answer.finish, bool(answer.calls))
-        return self._message(model, blocks, reason, answer.finish.stop, _usage(answer.usage))
+        one = answer.answer
+        blocks = list(_blocks(one)) or [_TEXT]
+        return self._message(model, blocks, _reason(one.finish, bool(one.calls)), one.finish.stop, _usage(answer.usage))
 
     def _delta(self, kind: tuple[str, int], block: Mapping[str, Any], delta: Mapping[str, Any]) -> bytes:
         begun = b"" if self._open == kind else self._stop() + self._begin(kind, block)
@@ -98,7 +99,7 @@ class MessageRendering:
         }
 
 
-def _blocks(answer: Collected) -> Iterator[dict[str, Any]]:
+def _blocks(answer: WholeAnswer) -> Iterator[dict[str, Any]]:
     """The blocks of a whole answer, in the order of a stream's."""
     calls = iter(answer.calls)
     last: dict[str, Any] = {}

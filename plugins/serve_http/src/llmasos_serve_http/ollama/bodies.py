@@ -70,8 +70,8 @@ def _asked(body: Mapping[str, Any], prompt: Prompt) -> Asked:
     refuse(given, _REFUSED_OPTIONS, "options.")
     sampling = {argument: given[name] for name, argument in _OPTIONS.items() if name in given}
     sampling.setdefault("temperature", _TEMPERATURE)
-    if given.get("num_predict", -1) not in (-1, -2):  # as many as there is room for
-        sampling["max_new_tokens"] = given["num_predict"]
+    count = given.get("num_predict", -1)
+    sampling["max_new_tokens"] = "context" if count in (-1, -2) else count
     if isinstance(seed := sampling.get("seed"), int) and seed < 0:  # a fresh one
         del sampling["seed"]
     if flag(body, "think"):

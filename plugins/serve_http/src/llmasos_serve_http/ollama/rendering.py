@@ -58,7 +58,8 @@ class LineRendering:
                 self._call.append(event)
                 return called
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        (finish,) = finishes
         return self._called() + _line(self._ended(self._holds(""), usage, finish))
 
     def failed(self, failure: Failure) -> bytes:
@@ -66,7 +67,8 @@ class LineRendering:
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
-        return self._ended(self._holds(answer.text, answer.reasoning, answer.calls), answer.usage, answer.finish)
+        one = answer.answer
+        return self._ended(self._holds(one.text, one.reasoning, one.calls), answer.usage, one.finish)
 
     def _called(self) -> bytes:
         """The call whose pieces came."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenLogprob, ToolCallEvent
-from llmasos_serve_http.asked import Asked, Collected
+from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of, refuse
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import sampling_of
+from llmasos_serve_http.openai.sampling import answers_of, sampling_of
 
 DIALECT: Final = OpenAIDialect({
     "max_new_tokens": "max_tokens",
@@ -26,15 +26,13 @@ _MOST_ALTERNATIVES: Final = 20
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
     sampling = sampling_of(body, temperature) | constraint_of(body)
-    limit = body.get("max_completion_tokens", body.get("max_tokens"))
-    if limit is not None:
-        sampling["max_new_tokens"] = limit
+    sampling["max_new_tokens"] = body.get("max_completion_tokens", body.get("max_tokens", "context"))
     if (alternatives := _alternatives(body)) is not None:
         sampling["logprobs"] = alternatives
     if "chat_template_kwargs" in body:
         sampling["template_arguments"] = body["chat_template_kwargs"]
     sampling |= tools_of(body)
-    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"), n=answers_of(body))
 
 
 class ChatRendering(OpenAIRendering):
@@ -49,7 +47,7 @@ class ChatRendering(OpenAIRendering):
 
     def head(self, model: str) -> bytes:
         super().head(model)
-        return self._chunk({"delta": {"role": "assistant", "content": ""}})
+        return b"".join(self._chunk({"delta": {"role": "assistant", "content": ""}}, index) for index in range(self._n))
 
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"delta": {"content": text} if text else {}}
@@ -61,7 +59,7 @@ class ChatRendering(OpenAIRendering):
         first = {"id": event.id, "type": "function"} if event.name else {}
         return {"delta": {"tool_calls": [{"index": event.call, **first, "function": function}]}}
 
-    def _choice(self, answer: Collected) -> Mapping[str, Any]:
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
         calls = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in answer.calls]
         message = {"role": "assistant", "content": answer.text or ("" if not calls else None), "refusal": None}
         return {"message": message | (_reasoning(answer.reasoning) if answer.reasoning else {}) | ({"tool_calls": calls} if calls else {})}

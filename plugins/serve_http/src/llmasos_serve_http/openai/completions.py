@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, ToolCallEvent
-from llmasos_serve_http.asked import Asked, Collected
+from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenPrompt, ToolCallEvent
+from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of, refuse
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import sampling_of
+from llmasos_serve_http.openai.sampling import answers_of, sampling_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format"})
 #: Tokens where none are named, as OpenAI has it.
@@ -26,7 +26,7 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     sampling["max_new_tokens"] = body.get("max_tokens", _DEFAULT_TOKENS)
     if (alternatives := _alternatives(body)) is not None:
         sampling["logprobs"] = alternatives
-    return Asked(prompt=_prompt(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+    return Asked(prompt=_prompt(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"), n=answers_of(body))
 
 
 class CompletionRendering(OpenAIRendering):
@@ -38,7 +38,7 @@ class CompletionRendering(OpenAIRendering):
     def __init__(self, call_id: str, body: Mapping[str, Any]) -> None:
         """Raises ``RequestError`` where ``body`` asks for no form that there is."""
         super().__init__(call_id, body, logprobs=_alternatives(body) is not None)
-        self._offset = 0
+        self._offsets = [0] * self._n
 
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"text": text}
@@ -46,7 +46,7 @@ class CompletionRendering(OpenAIRendering):
     def _other_part(self, event: ReasoningEvent | ToolCallEvent) -> Mapping[str, Any]:
         raise TypeError(f"A text is continued by text alone, and not by {event}.")
 
-    def _choice(self, answer: Collected) -> Mapping[str, Any]:
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
         return self._part(answer.text)
 
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
@@ -55,23 +55,25 @@ class CompletionRendering(OpenAIRendering):
         for event in events:
             if not event.text:
                 continue
-            place = self._offset
+            place = self._offsets[event.index]
             for each in event.logprobs:
                 tokens.append(each.text)
                 logprobs.append(max(each.logprob, -9999.0))
                 tops.append({text: max(logprob, -9999.0) for _, text, logprob in each.top})
                 offsets.append(place)
                 place += len(each.text)
-            self._offset += len(event.text)
+            self._offsets[event.index] += len(event.text)
         return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
 
 
-def _prompt(body: Mapping[str, Any]) -> str:
+def _prompt(body: Mapping[str, Any]) -> str | TokenPrompt:
     prompt = body.get("prompt")
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str) and len(prompt) == 1:
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
+    if isinstance(prompt, list) and prompt and all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
+        return TokenPrompt(tuple(prompt))
     if not isinstance(prompt, str):
-        raise RequestError("prompt must be one text; lists of several, and of token ids, are not supported.", "prompt")
+        raise RequestError("prompt must be one text, or the token ids of one; lists of several are not supported.", "prompt")
     return prompt
 
 

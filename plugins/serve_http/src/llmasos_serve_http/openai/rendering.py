@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
-from llmasos_serve_http.asked import Collected
+from llmasos_serve_http.asked import Collected, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Failure
-from llmasos_serve_http.openai.sampling import includes_usage
+from llmasos_serve_http.openai.sampling import answers_of, includes_usage
 from llmasos_serve_http.openai.usage import reason_of, usage_of
 
 
 class OpenAIRendering(ABC):
-    """One answer, whole or in chunks. A subclass says what a choice holds beside ``index``, ``logprobs`` and ``finish_reason``."""
+    """A request's answers, whole or in chunks. A subclass says what a choice holds beside ``index``, ``logprobs`` and ``finish_reason``."""
 
     media_type = sse.MEDIA_TYPE
     comment = sse.COMMENT
@@ -32,24 +32,28 @@ class OpenAIRendering(ABC):
         self._id = f"{self.prefix}-{call_id}"
         self._created = int(time.time())
         self._usage = includes_usage(body)
+        self._n = answers_of(body)
         self._logprobs = logprobs
         self._model = ""
-        self._called = False
+        self._called: set[int] = set()
 
     def head(self, model: str) -> bytes:
         self._model = model
         return b""
 
     def piece(self, event: PartEvent) -> bytes:
-        self._called = self._called or isinstance(event, ToolCallEvent)
+        if isinstance(event, ToolCallEvent):
+            self._called.add(event.index)
         if not isinstance(event, TextEvent):
-            return self._chunk(self._other_part(event))
+            return self._chunk(self._other_part(event), event.index)
         if not event.text:  # tokens without text, which end an answer
             return b""
-        return self._chunk(self._part(event.text), logprobs=self._logprobs_of([event]) if self._logprobs else None)
+        return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]) if self._logprobs else None)
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
-        chunks = self._chunk(self._part(""), reason=reason_of(finish, called=self._called))
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        chunks = b"".join(
+            self._chunk(self._part(""), finish.index, reason=reason_of(finish, called=finish.index in self._called)) for finish in finishes
+        )
         if self._usage:
             chunks += sse.event(self._common(self.chunk_kind) | {"choices": [], "usage": usage_of(usage)})
         return chunks + sse.DONE
@@ -59,13 +63,16 @@ class OpenAIRendering(ABC):
 
     def whole(self, model: str, answer: Collected) -> Mapping[str, Any]:
         self._model = model
+        choices = [self._choice(one) for one in answer.answers]
+        return self._common(self.kind) | {"choices": choices, "usage": usage_of(answer.usage)}
+
+    def _choice(self, answer: WholeAnswer) -> dict[str, Any]:
         logprobs = self._logprobs_of(answer.texts) if self._logprobs else None
         reason = reason_of(answer.finish, called=bool(answer.calls))
-        choice = {"index": 0, **self._choice(answer), "logprobs": logprobs, "finish_reason": reason}
-        return self._common(self.kind) | {"choices": [choice], "usage": usage_of(answer.usage)}
+        return {"index": answer.finish.index, **self._content(answer), "logprobs": logprobs, "finish_reason": reason}
 
-    def _chunk(self, content: Mapping[str, Any], *, reason: str | None = None, logprobs: Any = None) -> bytes:
-        choice = {"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}
+    def _chunk(self, content: Mapping[str, Any], index: int, *, reason: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._usage else {}
         return sse.event(self._common(self.chunk_kind) | {"choices": [choice]} | usage)
 
@@ -81,7 +88,7 @@ class OpenAIRendering(ABC):
         """A piece of what is no text in a chunk's choice."""
 
     @abstractmethod
-    def _choice(self, answer: Collected) -> Mapping[str, Any]:
+    def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
         """The whole answer in a body's choice."""
 
     @abstractmethod

@@ -20,6 +20,7 @@ DIALECT: Final = OpenAIDialect({
 })  # fmt: skip
 _REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "background": (False,),
+    "n": (1,),
     "conversation": (),
     "prompt": (),
     "top_logprobs": (0,),
@@ -39,8 +40,7 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
         )
     refuse(body, _REFUSED)
     sampling = sampling_of(body, temperature) | _format(body) | _reasoning(body) | _tools(body)
-    if "max_output_tokens" in body:
-        sampling["max_new_tokens"] = body["max_output_tokens"]
+    sampling["max_new_tokens"] = body.get("max_output_tokens", "context")
     if "chat_template_kwargs" in body:
         sampling["template_arguments"] = body["chat_template_kwargs"]
     return Asked(prompt=_messages(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))

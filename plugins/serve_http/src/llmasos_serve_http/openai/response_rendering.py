@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -69,7 +69,8 @@ class ResponseRendering:
                 self._output[-1]["arguments"] += arguments
                 return begun + self._event("response.function_call_arguments.delta", **self._place(), delta=arguments)
 
-    def end(self, usage: UsageEvent, finish: FinishEvent) -> bytes:
+    def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
+        (finish,) = finishes
         status = "incomplete" if finish.reason in _INCOMPLETE else "completed"
         done = self._done(status)
         return done + self._event(f"response.{status}", response=self._response(status, usage, finish))
@@ -83,8 +84,9 @@ class ResponseRendering:
         self._model = model
         for piece in answer.pieces:
             self.piece(piece)
-        self.end(answer.usage, answer.finish)
-        return self._response("incomplete" if answer.finish.reason in _INCOMPLETE else "completed", answer.usage, answer.finish)
+        self.end(answer.usage, answer.finishes)
+        (finish,) = answer.finishes
+        return self._response("incomplete" if finish.reason in _INCOMPLETE else "completed", answer.usage, finish)
 
     def _begun(self, kind: tuple[str, int], prefix: str, item: Mapping[str, Any], part: Mapping[str, Any] | None = None) -> bytes:
         """The beginning of an item, after the end of the one before, unless it is open already."""

@@ -30,7 +30,6 @@ FIELDS: Final = {
 
 #: Fields that would change the answer, and the values that ask for what the server does anyway.
 REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),
@@ -50,6 +49,18 @@ REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "modalities": (["text"],),
     "web_search_options": (),
 }
+
+
+#: Most answers of one prompt, as OpenAI has it.
+_MOST_ANSWERS: Final = 128
+
+
+def answers_of(body: Mapping[str, Any]) -> int:
+    """How many answers a body asks for. Raises ``RequestError``."""
+    count = body.get("n", 1)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_ANSWERS:
+        raise RequestError(f"n is {shown(count)}, and it must be a whole number from 1 to {_MOST_ANSWERS}.", "n")
+    return count
 
 
 def sampling_of(body: Mapping[str, Any], temperature: float) -> dict[str, Any]:

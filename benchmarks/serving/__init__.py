@@ -1,0 +1,1 @@
+"""What serving over HTTP costs, and how it compares with llama.cpp's server."""

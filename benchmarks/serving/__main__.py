@@ -1,0 +1,182 @@
+"""``make bench-serve``: the HTTP server against its own runtime, and against llama.cpp's server, in one run.
+
+A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
+server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
+is that of the fastest of its rounds; only ratios within a run are comparable. At last ten times as many requests come as may wait and run:
+what throughput is left, and how fast the excess is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from benchmarks.serving.figures import Run, as_json, best, share, table
+from llmasos.system.sources import resolve
+
+_OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-server"
+#: Seconds in which a server must have loaded its model.
+_START = 300.0
+#: Context of each stream.
+_CONTEXT = 512
+
+Ask = Callable[[int, int], Run]
+
+
+def main() -> None:
+    """Measure, print a table, and write JSON."""
+    parser = argparse.ArgumentParser(
+        prog="make bench-serve ARGS=...", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--streams", type=int, nargs="*", default=[1, 8, 32, 64])
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--characters", type=int, default=300, help="of each prompt")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="smollm2", help="a reference; llama-server reads it if it is a GGUF file")
+    parser.add_argument("--loader", default="onnx")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--llama-server", type=Path, help="the program, to be compared with")
+    parser.add_argument("--overload", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--output", type=Path, default=Path("bench-results") / "serve.json")
+    arguments = parser.parse_args()
+    slots = max(arguments.streams)
+
+    def work(streams: int, first: int) -> dict[str, int]:
+        return {"streams": streams, "tokens": arguments.tokens, "first": first, "characters": arguments.characters}
+
+    with contextlib.ExitStack() as running:
+        ours = running.enter_context(served(arguments, slots))
+        ways: dict[str, Ask] = {
+            _RUNTIME: lambda streams, first: ours.in_process(work(streams, first)),
+            _OURS: lambda streams, first: ours.over_http(work(streams, first)),
+        }
+        if arguments.llama_server is not None:
+            url = running.enter_context(llama_server(arguments, slots))
+            ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first))
+        runs = measure(ways, arguments.streams, arguments.rounds)
+        print(table(runs))
+        figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
+        if arguments.overload:
+            over = ours.over_http(work(20 * slots, 100_000))
+            peak = max(best(found).rate for found in runs[_OURS].values())
+            print(
+                f"\n{20 * slots} requests at once, where {2 * slots} may run and wait: {over.rate / peak:.3f} of the highest throughput; "
+                f"{len(over.refused)} refused, half of them within {1e3 * share(over.refused, 0.5):.0f} ms and 95 % within "
+                f"{1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
+            )
+            figures["overload"] = attrs.asdict(over)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    print(f"\nWritten to {arguments.output}.")
+
+
+def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:
+    """Every way in turn, round after round; the first round of all only warms up."""
+    runs: dict[str, dict[int, list[Run]]] = {name: {count: [] for count in streams} for name in ways}
+    first = 0
+    for number in range(rounds + 1):
+        for count in streams if number else streams[:1]:
+            for name, each in list(ways.items())[:: -1 if number % 2 else 1]:
+                run = each(count, first)
+                first += count
+                if run.failed or run.refused:
+                    sys.exit(f"{name}: {run.failed} of {count} streams failed, and {len(run.refused)} were refused.")
+                if number:
+                    runs[name][count].append(run)
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+    return runs
+
+
+def ask(url: str, work: dict[str, int]) -> Run:
+    """What the client process saw."""
+    command = [sys.executable, "-m", "benchmarks.serving.client", url, *map(str, work.values())]
+    return Run(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+@attrs.frozen
+class Ours:
+    """The process with the pipeline and its server."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def in_process(self, work: dict[str, int]) -> Run:
+        """The streams without HTTP."""
+        return Run(**self._order(do="in_process", work=work))
+
+    def over_http(self, work: dict[str, int]) -> Run:
+        """The streams over HTTP, with the processor time that they took beside the engine."""
+        before = self._order(do="cpu")
+        run = ask(self.url, work)
+        return attrs.evolve(run, cpu=self._order(do="cpu") - before)
+
+    def _order(self, **order: Any) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(order), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+@contextlib.contextmanager
+def served(arguments: argparse.Namespace, slots: int) -> Iterator[Ours]:
+    """Our server, with ``slots`` sequences at once and as many that wait."""
+    config = {
+        "model": {"source": arguments.model, "context_length": _CONTEXT},
+        "loader": {"use": arguments.loader, "threads": arguments.threads},
+        "scheduler": {"use": "fifo", "max_sequences": slots, "max_queue": slots},
+        "resources": {"max_waiting": 10_000},
+        "server": [{"use": "http", "port": 0, "temperature": 0.0}],
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.serving.ours", json.dumps(config)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Ours(process, json.loads(process.stdout.readline())["url"])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
+    """llama.cpp's server, with as many slots and threads."""
+    path = resolve(arguments.model).path
+    model = path if path.is_file() else next(path.rglob("*.gguf"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {
+        "-m": model, "--host": "127.0.0.1", "--port": port, "-np": slots, "-c": slots * _CONTEXT, "-t": arguments.threads,
+        "-tb": arguments.threads,
+    }  # fmt: skip
+    command = [str(arguments.llama_server), *(str(each) for pair in options.items() for each in pair), "--no-webui"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + _START
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    break
+            if process.poll() is not None or time.monotonic() > end:
+                sys.exit(f"{arguments.llama_server} did not start.")
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

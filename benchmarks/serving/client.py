@@ -1,0 +1,77 @@
+"""A client in a process of its own: asks a server for many streams at once, and prints what it saw as JSON.
+
+    python -m benchmarks.serving.client URL STREAMS TOKENS FIRST CHARACTERS
+
+It speaks HTTP by hand over asyncio's streams: a client library would take more of the machine than the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from urllib.parse import urlsplit
+
+import attrs
+
+from benchmarks.serving.figures import Run
+from benchmarks.serving.prompts import prompts
+
+
+@attrs.define
+class Seen:
+    """What came of one request."""
+
+    status: int = 0
+    first: float | None = None
+    ended: float = 0.0
+    tokens: int = 0
+
+
+async def main(url: str, streams: int, tokens: int, first: int, characters: int) -> Run:
+    """Ask for ``streams`` answers of ``tokens`` tokens at once."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    began = time.perf_counter()
+    found = await asyncio.gather(*(ask(parts.hostname, parts.port or 80, text, tokens) for text in prompts(streams, first, characters)))
+    answered = [each for each in found if each.status == 200]
+    return Run(
+        seconds=max((each.ended for each in answered), default=began) - began,
+        tokens=sum(each.tokens for each in answered),
+        first=[each.first - began for each in answered if each.first is not None],
+        refused=[each.ended - began for each in found if each.status == 429],
+        failed=sum(each.status not in (200, 429) for each in found),
+    )
+
+
+async def ask(host: str, port: int, prompt: str, tokens: int) -> Seen:
+    """One completion as a stream."""
+    fields = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True, "cache_prompt": False}
+    body = json.dumps(fields | {"stream_options": {"include_usage": True}}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    seen = Seen()
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(head.encode() + body)
+        seen.status = int((await reader.readline()).split()[1])
+        while seen.status == 200:
+            line = await reader.readline()
+            if not line:
+                seen.status = 0  # it ended without its end
+            elif line.startswith(b"data: [DONE]"):
+                break
+            elif line.startswith(b"data: "):
+                chunk = json.loads(line[6:])
+                if seen.first is None and any(choice.get("text") for choice in chunk.get("choices", ())):
+                    seen.first = time.perf_counter()
+                seen.tokens = (chunk.get("usage") or {}).get("completion_tokens", seen.tokens)
+    finally:
+        writer.close()
+    seen.ended = time.perf_counter()
+    return seen
+
+
+if __name__ == "__main__":
+    address, *numbers = sys.argv[1:]
+    print(json.dumps(attrs.asdict(asyncio.run(main(address, *map(int, numbers))))))

@@ -1,0 +1,71 @@
+"""Figures of one run of many streams at once, and their table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Run:
+    """What a client saw. Times are seconds.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        tokens: generated, of all answers.
+        first: until the first text of each stream.
+        refused: until the answer 429 of each request that got it.
+        failed: requests that got anything else.
+        cpu: of the server's process beside the engine's threads; None where nobody counted it.
+    """
+
+    seconds: float
+    tokens: int
+    first: Sequence[float] = ()
+    refused: Sequence[float] = ()
+    failed: int = 0
+    cpu: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def cpu_per_token(self) -> float | None:
+        """Microseconds."""
+        return None if self.cpu is None or not self.tokens else 1e6 * self.cpu / self.tokens
+
+
+def best(runs: Sequence[Run]) -> Run:
+    """The fastest of several rounds: what disturbs a machine only slows it down."""
+    return max(runs, key=lambda run: run.rate)
+
+
+def share(values: Sequence[float], of: float) -> float:
+    """The quantile ``of`` some times."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(of * len(ordered)))] if ordered else float("nan")
+
+
+def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
+    """A line for each count of streams and each way to be served; ratios are to the first way."""
+    lines = [
+        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU beside the engine, us/token |",
+        "|" + " --- |" * 7,
+    ]
+    (reference, *_) = runs
+    for streams in next(iter(runs.values())):
+        for name, found in runs.items():
+            run, base = best(found[streams]), best(runs[reference][streams])
+            cpu = "" if run.cpu_per_token is None else f"{run.cpu_per_token:.1f}"
+            first = " | ".join(f"{1e3 * share(run.first, quantile):.0f}" for quantile in (0.5, 0.95))
+            lines.append(f"| {streams} | {name} | {run.rate:.1f} | {run.rate / base.rate:.3f} | {first} | {cpu} |")
+    return "\n".join(lines)
+
+
+def as_json(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> dict[str, Any]:
+    """Every figure."""
+    return {name: {str(streams): [attrs.asdict(run) for run in found] for streams, found in each.items()} for name, each in runs.items()}

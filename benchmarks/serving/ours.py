@@ -1,0 +1,75 @@
+"""A pipeline that is served, in a process of its own, which takes orders as lines of JSON.
+
+Its orders: ``in_process`` runs the same streams through the runtime without HTTP; ``cpu`` tells the seconds of processor time that all but
+the engine has used: its loop's thread and the native threads of its library do not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import llmasos
+from benchmarks.serving.figures import Run
+from benchmarks.serving.prompts import prompts
+from llmasos_hookspecs import Credentials, Runtime, TextEvent, UsageEvent
+
+_LOOP = "llmasos-default"
+
+
+def main() -> None:
+    """Serve until the orders end."""
+    config = json.loads(sys.argv[1])
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        pipeline.load()
+        with llmasos.Servers(pipeline) as servers:
+            print(json.dumps({"url": servers.endpoints[0].url}), flush=True)
+            for line in sys.stdin:
+                order = json.loads(line)
+                if order["do"] == "cpu":
+                    print(json.dumps(beside_the_engine()), flush=True)
+                else:
+                    before = beside_the_engine()
+                    run = asyncio.run(in_process(servers.runtime, **order["work"]))
+                    print(json.dumps(attrs.asdict(attrs.evolve(run, cpu=beside_the_engine() - before))), flush=True)
+
+
+def beside_the_engine() -> float:
+    """Seconds of processor time of the process, without those of the engine."""
+    threads = {thread.native_id: thread.name for thread in threading.enumerate()}
+    engine = sum(
+        int((task / "schedstat").read_text().split()[0])
+        for task in Path("/proc/self/task").iterdir()
+        if threads.get(int(task.name), _LOOP) == _LOOP  # those that Python does not know are the library's
+    )
+    return time.process_time() - engine / 1e9
+
+
+async def in_process(runtime: Runtime, streams: int, tokens: int, first: int, characters: int) -> Run:
+    """``streams`` answers of ``tokens`` tokens at once."""
+    principal = runtime.authenticate(Credentials())
+    sampling: dict[str, Any] = {"max_new_tokens": tokens, "ignore_eos": True}
+    began, starts, counts = time.perf_counter(), list[float](), list[int]()
+
+    async def ask(prompt: str) -> None:
+        started = False
+        async for event in await runtime.agenerate(principal, prompt, **sampling):
+            if isinstance(event, UsageEvent):
+                counts.append(event.generated_tokens)
+            elif isinstance(event, TextEvent) and event.text and not started:
+                started = True
+                starts.append(time.perf_counter() - began)
+
+    await asyncio.gather(*map(ask, prompts(streams, first, characters)))
+    return Run(seconds=time.perf_counter() - began, tokens=sum(counts), first=starts)
+
+
+if __name__ == "__main__":
+    main()

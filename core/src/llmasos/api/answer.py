@@ -1,0 +1,106 @@
+"""Answers of a pipeline as events, for servers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
+
+from llmasos.api.part_events import PartEvents, reasoning_tokens
+from llmasos.compose.answer_forms import AnswerForm
+from llmasos.compose.client import Charge
+from llmasos.engine.several import apieces_of, pieces_of
+from llmasos.engine.ticket import Piece, Ticket
+from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, UsageEvent
+
+
+class PipelineAnswer:
+    """One request's answers in progress, one or several, as events."""
+
+    def __init__(self, model: str, tickets: Sequence[Ticket[Generation]], charge: Charge, form: AnswerForm) -> None:
+        """``tickets``: what passes the guards; ``charge`` knows what the engine computes for them; ``form``: how they are to be read."""
+        self.id: Final = tickets[0].id
+        self.model: Final = model
+        self._tickets: Final = tickets
+        self._charge = charge
+        self._form = form
+
+    def cancel(self) -> None:
+        for ticket in self._tickets:
+            ticket.cancel()
+
+    def __iter__(self) -> Iterator[Event]:
+        ends = _Ends(len(self._tickets), self._form)
+        with contextlib.closing(pieces_of(self._tickets)) as arrivals:
+            for place, piece in arrivals:
+                if piece is not None:
+                    yield from ends.piece(place, piece)
+                elif (error := ends.ended(place, self._tickets[place])) is not None:
+                    yield error
+                    return
+        for ticket in self._charge.inner:
+            with contextlib.suppress(LLMasOSError):
+                ticket.result()
+        yield from ends.events(self._charge.inner)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        ends = _Ends(len(self._tickets), self._form)
+        async with contextlib.aclosing(apieces_of(self._tickets)) as arrivals:
+            async for place, piece in arrivals:
+                if piece is not None:
+                    for event in ends.piece(place, piece):
+                        yield event
+                elif (error := ends.ended(place, self._tickets[place])) is not None:
+                    yield error
+                    return
+        for ticket in self._charge.inner:
+            with contextlib.suppress(LLMasOSError):
+                await ticket.aresult()
+        for last in ends.events(self._charge.inner):
+            yield last
+
+
+class _Ends:
+    """What answers come to, one by one."""
+
+    def __init__(self, count: int, form: AnswerForm) -> None:
+        self._form = form
+        self._parts = [PartEvents(form, place) for place in range(count)]
+        self._outcomes: list[Generation | Blocked | None] = [None] * count
+
+    def piece(self, place: int, piece: Piece) -> Iterator[PartEvent]:
+        """The events of a piece."""
+        return self._parts[place].piece(piece)
+
+    def ended(self, place: int, ticket: Ticket[Generation]) -> ErrorEvent | None:
+        """An answer has ended; the event of its error, where it failed."""
+        try:
+            self._outcomes[place] = ticket.result()
+        except Blocked as blocked:
+            self._outcomes[place] = blocked
+        except LLMasOSError as error:
+            return ErrorEvent(error=error)
+        return None
+
+    def events(self, inner: Sequence[Ticket[Generation]]) -> Iterator[Event]:
+        """The last events; ``inner`` has what the engine computed, and has ended."""
+        for parts, outcome in zip(self._parts, self._outcomes, strict=True):
+            yield from parts.end(outcome) if isinstance(outcome, Generation) else parts.kept()
+        computed: list[Generation] = []
+        reasoning = 0
+        for ticket in inner:
+            with contextlib.suppress(LLMasOSError):
+                computed.append(ticket.result())
+                reasoning += reasoning_tokens(self._form, ticket)
+        if computed:
+            yield UsageEvent(
+                prompt_tokens=computed[0].prompt_tokens,
+                cached_tokens=computed[0].cached_tokens,
+                generated_tokens=sum(len(each.tokens) for each in computed),
+                reasoning_tokens=reasoning,
+            )
+        for place, outcome in enumerate(self._outcomes):
+            if isinstance(outcome, Blocked):
+                yield FinishEvent(reason="blocked", detail=outcome.reason, index=place)
+            elif outcome is not None:
+                yield FinishEvent(reason=outcome.finish_reason, stop=outcome.stop, index=place)
