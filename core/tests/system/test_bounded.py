@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import subprocess
@@ -119,6 +120,35 @@ def test_a_thread_that_is_given_up_ends_when_it_runs_again() -> None:
         call_within(SHORT, "loader X", "load", spin)
     threads[0].join(SECONDS)
     assert not threads[0].is_alive()
+
+
+def test_a_thread_that_is_given_up_while_it_waits_for_a_lock_leaves_it_free() -> None:
+    """A log handler's, say, which every thread that logs needs: it is struck when it no longer takes the lock."""
+
+    class Quiet(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None: ...
+
+    handler, logger = Quiet(), logging.Logger("plugin")
+    logger.addHandler(handler)
+    ended = threading.Event()
+
+    def log(_: Any) -> None:
+        try:
+            logger.error("x")
+            while True:
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    handler.acquire()
+    with pytest.raises(PluginError, match="given up"):
+        call_within(SHORT, "loader X", "load", log)
+    assert not ended.is_set()
+    handler.release()
+    assert ended.wait(SECONDS)
+    assert handler.lock is not None
+    assert handler.lock.acquire(timeout=SECONDS)
+    handler.release()
 
 
 def test_progress_and_its_signs_begin_the_seconds_anew(released: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from llmasos_hookspecs import (
     Replace,
     Stage,
 )
+from llmasos_hookspecs.guarding.changes import Changes
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
 from llmasos_hookspecs.guarding.watchdog import watchdog
 
@@ -156,17 +157,18 @@ class Guards:
         calls = Calls(self._timeout)
         results: list[R] = []
         errors: list[BaseException] = []
-        done = threading.Event()
+        changes = Changes()
 
         def run() -> None:
             try:
                 results.append(work(calls))
             except BaseException as error:
                 errors.append(error)
-            done.set()
+            with changes.lock:
+                changes.tell()
 
         threading.Thread(target=run, name="llmasos-guard", daemon=True).start()
-        while not done.wait(max(0.0, calls.left(time.monotonic()))):
+        while not changes.wait_for(lambda: bool(results or errors), max(0.0, calls.left(time.monotonic()))):
             if calls.left(time.monotonic()) <= 0:
                 raise calls.stalled()
         if errors:

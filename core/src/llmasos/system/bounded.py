@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import attrs
 from llmasos_hookspecs import PluginError
 from llmasos_hookspecs.guarding.changes import take
 from llmasos_hookspecs.guarding.edge import crossing, in_words
-from llmasos_hookspecs.guarding.watchdog import watchdog
+from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 
 _log = logging.getLogger("llmasos")
 
@@ -35,6 +36,9 @@ LOAD_SECONDS: Final = 1800.0
 FETCH_SECONDS: Final = 1800.0
 #: Seconds without progress after which an accelerator stage is given up: one matrix of a large model may take hours.
 STAGE_SECONDS: Final = 6 * 3600.0
+
+#: Module and name of the functions that take a lock, and return before anything would release it where an exception strikes.
+_TAKING: Final = {("threading", "__enter__"), ("logging", "acquire"), ("logging", "_acquireLock"), ("importlib._bootstrap", "acquire")}
 
 R = TypeVar("R")
 
@@ -192,11 +196,11 @@ class PluginThread:
 
         if not call.answer(None, error, lose):
             return False
-        thread = self._thread
-        if thread is not None and thread.ident is not None and thread.is_alive():
-            import ctypes
-
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GivenUp))
+        if self._thread is not None:
+            if _takes_lock(self._thread):
+                threading.Thread(target=_end_later, args=(self._thread,), name="llmasos-given-up", daemon=True).start()
+            else:
+                _end(self._thread)
         return True
 
     def _serve(self) -> None:
@@ -223,6 +227,26 @@ class PluginThread:
             except Exception as error:
                 _log.warning("The %s failed after it was given up: %s.", self._label, in_words(error))
         return False
+
+
+def _end(thread: threading.Thread) -> None:
+    """Raise ``GivenUp`` in a thread when it next runs Python code."""
+    if thread.ident is not None and thread.is_alive():
+        import ctypes
+
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(GivenUp))
+
+
+def _end_later(thread: threading.Thread) -> None:
+    while thread.is_alive() and _takes_lock(thread):
+        time.sleep(TICK)
+    _end(thread)
+
+
+def _takes_lock(thread: threading.Thread) -> bool:
+    """Whether a thread waits for a lock in a function of Python's library that would leave it locked, were it struck when it has it."""
+    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)
+    return frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) in _TAKING
 
 
 def call_within(

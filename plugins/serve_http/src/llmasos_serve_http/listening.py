@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmasos_hookspecs import Endpoint, ResourceError, Runtime
+from llmasos_hookspecs.guarding.changes import take
 from llmasos_serve_http.application import Application
 from llmasos_serve_http.connections import timed
 from llmasos_serve_http.options import Options
@@ -57,10 +59,10 @@ class HttpServer:
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
-        started = threading.Event()
+        started: SimpleQueue[None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(self._server, listener, started), name="llmasos-http", daemon=True)
         self._thread.start()
-        started.wait()
+        take(started)
 
     def drain(self, seconds: float) -> bool:
         """Refuse what is new, and wait until what was accepted is answered."""
@@ -83,10 +85,10 @@ class HttpServer:
             thread.join()
         self._application.close()
 
-    def _serve(self, server: uvicorn.Server, listener: socket.socket, started: threading.Event) -> None:
+    def _serve(self, server: uvicorn.Server, listener: socket.socket, started: SimpleQueue[None]) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(started.set)
+            self._loop.call_soon(started.put, None)
             await server.serve(sockets=[listener])
 
         try:
@@ -94,7 +96,7 @@ class HttpServer:
         except Exception:
             _log.exception("The HTTP server ended.")
         finally:
-            started.set()
+            started.put(None)
             listener.close()
 
     def _on_loop(self, call: Callable[[], object]) -> None:
