@@ -114,9 +114,7 @@ def test_config_gives_a_format_options(site: Site, model: Path) -> None:
     site.add("llmasos-format-npz", "format", "npz", FORMAT)
     (model / "weights.npz").rename(model / "other.npz")
     registry = site.registry
-    with pytest.raises(
-        CheckpointError, match=r"The installed formats \(gguf, keras_preset, legacy, npz, quantized\) do not read it either"
-    ):
+    with pytest.raises(CheckpointError, match=r"The installed formats \(gguf, .*npz, .*\) do not read it either"):
         formats(registry=registry).open(model)
     configured = {"npz": ComponentConfig("npz", {"weights": "other.npz"}, "formats.npz")}
     assert formats(configured, registry=registry).open(model).names()
