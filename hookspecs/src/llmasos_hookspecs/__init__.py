@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Principal as Principal,
         Reservation as Reservation,
     )
+    from llmasos_hookspecs.administration import Administration as Administration, Record as Record
     from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
     from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
     from llmasos_hookspecs.checkpoint import Checkpoint as Checkpoint, CheckpointWriter as CheckpointWriter, Tokenizer as Tokenizer
@@ -165,6 +166,7 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
     "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Reservation",
+    "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
     "checkpoint": "Checkpoint CheckpointWriter Tokenizer",

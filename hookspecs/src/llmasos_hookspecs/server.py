@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import attrs
 
 from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.tasks import Prompt, TokenLogprob, TokenPrompt
 
@@ -166,7 +167,7 @@ class TaskFacts:
     streams: bool
 
 
-class Runtime(Protocol):
+class Runtime(Administration, Protocol):
     """What a server may ask for. Thread-safe.
 
     Each method checks first that the principal may do it, and records it; it raises ``NotAllowed`` where not. The tenant, the priority and
@@ -252,14 +253,6 @@ class Runtime(Protocol):
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
         """Run a task with inputs as plain data, and return its output as plain data."""
-        ...
-
-    def resources(self, principal: Principal) -> Mapping[str, Any]:
-        """Memory and models in use, as plain data; needs ``inspect``."""
-        ...
-
-    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
-        """Switch to another scheduler; queued and running requests are kept. Needs ``administer``."""
         ...
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,7 +17,7 @@ import attrs
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
 from llmasos.compose.host import ModelHost
-from llmasos.compose.observer import close_observers
+from llmasos.compose.observer import Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
 from llmasos.engine.step_meter import Listeners
@@ -83,11 +83,11 @@ class Pipeline:
             process=self._process,
         )
         self.guards: Final = self._composer.guards()
-        self._observers = self._composer.observers()
+        self.audience: Final = Audience(self._composer.observers(), open_to_listeners=bool(config.servers))
         listeners = Listeners(
-            finished=self._listener("llmasos_request_finished"),
-            started=self._listener("llmasos_request_started"),
-            step=self._listener("llmasos_step"),
+            finished=self.audience.teller("llmasos_request_finished"),
+            started=self.audience.teller("llmasos_request_started"),
+            step=self.audience.teller("llmasos_step"),
         )
         self._hosts = {name: self._composer.host(model, listeners) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
@@ -100,8 +100,7 @@ class Pipeline:
         self._process.pipelines.add(self)
         if process is None:
             process_status().open(self, self._process.usage)
-        for observer in self._observers:
-            observer.tell("llmasos_pipeline_ready", pipeline=self)
+        self.audience.announce("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
     def from_config(
@@ -326,7 +325,7 @@ class Pipeline:
 
     def observers(self) -> list[dict[str, Any]]:
         """Each observer's name, its queued events, and the events that were dropped because it was too slow."""
-        return [observer.describe() for observer in self._observers]
+        return self.audience.describe()
 
     def close(self) -> None:
         """Fail unfinished requests and free every engine; calling it again does nothing.
@@ -341,7 +340,7 @@ class Pipeline:
         for host in self._hosts.values():
             host.close()
         process_status().close(self)
-        close_observers(self._observers, "llmasos_pipeline_closed", pipeline=self)
+        self.audience.close("llmasos_pipeline_closed", pipeline=self)
 
     def __enter__(self) -> Self:
         return self
@@ -372,18 +371,6 @@ class Pipeline:
         if problems:
             raise RequestError(" ".join(str(problem) for problem in problems))
         return structure_options(task.inputs, inputs, name)
-
-    def _listener(self, hook: str) -> Callable[[Any], None] | None:
-        """What tells the observers that implement ``hook``; None where none does."""
-        listening = [observer for observer in self._observers if observer.listens(hook)]
-        if not listening:
-            return None
-
-        def tell(record: Any) -> None:
-            for observer in listening:
-                observer.tell(hook, record=record)
-
-        return tell
 
     def _check_open(self) -> None:
         if self._closed:

@@ -22,6 +22,7 @@ from llmasos_hookspecs.server import (
     UsageEvent,
 )
 from llmasos_hookspecs.tasks import Prompt, TokenPrompt
+from llmasos_hookspecs.testing.scripted_administration import ScriptedAdministration
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
@@ -97,7 +98,7 @@ class ScriptedAnswer:
             yield attrs.evolve(FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish, index=index)
 
 
-class ScriptedRuntime:
+class ScriptedRuntime(ScriptedAdministration):
     """A ``Runtime`` that answers each prompt with the pieces in ``script``, by the text of the prompt's last message; others are echoed.
 
     Attributes:
@@ -110,11 +111,11 @@ class ScriptedRuntime:
         loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
         waiting: how many requests wait for it.
-        permissions: what every principal may do to the server.
         draining: as core sets it; new requests are refused then.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.script: dict[str, Sequence[Piece]] = {}
         self.prompts: list[str] = []
         self.given: list[Prompt | TokenPrompt] = []
@@ -124,7 +125,6 @@ class ScriptedRuntime:
         self.loading: threading.Event | None = None
         self.waiting = 0
         self.open = True
-        self.permissions: set[Permission] = {"use", "inspect"}
         self.draining = False
         self._lock = threading.Lock()
 
@@ -140,9 +140,7 @@ class ScriptedRuntime:
         raise NotAuthenticated("The key is not known; ask for another.")
 
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
-        self._check(principal)
-        if permission not in self.permissions:
-            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
+        self._may(principal, permission, resource)
 
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         self._check(principal)
@@ -216,13 +214,6 @@ class ScriptedRuntime:
         if task != "repeat" or set(inputs) != {"text"}:
             raise RequestError("There is only the task repeat, with a text.")
         return dict(inputs)
-
-    def resources(self, principal: Principal) -> Mapping[str, Any]:
-        self._check(principal)
-        return {"memory": {"limit": None, "used": 0}, "models": {}}
-
-    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
-        raise NotAllowed("Only an administrator may switch the scheduler.")
 
     @staticmethod
     def _text(prompt: Prompt | TokenPrompt) -> str:

@@ -71,6 +71,8 @@ class Answering:
 
     async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
         """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
+        if self.stopping:  # it was let in before, and read its body meanwhile
+            raise Refused(STOPPED)
         begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, n=asked.n, **asked.sampling))
         self._waiting.add(begun)
         try:

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.routing import BaseRoute, Route
 
 from llmasos_hookspecs import Runtime
+from llmasos_serve_http.administration import Administration
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.anthropic.routes import Anthropic
 from llmasos_serve_http.dialect import OpenAIDialect
@@ -27,6 +28,8 @@ _THREADS: Final = 16
 _WAITING: Final = 1024
 #: Tasks at once.
 _TASKS: Final = 64
+#: Changes by administrators at once.
+_CHANGES: Final = 4
 
 
 class Application:
@@ -42,6 +45,7 @@ class Application:
         """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._tasks = Threads(_TASKS, _WAITING)
+        self._changes = Threads(_CHANGES, _WAITING)
         self._metrics = Metrics()
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         routed = router([*self._routes(), *more(self._service)])
@@ -52,6 +56,7 @@ class Application:
         """Begin nothing more."""
         self._service.threads.close()
         self._tasks.close()
+        self._changes.close()
 
     def _routes(self) -> Iterator[BaseRoute]:
         plain = OpenAIDialect()
@@ -64,3 +69,4 @@ class Application:
         yield from self._metrics.routes(self._service)
         yield from Tokens(self._service).routes()
         yield from Tasks(self._service, self._tasks).routes()
+        yield from Administration(self._service, self._changes).routes()

@@ -7,16 +7,18 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import uvicorn
+from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmasos_hookspecs import Endpoint, ResourceError, Runtime
 from llmasos_serve_http.application import Application
 from llmasos_serve_http.connections import timed
 from llmasos_serve_http.options import Options
+from llmasos_serve_http.routes import Service
 
 _log = logging.getLogger("llmasos.serve_http")
 
@@ -32,13 +34,19 @@ class HttpServer:
         endpoints: where it listens.
     """
 
-    def __init__(self, runtime: Runtime, options: Options) -> None:
+    def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
+        """``more``: makes further routes, for a plugin built on this one. Raises ``PluginError`` where one declares no permission."""
         self.endpoints: Sequence[Endpoint] = [_endpoint(options.host, options.port)]
         self._options = options
-        self._application = Application(runtime, options)
+        self._application = Application(runtime, options, more)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What there is."""
+        return self._application.routes
 
     def start(self) -> None:
         """Listen; returns once clients can connect. Raises ``ResourceError``."""

@@ -35,14 +35,14 @@ class Service:
     options: Options
     threads: Threads
 
-    async def known(self, call: Call, needs: Needs) -> Principal:
-        """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says."""
+    async def known(self, call: Call, needs: Needs, resource: str) -> Principal:
+        """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says to ``resource``."""
         credentials = credentials_of(call.headers, call.client)
 
         def check() -> Principal:
             principal = self.runtime.authenticate(credentials)
             if needs in ("inspect", "administer"):
-                self.runtime.authorize(principal, needs)
+                self.runtime.authorize(principal, needs, resource)
             return principal
 
         return await self.threads.call(check)
@@ -55,8 +55,18 @@ class Service:
 class Guarded:
     """A handler behind its permission; an ASGI application."""
 
-    def __init__(self, service: Service, needs: Needs, dialect: Dialect, handle: Callable[[Call], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        needs: Needs,
+        dialect: Dialect,
+        handle: Callable[[Call], Awaitable[None]],
+        *,
+        resource: str = "server",
+    ) -> None:
+        """``resource``: for which the permission is needed; may name variables of the route's path: ``model:{name}``."""
         self.needs: Final = needs
+        self.resource: Final = resource
         self._service = service
         self._dialect = dialect
         self._handle = handle
@@ -65,7 +75,7 @@ class Guarded:
         call = Call(scope, receive, send, self._service.options, self._dialect)
         scope["llmasos.call"] = call
         if self.needs != "public":
-            call.principal = await self._service.known(call, self.needs)
+            call.principal = await self._service.known(call, self.needs, self.resource.format_map(call.path))
         await self._handle(call)
 
 
