@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
@@ -12,8 +12,15 @@ from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import refused
 from llmasos_serve_http.fields import shown
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Needs, Service
+from llmasos_serve_http.schemas import FLAG, OBJECT, TEXT, answer, body, listed
 from llmasos_serve_http.threads import Threads
+
+_MODELS: Final = listed(answer(name=TEXT, state=TEXT, pinned=FLAG))
+_SEEN: Final = Operation(answer=_MODELS)
+_SWITCHED: Final = Operation(body=body({"use": TEXT, "options": OBJECT}, required=["use"]), answer=_MODELS)
+_PLUGINS: Final = Operation(answer=listed(answer(kind=TEXT, name=TEXT, distribution=TEXT, version=TEXT)))
 
 
 class Administration:
@@ -25,18 +32,19 @@ class Administration:
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission; what is about one model needs it for that model."""
-        yield self._route("/admin/models", "GET", "inspect", self.models)
+        yield self._route("/admin/models", "GET", "inspect", self.models, operation=_SEEN)
         yield self._route("/admin/resources", "GET", "inspect", self.resources)
-        yield self._route("/admin/plugins", "GET", "inspect", self.plugins)
-        yield self._route("/admin/scheduler", "POST", "administer", self.scheduler)
-        for path, handle in (
-            ("load", self.load),
-            ("unload", self.unload),
-            ("pin", self.pin),
-            ("unpin", self.unpin),
-            ("scheduler", self.scheduler),
+        yield self._route("/admin/plugins", "GET", "inspect", self.plugins, operation=_PLUGINS)
+        yield self._route("/admin/scheduler", "POST", "administer", self.scheduler, operation=_SWITCHED)
+        for path, handle, operation in (
+            ("load", self.load, _SEEN),
+            ("unload", self.unload, _SEEN),
+            ("pin", self.pin, _SEEN),
+            ("unpin", self.unpin, _SEEN),
+            ("scheduler", self.scheduler, _SWITCHED),
         ):
-            yield self._route(f"/admin/models/{{name:path}}/{path}", "POST", "administer", handle, resource="model:{name}")
+            more = {"resource": "model:{name}", "operation": operation}
+            yield self._route(f"/admin/models/{{name:path}}/{path}", "POST", "administer", handle, **more)
 
     def _route(self, path: str, method: str, needs: Needs, handle: Any, **more: Any) -> BaseRoute:
         return Route(path, Guarded(self._service, needs, OpenAIDialect(), handle, **more), methods=[method])
@@ -75,8 +83,8 @@ class Administration:
 
     async def scheduler(self, call: Call) -> None:
         """Switch one model, or all of them, to the scheduler ``use`` with ``options``; queued and running requests are kept."""
-        body = await call.fields()
-        use, options = body.get("use"), body.get("options", {})
+        found = await call.fields()
+        use, options = found.get("use"), found.get("options", {})
         if not isinstance(use, str) or not use:
             raise RequestError(f"use is {shown(use)}, and it must be the name of a scheduler.", "use")
         if not isinstance(options, Mapping):
@@ -90,8 +98,8 @@ class Administration:
         """Make a change, and answer with the models as they are after it."""
         await self._threads.call(change)
         name = call.path.get("name")
-        found = await self._inspected(call)
-        await call.reply({"object": "list", "data": [facts for facts in found if name in (None, facts["name"])]})
+        models = await self._inspected(call)
+        await call.reply({"object": "list", "data": [facts for facts in models if name in (None, facts["name"])]})
 
     async def _inspected(self, call: Call) -> list[Mapping[str, Any]]:
         return await self._service.threads.call(lambda: list(self._service.runtime.inspect_models(call.known)))

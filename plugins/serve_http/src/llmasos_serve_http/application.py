@@ -17,6 +17,7 @@ from llmasos_serve_http.health import Health
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
 from llmasos_serve_http.openai.routes import OpenAI
+from llmasos_serve_http.openapi import OpenAPI
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Guarded, Service, router
 from llmasos_serve_http.tasks import Tasks
@@ -48,7 +49,9 @@ class Application:
         self._changes = Threads(_CHANGES, _WAITING)
         self._metrics = Metrics()
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
-        routed = router([*self._routes(), *more(self._service)])
+        described = OpenAPI(self._service)
+        routed = router([*self._routes(), *described.routes(), *more(self._service)])
+        described.describe(routed.routes)
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
         self.gate: Final = Gate(routed, options, OpenAIDialect())
 

@@ -16,11 +16,14 @@ from starlette.routing import BaseRoute, Route
 from llmasos_hookspecs import FinishEvent, UsageEvent
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
 
 _LABELS: Final = ("model_name", "tenant")
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _SECONDS_PER_TOKEN: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+_TEXT: Final = Operation(answer={"type": "string"}, media_type="text/plain")
 
 
 class Metrics:
@@ -49,9 +52,10 @@ class Metrics:
 
     def routes(self, service: Service) -> Iterator[BaseRoute]:
         """With its permission."""
-        yield Route("/metrics", Guarded(service, "inspect", OpenAIDialect(), self._reply), methods=["GET"])
+        yield Route("/metrics", Guarded(service, "inspect", OpenAIDialect(), self._reply, operation=_TEXT), methods=["GET"])
 
     async def _reply(self, call: Call) -> None:
+        """What generations took, as Prometheus reads it."""
         await call.reply_bytes(self.text(), CONTENT_TYPE_LATEST)
 
 

@@ -14,6 +14,7 @@ from llmasos_hookspecs import ModelFacts, Permission, PluginError, Principal, Ru
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.clients import credentials_of
 from llmasos_serve_http.dialect import Dialect
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.threads import Threads
 
@@ -63,20 +64,23 @@ class Guarded:
         handle: Callable[[Call], Awaitable[None]],
         *,
         resource: str = "server",
+        operation: Operation | None = None,
     ) -> None:
-        """``resource``: for which the permission is needed; may name variables of the route's path: ``model:{name}``."""
+        """``resource``: for which the permission is needed; may name variables of the route's path: ``model:{name}``. ``operation``: what
+        the OpenAPI document says of it."""
         self.needs: Final = needs
+        self.dialect: Final = dialect
+        self.handle: Final = handle
+        self.operation: Final = operation
         self.resource: Final = resource
         self._service = service
-        self._dialect = dialect
-        self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send, self._service.options, self._dialect)
+        call = Call(scope, receive, send, self._service.options, self.dialect)
         scope["llmasos.call"] = call
         if self.needs != "public":
             call.principal = await self._service.known(call, self.needs, self.resource.format_map(call.path))
-        await self._handle(call)
+        await self.handle(call)
 
 
 def router(routes: Iterable[BaseRoute]) -> Router:
