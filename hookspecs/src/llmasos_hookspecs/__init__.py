@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         Limits as Limits,
         Permission as Permission,
         Principal as Principal,
+        Quota as Quota,
+        Remaining as Remaining,
         Reservation as Reservation,
     )
     from llmasos_hookspecs.administration import Administration as Administration, Record as Record
@@ -165,7 +167,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
-    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Reservation",
+    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Quota Remaining Reservation",
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
-from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
 from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.tasks import Prompt, TokenLogprob, TokenPrompt
@@ -122,12 +122,15 @@ class Answer(Protocol):
     Attributes:
         id: of the request.
         model: name of the model that answers.
+        left: what the client has left of its limits, where the access control tells.
     """
 
     @property
     def id(self) -> str: ...
     @property
     def model(self) -> str: ...
+    @property
+    def left(self) -> Remaining | None: ...
 
     def __iter__(self) -> Iterator[Event]: ...
     def __aiter__(self) -> AsyncIterator[Event]: ...

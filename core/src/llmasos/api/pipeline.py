@@ -196,6 +196,7 @@ class Pipeline:
     def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
         """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""
         config = as_component(scheduler, "scheduler", options)
+        self._composer.policy(config)  # raises where it cannot be made, before any model is changed and for those that are not loaded too
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
 

@@ -119,11 +119,18 @@ class Audience:
             raise ConfigError(
                 "A pipeline tells listeners of its requests where its config names a server; add a [[server]] table.", "server"
             )
-        observer = Observer(label, lambda _, record: listener(record), _RECORDS)
+        left = threading.Event()
+
+        def tell(hook: str, record: Any) -> None:
+            if not left.is_set():
+                listener(record)
+
+        observer = Observer(label, tell, _RECORDS)
         with self._lock:
             self._observers = (*self._observers, observer)
 
         def leave() -> None:
+            left.set()  # a record that is being told of now may come to its queue later
             with self._lock:
                 self._observers = tuple(each for each in self._observers if each is not observer)
             observer.finish(CLOSE_SECONDS)

@@ -61,7 +61,12 @@ class ScriptedAdministration:
 
     def listen(self, listener: Callable[[Record], object]) -> Callable[[], None]:
         self.listeners.append(listener)
-        return lambda: self.listeners.remove(listener)
+
+        def leave() -> None:
+            if listener in self.listeners:
+                self.listeners.remove(listener)
+
+        return leave
 
     def _change(self, principal: Principal, model: str | None, *what: Any) -> None:
         self._may(principal, "administer", "server" if model is None else f"model:{model}")

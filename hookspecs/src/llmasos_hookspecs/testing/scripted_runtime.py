@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
 from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import (
     ErrorEvent,
@@ -35,6 +35,7 @@ class ScriptedAnswer:
     """An answer made of given pieces, each of one token, or several that are alike and come piece by piece in turn.
 
     Attributes:
+        left: what the client has left of its limits.
         cancelled: is set once the client's leaving was noticed.
         ended: is set once the last event was read.
         taken: events that were read so far.
@@ -43,6 +44,7 @@ class ScriptedAnswer:
     def __init__(self, number: int, model: str, pieces: Sequence[Piece], n: int = 1) -> None:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
+        self.left: Remaining | None = None
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self.taken = 0
@@ -107,6 +109,7 @@ class ScriptedRuntime(ScriptedAdministration):
         given: the prompts whole.
         answers: what it answered with, in order.
         principals: on whose behalf.
+        left: what clients are told that they have left.
         samplings: with which arguments beside the prompt.
         loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
@@ -125,6 +128,7 @@ class ScriptedRuntime(ScriptedAdministration):
         self.loading: threading.Event | None = None
         self.waiting = 0
         self.open = True
+        self.left: Remaining | None = None
         self.draining = False
         self._lock = threading.Lock()
 
@@ -164,6 +168,7 @@ class ScriptedRuntime(ScriptedAdministration):
             raise RequestError("The prompt is empty.")
         with self._lock:
             answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]), n)
+            answer.left = self.left
             self.prompts.append(text)
             self.given.append(prompt)
             self.principals.append(principal)

@@ -56,7 +56,7 @@ class Answering:
             Left: the client has gone; the request is cancelled.
         """
         leaving = asyncio.create_task(call.left())
-        measure = Measure(self._metrics, call.known.tenant)
+        measure = Measure(self._metrics, call.facts)
         try:
             if asked.stream:
                 await self._stream(call, asked, rendering, leaving, measure)
@@ -103,6 +103,7 @@ class Answering:
     ) -> Mapping[str, Any]:
         answer = await self._begun(call, asked, leaving)
         measure.accepted(answer.model)
+        call.limited(answer.left)
         pieces, outcome = [], Outcome()
         with self._watched(answer, leaving):
             async for event in answer:
@@ -126,6 +127,7 @@ class Answering:
             await call.end()
             return
         measure.accepted(answer.model)
+        call.limited(answer.left)
         outcome, headed = Outcome(), False
         with self._watched(answer, leaving):
             events = aiter(answer)

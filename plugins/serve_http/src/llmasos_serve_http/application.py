@@ -8,12 +8,13 @@ from typing import Final
 from starlette.routing import BaseRoute, Route
 
 from llmasos_hookspecs import Runtime
+from llmasos_serve_http.access_log import AccessLog
 from llmasos_serve_http.administration import Administration
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.anthropic.routes import Anthropic
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
-from llmasos_serve_http.health import Health
+from llmasos_serve_http.health import HEALTH, Health
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
 from llmasos_serve_http.openai.routes import OpenAI
@@ -23,6 +24,7 @@ from llmasos_serve_http.routes import Guarded, Service, router
 from llmasos_serve_http.tasks import Tasks
 from llmasos_serve_http.threads import Threads
 from llmasos_serve_http.tokens import Tokens
+from llmasos_serve_http.tracing import Tracing
 
 #: Threads for calls of the runtime that are no generations, and how many may wait for one.
 _THREADS: Final = 16
@@ -47,25 +49,33 @@ class Application:
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._tasks = Threads(_TASKS, _WAITING)
         self._changes = Threads(_CHANGES, _WAITING)
+        self._watchers: Sequence[AccessLog | Tracing] = [
+            *([AccessLog(options.access_log)] if options.access_log else []),
+            *([Tracing()] if options.traces else []),
+        ]
         self._metrics = Metrics()
+        self._deafen = runtime.listen(self._metrics)
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         described = OpenAPI(self._service)
         routed = router([*self._routes(), *described.routes(), *more(self._service)])
         described.describe(routed.routes)
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
-        self.gate: Final = Gate(routed, options, OpenAIDialect())
+        self.gate: Final = Gate(routed, options, OpenAIDialect(), self._watchers)
 
     def close(self) -> None:
         """Begin nothing more."""
         self._service.threads.close()
         self._tasks.close()
         self._changes.close()
+        self._deafen()
+        for watcher in self._watchers:
+            watcher.close()
 
     def _routes(self) -> Iterator[BaseRoute]:
         plain = OpenAIDialect()
-        health = Health(self._service.runtime, lambda: self.gate.closed)
-        yield Route("/healthz", Guarded(self._service, "public", plain, health.live), methods=["GET"])
-        yield Route("/readyz", Guarded(self._service, "public", plain, health.ready), methods=["GET"])
+        health = Health(self._service, lambda: self.gate.closed)
+        yield Route("/healthz", Guarded(self._service, "public", plain, health.live, operation=HEALTH), methods=["GET"])
+        yield Route("/readyz", Guarded(self._service, "public", plain, health.ready, operation=HEALTH), methods=["GET"])
         yield from OpenAI(self._service, self.answering).routes()
         yield from Anthropic(self._service, self.answering).routes()
         yield from Ollama(self._service, self.answering).routes()

@@ -19,6 +19,7 @@ from llmasos_serve_http.application import Application
 from llmasos_serve_http.connections import timed
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.routes import Service
+from llmasos_serve_http.tls import check_files, tls_context
 
 _log = logging.getLogger("llmasos.serve_http")
 
@@ -36,7 +37,8 @@ class HttpServer:
 
     def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
         """``more``: makes further routes, for a plugin built on this one. Raises ``PluginError`` where one declares no permission."""
-        self.endpoints: Sequence[Endpoint] = [_endpoint(options.host, options.port)]
+        self.endpoints: Sequence[Endpoint] = [_endpoint(options, options.port)]
+        check_files(options)
         self._options = options
         self._application = Application(runtime, options, more)
         self._server: uvicorn.Server | None = None
@@ -50,8 +52,9 @@ class HttpServer:
 
     def start(self) -> None:
         """Listen; returns once clients can connect. Raises ``ResourceError``."""
+        tls = None if not self._options.tls_certificate else tls_context(self._options)
         listener = self._listener()
-        self.endpoints = [_endpoint(self._options.host, listener.getsockname()[1])]
+        self.endpoints = [_endpoint(self._options, listener.getsockname()[1])]
         config = uvicorn.Config(
             self._application.gate,
             http=timed(self._options.header_timeout),
@@ -63,6 +66,7 @@ class HttpServer:
             proxy_headers=False,  # a client's address is where it connects from, whatever its headers say
             h11_max_incomplete_event_size=self._options.max_headers,
             timeout_graceful_shutdown=1,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
         self._server = uvicorn.Server(config)
         started = threading.Event()
@@ -127,6 +131,7 @@ def _close(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _endpoint(host: str, port: int) -> Endpoint:
-    name = host.strip("[]")
-    return Endpoint(host=name, port=port, url=f"http://{f'[{name}]' if ':' in name else name}:{port}")
+def _endpoint(options: Options, port: int) -> Endpoint:
+    name = options.host.strip("[]")
+    scheme = "https" if options.tls_certificate else "http"
+    return Endpoint(host=name, port=port, url=f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}")

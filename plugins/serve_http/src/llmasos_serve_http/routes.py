@@ -54,7 +54,11 @@ class Service:
 
 
 class Guarded:
-    """A handler behind its permission; an ASGI application."""
+    """A handler behind its permission; an ASGI application.
+
+    Attributes:
+        route: the path of its route, once that is known.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Guarded:
         """``resource``: for which the permission is needed; may name variables of the route's path: ``model:{name}``. ``operation``: what
         the OpenAPI document says of it."""
         self.needs: Final = needs
+        self.route = ""
         self.dialect: Final = dialect
         self.handle: Final = handle
         self.operation: Final = operation
@@ -77,9 +82,9 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send, self._service.options, self.dialect)
-        scope["llmasos.call"] = call
+        scope["llmasos.call"], scope["llmasos.route"] = call, self.route
         if self.needs != "public":
-            call.principal = await self._service.known(call, self.needs, self.resource.format_map(call.path))
+            call.recognised(await self._service.known(call, self.needs, self.resource.format_map(call.path)))
         await self.handle(call)
 
 
@@ -93,6 +98,7 @@ def router(routes: Iterable[BaseRoute]) -> Router:
     for route in found:
         if not isinstance(route, Route) or not isinstance(route.endpoint, Guarded) or not route.methods:
             raise PluginError(f"The route {getattr(route, 'path', route)} declares no permission and methods; wrap its handler in Guarded.")
+        route.endpoint.route = route.path
     return Router(found, redirect_slashes=False, default=_nowhere)
 
 
