@@ -51,6 +51,14 @@ class Administration(Protocol):
         """
         ...
 
+    def reload(self, principal: Principal) -> Sequence[str]:
+        """Read the config again and use it, without ending a request; returns the paths of what has changed. Needs ``administer``.
+
+        Raises ``ConfigError`` or ``PluginError`` where it is refused, or holds what cannot change without a restart; then nothing is
+        changed.
+        """
+        ...
+
     def health(self) -> Mapping[str, float]:
         """Model -> seconds since it last ended a step, for each model that has something to compute. For a server's own answers: it tells
         names, so they are not for every client."""

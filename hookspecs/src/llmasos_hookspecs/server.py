@@ -283,6 +283,9 @@ def is_loopback(host: str) -> bool:
 class Server(Protocol):
     """A server. Its methods are called by one thread, in the order of their names here.
 
+    A server may also have ``reload(options)``, which is called on any thread while it listens: use other options, and read the files that
+    they name again, without ending a request. It raises ``ConfigError`` where they cannot change, and keeps what it has then.
+
     Attributes:
         endpoints: where it will listen, known before ``start``; from then on with the ports that it got. Core refuses to start a server
             beyond the loopback interface where the access control is open to all.

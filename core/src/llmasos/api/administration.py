@@ -10,19 +10,24 @@ from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.client import Desk
 from llmasos.compose.host import ModelHost
-from llmasos_hookspecs import LLMasOSError, NotAllowed, Permission, Principal, Record
+from llmasos_hookspecs import LLMasOSError, NotAllowed, Permission, Principal, Record, RequestError
 
 #: What describes a model and is of no use beyond this machine.
 _LOCAL: Final = frozenset({"path", "name", "model"})
 
 
 class PipelineAdministration:
-    """Looks into a pipeline and changes it, for clients that may; each change and each refusal is recorded."""
+    """Looks into a pipeline and changes it, for clients that may; each change and each refusal is recorded.
+
+    Attributes:
+        reloader: reads the config again and uses it; None: there is none to read.
+    """
 
     def __init__(self, pipeline: Pipeline, access: NamedAccess, desk: Desk) -> None:
         self._pipeline = pipeline
         self._access = access
         self._desk = desk
+        self.reloader: Callable[[], Sequence[str]] | None = None
 
     def resources(self, principal: Principal) -> Mapping[str, Any]:
         self._allow(principal, "inspect", "server", "resources")
@@ -58,6 +63,12 @@ class PipelineAdministration:
     def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
         with self._changing(principal, "use_scheduler", "server" if model is None else f"model:{model}", use=use):
             self._pipeline.use_scheduler({**options, "use": use}, model=model)
+
+    def reload(self, principal: Principal) -> Sequence[str]:
+        with self._changing(principal, "reload", "server"):
+            if self.reloader is None:
+                raise RequestError("This program cannot read its config again; restart it to change its config.")
+            return self.reloader()
 
     def health(self) -> Mapping[str, float]:
         found = {}

@@ -68,9 +68,7 @@ class Pipeline:
         """Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem of the config."""
         self.config = config
         self._registry = registry or discovery.registry()
-        problem = problems_as_one(check_config(config, self._registry))
-        if problem is not None:
-            raise problem
+        self.check(config)
         self._sink = sink or SilentSink()
         self._process = process or process_resources()
         self._store, self._aliases = store or Store(), aliases or Aliases()
@@ -199,6 +197,20 @@ class Pipeline:
         self._composer.policy(config)  # raises where it cannot be made, before any model is changed and for those that are not loaded too
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
+
+    def check(self, config: Config) -> None:
+        """Check a config against the installed plugins. Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem."""
+        problem = problems_as_one(check_config(config, self._registry))
+        if problem is not None:
+            raise problem
+
+    def limit_memory(self, memory: int | None, reserve: int | None) -> None:
+        """Other bounds of this pipeline's models, as ``[resources]`` has them: idle ones are unloaded where more is in use, and the others
+        when they become idle. The KV cache of a loaded model keeps its size."""
+        budget, residency = self._composer.budget, self._process.residency
+        with residency.memory.lock:
+            budget.limit, budget.reserve = memory, reserve or 0
+        residency.settle(budget)
 
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option

@@ -147,6 +147,10 @@ class ComponentMaker:
             found.append(Observer(component.entry.label, tell, hooks))
         return tuple(found)
 
+    def options(self, kind: str, config: ComponentConfig) -> Any:
+        """The options that config gives a component, as its own class. Raises ``ConfigError``."""
+        return structure_options(self.component(kind, config.use).component.options, config.options, config.path)
+
     def task(self, config: ComponentConfig) -> Task:
         """The task that config names."""
         from llmasos.compose.guarded_task import guarded  # a model that runs no task does not pay for it

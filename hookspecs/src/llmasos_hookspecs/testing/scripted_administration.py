@@ -56,6 +56,10 @@ class ScriptedAdministration:
         if use != "fifo":
             raise PluginError(f'No scheduler "{use}" is installed; there is fifo.')
 
+    def reload(self, principal: Principal) -> Sequence[str]:
+        self._change(principal, None, "reload")
+        return ["server[0]"]
+
     def health(self) -> Mapping[str, float]:
         return self.silent
 

@@ -20,6 +20,7 @@ from llmasos_serve_http.threads import Threads
 _MODELS: Final = listed(answer(name=TEXT, state=TEXT, pinned=FLAG))
 _SEEN: Final = Operation(answer=_MODELS)
 _SWITCHED: Final = Operation(body=body({"use": TEXT, "options": OBJECT}, required=["use"]), answer=_MODELS)
+_RELOADED: Final = Operation(answer=listed(TEXT))
 _PLUGINS: Final = Operation(answer=listed(answer(kind=TEXT, name=TEXT, distribution=TEXT, version=TEXT)))
 
 
@@ -35,6 +36,7 @@ class Administration:
         yield self._route("/admin/models", "GET", "inspect", self.models, operation=_SEEN)
         yield self._route("/admin/resources", "GET", "inspect", self.resources)
         yield self._route("/admin/plugins", "GET", "inspect", self.plugins, operation=_PLUGINS)
+        yield self._route("/admin/reload", "POST", "administer", self.reload, operation=_RELOADED)
         yield self._route("/admin/scheduler", "POST", "administer", self.scheduler, operation=_SWITCHED)
         for path, handle, operation in (
             ("load", self.load, _SEEN),
@@ -93,6 +95,14 @@ class Administration:
             await self._change(call, lambda: self._service.runtime.use_scheduler(call.known, use, options, model=call.path.get("name")))
         except (PluginError, ConfigError) as error:
             raise RequestError(str(error), "use") from None
+
+    async def reload(self, call: Call) -> None:
+        """Read the config again and use it; the answer names what has changed."""
+        try:
+            changed = await self._threads.call(lambda: list(self._service.runtime.reload(call.known)))
+        except (PluginError, ConfigError) as error:
+            raise refused(409, str(error), "config_refused") from None
+        await call.reply({"object": "list", "data": changed})
 
     async def _change(self, call: Call, change: Callable[[], object]) -> None:
         """Make a change, and answer with the models as they are after it."""

@@ -44,8 +44,15 @@ class Application:
         routes: what there is.
     """
 
-    def __init__(self, runtime: Runtime, options: Options, more: Callable[[Service], Iterable[BaseRoute]] = lambda _: ()) -> None:
-        """``more``: makes further routes. Raises ``PluginError`` where one declares no permission."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        options: Options,
+        more: Callable[[Service], Iterable[BaseRoute]] = lambda _: (),
+        metrics: Metrics | None = None,
+    ) -> None:
+        """``more``: makes further routes. ``metrics``: those that ``runtime`` tells already; None: none yet. Raises ``PluginError`` where a
+        route declares no permission, and ``ConfigError`` for options that cannot be kept."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._tasks = Threads(_TASKS, _WAITING)
         self._changes = Threads(_CHANGES, _WAITING)
@@ -53,8 +60,8 @@ class Application:
             *([AccessLog(options.access_log)] if options.access_log else []),
             *([Tracing()] if options.traces else []),
         ]
-        self._metrics = Metrics()
-        self._deafen = runtime.listen(self._metrics)
+        self._metrics = metrics or Metrics()
+        self._deafen = None if metrics else runtime.listen(self._metrics)
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         described = OpenAPI(self._service)
         routed = router([*self._routes(), *described.routes(), *more(self._service)])
@@ -67,7 +74,8 @@ class Application:
         self._service.threads.close()
         self._tasks.close()
         self._changes.close()
-        self._deafen()
+        if self._deafen is not None:
+            self._deafen()
         for watcher in self._watchers:
             watcher.close()
 
