@@ -85,7 +85,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder / "site"))
-        with llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline, llmasos.Servers(pipeline) as servers:
+        with (
+            llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline,
+            llmasos.Servers(pipeline, read_again=lambda: pipeline.config) as servers,
+        ):
             ((server, _),) = servers._servers
             yield Served(servers.endpoints[0].url, server.routes, open_store(folder / "access"))  # type: ignore[attr-defined]
 

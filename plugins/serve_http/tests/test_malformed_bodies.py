@@ -33,7 +33,7 @@ RIGHT: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     ),
     "/v1/embeddings": ({"input": "hi"}, {"input": [7, [], [""], {}, [7]], "encoding_format": ["hex", 7], "dimensions": [3]}),
     "/v1/messages": (chat_body("hi", max_tokens=3), {"messages": [7, [{"role": "system", "content": "x"}]], "system": [7, [{}]]}),
-    "/api/chat": (chat_body("hi"), {"messages": [7, [7]], "options": [7, []], "format": ["xml", 7], "think": [True]}),
+    "/api/chat": (chat_body("hi"), {"messages": [7, [7]], "options": [7, []], "format": ["xml", 7], "think": ["x", 7]}),
     "/api/generate": ({"prompt": "hi"}, {"prompt": [7, []], "system": [7], "raw": ["yes"], "images": [["x"]]}),
     "/tokenize": ({"prompt": "hi"}, {"prompt": [7, []], "messages": [[]], "model": [7, {}]}),
     "/detokenize": ({"tokens": [1]}, {"tokens": [7, "x", [-1], ["x"], {}]}),
