@@ -15,6 +15,7 @@ from llmasos_serve_http.anthropic.routes import Anthropic
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
 from llmasos_serve_http.health import HEALTH, Health
+from llmasos_serve_http.mcp_tools import McpTools
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
 from llmasos_serve_http.openai.routes import OpenAI
@@ -56,17 +57,18 @@ class Application:
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
         self._tasks = Threads(_TASKS, _WAITING)
         self._changes = Threads(_CHANGES, _WAITING)
-        self._watchers: Sequence[AccessLog | Tracing] = [
-            *([AccessLog(options.access_log)] if options.access_log else []),
-            *([Tracing()] if options.traces else []),
-        ]
         self._metrics = metrics or Metrics()
-        self._deafen = None if metrics else runtime.listen(self._metrics)
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
         described = OpenAPI(self._service)
         routed = router([*self._routes(), *described.routes(), *more(self._service)])
         described.describe(routed.routes)
         self.routes: Final[Sequence[BaseRoute]] = routed.routes
+        # The last, because they have to be closed, and all that is before may raise.
+        self._watchers: Sequence[AccessLog | Tracing] = [
+            *([Tracing()] if options.traces else []),
+            *([AccessLog(options.access_log)] if options.access_log else []),
+        ]
+        self._deafen = None if metrics else runtime.listen(self._metrics)
         self.gate: Final = Gate(routed, options, OpenAIDialect(), self._watchers)
 
     def close(self) -> None:
@@ -90,4 +92,6 @@ class Application:
         yield from self._metrics.routes(self._service)
         yield from Tokens(self._service).routes()
         yield from Tasks(self._service, self._tasks).routes()
+        if self._service.options.mcp:
+            yield from McpTools(self._service, self._tasks).routes()
         yield from Administration(self._service, self._changes).routes()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmasos_hookspecs import Principal, Remaining, RequestError
 from llmasos_serve_http.dialect import Dialect
@@ -46,6 +46,7 @@ class Call:
         self.started = False
         self._principal: Principal | None = None
         self._limits: list[tuple[str, str]] = []
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._options = options
@@ -114,6 +115,11 @@ class Call:
         """Answer with a whole body."""
         await self.begin(media_type, status, [("content-length", str(len(body))), *headers])
         await self._send({"type": "http.response.body", "body": body})
+
+    async def hand_over(self, app: ASGIApp) -> None:
+        """Have another application read the request and answer it."""
+        self.started = True
+        await app(self._scope, self._receive, self._send)
 
     async def begin(self, media_type: str, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Begin an answer, whose body follows in parts."""

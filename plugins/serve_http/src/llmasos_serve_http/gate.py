@@ -28,7 +28,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: What web pages may send and read.
 _CORS: Final = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, anthropic-version"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, anthropic-version, mcp-protocol-version"),
     (b"access-control-max-age", b"600"),
 )
 #: What is answered while the server is drained: health says that it is.

@@ -42,6 +42,7 @@ class Options:
     )
     tls_certificate: str = attrs.field(default="", metadata={"help": "File of the certificate and its chain (PEM), for https."})
     tls_key: str = attrs.field(default="", metadata={"help": "File of the certificate's private key (PEM)."})
+    mcp: bool = attrs.field(default=False, metadata={"help": "Offer the tasks as tools of the Model Context Protocol, at /mcp."})
     access_log: str = attrs.field(
         default="", metadata={"help": 'File to which each request is logged as a line of JSON; "-": standard error; empty: none.'}
     )
