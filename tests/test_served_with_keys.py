@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import attrs
 import httpx
 import pytest
-from starlette.routing import Route
 
 import llmasos
+from llmasos.system.discovery import Registry
 from llmasos_access_keys.keys import KeyLimits
-from llmasos_access_keys.store import open_store
+from llmasos_access_keys.store import Store, open_store
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
-from llmasos_serve_http.application import Application
-from llmasos_serve_http.options import Options
 
 CHAT = "/v1/chat/completions"
 PUBLIC = {"/healthz", "/readyz"}
@@ -31,34 +30,74 @@ BODIES: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [1]},
     "/v1/tasks/generate": {"inputs": {"prompt": "a"}},
+    "/admin/scheduler": {"use": "fifo"},
+    "/admin/models/default/scheduler": {"use": "fifo"},
 }
 
 
+#: A server plugin of another author, built on this one, with routes of its own.
+PLUGIN = """
+    from llmasos_hookspecs import Component, hookimpl
+    from llmasos_serve_http.dialect import OpenAIDialect
+    from llmasos_serve_http.listening import HttpServer
+    from llmasos_serve_http.options import Options
+    from llmasos_serve_http.routes import Guarded
+    from starlette.routing import Route
+
+    async def told(call): await call.reply({"who": call.known.tenant})
+
+    def routes(service):
+        for needs in ("use", "inspect", "administer"):
+            yield Route(f"/more/{needs}", Guarded(service, needs, OpenAIDialect(), told), methods=["GET", "POST"])
+        yield Route("/more/of/{name}", Guarded(service, "administer", OpenAIDialect(), told, resource="task:{name}"), methods=["POST"])
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="HTTP and more.", options=Options)
+
+    @hookimpl
+    def llmasos_create_server(runtime, options): return HttpServer(runtime, options, routes)
+"""
+
+
+@attrs.frozen
+class Served:
+    """A server that listens, its routes, and the store of its keys."""
+
+    url: str
+    routes: Sequence[Any]
+    store: Store
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Application, Any]]:
-    """The application, and the store of its keys."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("keys")
+    info = folder / "site" / "made_more_http-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "site" / "made_more_http.py").write_text(textwrap.dedent(PLUGIN), encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: made-more-http\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[llmasos.servers]\nmore-http = made_more_http\n", encoding="utf-8")
     tiny_checkpoint(folder=folder / "tiny")
     config = {
         "model": {"source": str(folder / "tiny")},
         "loader": {"use": "onnx", "threads": 1},
         "access": {"use": "keys", "folder": str(folder / "access")},
-        "server": [{"use": "http", "port": 0}],
+        "server": [{"use": "more-http", "port": 0}],
     }
-    with llmasos.Pipeline.from_config(config) as pipeline:
-        servers = llmasos.Servers(pipeline)
-        application = Application(servers.runtime, Options())
-        yield application, open_store(Path(folder / "access"))
-        application.close()
-        servers.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder / "site"))
+        with (
+            llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline,
+            llmasos.Servers(pipeline, read_again=lambda: pipeline.config) as servers,
+        ):
+            ((server, _),) = servers._servers
+            yield Served(servers.endpoints[0].url, server.routes, open_store(folder / "access"))  # type: ignore[attr-defined]
 
 
-def ask(application: Application, *requests: tuple[str, str, str, Any]) -> list[httpx.Response]:
+def ask(served: Served, *requests: tuple[str, str, str, Any]) -> list[httpx.Response]:
     """Method, path, key and body of each; all at once."""
 
     async def asked() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(application.gate)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=60, verify=False) as client:
             shown = [{"authorization": f"Bearer {key}"} if key else {} for _, _, key, _ in requests]
             calls = [
                 client.request(method, path, headers=headers, json=body)
@@ -73,34 +112,72 @@ def chat(text: str = "hi", new: int = 1, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "max_tokens": new, "options": {"num_predict": new}, **more}
 
 
-def test_every_route_with_every_state_of_a_key(served: tuple[Application, Any]) -> None:
-    """Without a key that holds, nothing but health answers; with one, what its role may do."""
-    application, store = served
-    now = time.time()
+def may(role: str, needs: str, resource: str) -> bool:
+    """What the table in the README of the keys says."""
+    order = ("user", "operator", "admin")
+    least = {"public": "user", "use": "user", "inspect": "operator", "administer": "admin" if resource == "server" else "operator"}
+    return order.index(role) >= order.index(least[needs])
+
+
+def test_every_route_with_every_role_and_every_state_of_a_key(served: Served) -> None:
+    """Without a key that holds, nothing but health answers; with one, what its role may do, on the routes of another plugin too."""
+    store, now = served.store, time.time()
     keys = {role: store.keys.create(role, tenant=role, role=role, now=now)[1] for role in ("user", "operator", "admin")}
-    revoked, text = store.keys.create("revoked", tenant="t", now=now)
-    store.keys.revoke(revoked.id, now=now)
-    expired = store.keys.create("expired", tenant="t", now=now - 100, expires=now - 50)[1]
-    wrong = {"": "missing", "wrong": "wrong", keys["user"][:-1]: "cut", text: "revoked", expired: "expired"}
-    for route in application.routes:
-        assert isinstance(route, Route)
+    wrong = {"missing": "", "unknown": "wrong"}
+    for role, key in keys.items():
+        revoked, wrong[f"revoked {role}"] = store.keys.create("revoked", tenant="t", role=role, now=now)
+        store.keys.revoke(revoked.id, now=now)
+        wrong[f"expired {role}"] = store.keys.create("expired", tenant="t", role=role, now=now - 100, expires=now - 50)[1]
+        wrong[f"cut {role}"] = key[:-1]
+    seen = set()
+    for route in served.routes:
         path = route.path.replace("{name:path}", "default").replace("{name}", "generate")
-        for method in (route.methods or set()) - {"HEAD"}:
+        for method in route.methods - {"HEAD"}:
             body = BODIES.get(path, chat()) if method == "POST" else None
-            for key, state in wrong.items():
-                (answer,) = ask(application, (method, path, key, body))
+            for state, answer in zip(wrong, ask(served, *((method, path, key, body) for key in wrong.values())), strict=True):
                 assert answer.status_code == (200 if path in PUBLIC else 401), (method, path, state)
             for role, key in keys.items():
-                (answer,) = ask(application, (method, path, key, body))
+                (answer,) = ask(served, (method, path, key, body))
                 allowed = 501 if path == "/v1/embeddings" else 200
-                assert answer.status_code == (403 if path == "/metrics" and role == "user" else allowed), (method, path, role, answer.text)
+                expected = allowed if may(role, route.endpoint.needs, route.endpoint.resource) else 403
+                assert answer.status_code == expected, (method, path, role, answer.text)
+                seen.add((route.endpoint.needs, expected))
+    assert {("administer", 403), ("administer", 200), ("inspect", 403), ("inspect", 200), ("use", 200), ("public", 200)} <= seen
 
 
-def test_a_burst_does_not_pass_a_quota(served: tuple[Application, Any]) -> None:
+def test_an_operator_changes_the_models_of_its_list_and_no_other(served: Served) -> None:
+    """And what was changed, and what was refused, is in the log."""
+    now = time.time()
+    key, text = served.store.keys.create("ops", tenant="ops", role="operator", models=["default"], now=now)
+    other = served.store.keys.create("other", tenant="ops", role="operator", models=["other"], now=now)[1]
+    for verb, state, pinned in (
+        ("pin", "loaded", True),
+        ("unpin", "loaded", False),
+        ("unload", "not loaded", False),
+        ("load", "loaded", False),
+    ):
+        (answer,) = ask(served, ("POST", f"/admin/models/default/{verb}", text, None))
+        assert answer.status_code == 200, answer.text
+        (model,) = answer.json()["data"]
+        assert (model["state"], model["pinned"]) == (state, pinned)
+        assert "path" not in model
+        (refused,) = ask(served, ("POST", f"/admin/models/default/{verb}", other, None))
+        assert refused.status_code == 403
+    (answer,) = ask(served, ("GET", "/admin/models", other, None))
+    assert answer.json()["data"] == []
+    (answer,) = ask(served, ("POST", "/admin/models/default/scheduler", text, {"use": "fifo", "options": {"max_sequences": 3}}))
+    assert answer.json()["data"][0]["scheduler"] == "fifo"
+    (answer,) = ask(served, ("POST", "/admin/scheduler", text, {"use": "fifo"}))
+    assert answer.status_code == 403
+    done = [(event["action"], event["outcome"]) for _, event in served.store.log.events() if event["principal"] == key.id]
+    assert {("pin_model", "done"), ("unload_model", "done"), ("load_model", "done"), ("use_scheduler", "done")} <= set(done)
+
+
+def test_a_burst_does_not_pass_a_quota(served: Served) -> None:
     """Of 64 requests at once those that fit are answered, the others refused with the time to come again, and no token is lost."""
-    application, store = served
+    store = served.store
     key = store.keys.create("burst", tenant="burst", limits=KeyLimits(tokens_per_day=200), now=time.time())[1]
-    answers = ask(application, *[("POST", CHAT, key, chat(new=20, ignore_eos=True))] * 64)
+    answers = ask(served, *[("POST", CHAT, key, chat(new=20, ignore_eos=True))] * 64)
     assert {answer.status_code for answer in answers} == {200, 429}
     used = sum(answer.json()["usage"]["total_tokens"] for answer in answers if answer.status_code == 200)
     assert 0 < used <= 200
@@ -108,14 +185,14 @@ def test_a_burst_does_not_pass_a_quota(served: tuple[Application, Any]) -> None:
     assert all(answer.json()["error"]["code"] == "insufficient_quota" and int(answer.headers["retry-after"]) > 0 for answer in refused)
 
 
-def test_tenants_share_no_cached_prompt(served: tuple[Application, Any]) -> None:
+def test_tenants_share_no_cached_prompt(served: Served) -> None:
     """The same prompt: none of its tokens come from another tenant's cache, and some from the tenant's own."""
-    application, store = served
+    store = served.store
     first, second = (store.keys.create(name, tenant=name, now=time.time())[1] for name in ("north", "south"))
     body = chat("The otters sleep in the river.")
 
     def cached(key: str) -> int:
-        (answer,) = ask(application, ("POST", CHAT, key, body))
+        (answer,) = ask(served, ("POST", CHAT, key, body))
         assert answer.status_code == 200, answer.text
         count: int = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
         return count

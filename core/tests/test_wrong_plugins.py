@@ -20,7 +20,7 @@ from llmasos.api.pipeline import Pipeline
 from llmasos.cli.app import app
 from llmasos.compose import observer as observers
 from llmasos.compose.guarded_task import guarded
-from llmasos.compose.observer import Observer, close_observers
+from llmasos.compose.observer import Audience, Observer
 from llmasos.system.config import Config
 from llmasos.system.config.check import check_config
 from llmasos.system.config.schema import config_schema
@@ -109,7 +109,7 @@ def test_an_observer_may_call_the_pipeline(pipeline_of: Any, add: Any, deed: str
     with pipeline_of(observers=["ear"]) as pipeline:
         ticket = pipeline.model._submit("x", {"max_new_tokens": 2})
         assert ticket.result(SECONDS).tokens
-    assert pipeline._observers[0].finish(SECONDS)  # it may be its own thread that closes the pipeline
+    assert pipeline.audience._observers[0].finish(SECONDS)  # it may be its own thread that closes the pipeline
     assert ("closed", "nobody") in module().told
 
 
@@ -131,7 +131,7 @@ def test_an_observer_hears_things_in_order_and_its_thread_ends(caplog: pytest.Lo
     each = Observer("ear", lambda _hook, number: heard.append(number))
     for number in range(500):
         each.tell("hook", number=number)
-    close_observers([each], "hook", number=500)
+    Audience([each], open_to_listeners=False).close("hook", number=500)
     assert heard == list(range(501))
     assert each.describe() == {"observer": "ear", "waiting": 0, "dropped": 0}
     for thread in set(threading.enumerate()) - before:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
         Limits as Limits,
         Permission as Permission,
         Principal as Principal,
+        Quota as Quota,
+        Remaining as Remaining,
         Reservation as Reservation,
     )
+    from llmasos_hookspecs.administration import Administration as Administration, Record as Record
     from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
     from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
     from llmasos_hookspecs.checkpoint import Checkpoint as Checkpoint, CheckpointWriter as CheckpointWriter, Tokenizer as Tokenizer
@@ -164,7 +167,8 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
-    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Reservation",
+    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Quota Remaining Reservation",
+    "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
     "checkpoint": "Checkpoint CheckpointWriter Tokenizer",

@@ -83,9 +83,29 @@ class AuditEvent:
     details: Mapping[str, Any] = attrs.field(factory=dict)
 
 
+@attrs.frozen(kw_only=True)
+class Quota:
+    """What is left of one limit: ``left`` of ``limit``, which is whole again in ``renewed`` seconds."""
+
+    limit: int
+    left: int
+    renewed: float
+
+
+@attrs.frozen(kw_only=True)
+class Remaining:
+    """What a client has left after a reservation, to be told to it; None: it has no such limit."""
+
+    requests: Quota | None = None
+    tokens: Quota | None = None
+
+
 @runtime_checkable
 class Reservation(Protocol):
-    """Tokens that are set aside for one request. Exactly one of the two methods counts; what is called after it does nothing."""
+    """Tokens that are set aside for one request. Exactly one of the two methods counts; what is called after it does nothing.
+
+    A reservation may also have ``left``, a ``Remaining``: what the client has left now.
+    """
 
     def settle(self, tokens: int) -> None:
         """The request has ended and used ``tokens``; the rest of what was reserved is free again."""

@@ -33,25 +33,34 @@ def plain_number(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 
 
-def _between(low: float, high: float, sentence: str) -> Any:
-    def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise RequestError(f"{attribute.name} is {value!r}, and it must be {sentence}.", attribute.name)
+@attrs.frozen
+class Between:
+    """Checks that a field is a number from ``low`` to ``high``; ``sentence`` says so in errors."""
 
-    return check
+    low: float
+    high: float
+    sentence: str
+
+    def __call__(self, instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be {self.sentence}.", attribute.name)
 
 
-_PENALTY: Final = _between(-100.0, 100.0, "a number from -100 to 100")
+@attrs.frozen
+class Whole:
+    """Checks that a field is a whole number of at least ``low``, or None where it is ``optional``."""
 
+    low: int
+    optional: bool = False
 
-def _whole(low: int, optional: bool = False) -> Any:
-    def check(instance: SamplingParams, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if optional and value is None:
+    def __call__(self, instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if self.optional and value is None:
             return
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise RequestError(f"{attribute.name} is {value!r}, and it must be a whole number of at least {low}.", attribute.name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < self.low:
+            raise RequestError(f"{attribute.name} is {value!r}, and it must be a whole number of at least {self.low}.", attribute.name)
 
-    return check
+
+_PENALTY: Final = Between(-100.0, 100.0, "a number from -100 to 100")
 
 
 def _stops(value: Any) -> Any:
@@ -115,23 +124,23 @@ class SamplingParams:
         length_penalty: of beam search: the log probability is divided by the length to this power; above 0 favours long texts.
     """
 
-    temperature: float = attrs.field(default=0.0, converter=plain_number, validator=_between(0.0, 1e6, "a number of at least 0"))
-    top_k: int = attrs.field(default=0, converter=plain_number, validator=_whole(0))
-    top_p: float = attrs.field(default=1.0, converter=plain_number, validator=_between(1e-9, 1.0, "a number above 0 and at most 1"))
-    min_p: float = attrs.field(default=0.0, converter=plain_number, validator=_between(0.0, 1.0, "a number from 0 to 1"))
-    repetition_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=_between(1e-6, 1e6, "a number above 0"))
+    temperature: float = attrs.field(default=0.0, converter=plain_number, validator=Between(0.0, 1e6, "a number of at least 0"))
+    top_k: int = attrs.field(default=0, converter=plain_number, validator=Whole(0))
+    top_p: float = attrs.field(default=1.0, converter=plain_number, validator=Between(1e-9, 1.0, "a number above 0 and at most 1"))
+    min_p: float = attrs.field(default=0.0, converter=plain_number, validator=Between(0.0, 1.0, "a number from 0 to 1"))
+    repetition_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=Between(1e-6, 1e6, "a number above 0"))
     presence_penalty: float = attrs.field(default=0.0, converter=plain_number, validator=_PENALTY)
     frequency_penalty: float = attrs.field(default=0.0, converter=plain_number, validator=_PENALTY)
     logit_bias: Mapping[int, float] = attrs.field(factory=dict, converter=_bias)
-    seed: int | None = attrs.field(default=None, converter=plain_number, validator=_whole(0, optional=True))
+    seed: int | None = attrs.field(default=None, converter=plain_number, validator=Whole(0, optional=True))
     stop: tuple[str, ...] = attrs.field(default=(), converter=_stops, validator=_check_stops)
     ignore_eos: bool = False
-    logprobs: int | None = attrs.field(default=None, converter=plain_number, validator=_whole(0, optional=True))
+    logprobs: int | None = attrs.field(default=None, converter=plain_number, validator=Whole(0, optional=True))
     constraint: Constraint | None = None
     skip_special_tokens: bool = True
-    prompt_lookup: int = attrs.field(default=0, converter=plain_number, validator=_whole(0))
+    prompt_lookup: int = attrs.field(default=0, converter=plain_number, validator=Whole(0))
     copying: bool = False
-    num_beams: int = attrs.field(default=1, converter=plain_number, validator=_whole(1))
+    num_beams: int = attrs.field(default=1, converter=plain_number, validator=Whole(1))
     length_penalty: float = attrs.field(default=1.0, converter=plain_number, validator=_PENALTY)
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
-from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
+from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
 from llmasos_hookspecs.tasks import Prompt, TokenLogprob, TokenPrompt
 
@@ -121,12 +122,15 @@ class Answer(Protocol):
     Attributes:
         id: of the request.
         model: name of the model that answers.
+        left: what the client has left of its limits, where the access control tells.
     """
 
     @property
     def id(self) -> str: ...
     @property
     def model(self) -> str: ...
+    @property
+    def left(self) -> Remaining | None: ...
 
     def __iter__(self) -> Iterator[Event]: ...
     def __aiter__(self) -> AsyncIterator[Event]: ...
@@ -166,7 +170,7 @@ class TaskFacts:
     streams: bool
 
 
-class Runtime(Protocol):
+class Runtime(Administration, Protocol):
     """What a server may ask for. Thread-safe.
 
     Each method checks first that the principal may do it, and records it; it raises ``NotAllowed`` where not. The tenant, the priority and
@@ -254,14 +258,6 @@ class Runtime(Protocol):
         """Run a task with inputs as plain data, and return its output as plain data."""
         ...
 
-    def resources(self, principal: Principal) -> Mapping[str, Any]:
-        """Memory and models in use, as plain data; needs ``inspect``."""
-        ...
-
-    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
-        """Switch to another scheduler; queued and running requests are kept. Needs ``administer``."""
-        ...
-
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
@@ -286,6 +282,9 @@ def is_loopback(host: str) -> bool:
 @runtime_checkable
 class Server(Protocol):
     """A server. Its methods are called by one thread, in the order of their names here.
+
+    A server may also have ``reload(options)``, which is called on any thread while it listens: use other options, and read the files that
+    they name again, without ending a request. It raises ``ConfigError`` where they cannot change, and keeps what it has then.
 
     Attributes:
         endpoints: where it will listen, known before ``start``; from then on with the ports that it got. Core refuses to start a server

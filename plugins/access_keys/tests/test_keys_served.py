@@ -58,6 +58,9 @@ def test_requests_are_charged_by_what_they_used(store: Store, runtime: PipelineR
         runtime.generate(principal, "otters", max_new_tokens=13)
     assert caught.value.retry_after is None
     answer = runtime.generate(principal, "otters", **SAMPLING)
+    assert answer.left is not None
+    assert answer.left.tokens is not None
+    assert answer.left.tokens.left == 0
     assert list(answer)[-1] == FinishEvent(reason="length")
     with pytest.raises(QuotaExceeded) as caught:
         runtime.generate(principal, "otters", max_new_tokens=1)

@@ -15,7 +15,7 @@ from llmasos_access_keys.access import KeysAccess
 from llmasos_access_keys.keys import KeyLimits
 from llmasos_access_keys.quotas import day_of, tokens_of
 from llmasos_access_keys.store import open_store
-from llmasos_hookspecs import Credentials, Principal, QuotaExceeded
+from llmasos_hookspecs import Credentials, Principal, Quota, QuotaExceeded, Remaining
 
 BOUND = 3600.0
 
@@ -91,6 +91,27 @@ def test_64_racing_requests_never_pass_a_quota_and_their_sums_are_exact(tmp_path
     assert 0 < most <= quota
     assert tokens(tmp_path / "access", principal) == (sum(settled), 0)
     assert 0 < sum(settled) <= quota
+
+
+def test_a_reservation_says_what_is_left(tmp_path: Path) -> None:
+    """Of requests in a minute, and of the day's or the month's tokens, whichever has less; nothing where a key has no such limit."""
+    clock = Clock(NOON)
+    access, principal = set_up(tmp_path / "a", clock, requests_per_minute=3, tokens_per_day=100, tokens_per_month=120)
+    first = access.reserve(principal, 30)
+    assert first.left == Remaining(requests=Quota(limit=3, left=2, renewed=60.0), tokens=Quota(limit=100, left=70, renewed=12 * 3600.0))
+    first.settle(10)
+    clock.now += 10.0
+    assert access.reserve(principal, 0).left.requests == Quota(limit=3, left=1, renewed=60.0)
+    clock.now += 24 * 3600.0
+    later = access.reserve(principal, 50).left
+    assert later.requests == Quota(limit=3, left=2, renewed=60.0)
+    assert later.tokens == Quota(limit=100, left=50, renewed=12 * 3600.0 - 10.0)
+    access.reserve(principal, 50)
+    assert access.reserve(principal, 0).left.tokens == Quota(limit=100, left=0, renewed=12 * 3600.0 - 10.0)
+    free, other = set_up(tmp_path / "b")
+    assert free.reserve(other, 1).left == Remaining()
+    monthly, third = set_up(tmp_path / "c", tokens_per_day=100, tokens_per_month=40)
+    assert monthly.reserve(third, 5).left.tokens == Quota(limit=40, left=35, renewed=15.5 * 24 * 3600)
 
 
 WORKER = """

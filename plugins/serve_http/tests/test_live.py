@@ -193,6 +193,17 @@ def test_a_connection_is_used_again(start: Start) -> None:
             assert client.post(CHAT, json={}).status_code == 400
 
 
+def test_no_part_of_an_answer_waits_for_an_acknowledgement(start: Start) -> None:
+    """Nagle's algorithm is off: with it a stream's parts come 40 ms apart."""
+    server = start()
+    with httpx.Client(base_url=endpoint_of(server).url) as client:
+        assert client.get("/healthz").status_code == 200
+        assert server._server is not None
+        (connection,) = server._server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]  # there is one
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_an_address_that_is_no_address_is_a_resource_error(runtime: ScriptedRuntime) -> None:
     server = HttpServer(runtime, Options(host="192.0.2.1", port=0))
     with pytest.raises(ResourceError, match=r"192\.0\.2\.1"):

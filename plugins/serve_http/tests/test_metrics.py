@@ -1,14 +1,15 @@
-"""``/metrics``: what generations took."""
+"""``/metrics``: what generations took, and what this server refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmasos_hookspecs import EngineFailed
+from llmasos_hookspecs import EngineFailed, RequestRecord, StepRecord
 from llmasos_hookspecs.testing import ScriptedRuntime
-from llmasos_hookspecs.testing.scripted_runtime import KEY
 
 from .http_clients import chat_body
 from .in_process import Client
@@ -29,23 +30,51 @@ def samples(client: Client) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_answers_are_counted_whole_and_streamed(client: Make, runtime: ScriptedRuntime) -> None:
-    runtime.script["hi"] = ("The ", "otters", ".")
+def record(**more: Any) -> RequestRecord:
+    known = {
+        "id": "1", "model": "default", "tenant": "t", "queued": 1.0, "started": 1.5, "first_token": 2.0, "finished": 4.0,
+        "prompt_tokens": 7, "cached_tokens": 3, "generated_tokens": 5, "finish_reason": "stop",
+    }  # fmt: skip
+    return RequestRecord(**{**known, **more})
+
+
+def step(**more: Any) -> StepRecord:
+    known = {"model": "default", "time": 1.0, "steps": 2, "seconds": 0.1, "prefill_tokens": 4, "decode_tokens": 2}
+    return StepRecord(**{**known, "running": 2, "waiting": 1, "kv_used": 25, "kv_capacity": 100, "preemptions": 1, **more})
+
+
+def test_what_the_runtime_tells_of_is_counted_whoever_asked(client: Make, runtime: ScriptedRuntime) -> None:
     made = client()
-    made.post(CHAT, chat_body("hi"), x_api_key=KEY)
-    made.chunks(CHAT, chat_body("hi"))
+    (listener,) = runtime.listeners
+    listener(record())
+    listener(record(tenant="other", finish_reason="length", first_token=None, started=None))
+    listener(record(finish_reason="cancelled", generated_tokens=1))
     found = samples(made)
-    for tenant in ("kit-tenant", "local"):
-        labels = ("default", tenant)
-        assert found["vllm:request_success_total", "stop", *labels] == 1
-        assert found["vllm:prompt_tokens_total", *labels] == 3
-        assert found["vllm:prompt_tokens_cached_total", *labels] == 1
-        assert found["vllm:generation_tokens_total", *labels] == 3
-        assert found["vllm:num_requests_running", *labels] == 0
-        for name in ("time_to_first_token_seconds", "e2e_request_latency_seconds", "request_time_per_output_token_seconds"):
-            assert found[f"vllm:{name}_count", *labels] == 1
-            assert found[f"vllm:{name}_sum", *labels] >= 0
-    assert found[("vllm:num_requests_waiting",)] == 0
+    mine = ("default", "t")
+    assert found["vllm:request_success_total", "stop", *mine] == found["vllm:request_success_total", "abort", *mine] == 1
+    assert found["vllm:request_success_total", "length", "default", "other"] == 1
+    assert found["vllm:prompt_tokens_total", *mine] == 14
+    assert found["vllm:prompt_tokens_cached_total", *mine] == 6
+    assert found["vllm:generation_tokens_total", *mine] == 6
+    assert found["vllm:e2e_request_latency_seconds_sum", *mine] == 6.0
+    assert found["vllm:request_queue_time_seconds_sum", *mine] == 1.0
+    assert found["vllm:time_to_first_token_seconds_sum", *mine] == 2.0
+    assert found["vllm:request_time_per_output_token_seconds_sum", *mine] == 0.5
+    assert ("vllm:time_to_first_token_seconds_sum", "default", "other") not in found
+    made.application.close()
+    assert runtime.listeners == []
+
+
+def test_gauges_of_a_model_are_sums_over_its_replicas(client: Make, runtime: ScriptedRuntime) -> None:
+    made = client()
+    (listener,) = runtime.listeners
+    for told in (step(), step(replica=1, running=3, kv_used=75), step(replica=1, running=0, waiting=0, kv_used=35)):
+        listener(told)
+    found = samples(made)
+    assert found["vllm:num_requests_running", "default"] == 2
+    assert found["vllm:num_requests_waiting", "default"] == 1
+    assert found["vllm:kv_cache_usage_perc", "default"] == pytest.approx(0.3)
+    assert found["vllm:num_preemptions_total", "default"] == 3
 
 
 def test_failures_are_counted_by_code_and_requests_name_no_label(client: Make, runtime: ScriptedRuntime) -> None:
@@ -59,8 +88,7 @@ def test_failures_are_counted_by_code_and_requests_name_no_label(client: Make, r
     assert found["llmasos:request_failure_total", "model_not_found"] == 2
     assert found["llmasos:request_failure_total", "server_error"] == 2
     assert not any("words" in label for key in found for label in key)
-    assert found[("vllm:num_requests_waiting",)] == 0
-    assert found["vllm:num_requests_running", "default", "local"] == 0
+    assert found[("llmasos:num_requests_unaccepted",)] == 0
 
 
 def test_metrics_need_a_key_that_may_inspect(client: Make, runtime: ScriptedRuntime) -> None:

@@ -11,7 +11,7 @@ from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
 from llmasos.engine.several import apieces_of, pieces_of
 from llmasos.engine.ticket import Piece, Ticket
-from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, UsageEvent
+from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, Remaining, UsageEvent
 
 
 class PipelineAnswer:
@@ -24,6 +24,10 @@ class PipelineAnswer:
         self._tickets: Final = tickets
         self._charge = charge
         self._form = form
+
+    @property
+    def left(self) -> Remaining | None:
+        return self._charge.left
 
     def cancel(self) -> None:
         for ticket in self._tickets:

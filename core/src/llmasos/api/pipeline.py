@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,7 +17,7 @@ import attrs
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
 from llmasos.compose.host import ModelHost
-from llmasos.compose.observer import close_observers
+from llmasos.compose.observer import Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
 from llmasos.engine.step_meter import Listeners
@@ -68,9 +68,7 @@ class Pipeline:
         """Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem of the config."""
         self.config = config
         self._registry = registry or discovery.registry()
-        problem = problems_as_one(check_config(config, self._registry))
-        if problem is not None:
-            raise problem
+        self.check(config)
         self._sink = sink or SilentSink()
         self._process = process or process_resources()
         self._store, self._aliases = store or Store(), aliases or Aliases()
@@ -83,11 +81,11 @@ class Pipeline:
             process=self._process,
         )
         self.guards: Final = self._composer.guards()
-        self._observers = self._composer.observers()
+        self.audience: Final = Audience(self._composer.observers(), open_to_listeners=bool(config.servers))
         listeners = Listeners(
-            finished=self._listener("llmasos_request_finished"),
-            started=self._listener("llmasos_request_started"),
-            step=self._listener("llmasos_step"),
+            finished=self.audience.teller("llmasos_request_finished"),
+            started=self.audience.teller("llmasos_request_started"),
+            step=self.audience.teller("llmasos_step"),
         )
         self._hosts = {name: self._composer.host(model, listeners) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
@@ -100,8 +98,7 @@ class Pipeline:
         self._process.pipelines.add(self)
         if process is None:
             process_status().open(self, self._process.usage)
-        for observer in self._observers:
-            observer.tell("llmasos_pipeline_ready", pipeline=self)
+        self.audience.announce("llmasos_pipeline_ready", pipeline=self)
 
     @classmethod
     def from_config(
@@ -197,8 +194,23 @@ class Pipeline:
     def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
         """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""
         config = as_component(scheduler, "scheduler", options)
+        self._composer.policy(config)  # raises where it cannot be made, before any model is changed and for those that are not loaded too
         for name in [model] if model is not None else list(self._hosts):
             self._host(name).use_scheduler(config, functools.partial(self._composer.policy, config))
+
+    def check(self, config: Config) -> None:
+        """Check a config against the installed plugins. Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem."""
+        problem = problems_as_one(check_config(config, self._registry))
+        if problem is not None:
+            raise problem
+
+    def limit_memory(self, memory: int | None, reserve: int | None) -> None:
+        """Other bounds of this pipeline's models, as ``[resources]`` has them: idle ones are unloaded where more is in use, and the others
+        when they become idle. The KV cache of a loaded model keeps its size."""
+        budget, residency = self._composer.budget, self._process.residency
+        with residency.memory.lock:
+            budget.limit, budget.reserve = memory, reserve or 0
+        residency.settle(budget)
 
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
@@ -326,7 +338,7 @@ class Pipeline:
 
     def observers(self) -> list[dict[str, Any]]:
         """Each observer's name, its queued events, and the events that were dropped because it was too slow."""
-        return [observer.describe() for observer in self._observers]
+        return self.audience.describe()
 
     def close(self) -> None:
         """Fail unfinished requests and free every engine; calling it again does nothing.
@@ -341,7 +353,7 @@ class Pipeline:
         for host in self._hosts.values():
             host.close()
         process_status().close(self)
-        close_observers(self._observers, "llmasos_pipeline_closed", pipeline=self)
+        self.audience.close("llmasos_pipeline_closed", pipeline=self)
 
     def __enter__(self) -> Self:
         return self
@@ -372,18 +384,6 @@ class Pipeline:
         if problems:
             raise RequestError(" ".join(str(problem) for problem in problems))
         return structure_options(task.inputs, inputs, name)
-
-    def _listener(self, hook: str) -> Callable[[Any], None] | None:
-        """What tells the observers that implement ``hook``; None where none does."""
-        listening = [observer for observer in self._observers if observer.listens(hook)]
-        if not listening:
-            return None
-
-        def tell(record: Any) -> None:
-            for observer in listening:
-                observer.tell(hook, record=record)
-
-        return tell
 
     def _check_open(self) -> None:
         if self._closed:

@@ -22,7 +22,7 @@ from llmasos.compose.process import process_resources
 from llmasos.system.config import Config
 from llmasos.system.config.sections import ResourcesConfig
 from llmasos.system.options import structure_options
-from llmasos_hookspecs import RequestError, ResourceError
+from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sizes import size_in_words
 
@@ -144,18 +144,13 @@ def load(name: str, **how: Any) -> LanguageModel:
 def unload(name: str) -> None:
     """Free a model's engine; its next request loads it again. Raises ``ResourceError`` while requests use it."""
     for host in _known(name):
-        if not process_resources().residency.unload(host.tracked) and host.busy:
-            raise ResourceError(f"The model {name} is in use by {host.tracked.leases} requests; wait until they are over, or close it.")
+        host.unload_idle()
 
 
 def pin(name: str, pinned: bool = True) -> None:
     """Load a model, and never unload it to make room for another; with ``pinned`` false, allow that again."""
     for host in _known(name):
-        if pinned:
-            with host.lease():
-                host.tracked.pinned = True
-        else:
-            host.tracked.pinned = False
+        host.pin(pinned)
 
 
 def _find(name: str) -> list[ModelHost]:

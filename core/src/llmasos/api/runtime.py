@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from llmasos.api.administration import PipelineAdministration
 from llmasos.api.answer import PipelineAnswer
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
@@ -17,7 +18,6 @@ from llmasos_hookspecs import (
     Credentials,
     LLMasOSError,
     ModelFacts,
-    NotAllowed,
     NotAuthenticated,
     Permission,
     Principal,
@@ -32,7 +32,7 @@ from llmasos_hookspecs import (
 CLOSE_SECONDS: Final = 5.0
 
 
-class PipelineRuntime:
+class PipelineRuntime(PipelineAdministration):
     """What servers may ask of a pipeline; see ``llmasos_hookspecs.Runtime``.
 
     Attributes:
@@ -40,10 +40,8 @@ class PipelineRuntime:
     """
 
     def __init__(self, pipeline: Pipeline, access: NamedAccess) -> None:
+        super().__init__(pipeline, access, Desk(access))
         self.draining = False
-        self._pipeline = pipeline
-        self._access = access
-        self._desk = Desk(access)
         self._waiting = WaitingRoom(pipeline.config.resources.max_waiting, pipeline.composer.residency)
 
     @property
@@ -144,15 +142,6 @@ class PipelineRuntime:
         self._desk.record(principal, "run", f"task:{task}", "done")
         return output
 
-    def resources(self, principal: Principal) -> Mapping[str, Any]:
-        self._allow(principal, "inspect", "server", "resources")
-        return self._pipeline.resources_in_use()
-
-    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
-        self._allow(principal, "administer", "server", "use_scheduler")
-        self._pipeline.use_scheduler(use, model=model, **options)
-        self._desk.record(principal, "use_scheduler", "server", "done", use=use)
-
     def close(self) -> bool:
         """Wait until what was cancelled has ended and everything is recorded; False where that takes longer than a few seconds."""
         self._waiting.close()
@@ -167,8 +156,3 @@ class PipelineRuntime:
         found = name or self._pipeline.config.default_model
         self._allow(principal, "use", f"model:{found}", action)
         return self._pipeline.model_named(found).name
-
-    def _allow(self, principal: Principal, permission: Permission, resource: str, action: str) -> None:
-        if not self._access.allows(principal, permission, resource):
-            self._desk.record(principal, action, resource, "denied")
-            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from llmasos.api.pipeline import Pipeline
+from llmasos.api.reloading import apply
 from llmasos.api.runtime import PipelineRuntime
+from llmasos.system.config import Config
 from llmasos_hookspecs import ConfigError, Endpoint, LLMasOSError, Server, is_loopback
 from llmasos_hookspecs.guarding.edge import crossing
 
@@ -23,8 +26,8 @@ class Servers:
         runtime: what they serve.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        """Makes the servers; nothing listens yet.
+    def __init__(self, pipeline: Pipeline, *, read_again: Callable[[], Config] | None = None) -> None:
+        """Makes the servers; nothing listens yet. ``read_again`` reads the config as it is now, for administrators who ask for that.
 
         Raises:
             ConfigError: config names no server, or one that others than this machine can reach without access control.
@@ -36,6 +39,10 @@ class Servers:
             raise ConfigError("The config names no server; add a [[server]] table with the name of an installed one.", "server")
         self._open = access.is_open
         self._servers: list[tuple[Server, str]] = [pipeline.composer.server(each, self.runtime) for each in pipeline.config.servers]
+        self._pipeline = pipeline
+        self._reloading = threading.Lock()
+        if read_again is not None:
+            self.runtime.reloader = lambda: self.reload(read_again())
         self._stopped = False
         for place, (server, label) in enumerate(self._servers):
             self._check_reach(server, label, f"server[{place}]")
@@ -55,6 +62,11 @@ class Servers:
         except BaseException:
             self.stop()
             raise
+
+    def reload(self, config: Config) -> list[str]:
+        """Use another config without a restart, as far as that can be; see ``llmasos.api.reloading.apply``."""
+        with self._reloading:
+            return apply(config, self._pipeline, self._servers)
 
     def drain(self, seconds: float) -> bool:
         """Accept no new work, and wait at most so long until what was accepted is answered; returns whether all was."""

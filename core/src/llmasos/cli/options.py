@@ -14,6 +14,7 @@ from llmasos_hookspecs.json_object import read_object
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
     from llmasos.api.pipeline import Pipeline
+    from llmasos.system.config import Config
 
 
 def installed(kind: str | None = None) -> Callable[[str], list[str]]:
@@ -97,6 +98,16 @@ def open_pipeline(
     """
     from llmasos.api.pipeline import Pipeline
     from llmasos.cli.console import TerminalSink
+
+    found, name = read_config(config, overrides, model=model, loader=loader, scheduler=scheduler)
+    pipeline = Pipeline(found, sink=TerminalSink(quiet=quiet))
+    return pipeline, pipeline.models[name]
+
+
+def read_config(
+    config: Path | None, overrides: list[str] | None, *, model: str | None = None, loader: str | None = None, scheduler: str | None = None
+) -> tuple[Config, str]:
+    """The config that a command's options describe, and the name of the model they mean; arguments as for ``open_pipeline``."""
     from llmasos.system.config import load_config
 
     changes = list(overrides or [])
@@ -107,8 +118,7 @@ def open_pipeline(
     if name not in found.models:
         found = load_config(config, overrides=[*changes, f"model.source={json.dumps(name, ensure_ascii=False)}"])
         name = "default"
-    pipeline = Pipeline(found, sink=TerminalSink(quiet=quiet))
-    return pipeline, pipeline.models[name]
+    return found, name
 
 
 def read_file(path: Path, name: str) -> str:

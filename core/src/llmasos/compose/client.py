@@ -12,7 +12,7 @@ import attrs
 from llmasos.compose.access import Errands, NamedAccess
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.engine.ticket import Ticket
-from llmasos_hookspecs import AuditEvent, Generation, LLMasOSError, Principal, QuotaExceeded, RequestError, Reservation
+from llmasos_hookspecs import AuditEvent, Generation, LLMasOSError, Principal, QuotaExceeded, Remaining, RequestError, Reservation
 from llmasos_hookspecs.guarding.changes import Changes
 
 #: What comes with a client's key, and is not its to choose.
@@ -80,6 +80,7 @@ class Charge:
 
     Attributes:
         inner: the engine's tickets of the request, once it was queued.
+        left: what the client had left then, where the access control tells.
     """
 
     def __init__(self, desk: Desk, principal: Principal) -> None:
@@ -94,11 +95,14 @@ class Charge:
         self._reserved = 0
         self._left = 0
         self.inner: Sequence[Ticket[Any]] = ()
+        self.left: Remaining | None = None
 
     def reserve(self, resource: str, tokens: int) -> None:
         """Set tokens aside for the use of ``resource``. Raises ``QuotaExceeded``."""
         self._resource, self._reserved = resource, tokens
         self._reservation = self._desk.access.reserve(self._principal, tokens)
+        left = getattr(self._reservation, "left", None)
+        self.left = left if isinstance(left, Remaining) else None
 
     def sent(self, tickets: Sequence[Ticket[Any]]) -> None:
         """The request was queued, with so many answers."""

@@ -19,7 +19,7 @@ from llmasos.system.catalog import usual_suites
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig, Config
 from llmasos.system.context import HookContext, ProgressSink
-from llmasos.system.discovery import Registry
+from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
@@ -67,6 +67,10 @@ class ComponentMaker:
     def component(self, kind: str, use: str) -> LoadedComponent:
         """The component that config means by ``use``, imported once. Raises ``PluginError``."""
         return self.plugins.add(self._registry.find(kind, use))
+
+    def installed(self) -> tuple[InstalledComponent, ...]:
+        """Every installed component, from metadata alone."""
+        return self._registry.entries()
 
     def formats(self, allow_pickle: bool = False) -> Formats:
         """The formats that the pipeline reads."""
@@ -142,6 +146,10 @@ class ComponentMaker:
             hooks = [hook for hook in KINDS["observer"].hooks if component.implements(hook)]
             found.append(Observer(component.entry.label, tell, hooks))
         return tuple(found)
+
+    def options(self, kind: str, config: ComponentConfig) -> Any:
+        """The options that config gives a component, as its own class. Raises ``ConfigError``."""
+        return structure_options(self.component(kind, config.use).component.options, config.options, config.path)
 
     def task(self, config: ComponentConfig) -> Task:
         """The task that config names."""

@@ -33,6 +33,7 @@ from llmasos_hookspecs import (
     Prompt,
     QueueBounds,
     Request,
+    ResourceError,
     SchedulingPolicy,
     Score,
     TokenPrompt,
@@ -265,6 +266,21 @@ class ModelHost:
             self.scheduler, self._make_policy = scheduler, make
             if self._running is not None:
                 self._running.use_policy(scheduler, make)
+
+    def pin(self, pinned: bool = True) -> None:
+        """Load the model, and never unload it to make room for another; with ``pinned`` false, allow that again."""
+        if pinned:
+            with self.lease():
+                self.tracked.pinned = True
+        else:
+            self.tracked.pinned = False
+
+    def unload_idle(self) -> None:
+        """Free the engine, which the next request loads again. Raises ``ResourceError`` while requests use it."""
+        if not self._residency.unload(self.tracked) and self.busy:
+            raise ResourceError(
+                f"The model {self.name} is in use by {self.tracked.leases} requests; wait until they are over, or close it."
+            )
 
     def close(self) -> None:
         """Free the engine for good; unfinished requests fail with ``ModelClosed``."""

@@ -1,4 +1,4 @@
-"""An observer's queue and thread: a slow or failing observer never delays a request."""
+"""Observers, each with a queue and a thread of its own: a slow or failing one never delays a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import LLMasOSError
+from llmasos_hookspecs import ConfigError, LLMasOSError
 from llmasos_hookspecs.guarding.changes import Changes
 
 _log = logging.getLogger("llmasos.observers")
@@ -18,6 +18,8 @@ _log = logging.getLogger("llmasos.observers")
 WAITING: Final = 1024
 #: Seconds that closing a pipeline waits for its observers, all together.
 CLOSE_SECONDS: Final = 5.0
+#: Hooks that tell of a record.
+_RECORDS: Final = ("llmasos_request_started", "llmasos_request_finished", "llmasos_step")
 
 
 class Observer:
@@ -91,13 +93,65 @@ class Observer:
                 _log.exception("The %s failed in %s.", self.label, hook)
 
 
-def close_observers(observers: Sequence[Observer], hook: str, **arguments: Any) -> None:
-    """Deliver the closing event to all observers, and wait a few seconds for them."""
-    for observer in observers:
-        observer.tell(hook, **arguments)
-    end = time.monotonic() + CLOSE_SECONDS
-    for observer in observers:
-        if not observer.finish(end - time.monotonic()):
-            _log.warning("The %s is left behind: it was not done %g seconds after the pipeline closed.", observer.label, CLOSE_SECONDS)
-        if observer.dropped:
-            _log.warning("The %s was too slow, and %d events for it were dropped.", observer.label, observer.dropped)
+class Audience:
+    """The observers of one pipeline, and the listeners that come and go while it is open."""
+
+    def __init__(self, observers: Sequence[Observer], *, open_to_listeners: bool) -> None:
+        """``open_to_listeners``: without it, what no observer hears of is not measured."""
+        self._observers = tuple(observers)
+        self._open = open_to_listeners
+        self._lock = threading.Lock()
+
+    def teller(self, hook: str) -> Callable[[Any], None] | None:
+        """What tells all of a record, to be called wherever it comes to be; None where nobody will hear of it."""
+        if not self._open and not any(observer.listens(hook) for observer in self._observers):
+            return None
+
+        def tell(record: Any) -> None:
+            for observer in self._observers:
+                observer.tell(hook, record=record)
+
+        return tell
+
+    def join(self, label: str, listener: Callable[[Any], object]) -> Callable[[], None]:
+        """Tell ``listener``, which messages call ``label``, of every record from now on; returns what ends that. Raises ``ConfigError``."""
+        if not self._open:
+            raise ConfigError(
+                "A pipeline tells listeners of its requests where its config names a server; add a [[server]] table.", "server"
+            )
+        left = threading.Event()
+
+        def tell(hook: str, record: Any) -> None:
+            if not left.is_set():
+                listener(record)
+
+        observer = Observer(label, tell, _RECORDS)
+        with self._lock:
+            self._observers = (*self._observers, observer)
+
+        def leave() -> None:
+            left.set()  # a record that is being told of now may come to its queue later
+            with self._lock:
+                self._observers = tuple(each for each in self._observers if each is not observer)
+            observer.finish(CLOSE_SECONDS)
+
+        return leave
+
+    def announce(self, hook: str, **arguments: Any) -> None:
+        """Tell all observers of an event of the pipeline itself."""
+        for observer in self._observers:
+            observer.tell(hook, **arguments)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The state of each as plain data."""
+        return [observer.describe() for observer in self._observers]
+
+    def close(self, hook: str, **arguments: Any) -> None:
+        """Deliver the closing event to all observers, and wait a few seconds for them."""
+        self.announce(hook, **arguments)
+        end = time.monotonic() + CLOSE_SECONDS
+        for observer in self._observers:
+            if not observer.finish(end - time.monotonic()):
+                _log.warning("The %s is left behind: it was not done %g seconds after the pipeline closed.", observer.label, CLOSE_SECONDS)
+            if observer.dropped:
+                _log.warning("The %s was too slow, and %d events for it were dropped.", observer.label, observer.dropped)

@@ -230,7 +230,7 @@ class EngineLoop:
     def usage(self) -> Usage:
         """The state of the queue and the KV cache now."""
         arriving = self._inbox.arriving()
-        stats, cache = self._scheduler.stats(), self._scheduler.cache
+        stats, cache, since = self._scheduler.stats(), self._scheduler.cache, self._watch.since
         return Usage(
             model=self.model,
             waiting=stats.waiting + len(arriving),
@@ -247,6 +247,7 @@ class EngineLoop:
             prefill_rate=stats.prefill_rate,
             decode_rate=stats.decode_rate,
             scheduler=self._scheduler.policy.name,
+            silent=0.0 if since is None else max(0.0, time.monotonic() - since),
         )
 
     def describe(self) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ class Usage:
         cache_hits: prompt tokens that came from a cached prefix since the model was loaded.
         prefill_rate, decode_rate: tokens a second, smoothed; 0 before the first measurement.
         scheduler: the policy's class.
+        silent: seconds since a step last ended while there is something to compute, of the replica that is silent longest; else 0.
     """
 
     model: str
@@ -39,3 +40,4 @@ class Usage:
     prefill_rate: float
     decode_rate: float
     scheduler: str
+    silent: float = 0.0

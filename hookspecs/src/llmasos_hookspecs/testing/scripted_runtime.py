@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs.access import Credentials, Permission, Principal
+from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
 from llmasos_hookspecs.errors import LLMasOSError, NotAllowed, NotAuthenticated, Rejected, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.server import (
     ErrorEvent,
@@ -22,6 +22,7 @@ from llmasos_hookspecs.server import (
     UsageEvent,
 )
 from llmasos_hookspecs.tasks import Prompt, TokenPrompt
+from llmasos_hookspecs.testing.scripted_administration import ScriptedAdministration
 
 #: The key that the runtime knows.
 KEY: Final = "the-key-of-the-kit"
@@ -34,6 +35,7 @@ class ScriptedAnswer:
     """An answer made of given pieces, each of one token, or several that are alike and come piece by piece in turn.
 
     Attributes:
+        left: what the client has left of its limits.
         cancelled: is set once the client's leaving was noticed.
         ended: is set once the last event was read.
         taken: events that were read so far.
@@ -42,6 +44,7 @@ class ScriptedAnswer:
     def __init__(self, number: int, model: str, pieces: Sequence[Piece], n: int = 1) -> None:
         self.id: Final = f"scripted-{number}"
         self.model: Final = model
+        self.left: Remaining | None = None
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self.taken = 0
@@ -97,7 +100,7 @@ class ScriptedAnswer:
             yield attrs.evolve(FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish, index=index)
 
 
-class ScriptedRuntime:
+class ScriptedRuntime(ScriptedAdministration):
     """A ``Runtime`` that answers each prompt with the pieces in ``script``, by the text of the prompt's last message; others are echoed.
 
     Attributes:
@@ -106,15 +109,16 @@ class ScriptedRuntime:
         given: the prompts whole.
         answers: what it answered with, in order.
         principals: on whose behalf.
+        left: what clients are told that they have left.
         samplings: with which arguments beside the prompt.
         loading: where it is set to an event, requests wait for it, as they do for a model that is being loaded.
         open: credentials without a secret are accepted too, as core does for access ``open``.
         waiting: how many requests wait for it.
-        permissions: what every principal may do to the server.
         draining: as core sets it; new requests are refused then.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.script: dict[str, Sequence[Piece]] = {}
         self.prompts: list[str] = []
         self.given: list[Prompt | TokenPrompt] = []
@@ -124,7 +128,7 @@ class ScriptedRuntime:
         self.loading: threading.Event | None = None
         self.waiting = 0
         self.open = True
-        self.permissions: set[Permission] = {"use", "inspect"}
+        self.left: Remaining | None = None
         self.draining = False
         self._lock = threading.Lock()
 
@@ -140,9 +144,7 @@ class ScriptedRuntime:
         raise NotAuthenticated("The key is not known; ask for another.")
 
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
-        self._check(principal)
-        if permission not in self.permissions:
-            raise NotAllowed(f"{principal.name} may not {permission} {resource}; ask for a key that may.")
+        self._may(principal, permission, resource)
 
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         self._check(principal)
@@ -166,6 +168,7 @@ class ScriptedRuntime:
             raise RequestError("The prompt is empty.")
         with self._lock:
             answer = ScriptedAnswer(len(self.answers), "default", self.script.get(text, [text]), n)
+            answer.left = self.left
             self.prompts.append(text)
             self.given.append(prompt)
             self.principals.append(principal)
@@ -216,13 +219,6 @@ class ScriptedRuntime:
         if task != "repeat" or set(inputs) != {"text"}:
             raise RequestError("There is only the task repeat, with a text.")
         return dict(inputs)
-
-    def resources(self, principal: Principal) -> Mapping[str, Any]:
-        self._check(principal)
-        return {"memory": {"limit": None, "used": 0}, "models": {}}
-
-    def use_scheduler(self, principal: Principal, use: str, options: Mapping[str, Any], *, model: str | None = None) -> None:
-        raise NotAllowed("Only an administrator may switch the scheduler.")
 
     @staticmethod
     def _text(prompt: Prompt | TokenPrompt) -> str:

@@ -24,6 +24,11 @@ class Options:
         validator=attrs.validators.gt(0.0),
         metadata={"help": "Hours after which tokens that a request reserved and never settled are free again."},
     )
+    recorded_failures: int = attrs.field(
+        default=60,
+        validator=attrs.validators.ge(1),
+        metadata={"help": "Failed authentications of a minute that are recorded each; of more, the log has the count."},
+    )
 
 
 @hookimpl
@@ -38,4 +43,4 @@ def llmasos_create_access(options: Options, context: Context) -> KeysAccess:
     from llmasos_access_keys.access import KeysAccess
     from llmasos_access_keys.store import open_store
 
-    return KeysAccess(open_store(options.folder), bound=options.reservation_hours * 3600)
+    return KeysAccess(open_store(options.folder), bound=options.reservation_hours * 3600, failures=options.recorded_failures)

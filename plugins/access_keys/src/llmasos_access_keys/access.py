@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from llmasos_access_keys.failed_attempts import FailedAttempts
 from llmasos_access_keys.keys import ALL, Key
 from llmasos_access_keys.quotas import Quotas, Reserved
 from llmasos_access_keys.store import Store
@@ -22,9 +23,12 @@ _ON_NAMED: Final = {"use": {"user", "operator", "admin"}, "inspect": {"operator"
 class KeysAccess:
     """Clients are recognised by their keys. Each answer is from the database: a key that is revoked is refused from then on."""
 
-    def __init__(self, store: Store, *, bound: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, *, bound: float, failures: int = 60, clock: Callable[[], float] = time.time) -> None:
+        """``bound``: seconds after which what a request reserved and never settled is free again. ``failures``: failed authentications of a
+        minute that are recorded each."""
         self._keys = store.keys
         self._log = store.log
+        self._failed = FailedAttempts(failures)
         self._clock = clock
         self._quotas = Quotas(store.database, bound=bound, clock=clock)
         store.log.recover()
@@ -50,7 +54,8 @@ class KeysAccess:
         return self._quotas.reserve(key, tokens)
 
     def audit(self, event: AuditEvent) -> None:
-        self._log.append(event)
+        for row in self._failed.rows(event):
+            self._log.append(row)
 
 
 def _may(key: Key, permission: str, resource: str) -> bool:

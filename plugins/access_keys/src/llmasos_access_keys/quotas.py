@@ -12,7 +12,7 @@ from typing import Final
 from llmasos_access_keys.database import Database, row_of
 from llmasos_access_keys.keys import Key
 from llmasos_access_keys.processes import register
-from llmasos_hookspecs import QuotaExceeded, RequestError
+from llmasos_hookspecs import Quota, QuotaExceeded, Remaining, RequestError
 
 _MINUTE: Final = 60.0
 
@@ -21,9 +21,14 @@ _SOON: Final = 5.0
 
 
 class Reserved:
-    """Tokens of one request. They count for the day on which they were reserved."""
+    """Tokens of one request. They count for the day on which they were reserved.
 
-    def __init__(self, quotas: Quotas, number: int, account: str, day: str) -> None:
+    Attributes:
+        left: what the account had left after them.
+    """
+
+    def __init__(self, quotas: Quotas, number: int, account: str, day: str, left: Remaining) -> None:
+        self.left: Final = left
         self._quotas = quotas
         self._number = number
         self._account = account
@@ -85,7 +90,8 @@ class Quotas:
             )
             assert cursor.lastrowid is not None
             number = cursor.lastrowid
-        return Reserved(self, number, key.account, day)
+            left = Remaining(requests=self._requests_left(connection, key, now), tokens=self._tokens_left(connection, key, now))
+        return Reserved(self, number, key.account, day, left)
 
     def end(self, number: int, account: str, day: str, used: int) -> None:
         """Free a reservation and count what was used of it, also where its bound has passed."""
@@ -96,6 +102,27 @@ class Quotas:
                     "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (account, day) DO UPDATE SET tokens = tokens + excluded.tokens",
                     (account, day, used),
                 )
+
+    def _requests_left(self, connection: sqlite3.Connection, key: Key, now: float) -> Quota | None:
+        limit = key.limits.requests_per_minute
+        if limit is None:
+            return None
+        row = row_of(connection, "SELECT count(*) AS count, max(time) AS last FROM requests WHERE account = ?", key.account)
+        assert row is not None
+        return Quota(limit=limit, left=max(0, limit - row["count"]), renewed=row["last"] + _MINUTE - now)
+
+    def _tokens_left(self, connection: sqlite3.Connection, key: Key, now: float) -> Quota | None:
+        """Of the day or of the month, whichever has less."""
+        day = day_of(now)
+        found = [
+            Quota(limit=limit, left=max(0, limit - sum(tokens_of(connection, key.account, period))), renewed=ends - now)
+            for limit, period, ends in (
+                (key.limits.tokens_per_day, day, _next_day(now)),
+                (key.limits.tokens_per_month, day[:7], _next_month(now)),
+            )
+            if limit is not None
+        ]
+        return min(found, key=lambda quota: quota.left, default=None)
 
     def _check_rate(self, connection: sqlite3.Connection, key: Key, now: float) -> None:
         limit = key.limits.requests_per_minute

@@ -56,7 +56,7 @@ class Answering:
             Left: the client has gone; the request is cancelled.
         """
         leaving = asyncio.create_task(call.left())
-        measure = Measure(self._metrics, call.known.tenant)
+        measure = Measure(self._metrics, call.facts)
         try:
             if asked.stream:
                 await self._stream(call, asked, rendering, leaving, measure)
@@ -71,6 +71,8 @@ class Answering:
 
     async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
         """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
+        if self.stopping:  # it was let in before, and read its body meanwhile
+            raise Refused(STOPPED)
         begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, n=asked.n, **asked.sampling))
         self._waiting.add(begun)
         try:
@@ -101,6 +103,7 @@ class Answering:
     ) -> Mapping[str, Any]:
         answer = await self._begun(call, asked, leaving)
         measure.accepted(answer.model)
+        call.limited(answer.left)
         pieces, outcome = [], Outcome()
         with self._watched(answer, leaving):
             async for event in answer:
@@ -124,6 +127,7 @@ class Answering:
             await call.end()
             return
         measure.accepted(answer.model)
+        call.limited(answer.left)
         outcome, headed = Outcome(), False
         with self._watched(answer, leaving):
             events = aiter(answer)

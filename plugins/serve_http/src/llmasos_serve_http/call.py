@@ -8,11 +8,13 @@ from typing import Any, Final
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llmasos_hookspecs import Principal, RequestError
+from llmasos_hookspecs import Principal, Remaining, RequestError
 from llmasos_serve_http.dialect import Dialect
 from llmasos_serve_http.failures import Failure, Refused, refused
+from llmasos_serve_http.handled import Facts
+from llmasos_serve_http.limit_headers import limit_headers
 from llmasos_serve_http.options import Options
 
 JSON: Final = "application/json"
@@ -28,9 +30,9 @@ class Call:
     Attributes:
         headers: of the request.
         path: variables of its address.
-        principal: who asks; None where the route is public.
         dialect: how it is told of errors.
         id: what client and log call it.
+        facts: what is found out about it.
         started: the answer has begun, so that an error can no longer be its status.
     """
 
@@ -40,8 +42,11 @@ class Call:
         self.client: Final = scope.get("client")
         self.id: Final[str] = scope["llmasos.id"]
         self.dialect: Final = dialect
-        self.principal: Principal | None = None
+        self.facts: Final = Facts()
         self.started = False
+        self._principal: Principal | None = None
+        self._limits: list[tuple[str, str]] = []
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._options = options
@@ -49,8 +54,17 @@ class Call:
     @property
     def known(self) -> Principal:
         """Who asks, on a route that is not public."""
-        assert self.principal is not None
-        return self.principal
+        assert self._principal is not None
+        return self._principal
+
+    def recognised(self, principal: Principal) -> None:
+        """It is known who asks."""
+        self._principal = principal
+        self.facts.principal, self.facts.tenant = principal.name, principal.tenant
+
+    def limited(self, left: Remaining | None) -> None:
+        """Tell in the answer's headers what the client has left; None: it has no limits."""
+        self._limits = [] if left is None else limit_headers(left)
 
     async def body(self) -> bytes:
         """The whole body. Raises ``Refused`` where it is too long or takes too long, ``Left`` where it never ends."""
@@ -102,10 +116,16 @@ class Call:
         await self.begin(media_type, status, [("content-length", str(len(body))), *headers])
         await self._send({"type": "http.response.body", "body": body})
 
+    async def hand_over(self, app: ASGIApp) -> None:
+        """Have another application read the request and answer it."""
+        self.started = True
+        await app(self._scope, self._receive, self._send)
+
     async def begin(self, media_type: str, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Begin an answer, whose body follows in parts."""
         self.started = True
-        encoded = [(b"content-type", media_type.encode()), *((name.encode(), value.encode("latin-1")) for name, value in headers)]
+        encoded = [(b"content-type", media_type.encode())]
+        encoded += [(name.encode(), value.encode("latin-1")) for name, value in (*headers, *self._limits)]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def part(self, body: bytes) -> None:
@@ -118,6 +138,7 @@ class Call:
 
     async def fail(self, failure: Failure) -> None:
         """Answer with an error."""
+        self.facts.code = failure.code
         await self.reply(self.dialect.error(failure), failure.status, failure.all_headers())
 
     def _too_long(self) -> Refused:

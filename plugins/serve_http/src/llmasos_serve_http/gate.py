@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,7 +18,9 @@ from llmasos_hookspecs import LLMasOSError, is_loopback
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.dialect import Dialect
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of, refused
+from llmasos_serve_http.handled import Facts, Handled
 from llmasos_serve_http.options import Options
+from llmasos_serve_http.tracing import CARRIERS
 
 _log = logging.getLogger("llmasos.serve_http")
 
@@ -24,7 +28,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: What web pages may send and read.
 _CORS: Final = (
     (b"access-control-allow-methods", b"GET, POST, DELETE"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, anthropic-version"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id, anthropic-version, mcp-protocol-version"),
     (b"access-control-max-age", b"600"),
 )
 #: What is answered while the server is drained: health says that it is.
@@ -39,12 +43,14 @@ class Gate:
         closed: new requests are refused.
     """
 
-    def __init__(self, app: ASGIApp, options: Options, dialect: Dialect) -> None:
+    def __init__(self, app: ASGIApp, options: Options, dialect: Dialect, watchers: Sequence[Callable[[Handled], object]] = ()) -> None:
+        """``watchers``: are told of each request that is over."""
         self.active = 0
         self.closed = False
         self._app = app
         self._options = options
         self._dialect = dialect
+        self._watchers = watchers
         self._origins = frozenset(origin.lower().rstrip("/") for origin in options.allowed_origins)
         self._hosts = frozenset(host.lower() for host in options.allowed_hosts)
         # Beyond the loopback interface core asks for access control, so that a page that is led to this server by its name has no key.
@@ -60,12 +66,12 @@ class Gate:
         if origin is not None and self._listed(origin):
             added += [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
             added += [(b"access-control-expose-headers", b"x-request-id, retry-after")]
-        began = False
+        status, began, start = 0, time.time_ns(), time.perf_counter()
 
         async def sending(message: Message) -> None:
-            nonlocal began
+            nonlocal status
             if message["type"] == "http.response.start":
-                began = True
+                status = message["status"]
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
@@ -81,12 +87,30 @@ class Gate:
             pass
         except Exception as error:
             failure = self._failure(error, scope)
-            if began:
+            if status:
                 raise
-            call = scope.get("llmasos.call") or Call(scope, receive, sending, self._options, self._dialect)
+            call = scope.setdefault("llmasos.call", Call(scope, receive, sending, self._options, self._dialect))
             await call.fail(failure)
         finally:
             self.active -= 1
+            if self._watchers:
+                self._tell(scope, headers, status, began, time.perf_counter() - start)
+
+    def _tell(self, scope: Scope, headers: Headers, status: int, began: int, seconds: float) -> None:
+        call, client = scope.get("llmasos.call"), scope.get("client")
+        handled = Handled(
+            id=scope["llmasos.id"],
+            began=began,
+            seconds=seconds,
+            method=scope["method"],
+            route=scope.get("llmasos.route", ""),
+            status=status,
+            client=client[0] if client else "",
+            headers={name: headers[name] for name in CARRIERS if name in headers},
+            facts=Facts() if call is None else call.facts,
+        )
+        for watcher in self._watchers:
+            watcher(handled)
 
     def _check(self, scope: Scope, headers: Headers, origin: str | None) -> None:
         hosts = headers.getlist("host")

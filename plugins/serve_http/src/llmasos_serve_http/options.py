@@ -35,6 +35,18 @@ class Options:
         validator=_ABOVE_0,
         metadata={"help": "Seconds without text after which a stream gets a comment, so that proxies keep it."},
     )
+    stalled_after: float = attrs.field(
+        default=30.0,
+        validator=_ABOVE_0,
+        metadata={"help": "Seconds without a step of a model that has something to compute, after which /readyz answers 503."},
+    )
+    tls_certificate: str = attrs.field(default="", metadata={"help": "File of the certificate and its chain (PEM), for https."})
+    tls_key: str = attrs.field(default="", metadata={"help": "File of the certificate's private key (PEM)."})
+    mcp: bool = attrs.field(default=False, metadata={"help": "Offer the tasks as tools of the Model Context Protocol, at /mcp."})
+    access_log: str = attrs.field(
+        default="", metadata={"help": 'File to which each request is logged as a line of JSON; "-": standard error; empty: none.'}
+    )
+    traces: bool = attrs.field(default=False, metadata={"help": "Make a span of OpenTelemetry of each request."})
     temperature: float = attrs.field(
         default=1.0,
         validator=attrs.validators.ge(0.0),

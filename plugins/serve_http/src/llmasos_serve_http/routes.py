@@ -14,6 +14,7 @@ from llmasos_hookspecs import ModelFacts, Permission, PluginError, Principal, Ru
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.clients import credentials_of
 from llmasos_serve_http.dialect import Dialect
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.options import Options
 from llmasos_serve_http.threads import Threads
 
@@ -35,14 +36,14 @@ class Service:
     options: Options
     threads: Threads
 
-    async def known(self, call: Call, needs: Needs) -> Principal:
-        """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says."""
+    async def known(self, call: Call, needs: Needs, resource: str) -> Principal:
+        """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says to ``resource``."""
         credentials = credentials_of(call.headers, call.client)
 
         def check() -> Principal:
             principal = self.runtime.authenticate(credentials)
             if needs in ("inspect", "administer"):
-                self.runtime.authorize(principal, needs)
+                self.runtime.authorize(principal, needs, resource)
             return principal
 
         return await self.threads.call(check)
@@ -53,20 +54,38 @@ class Service:
 
 
 class Guarded:
-    """A handler behind its permission; an ASGI application."""
+    """A handler behind its permission; an ASGI application.
 
-    def __init__(self, service: Service, needs: Needs, dialect: Dialect, handle: Callable[[Call], Awaitable[None]]) -> None:
+    Attributes:
+        route: the path of its route, once that is known.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        needs: Needs,
+        dialect: Dialect,
+        handle: Callable[[Call], Awaitable[None]],
+        *,
+        resource: str = "server",
+        operation: Operation | None = None,
+    ) -> None:
+        """``resource``: for which the permission is needed; may name variables of the route's path: ``model:{name}``. ``operation``: what
+        the OpenAPI document says of it."""
         self.needs: Final = needs
+        self.route = ""
+        self.dialect: Final = dialect
+        self.handle: Final = handle
+        self.operation: Final = operation
+        self.resource: Final = resource
         self._service = service
-        self._dialect = dialect
-        self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send, self._service.options, self._dialect)
-        scope["llmasos.call"] = call
+        call = Call(scope, receive, send, self._service.options, self.dialect)
+        scope["llmasos.call"], scope["llmasos.route"] = call, self.route
         if self.needs != "public":
-            call.principal = await self._service.known(call, self.needs)
-        await self._handle(call)
+            call.recognised(await self._service.known(call, self.needs, self.resource.format_map(call.path)))
+        await self.handle(call)
 
 
 def router(routes: Iterable[BaseRoute]) -> Router:
@@ -79,6 +98,7 @@ def router(routes: Iterable[BaseRoute]) -> Router:
     for route in found:
         if not isinstance(route, Route) or not isinstance(route.endpoint, Guarded) or not route.methods:
             raise PluginError(f"The route {getattr(route, 'path', route)} declares no permission and methods; wrap its handler in Guarded.")
+        route.endpoint.route = route.path
     return Router(found, redirect_slashes=False, default=_nowhere)
 
 

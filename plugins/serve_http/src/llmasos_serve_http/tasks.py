@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
@@ -12,8 +12,18 @@ from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import refused
 from llmasos_serve_http.fields import model_of
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
+from llmasos_serve_http.schemas import FLAG, OBJECT, TEXT, answer, body, listed
 from llmasos_serve_http.threads import Threads
+
+_TASK: Final = answer(id=TEXT, object={"const": "task"}, summary=TEXT, inputs=OBJECT, output=OBJECT, streams=FLAG)
+_LIST: Final = Operation(answer=listed(_TASK))
+_ONE: Final = Operation(answer=_TASK)
+_RUN: Final = Operation(
+    body=body({"model": TEXT, "inputs": OBJECT}, required=["inputs"]),
+    answer=answer(object={"const": "task.output"}, task=TEXT, output=OBJECT),
+)
 
 
 class Tasks:
@@ -25,9 +35,9 @@ class Tasks:
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
-        yield Route("/v1/tasks", Guarded(self._service, "use", OpenAIDialect(), self.tasks), methods=["GET"])
-        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.task), methods=["GET"])
-        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.run), methods=["POST"])
+        yield Route("/v1/tasks", Guarded(self._service, "use", OpenAIDialect(), self.tasks, operation=_LIST), methods=["GET"])
+        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.task, operation=_ONE), methods=["GET"])
+        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.run, operation=_RUN), methods=["POST"])
 
     async def tasks(self, call: Call) -> None:
         """Those that the client may run."""
@@ -39,8 +49,8 @@ class Tasks:
 
     async def run(self, call: Call) -> None:
         """Run one with ``inputs``, by a ``model`` if one is named; the answer is its output."""
-        body = await call.fields()
-        model, inputs = model_of(body), body.get("inputs")
+        found = await call.fields()
+        model, inputs = model_of(found), found.get("inputs")
         if not isinstance(inputs, Mapping):
             raise RequestError("inputs must be an object with what the task takes; GET tells its JSON Schema.", "inputs")
         facts = await self._named(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from starlette.routing import BaseRoute, Route
 
@@ -11,7 +12,20 @@ from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import model_of
 from llmasos_serve_http.openai.chat import messages_of, tools_of
+from llmasos_serve_http.openai.operations import MESSAGES, TOOLS
+from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
+from llmasos_serve_http.schemas import TEXT, Schema, answer, body
+
+_IDS: Final[Schema] = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_TOKENIZE: Final = Operation(
+    body={
+        **body({"model": TEXT, "prompt": TEXT, "messages": MESSAGES, **TOOLS}),
+        "oneOf": [answer(prompt=TEXT), answer(messages=MESSAGES)],
+    },
+    answer=answer(count={"type": "integer"}, tokens=_IDS),
+)
+_DETOKENIZE: Final = Operation(body=body({"model": TEXT, "tokens": _IDS}, required=["tokens"]), answer=answer(prompt=TEXT))
 
 
 class Tokens:
@@ -22,27 +36,27 @@ class Tokens:
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
-        yield Route("/tokenize", Guarded(self._service, "use", OpenAIDialect(), self.tokenize), methods=["POST"])
-        yield Route("/detokenize", Guarded(self._service, "use", OpenAIDialect(), self.detokenize), methods=["POST"])
+        yield Route("/tokenize", Guarded(self._service, "use", OpenAIDialect(), self.tokenize, operation=_TOKENIZE), methods=["POST"])
+        yield Route("/detokenize", Guarded(self._service, "use", OpenAIDialect(), self.detokenize, operation=_DETOKENIZE), methods=["POST"])
 
     async def tokenize(self, call: Call) -> None:
         """The tokens of a ``prompt``, or of ``messages`` through the chat template."""
-        body = await call.fields()
-        model = model_of(body)
-        if ("prompt" in body) == ("messages" in body):
+        found = await call.fields()
+        model = model_of(found)
+        if ("prompt" in found) == ("messages" in found):
             raise RequestError("The body must have either prompt or messages.", "prompt")
-        prompt: Prompt = body["prompt"] if "prompt" in body else messages_of(body)
-        if "prompt" in body and not isinstance(prompt, str):
+        prompt: Prompt = found["prompt"] if "prompt" in found else messages_of(found)
+        if "prompt" in found and not isinstance(prompt, str):
             raise RequestError("prompt must be a text.", "prompt")
         runtime = self._service.runtime
-        options = {} if "prompt" in body else tools_of(body)
+        options = {} if "prompt" in found else tools_of(found)
         tokens = await self._service.threads.call(lambda: list(runtime.tokenize(call.known, prompt, model=model, **options)))
         await call.reply({"count": len(tokens), "tokens": tokens})
 
     async def detokenize(self, call: Call) -> None:
         """The text of ``tokens``."""
-        body = await call.fields()
-        model, tokens = model_of(body), body.get("tokens")
+        found = await call.fields()
+        model, tokens = model_of(found), found.get("tokens")
         if not isinstance(tokens, list):
             raise RequestError("tokens must be a list of token ids.", "tokens")
         runtime = self._service.runtime

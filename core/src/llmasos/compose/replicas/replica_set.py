@@ -177,12 +177,14 @@ class ReplicaSet:
         with self._changes.lock:
             found = list(self._usage.values())
             unassigned = len(self._unassigned)
+            unheard = [replica.silence * TICK for number, replica in self._replicas.items() if number not in self._usage]
         total: dict[str, Any] = {
             field.name: sum(getattr(each, field.name) for each in found)
             for field in attrs.fields(Usage)
-            if field.name not in ("model", "scheduler", "kv_bytes_per_token")
+            if field.name not in ("model", "scheduler", "kv_bytes_per_token", "silent")
         }
         total["waiting"] += unassigned
+        total["silent"] = max(0.0, *unheard, *(each.silent for each in found))
         scheduler = found[0].scheduler if found else ""
         return Usage(model=self.model, scheduler=scheduler, kv_bytes_per_token=self.ready.info.kv_bytes_per_token, **total)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from llmasos_serve_http.failures import Failure
+from llmasos_serve_http.schemas import TEXT, Schema, answer
 
 _TYPES: Final = {
     400: "invalid_request_error",
@@ -22,6 +23,8 @@ _NAMES: Final = {"max_new_tokens": "max_tokens", "stop": "stop_sequences", "reas
 
 class AnthropicDialect:
     """Anthropic's, which has no field for the parameter: the sentence names it."""
+
+    schema: ClassVar[Schema] = answer(type={"const": "error"}, error=answer(type=TEXT, message=TEXT))
 
     def error(self, failure: Failure) -> Mapping[str, Any]:
         name = _NAMES.get(failure.param)

@@ -10,14 +10,14 @@ from llmasos_serve_http.anthropic.tools import tools_of
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
 
-_FIELDS: Final = {
+FIELDS: Final = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
     "stop_sequences": "stop",
     "max_tokens": "max_new_tokens",
 }
-_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"mcp_servers": ([],), "container": (), "output_format": ()}
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"mcp_servers": ([],), "container": (), "output_format": ()}
 #: The blocks that are read of each role; reasoning that Anthropic hid tells nothing.
 _BLOCKS: Final = {"user": ("text", "tool_result"), "assistant": ("text", "tool_use", "thinking", "redacted_thinking")}
 #: Where none is named, as Anthropic has it.
@@ -26,10 +26,10 @@ _TEMPERATURE: Final = 1.0
 
 def asked_of(body: Mapping[str, Any]) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
-    refuse(body, _REFUSED)
+    refuse(body, REFUSED)
     if "max_tokens" not in body:
         raise RequestError("max_tokens is missing; say how many tokens the answer may have.", "max_new_tokens")
-    sampling = {argument: body[field] for field, argument in _FIELDS.items() if field in body}
+    sampling = {argument: body[field] for field, argument in FIELDS.items() if field in body}
     sampling.setdefault("temperature", _TEMPERATURE)
     return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling | tools_of(body), stream=flag(body, "stream"))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from starlette.routing import BaseRoute, Route
 
 from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.anthropic import operations
 from llmasos_serve_http.anthropic.messages import asked_of, messages_of
 from llmasos_serve_http.anthropic.rendering import DIALECT, MessageRendering
 from llmasos_serve_http.anthropic.tools import tools_of
@@ -24,8 +25,12 @@ class Anthropic:
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
-        yield Route("/v1/messages", Guarded(self._service, "use", DIALECT, self.messages), methods=["POST"])
-        yield Route("/v1/messages/count_tokens", Guarded(self._service, "use", DIALECT, self.count_tokens), methods=["POST"])
+        yield Route("/v1/messages", Guarded(self._service, "use", DIALECT, self.messages, operation=operations.MESSAGES), methods=["POST"])
+        yield Route(
+            "/v1/messages/count_tokens",
+            Guarded(self._service, "use", DIALECT, self.count_tokens, operation=operations.COUNT_TOKENS),
+            methods=["POST"],
+        )
 
     async def messages(self, call: Call) -> None:
         """Answer messages."""

@@ -11,7 +11,7 @@ from llmasos_hookspecs import Prompt, RequestError
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
 
-_OPTIONS: Final = {
+OPTIONS: Final = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
@@ -24,14 +24,15 @@ _OPTIONS: Final = {
 }
 #: Where none is named, as Ollama has it.
 _TEMPERATURE: Final = 0.8
-_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "suffix": ("",),
     "images": ([],),
     "template": ("",),
     "context": ([],),
     "logprobs": (False,),
 }
-_REFUSED_OPTIONS: Final[Mapping[str, tuple[Any, ...]]] = {"mirostat": (0,), "typical_p": (1,), "tfs_z": (1,)}
+REFUSED_OPTIONS: Final[Mapping[str, tuple[Any, ...]]] = {"mirostat": (0,), "typical_p": (1,), "tfs_z": (1,)}
+REFUSED_IN_MESSAGES: Final[Mapping[str, tuple[Any, ...]]] = {"images": ([],)}
 
 
 def chat_asked(body: Mapping[str, Any]) -> Asked:
@@ -62,13 +63,13 @@ def name_of(body: Mapping[str, Any]) -> str | None:
 
 
 def _asked(body: Mapping[str, Any], prompt: Prompt) -> Asked:
-    refuse(body, _REFUSED)
+    refuse(body, REFUSED)
     options = body.get("options", {})
     if not isinstance(options, Mapping):
         raise RequestError(f"options is {shown(options)}, and it must be an object.", "options")
     given = {name: value for name, value in options.items() if value is not None}
-    refuse(given, _REFUSED_OPTIONS, "options.")
-    sampling = {argument: given[name] for name, argument in _OPTIONS.items() if name in given}
+    refuse(given, REFUSED_OPTIONS, "options.")
+    sampling = {argument: given[name] for name, argument in OPTIONS.items() if name in given}
     sampling.setdefault("temperature", _TEMPERATURE)
     count = given.get("num_predict", -1)
     sampling["max_new_tokens"] = "context" if count in (-1, -2) else count
@@ -98,5 +99,5 @@ def _message(place: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RequestError(f"messages[{place}] must be an object with role and content.", f"messages[{place}]")
     found = {name: value for name, value in message.items() if value is not None}
-    refuse(found, {"images": ([],)}, f"messages[{place}].")
+    refuse(found, REFUSED_IN_MESSAGES, f"messages[{place}].")
     return {"content": "", **found}

@@ -12,6 +12,7 @@ from llmasos_hookspecs import ModelFacts, UnknownModel
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.fields import shown
+from llmasos_serve_http.ollama import operations
 from llmasos_serve_http.ollama.bodies import chat_asked, generate_asked, name_of
 from llmasos_serve_http.ollama.rendering import DIALECT, LineRendering, chat_parts, generate_parts
 from llmasos_serve_http.routes import Guarded, Needs, Service
@@ -30,15 +31,15 @@ class Ollama:
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
         needs: Needs = "use"
-        for path, method, handle in (
-            ("/api/chat", "POST", self.chat),
-            ("/api/generate", "POST", self.generate),
-            ("/api/tags", "GET", self.tags),
-            ("/api/ps", "GET", self.loaded),
-            ("/api/show", "POST", self.show),
-            ("/api/version", "GET", self.version),
+        for path, method, handle, operation in (
+            ("/api/chat", "POST", self.chat, operations.CHAT),
+            ("/api/generate", "POST", self.generate, operations.GENERATE),
+            ("/api/tags", "GET", self.tags, operations.TAGS),
+            ("/api/ps", "GET", self.loaded, operations.LOADED),
+            ("/api/show", "POST", self.show, operations.SHOW),
+            ("/api/version", "GET", self.version, operations.VERSION),
         ):
-            yield Route(path, Guarded(self._service, needs, DIALECT, handle), methods=[method])
+            yield Route(path, Guarded(self._service, needs, DIALECT, handle, operation=operation), methods=[method])
 
     async def chat(self, call: Call) -> None:
         """Answer chat messages."""

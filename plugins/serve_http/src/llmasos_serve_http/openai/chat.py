@@ -20,7 +20,7 @@ DIALECT: Final = OpenAIDialect({
     "reasoning": "reasoning_effort",
 })  # fmt: skip
 #: Most alternatives of a token, as OpenAI has it.
-_MOST_ALTERNATIVES: Final = 20
+MOST_ALTERNATIVES: Final = 20
 
 
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
@@ -107,7 +107,7 @@ def _reasoning(text: str) -> dict[str, str]:
 
 def _alternatives(body: Mapping[str, Any]) -> int | None:
     """How many alternatives each token is to have; None: no log probabilities at all."""
-    wanted, count = flag(body, "logprobs"), alternatives_within(body.get("top_logprobs", 0), _MOST_ALTERNATIVES, "top_logprobs")
+    wanted, count = flag(body, "logprobs"), alternatives_within(body.get("top_logprobs", 0), MOST_ALTERNATIVES, "top_logprobs")
     if count and not wanted:
         raise RequestError("top_logprobs needs logprobs = true.", "top_logprobs")
     return count if wanted else None

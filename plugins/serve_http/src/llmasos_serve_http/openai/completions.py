@@ -16,12 +16,14 @@ from llmasos_serve_http.openai.sampling import answers_of, sampling_of
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format"})
 #: Tokens where none are named, as OpenAI has it.
 _DEFAULT_TOKENS: Final = 16
-_MOST_ALTERNATIVES: Final = 5
+MOST_ALTERNATIVES: Final = 5
+#: Fields of chat completions that would change the answer.
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"tools": ([],), "tool_choice": ("none", "auto"), "reasoning_effort": ("none",)}
 
 
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
-    refuse(body, {"tools": ([],), "tool_choice": ("none", "auto"), "reasoning_effort": ("none",)})
+    refuse(body, REFUSED)
     sampling = sampling_of(body, temperature) | constraint_of(body)
     sampling["max_new_tokens"] = body.get("max_tokens", _DEFAULT_TOKENS)
     if (alternatives := _alternatives(body)) is not None:
@@ -79,4 +81,4 @@ def _prompt(body: Mapping[str, Any]) -> str | TokenPrompt:
 
 def _alternatives(body: Mapping[str, Any]) -> int | None:
     count = body.get("logprobs")
-    return None if count is None else alternatives_within(count, _MOST_ALTERNATIVES, "logprobs")
+    return None if count is None else alternatives_within(count, MOST_ALTERNATIVES, "logprobs")

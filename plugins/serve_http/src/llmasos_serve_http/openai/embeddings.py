@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from llmasos_hookspecs import RequestError
 from llmasos_serve_http.fields import model_of, refuse
+
+#: Fields that would change the answer.
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"dimensions": ()}
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +41,7 @@ class EmbeddingsAsked:
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
         """Raises ``RequestError``."""
-        refuse(body, {"dimensions": ()})
+        refuse(body, REFUSED)
         given = body.get("input")
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):

@@ -18,7 +18,7 @@ DIALECT: Final = OpenAIDialect({
     "template_arguments": "chat_template_kwargs",
     "reasoning": "reasoning.effort",
 })  # fmt: skip
-_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "background": (False,),
     "n": (1,),
     "conversation": (),
@@ -38,7 +38,7 @@ def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
             "previous_response_id is not supported, because this server keeps no responses; send the whole conversation in input.",
             "previous_response_id",
         )
-    refuse(body, _REFUSED)
+    refuse(body, REFUSED)
     sampling = sampling_of(body, temperature) | _format(body) | _reasoning(body) | _tools(body)
     sampling["max_new_tokens"] = body.get("max_output_tokens", "context")
     if "chat_template_kwargs" in body:

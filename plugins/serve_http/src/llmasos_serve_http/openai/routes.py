@@ -11,7 +11,7 @@ from llmasos_hookspecs import ModelFacts, UnknownModel
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.openai import chat, completions, response_bodies
+from llmasos_serve_http.openai import chat, completions, operations, response_bodies
 from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked
 from llmasos_serve_http.openai.response_rendering import ResponseRendering
 from llmasos_serve_http.routes import Guarded, Service
@@ -27,12 +27,24 @@ class OpenAI:
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
         plain = OpenAIDialect()
-        yield Route("/v1/models", Guarded(self._service, "use", plain, self.models), methods=["GET"])
-        yield Route("/v1/models/{name:path}", Guarded(self._service, "use", plain, self.model), methods=["GET"])
-        yield Route("/v1/chat/completions", Guarded(self._service, "use", chat.DIALECT, self.chat), methods=["POST"])
-        yield Route("/v1/completions", Guarded(self._service, "use", completions.DIALECT, self.completions), methods=["POST"])
-        yield Route("/v1/responses", Guarded(self._service, "use", response_bodies.DIALECT, self.responses), methods=["POST"])
-        yield Route("/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings), methods=["POST"])
+        yield Route("/v1/models", Guarded(self._service, "use", plain, self.models, operation=operations.MODELS), methods=["GET"])
+        yield Route("/v1/models/{name:path}", Guarded(self._service, "use", plain, self.model, operation=operations.MODEL), methods=["GET"])
+        yield Route(
+            "/v1/chat/completions", Guarded(self._service, "use", chat.DIALECT, self.chat, operation=operations.CHAT), methods=["POST"]
+        )
+        yield Route(
+            "/v1/completions",
+            Guarded(self._service, "use", completions.DIALECT, self.completions, operation=operations.COMPLETIONS),
+            methods=["POST"],
+        )
+        yield Route(
+            "/v1/responses",
+            Guarded(self._service, "use", response_bodies.DIALECT, self.responses, operation=operations.RESPONSES),
+            methods=["POST"],
+        )
+        yield Route(
+            "/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings, operation=operations.EMBEDDINGS), methods=["POST"]
+        )
 
     async def models(self, call: Call) -> None:
         """Those that the client may use."""

@@ -1,0 +1,142 @@
+"""What the OpenAPI document says of OpenAI's routes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llmasos_serve_http.openai.chat import MOST_ALTERNATIVES as CHAT_ALTERNATIVES
+from llmasos_serve_http.openai.completions import MOST_ALTERNATIVES as COMPLETION_ALTERNATIVES, REFUSED as COMPLETIONS_REFUSED
+from llmasos_serve_http.openai.embeddings import REFUSED as EMBEDDINGS_REFUSED
+from llmasos_serve_http.openai.response_bodies import REFUSED as RESPONSES_REFUSED
+from llmasos_serve_http.openai.sampling import FIELDS, REFUSED
+from llmasos_serve_http.operation import Operation
+from llmasos_serve_http.schemas import COUNT, FLAG, OBJECT, TEXT, Schema, answer, argument, arguments, body, harmless, listed, nullable
+
+_MESSAGE: Final[Schema] = {
+    "type": "object",
+    "properties": {"role": TEXT, "content": {"type": ["string", "array", "null"], "items": OBJECT}},
+    "required": ["role"],
+}
+MESSAGES: Final[Schema] = {"type": "array", "items": _MESSAGE, "minItems": 1}
+
+_FORMAT: Final[Schema] = {
+    "anyOf": [
+        {"type": "object", "properties": {"type": {"enum": ["text", "json_object"]}}, "required": ["type"]},
+        {
+            "type": "object",
+            "properties": {"type": {"const": "json_schema"}, "json_schema": answer(schema=OBJECT)},
+            "required": ["type", "json_schema"],
+        },
+    ]
+}
+_STREAM: Final = {"stream": FLAG, "stream_options": body({"include_usage": FLAG})}
+_SAMPLING: Final = {"model": TEXT, **arguments(FIELDS), **harmless(REFUSED)}
+_SHARED: Final = {**_SAMPLING, "response_format": _FORMAT, "max_tokens": COUNT, **_STREAM}
+_CHOICE: Final[Schema] = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "required": ["type"]}]}
+#: Tools of the client, and how a model is to use them; `/tokenize` takes them too.
+TOOLS: Final = {
+    "tools": {"type": "array", "items": answer(type={"const": "function"}, function=answer(name=TEXT))},
+    "tool_choice": _CHOICE,
+    "parallel_tool_calls": FLAG,
+    "reasoning_effort": {"enum": ["none"], "description": "Other values are refused."},
+}
+
+_USAGE: Final = answer(prompt_tokens={"type": "integer"}, completion_tokens={"type": "integer"}, total_tokens={"type": "integer"})
+_REASON: Final[Schema] = {"enum": ["stop", "length", "content_filter", "tool_calls"]}
+
+
+def _whole(kind: str, **choice: Schema) -> Schema:
+    choices = {"type": "array", "items": answer(index={"type": "integer"}, finish_reason=_REASON, **choice), "minItems": 1}
+    return answer(id=TEXT, object={"const": kind}, created={"type": "integer"}, model=TEXT, choices=choices, usage=_USAGE)
+
+
+def _chunk(kind: str, **choice: Schema) -> Schema:
+    """Or an error, which ends a stream."""
+    choices = {"type": "array", "items": answer(index={"type": "integer"}, finish_reason=nullable(_REASON), **choice)}
+    chunk = answer(id=TEXT, object={"const": kind}, created={"type": "integer"}, model=TEXT, choices=choices)
+    return {"anyOf": [chunk, answer(error=answer(message=TEXT))]}
+
+
+_MODEL: Final = answer(id=TEXT, object={"const": "model"}, created={"type": "integer"}, owned_by=TEXT)
+
+MODELS: Final = Operation(answer=listed(_MODEL))
+MODEL: Final = Operation(answer=_MODEL)
+CHAT: Final = Operation(
+    body=body(
+        {
+            **_SHARED,
+            "messages": MESSAGES,
+            "max_completion_tokens": COUNT,
+            "logprobs": FLAG,
+            "top_logprobs": {"type": "integer", "minimum": 0, "maximum": CHAT_ALTERNATIVES},
+            "chat_template_kwargs": argument("template_arguments"),
+            **TOOLS,
+        },
+        required=["messages"],
+    ),
+    answer=_whole("chat.completion", message=answer(role={"const": "assistant"}, content=nullable(TEXT))),
+    events=_chunk("chat.completion.chunk", delta=OBJECT),
+)
+COMPLETIONS: Final = Operation(
+    body=body(
+        {
+            **_SHARED,
+            **harmless(COMPLETIONS_REFUSED),
+            "prompt": {"type": ["string", "array"], "items": TEXT, "minItems": 1, "maxItems": 1},
+            "logprobs": {"type": "integer", "minimum": 0, "maximum": COMPLETION_ALTERNATIVES},
+        },
+        required=["prompt"],
+    ),
+    answer=_whole("text_completion", text=TEXT),
+    events=_chunk("text_completion", text=TEXT),
+)
+RESPONSES: Final = Operation(
+    body=body(
+        {
+            **_SAMPLING,
+            **harmless(RESPONSES_REFUSED),
+            "previous_response_id": {"enum": [], "description": "This server keeps no responses."},
+            "input": {"type": ["string", "array"], "items": OBJECT, "minItems": 1},
+            "instructions": TEXT,
+            "max_output_tokens": COUNT,
+            "metadata": OBJECT,
+            "user": {},
+            "text": OBJECT,
+            "reasoning": body({"effort": {"enum": ["none"]}}),
+            "tools": {"type": "array", "items": answer(type={"const": "function"}, name=TEXT)},
+            "tool_choice": _CHOICE,
+            "parallel_tool_calls": FLAG,
+            "chat_template_kwargs": argument("template_arguments"),
+            "stream": FLAG,
+        },
+        required=["input"],
+    ),
+    answer=answer(
+        id=TEXT,
+        object={"const": "response"},
+        created_at={"type": "integer"},
+        status={"enum": ["completed", "incomplete"]},
+        model=TEXT,
+        output={"type": "array", "items": answer(type=TEXT)},
+        usage=answer(input_tokens={"type": "integer"}, output_tokens={"type": "integer"}, total_tokens={"type": "integer"}),
+    ),
+    events=answer(type=TEXT, sequence_number={"type": "integer"}),
+)
+EMBEDDINGS: Final = Operation(
+    body=body(
+        {
+            "model": TEXT,
+            "input": {"type": ["string", "array"], "minLength": 1, "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            "encoding_format": {"enum": ["float", "base64"]},
+            **harmless(EMBEDDINGS_REFUSED),
+        },
+        required=["input"],
+    ),
+    answer=listed(
+        answer(
+            object={"const": "embedding"},
+            index={"type": "integer"},
+            embedding={"type": ["string", "array"], "items": {"type": "number"}},
+        )
+    ),
+)
