@@ -64,9 +64,10 @@ class WatchedResidency(Residency):
             self.faults.append(f"{freed} bytes were to be freed of the {missing:.0f} that were missing")
         return chosen
 
-    def _evict(self, victims: list[TrackedModel]) -> None:
+    def _evict(self, waiter: Any, needed: float) -> list[TrackedModel]:
+        victims = super()._evict(waiter, needed)
         self.evictions.append(tuple(victim.name for victim in victims))
-        super()._evict(victims)
+        return victims
 
 
 @attrs.define

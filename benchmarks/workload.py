@@ -9,10 +9,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.checkpoints.writer import CheckpointFolderWriter
 from llmasos.compose.formats import open_model
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import Checkpoint, as_float32
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 64

@@ -27,7 +27,8 @@ import llmasos.compose.composition
 import llmasos_accel_distill.stage  # noqa: F401
 import llmasos_accel_prune.layers  # noqa: F401
 import llmasos_accel_quant.stage  # noqa: F401
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.compose.formats import open_model
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
 
 class Fuse:
@@ -76,9 +77,9 @@ def accelerate(folder: Path, stages: list[Any], home: str, what: str = "", name:
 
 def seen(home: Path) -> dict[str, Any]:
     """The finished stages and the output as anybody would find them, every tensor read and so held to its digest."""
-    checkpoints = [open_checkpoint(entry / "model") for entry in (home / "cache" / "acceleration" / "stages").glob("[!.]*")]
+    checkpoints = [open_model(entry / "model") for entry in (home / "cache" / "acceleration" / "stages").glob("[!.]*")]
     if (home / "out").exists():
-        checkpoints.append(open_checkpoint(home / "out"))
+        checkpoints.append(open_model(home / "out"))
     for checkpoint in checkpoints:
         for name in checkpoint.names():
             checkpoint.tensor(name)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import llmasos
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos.system.discovery import registry
 from llmasos_hookspecs import AccelerationError, QuantizedTensor
 from llmasos_hookspecs.testing import ReferenceDecoder, tiny_checkpoint
@@ -62,7 +62,7 @@ def accelerated(clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("loader", ["onnx", "torch", "tf", "openvino"])
 def test_four_stages_of_one_config_run_on_every_backend(accelerated: Path, loader: str) -> None:
     """The model is loaded without its accelerators, each backend predicts what the reference predicts, and the same when it loads again."""
-    checkpoint = open_checkpoint(accelerated)
+    checkpoint = open_model(accelerated)
     assert checkpoint.decoder.num_layers == 2
     assert isinstance(checkpoint.tensor("model.layers.1.mlp.up_proj.weight"), QuantizedTensor)
     found = []
@@ -77,7 +77,7 @@ def test_the_config_of_a_pipeline_accelerates_and_finds_the_result_again(acceler
     """The same stages in a config give the same weights; nothing is made twice."""
     report = llmasos.accelerate(accelerated.parent / "model", STAGES, output=tmp_path / "again", measure=False)
     assert [stage.cached for stage in report.stages] == [True] * 4
-    assert open_checkpoint(tmp_path / "again").digest == open_checkpoint(accelerated).digest
+    assert open_model(tmp_path / "again").digest == open_model(accelerated).digest
     config = {"model": {"source": str(accelerated.parent / "model")}, "accelerate": list(STAGES)}
     with llmasos.Pipeline.from_config(config) as pipeline, llmasos.load_model(accelerated) as model:
         np.testing.assert_array_equal(pipeline.model.logits(TOKENS), model.logits(TOKENS))
@@ -135,7 +135,7 @@ def test_transformers_reads_what_quant_writes(tmp_path: Path, case: str, options
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32, **how)
     with torch.no_grad():
         found = model(torch.tensor([TOKENS])).logits[0].numpy()
-    expected = ReferenceDecoder(open_checkpoint(tmp_path / "out")).logits(TOKENS)
+    expected = ReferenceDecoder(open_model(tmp_path / "out")).logits(TOKENS)
     # transformers keeps scales in the weights' type; codes and zeros must be exact, so what remains is float32 arithmetic.
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 STAGES = [
@@ -47,6 +47,6 @@ def test_killed_in_every_stage_it_ends_as_if_it_had_not_been(tmp_path: Path) -> 
     assert killed == [{"ended": -signal.SIGKILL, "checkpoints": finished, "output": False} for _, finished in DEATHS], done.stderr
     assert lived == unbroken == {"ended": 0, "checkpoints": 4, "output": True}, done.stderr
     assert json.loads((tmp_path / "killed" / "cached.json").read_text()) == [True, True, False]
-    assert open_checkpoint(tmp_path / "killed" / "out").digest == open_checkpoint(tmp_path / "unbroken" / "out").digest
+    assert open_model(tmp_path / "killed" / "out").digest == open_model(tmp_path / "unbroken" / "out").digest
     left = [path.name for path in (tmp_path / "killed").rglob("*") if "making" in path.name or "partial" in path.name]
     assert left == []

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from llmasos.checkpoints import CheckpointFolderWriter
 from llmasos_command_batch.results import ResultFile
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 from llmasos_task_kit.conversations import ConversationFolder
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit.")

@@ -32,6 +32,7 @@ WORDS: Final = {
     "keys": "what a mapping has, and what clients show",
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
+    "quantized": "what weights are, and the tensors that hold their codes",
     "size": "of anything",
     "speed": "whether times are measured",
     "torch": "the library, which reads pickle files and with which a model is compared",
@@ -42,12 +43,11 @@ WORDS: Final = {
 LITERALS: Final = {
     ("__init__.py", "evaluate"): "a function of the Python API",
     ("acceleration/plan.py", "quant"): "a stage of the contract",
+    ("acceleration/plan.py", "quantized"): "what a stage leaves and needs",
     ("api/runtime.py", "chat"): "a feature of a model",
     ("api/runtime.py", "generate"): "a feature of a model, and a permission",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
-    ("checkpoints/manifest.py", "size"): "a key of the manifest: of a file",
     ("cli/models.py", "size"): "a column, and a key in JSON",
-    ("checkpoints/template_sandbox/allowed.py", "keys"): "a method of dictionaries",
     ("compose/access.py", "audit"): "a method of the contract",
     ("compose/client.py", "generate"): "a permission",
     ("compose/client.py", "priority"): "a limit of a principal",
@@ -160,7 +160,7 @@ def test_the_catalogue_lists_what_the_plugins_offer() -> None:
     assert all(name == scheme for name, scheme in sources.items())
     targets = [alias["target"] for alias in catalog["aliases"].values()]
     suggested |= {("source", name) for name in (*sources, *(each.partition(":")[0] for each in targets if ":" in each))}
-    suggested |= {("format", name) for name in catalog["files"].values()}
+    suggested |= {("format", name) for table in ("files", "tokenizers", "quantizations") for name in catalog[table].values()}
     suggested |= {("suite", name) for name in (*catalog["measures"]["suites"], *catalog["measures"]["timed"])}
     assert suggested <= published
 

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "core" / "src" / "llmasos"
 #: Folder -> the folders of core that it may import, besides itself.
 BELOW = {
     "system": set(),
-    "checkpoints": {"system"},
+    "checkpoints": set(),
     "engine": set(),
     "residency": {"engine"},
     "acceleration": {"system", "checkpoints"},

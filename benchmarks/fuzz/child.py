@@ -24,9 +24,13 @@ from typing import Any, Final, TextIO
 INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
+    "llmasos_chat_templates",
     "llmasos_checkpoint_kit",
+    "llmasos_huggingface_folder",
     "llmasos_tokenizing",
     "llmasos_format_gguf",
+    "llmasos_format_legacy",
+    "llmasos_format_quantized",
     "llmasos_decoder_kit",
     "llmasos_fetch_kit",
     "llmasos_backend_onnx",

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import llmasos_format_gguf
+import llmasos_format_legacy
+import llmasos_format_quantized
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.checkpoints.chat_template import ChatTemplate
-from llmasos.checkpoints.opening import read_checkpoint
-from llmasos.checkpoints.tokenizer import first_sight
-from llmasos.compose.formats import open_model
+from llmasos.checkpoints import first_sight
+from llmasos.compose.formats import formats, open_model
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
+from llmasos.system import context, descriptions
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_checkpoint_kit.digests import file_digest
-from llmasos_format_gguf import llmasos_open
-from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, apart
+from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, Tokenizer, apart
 from llmasos_hookspecs.testing import sandbox
 
 TEXT = "Hello 天气 🙂 2024"
@@ -25,7 +27,7 @@ TEXT = "Hello 天气 🙂 2024"
 
 @contextmanager
 def probed_here() -> Iterator[None]:
-    """What is tried in a child process at first sight is tried in this one, where it is watched; nothing is remembered."""
+    """What core runs in a child process runs in this one, where it is watched; nothing that was tried is remembered."""
 
     def here(function: str, *arguments: Any, **_: Any) -> Any:
         return apart.result(apart.answer(apart.named(function), arguments))
@@ -34,17 +36,23 @@ def probed_here() -> Iterator[None]:
         for module in (first_sight, apart):
             stack.enter_context(mock.patch.object(module, "Remembered", return_value=set()))
         stack.enter_context(mock.patch.object(apart, "_passed", set()))
-        stack.enter_context(mock.patch.object(first_sight, "run_apart", here))
+        for module in (context, descriptions):
+            stack.enter_context(mock.patch.object(module, "run_apart", here))
         stack.enter_context(mock.patch.object(sandbox, "run_child", lambda function, arguments, _: here(function, *arguments)))
         yield
 
 
 def open_here(path: Path) -> Checkpoint:
     """A checkpoint as ``llmasos.compose.formats`` opens it, which reads the descriptions of the formats besides."""
-    found = None if path.suffix == ".gguf" else read_checkpoint(path)
-    if found is None and (model := llmasos_open(path, SimpleNamespace(file_digest=file_digest))) is not None:
-        return GuardedCheckpoint(model, 'format "gguf"')
-    return found or open_model(path)
+    name, module = ("gguf", llmasos_format_gguf) if path.suffix == ".gguf" else ("quantized", llmasos_format_quantized)
+    model = module.llmasos_open(path, SimpleNamespace(file_digest=file_digest, tokenizer=tokenizer_here))
+    return open_model(path) if model is None else GuardedCheckpoint(model, f'format "{name}"')
+
+
+def tokenizer_here(folder: Path) -> Tokenizer:
+    """A tokenizer as ``llmasos.compose.formats`` reads it, which reads the descriptions of the formats besides."""
+    found = None if (folder / "tokenizer.json").is_file() else llmasos_format_legacy.llmasos_read_tokenizer(folder)
+    return formats().tokenizer(folder) if found is None else found
 
 
 def look(path: Path) -> list[str]:

@@ -67,7 +67,7 @@ def test_an_observer_hears_of_starts_and_steps(seen: Callable[[], list[Any]], tm
         if replicas > 1:
             assert all(str(each["pid"]) in each["where"] for each in usage["replicas"])
         expected = sum(each.prompt_tokens - each.cached_tokens + len(each.tokens) - 1 for each in found)
-        for _ in range(500):  # the last records of other processes are on their way
+        for _ in range(6000):  # the last records of other processes are on their way
             if computed(seen()) >= expected:
                 break
             time.sleep(0.02)

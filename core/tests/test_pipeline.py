@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos.system.discovery import Registry
 from llmasos.system.hardware import batch_sequences
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
@@ -190,7 +190,7 @@ def test_the_printed_plugins_work_in_a_pipeline(tiny, add, printed_scheduler, pr
         assert len(answers) == 3
         facts = pipeline.model.describe()
         assert facts["scheduler"] == "lifo"
-        before, after = open_checkpoint(tiny), open_checkpoint(Path(facts["path"]))
+        before, after = open_model(tiny), open_model(Path(facts["path"]))
         assert after.path != before.path
         for name in before.names():
             old, new = np.asarray(before.tensor(name)), np.asarray(after.tensor(name))

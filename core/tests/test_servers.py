@@ -208,7 +208,7 @@ def test_an_event_loop_is_told_what_a_thread_is_told(served: Callable[..., Any])
             await task
 
     asyncio.run(leave())
-    for _ in range(3000):
+    for _ in range(12000):
         if not runtime.active:
             break
         threading.Event().wait(0.01)

@@ -28,7 +28,7 @@ from llmasos.system.discovery import Registry
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import PluginError, RequestError, ResourceError
 
-SECONDS = 30.0  # after which somebody counts as one who waits for ever
+SECONDS = 120.0  # after which somebody counts as one who waits for ever
 HEAD = "import attrs\nfrom pathlib import Path\nfrom llmasos_hookspecs import *\n"
 COMPONENT = HEAD + "@hookimpl\ndef llmasos_component(): return Component(summary='Wrong.')\n"
 
@@ -43,7 +43,7 @@ OBSERVER = """
     class Options:
         to: str = "nobody"
 
-    told, release, pipelines = [], threading.Event(), []
+    told, standing, release, pipelines = [], threading.Event(), threading.Event(), []
 
     @hookimpl
     def llmasos_component(): return Component(summary="Told.", options=Options)
@@ -77,9 +77,11 @@ def test_nobody_waits_for_an_observer(pipeline_of: Any, add: Any, monkeypatch: p
     """While it stands still requests are answered; what it cannot take is dropped, counted and shown; closing leaves it behind."""
     monkeypatch.setattr(observers, "WAITING", 3)
     monkeypatch.setattr(observers, "CLOSE_SECONDS", 0.2)
-    module = add("observer", "ear", OBSERVER.replace("DEED", "release.wait()"))
+    module = add("observer", "ear", OBSERVER.replace("DEED", "standing.set(); release.wait()"))
     pipeline = pipeline_of(observers=["ear"])
-    for _ in range(8):
+    assert pipeline.model.generate("x", max_new_tokens=1).tokens
+    assert module().standing.wait(SECONDS)
+    for _ in range(7):
         assert pipeline.model.generate("x", max_new_tokens=1).tokens
     (state,) = pipeline.observers()
     assert state["waiting"] == 3
@@ -125,13 +127,16 @@ def test_an_observer_that_raises_is_told_the_next_thing(pipeline_of: Any, add: A
 def test_an_observer_hears_things_in_order_and_its_thread_ends(caplog: pytest.LogCaptureFixture) -> None:
     """From any number of threads; nothing is left running once there is nothing to tell."""
     heard: list[int] = []
+    before = set(threading.enumerate())
     each = Observer("ear", lambda _hook, number: heard.append(number))
     for number in range(500):
         each.tell("hook", number=number)
     close_observers([each], "hook", number=500)
     assert heard == list(range(501))
     assert each.describe() == {"observer": "ear", "waiting": 0, "dropped": 0}
-    assert not [thread for thread in threading.enumerate() if thread.name == "llmasos-observer"]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
 
 
 # Sources

@@ -42,6 +42,7 @@ PARAMETERS = {
     "llmasos_fetch": ("ref", "options", "context"),
     "llmasos_open": ("path", "options", "context"),
     "llmasos_export": ("checkpoint", "output", "options", "context"),
+    "llmasos_read_tokenizer": ("folder", "options", "context"),
     "llmasos_load": ("checkpoint", "options", "context"),
     "llmasos_predict": ("checkpoint", "options", "context"),
     "llmasos_accelerate": ("checkpoint", "output", "options", "context"),

@@ -141,6 +141,9 @@ WRONG = {
     ),
     "says nothing of an export": (changed("return Exported(", "dict("), "test_exports_what_it_reads"),
     "writes what it does not read": (changed("options.magic.encode()", "b'TINE'"), "test_exports_what_it_reads"),
+    "has a tokenizer for every folder": (
+        PLUGIN + "\n@hookimpl\ndef llmasos_read_tokenizer(folder): return ByteTokenizer(258)\n", "test_leaves_other_tokenizers_alone"
+    ),
     "hides its export": (changed(", exports=ExportOptions", ""), "test_exports_what_it_reads"),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.fuzz.targets.texts import PIECES
 from hypothesis import strategies as st
 
-from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos_chat_templates.template import ChatTemplate
 
 
 def test_templates_of_any_pieces(fuzz, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from llmasos.checkpoints import CheckpointFolderWriter, open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
 WEIGHTS, MANIFEST, INDEX = "model.safetensors", "llmasos.json", "model.safetensors.index.json"
 SHARD = "model-00001-of-00001.safetensors"
@@ -22,7 +23,7 @@ SHARD = "model-00001-of-00001.safetensors"
 def folder(tmp_path: Path) -> Path:
     """A whole folder of one layer with packed weights, a manifest and a tokenizer."""
     tiny_checkpoint(folder=tmp_path / "base", num_hidden_layers=1)
-    base = open_checkpoint(tmp_path / "base")
+    base = open_model(tmp_path / "base")
     with CheckpointFolderWriter(base, tmp_path / "model") as writer:
         for name in base.names():
             tensor = np.asarray(base.tensor(name))
@@ -40,7 +41,7 @@ def _rounded(weights: np.ndarray, group: int = 32) -> QuantizedTensor:
 def test_the_unchanged_folder_is_sound(folder: Path, use) -> None:
     """Without this the tests below could pass on folders that are refused at the first byte."""
     use(folder)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_model(folder)
     assert len(checkpoint.names()) == 12
     assert isinstance(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), QuantizedTensor)
     assert checkpoint.tokenizer().encode("ab")

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.fuzz.looking import open_here
 from hypothesis import strategies as st
 
-from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_tokenizing.pieces import SPELLING
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.fuzz.decoder_graph import DATA, VOCABULARY, WIDTH, decoder
 from hypothesis import strategies as st
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_backend_onnx import Options
 from llmasos_backend_onnx.foreign.files import find_files
 from llmasos_backend_onnx.foreign.graph import read_graph
@@ -40,7 +40,7 @@ def run(sandbox: Path):
     context = SandboxContext(root=sandbox, limits=EngineLimits(max_sequences=2, threads=1))
 
     def load(path: Path) -> None:
-        engine = load_export(open_checkpoint(path), Options(), context)
+        engine = load_export(open_model(path), Options(), context)
         try:
             slot = engine.open()
             (logits,) = engine.step([Row(slot, [1, 2, 3], 0)])

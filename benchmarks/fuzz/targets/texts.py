@@ -6,14 +6,13 @@ import json
 import os
 from typing import Any, Final
 
-from benchmarks.fuzz.looking import TEXT, speak
+from benchmarks.fuzz.looking import TEXT, speak, tokenizer_here
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.chat_template import ChatTemplate
-from llmasos.checkpoints.tokenizer import tokenizer_from_folder
 from llmasos.compose.prompts import PromptEncoder
+from llmasos_chat_templates.messages import ChatOptions
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs.testing.tokenizer import CHAT_TEMPLATE, tokenizer_files
 
 #: What chat templates are made of, and what may break one.
@@ -93,7 +92,7 @@ def tokenizer(room: Room) -> Target:
             *(bytes([number]) + lone[names[number]] for number in (2, 3)),
         ],
         prepare=prepare,
-        read=lambda: speak(tokenizer_from_folder(room.folder)),
+        read=lambda: speak(tokenizer_here(room.folder)),
         room=room,
         mutate=parted(json_file, protobuf_file, json_file, plain),
     )
@@ -141,7 +140,7 @@ def chat(room: Room) -> Target:
     whole = {"messages": turns, "tools": [tool], "template_arguments": {"enable_thinking": False, "style": "brief"}}
     for name, content in tokenizer_files().items():
         (room.folder / name).write_text(json.dumps(content))
-    tokenizer = tokenizer_from_folder(room.folder)
+    tokenizer = tokenizer_here(room.folder)
 
     def of(source: str) -> PromptEncoder:
         return PromptEncoder(tokenizer, ChatTemplate(source, {"bos_token": "<|bos|>"}, "here"))

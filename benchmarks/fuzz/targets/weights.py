@@ -13,10 +13,10 @@ from benchmarks.fuzz.gguf_files import gguf_file
 from benchmarks.fuzz.looking import look
 from benchmarks.fuzz.mutation import Mutator, json_file, parted, safetensors_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.checkpoints import CheckpointFolderWriter
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import quantize
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
 WEIGHTS, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "llmasos.json"
 _SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}

@@ -15,7 +15,7 @@ from llmasos.acceleration import AccelerationReport, run_acceleration
 from llmasos.acceleration.backend import Backend
 from llmasos.acceleration.run import Accelerators
 from llmasos.acceleration.suites import NamedSuite
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext
@@ -160,7 +160,7 @@ class Bench:
 
     @property
     def model(self) -> Checkpoint:
-        return open_checkpoint(self.folder / "model")
+        return open_model(self.folder / "model")
 
     @property
     def backend(self) -> Backend:
@@ -186,7 +186,7 @@ class Bench:
         return run_acceleration(
             more.pop("model", None) or self.model,
             configs(stages),
-            Accelerators(find=self.find, call=plugins.call, context=context),
+            Accelerators(find=self.find, call=plugins.call, context=context, open_checkpoint=open_model),
             cache=self.folder / "cache",
             backend=self.backend if measure else None,
             suites=more.pop("suites", [named(Peak())] if measure else ()),

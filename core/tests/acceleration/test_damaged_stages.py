@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmasos.acceleration import export
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos.system.context import SilentSink
 from llmasos_hookspecs import AccelerationError
 
@@ -42,14 +42,14 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 def test_damaged_weights_of_a_kept_stage_are_made_anew_with_a_note(bench: Bench, damage: Any) -> None:
     whole = bench.run(["noise"])
-    digest = open_checkpoint(whole.path).digest
+    digest = open_model(whole.path).digest
     damage(weights(bench))
     sink = Notes()
     report = bench.run(["noise"], output=bench.folder / "out", sink=sink)
     assert bench.log == ["noise", "noise"]
     assert not report.stages[0].cached
     assert any(note.startswith("The cached result of") and note.endswith("and is computed again.") for note in sink.said)
-    assert open_checkpoint(bench.folder / "out").digest == digest
+    assert open_model(bench.folder / "out").digest == digest
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"touched": 5}', "[]", "null", '"a"', ""])

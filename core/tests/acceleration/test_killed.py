@@ -13,7 +13,7 @@ import pytest
 
 from llmasos.acceleration import export, measuring, run
 from llmasos.acceleration.cache import StageCache
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 
 from .conftest import Bench, noisy, rounded
 
@@ -71,10 +71,10 @@ def test_killed_and_started_again(bench: Bench, moment: str) -> None:
         assert not (bench.folder / "out").exists()
         for entry in (bench.folder / "cache" / "stages").glob("[!.]*"):
             assert (entry / "stage.json").is_file()
-            assert open_checkpoint(entry / "model").digest
+            assert open_model(entry / "model").digest
     report = bench.run(["noise", "int8"], output=bench.folder / "out", measure=measure)
     assert bench.log == MOMENTS[moment][1]
-    assert open_checkpoint(report.path).digest
+    assert open_model(report.path).digest
     assert sorted(path.name for path in bench.folder.iterdir() if "partial" in path.name) == []
     assert [path for path in (bench.folder / "cache" / "stages").iterdir() if "making" in path.name] == []
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llmasos.acceleration.corpus import Corpus
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, StagePlan, as_float32, hookimpl
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -19,7 +19,7 @@ from .conftest import Bench, Peak, is_quantized, named, noisy, rounded
 
 def test_each_stage_starts_from_what_the_one_before_left(bench: Bench) -> None:
     report = bench.run(["noise", "text", "int8"], output=bench.folder / "out")
-    written = open_checkpoint(report.path)
+    written = open_model(report.path)
     assert is_quantized(written)
     norm = "model.norm.weight"
     assert (as_float32(written.tensor(norm)) > as_float32(bench.model.tensor(norm))).all()
@@ -37,7 +37,7 @@ def test_a_stage_that_ran_before_is_found_again(bench: Bench) -> None:
     assert bench.log == ["noise", "int8"]
     assert [stage.cached for stage in first.stages] == [False, False]
     assert [stage.cached for stage in second.stages] == [True, True]
-    assert open_checkpoint(first.path).digest == open_checkpoint(second.path).digest
+    assert open_model(first.path).digest == open_model(second.path).digest
     assert [stage.touched for stage in first.stages] == [stage.touched for stage in second.stages]
 
 
@@ -126,7 +126,7 @@ def test_the_output_holds_the_model_the_report_and_the_page(bench: Bench) -> Non
     report = bench.run(["noise", "int8"], output=bench.folder / "out", measure=True)
     found = json.loads((bench.folder / "out" / "report.json").read_text())
     assert found == json.loads(json.dumps({**report.to_dict(), "path": "."}))
-    stages = open_checkpoint(bench.folder / "out").manifest["stages"]
+    stages = open_model(bench.folder / "out").manifest["stages"]
     assert stages[1]["measured"]["peak"]["peak"] == report.stages[1].measurement.peak.peak  # type: ignore[union-attr]
     page = (bench.folder / "out" / "report.html").read_text()
     assert "noise was here." in page
@@ -140,7 +140,7 @@ def test_the_output_is_verified_when_it_is_read(bench: Bench) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    checkpoint = open_checkpoint(bench.folder / "out")
+    checkpoint = open_model(bench.folder / "out")
     with pytest.raises(CheckpointError, match="SHA-256"):
         checkpoint.tensor("model.norm.weight")
 

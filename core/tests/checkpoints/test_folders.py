@@ -1,4 +1,4 @@
-"""Opening folders: Hugging Face's, sharded and not; exports; pickles; and what must be refused."""
+"""Opening folders: Hugging Face's, sharded and not; exports; and what must be refused."""
 
 from __future__ import annotations
 
@@ -128,7 +128,6 @@ def test_an_unknown_tensor_name_is_one_clear_sentence(saved: Callable[..., Path]
         ({"config.json": "{}", "model.safetensors.index.json": "{}"}, "has no weight_map"),
         ({"a.gguf": "x", "b.gguf": "x"}, "holds 2 GGUF models"),
         ({"a.gguf": "no header"}, "is no GGUF file"),
-        ({"config.json": "{}", "pytorch_model.bin": ""}, "pickle"),
     ],
 )
 def test_a_folder_that_is_no_whole_checkpoint_says_what_is_missing(files: dict[str, str], words: str, tmp_path: Path) -> None:
@@ -177,18 +176,3 @@ def test_a_keras_preset_is_told_from_a_hugging_face_folder(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text(json.dumps({"module": "keras_hub", "registered_name": "keras_hub>LlamaBackbone"}))
     (tmp_path / "model.weights.h5").write_text("x")
     assert open_model(tmp_path).format == "keras"
-
-
-def test_pickles_are_read_where_they_are_allowed_and_hold_only_tensors(tmp_path: Path, tiny_model: Any) -> None:
-    import torch
-
-    model = tiny_model("llama")
-    model.config.save_pretrained(tmp_path)
-    torch.save(model.to(torch.bfloat16).state_dict(), tmp_path / "pytorch_model.bin")
-    checkpoint = open_model(tmp_path, allow_pickle=True)
-    name = "model.layers.0.self_attn.q_proj.weight"
-    np.testing.assert_array_equal(np.asarray(checkpoint.tensor(name)).astype(np.float32), model.state_dict()[name].float().numpy())
-    assert len(checkpoint.digest) == 64
-    torch.save({"a": print}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="more than tensors"):
-        open_model(tmp_path, allow_pickle=True)

@@ -258,7 +258,7 @@ class Gate:
             self._left -= 1
             return
         self.reached.set()
-        assert self.open.wait(20.0)  # after which a test that hangs is given up
+        assert self.open.wait(120.0)  # after which a test that hangs is given up
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from llmasos_hookspecs import EngineFailed, RequestError, ResourceError
 
-SECONDS = 60.0
+SECONDS = 120.0
 EOS = 96
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints.chat_messages import ChatOptions
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.compose.prompts import PromptEncoder
+from llmasos_chat_templates.messages import ChatOptions
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing import ByteTokenizer
 

@@ -13,7 +13,7 @@ from llmasos.engine.constraint import ConstraintCompiler
 from llmasos_hookspecs import Constraint, EngineFailed, RequestError
 from llmasos_hookspecs.testing import ByteTokenizer
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 #: The vocabulary has the first byte of a character and not the others.
 NO_HALF_CHARACTER = {95: -1000.0}

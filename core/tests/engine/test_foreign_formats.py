@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.chat_template import ChatTemplate
+from llmasos.compose.formats import open_model
 from llmasos.system.discovery import InstalledComponent, Registry
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -42,7 +42,7 @@ def export(texts: Path) -> Path:
 
 
 def test_one_of_several_graphs_has_the_texts_above_it(export: Path) -> None:
-    checkpoint = open_checkpoint(export / "onnx" / "model_q4.onnx")
+    checkpoint = open_model(export / "onnx" / "model_q4.onnx")
     assert (checkpoint.format, checkpoint.config["model_type"]) == ("onnx", "llama")
     assert checkpoint.tokenizer().decode(checkpoint.tokenizer().encode("a b")) == "a b"
     template = ChatTemplate.of(checkpoint)
@@ -52,18 +52,18 @@ def test_one_of_several_graphs_has_the_texts_above_it(export: Path) -> None:
 
 def test_the_digest_of_a_graph_follows_its_data_and_no_other_graph(export: Path) -> None:
     graphs = export / "onnx"
-    before = open_checkpoint(graphs / "model_q4.onnx").digest
+    before = open_model(graphs / "model_q4.onnx").digest
     (graphs / "model.onnx").write_text("another")
-    assert open_checkpoint(graphs / "model_q4.onnx").digest == before
+    assert open_model(graphs / "model_q4.onnx").digest == before
     (graphs / "model_q4.onnx_data").write_text("another")
-    assert open_checkpoint(graphs / "model_q4.onnx").digest != before
+    assert open_model(graphs / "model_q4.onnx").digest != before
 
 
 def test_a_genai_folder_ends_where_its_own_config_says(export: Path) -> None:
     (export / "config.json").unlink()
-    own = open_checkpoint(export).tokenizer().eos_token_ids
+    own = open_model(export).tokenizer().eos_token_ids
     (export / "genai_config.json").write_text(json.dumps({"model": {"eos_token_id": [7, 9]}}))
-    assert open_checkpoint(export).tokenizer().eos_token_ids == {*own, 7, 9}
+    assert open_model(export).tokenizer().eos_token_ids == {*own, 7, 9}
 
 
 @pytest.mark.parametrize("file", TAKERS)

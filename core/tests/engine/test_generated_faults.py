@@ -19,56 +19,16 @@ from typing import Any
 
 import attrs
 import pytest
+from core.tests.planted import ERRORS, Fault
 
+from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.ticket import ResultTimeout, Ticket
-from llmasos_hookspecs import Cancelled, CapacityExceeded, EngineFailed, LLMasOSError
+from llmasos_hookspecs import Cancelled, EngineFailed, LLMasOSError
 
-SECONDS = 20.0  # after which a caller counts as one who waits for ever
+SECONDS = 120.0  # after which a caller counts as one who waits for ever
 ALL = os.environ.get("LLMASOS_FAULTS") == "all"
 ENGINE = ("open", "step", "truncate", "fork", "close", "shutdown")
 POLICY = ("admit", "rank", "victim", "quantum", "on_commit")
-
-
-class TwoArguments(Exception):
-    """An error that cannot be made of a text alone."""
-
-    def __init__(self, what: str, why: object) -> None:
-        super().__init__(what, why)
-
-
-ERRORS: dict[str, Callable[[], BaseException]] = {
-    "RuntimeError": lambda: RuntimeError("planted"),
-    "EngineFailed": lambda: EngineFailed("planted"),
-    "CapacityExceeded": lambda: CapacityExceeded("planted"),
-    "MemoryError": MemoryError,
-    "SystemExit": lambda: SystemExit(3),
-    "KeyboardInterrupt": KeyboardInterrupt,
-    "TwoArguments": lambda: TwoArguments("planted", object()),
-}
-
-
-@attrs.define
-class Fault:
-    """Fails the call of ``method`` that is number ``at``, or every one from there on; counts the calls of all methods."""
-
-    method: str = ""
-    at: int = 0
-    error: Callable[[], BaseException] | None = None
-    for_ever: bool = False
-    calls: Counter[str] = attrs.field(factory=Counter)
-    reached: threading.Event = attrs.field(factory=threading.Event)
-    released: threading.Event = attrs.field(factory=threading.Event)
-
-    def strike(self, method: str) -> None:
-        number = self.calls[method]
-        self.calls[method] += 1
-        if method != self.method or number < self.at or (number > self.at and not self.for_ever):
-            return
-        self.reached.set()
-        if self.error is None:
-            self.released.wait(SECONDS)
-        else:
-            raise self.error()
 
 
 class Faulty:
@@ -168,6 +128,11 @@ class Trial:
         except LLMasOSError as error:  # it failed before all were sent
             return {"submit": error}
         ends: Counter[str] = Counter()
+        ended = threading.Semaphore(0)
+
+        def end(name: str) -> None:
+            ends.update([name])
+            ended.release()
 
         def wait(ticket: Ticket[Any], number: int) -> None:
             try:
@@ -178,7 +143,7 @@ class Trial:
                 outcomes[ticket.id] = error
 
         for ticket in tickets.values():
-            ticket.add_done_callback(lambda ticket=ticket: ends.update([ticket.id]))
+            ticket.add_done_callback(lambda ticket=ticket: end(ticket.id))
         callers = [threading.Thread(target=wait, args=(each, n), daemon=True) for n, each in enumerate(tickets.values())]
         for caller in callers:
             caller.start()
@@ -188,6 +153,7 @@ class Trial:
         assert not [each for each in outcomes.values() if isinstance(each, ResultTimeout)]
         wrong = [each for each in outcomes.values() if isinstance(each, BaseException) and not isinstance(each, LLMasOSError)]
         assert not wrong, wrong
+        assert all(ended.acquire(timeout=SECONDS) for _ in tickets)
         assert ends == dict.fromkeys(tickets, 1)
         return outcomes
 
@@ -294,11 +260,17 @@ def test_a_plugin_that_does_not_come_back_is_given_up(
     """All callers are told which plugin it was, the model is lost, closing returns, and the thread ends if it ever comes back."""
     fault = Fault(where, at, for_ever=True)
     how = {"policy_fault": fault} if where in POLICY else {"fault": fault}
-    stuck = trial(**how, step_timeout=0.4, close_timeout=0.2)
+    stuck = trial(**how, close_timeout=0.2)
+
+    def wait_too_long() -> None:
+        if fault.reached.wait(SECONDS):
+            stuck.loop.look(time.monotonic() + 2 * STEP_SECONDS)
+
     if where == "shutdown":
         stuck.run()
         stuck.loop.close()
     else:
+        threading.Thread(target=wait_too_long, daemon=True).start()
         outcomes = stuck.run()
         if not fault.reached.is_set():  # this call is never made
             return

@@ -19,7 +19,7 @@ from llmasos_hookspecs import (
     RequestRecord,
 )
 
-SECONDS = 20.0  # after which a test that hangs is given up
+SECONDS = 120.0  # after which a test that hangs is given up
 
 
 class FailsOnce:

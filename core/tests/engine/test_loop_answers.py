@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-SECONDS = 20.0  # after which a test that hangs is given up
+from llmasos.engine.ticket import Ticket
+from llmasos_hookspecs import EngineFailed
+
+SECONDS = 120.0  # after which a test that hangs is given up
 
 
 def test_answers_are_those_of_the_model(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any) -> None:
@@ -125,3 +128,17 @@ def test_logits_of_every_position(make_loop: Any, hash_engine: Any, request_of: 
         logits = loop.submit_logits(request_of(tokens, 1)).result(SECONDS)
         assert logits.shape == (250, 97)
         assert all(np.array_equal(logits[i], engine.logits(tokens[: i + 1])) for i in (0, 1, 63, 64, 65, 99, 100, 249))
+
+
+def test_what_a_request_held_is_free_when_its_caller_learns_that_it_ended() -> None:
+    """Else a model that has just answered is now and then still in use, and is not unloaded."""
+    ticket: Ticket[int] = Ticket("x", lambda: None)
+    seen: list[bool] = []
+    ticket.add_release(lambda: seen.append(ticket.done))
+    ticket.add_done_callback(lambda: seen.append(ticket.done))
+    ticket.finish(1)
+    ticket.fail(EngineFailed("too late"))
+    assert seen == [False, True]
+    assert ticket.result() == 1
+    ticket.add_release(lambda: seen.append(ticket.done))
+    assert seen == [False, True, True]

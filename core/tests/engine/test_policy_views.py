@@ -13,7 +13,7 @@ from llmasos.engine.sequence import Sequence
 from llmasos.engine.views import View
 from llmasos_hookspecs import Admit, EngineFailed, Reject, Request
 
-SECONDS = 20.0  # after which a test that hangs is given up
+SECONDS = 120.0  # after which a test that hangs is given up
 
 #: What a policy may try to do to what it is given.
 DEEDS: dict[str, Callable[[Any], Any]] = {

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from llmasos.engine.prefix_cache import PrefixCache, common_prefix
 
-SECONDS = 20.0
+SECONDS = 120.0
 
 
 @given(st.lists(st.integers(0, 1), max_size=30), st.lists(st.integers(0, 1), max_size=30), st.integers(0, 35))

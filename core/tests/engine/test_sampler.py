@@ -247,12 +247,15 @@ def test_a_batch_of_32_costs_less_than_sorting_it() -> None:
     logits = [row.copy() for row in rows(2, 32, 49152)]
     states = [SamplingState(SamplingParams(temperature=0.8, top_k=50, top_p=0.9, seed=i), [1, 2, 3]) for i in range(32)]
 
-    def best_of(action: Any) -> float:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            action()
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def seconds(action: Any) -> float:
+        start = time.perf_counter()
+        action()
+        return time.perf_counter() - start
 
-    assert best_of(lambda: sample(logits, states)) < best_of(lambda: [np.sort(row) for row in logits]) * 0.75
+    sampling, sorting = [], []
+    for _ in range(50):  # on a busy machine, until both were undisturbed once
+        sampling.append(seconds(lambda: sample(logits, states)))
+        sorting.append(seconds(lambda: [np.sort(row) for row in logits]))
+        if len(sampling) >= 7 and min(sampling) < min(sorting) * 0.75:
+            return
+    assert min(sampling) < min(sorting) * 0.75

@@ -28,7 +28,7 @@ def run(make_loop: Callable[..., Any], hash_engine: Any, request_of: Any, **opti
     )
     tickets = [loop.submit(request_of(prompt, 10, ignore_eos=True, tenant="t")) for prompt in PROMPTS]
     for ticket in tickets:
-        ticket.result(20)
+        ticket.result(120)
     loop.close()
     return ended, started, steps
 

@@ -35,7 +35,7 @@ from llmasos_hookspecs import (
 from llmasos_hookspecs.sampling import Constraint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
-SECONDS = 60.0  # after which a caller counts as one who waits for ever
+SECONDS = 120.0  # after which a caller counts as one who waits for ever
 
 LOADER = '''
     """A loader with one fault, which is not planted again once the file ``once`` is there."""
@@ -165,7 +165,7 @@ def test_a_loader_that_fails_in_its_replica_is_one_sentence(faulty: Callable[...
 @pytest.mark.parametrize("at", ["open", "step"])
 def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callable[..., Pipeline], fault: str, at: str) -> None:
     """Eight callers are answered or told, and the next request is served: by the same replica, or by the one started in its place."""
-    with faulty(fault, at, once=True, step_timeout=1.0) as pipeline:
+    with faulty(fault, at, once=True, step_timeout=2.0) as pipeline:
         model = within_bound(pipeline.load)
         tickets = [model._submit(f"prompt {n}", {"max_new_tokens": 8, "ignore_eos": True}) for n in range(8)]
         outcomes = [within_bound(ticket.result) for ticket in tickets]
@@ -181,7 +181,7 @@ def test_an_engine_that_fails_in_its_replica_keeps_nobody_waiting(faulty: Callab
 
 def test_a_replica_that_holds_the_interpreter_is_ended_from_outside(faulty: Callable[..., Pipeline]) -> None:
     """No thread of its own can help: the parent ends it, has the request computed by another, and starts one in its place."""
-    with faulty("hold the interpreter", "step", once=True, step_timeout=0.5) as pipeline:
+    with faulty("hold the interpreter", "step", once=True, step_timeout=2.0) as pipeline:
         model = within_bound(pipeline.load)
         before = {each["pid"] for each in model.usage()["replicas"]}
         answer = within_bound(lambda: model.generate("x", max_new_tokens=4, ignore_eos=True))

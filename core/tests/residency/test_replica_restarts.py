@@ -17,7 +17,7 @@ from llmasos.system.config import Config
 from llmasos.system.requirements import installed_version
 from llmasos_hookspecs import EngineFailed, EngineInfo, Generation, Host, Request, SeatSpec
 
-SECONDS = 60.0  # after which somebody counts as one who waits for ever
+SECONDS = 120.0  # after which somebody counts as one who waits for ever
 INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=1, weight_bytes=8, kv_bytes_per_token=1)
 NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 

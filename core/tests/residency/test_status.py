@@ -41,7 +41,7 @@ def test_who_knows_the_word_is_answered(server: StatusServer, tmp_path: Path) ->
 
 def test_who_does_not_is_not(server: StatusServer, tmp_path: Path) -> None:
     port = json.loads(server.file.read_text())["port"]
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(b"0" * 32)
         assert connection.recv(100) == b""
     assert list(read_status(tmp_path))

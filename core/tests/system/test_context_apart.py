@@ -30,7 +30,7 @@ def inspect(path, *arguments):
     if text == "crash":
         os._exit(1)
     if text == "slow":
-        time.sleep(60)
+        time.sleep(600)
 
 def double(number, data):
     print("not the answer")
@@ -95,7 +95,7 @@ def test_other_errors_limits_and_crashes_become_one_sentence(context: Context, t
     began = time.monotonic()
     with pytest.raises(CheckpointError, match="not inspected to the end: it takes longer than 2 seconds; do not use this model"):
         inspect(context, written(path, "slow"), seconds=2.0)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     with pytest.raises(CheckpointError, match=r"cannot be read \(No such file"):
         inspect(context, tmp_path / "missing")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmasos.checkpoints import storage_notes
 from llmasos.compose.formats import formats
 from llmasos.system.config import ComponentConfig
 from llmasos_hookspecs import CheckpointError, PluginError
@@ -113,7 +114,9 @@ def test_config_gives_a_format_options(site: Site, model: Path) -> None:
     site.add("llmasos-format-npz", "format", "npz", FORMAT)
     (model / "weights.npz").rename(model / "other.npz")
     registry = site.registry
-    with pytest.raises(CheckpointError, match=r"The installed formats \(gguf, npz\) do not read it either"):
+    with pytest.raises(
+        CheckpointError, match=r"The installed formats \(gguf, keras_preset, legacy, npz, quantized\) do not read it either"
+    ):
         formats(registry=registry).open(model)
     configured = {"npz": ComponentConfig("npz", {"weights": "other.npz"}, "formats.npz")}
     assert formats(configured, registry=registry).open(model).names()
@@ -155,6 +158,8 @@ WRONG: dict[str, tuple[str, str, type[Exception], str, Any]] = {
     "has no tokenizer": ("return self.context.tokenizer(self.path)", "return 7", PluginError, "which is no Tokenizer",
                          lambda opened: opened.tokenizer()),
     "has files of text": ("return {}", "return {'a': 'b'}", PluginError, "names and bytes", lambda opened: opened.text_files()),
+    "has notes that are none": ("manifest = {}", "manifest = {}; notes = (1,)", PluginError, "something other than sentences",
+                                lambda opened: opened.notes),
     "returns a number": ("return Npz(path, context, options) if", "return 7 if", PluginError, "without names, shape", None),
     "has names that are none": ("return list(self.tensors)", "return [1]", PluginError, "an int among its names", None),
     "counts layers that are not there": (
@@ -177,3 +182,78 @@ def test_a_fault_names_the_plugin(site: Site, model: Path, defect: str) -> None:
     opened = formats(registry=site.registry).open(model)
     with pytest.raises(error, match=sentence):
         use(opened)
+
+
+TOKENIZERS = """
+    from llmasos_hookspecs import CheckpointError, Component, hookimpl
+    from llmasos_hookspecs.testing import ByteTokenizer
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Tokenizers of a text file.", files=("words.txt",))
+
+    @hookimpl
+    def llmasos_open(path): return None
+
+    @hookimpl
+    def llmasos_read_tokenizer(folder):
+        if not (folder / "words.txt").is_file(): return None
+        return ByteTokenizer(258)
+"""
+
+
+@pytest.fixture
+def with_words(site: Site, model: Path) -> Path:
+    """A model of the format npz, whose tokenizer another format reads."""
+    site.add("llmasos-format-npz", "format", "npz", FORMAT)
+    (model / "tokenizer.json").unlink()
+    (model / "words.txt").write_text("")
+    return model
+
+
+def test_any_weights_go_with_any_tokenizer(site: Site, with_words: Path, tmp_path: Path) -> None:
+    """Core's own folders, and those of a format, have the tokenizer that another format reads; of a tokenizer.json nobody is asked."""
+    module = site.add("llmasos-format-words", "format", "words", TOKENIZERS)
+    folder = tmp_path / "folder"
+    tiny_checkpoint("llama", folder=folder)
+    (folder / "words.txt").write_text("")
+    assert formats(registry=site.registry).open(folder).tokenizer().encode("ab")
+    assert module not in sys.modules
+    (folder / "tokenizer.json").unlink()
+    for path in (folder, with_words):
+        tokenizer = formats(registry=site.registry).open(path).tokenizer()
+        assert (tokenizer.vocab_size, tokenizer.encode("ab")) == (258, [97, 98])
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "sentence"),
+    [
+        ("7", PluginError, r'format "words" .* returned an int, which is no Tokenizer, from llmasos_read_tokenizer'),
+        ("1 / 0", PluginError, r'The format "words" \(llmasos-format-words 1.0\) failed in llmasos_read_tokenizer'),
+        ("None", CheckpointError, "holds no tokenizer.json, and no other tokenizer that is read"),
+    ],
+)
+def test_a_fault_of_a_tokenizer_names_the_plugin(site: Site, with_words: Path, answer: str, error: type[Exception], sentence: str) -> None:
+    """And a folder that holds none says so."""
+    site.add("llmasos-format-words", "format", "words", TOKENIZERS.replace("ByteTokenizer(258)", answer))
+    opened = formats(registry=site.registry).open(with_words)
+    with pytest.raises(error, match=sentence):
+        opened.tokenizer()
+
+
+def test_a_format_that_is_broken_is_told_where_a_tokenizer_is_missing(site: Site, with_words: Path) -> None:
+    """It may be the one that would read it."""
+    site.add("llmasos-format-broken", "format", "broken", "raise RuntimeError('no luck')")
+    with pytest.raises(CheckpointError, match=r"save the model's tokenizer into it\. .*RuntimeError: no luck"):
+        formats(registry=site.registry).open(with_words).tokenizer()
+
+
+def test_notes_of_a_checkpoint_reach_the_user(site: Site, model: Path) -> None:
+    """What a format says of how weights are stored."""
+    site.add("llmasos-format-npz", "format", "npz", FORMAT.replace("manifest = {}", "manifest = {}; notes = ('Rounded.',)"))
+    assert storage_notes(formats(registry=site.registry).open(model)) == ("Rounded.",)
+
+
+def test_a_folder_that_is_not_there_holds_no_tokenizer(tmp_path: Path) -> None:
+    """One sentence, whoever asks."""
+    with pytest.raises(CheckpointError, match=r"none holds no tokenizer\.json, and no other tokenizer that is read"):
+        formats().tokenizer(tmp_path / "none")

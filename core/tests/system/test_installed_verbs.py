@@ -306,12 +306,15 @@ def test_an_option_of_a_verb_can_be_a_command(verbs: Site, run: Any) -> None:
 
 def test_an_option_that_a_verb_has_is_not_replaced(verbs: Site, run: Any) -> None:
     """Nor one of a verb that is not there, or of a group of verbs; ``plugins list`` says why."""
-    for number, name in enumerate(("config.--set", "tasks.--json", "nothing.--greet")):
+    for number, name in enumerate(("config.--set", "tasks.--json", "nothing.--greet", "plugins.--greet")):
         verbs.add(f"llmasos-lost-{number}", "command", name, VERB)
     code, out, err = run("tasks", "--json")
     assert (code, err) == (0, "")
     assert isinstance(json.loads(out), list)
+    assert "--greet" not in run("plugins", "--help")[1]
+    assert run("plugins", "--greet")[0] == run("plugins", "list", "--greet")[0] == 2
     err = run("plugins", "list")[2]
+    assert 'The command "plugins.--greet" (llmasos-lost-3 1.0) is not used: llmasos has no verb plugins with options' in err
     assert 'The command "config.--set" (llmasos-lost-0 1.0) is not used: llmasos has no verb config with options' in err
     assert 'The command "tasks.--json" (llmasos-lost-1 1.0) is not used: tasks --json is an option of llmasos itself' in err
     assert 'The command "nothing.--greet" (llmasos-lost-2 1.0) is not used: llmasos has no verb nothing with options' in err

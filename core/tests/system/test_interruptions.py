@@ -25,7 +25,7 @@ from llmasos.system.bounded import Bound, call_within
 from llmasos_hookspecs.guarding import changes
 from llmasos_hookspecs.guarding.changes import Changes, take
 
-SECONDS = 60.0  # after which somebody counts as one who waits for ever
+SECONDS = 120.0  # after which somebody counts as one who waits for ever
 LONG = Bound(1000.0, "resources.load_timeout")
 
 

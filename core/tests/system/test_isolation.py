@@ -38,9 +38,9 @@ def test_memory_is_bounded():
 
 def test_time_is_bounded_by_the_clock_and_by_the_processor():
     began = time.monotonic()
-    assert failure("__import__('time').sleep(60)", seconds=0.5).kind == "Timeout"
+    assert failure("__import__('time').sleep(600)", seconds=0.5).kind == "Timeout"
     assert failure("sum(1 for _ in iter(int, 1))", cpu_seconds=1).kind == "Killed"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 @pytest.mark.skipif(not LINUX, reason="other systems have the limits alone")

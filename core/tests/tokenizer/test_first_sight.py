@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints.tokenizer import first_sight, tokenizer_from_folder
-from llmasos.checkpoints.tokenizer.first_sight import has_nested_repeats
+from llmasos.checkpoints import first_sight
+from llmasos.checkpoints.first_sight import has_nested_repeats
+from llmasos.compose.formats import formats
+from llmasos.system import context
 from llmasos_hookspecs import CheckpointError
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 
@@ -71,7 +73,7 @@ def test_a_tokenizer_without_bounds_is_refused_and_stays_refused(name: str, fold
     path = folder(**HOSTILE[name])
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"holds a tokenizer that was stopped: .*; do not use this model"):
-            tokenizer_from_folder(path)
+            formats().tokenizer(path)
 
 
 def test_the_steps_of_published_tokenizers_pass(folder: Write, home: Path) -> None:
@@ -81,7 +83,7 @@ def test_the_steps_of_published_tokenizers_pass(folder: Write, home: Path) -> No
     table = base64.b64encode((0).to_bytes(4, "little") + "صلى الله عليه وسلم".encode() + b"\0").decode()
     mapped = {"type": "Precompiled", "precompiled_charsmap": table}
     steps = [*quotes, {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}, spaces]
-    tokenizer = tokenizer_from_folder(folder(normalizer={"type": "Sequence", "normalizers": steps}))
+    tokenizer = formats().tokenizer(folder(normalizer={"type": "Sequence", "normalizers": steps}))
     assert tokenizer.decode(tokenizer.encode("A  ``b''")) == 'a "b"'
     first_sight._check_bounds({"normalizer": {"type": "Sequence", "normalizers": [*steps, mapped]}})
     with pytest.raises(ValueError, match="up to 324 times"):
@@ -101,26 +103,26 @@ def test_a_table_of_characters_that_is_cut_off_is_refused_unread(head: bytes) ->
 
 def test_a_tokenizer_is_tried_apart_once_and_remembered_by_its_content(folder: Write, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    run = first_sight.run_apart
-    monkeypatch.setattr(first_sight, "run_apart", lambda function, data, **more: (tried.append(function), run(function, data, **more)))
+    run = context.run_apart
+    monkeypatch.setattr(context, "run_apart", lambda function, data, **more: (tried.append(function), run(function, data, **more)))
     path = folder()
-    assert tokenizer_from_folder(path).decode(tokenizer_from_folder(path).encode("hello")) == "hello"
+    assert formats().tokenizer(path).decode(formats().tokenizer(path).encode("hello")) == "hello"
     assert len(tried) == 1
     (kept,) = (home / "cache" / "checked").rglob("tokenizers-*/*")
     assert (kept.stat().st_mode & 0o777, kept.stat().st_size) == (0o600, 0)
     folder(version="1.0", truncation={"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0})
-    tokenizer_from_folder(path)
+    formats().tokenizer(path)
     assert len(tried) == 2
 
 
 def test_a_library_that_crashes_on_a_tokenizer_does_not_take_the_process_along(
     folder: Write, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = first_sight.run_apart
+    run = context.run_apart
     crash = b"__import__('os').abort()"
-    monkeypatch.setattr(first_sight, "run_apart", lambda _, __, **more: run("builtins:eval", crash, **more))
+    monkeypatch.setattr(context, "run_apart", lambda _, __, **more: run("builtins:eval", crash, **more))
     with pytest.raises(CheckpointError, match="was stopped: it takes more time or memory than it may, or crashes the library"):
-        tokenizer_from_folder(folder())
+        formats().tokenizer(folder())
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(?:a*b?)*", "((a+)b?)+", "(\\s*)+x", "(?:x|(?:y+))*", "([a-z]+){2,}", "(a{3,})*"])

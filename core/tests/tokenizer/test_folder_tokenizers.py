@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from llmasos.checkpoints.tokenizer import tokenizer_from_folder
+from llmasos.compose.formats import formats
 from llmasos.compose.prompts import PromptEncoder
 from llmasos_hookspecs import CheckpointError, RequestError
 from llmasos_tokenizing.ends import add_ends
@@ -39,7 +39,7 @@ def test_a_folder_gives_transformers_tokens(bos: bool, folder: Path, strings: li
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
         add_ends(backend, "<s>", None)
         backend.save(str(folder / "tokenizer.json"))
-    tokenizer, reference = tokenizer_from_folder(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer, reference = formats().tokenizer(folder), AutoTokenizer.from_pretrained(folder)
 
     expected = reference(strings).input_ids
     whole, plain = reference.batch_decode(expected), reference.batch_decode(expected, skip_special_tokens=True)
@@ -55,7 +55,7 @@ def test_continuations_are_as_they_are_where_all_is_written_together(
     kind: str, folder: Path, strings: list[str], train_sentencepiece: Any
 ) -> None:
     """Behind prompts of up to some hundred tokens, of which only the last are read again."""
-    tokenizer = tokenizer_from_folder(folder)
+    tokenizer = formats().tokenizer(folder)
     if kind == "sentencepiece":
         tokenizer = FastTokenizer(train_sentencepiece().backend, named={}, eos_token_ids=frozenset())
     prompts = PromptEncoder(tokenizer, None)
@@ -79,7 +79,7 @@ def test_a_text_is_never_cut_or_padded_whatever_the_file_says(folder: Path) -> N
     backend.enable_truncation(5)
     backend.enable_padding(length=9)
     backend.save(str(folder / "tokenizer.json"))
-    tokenizer = tokenizer_from_folder(folder)
+    tokenizer = formats().tokenizer(folder)
     assert len(tokenizer.encode("hello " * 50)) > 40
     assert len(tokenizer.encode("a")) == 1
 
@@ -87,7 +87,7 @@ def test_a_text_is_never_cut_or_padded_whatever_the_file_says(folder: Path) -> N
 def test_ends_come_from_tokenizer_config_and_generation_config(folder: Path) -> None:
     (folder / "generation_config.json").write_text('{"eos_token_id": [4, 2]}')
     (folder / "config.json").write_text('{"eos_token_id": 3}')
-    assert tokenizer_from_folder(folder).eos_token_ids == frozenset({2, 3, 4})
+    assert formats().tokenizer(folder).eos_token_ids == frozenset({2, 3, 4})
 
 
 def test_a_token_that_only_the_config_calls_special_is_special(folder: Path) -> None:
@@ -97,9 +97,9 @@ def test_a_token_that_only_the_config_calls_special_is_special(folder: Path) -> 
     backend.add_tokens([AddedToken("<tool>", special=False)])
     backend.save(str(folder / "tokenizer.json"))
     token = backend.token_to_id("<tool>")
-    assert not tokenizer_from_folder(folder).is_special(token)
+    assert not formats().tokenizer(folder).is_special(token)
     change(folder / "tokenizer_config.json", added_tokens_decoder={str(token): {"content": "<tool>", "special": True}})
-    assert tokenizer_from_folder(folder).is_special(token)
+    assert formats().tokenizer(folder).is_special(token)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_a_missing_or_damaged_file_is_one_clear_sentence(text: str | None, words
     if text is not None:
         (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(CheckpointError, match=words):
-        tokenizer_from_folder(tmp_path)
+        formats().tokenizer(tmp_path)
 
 
 def test_half_a_surrogate_pair_is_refused_in_one_clear_sentence(folder: Path) -> None:
     with pytest.raises(RequestError, match="surrogate"):
-        tokenizer_from_folder(folder).encode("a\ud83d")
+        formats().tokenizer(folder).encode("a\ud83d")
 
 
 def test_a_text_that_a_vocabulary_cannot_spell_is_refused_in_one_clear_sentence(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_text_that_a_vocabulary_cannot_spell_is_refused_in_one_clear_sentence(
     from tokenizers.models import Unigram
 
     Tokenizer(Unigram([("a", -1.0)], unk_id=None, byte_fallback=False)).save(str(tmp_path / "tokenizer.json"))
-    tokenizer = tokenizer_from_folder(tmp_path)
+    tokenizer = formats().tokenizer(tmp_path)
     assert tokenizer.encode("aa") == [0, 0]
     with pytest.raises(RequestError, match=r"cannot encode the text \(.*unk_id.*\); give a text that it knows"):
         tokenizer.encode("ab")

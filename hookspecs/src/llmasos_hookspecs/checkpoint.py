@@ -56,6 +56,8 @@ class Checkpoint(Protocol):
     Tensor names are Hugging Face's (``model.layers.0.self_attn.q_proj.weight``) in every format; linear weights are
     [out_features, in_features].
 
+    A checkpoint further may have ``notes``: what a user should know of how its weights are stored, a tuple of one sentence each.
+
     Attributes:
         path: the folder or file.
         format: ``huggingface`` or ``gguf``, or ``neutral`` for another format with named tensors, which every loader takes; else

@@ -154,9 +154,9 @@ class Context(Protocol):
         ...
 
     def tokenizer(self, folder: Path) -> Tokenizer:
-        """For formats: the tokenizer that the files of a Hugging Face tokenizer in ``folder`` describe (``tokenizer.json``, or
-        ``tokenizer.model``, with ``tokenizer_config.json``). A format that keeps them otherwise may write them into ``cache`` first, or
-        return a ``Tokenizer`` of its own.
+        """For formats: the tokenizer that the files of a Hugging Face tokenizer in ``folder`` describe (``tokenizer.json`` with
+        ``tokenizer_config.json``, or what an installed format reads by ``llmasos_read_tokenizer``). A format that keeps them otherwise may
+        write them into ``cache`` first, or return a ``Tokenizer`` of its own.
 
         Raises:
             CheckpointError: the folder holds no tokenizer, or a damaged one.

@@ -53,8 +53,9 @@ _ROWS: Final = (
         check="PluginConformance", word="source",  # it needs a reference that can be fetched
     ),
     Kind(
-        name="format", plural="formats", hooks=("llmasos_open",), optional=("llmasos_export",), may_return_none=("llmasos_open",),
-        conformance="FormatConformance", check="PluginConformance", word="format",  # it needs a file of the format
+        name="format", plural="formats", hooks=("llmasos_open",), optional=("llmasos_export", "llmasos_read_tokenizer"),
+        may_return_none=("llmasos_open", "llmasos_read_tokenizer"), conformance="FormatConformance",
+        check="PluginConformance", word="format",  # it needs a file of the format
     ),
     Kind(
         name="loader", plural="loaders", hooks=("llmasos_load",), optional=("llmasos_predict",), may_return_none=("llmasos_predict",),

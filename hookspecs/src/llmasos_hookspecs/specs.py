@@ -7,7 +7,7 @@ from typing import Any
 
 from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.access import Access
-from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.checkpoint import Checkpoint, Tokenizer
 from llmasos_hookspecs.commands import Command, CommandContext
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import Context
@@ -45,6 +45,13 @@ def llmasos_export(checkpoint: Checkpoint, output: Path, options: Any, context: 
     """Format, optional: write any checkpoint to ``output``, a file or folder that is not there yet; ``options`` are of
     ``Component.exports``. Core gives a temporary name and renames what was written. Raises ``UnsupportedModel`` where the format cannot
     hold the checkpoint."""
+
+
+@hookspec(firstresult=True)
+def llmasos_read_tokenizer(folder: Path, options: Any, context: Context) -> Tokenizer | None:
+    """Format, optional: the tokenizer that the files in ``folder`` describe; None where they are another format's. Core reads
+    tokenizer.json itself, and asks for other tokenizers of any checkpoint, whatever reads its weights. Raises ``CheckpointError`` where a
+    file is damaged."""
 
 
 @hookspec(firstresult=True)

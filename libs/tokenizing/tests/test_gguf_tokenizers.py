@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints.tokenizer import FastTokenizer
 from llmasos.compose.formats import open_model
 from llmasos_format_gguf.checkpoint import GGUFCheckpoint
 from llmasos_format_gguf.header import read_header
 from llmasos_hookspecs import CheckpointError, Tokenizer, UnsupportedModel
+from llmasos_tokenizing.fast import FastTokenizer
 from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS
 
 from .published import published

@@ -14,12 +14,11 @@ import pytest
 import sentencepiece
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmasos.checkpoints.text_files import write_text_files
-from llmasos.checkpoints.tokenizer import tokenizer_from_folder
-from llmasos.compose.formats import open_model
+from llmasos.compose.formats import formats, open_model
 from llmasos_format_gguf.checkpoint import GGUFCheckpoint
 from llmasos_format_gguf.write import write_gguf
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_huggingface_folder.text_files import write_text_files
 from llmasos_tokenizing.sentencepiece import SentencePieceTokenizer, Whole, whole_tokens
 from llmasos_tokenizing.sentencepiece_file import read_sentencepiece, sentencepiece_bytes
 from llmasos_tokenizing.sentencepiece_model import SentencePieceModel
@@ -110,7 +109,7 @@ def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
     folder = tmp_path / "written"
     folder.mkdir()
     write_text_files(base, folder)
-    found = tokenizer_from_folder(folder)
+    found = formats().tokenizer(folder)
     assert [found.encode(text) for text in strings] == [base.tokenizer().encode(text) for text in strings]
     assert (found.vocab_size, found.eos_token_ids) == (base.tokenizer().vocab_size, base.tokenizer().eos_token_ids)
     if (folder / "tokenizer.model").is_file():
@@ -138,7 +137,7 @@ def test_user_defined_pieces_that_a_tokenizer_json_finds_otherwise_are_written_a
     assert (folder / "tokenizer.model").is_file()
     assert not (folder / "tokenizer.json").exists()
     texts = ["▁WE'Ve x", "e x", "e▁x", "ae xa", "<s>", "a<s>a", "<s"]
-    found = tokenizer_from_folder(folder)
+    found = formats().tokenizer(folder)
     assert [found.encode(text) for text in texts] == [base.tokenizer().encode(text) for text in texts]
     library = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_bytes(model))
     plain_texts = plain(texts)

@@ -13,7 +13,7 @@ import sentencepiece
 import tokenizers
 
 import llmasos
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_backend_tf.framework import import_keras_hub
 from llmasos_hookspecs import CheckpointError, Tokenizer, UnsupportedModel
 
@@ -101,7 +101,7 @@ def same_tokens(ours: Tokenizer, theirs: Any) -> None:
 def test_tokens_are_those_of_keras_hub(name: str, tmp_path: Path) -> None:
     """Byte-level and SentencePiece assets encode and decode as KerasHub's own tokenizer does, begin and end tokens included."""
     model, theirs = save(name, tmp_path / "preset")
-    ours = open_checkpoint(tmp_path / "preset").tokenizer()
+    ours = open_model(tmp_path / "preset").tokenizer()
     same_tokens(ours, theirs)
     prepared = model.preprocessor.generate_preprocess("the quick")
     assert ours.encode("the quick") == [int(token) for token, real in zip(*prepared.values(), strict=True) if real]
@@ -126,7 +126,7 @@ def test_other_kinds_of_sentencepiece_models_are_read_too(options: dict[str, Any
     models.LlamaBackbone(
         vocabulary_size=400, num_layers=1, num_query_heads=2, num_key_value_heads=1, hidden_dim=32, intermediate_dim=48
     ).save_to_preset(str(tmp_path))
-    same_tokens(open_checkpoint(tmp_path).tokenizer(), theirs)
+    same_tokens(open_model(tmp_path).tokenizer(), theirs)
 
 
 def test_a_preset_writes_text(tmp_path: Path) -> None:
@@ -159,5 +159,5 @@ def test_assets_that_cannot_be_read(change: Any, kind: type[Exception], sentence
     ).save_to_preset(str(tmp_path))
     change(tmp_path)
     with pytest.raises(kind, match=sentence) as caught:
-        open_checkpoint(tmp_path).tokenizer()
+        open_model(tmp_path).tokenizer()
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_backend_torch import Options
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache
@@ -93,7 +93,7 @@ def fused_engine() -> Callable[..., Engine]:
 
     def make(folder: Path, prepare: Prepare | None = None, *, device: str | torch.device = "cpu", dtype: str = "float32") -> Engine:
         precision = Precision(dtype, torch.device(device))
-        decoder = load_llama(open_checkpoint(folder), precision, 128, lambda: None)
+        decoder = load_llama(open_model(folder), precision, 128, lambda: None)
         sizes = {"vocab_size": 160, "context_length": 128, "weight_bytes": decoder.nbytes, "kv_bytes_per_token": 1}
         info = engine_info(precision, EngineLimits(max_sequences=6), **sizes)
         if prepare is None:
@@ -110,7 +110,7 @@ def load_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
 
     def make(path: Path, *, limits: EngineLimits | None = None, allow_pickle: bool = False, **options: Any) -> Engine:
         context = SandboxContext(root=tmp_path, limits=limits or EngineLimits(threads=1, max_sequences=4), allow_pickle=allow_pickle)
-        checkpoint = open_checkpoint(path, allow_pickle=allow_pickle)
+        checkpoint = open_model(path, allow_pickle=allow_pickle)
         engines.append(load(checkpoint, Options(**{"device": "cpu", **options}), context))
         return engines[-1]
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_hookspecs import CheckpointError, Engine, Row
 
 Load = Callable[..., Engine]
@@ -127,7 +127,7 @@ def test_a_folder_is_what_transformers_makes_of_it(name: str, tmp_path: Path, lo
 
 def test_a_mistral_without_a_window_in_its_config_has_that_of_its_architecture(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", "mistral", config=without("sliding_window"))
-    assert open_checkpoint(folder).decoder.sliding_window == AutoConfig.from_pretrained(folder).sliding_window == 4096
+    assert open_model(folder).decoder.sliding_window == AutoConfig.from_pretrained(folder).sliding_window == 4096
 
 
 @pytest.mark.parametrize("implementation", ["fused", "transformers"])

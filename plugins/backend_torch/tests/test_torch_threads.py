@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts threads 
 
 
 def count() -> int:
-    return len(os.listdir("/proc/self/task"))
+    """Threads of native code: those of Python come and go as they do."""
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
 def test_the_pool_of_the_loading_thread_ends(
@@ -31,7 +33,7 @@ def test_the_pool_of_the_loading_thread_ends(
         torch.ones(2**22).sum()
         busy = count()
         load_engine(folder, limits=EngineLimits(threads=2))
-        deadline = time.monotonic() + 30  # threads that were told to end may take a moment
+        deadline = time.monotonic() + 120  # threads that were told to end may take a moment
         while count() >= busy and time.monotonic() < deadline:
             os.sched_yield()
         assert count() < busy

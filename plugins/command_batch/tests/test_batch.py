@@ -149,7 +149,7 @@ def test_a_scheduler_that_is_full_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_workers_run_at_the_same_time(tmp_path: Path) -> None:
-    barrier = threading.Barrier(6, timeout=30)
+    barrier = threading.Barrier(6, timeout=120)
 
     class Meeting(Repeat):
         def run(self, model: Any, inputs: Inputs) -> Output:

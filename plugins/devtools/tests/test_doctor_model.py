@@ -50,9 +50,9 @@ def test_an_engine_that_rounds_is_told_from_one_that_is_wrong(folder: Path, tmp_
     wide = tmp_path / "wide"
     tiny_checkpoint("mistral", folder=wide, sliding_window=None)
     with llmasos.load_model(wide, loader={"use": "onnx", "precision": "fp32"}, threads=1) as model:
-        from llmasos.checkpoints import open_checkpoint
+        from llmasos.compose.formats import open_model
 
-        found = self_check.check_model(model, open_checkpoint(folder))
+        found = self_check.check_model(model, open_model(folder))
     verdicts = {each.what: each.verdict for each in found.comparisons}
     assert verdicts["a prompt of 8 tokens"] == "equal"
     assert verdicts["a prompt of 192 tokens"] == "different"
@@ -71,10 +71,11 @@ def test_verdicts_follow_error_and_divergence() -> None:
 
 def test_an_export_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     """It says so, and what to check instead."""
-    from llmasos.checkpoints.foreign import ForeignCheckpoint
+    from llmasos.compose.formats import open_model
 
+    (tmp_path / "model.onnx").write_bytes(b"x")
     with pytest.raises(UnsupportedModel, match="check the model that it was exported from"):
-        self_check.find_reference(ForeignCheckpoint(tmp_path / "model.onnx", "onnx"))
+        self_check.find_reference(open_model(tmp_path / "model.onnx"))
 
 
 def test_the_verb_says_equal_or_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from llmasos.checkpoints.finite import NotFinite
 from llmasos.compose.formats import open_model
+from llmasos_huggingface_folder.finite import NotFinite
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 

@@ -14,8 +14,8 @@ from gguf import GGMLQuantizationType
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos.compose.formats import open_model
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_format_gguf.vocabulary import pre_name
 from llmasos_format_gguf.write import TYPES, write_gguf
 from llmasos_hookspecs import CheckpointError, LLMasOSError, RequestError, UnsupportedModel, as_float32

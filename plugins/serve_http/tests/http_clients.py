@@ -22,7 +22,7 @@ def chat_body(prompt: str, **more: Any) -> dict[str, Any]:
 
 def whole(endpoint: Endpoint, path: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
     """The body of an answer. Raises ``httpx.HTTPStatusError``."""
-    answer = httpx.post(f"{endpoint.url}{path}", json=body, headers=shown(key), timeout=60)
+    answer = httpx.post(f"{endpoint.url}{path}", json=body, headers=shown(key), timeout=120)
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()
     return found
@@ -43,14 +43,14 @@ def events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 def streamed(endpoint: Endpoint, path: str, body: dict[str, Any], key: str = "") -> list[dict[str, Any]]:
     """The chunks of an answer."""
-    with httpx.stream("POST", f"{endpoint.url}{path}", json={**body, "stream": True}, headers=shown(key), timeout=60) as answer:
+    with httpx.stream("POST", f"{endpoint.url}{path}", json={**body, "stream": True}, headers=shown(key), timeout=120) as answer:
         answer.raise_for_status()
         return list(events(_lines(answer)))
 
 
 def begun(endpoint: Endpoint, path: str, body: dict[str, Any], key: str = "") -> socket.socket:
     """A connection on which a request was sent, and nothing is read."""
-    connection = socket.create_connection((endpoint.host, endpoint.port), timeout=30)
+    connection = socket.create_connection((endpoint.host, endpoint.port), timeout=120)
     encoded = json.dumps(body).encode()
     head = [
         f"POST {path} HTTP/1.1",

@@ -55,7 +55,7 @@ def test_sigterm_ends_every_stream_whole_or_with_its_reason_and_takes_nothing_ne
 
     try:
         url = next(line for line in process.stderr if "Listening on http://127.0.0.1:" in line).strip().rpartition(" ")[2]
-        assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
+        assert httpx.get(f"{url}/readyz", timeout=120).status_code == 200
         readers = [threading.Thread(target=read, args=(url, 60), daemon=True) for _ in range(STREAMS)]
         for reader in readers:
             reader.start()

@@ -11,10 +11,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 from llmasos.acceleration.report import AccelerationReport
-from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, write_manifest
-from llmasos.checkpoints.writer import remove_stale
+from llmasos.system.digests import file_digest
 from llmasos_hookspecs import AccelerationError, CheckpointError
 from llmasos_hookspecs.plain_json import dump_json, finite
+from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, write_manifest
+from llmasos_huggingface_folder.writer import remove_stale
 
 REPORT: Final = "report.json"
 PAGE: Final = "report.html"
@@ -34,8 +35,9 @@ def export(model: Path, output: Path, report: AccelerationReport, page: str | No
         manifest = read_manifest(partial)
         # The copy gets a new manifest, so its files are verified first: a file damaged before or while copying must not get a new digest.
         for name, record in file_records(partial, manifest).items():
-            verify_digest(partial, name, record)
-        write_manifest(partial, base=manifest["base"], stages=_with_figures(manifest["stages"], report), files=list(manifest["files"]))
+            verify_digest(partial, name, record, file_digest)
+        stages = _with_figures(manifest["stages"], report)
+        write_manifest(partial, base=manifest["base"], stages=stages, files=list(manifest["files"]), digest_of=file_digest)
         # The report's path is relative, because users move folders; the report lies in the folder that it describes.
         (partial / REPORT).write_text(dump_json({**report.to_dict(), "path": "."}, indent=2) + "\n", encoding="utf-8")
         if page is not None:

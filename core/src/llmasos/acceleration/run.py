@@ -25,15 +25,16 @@ from llmasos.acceleration.plan import PlannedStage, plan_stages
 from llmasos.acceleration.report import AccelerationReport, StageReport
 from llmasos.acceleration.stage_output import check_stage
 from llmasos.acceleration.suites import NamedSuite
-from llmasos.checkpoints import open_checkpoint, storage_notes
-from llmasos.checkpoints.finite import check_all
-from llmasos.checkpoints.manifest import file_records, read_manifest, verify_digest, verify_sizes
-from llmasos.checkpoints.writer import CheckpointFolderWriter
+from llmasos.checkpoints import storage_notes
 from llmasos.system.bounded import UNBOUNDED, Bound
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
+from llmasos.system.digests import file_digest
 from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement
+from llmasos_huggingface_folder.finite import check_all
+from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, verify_sizes
+from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
 #: Least share of the weights that a stage must change, of those it could change, unless low coverage is allowed.
 LEAST_COVERAGE: Final = 0.9
@@ -55,14 +56,14 @@ class Accelerators:
         call: calls one component's hook: ``call(loaded, hook, **arguments)``.
         context: makes the context of a hook: ``context(loaded, **fields of HookContext)``.
         bound: of what is asked of an accelerator while the stages are planned; ``call`` bounds its hooks.
-        open_checkpoint: opens another model that a stage reads, in any installed format.
+        open_checkpoint: opens what a stage wrote, and other models that one reads, in any installed format.
     """
 
     find: Callable[[str], LoadedComponent]
     call: Callable[..., Any]
     context: Callable[..., HookContext]
+    open_checkpoint: Callable[[Path], Checkpoint]
     bound: Bound = UNBOUNDED
-    open_checkpoint: Callable[[Path], Checkpoint] = open_checkpoint
 
 
 def run_acceleration(
@@ -136,7 +137,7 @@ def run_acceleration(
             key = runner.key(key, stage)
             sink.note(f"Stage {number} of {len(plan.stages)}: {stage.name}.")
             finished, cached = runner.run(key, stage, current)
-            previous, current = current, open_checkpoint(finished.path)
+            previous, current = current, accelerators.open_checkpoint(finished.path)
             measured = measurer.measure(current, key, f"{number} {stage.name}")
             reports.append(_stage_report(stage, finished, cached, coverage(previous, current, finished.result), measured))
         notes = [*storage_notes(checkpoint), *(note for each in reports for note in stage_notes(each)), *measurer.notes()]
@@ -213,7 +214,7 @@ class _StageRunner:
         """The finished stage, and whether it was cached."""
         with self.cache.lock(key):
             finished = self.cache.find(key)
-            if finished is not None and (damage := _damage(finished.path)):
+            if finished is not None and (damage := self._damage(finished.path)):
                 self.note(f"The cached result of {stage.name} is damaged ({damage}), and is computed again.")
                 finished = None
             cached = finished is not None
@@ -221,7 +222,7 @@ class _StageRunner:
                 with self.cache.workplace(key) as workplace:
                     began = time.perf_counter()
                     result = self._make(stage, current, model_folder(workplace))
-                    check_stage(stage, current, result.path)
+                    check_stage(stage, current, result.path, self.accelerators.open_checkpoint)
                     self._check_coverage(stage, current, result)
                     finished = self.cache.keep(key, workplace, result, time.perf_counter() - began)
             else:
@@ -243,7 +244,7 @@ class _StageRunner:
             seed=self.seed,
             base=self.base,
             open_checkpoint=self.accelerators.open_checkpoint,
-            open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}),
+            open_writer=functools.partial(CheckpointFolderWriter, stage={**stage.to_dict(), "seed": self.seed}, digest_of=file_digest),
             calibration_windows=lambda windows, length: self.corpus.calibration_windows(
                 current.tokenizer(), windows, fitting_length(current, length)
             ),
@@ -258,7 +259,7 @@ class _StageRunner:
         return result
 
     def _check_coverage(self, stage: PlannedStage, current: Checkpoint, result: AccelerationResult) -> None:
-        share = coverage(current, open_checkpoint(result.path), result)
+        share = coverage(current, self.accelerators.open_checkpoint(result.path), result)
         if share >= LEAST_COVERAGE or self.allow_low_coverage:
             return
         name, reason = next(iter(result.skipped.items()))
@@ -267,16 +268,15 @@ class _StageRunner:
             f"({len(result.skipped)} skipped, such as {name}: {reason}); allow a low coverage if that is meant."
         )
 
-
-def _damage(folder: Path) -> str:
-    """What is wrong with the files of a cached checkpoint; empty where they are as they were written."""
-    try:
-        manifest = read_manifest(folder)
-        records = file_records(folder, manifest)
-        verify_sizes(folder, records)
-        for name, record in records.items():
-            verify_digest(folder, name, record)
-        open_checkpoint(folder)
-    except LLMasOSError as error:
-        return str(error).rstrip(".")
-    return ""
+    def _damage(self, folder: Path) -> str:
+        """What is wrong with the files of a cached checkpoint; empty where they are as they were written."""
+        try:
+            manifest = read_manifest(folder)
+            records = file_records(folder, manifest)
+            verify_sizes(folder, records)
+            for name, record in records.items():
+                verify_digest(folder, name, record, file_digest)
+            self.accelerators.open_checkpoint(folder)
+        except LLMasOSError as error:
+            return str(error).rstrip(".")
+        return ""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
 from llmasos.acceleration.plan import PlannedStage
-from llmasos.checkpoints import open_checkpoint
-from llmasos.checkpoints.finite import NotFinite, check_all
 from llmasos_hookspecs import AccelerationError, Checkpoint, CheckpointError, DecoderConfig, LLMasOSError, PluginError, UnsupportedModel
+from llmasos_huggingface_folder.finite import NotFinite, check_all
 
 #: Tensors of one kind of fault that a message names.
 _NAMED = 3
 
 
-def check_stage(stage: PlannedStage, before: Checkpoint, output: Path) -> None:
+def check_stage(stage: PlannedStage, before: Checkpoint, output: Path, open_checkpoint: Callable[[Path], Checkpoint]) -> None:
     """Raises ``PluginError`` that names the accelerator where ``output`` is not what it was to write.
 
     That is a checkpoint that opens, with every tensor that its config asks for and no other, in its shape and of a type that weights

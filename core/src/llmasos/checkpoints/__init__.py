@@ -1,7 +1,5 @@
-"""Checkpoints: reading every format into one neutral form, and writing it."""
+"""Checkpoints that core reads itself: Hugging Face folders, and the exports of other tools, which loaders read."""
 
-from llmasos.checkpoints.digest import file_digest, remember_digest
-from llmasos.checkpoints.opening import open_checkpoint, storage_notes
-from llmasos.checkpoints.writer import CheckpointFolderWriter
+from llmasos.checkpoints.opening import read_checkpoint, storage_notes
 
-__all__ = ["CheckpointFolderWriter", "file_digest", "open_checkpoint", "remember_digest", "storage_notes"]
+__all__ = ["read_checkpoint", "storage_notes"]

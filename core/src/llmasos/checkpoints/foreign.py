@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from llmasos.checkpoints.digest import combined_digest, file_digest
-from llmasos.checkpoints.text_files import read_text_files, template_in_folder
 from llmasos_checkpoint_kit.decoders import read_decoder
+from llmasos_checkpoint_kit.digests import combined_digest, digest_by
 from llmasos_checkpoint_kit.folder import inside, read_config, read_json_if_there
+from llmasos_checkpoint_kit.reading import ReadingContext
 from llmasos_hookspecs import CheckpointError, DecoderConfig, Tensor, Tokenizer, UnsupportedModel
+from llmasos_huggingface_folder.text_files import read_text_files, template_in_folder
 
 #: More files than any export has: a folder with more is not a model (a home folder, say).
 _MAX_FILES: Final = 5_000
@@ -39,13 +40,14 @@ class ForeignCheckpoint:
     """Implements ``Checkpoint`` for a format that has no named tensors here: ``format`` says which loaders can take it.
 
     ``config`` is the folder's config.json (genai_config.json for ``onnx_genai``, under the key ``genai`` beside it), empty where
-    there is none. ``folder`` is where it, the tokenizer and the chat template lie.
+    there is none. ``folder`` is where it, the tokenizer and the chat template lie. ``context`` gives digests and the tokenizer.
     """
 
     manifest: Mapping[str, Any] = {}
 
-    def __init__(self, path: Path, format: str) -> None:  # noqa: A002 - the contract's name
+    def __init__(self, path: Path, format: str, context: ReadingContext) -> None:  # noqa: A002 - the contract's name
         self.path = path
+        self._context = context
         self.format = format
         self.folder = _folder_of(path)
         self.config: Mapping[str, Any] = self._read_config()
@@ -56,7 +58,9 @@ class ForeignCheckpoint:
         if self.path.is_file():
             # ONNX exporters call a model's data model.onnx_data or model.onnx.data.
             beside = {file.name for file in self.path.parent.glob(f"{glob.escape(self.path.name)}?*")} if self.format == "onnx" else set()
-            return combined_digest(self.path.parent, {self.path.name, *beside}) if beside else file_digest(self.path)
+            if not beside:
+                return digest_by(self._context.file_digest, self.path)
+            return combined_digest(self.path.parent, {self.path.name, *beside}, self._context.file_digest)
         names = []
         for file in self.path.rglob("*"):
             if file.is_file():
@@ -64,7 +68,7 @@ class ForeignCheckpoint:
                 inside(self.path, names[-1])
             if len(names) > _MAX_FILES:
                 raise CheckpointError(f"{self.path} holds more than {_MAX_FILES} files and is no model folder; name the model's own.")
-        return combined_digest(self.path, names)
+        return combined_digest(self.path, names, self._context.file_digest)
 
     @cached_property
     def decoder(self) -> DecoderConfig:
@@ -86,11 +90,7 @@ class ForeignCheckpoint:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        # Only users of text pay for its import.
-        from llmasos.checkpoints.tokenizer import has_preset_tokenizer, tokenizer_from_folder, tokenizer_from_preset
-
-        read = tokenizer_from_preset if self.format == "keras" and has_preset_tokenizer(self.folder) else tokenizer_from_folder
-        return read(self.folder)
+        return self._context.tokenizer(self.folder)
 
     @property
     def chat_template(self) -> str | None:

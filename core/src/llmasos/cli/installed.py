@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 #: Exit code of an interrupted command.
 INTERRUPTED = 130
 
-
 #: In the name of a command between a verb and the option that runs it: ``task.--batch`` is what ``llmasos task`` does with ``--batch``.
 _OPTION: Final = ".--"
 
@@ -89,7 +88,7 @@ class Verbs(TyperGroup):
         found: dict[str, list[InstalledComponent]] = {}
         for entry in registry().entries("command"):
             verb = entry.name.removeprefix(self.prefix)
-            if entry.name.startswith(self.prefix) and "." not in verb and verb not in self.commands:
+            if entry.name.startswith(self.prefix) and "." not in verb and not verb.startswith("-") and verb not in self.commands:
                 found.setdefault(verb, []).append(entry)
         return found
 

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.checkpoints.chat_messages import ChatOptions, check_depth
-from llmasos.checkpoints.chat_template import ChatTemplate
 from llmasos_answer_parts.call_forms import HERMES, CallForm, call_form_of
 from llmasos_answer_parts.functions import choice_of, functions_of
 from llmasos_answer_parts.grammar import grammar_of
 from llmasos_answer_parts.reader import AnswerReader
 from llmasos_answer_parts.reasoning import Marks, ReasoningState, state_of
+from llmasos_chat_templates.messages import ChatOptions, check_depth
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import Constraint, Prompt, RequestError, SamplingParams, Tokenizer, TokenPrompt
 
 #: Last tokens of a prompt that are looked at for reasoning that it opens or closes: marks are short, and often one token.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from llmasos.compose.access import NamedAccess
-from llmasos.compose.formats import Formats, context_functions, formats
+from llmasos.compose.formats import Formats, formats
 from llmasos.compose.guards import Guards, NamedGuard
 from llmasos.compose.host import Policy
 from llmasos.compose.observer import Observer
@@ -24,7 +24,7 @@ from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
 from llmasos.system.store import Store
-from llmasos_hookspecs import KINDS, PROJECT, Placement, QueueBounds, Runtime, Server, Task
+from llmasos_hookspecs import KINDS, Placement, QueueBounds, Runtime, Server, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration.suites import NamedSuite
@@ -139,7 +139,7 @@ class ComponentMaker:
             component = self.component("observer", config.use)
             options: Any = structure_options(component.component.options, config.options, config.path)
             tell = functools.partial(self.plugins.call, component, options=options, context=self.context(component))
-            hooks = [hook for hook in KINDS["observer"].hooks if hasattr(getattr(component.module, hook, None), f"{PROJECT}_impl")]
+            hooks = [hook for hook in KINDS["observer"].hooks if component.implements(hook)]
             found.append(Observer(component.entry.label, tell, hooks))
         return tuple(found)
 
@@ -152,6 +152,7 @@ class ComponentMaker:
 
     def context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
         """The context of one hook call; ``more``: fields that its kind has besides."""
+        reading = self.formats()
         common = {
             "name": loaded.entry.name,
             "cache": _own_cache(loaded),
@@ -160,7 +161,8 @@ class ComponentMaker:
             "offline": self.config.offline,
             "sink": self._sink,
             "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self.context(loaded)),
-            **context_functions(self.formats().open),
+            "open_checkpoint": reading.open,
+            "read_tokenizer": reading.tokenizer,
         }
         return HookContext(**{**common, **more})
 

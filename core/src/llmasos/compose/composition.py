@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos.checkpoints import open_checkpoint, storage_notes
+from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
@@ -114,7 +114,7 @@ class Composer(ComponentMaker):
         """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
         if not stages:
             return checkpoint
-        return open_checkpoint(self.accelerate_and_report(checkpoint, stages).path)
+        return self.formats().open(self.accelerate_and_report(checkpoint, stages).path)
 
     def accelerate_and_report(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig], **how: Any) -> AccelerationReport:
         """Run accelerator stages; ``how`` are the keyword arguments of ``run_acceleration``."""

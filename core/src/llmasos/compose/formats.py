@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from llmasos.checkpoints.opening import read_checkpoint, read_pickled, unknown
+from llmasos.checkpoints.opening import read_checkpoint, unknown
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
-from llmasos.system.catalog import distribution_for, known_files
+from llmasos.system.catalog import distribution_for, known_files, known_quantizations, known_tokenizers
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, load_component
 from llmasos.system.config import ComponentConfig
+from llmasos.system.context import HookContext
 from llmasos.system.descriptions import described
+from llmasos.system.folders import cache_folder
 from llmasos.system.options import structure_options
-from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer
+from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer, UnsupportedModel
 from llmasos_hookspecs.nearest import listed
+from llmasos_huggingface_folder.quantization import UnreadQuantization
+
+_READ_TOKENIZER: Final = "llmasos_read_tokenizer"
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -43,18 +48,41 @@ class Formats:
             PluginError: the format that reads it is broken.
         """
         path = Path(path)
-        found = read_checkpoint(path)
-        if found is not None:
-            return found
+        quantized = None
+        try:
+            if (found := read_checkpoint(path, self._own_context())) is not None:
+                return found
+        except UnreadQuantization as error:
+            quantized = error
         broken: list[str] = []
         for loaded in self._candidates(path, broken):
-            options = self._options(loaded)
-            checkpoint = self.calls.call(loaded, "llmasos_open", path=path, options=options)
+            checkpoint = self.calls.call(loaded, "llmasos_open", path=path, options=self._options(loaded))
             if checkpoint is not None:
                 return GuardedCheckpoint(checkpoint, loaded.entry.label)
-        if not broken and (pickled := read_pickled(path, self.calls.allow_pickle)) is not None:
-            return pickled
-        raise self._unknown(path, broken)
+        raise self._unknown(path, broken) if quantized is None else self._unread(path, quantized, broken)
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        """The tokenizer that the files in ``folder`` describe: its tokenizer.json, else what an installed format reads.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+            UnsupportedModel: it is of a kind that is not read.
+            PluginError: the format that reads it is broken.
+        """
+        from llmasos.checkpoints.tokenizer import tokenizer_from_folder  # only users of text pay for its import
+
+        if (found := tokenizer_from_folder(folder, self._own_context())) is not None:
+            return found
+        broken: list[str] = []
+        for loaded in self._candidates(folder, broken):
+            if loaded.implements(_READ_TOKENIZER):
+                tokenizer: Tokenizer | None = self.calls.call(loaded, _READ_TOKENIZER, folder=folder, options=self._options(loaded))
+                if tokenizer is not None:
+                    return tokenizer
+        if (missing := self._missing(folder, known_tokenizers())) is not None:
+            raise missing
+        nothing = f"{folder} holds no tokenizer.json, and no other tokenizer that is read; save the model's tokenizer into it."
+        raise CheckpointError(" ".join((nothing, *broken)))
 
     def find(self, name: str) -> LoadedComponent:
         """An installed format by name, imported. Raises ``PluginError`` where it is not installed or is broken."""
@@ -92,12 +120,38 @@ class Formats:
                 return structure_options(loaded.component.options, config.options, config.path)
         return loaded.component.options()
 
-    def _unknown(self, path: Path, broken: list[str]) -> CheckpointError:
-        names = [entry.name for entry in self.calls.registry.entries("format")]
-        for pattern, name in known_files().items():
+    def _own_context(self) -> HookContext:
+        """The context of core's own readers, which is one as those of plugins are."""
+        return HookContext(name="huggingface", cache=cache_folder() / "checked", store=self.calls.store, read_tokenizer=self.tokenizer)
+
+    def _names(self) -> list[str]:
+        return [entry.name for entry in self.calls.registry.entries("format")]
+
+    def _missing(self, path: Path, known: Mapping[str, str]) -> CheckpointError | None:
+        """Which package to install where a path has a name that is ``known`` of a format that is not installed; None where it has none."""
+        names = self._names()
+        for pattern, name in known.items():
             if name not in names and _has(path, (pattern,)):
                 package = distribution_for("format", name)
-                return CheckpointError(f"{path} is of the format {name}, which nothing installed here reads; pip install {package}.")
+                what = f"holds {pattern}," if path.is_dir() else "is"
+                return CheckpointError(f"{path} {what} of the format {name}, which nothing installed here reads; pip install {package}.")
+        return None
+
+    def _unread(self, path: Path, error: UnreadQuantization, broken: list[str]) -> UnsupportedModel:
+        """Why the quantised weights of a folder are not read."""
+        name = known_quantizations().get(error.method)
+        if name is None or name in self._names():
+            return UnsupportedModel(" ".join((str(error), *broken)))
+        package = distribution_for("format", name)
+        return UnsupportedModel(
+            f"{path} holds weights that are quantised as {error.method!r}, of the format {name}, which nothing installed here reads; "
+            f"pip install {package}."
+        )
+
+    def _unknown(self, path: Path, broken: list[str]) -> CheckpointError:
+        if (missing := self._missing(path, known_files())) is not None:
+            return missing
+        names = self._names()
         more = f" The installed formats ({listed(names)}) do not read it either." if names else ""
         return CheckpointError(" ".join((f"{unknown(path)}{more}", *broken)))
 
@@ -110,26 +164,14 @@ def open_model(path: Path, *, allow_pickle: bool = False) -> Checkpoint:
 def formats(configured: Mapping[str, ComponentConfig] | None = None, **calls: Any) -> Formats:
     """The installed formats; ``calls`` are fields of ``ComponentCalls``."""
     made: list[Formats] = []
-    made.append(
-        Formats(calls=ComponentCalls(**calls, more=context_functions(lambda path: made[0].open(path))), configured=configured or {})
-    )
+    more = {"open_checkpoint": lambda path: made[0].open(path), "read_tokenizer": lambda folder: made[0].tokenizer(folder)}
+    made.append(Formats(calls=ComponentCalls(**calls, more=more), configured=configured or {}))
     return made[0]
-
-
-def context_functions(open_checkpoint: Callable[[Path], Checkpoint]) -> dict[str, Any]:
-    """The functions of a ``HookContext`` that read checkpoints."""
-    return {"open_checkpoint": open_checkpoint, "read_tokenizer": _tokenizer}
-
-
-def _tokenizer(folder: Path) -> Tokenizer:
-    from llmasos.checkpoints.tokenizer import tokenizer_from_folder  # only users of text pay for its import
-
-    return tokenizer_from_folder(folder)
 
 
 def _has(path: Path, patterns: tuple[str, ...]) -> bool:
     """Whether a file has one of the names, or a folder holds a file that has."""
     if not patterns:
         return True
-    names = [path.name] if path.is_file() else (file.name for file in path.iterdir() if file.is_file())
+    names = (file.name for file in path.iterdir() if file.is_file()) if path.is_dir() else [path.name]
     return any(fnmatchcase(name.lower(), pattern) for name in names for pattern in patterns)

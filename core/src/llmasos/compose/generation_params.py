@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from llmasos.checkpoints.chat_messages import ChatOptions
 from llmasos.system.deadlines import earliest
+from llmasos_chat_templates.messages import ChatOptions
 from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number

@@ -7,14 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import ml_dtypes
 import numpy as np
 
-from llmasos.checkpoints.finite import FiniteTensors
-from llmasos.checkpoints.huggingface import check_layers
 from llmasos_checkpoint_kit.decoders import read_decoder
 from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, PluginError, QuantizedTensor, Tensor, Tokenizer
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
+from llmasos_huggingface_folder.checkpoint import check_layers
+from llmasos_huggingface_folder.finite import FiniteTensors
 
 #: Types that tensors may have: weights, and the tables that some models have beside them.
 _TYPES: Final = frozenset({np.dtype(kind) for kind in (np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64)})
@@ -53,6 +54,13 @@ class GuardedCheckpoint:
         return found
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        found = self._call("notes", lambda: getattr(self._checkpoint, "notes", ()), tuple)
+        if not all(isinstance(note, str) for note in found):
+            raise self._fault("notes", "something other than sentences")
+        return tuple(found)
+
+    @property
     def chat_template(self) -> str | None:
         found: str | None = self._of("chat_template", object)
         if not isinstance(found, str | None):
@@ -61,8 +69,10 @@ class GuardedCheckpoint:
 
     @cached_property
     def decoder(self) -> DecoderConfig:
-        # From the config by core's own reader, so that no two formats can read one config in two ways.
-        return read_decoder(self.config, str(self.path))
+        # From the config by core's own reader, so that no two formats can read one config in two ways; other files may name more ends.
+        found = read_decoder(self.config, str(self.path))
+        ends = self._of("decoder", DecoderConfig).eos_token_ids
+        return attrs.evolve(found, eos_token_ids=tuple(dict.fromkeys((*ends, *found.eos_token_ids))))
 
     def names(self) -> Sequence[str]:
         return list(self._names)

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from llmasos.checkpoints.chat_messages import checked_messages
 from llmasos.engine.ticket import Ticket
+from llmasos_chat_templates.messages import checked_messages
 from llmasos_hookspecs import (
     Allow,
     Block,

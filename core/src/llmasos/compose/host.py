@@ -369,11 +369,11 @@ class ModelHost:
 
 
 def _release_after(lease: Lease, tickets: Sequence[Ticket[Any]]) -> None:
-    """Release the lease when the last of the tickets is done."""
+    """Release the lease when the last of the tickets ends, before its caller learns of that: then the model can be unloaded."""
     left = len(tickets)
     lock = threading.Lock()
 
-    def done() -> None:
+    def ended() -> None:
         nonlocal left
         with lock:
             left -= 1
@@ -382,4 +382,4 @@ def _release_after(lease: Lease, tickets: Sequence[Ticket[Any]]) -> None:
             lease.release()
 
     for ticket in tickets:
-        ticket.add_done_callback(done)
+        ticket.add_release(ended)

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.checkpoints.chat_messages import ChatOptions, characters, checked_messages
-from llmasos.checkpoints.chat_template import ChatTemplate
-from llmasos.checkpoints.control_tokens import ControlTokens
-from llmasos.checkpoints.template_sandbox.limits import MAX_CHARACTERS
 from llmasos.compose.answer_forms import AnswerForms
 from llmasos_answer_parts.written import as_texts, with_tools
+from llmasos_chat_templates.control_tokens import ControlTokens
+from llmasos_chat_templates.messages import ChatOptions, characters, checked_messages
+from llmasos_chat_templates.sandbox.limits import MAX_CHARACTERS
+from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
 
 #: Last tokens of a prompt that are encoded again with a continuation: no known merge reaches further back.

@@ -51,10 +51,11 @@ class Ticket(Generic[R]):
         self._pieces: list[Piece] = []
         self._result: R | None = None
         self._error: LLMasOSError | None = None
-        self._done = False
+        self._ending = self._done = False
         self._changes = Changes()
         self._readers = 0
         self._async_readers: list[Callable[[], object]] = []
+        self._releases: list[Callable[[], object]] = []
         self._when_done: list[Callable[[], object]] = []
         self._listener: Callable[[Piece], object] | None = None
 
@@ -78,6 +79,15 @@ class Ticket(Generic[R]):
             self._listener = listener
             for piece in self._pieces:
                 listener(piece)
+
+    def add_release(self, release: Callable[[], object]) -> None:
+        """Call ``release`` once when the request ends, before anybody learns that it has: what it held is free then; at once where it has
+        ended already."""
+        with self._changes.lock:
+            if not self._ending:
+                self._releases.append(release)
+                return
+        release()
 
     def post(self, loop: asyncio.AbstractEventLoop, wake: Wake) -> None:
         """Have an event loop call ``wake``, together with what else the present step of the engine has for it."""
@@ -230,18 +240,25 @@ class Ticket(Generic[R]):
         if not self._done:
             self._readers = 0
             self._error = error
-            self._done = True
+            self._ending = self._done = True
 
     def _end(self, result: R | None, error: LLMasOSError | None) -> None:
         with self._changes.lock:
-            if self._done:
+            if self._ending:
                 return
-            self._result, self._error, self._done = result, error, True
-            self._changes.tell()
-            callbacks = self._async_readers + self._when_done
-            self._async_readers, self._when_done = [], []
-        for wake in callbacks:
-            wake()
+            self._ending = True
+            releases, self._releases = self._releases, []
+        try:
+            for release in releases:
+                release()
+        finally:
+            with self._changes.lock:
+                self._result, self._error, self._done = result, error, True
+                self._changes.tell()
+                callbacks = self._async_readers + self._when_done
+                self._async_readers, self._when_done = [], []
+            for wake in callbacks:
+                wake()
 
 
 def _wake(woken: asyncio.Future[None]) -> None:

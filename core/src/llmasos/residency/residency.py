@@ -404,9 +404,12 @@ class Residency:
                 chosen.leases -= 1
                 self.changes.tell()
 
-    def _evict(self, waiter: Waiter, needed: float) -> None:
-        for victim in self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model)):
+    def _evict(self, waiter: Waiter, needed: float) -> list[TrackedModel]:
+        """Unload the idle models that are in the waiter's way now, and give them too."""
+        victims = self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model))
+        for victim in victims:
             victim.evictions += 1
+        return victims
 
     def undo(self, waiter: Waiter, error: BaseException) -> None:
         """End what a caller has begun and what it was granted, so that nobody waits for that. ``error`` may be a Ctrl-C that struck

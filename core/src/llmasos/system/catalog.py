@@ -73,6 +73,18 @@ def known_files() -> Mapping[str, str]:
     return found
 
 
+def known_tokenizers() -> Mapping[str, str]:
+    """Pattern of file names, in lower case -> the format that reads tokenizers in such files."""
+    found: Mapping[str, str] = _catalog()["tokenizers"]
+    return found
+
+
+def known_quantizations() -> Mapping[str, str]:
+    """``quant_method`` of a config -> the format that reads weights quantised so."""
+    found: Mapping[str, str] = _catalog()["quantizations"]
+    return found
+
+
 def taker_of(form: str) -> str | None:
     """The distribution whose loader takes checkpoints of a format that core does not read; None where the catalogue has none."""
     loader = _catalog()["formats"].get(form)

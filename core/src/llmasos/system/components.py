@@ -39,6 +39,10 @@ class LoadedComponent:
     module: ModuleType
     component: Component
 
+    def implements(self, hook: str) -> bool:
+        """Whether its module has an optional hook."""
+        return hasattr(getattr(self.module, hook, None), f"{PROJECT}_impl")
+
 
 def load_component(entry: InstalledComponent) -> LoadedComponent:
     """Import an entry's module (which imports no framework) and check what it offers.

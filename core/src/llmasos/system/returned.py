@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate
+from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate, Tokenizer
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
@@ -101,6 +101,10 @@ def _checkpoint(value: Any) -> str:
     return "" if value is None else _missing(value, _CHECKPOINT)
 
 
+def _tokenizer(value: Any) -> str:
+    return "" if value is None or isinstance(value, Tokenizer) else f"{kind_of(value)}, which is no Tokenizer,"
+
+
 def _suite(value: Any) -> str:
     if missing := _missing(value, ("measure",)):
         return missing
@@ -134,6 +138,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_fetch": _path,
     "llmasos_open": _checkpoint,
     "llmasos_export": _exported,
+    "llmasos_read_tokenizer": _tokenizer,
     "llmasos_create_suite": _suite,
     "llmasos_command": _command,
 }

@@ -123,6 +123,14 @@ class FormatConformance(PluginConformance, standard=True):
                 f"The format opened a folder that is not its own ({name})."
             )
 
+    def test_leaves_other_tokenizers_alone(self, sandbox: PluginSandbox, context: SandboxContext, tmp_path: Path) -> None:
+        """Of a folder without a tokenizer, a format that reads tokenizers gives None."""
+        if sandbox.has("llmasos_read_tokenizer"):
+            (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+            options = self.plugin_options(sandbox)
+            found = sandbox.call("llmasos_read_tokenizer", folder=tmp_path, options=options, context=context)
+            assert found is None, "The format read a tokenizer in a folder that holds none."
+
     def test_core_would_ask_it(self, sandbox: PluginSandbox, path: Path) -> None:
         """The model has a name that ``Component.files`` lists; core asks about no other."""
         files = sandbox.component.files

@@ -17,7 +17,7 @@ from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.watching import within
 
 #: Seconds in which a guard looks at a long text.
-SECONDS: Final = 10.0
+SECONDS: Final = 60.0
 
 #: Texts that every guard must take.
 TEXTS: Final = (

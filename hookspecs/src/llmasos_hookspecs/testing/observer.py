@@ -56,7 +56,7 @@ EVENTS: Final = {
 }  # fmt: skip
 
 #: Seconds in which an observer's hook returns.
-SECONDS: Final = 5.0
+SECONDS: Final = 20.0
 
 #: Names of methods with which an observer would give a pipeline work or change it, on any of its objects.
 _WORK: Final = frozenset(

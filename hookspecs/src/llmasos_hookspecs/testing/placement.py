@@ -18,9 +18,9 @@ from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.watching import within
 
 #: Seconds in which a seat starts, answers or ends.
-SECONDS: Final = 30.0
+SECONDS: Final = 60.0
 #: Seconds in which calls that must not wait return.
-QUICK: Final = 5.0
+QUICK: Final = 20.0
 
 #: Messages that a connection could change: nothing, what frames and lines are made of, more than any buffer holds.
 MESSAGES: Final = (b"", b"\n", b"\0" * 9, bytes(range(256)), b"\xff\xfe\r\n\x1a\x04", b"x" * 3_000_000, b"last")

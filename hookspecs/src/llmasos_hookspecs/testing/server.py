@@ -19,7 +19,7 @@ from llmasos_hookspecs.testing.scripted_runtime import KEY, ScriptedRuntime
 from llmasos_hookspecs.testing.watching import within
 
 #: Seconds in which a server does what it is told.
-SECONDS: Final = 20.0
+SECONDS: Final = 60.0
 
 #: Answers as the pieces in which they come.
 ANSWERS: Final = {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+#: The longest templates in use have 20 KB; compiling one takes a second for some 200 KB.
+MAX_TEMPLATE_BYTES: Final = 128 << 10
 
 
 def chosen_template(found: Any) -> str | None:

@@ -299,13 +299,13 @@ Load = Callable[..., ExportedEngine]
 @pytest.fixture
 def load_folder(tmp_path: Path) -> Iterator[Load]:
     """Loads an export as core hands it over; engines are shut down after the test."""
-    from llmasos.checkpoints import open_checkpoint
+    from llmasos.compose.formats import open_model
 
     engines: list[ExportedEngine] = []
 
     def load(path: Path, options: Options | None = None, **limits: Any) -> ExportedEngine:
         context = SandboxContext(root=tmp_path, limits=EngineLimits(**{"threads": 1, "max_sequences": 4, **limits}))
-        engine = load_export(open_checkpoint(path), options or Options(), context)
+        engine = load_export(open_model(path), options or Options(), context)
         engines.append(engine)
         return engine
 

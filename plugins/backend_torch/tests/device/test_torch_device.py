@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from llmasos.checkpoints import open_checkpoint
+from llmasos.compose.formats import open_model
 from llmasos_backend_torch.general import load_general
 from llmasos_backend_torch.llama import load_llama
 from llmasos_backend_torch.precision import Precision
@@ -148,7 +148,7 @@ def test_drawing(saved: Saved, fused_engine: Callable[..., Engine], traffic: Any
 @pytest.mark.parametrize("name", ["gemma2", "phi3", "gpt2", "qwen2-mixed-windows"])
 def test_transformers_layers(name: str, saved: Saved, traffic: Any, tmp_path: Path) -> None:
     """transformers' layers over our slots give the CPU's logits on a device of their own, and need no copy from it."""
-    checkpoint = open_checkpoint(saved(name)[1])
+    checkpoint = open_model(saved(name)[1])
     context = SandboxContext(root=tmp_path, limits=EngineLimits(max_sequences=6))
     wanted = play(load_general(checkpoint, Precision("float32", torch.device("cpu")), context))
     made = load_general(checkpoint, Precision("float32", traffic.device), context)

@@ -1,0 +1,41 @@
+"""The text files of a checkpoint: tokenizer, chat template and generation config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
+from llmasos_checkpoint_kit.templates import MAX_TEMPLATE_BYTES, chosen_template
+from llmasos_hookspecs import Checkpoint
+from llmasos_hookspecs.atomic import write_atomically
+
+#: Files beside the weights that determine what the model says.
+TEXT_FILES: Final = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
+    "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+
+_LARGEST: Final = 256 << 20
+
+
+def write_text_files(base: Checkpoint, folder: Path) -> None:
+    """Write the tokenizer's files of a checkpoint of any format into ``folder``."""
+    for name, data in base.text_files().items():
+        write_atomically(inside(folder, name), data)
+
+
+def read_text_files(folder: Path) -> dict[str, bytes]:
+    """Those of ``TEXT_FILES`` that a folder holds, with their contents."""
+    return {name: read_small(folder / name, _LARGEST) for name in TEXT_FILES if inside(folder, name).is_file()}
+
+
+def template_in_folder(folder: Path) -> str | None:
+    """The chat template of a Hugging Face folder; newer models have it in a file of its own. None where it has none."""
+    path = inside(folder, "chat_template.jinja")
+    if path.is_file():
+        return read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (source := chosen_template(read_json_if_there(folder, name).get("chat_template"))) is not None:
+            return source
+    return None
