@@ -53,18 +53,17 @@ def export(model: PreTrainedModel, path: Path, *, fixed: bool = False, masked: b
 
 
 @pytest.fixture(scope="module")
-def program(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, Path]:
-    model, _ = saved("llama")
-    return model, export(model, tmp_path_factory.mktemp("pt2") / "model.pt2")
-
-
-@pytest.fixture(scope="module")
 def shallow(saved: Saved) -> PreTrainedModel:
     """A decoder of one layer, which takes a third of the time to export."""
     model: Any = copy.deepcopy(saved("llama")[0])
     model.model.layers = model.model.layers[:1]
     model.config.num_hidden_layers = 1
     return model
+
+
+@pytest.fixture(scope="module")
+def program(shallow: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[PreTrainedModel, Path]:
+    return shallow, export(shallow, tmp_path_factory.mktemp("pt2") / "model.pt2")
 
 
 def check(engine: Engine, model: PreTrainedModel) -> None:
