@@ -61,7 +61,7 @@ def engine(checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[..., Eng
 
 @pytest.mark.slow
 @pytest.mark.peer
-@pytest.mark.parametrize("implementation", ["fused", "transformers"])
+@pytest.mark.parametrize("implementation", ["fused", pytest.param("transformers", marks=pytest.mark.long)])
 def test_logits_in_float32(implementation: str, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]) -> None:
     """Prefill and chunked decode stay within 2e-3 of transformers' logits."""
     tokens = checkpoint.tokenizer().encode(TEXT)[:32]
@@ -73,7 +73,10 @@ def test_logits_in_float32(implementation: str, checkpoint: Checkpoint, referenc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.005), ("int8", 0.01), ("int4", 0.01)])
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [pytest.param("bfloat16", 0.005, marks=pytest.mark.long), pytest.param("int8", 0.01, marks=pytest.mark.long), ("int4", 0.01)],
+)
 def test_divergence_of_lower_precision(
     dtype: str, most: float, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]
 ) -> None:
