@@ -27,6 +27,8 @@ from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder
 from llmasos_hookspecs import LLMasOSError, PluginError
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 120.0  # after which a caller counts as one who waits for ever
 ALL = os.environ.get("LLMASOS_FAULTS") == "all"
 CALLERS = 8

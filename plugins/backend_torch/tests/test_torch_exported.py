@@ -26,6 +26,8 @@ from llmasos_backend_torch.exported.sizes import is_size
 from llmasos_backend_torch.exported.trials import try_program
 from llmasos_hookspecs import CheckpointError, ConfigError, Engine, LLMasOSError, Row, UnsupportedModel
 
+pytestmark = pytest.mark.slow
+
 Saved = Callable[[str], tuple[PreTrainedModel, Path]]
 Load = Callable[..., Engine]
 
