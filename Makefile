@@ -27,7 +27,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 test-long: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
+	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp

@@ -3,6 +3,7 @@ processes, and how many random examples are tried."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -34,10 +35,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_
 # A script makes what runs in its background ignore SIGINT, and programs inherit that; the tests of Ctrl-C need Python's own handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 100 examples where a test sets no number of
+# How long a case takes is the machine's matter, and says nothing of the code. `make test` tries 50 examples where a test sets no number of
 # its own, `make test-long` 500, and `make mutants` 20 for each of its many runs.
 _ANY_MACHINE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("change", max_examples=100, **_ANY_MACHINE)
+settings.register_profile("change", max_examples=50, **_ANY_MACHINE)
 settings.register_profile("long", max_examples=500, **_ANY_MACHINE)
 settings.register_profile("mutants", max_examples=20, database=None, **_ANY_MACHINE)
 settings.load_profile("change")
@@ -69,6 +70,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
     config.option.loadscopereorder = False  # in the order of ``pytest_collection_modifyitems``
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def old_objects_are_not_searched() -> None:
+    """Keep the garbage collector from searching what was alive before this file: with torch, transformers and TensorFlow imported that
+    takes half a second each time, and pytest alone has it done twice for each of the hundreds of runs inside a test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the real model, loaded once, and the command line in a process of its own."""
+"""What the end-to-end tests share: the real model, loaded once for each file, and the command line in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import llmasos
 from llmasos.api.model import LanguageModel
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def smollm2(smollm2_gguf: Path) -> Iterator[LanguageModel]:
     """SmolLM2 on onnxruntime in fp32, so that what it says is exact and depends on no kernel's rounding."""
     with llmasos.load_model("smollm2", loader={"use": "onnx", "precision": "fp32"}) as model:

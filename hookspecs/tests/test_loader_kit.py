@@ -398,6 +398,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_right_loader_passes(run_conformance: Callable[..., Any]) -> None:
     """The numpy engine passes every standard test on every case."""
     outcomes = run_conformance("LoaderConformance", plugin())
@@ -415,12 +416,14 @@ def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], defect: s
     assert set(wrong.caught_by) <= outcomes.failed, f"caught only by {sorted(outcomes.failed)}, passed {sorted(outcomes.passed)}"
 
 
+@pytest.mark.slow
 def test_a_defect_fails_few_tests(run_conformance: Callable[..., Any]) -> None:
     """A failure says where the defect is: a fork that shares its cache fails the fork test alone."""
     wrong = WRONG["a fork shares its origin's cache"]
     assert run_conformance("LoaderConformance", wrong.source, 'cases = ("llama",)').failed == {"test_fork"}
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., Any]) -> None:
     """The fork test is skipped for an engine whose features lack ``fork``."""
     source = engine("""
@@ -436,6 +439,7 @@ def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., An
     assert outcomes.skipped == {"test_fork", "test_drafts", "test_sampling"}
 
 
+@pytest.mark.slow
 def test_an_engine_of_one_slot_passes(run_conformance: Callable[..., Any]) -> None:
     """An engine that holds one sequence only is held to what it says."""
     source = plugin("return ReferenceEngine(checkpoint, attrs.evolve(context.limits, max_sequences=1))")
@@ -443,6 +447,7 @@ def test_an_engine_of_one_slot_passes(run_conformance: Callable[..., Any]) -> No
     assert not outcomes.failed, outcomes.messages
 
 
+@pytest.mark.slow
 def test_a_loader_may_round_within_its_dtype(run_conformance: Callable[..., Any]) -> None:
     """An engine that computes from 8-bit codes passes where it says so, and fails where it claims float32."""
     load = """

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,9 @@ pytestmark = pytest.mark.wheels
 
 
 @pytest.fixture(scope="session")
-def all_wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def all_wheels(build_wheels: Callable[[Iterable[Path]], dict[str, Path]]) -> dict[str, Path]:
     """Every package of the workspace as a wheel, by distribution name as files spell it."""
-    folder = tmp_path_factory.mktemp("all-wheels")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([*command, f"--wheel-dir={folder}", *(str(ROOT / package) for package in PACKAGES)], check=True, timeout=300)
-    return {path.name.partition("-")[0]: path for path in folder.iterdir()}
+    return build_wheels(ROOT / package for package in PACKAGES)
 
 
 def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: dict[str, Path]) -> None:
@@ -63,7 +61,7 @@ def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: d
 def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp_path: Path) -> None:
     """A clean environment with these wheels fetches the model and continues 今天天气很好, the same in JSON and streamed."""
     python = tmp_path / "venv" / "bin" / "python"
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv", with_pip=False)
     home = tmp_path / "home"
     home.mkdir()
 
@@ -80,7 +78,9 @@ def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp
         )
 
     constraints = ROOT / "constraints.txt"
-    installed = run("-m", "pip", "install", "--quiet", "-c", str(constraints), *(str(all_wheels[name]) for name in DEMO))
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile", "-c", str(constraints)]
+    wheels = [str(all_wheels[name]) for name in DEMO]
+    installed = subprocess.run([*pip, *wheels], capture_output=True, text=True, cwd=home, timeout=600, check=False)
     assert installed.returncode == 0, installed.stderr
     command = str(python.with_name("llmasos"))
     streamed = run(command, "run", "今天天气很好", "--max-new-tokens", "8")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,9 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_passes_its_own_tests(wheels, tmp_path, name):
-    """As its author runs them, against the installed wheel."""
-    wheel = wheels[name.replace("_", "-")]
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target", str(tmp_path)]
-    subprocess.run([*install, str(wheel)], check=True, timeout=120)
+    """As its author runs them, against what its wheel holds."""
+    with zipfile.ZipFile(wheels[name.replace("_", "-")]) as wheel:
+        wheel.extractall(tmp_path)  # all that pip does with a wheel of Python files for ``--target``
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", str(ROOT / "examples" / name / "tests")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 import pytest
 
 from llmasos_hookspecs.testing import tiny_checkpoint
+
+from .fork_server import ForkServer
 
 COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
 
@@ -21,19 +23,23 @@ class CommandLine:
     """Runs ``llmasos`` in a folder, with its output piped, as a script would."""
 
     folder: Path
-    env: Mapping[str, str]
+    server: ForkServer
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment of commands that set none of their own."""
+        return self.server.env
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[str]:
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            input=given,
-            capture_output=True,
-            cwd=self.folder,
-            timeout=300,
-            env={**self.env, **env},
-            check=False,
-        )
+        words = [*map(str, arguments)]
+        if env:
+            environment = {**self.env, **env}
+            done = subprocess.run(
+                [*COMMAND, *words], input=given, capture_output=True, cwd=self.folder, timeout=300, env=environment, check=False
+            )
+        else:
+            done = self.server.run(words, self.folder, given, 300)
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(self, *arguments: str | Path, **streams: int) -> subprocess.Popen[bytes]:
@@ -56,11 +62,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cli(tmp_path: Path, home: Path) -> CommandLine:
-    """The command line, in an empty folder."""
+@pytest.fixture(scope="module")
+def command_server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """The command line, imported once for the tests of a file."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
-    return CommandLine(tmp_path, {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"})
+    env = {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+    with ForkServer(env, tmp_path_factory.mktemp("streams")) as server:
+        yield server
+
+
+@pytest.fixture
+def cli(tmp_path: Path, command_server: ForkServer) -> CommandLine:
+    """The command line, in an empty folder."""
+    return CommandLine(tmp_path, command_server)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+pytestmark = pytest.mark.slow
+
 #: Seconds after which something that must come has not come.
 PATIENCE = 60.0
 COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]

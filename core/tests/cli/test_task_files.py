@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 #: Runs a batch as the command line does, and stands still once ten rows are on disk.
 STANDS_STILL = """
 import json, sys

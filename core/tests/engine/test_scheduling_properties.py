@@ -30,6 +30,8 @@ from llmasos_hookspecs import (
     SamplingParams,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Lifo:
     """The newest first: the policy printed in the design."""

@@ -173,10 +173,12 @@ def test_a_model_whose_engine_is_lost_is_out_of_memory_and_loaded_anew(
 @pytest.mark.model
 @pytest.mark.slow
 def test_64_mixed_requests_within_a_budget(smollm2_gguf: Path) -> None:
-    """64 requests at once, short and long, in 1.5 GiB: all are answered as when each is alone, and no step passes the budget."""
+    """64 requests of 12 kinds at once, short and long, in 1.5 GiB: all are answered as when each is alone, and no step passes the
+    budget."""
     draw = random.Random(5)
     words = ["the", "river", "runs", "past", "old", "stone", "houses", "where", "otters", "sleep", "and", "children", "count", "boats"]
-    asked = [(" ".join(draw.choices(words, k=draw.choice((4, 8, 24, 80)))), draw.choice((1, 2, 4))) for _ in range(64)]
+    kinds = [(" ".join(draw.choices(words, k=count)), tokens) for count in (4, 8, 24, 60) for tokens in (1, 2, 4)]
+    asked = draw.sample(kinds * 6, k=64)
     with llmasos.load_model(str(smollm2_gguf), loader=FP32, memory="1.5GiB", threads=2) as model:
         tickets = [model._submit(prompt, {"max_new_tokens": tokens}) for prompt, tokens in asked]
         wrong = []
@@ -185,14 +187,15 @@ def test_64_mixed_requests_within_a_budget(smollm2_gguf: Path) -> None:
             threading.Event().wait(0.01)
         together = [ticket.result().tokens for ticket in tickets]
         assert wrong == []
-        assert together == [model.generate(prompt, max_new_tokens=tokens).tokens for prompt, tokens in asked]
+        alone = {kind: model.generate(kind[0], max_new_tokens=kind[1]).tokens for kind in kinds}
+        assert together == [alone[kind] for kind in asked]
 
 
 @pytest.mark.model
 @pytest.mark.slow
 def test_a_repeated_prompt_is_not_computed_again(smollm2_gguf: Path) -> None:
-    """The second time at most a fifth of 1,000 tokens are computed, so the first token comes at least five times sooner."""
-    prompt = " ".join(str(number) for number in range(100, 430))
+    """The second time at most a fifth of 400 tokens are computed, so the first token comes at least five times sooner."""
+    prompt = " ".join(str(number) for number in range(100, 232))
     with llmasos.load_model(str(smollm2_gguf), loader="onnx", threads=2, memory="1.5GiB") as model:
         model.generate_text("warm up", max_new_tokens=2)
         seconds, found = [], []
@@ -200,7 +203,7 @@ def test_a_repeated_prompt_is_not_computed_again(smollm2_gguf: Path) -> None:
             began = time.perf_counter()
             found.append(model.generate(prompt, max_new_tokens=1))
             seconds.append(time.perf_counter() - began)
-        assert found[0].prompt_tokens >= 1000
+        assert found[0].prompt_tokens >= 400
         computed = [each.prompt_tokens - each.cached_tokens for each in found]
         assert computed[0] >= 5 * computed[1]
         assert found[0].tokens == found[1].tokens

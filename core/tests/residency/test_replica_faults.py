@@ -35,6 +35,8 @@ from llmasos_hookspecs import (
 from llmasos_hookspecs.sampling import Constraint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 120.0  # after which a caller counts as one who waits for ever
 
 LOADER = '''

@@ -9,7 +9,7 @@ from typing import Any
 
 import sentencepiece
 
-LINES = [line for name in sorted(topics)[:25] for line in topics[name].splitlines() if line.strip()]
+LINES = [line for name in sorted(topics)[:10] for line in topics[name].splitlines() if line.strip()]
 MORE = ["今天天气很好，我们去公园散步。春天来了，花都开了。", "Ça coûte 12345 euros, n'est-ce pas ? Größe, naïveté ﬁ ½", "한국어 텍스트"]
 
 

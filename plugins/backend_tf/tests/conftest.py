@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,17 @@ from llmasos_hookspecs import Engine, EngineLimits
 from llmasos_hookspecs.testing import PluginSandbox, SandboxContext, tiny_checkpoint
 
 VOCABULARY, WIDTH = 48, 16
+
+
+@pytest.fixture(scope="module")
+def keras_hub() -> Any:
+    """KerasHub, imported and left out of garbage collections: Keras runs one for each attribute that a layer loses."""
+    from llmasos_backend_tf.framework import import_keras_hub
+
+    found = import_keras_hub()
+    gc.collect()
+    gc.freeze()
+    return found
 
 
 @attrs.frozen(kw_only=True)

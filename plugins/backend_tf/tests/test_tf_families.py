@@ -83,7 +83,7 @@ def load(made: FamilyModel, root: Path, precision: str = "fp32") -> Engine:
 
 @pytest.mark.parametrize(("kind", "changes"), CASES, ids=lambda value: value if isinstance(value, str) else "-".join(value) or "plain")
 def test_a_family_is_computed_as_transformers_computes_it(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    """Logits over the whole context in one piece, in chunks and in a batch, and 64 greedy tokens."""
+    """Logits over the whole context in one piece, in chunks and in a batch, and 24 greedy tokens."""
     made = FamilyModel(kind, changes)
     engine = load(made, tmp_path)
     compare_with_family_model(engine, made, EXACT)

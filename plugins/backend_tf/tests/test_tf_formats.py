@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from llmasos_hookspecs import CheckpointError, Engine, EngineLimits, Row, Unsupp
 from llmasos_hookspecs.testing import LoaderConformance, PluginSandbox, ReferenceDecoder, SandboxContext, TinyCheckpoint, tiny_checkpoint
 
 # Keras converts its tensors in a way that numpy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("keras_hub"),
+]
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 40)]
 
@@ -76,6 +80,13 @@ def save_llama(checkpoint: TinyCheckpoint, path: Path, *, mask: bool = True, out
     tf.saved_model.save(module, str(path), signatures=signature)
 
 
+@pytest.fixture(scope="module")
+def saved_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "model"
+    save_llama(tiny_checkpoint("llama"), path, mask=False)
+    return path
+
+
 class TestSavedModel(LoaderConformance):
     """A SavedModel without a cache keeps the whole engine contract."""
 
@@ -89,16 +100,14 @@ class TestSavedModel(LoaderConformance):
         return attrs.evolve(checkpoint, path=folder, format="saved_model")
 
 
-def test_a_saved_model_says_that_it_recomputes(tmp_path: Path) -> None:
+def test_a_saved_model_says_that_it_recomputes(saved_llama: Path, tmp_path: Path) -> None:
     """Without a cache the engine says so; a signature without a mask will do."""
-    checkpoint = tiny_checkpoint("llama")
-    save_llama(checkpoint, tmp_path / "model", mask=False)
-    engine = load(tmp_path / "model", "saved_model", tmp_path)
+    engine = load(saved_llama, "saved_model", tmp_path)
     assert "kv_cache" not in engine.info.features
     assert engine.info.kv_bytes_per_token == 0
     assert any("no KV cache" in note for note in engine.info.notes)
     got = engine.step([Row(engine.open(), TOKENS, 0, "all")])[0]
-    np.testing.assert_allclose(got, ReferenceDecoder(checkpoint).logits(TOKENS), atol=1e-3)
+    np.testing.assert_allclose(got, ReferenceDecoder(tiny_checkpoint("llama")).logits(TOKENS), atol=1e-3)
 
 
 def test_other_signatures_are_named(tmp_path: Path) -> None:
@@ -127,9 +136,9 @@ def test_a_graph_that_reaches_out_is_never_loaded(operation: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("damage", ["cut graph", "cut weights", "no weights"])
-def test_a_damaged_saved_model_is_refused(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_saved_model_is_refused(damage: str, saved_llama: Path, tmp_path: Path) -> None:
     """A graph or weights that were cut are one sentence."""
-    save_llama(tiny_checkpoint("llama"), tmp_path / "model")
+    shutil.copytree(saved_llama, tmp_path / "model")
     graph, weights = tmp_path / "model/saved_model.pb", tmp_path / "model/variables/variables.data-00000-of-00001"
     if damage == "no weights":
         weights.unlink()

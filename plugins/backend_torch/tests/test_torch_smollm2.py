@@ -34,12 +34,14 @@ def checkpoint(smollm2_gguf: Path) -> Checkpoint:
 def reference(checkpoint: Checkpoint) -> PreTrainedModel:
     """transformers' own Llama over the same weights in float32."""
     keep = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "model_type", "architectures")}
-    model = LlamaForCausalLM(LlamaConfig(**keep)).eval()
+    with torch.device("meta"):  # no time for random weights
+        model = LlamaForCausalLM(LlamaConfig(**keep)).eval()
     weights = {name: torch.from_numpy(np.array(as_float32(checkpoint.tensor(name)))) for name in checkpoint.names()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
     assert set(missing) <= {"lm_head.weight"}
     assert not unexpected
     model.tie_weights()
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffer is no weight, and was made on meta
     return model
 
 
@@ -59,32 +61,35 @@ def engine(checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[..., Eng
 
 @pytest.mark.slow
 @pytest.mark.peer
-@pytest.mark.parametrize("implementation", ["fused", "transformers"])
+@pytest.mark.parametrize("implementation", ["fused", pytest.param("transformers", marks=pytest.mark.long)])
 def test_logits_in_float32(implementation: str, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]) -> None:
     """Prefill and chunked decode stay within 2e-3 of transformers' logits."""
-    tokens = checkpoint.tokenizer().encode(TEXT)[:80]
+    tokens = checkpoint.tokenizer().encode(TEXT)[:32]
     wanted = forward(reference, tokens)
     made = engine(dtype="float32", implementation=implementation)
     slot = made.open()
-    got = [np.array(made.step([Row(slot, tokens[at : at + n], at, "all")])[0]) for at, n in ((0, 50), (50, 1), (51, 1), (52, 28))]
+    got = [np.array(made.step([Row(slot, tokens[at : at + n], at, "all")])[0]) for at, n in ((0, 20), (20, 1), (21, 1), (22, 10))]
     assert np.abs(np.concatenate(got) - wanted).max() < 2e-3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.005), ("int8", 0.01), ("int4", 0.01)])
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [pytest.param("bfloat16", 0.005, marks=pytest.mark.long), pytest.param("int8", 0.01, marks=pytest.mark.long), ("int4", 0.01)],
+)
 def test_divergence_of_lower_precision(
     dtype: str, most: float, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]
 ) -> None:
     """KL divergence to float32 of prefill and of decode. The file's own 4-bit codes lose little more than bfloat16 does."""
     made = engine(dtype=dtype)
-    tokens = checkpoint.tokenizer().encode(TEXT)[:160]
+    tokens = checkpoint.tokenizer().encode(TEXT)[:56]
     wanted = forward(reference, tokens)
     slot = made.open()
     whole = np.array(made.step([Row(slot, tokens, 0, "all")])[0])
-    made.truncate(slot, 100)
-    single = np.concatenate([np.array(made.step([Row(slot, [tokens[at]], at)])[0]) for at in range(100, 160)])
+    made.truncate(slot, 48)
+    single = np.concatenate([np.array(made.step([Row(slot, [tokens[at]], at)])[0]) for at in range(48, 56)])
     assert divergence(wanted, whole) < most
-    assert divergence(wanted[100:], single) < most
+    assert divergence(wanted[48:], single) < most
 
 
 def forward(model: PreTrainedModel, tokens: list[int]) -> npt.NDArray[np.float32]:
@@ -112,7 +117,7 @@ def test_texts_are_the_same_wherever_tokens_are_drawn(smollm2_gguf: Path) -> Non
         loader = {"use": "torch", "device": "cpu", "dtype": "float32", "sampling": sampling}
         model = llmasos.load_model(smollm2_gguf, loader=loader, threads=2, context_length=256)
         with model, ThreadPoolExecutor(len(ways)) as pool:
-            asked = [pool.submit(model.generate_text, TEXT[:52], max_new_tokens=32, ignore_eos=True, **way) for way in ways]
+            asked = [pool.submit(model.generate_text, TEXT[:52], max_new_tokens=12, ignore_eos=True, **way) for way in ways]
             texts[sampling] = [each.result() for each in asked]
     assert texts["device"] == texts["host"]
     assert len(set(texts["host"])) == len(ways), "The ways of sampling cannot be told apart."

@@ -1,4 +1,4 @@
-"""Folders without tokenizer.json: against transformers' and SentencePiece's tokens, on 2,000 strings."""
+"""Folders without tokenizer.json: against transformers' and SentencePiece's tokens, on 800 strings."""
 
 from __future__ import annotations
 
