@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gguf.constants import GGMLQuantizationType, Keys
 
-from llmasos_format_gguf import metadata as meta
+from llmasos_format_gguf import alone, metadata as meta
 from llmasos_format_gguf.dense import read_mlp_kinds
 from llmasos_format_gguf.families import family_of
 from llmasos_format_gguf.family import Family, Field
@@ -79,10 +79,11 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
             "num_hidden_layers": _layers(header, family),
         }
     heads = meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=arch))
+    layers = _layers(header, family)
     sizes = {
         "hidden_size": meta.count(header, Keys.LLM.EMBEDDING_LENGTH.format(arch=arch)),
-        "intermediate_size": meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=arch)),
-        "num_hidden_layers": _layers(header, family),
+        **({"intermediate_size": _feed_forward(header, family, layers)} if family.mlp else {}),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "max_position_embeddings": meta.count(header, Keys.LLM.CONTEXT_LENGTH.format(arch=arch), 2048),
     }
@@ -96,6 +97,13 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
     elif groups != heads:
         raise UnsupportedModel(f"{header.path} has {groups} heads of keys for {heads} of queries, which a {family.model_type} cannot have.")
     return sizes
+
+
+def _feed_forward(header: GGUFHeader, family: Family, layers: int) -> int:
+    """The width of the MLP."""
+    if family.alone:
+        return max(alone.feed_forward_widths(header, family, layers))
+    return meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=family.arch))
 
 
 def _layers(header: GGUFHeader, family: Family) -> int:
@@ -181,6 +189,8 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         routers = {tensor.name for tensor in header.tensors if tensor.name.endswith(".ffn_gate_inp.weight")}
         experts = [f"blk.{layer}.ffn_gate_inp.weight" in routers for layer in range(len(kinds))]
         found |= jamba_periods([kind == "full_attention" for kind in kinds], experts, str(header.path))
+    elif family.alone:
+        found[alone.KINDS] = alone.read_kinds(header, family, read_groups(header, family, config["num_hidden_layers"])[1])
     elif family.hybrid:
         found["layer_types"] = read_groups(header, family, config["num_hidden_layers"])[1]
     if family.model_type == "llama4_text":

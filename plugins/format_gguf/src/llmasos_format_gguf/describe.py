@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
-from llmasos_format_gguf import metadata as meta
+from llmasos_format_gguf import alone, metadata as meta
 from llmasos_format_gguf.config import MAX_LAYERS
 from llmasos_format_gguf.dense import mlp_kinds
 from llmasos_format_gguf.families import FAMILIES
@@ -92,6 +92,8 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
     """
     found: dict[str, Any] = {}
     for name in _SIZES if family.attention else _SIZES_WITHOUT_ATTENTION:
+        if name == "intermediate_size" and not family.mlp:
+            continue
         value = config.get(family.key(name))
         if value is None:
             value = config.get(name)
@@ -101,7 +103,9 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
         return found
     if family.model_type == "lfm2":
         found["intermediate_size"] = feed_forward_width(config, found["intermediate_size"])
-    if found["intermediate_size"] is None and family.four and isinstance(found["hidden_size"], int):
+    if family.alone:
+        found["num_hidden_layers"] = len(alone.layer_kinds(config, family, where))
+    if family.four and found["intermediate_size"] is None and isinstance(found["hidden_size"], int):
         found["intermediate_size"] = 4 * found["hidden_size"]
     if not family.grouped or found["num_key_value_heads"] is None:
         found["num_key_value_heads"] = found["num_attention_heads"]
@@ -159,6 +163,9 @@ def metadata_of(
         found |= write_state(config, family, sizes["hidden_size"], where)
     if family.hybrid:
         found |= write_groups(config, family, sizes, where)
+    if family.alone:
+        found[Keys.Attention.LAYERNORM_EPS] = np.float32(epsilon)  # llama.cpp wants it by both names
+        found |= alone.write_widths(config, family, sizes["intermediate_size"] if family.mlp else values["moe_intermediate_size"], where)
     if family.model_type == "granitemoehybrid":
         found[Keys.Rope.SCALING_FINETUNED] = config.get("position_embedding_type") == "rope"
     if family.latent:
@@ -202,6 +209,8 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         raise UnsupportedModel(f"{where} multiplies an embedding that is the head too, which a GGUF of {family.arch} cannot say.")
     if family.model_type == "jamba":
         expected |= jamba_periods(*jamba_layers(config, sizes["num_hidden_layers"], where), where)
+    elif family.alone:
+        expected[alone.KINDS] = alone.layer_kinds(config, family, where)
     elif family.hybrid:
         expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.dense is not None:
@@ -276,6 +285,8 @@ def _harmless(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """Whether a key that a family does not have says what it does anyhow."""
     if key == "moe_layer_end_index":
         return value in (-1, config.get("num_hidden_layers", 0) - 1)
+    if key == "time_step_min":
+        return True  # weights are made by it; Nemotron-H alone computes with it too
     if key == "time_step_limit":
         return isinstance(value, (list, tuple)) and list(value) in ([0.0, math.inf], [0.0, {"__float__": "Infinity"}])
     if key == "layer_types":

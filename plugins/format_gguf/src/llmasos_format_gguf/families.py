@@ -14,6 +14,7 @@ from typing import Any, Final
 from gguf.constants import Keys
 
 from llmasos_format_gguf import metadata as meta
+from llmasos_format_gguf.alone import told_kinds
 from llmasos_format_gguf.decoders import DECODERS
 from llmasos_format_gguf.experts import EXPERTS
 from llmasos_format_gguf.family import Family
@@ -85,5 +86,7 @@ def family_for(config: Mapping[str, Any], where: str) -> Family:
     if not candidates:
         known = ", ".join(dict.fromkeys(family.model_type for family in FAMILIES))
         raise UnsupportedModel(f"{where} has model_type {str(kind)[:40]!r}, for which no GGUF is written; those that are: {known}.")
+    # Of layers that are one thing alone the kinds tell the family: those with experts are of another than those with an MLP.
+    candidates = [family for family in candidates if not family.alone or family.alone in told_kinds(config)] or candidates
     fits = [family for family in candidates if all(config.get(key) in (None, value) for key, value in family.fixed.items())]
     return (fits or candidates)[0]

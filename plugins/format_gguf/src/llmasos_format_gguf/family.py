@@ -71,7 +71,7 @@ class StateNames:
 
     Attributes:
         conv, size: the convolution's kernel and elements of the state.
-        expand, inner: how many times as wide as the rest a layer is, or how wide.
+        expand, inner: how many times as wide as the rest a layer is, or how wide; without either its heads make up the width.
         rank: of the projection to time steps (Mamba).
         heads, width, groups: heads, their width, and the groups that share projections (Mamba-2). An empty name: it has none.
     """
@@ -114,6 +114,8 @@ class Family:
         latent: whether keys and values are projected from one latent vector (``gguf_latent``); ``joint``: by one matrix in GGUF too.
         scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
         attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
+        alone: what a config calls layers that are an MLP, or experts, and nothing else; empty where each layer has its own.
+        mlp: whether any layer has an MLP besides experts, so that the config tells its width.
         state: what a config calls the sizes of its state-space layers; None for none.
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
@@ -158,6 +160,8 @@ class Family:
     scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
     attention: bool = True
     hybrid: str = ""
+    alone: str = ""
+    mlp: bool = True
     state: StateNames | None = None
     marks: tuple[str, ...] = ()
     unwindowed: bool = False

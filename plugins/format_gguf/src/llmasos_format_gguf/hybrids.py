@@ -96,6 +96,41 @@ _FALCON_PARTS: Final = (
     ("mamba_d_ssm",), ("mamba_d_ssm",), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_groups", "mamba_d_state"), ("mamba_n_heads",),
 )  # fmt: skip
 
+_NEMOTRON: Final = (
+    *_BACKBONE, *_mamba2("backbone.layers.{}.mixer", "n_groups"),
+    *(
+        Module(f"backbone.layers.{{}}.mixer.{name}_proj", tensors=(tensor,)) for name, tensor in (
+            ("q", MODEL_TENSOR.ATTN_Q), ("k", MODEL_TENSOR.ATTN_K), ("v", MODEL_TENSOR.ATTN_V), ("o", MODEL_TENSOR.ATTN_OUT),
+        )
+    ),
+)  # fmt: skip
+_NEMOTRON_STATE: Final = StateNames(
+    conv=("conv_kernel", 4), size=("ssm_state_size", 128), heads=("mamba_num_heads", 128), width=("mamba_head_dim", 64),
+    groups=("n_groups", 8),
+)  # fmt: skip
+_NEMOTRON_FIXED: Final[dict[str, Any]] = {
+    "mlp_hidden_act": "relu2", "mamba_hidden_act": "silu", "use_conv_bias": True, "use_bias": False, "mlp_bias": False,
+    "attention_bias": False, "time_step_min": 0.001,
+}  # fmt: skip
+#: What tells how a layer's experts are used.
+_NEMOTRON_EXPERTS: Final = (
+    Field("n_routed_experts", Keys.LLM.EXPERT_COUNT, default=8),
+    Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=2),
+    Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=7688),
+    Field("moe_shared_expert_intermediate_size", Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH, default=7688),
+    Field("moe_latent_size", Keys.LLM.MOE_LATENT_SIZE, default=None),
+    Field("n_shared_experts", Keys.LLM.EXPERT_SHARED_COUNT, default=1),
+    Field("n_group", Keys.LLM.EXPERT_GROUP_COUNT, default=1),
+    Field("topk_group", Keys.LLM.EXPERT_GROUP_USED_COUNT, default=1),
+    Field("norm_topk_prob", Keys.LLM.EXPERT_WEIGHTS_NORM, "flag", True, absent=False),
+    Field("routed_scaling_factor", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.0, absent=1.0),
+)  # fmt: skip
+
+
+def _alone(name: str, tensor: MODEL_TENSOR, **more: Any) -> Module:
+    return Module(f"backbone.layers.{{}}.mixer.{name}", tensors=(tensor,), **more)
+
+
 HYBRIDS: Final[tuple[Family, ...]] = (
     Family(
         arch="lfm2", model_type="lfm2", architecture="Lfm2ForCausalLM", modules=_SHORT_CONVOLUTION, fields=(_KERNEL,),
@@ -196,6 +231,26 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         },
         # What they multiply is stored multiplied.
         ignored=("embedding_multiplier",), epsilon=1e-5, head_dim=True, defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="nemotron_h", model_type="nemotron_h", architecture="NemotronHForCausalLM",
+        modules=(*_NEMOTRON, _alone("up_proj", MODEL_TENSOR.FFN_UP), _alone("down_proj", MODEL_TENSOR.FFN_DOWN)),
+        state=_NEMOTRON_STATE, fixed=_NEMOTRON_FIXED, norm="layer_norm_epsilon", epsilon=1e-5, head_dim=128, rope=False,
+        hybrid="linear_attention", alone="mlp", defaults={"num_key_value_heads": 8},
+        ignored=tuple(field.name for field in _NEMOTRON_EXPERTS),
+    ),
+    Family(
+        arch="nemotron_h_moe", model_type="nemotron_h", architecture="NemotronHForCausalLM",
+        modules=(
+            *_NEMOTRON, _alone("gate", MODEL_TENSOR.FFN_GATE_INP),
+            _alone("gate.e_score_correction_bias", MODEL_TENSOR.FFN_EXP_PROBS_B, leaf="bias"),
+            _alone("experts.{expert}.up_proj", MODEL_TENSOR.FFN_UP_EXP), _alone("experts.{expert}.down_proj", MODEL_TENSOR.FFN_DOWN_EXP),
+            _alone("shared_experts.up_proj", MODEL_TENSOR.FFN_UP_SHEXP), _alone("shared_experts.down_proj", MODEL_TENSOR.FFN_DOWN_SHEXP),
+            _alone("fc1_latent_proj", MODEL_TENSOR.MOE_LATENT_DOWN), _alone("fc2_latent_proj", MODEL_TENSOR.MOE_LATENT_UP),
+        ),
+        fields=_NEMOTRON_EXPERTS, state=_NEMOTRON_STATE, fixed=_NEMOTRON_FIXED, norm="layer_norm_epsilon", epsilon=1e-5, head_dim=128,
+        rope=False, hybrid="linear_attention", alone="moe", mlp=False, ignored=("intermediate_size",),
+        defaults={"num_key_value_heads": 8},
     ),
     Family(
         # Without experts the MLP that all tokens share is the only one.

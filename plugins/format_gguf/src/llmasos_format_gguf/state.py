@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from gguf.constants import Keys
 
-from llmasos_format_gguf import metadata as meta
+from llmasos_format_gguf import alone, metadata as meta
 from llmasos_format_gguf.family import Family, StateNames
 from llmasos_format_gguf.header import GGUFHeader
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
@@ -17,10 +17,7 @@ from llmasos_hookspecs import CheckpointError, UnsupportedModel
 #: The context of a model that has no bound on it; llama.cpp wants a number.
 _ENDLESS: Final = 2**20
 
-_ATTENTION: Final = "full_attention"
-
-#: What older configs call the kinds of layers.
-_OLDER_KINDS: Final = {"mamba": "linear_attention", "attention": _ATTENTION}
+_ATTENTION: Final = alone.ATTENTION
 
 
 def read_state(header: GGUFHeader, family: Family, hidden: int) -> dict[str, Any]:
@@ -38,9 +35,10 @@ def read_state(header: GGUFHeader, family: Family, hidden: int) -> dict[str, Any
     found = {
         names.conv[0]: meta.count(header, Keys.SSM.CONV_KERNEL.format(arch=arch)),
         names.size[0]: meta.count(header, Keys.SSM.STATE_SIZE.format(arch=arch)),
-        names.expand[0] or names.inner[0]: inner // hidden if names.expand[0] else inner,
         names.heads[0] or names.rank[0]: rank,
     }
+    if names.expand[0] or names.inner[0]:
+        found[names.expand[0] or names.inner[0]] = inner // hidden if names.expand[0] else inner
     if names.heads[0]:
         found |= {names.width[0]: inner // rank, names.groups[0]: meta.count(header, Keys.SSM.GROUP_COUNT.format(arch=arch))}
     return found
@@ -71,7 +69,9 @@ def state_sizes(config: Mapping[str, Any], names: StateNames, hidden: int, where
 
 def _inner(sizes: Mapping[str, int], names: StateNames, hidden: int) -> int:
     """How wide a state-space layer is."""
-    return sizes[names.expand[0]] * hidden if names.expand[0] else sizes[names.inner[0]]
+    if names.expand[0]:
+        return sizes[names.expand[0]] * hidden
+    return sizes[names.inner[0]] if names.inner[0] else sizes[names.heads[0]] * sizes[names.width[0]]
 
 
 def write_state(config: Mapping[str, Any], family: Family, hidden: int, where: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def layer_kinds(config: Mapping[str, Any], family: Family, layers: int, where: s
             told = [family.hybrid] * layers
     if not isinstance(told, list) or len(told) != layers:
         raise CheckpointError(f"{where} has no list of {layers} layer_types; mend it.")
-    found = [_OLDER_KINDS.get(kind, kind) if isinstance(kind, str) else str(kind) for kind in told]
+    found = [alone.OLDER_KINDS.get(kind, kind) if isinstance(kind, str) else str(kind) for kind in told]
     if unknown := set(found) - {_ATTENTION, family.hybrid}:
         raise UnsupportedModel(f"{where} has layers of the kind {min(unknown)[:40]!r}, which a GGUF of {family.arch} does not know.")
     return found
@@ -134,7 +134,8 @@ def layer_kinds(config: Mapping[str, Any], family: Family, layers: int, where: s
 
 def write_groups(config: Mapping[str, Any], family: Family, sizes: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The metadata that tells layers with attention from the others."""
-    kinds = layer_kinds(config, family, sizes["num_hidden_layers"], where)
+    layers = sizes["num_hidden_layers"]
+    kinds = alone.layer_kinds(config, family, where) if family.alone else layer_kinds(config, family, layers, where)
     return {Keys.Attention.HEAD_COUNT_KV: [np.uint32(sizes["num_key_value_heads"] if kind == _ATTENTION else 0) for kind in kinds]}
 
 

@@ -45,6 +45,10 @@ _GRANITE_HYBRID = {
 _FALCON_H1 = {
     **SIZES, **_WIDTH, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_state": 16, "mamba_n_groups": 2,
 }  # fmt: skip
+_NEMOTRON_H = {
+    **{key: value for key, value in SIZES.items() if key != "num_hidden_layers"}, **_WIDTH, "ssm_state_size": 16, "mamba_num_heads": 8,
+    "mamba_head_dim": 16, "n_groups": 2,
+}  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -194,6 +198,19 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoehybrid, dense": (
         "granitemoehybrid",
         {**_GRANITE_HYBRID, "num_local_experts": 0, "intermediate_size": 48, "position_embedding_type": "rope"},
+    ),
+    "nemotron_h": ("nemotron_h", {**_NEMOTRON_H, "layers_block_type": ["linear_attention", "mlp", "full_attention", "mlp"]}),
+    "nemotron_h, experts": (
+        "nemotron_h",
+        {
+            **_NEMOTRON_H,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"],
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 32,
+            "moe_shared_expert_intermediate_size": 48,
+            "moe_latent_size": 24,
+            "routed_scaling_factor": 1.5,
+        },
     ),
     "jais2": ("jais2", {**SIZES, **_WIDTH}),
     "minimax_m2": ("minimax_m2", {**SIZES, **_WIDTH, **_EXPERTS, "rope_parameters": {**_HALF_ROPE, "rope_theta": 5e6}}),

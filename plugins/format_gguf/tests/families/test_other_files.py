@@ -151,3 +151,35 @@ def test_queries_that_grow_by_nothing_that_is_told_are_refused(made: Any, tmp_pa
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModel, match="no YaRN scaling with llama_4_scaling_beta"):
         write_gguf(open_model(tmp_path / "model"), tmp_path / "y.gguf", "f32")
+
+
+def test_layers_of_an_mlp_and_layers_of_experts_in_one_model_are_refused(made: Any, tmp_path: Path) -> None:
+    """A file of Nemotron-H has the width of the one or of the other."""
+    _, folder, _ = made("nemotron_h")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["layers_block_type"] = ["linear_attention", "mlp", "full_attention", "moe"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match="layers of the kind 'moe' beside others"):
+        write_gguf(open_model(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert not (tmp_path / "x.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    "older", [{"hybrid_override_pattern": "M-*-"}, {"layers_block_type": ["mamba", "mlp", "attention", "mlp"]}], ids=["pattern", "names"]
+)
+def test_older_configs_of_nemotron_h_tell_their_layers_as_today(older: dict[str, Any], made: Any, tmp_path: Path) -> None:
+    _, folder, file = made("nemotron_h")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["layers_block_type"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | older))
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert open_model(written.path).config == open_model(file).config
+
+
+def test_a_layer_that_attends_and_has_an_mlp_is_no_nemotron_h(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("nemotron_h")
+    changed_copy(file, tmp_path / "x.gguf", {"nemotron_h.feed_forward_length": 96}, {}, "nothing")
+    with pytest.raises(CheckpointError, match="a layer with both attention and an MLP"):
+        open_model(tmp_path / "x.gguf")

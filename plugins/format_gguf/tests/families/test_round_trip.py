@@ -119,6 +119,8 @@ def same_value(found: Any, wanted: Any, key: str, model: PreTrainedModel) -> boo
         return bool(np.float32(found) == np.float32(wanted))
     if key == "head_dim" and wanted is None:
         return found in (None, model.config.hidden_size // model.config.num_attention_heads)
+    if key == "intermediate_size" and "moe" in getattr(model.config, "layers_block_type", ()):  # no layer has an MLP
+        return True
     if key in ("num_mtp_layers", "num_nextn_predict_layers"):  # layers that the logits do not need
         return True
     # LFM2's MLP is given as wide as it is; and its layers by kind.
