@@ -17,9 +17,12 @@ from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.runner import DidNotStart, Report, run_target
 from benchmarks.fuzz.target import Room
 from benchmarks.fuzz.targets import TARGETS, make_target
+from hypothesis import settings
 
-#: Changed inputs that each target reads; fewer where a framework is asked to load what passes the checks.
-CASES = {**dict.fromkeys(TARGETS, 200), "saved_model": 60, "pt2": 60, "keras": 25}
+#: Changed inputs that each target reads, with ``make test-long`` ten times as many; fewer where a framework is asked to load what passes
+#: the checks.
+MANY = settings.default.max_examples
+CASES = {**dict.fromkeys(TARGETS, MANY), "saved_model": MANY // 3, "pt2": MANY // 3, "keras": MANY // 5}
 
 # Keras converts its tensors in a way that numpy 2 warns of, and TensorFlow warns of graphs that pass half of its checks.
 pytestmark = pytest.mark.filterwarnings("ignore")
