@@ -26,10 +26,10 @@ COUNT = 10_000 if settings.default.max_examples >= 500 else 400
 
 #: Bodies that are answered, and a value of one of their fields for which they are refused.
 RIGHT: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
-    "/v1/chat/completions": (chat_body("hi", n=1), {"messages": [7, "", {}, [], [7], [[]]], "stream": ["x", 0], "n": [2, "1"]}),
+    "/v1/chat/completions": (chat_body("hi", n=1), {"messages": [7, "", {}, [], [7], [[]]], "stream": ["x", 0], "n": [0, "1", 129]}),
     "/v1/completions": (
         {"prompt": "hi", "echo": False},
-        {"prompt": [7, {}, [], ["a", "b"], [[1]]], "echo": [True], "logprobs": [6, -1, "x"]},
+        {"prompt": [7, {}, [], ["a", "b"], [[]]], "echo": [True], "logprobs": [6, -1, "x"]},
     ),
     "/v1/embeddings": ({"input": "hi"}, {"input": [7, [], [""], {}, [7]], "encoding_format": ["hex", 7], "dimensions": [3]}),
     "/v1/messages": (chat_body("hi", max_tokens=3), {"messages": [7, [{"role": "system", "content": "x"}]], "system": [7, [{}]]}),

@@ -125,7 +125,7 @@ def test_the_fields_that_are_told_are_those_that_are_read(complete: Client, monk
     [
         ("temperature", [0, 1.5], [-0.1, "1", True]), ("top_p", [1, 0.5], [0, 1.1]), ("top_k", [0, 9], [-1, 1.5]), ("seed", [0], [-1]),
         ("presence_penalty", [-100, 100], [101]), ("stop", ["a", ["a", "b"]], ["", [""], [1], 7]), ("ignore_eos", [True], ["yes"]),
-        ("logit_bias", [{"7": 1.5}], [{"x": 1}, {"7": "a"}, []]), ("n", [1], [2]), ("top_logprobs", [0, 20], [21, -1]),
+        ("logit_bias", [{"7": 1.5}], [{"x": 1}, {"7": "a"}, []]), ("n", [1, 128], [0, 129]), ("top_logprobs", [0, 20], [21, -1]),
         ("max_tokens", [1], [0, "1"]), ("stream", [True], [1]), ("response_format", [{"type": "text"}], [{"type": "other"}, {}]),
         ("user", ["a", 7], []),
     ],

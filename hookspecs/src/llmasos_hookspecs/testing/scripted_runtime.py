@@ -223,7 +223,9 @@ class ScriptedRuntime(ScriptedAdministration):
     @staticmethod
     def _text(prompt: Prompt | TokenPrompt) -> str:
         if isinstance(prompt, TokenPrompt):
-            return bytes(prompt.tokens).decode()
+            if not all(0 <= token < 256 for token in prompt.tokens):
+                raise RequestError("A token of the scripted model is a number below 256.", "prompt")
+            return bytes(prompt.tokens).decode(errors="replace")
         return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
     def _wait(self, count: int) -> None:

@@ -8,7 +8,7 @@ from llmasos_serve_http.openai.chat import MOST_ALTERNATIVES as CHAT_ALTERNATIVE
 from llmasos_serve_http.openai.completions import MOST_ALTERNATIVES as COMPLETION_ALTERNATIVES, REFUSED as COMPLETIONS_REFUSED
 from llmasos_serve_http.openai.embeddings import REFUSED as EMBEDDINGS_REFUSED
 from llmasos_serve_http.openai.response_bodies import REFUSED as RESPONSES_REFUSED
-from llmasos_serve_http.openai.sampling import FIELDS, REFUSED
+from llmasos_serve_http.openai.sampling import FIELDS, MOST_ANSWERS, REFUSED
 from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.schemas import COUNT, FLAG, OBJECT, TEXT, Schema, answer, argument, arguments, body, harmless, listed, nullable
 
@@ -29,9 +29,11 @@ _FORMAT: Final[Schema] = {
         },
     ]
 }
+_ID: Final[Schema] = {"type": "integer", "minimum": 0}
 _STREAM: Final = {"stream": FLAG, "stream_options": body({"include_usage": FLAG})}
 _SAMPLING: Final = {"model": TEXT, **arguments(FIELDS), **harmless(REFUSED)}
-_SHARED: Final = {**_SAMPLING, "response_format": _FORMAT, "max_tokens": COUNT, **_STREAM}
+_ANSWERS: Final = {"n": {"type": "integer", "minimum": 1, "maximum": MOST_ANSWERS}}
+_SHARED: Final = {**_SAMPLING, **_ANSWERS, "response_format": _FORMAT, "max_tokens": COUNT, **_STREAM}
 _CHOICE: Final[Schema] = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object", "required": ["type"]}]}
 #: Tools of the client, and how a model is to use them; `/tokenize` takes them too.
 TOOLS: Final = {
@@ -82,7 +84,13 @@ COMPLETIONS: Final = Operation(
         {
             **_SHARED,
             **harmless(COMPLETIONS_REFUSED),
-            "prompt": {"type": ["string", "array"], "items": TEXT, "minItems": 1, "maxItems": 1},
+            "prompt": {
+                "anyOf": [
+                    TEXT,
+                    {"type": "array", "items": {"type": ["string", "array"], "items": _ID, "minItems": 1}, "minItems": 1, "maxItems": 1},
+                    {"type": "array", "items": _ID, "minItems": 1},
+                ]
+            },
             "logprobs": {"type": "integer", "minimum": 0, "maximum": COMPLETION_ALTERNATIVES},
         },
         required=["prompt"],

@@ -52,14 +52,14 @@ REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
 
 
 #: Most answers of one prompt, as OpenAI has it.
-_MOST_ANSWERS: Final = 128
+MOST_ANSWERS: Final = 128
 
 
 def answers_of(body: Mapping[str, Any]) -> int:
     """How many answers a body asks for. Raises ``RequestError``."""
     count = body.get("n", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST_ANSWERS:
-        raise RequestError(f"n is {shown(count)}, and it must be a whole number from 1 to {_MOST_ANSWERS}.", "n")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_ANSWERS:
+        raise RequestError(f"n is {shown(count)}, and it must be a whole number from 1 to {MOST_ANSWERS}.", "n")
     return count
 
 
