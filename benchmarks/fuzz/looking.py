@@ -14,9 +14,12 @@ import llmasos_format_legacy
 import llmasos_format_quantized
 from benchmarks.fuzz.containment import check_sentence
 from llmasos.checkpoints import first_sight
-from llmasos.compose.formats import formats, open_model
+from llmasos.compose.formats import Formats
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
-from llmasos.system import context, descriptions
+from llmasos.system import context
+from llmasos.system.component_calls import ComponentCalls
+from llmasos.system.discovery import InstalledComponent, Registry
+from llmasos_backend_tf import preset_format
 from llmasos_chat_templates.template import ChatTemplate
 from llmasos_checkpoint_kit.digests import file_digest
 from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, Tokenizer, apart
@@ -36,23 +39,37 @@ def probed_here() -> Iterator[None]:
         for module in (first_sight, apart):
             stack.enter_context(mock.patch.object(module, "Remembered", return_value=set()))
         stack.enter_context(mock.patch.object(apart, "_passed", set()))
-        for module in (context, descriptions):
-            stack.enter_context(mock.patch.object(module, "run_apart", here))
+        stack.enter_context(mock.patch.object(context, "run_apart", here))
         stack.enter_context(mock.patch.object(sandbox, "run_child", lambda function, arguments, _: here(function, *arguments)))
         yield
 
 
-def open_here(path: Path) -> Checkpoint:
-    """A checkpoint as ``llmasos.compose.formats`` opens it, which reads the descriptions of the formats besides."""
-    name, module = ("gguf", llmasos_format_gguf) if path.suffix == ".gguf" else ("quantized", llmasos_format_quantized)
-    model = module.llmasos_open(path, SimpleNamespace(file_digest=file_digest, tokenizer=tokenizer_here))
-    return open_model(path) if model is None else GuardedCheckpoint(model, f'format "{name}"')
+class CoreAlone(Registry):
+    """What is installed, but for formats."""
+
+    def entries(self, kind: str | None = None) -> tuple[InstalledComponent, ...]:
+        return tuple(entry for entry in super().entries(kind) if entry.kind != "format")
 
 
-def tokenizer_here(folder: Path) -> Tokenizer:
-    """A tokenizer as ``llmasos.compose.formats`` reads it, which reads the descriptions of the formats besides."""
-    found = None if (folder / "tokenizer.json").is_file() else llmasos_format_legacy.llmasos_read_tokenizer(folder)
-    return formats().tokenizer(folder) if found is None else found
+class FuzzedFormats(Formats):
+    """The formats that are fuzzed, called here: to describe all that are installed would import them while they are watched."""
+
+    def open(self, path: Path) -> Checkpoint:
+        is_gguf = path.suffix == ".gguf" or any(path.glob("*.gguf"))
+        name, module = ("gguf", llmasos_format_gguf) if is_gguf else ("quantized", llmasos_format_quantized)
+        model = module.llmasos_open(path, SimpleNamespace(file_digest=file_digest, tokenizer=self.tokenizer))
+        return super().open(path) if model is None else GuardedCheckpoint(model, f'format "{name}"')
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        found = preset_format.llmasos_read_tokenizer(folder)
+        if found is None and not (folder / "tokenizer.json").is_file():
+            found = llmasos_format_legacy.llmasos_read_tokenizer(folder)
+        return super().tokenizer(folder) if found is None else found
+
+
+def formats_here() -> Formats:
+    """What opens checkpoints and tokenizers here."""
+    return FuzzedFormats(calls=ComponentCalls(registry=CoreAlone()))
 
 
 def look(path: Path) -> list[str]:
@@ -63,7 +80,7 @@ def look(path: Path) -> list[str]:
         AssertionError: a format raised something else, which core turned into an error that names the plugin.
     """
     with no_plugin_fails():
-        return _look(open_here(path))
+        return _look(formats_here().open(path))
 
 
 @contextmanager

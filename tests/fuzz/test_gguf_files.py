@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from benchmarks.fuzz.looking import open_here
+from benchmarks.fuzz.looking import formats_here
 from hypothesis import strategies as st
 
 from llmasos_chat_templates.template import ChatTemplate
@@ -85,7 +85,7 @@ def test_the_unchanged_experts_are_sound(experts_gguf, use, tmp_path: Path) -> N
     path = tmp_path / "x.gguf"
     path.write_bytes(experts_gguf)
     use(path)
-    checkpoint = open_here(path)
+    checkpoint = formats_here().open(path)
     assert checkpoint.config["model_type"] == "granitemoeshared"
     assert checkpoint.tensor("model.layers.0.block_sparse_moe.input_linear.weight").shape == (3, 64, 32)
 
@@ -106,7 +106,7 @@ def test_the_unchanged_file_is_sound(small_gguf, use, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(small_gguf)
     use(path)
-    checkpoint = open_here(path)
+    checkpoint = formats_here().open(path)
     assert len(checkpoint.names()) == 11
     assert checkpoint.tokenizer().encode("abc!") == [257, 33]
     assert ChatTemplate.of(checkpoint) is not None

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fuzz.looking import formats_here
 from benchmarks.fuzz.mutation import json_file, parted, plain, zip_file
 from benchmarks.fuzz.protobuf import protobuf_file
 from benchmarks.fuzz.target import Room, Target
-from llmasos.compose.formats import open_model
 from llmasos_hookspecs import EngineLimits
 from llmasos_hookspecs.testing import SandboxContext
 
@@ -27,7 +27,7 @@ def _loaded(load: Callable[..., Any], options: Any, path: Path, room: Room) -> C
     context = SandboxContext(root=room.scratch / "sandbox", limits=EngineLimits(max_sequences=2, threads=1))
 
     def read() -> None:
-        engine = load(open_model(path), options, context)
+        engine = load(formats_here().open(path), options, context)
         engine.shutdown()
 
     return read

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any, Final
 
-from benchmarks.fuzz.looking import TEXT, speak, tokenizer_here
+from benchmarks.fuzz.looking import TEXT, formats_here, speak
 from benchmarks.fuzz.mutation import json_file, parted, plain, text_of
 from benchmarks.fuzz.protobuf import message, protobuf_file
 from benchmarks.fuzz.target import Room, Target
@@ -92,7 +92,7 @@ def tokenizer(room: Room) -> Target:
             *(bytes([number]) + lone[names[number]] for number in (2, 3)),
         ],
         prepare=prepare,
-        read=lambda: speak(tokenizer_here(room.folder)),
+        read=lambda: speak(formats_here().tokenizer(room.folder)),
         room=room,
         mutate=parted(json_file, protobuf_file, json_file, plain),
     )
@@ -140,7 +140,7 @@ def chat(room: Room) -> Target:
     whole = {"messages": turns, "tools": [tool], "template_arguments": {"enable_thinking": False, "style": "brief"}}
     for name, content in tokenizer_files().items():
         (room.folder / name).write_text(json.dumps(content))
-    tokenizer = tokenizer_here(room.folder)
+    tokenizer = formats_here().tokenizer(room.folder)
 
     def of(source: str) -> PromptEncoder:
         return PromptEncoder(tokenizer, ChatTemplate(source, {"bos_token": "<|bos|>"}, "here"))
