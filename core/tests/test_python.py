@@ -138,7 +138,7 @@ INTERRUPTED = """
 
     def interrupt():
         waiter = threading.main_thread().ident
-        while not model.usage()["running"] or sys._current_frames()[waiter].f_code.co_name != "wait":
+        while not model.usage()["running"] or sys._current_frames()[waiter].f_code.co_name != "_next":  # in a wait of core
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
