@@ -114,6 +114,8 @@ class Family:
         latent: whether keys and values are projected from one latent vector (``gguf_latent``); ``joint``: by one matrix in GGUF too.
         scalars: tensors of one number a layer that are metadata in GGUF -> the key, and the tensor's shape.
         attention: whether any layer attends; ``hybrid``: what a config calls the kind of layers that do not, where some do.
+        interval: every how manieth layer attends where neither file nor config tells it, of a family whose files tell it so; 0: the heads
+            of keys tell it.
         alone: what a config calls layers that are an MLP, or experts, and nothing else; empty where each layer has its own.
         mlp: whether any layer has an MLP besides experts, so that the config tells its width.
         state: what a config calls the sizes of its state-space layers; None for none.
@@ -160,6 +162,7 @@ class Family:
     scalars: Mapping[str, tuple[str, tuple[int, ...]]] = attrs.field(factory=dict, converter=_frozen)
     attention: bool = True
     hybrid: str = ""
+    interval: int = 0
     alone: str = ""
     mlp: bool = True
     state: StateNames | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import attrs
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
+from llmasos_format_gguf.delta import ByKeyHead
 from llmasos_format_gguf.family import Family, Field, Module, StateNames
-from llmasos_format_gguf.layouts import Depthwise, Halves, InGroups, Multiplied, NegativeExponent, OneColumn
+from llmasos_format_gguf.layouts import Depthwise, Halves, InGroups, Multiplied, NegativeExponent, OneColumn, OneRow, PlusOne
 from llmasos_format_gguf.modules import (
     ATTENTION,
     EXPERT_COUNTS,
@@ -15,8 +17,11 @@ from llmasos_format_gguf.modules import (
     GATED,
     GRANITE_EXPERTS,
     GRANITE_SCALES,
+    LLAMA,
     LLAMA_ROTATED,
     MLP_EXPERT_COUNTS,
+    MLP_EXPERTS,
+    QK_NORMS,
     SILU,
     modules_of,
     of_layer,
@@ -125,6 +130,33 @@ _NEMOTRON_EXPERTS: Final = (
     Field("norm_topk_prob", Keys.LLM.EXPERT_WEIGHTS_NORM, "flag", True, absent=False),
     Field("routed_scaling_factor", Keys.LLM.EXPERT_WEIGHTS_SCALE, "number", 1.0, absent=1.0),
 )  # fmt: skip
+#: Attention whose queries have a gate each, linear attention, and norms that are stored with 1 added.
+_DELTA: Final = (
+    *(
+        attrs.evolve(module, layout=PlusOne()) if module.name.endswith("norm") else module
+        for module in (*with_changes(LLAMA, without=GATED), *QK_NORMS)
+        if not module.name.endswith("post_attention_layernorm")
+    ),
+    of_layer("post_attention_layernorm", PlusOne(), (MODEL_TENSOR.ATTN_POST_NORM,)),
+    of_layer("linear_attn.norm", tensors=(MODEL_TENSOR.SSM_NORM,)),
+)  # fmt: skip
+_DELTA_EXPERTS: Final = (
+    *MLP_EXPERTS, of_layer("mlp.shared_expert_gate", OneRow()),
+    *(of_layer(f"mlp.shared_expert.{name}_proj") for name in ("gate", "up", "down")),
+)  # fmt: skip
+_DELTA_STATE: Final = StateNames(
+    conv=("linear_conv_kernel_dim", 4), size=("linear_key_head_dim", 128), heads=("linear_num_value_heads", 32),
+    width=("linear_value_head_dim", 128), groups=("linear_num_key_heads", 16),
+)  # fmt: skip
+
+
+def _delta_experts(count: int, used: int) -> tuple[Field, ...]:
+    return (
+        Field("num_experts", Keys.LLM.EXPERT_COUNT, default=count),
+        Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=used),
+        Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=512),
+        Field("shared_expert_intermediate_size", Keys.LLM.EXPERT_SHARED_FEED_FORWARD_LENGTH, default=512),
+    )
 
 
 def _alone(name: str, tensor: MODEL_TENSOR, **more: Any) -> Module:
@@ -251,6 +283,24 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         fields=_NEMOTRON_EXPERTS, state=_NEMOTRON_STATE, fixed=_NEMOTRON_FIXED, norm="layer_norm_epsilon", epsilon=1e-5, head_dim=128,
         rope=False, hybrid="linear_attention", alone="moe", mlp=False, ignored=("intermediate_size",),
         defaults={"num_key_value_heads": 8},
+    ),
+    Family(
+        arch="qwen3next", model_type="qwen3_next", architecture="Qwen3NextForCausalLM",
+        modules=(
+            *_DELTA, *_DELTA_EXPERTS,
+            of_layer("linear_attn.in_proj_qkvz", ByKeyHead(), (MODEL_TENSOR.ATTN_QKV, MODEL_TENSOR.ATTN_GATE)),
+            # Files of before it was ordered anew.
+            of_layer("linear_attn.in_proj_qkvz", tensors=(MODEL_TENSOR.SSM_IN,), written=False),
+            of_layer("linear_attn.in_proj_ba", tensors=(MODEL_TENSOR.SSM_BETA_ALPHA,)),
+            of_layer("linear_attn.conv1d", Depthwise(), (MODEL_TENSOR.SSM_CONV1D,)),
+            of_layer("linear_attn.A_log", NegativeExponent(), (MODEL_TENSOR.SSM_A,), ""),
+            of_layer("linear_attn.dt_bias", tensors=(MODEL_TENSOR.SSM_DT,), leaf="bias"),
+            of_layer("linear_attn.out_proj", tensors=(MODEL_TENSOR.SSM_OUT,)),
+        ),
+        fields=_delta_experts(512, 10), state=_DELTA_STATE,
+        # llama.cpp makes the chosen experts' weights sum to 1.
+        fixed={**SILU, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False},
+        partial=0.25, head_dim=256, hybrid="linear_attention", interval=4, defaults={"num_key_value_heads": 2, "intermediate_size": 5632},
     ),
     Family(
         # Without experts the MLP that all tokens share is the only one.

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from gguf.constants import Keys
 
-from llmasos_format_gguf import alone, metadata as meta
+from llmasos_format_gguf import alone, delta, metadata as meta
 from llmasos_format_gguf.family import Family, StateNames
 from llmasos_format_gguf.header import GGUFHeader
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
@@ -98,6 +98,8 @@ def read_groups(header: GGUFHeader, family: Family, layers: int) -> tuple[int, l
         UnsupportedModel: the layers with attention have different numbers of heads, or there is none.
     """
     key = Keys.Attention.HEAD_COUNT_KV.format(arch=family.arch)
+    if family.interval:
+        return meta.count(header, key), delta.read_kinds(header, family, layers)
     found = header.metadata.get(key, meta.count(header, Keys.Attention.HEAD_COUNT.format(arch=family.arch)))
     counts = [found] * layers if isinstance(found, int) else [int(each) for each in meta.numbers(header, key, layers)]
     held = {count for count in counts if count}
@@ -118,6 +120,8 @@ def layer_kinds(config: Mapping[str, Any], family: Family, layers: int, where: s
     if family.model_type == "jamba":
         return [_ATTENTION if attends else family.hybrid for attends in jamba_layers(config, layers, where)[0]]
     told = config.get("layer_types")
+    if told is None and family.interval:
+        told = delta.default_kinds(config, family, layers)
     if told is None:
         attention = config.get("full_attn_idxs")
         if family.hybrid == "conv":
@@ -136,6 +140,8 @@ def write_groups(config: Mapping[str, Any], family: Family, sizes: Mapping[str, 
     """The metadata that tells layers with attention from the others."""
     layers = sizes["num_hidden_layers"]
     kinds = alone.layer_kinds(config, family, where) if family.alone else layer_kinds(config, family, layers, where)
+    if family.interval:
+        return delta.write_kinds(kinds, family)
     return {Keys.Attention.HEAD_COUNT_KV: [np.uint32(sizes["num_key_value_heads"] if kind == _ATTENTION else 0) for kind in kinds]}
 
 

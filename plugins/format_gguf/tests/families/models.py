@@ -49,6 +49,10 @@ _NEMOTRON_H = {
     **{key: value for key, value in SIZES.items() if key != "num_hidden_layers"}, **_WIDTH, "ssm_state_size": 16, "mamba_num_heads": 8,
     "mamba_head_dim": 16, "n_groups": 2,
 }  # fmt: skip
+_DELTA = {
+    **SIZES, **_WIDTH, "num_hidden_layers": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+}  # fmt: skip
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -212,6 +216,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "routed_scaling_factor": 1.5,
         },
     ),
+    "qwen3_next": ("qwen3_next", {**_DELTA, **_MLP_EXPERTS, "shared_expert_intermediate_size": 48}),
     "jais2": ("jais2", {**SIZES, **_WIDTH}),
     "minimax_m2": ("minimax_m2", {**SIZES, **_WIDTH, **_EXPERTS, "rope_parameters": {**_HALF_ROPE, "rope_theta": 5e6}}),
     "glm4_moe_lite": (

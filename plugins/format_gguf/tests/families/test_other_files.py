@@ -183,3 +183,38 @@ def test_a_layer_that_attends_and_has_an_mlp_is_no_nemotron_h(made: Any, tmp_pat
     changed_copy(file, tmp_path / "x.gguf", {"nemotron_h.feed_forward_length": 96}, {}, "nothing")
     with pytest.raises(CheckpointError, match="a layer with both attention and an MLP"):
         open_model(tmp_path / "x.gguf")
+
+
+def test_layers_with_linear_attention_may_be_listed(made: Any, tmp_path: Path) -> None:
+    """As they are where those with attention follow no period; and both ways of telling them are read."""
+    _, folder, file = made("qwen3_next")
+    assert "qwen3next.full_attention_interval" in gguf.GGUFReader(file).fields
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"0": "3", "3": "0"}
+    tensors = {
+        ".".join([*parts[:2], names.get(parts[2], parts[2]), *parts[3:]]) if parts[1] == "layers" else name: tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        for parts in [name.split(".")]
+    }
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"layer_types": config["layer_types"][::-1]}))
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert gguf.GGUFReader(written.path).fields["qwen3next.attention.recurrent_layers"].contents() == [False, True, True, True]
+    assert open_model(written.path).config["layer_types"] == config["layer_types"][::-1]
+
+
+def test_projections_of_before_they_were_ordered_anew_are_read(made: Any, tmp_path: Path) -> None:
+    """Older files of Qwen3-Next hold queries, keys, values and gates as Hugging Face does."""
+    _, folder, file = made("qwen3_next")
+    source = open_model(folder)
+    older = {
+        f"blk.{layer}.ssm_in.weight": as_float32(source.tensor(f"model.layers.{layer}.linear_attn.in_proj_qkvz.weight")).copy()
+        for layer in range(3)
+    }
+    changed_copy(file, tmp_path / "half.gguf", {}, {}, "attn_qkv")
+    changed_copy(tmp_path / "half.gguf", tmp_path / "old.gguf", {}, older, "attn_gate")
+    found, wanted = open_model(tmp_path / "old.gguf"), open_model(file)
+    assert set(found.names()) == set(wanted.names())
+    for name in wanted.names():
+        np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(wanted.tensor(name)), err_msg=name)
