@@ -17,9 +17,10 @@ from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Ticket
+from llmasos.residency.lease import Lease
 from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need
-from llmasos.residency.residency import Lease, Residency
+from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos.system.single_flight import SingleFlight

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from llmasos.compose.answer_forms import PLAIN, AnswerForm
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
-from llmasos.residency.residency import Lease, Residency
+from llmasos.residency.lease import Lease
+from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import TrackedModel
 from llmasos_hookspecs import Generation, Request, Score
 

@@ -12,8 +12,9 @@ import attrs
 
 from llmasos.compose.serving import Sending, Wanted, waited
 from llmasos.compose.workers import Workers
-from llmasos.residency.residency import Lease, Residency
-from llmasos.system.handover import Handover
+from llmasos.residency.handover import Handover
+from llmasos.residency.lease import Lease
+from llmasos.residency.residency import Residency
 from llmasos_hookspecs import Cancelled, Rejected
 
 R = TypeVar("R")

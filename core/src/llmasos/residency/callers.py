@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import attrs
 
+from llmasos.residency.lease import Lease
 from llmasos.residency.tracked_model import PendingLoad, TrackedModel
-
-if TYPE_CHECKING:
-    from llmasos.residency.residency import Lease, Residency
+from llmasos_hookspecs.guarding.changes import Changes
 
 #: Shortest and longest time in seconds that loaded models still accept requests while another model waits for their memory. Within these
 #: bounds it is the load time of the waiting model, so that loading never takes more than half of the time.
@@ -51,11 +50,42 @@ class Waiter:
     acting: bool = False
 
 
+class WaitQueue(Protocol):
+    """The residency, as those that advance its callers see it.
+
+    Attributes:
+        queue: the callers that wait, in their order.
+    """
+
+    queue: list[Waiter]
+
+    @property
+    def changes(self) -> Changes:
+        """The lock, and what is told where a caller that waits may go on."""
+        ...
+
+    def predict(self, model: TrackedModel) -> None:
+        """Find out what memory a load of the model takes; without the lock."""
+        ...
+
+    def advance(self, waiter: Waiter) -> Callable[[], object] | None:
+        """Advance a caller by one decision; with the lock held. Returns what must be done without it; None: it waits, or has its lease."""
+        ...
+
+    def undo(self, waiter: Waiter, error: BaseException) -> None:
+        """End what a caller has begun and what it was granted."""
+        ...
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take a caller out of the queue."""
+        ...
+
+
 class Callers:
     """Advances the callers that no thread waits for, however many they are: one thread decides, and each load, trim or eviction that must
     happen first has a thread of its own. The thread ends when nobody waits."""
 
-    def __init__(self, residency: Residency) -> None:
+    def __init__(self, residency: WaitQueue) -> None:
         self._residency = residency
         self._waiters: list[Waiter] = []
         self._thread: threading.Thread | None = None

@@ -11,10 +11,11 @@ from typing import Final
 
 from llmasos.residency.callers import PATIENCE, Callers, Waiter
 from llmasos.residency.eviction import Candidate, choose_victims
+from llmasos.residency.handover import Handover
+from llmasos.residency.lease import Lease
 from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos.residency.prediction import Need
 from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
-from llmasos.system.handover import Handover
 from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
 from llmasos_hookspecs.sizes import size_in_words
 
@@ -25,24 +26,6 @@ _NOTHING: Final = Need(weights=0, peak=0, kv_bytes_per_token=0, context_length=0
 
 #: Seconds that closing a model waits for a load in progress.
 _CLOSE_SECONDS: Final = 10.0
-
-
-class Lease:
-    """A model that stays in memory until ``release``, with KV memory claimed for a request of ``tokens`` tokens; then it is ``over``."""
-
-    def __init__(self, residency: Residency, model: TrackedModel, tokens: int) -> None:
-        self._residency = residency
-        self.model = model
-        self.tokens = tokens
-        self.over = False
-
-    def release(self) -> None:
-        """End the lease. Calling it again does nothing."""
-        try:
-            self._residency._release(self)
-        except BaseException:  # Ctrl-C may strike here too
-            self._residency._release(self)
-            raise
 
 
 class Residency:
@@ -342,7 +325,7 @@ class Residency:
     def _grant(self, waiter: Waiter) -> Lease:
         waiter.model.leases += 1
         waiter.model.last_used = self._clock()
-        return Lease(self, waiter.model, waiter.tokens)
+        return Lease(waiter.model, waiter.tokens, self._release)
 
     def _note_scarcity(self) -> None:
         self.memory.scarce = any(waiter.blocked for waiter in self.queue)

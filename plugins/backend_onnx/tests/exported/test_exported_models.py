@@ -18,7 +18,8 @@ def test_a_folder_generates_what_the_exported_model_does(llama: TinyCheckpoint, 
     merged = write_export(llama, tmp_path / "merged", Style(form="merged"))
     genai = write_genai(llama, tmp_path / "genai")
     prompt = "A fox, 一只狐狸"
-    tokens = llmasos.load_model(str(merged), loader="onnx").tokenizer.encode(prompt)
+    with llmasos.load_model(str(merged), loader="onnx") as model:
+        tokens = model.tokenizer.encode(prompt)
     expected = ReferenceDecoder(llama).greedy(tokens, 12)
     for path in (merged, merged / "onnx" / "decoder_model_merged.onnx", genai):
         with llmasos.load_model(str(path), loader="onnx") as model:
