@@ -103,6 +103,7 @@ class Family:
         head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
         theta: the rotary base where the config is silent; ``alpha``: whether a config may stretch it by a factor of that name.
+        sections: how many pairs of a head are rotated by a position in time, in height and in width; text has one position for all three.
         scaling: how rotary frequencies are scaled where the config is silent about all of this.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
         local_theta: the default rotary base of the layers with a window, where theirs is another.
@@ -146,6 +147,7 @@ class Family:
     partial: float | None = None
     theta: float = 10000.0
     alpha: bool = False
+    sections: tuple[int, ...] = ()
     scaling: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     windows: int = 0
     local_theta: float | None = None
