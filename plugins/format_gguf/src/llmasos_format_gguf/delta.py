@@ -27,9 +27,13 @@ _LISTED: Final = "{arch}.attention.recurrent_layers"
 
 
 def read_kinds(header: GGUFHeader, family: Family, layers: int) -> list[str]:
-    """The kind of every layer: a list in the metadata tells it, or every how manieth attends."""
-    if (listed := meta.numbers(header, _LISTED.format(arch=family.arch), layers)) is not None:
-        return [family.hybrid if linear else ATTENTION for linear in listed.tolist()]
+    """The kind of every layer: a list in the metadata tells it, or every how manieth attends.
+
+    The list counts the layers that predict further ahead too.
+    """
+    ahead = meta.natural(header, Keys.LLM.NEXTN_PREDICT_LAYERS.format(arch=family.arch), 0)
+    if (listed := meta.numbers(header, _LISTED.format(arch=family.arch), layers + ahead)) is not None:
+        return [family.hybrid if linear else ATTENTION for linear in listed.tolist()[:layers]]
     period = meta.count(header, Keys.LLM.FULL_ATTENTION_INTERVAL.format(arch=family.arch), family.interval)
     return _periodic(family, layers, period)
 

@@ -218,3 +218,18 @@ def test_projections_of_before_they_were_ordered_anew_are_read(made: Any, tmp_pa
     assert set(found.names()) == set(wanted.names())
     for name in wanted.names():
         np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(wanted.tensor(name)), err_msg=name)
+
+
+def test_layers_of_qwen_that_predict_further_ahead_are_neither_read_nor_written(made: Any, tmp_path: Path) -> None:
+    """Its checkpoints call them ``mtp``, and its files count them among the layers."""
+    _, folder, file = made("qwen3_5")
+    more = {"blk.4.attn_norm.weight": np.ones(64, np.float32), "blk.4.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    changed_copy(file, tmp_path / "ahead.gguf", {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}, more, "nothing")
+    found, wanted = open_model(tmp_path / "ahead.gguf"), open_model(file)
+    assert (list(found.names()), found.config) == (list(wanted.names()), wanted.config)
+    shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors") | {"mtp.fc.weight": torch.ones(64, 128)}
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "written.gguf", "f32")
+    assert any("further ahead are left out" in note for note in written.notes)
+    assert set(open_model(written.path).names()) == set(wanted.names())
