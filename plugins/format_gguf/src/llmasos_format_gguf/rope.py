@@ -75,6 +75,8 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
         width = config.get("head_dim") or config[family.key("hidden_size")] // config[family.key("num_attention_heads")]
         theta, kind = theta * scaling["alpha"] ** (width / (width - 2)), "default"
     local_theta = None
+    if family.partial is not None and local and local.get("partial_rotary_factor", share) != share:
+        raise UnsupportedModel("config.json has layers that rotate different shares of a head, which GGUF cannot say.")
     if family.local_theta is not None:
         inherited = config.get("rope_local_base_freq") or (family.local_theta if family.local_theta != family.theta else theta)
         local_theta = float((local or {}).get("rope_theta") or inherited)
@@ -115,9 +117,11 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
     if family.local_theta is not None:
         inherited = family.local_theta if family.local_theta != family.theta else theta
         local = meta.shortest(meta.number(header, Keys.Rope.FREQ_BASE_SWA.format(arch=arch), inherited))
+        key = family.key("partial_rotary_factor")
+        share = {"partial_rotary_factor": config[key]} if family.partial is not None else {}
         config["rope_parameters"] = {
-            _FULL: {"rope_type": "default", **(scaling or {}), "rope_theta": theta},
-            _LOCAL: {"rope_type": "default", "rope_theta": local},
+            _FULL: {"rope_type": "default", **(scaling or {}), "rope_theta": theta, **share},
+            _LOCAL: {"rope_type": "default", "rope_theta": local, **share},
         }
     return config
 

@@ -229,6 +229,24 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "rope_parameters": _SECTIONS,
         },
     ),
+    "mimo_v2_flash": (
+        "mimo_v2_flash",
+        {
+            **SIZES,
+            "num_hidden_layers": 3,
+            "head_dim": 24,
+            "v_head_dim": 16,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "sliding_window": 9,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {**_HALF_ROPE, "rope_theta": 5e6},
+                "sliding_attention": {**_HALF_ROPE, "rope_theta": 1e4},
+            },
+        },
+    ),
     "jais2": ("jais2", {**SIZES, **_WIDTH}),
     "minimax_m2": ("minimax_m2", {**SIZES, **_WIDTH, **_EXPERTS, "rope_parameters": {**_HALF_ROPE, "rope_theta": 5e6}}),
     "glm4_moe_lite": (

@@ -233,3 +233,31 @@ def test_layers_of_qwen_that_predict_further_ahead_are_neither_read_nor_written(
     written = write_gguf(open_model(tmp_path / "model"), tmp_path / "written.gguf", "f32")
     assert any("further ahead are left out" in note for note in written.notes)
     assert set(open_model(written.path).names()) == set(wanted.names())
+
+
+def test_layers_with_a_window_that_have_no_more_heads_of_keys_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mimo_v2_flash")
+    assert gguf.GGUFReader(file).fields["mimo2.attention.head_count_kv"].contents() == [2, 4, 2]
+    changed_copy(file, tmp_path / "x.gguf", {"mimo2.attention.head_count_kv": 2}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="other than 2 times as many heads of keys"):
+        open_model(tmp_path / "x.gguf")
+
+
+def test_tensors_tell_which_layers_have_experts_where_the_metadata_does_not(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mimo_v2_flash")
+    changed_copy(file, tmp_path / "x.gguf", {}, {}, "leading_dense_block_count")
+    assert open_model(tmp_path / "x.gguf").config == open_model(file).config
+
+
+def test_a_published_config_of_mimo_counts_its_window_without_the_token_itself(made: Any, tmp_path: Path) -> None:
+    """As transformers reads it; and layers that rotate different shares of a head are refused."""
+    _, folder, file = made("mimo_v2_flash")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"sliding_window": 8, "sliding_window_size": 8}))
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert open_model(written.path).config == open_model(file).config
+    config["rope_parameters"]["sliding_attention"]["partial_rotary_factor"] = 0.25
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match="rotate different shares"):
+        write_gguf(open_model(tmp_path / "model"), tmp_path / "y.gguf", "f32")
