@@ -108,9 +108,9 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
 def _groups_by_window(header: GGUFHeader, family: Family, layers: int) -> int:
     """Heads of keys in layers that attend to all, of a family whose layers with a window have more."""
     key, total = Keys.Attention.HEAD_COUNT_KV.format(arch=family.arch), layers + layers_ahead(header, family)
-    counts = meta.numbers(header, key, total) if hasattr(header.metadata.get(key), "__len__") else [meta.count(header, key)] * total
+    counts = meta.naturals(header, key, total)
     more = [family.local_groups if kind == _LOCAL else 1 for kind in _layer_types(header, family, layers, 1)]
-    shares = {int(count) / times for count, times in zip(counts[:layers], more, strict=True)}
+    shares = {count / times for count, times in zip(counts[:layers], more, strict=True)}
     if len(shares) != 1 or not (found := shares.pop()).is_integer() or not 0 < found < 2**20:
         raise UnsupportedModel(
             f"{header.path} has other than {family.local_groups} times as many heads of keys in layers with a window, which no "

@@ -108,8 +108,9 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
     elif family.scaling:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}  # silence would mean the family's own scaling
     if family.sections:
-        told = meta.numbers(header, Keys.Rope.DIMENSION_SECTIONS.format(arch=arch), _COORDINATES)
-        sections = list(family.sections) if told is None else [int(each) for each in told[: len(family.sections)]]
+        key = Keys.Rope.DIMENSION_SECTIONS.format(arch=arch)
+        told = meta.naturals(header, key, _COORDINATES) if key in header.metadata else family.sections
+        sections = list(told[: len(family.sections)])
         config["rope_parameters"] = {
             "rope_type": "default", **(scaling or {}), "rope_theta": theta, "mrope_section": sections,
             "partial_rotary_factor": config[family.key("partial_rotary_factor")],

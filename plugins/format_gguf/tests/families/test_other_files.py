@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from llmasos_format_gguf.write import write_gguf
 from llmasos_hookspecs import CheckpointError, UnsupportedModel, as_float32
 
 
-def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: dict[str, npt.NDArray[np.float32]], without: str) -> None:
+def changed_copy(
+    source: Path, target: Path, metadata: Mapping[str, int | list[int]], tensors: dict[str, npt.NDArray[np.float32]], without: str
+) -> None:
     """The file ``source`` with numbers of its metadata and tensors changed or added, and what has ``without`` in its name left out."""
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
@@ -33,7 +36,7 @@ def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: 
         ):
             writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
     for key, value in metadata.items():
-        writer.add_uint32(key, value)
+        writer.add_array(key, value) if isinstance(value, list) else writer.add_uint32(key, value)
     for tensor in reader.tensors:
         if without not in tensor.name:
             writer.add_tensor(tensor.name, np.array(tensor.data))
@@ -261,3 +264,22 @@ def test_a_published_config_of_mimo_counts_its_window_without_the_token_itself(m
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModel, match="rotate different shares"):
         write_gguf(open_model(tmp_path / "model"), tmp_path / "y.gguf", "f32")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("nemotron_h", "nemotron_h.feed_forward_length"),
+        ("mimo_v2_flash", "mimo2.attention.head_count_kv"),
+        ("qwen3_5", "qwen35.rope.dimension_sections"),
+    ],
+)
+def test_a_list_for_each_layer_of_another_length_is_refused_in_one_sentence(name: str, key: str, made: Any, tmp_path: Path) -> None:
+    _, _, file = made(name)
+    changed_copy(file, tmp_path / "x.gguf", {}, {}, key.partition(".")[2])
+    if "sections" not in key:  # without sections they are those of the architecture
+        with pytest.raises(CheckpointError, match=f"has nothing in its metadata {key}"):
+            open_model(tmp_path / "x.gguf")
+    changed_copy(tmp_path / "x.gguf", tmp_path / "y.gguf", {key: [1, 2]}, {}, "nothing")
+    with pytest.raises(CheckpointError, match=f"has an array in its metadata {key}, and an array of . numbers is needed"):
+        open_model(tmp_path / "y.gguf")
