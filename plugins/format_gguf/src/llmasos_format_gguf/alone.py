@@ -59,12 +59,10 @@ def feed_forward_widths(header: GGUFHeader, family: Family, layers: int) -> list
     """The width of each layer's MLP or experts, 0 where it has none.
 
     Raises:
-        CheckpointError: a width is impossible, or layers have different ones.
+        CheckpointError: a width is missing or impossible, or layers have different ones.
     """
-    key = Keys.LLM.FEED_FORWARD_LENGTH.format(arch=family.arch)
-    found = header.metadata.get(key)
-    widths = [found] * layers if isinstance(found, int) else [int(each) for each in meta.numbers(header, key, layers)]
-    if len(set(widths) - {0}) > 1 or not all(0 <= width < 2**31 for width in widths):
+    widths = meta.naturals(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=family.arch), layers)
+    if len(set(widths) - {0}) > 1:
         raise CheckpointError(f"{header.path} has MLPs of the widths {sorted(set(widths))[:8]}; one for all layers is read.")
     return widths
 

@@ -23,6 +23,8 @@ _END_OF_TURN: Final = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|en
 #: Gemma 2 and 3 with this many layers (27B) scale their queries by the width a head would have if heads shared the hidden size.
 _27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
 
+_LOCAL: Final = "sliding_attention"
+
 #: More layers than any model has: a number that is expanded into a list for each layer is held against it first.
 MAX_LAYERS: Final = 4096
 
@@ -51,6 +53,8 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
     }
     if family.head_dim:
         config["head_dim"] = head_dim
+    if family.value_dim is not None:
+        config[family.value_dim[0]] = meta.count(header, Keys.Attention.VALUE_LENGTH.format(arch=arch), head_dim)
     if family.norm:
         key = Keys.Attention.LAYERNORM_RMS_EPS if family.rms else Keys.Attention.LAYERNORM_EPS
         config[family.norm] = meta.shortest(meta.number(header, key.format(arch=arch), family.epsilon))
@@ -91,12 +95,28 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
         return sizes | {"num_key_value_heads": heads}  # the file counts the one latent vector, or the heads
     if family.hybrid:
         return sizes | {"num_key_value_heads": read_groups(header, family, sizes["num_hidden_layers"])[0]}
+    if family.local_groups > 1:
+        return sizes | {"num_key_value_heads": _groups_by_window(header, family, layers)}
     groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
     if family.grouped:
         sizes["num_key_value_heads"] = groups
     elif groups != heads:
         raise UnsupportedModel(f"{header.path} has {groups} heads of keys for {heads} of queries, which a {family.model_type} cannot have.")
     return sizes
+
+
+def _groups_by_window(header: GGUFHeader, family: Family, layers: int) -> int:
+    """Heads of keys in layers that attend to all, of a family whose layers with a window have more."""
+    key, total = Keys.Attention.HEAD_COUNT_KV.format(arch=family.arch), layers + layers_ahead(header, family)
+    counts = meta.naturals(header, key, total)
+    more = [family.local_groups if kind == _LOCAL else 1 for kind in _layer_types(header, family, layers, 1)]
+    shares = {count / times for count, times in zip(counts[:layers], more, strict=True)}
+    if len(shares) != 1 or not (found := shares.pop()).is_integer() or not 0 < found < 2**20:
+        raise UnsupportedModel(
+            f"{header.path} has other than {family.local_groups} times as many heads of keys in layers with a window, which no "
+            f"{family.model_type} has."
+        )
+    return int(found)
 
 
 def _feed_forward(header: GGUFHeader, family: Family, layers: int) -> int:
@@ -135,6 +155,8 @@ def _head_dim(header: GGUFHeader, family: Family, hidden: int, heads: int) -> in
     partial = family.partial is not None
     if told not in header.metadata and rotated != head_dim and not partial and family.head_dim:
         head_dim = value_dim = rotated
+    if family.value_dim is not None:
+        value_dim = head_dim  # told apart
     if value_dim != head_dim or rotated > head_dim or (rotated != head_dim and not partial):
         raise UnsupportedModel(
             f"{header.path} rotates {rotated} of {head_dim} elements a head with values of {value_dim}; a {family.model_type} cannot."
@@ -237,11 +259,11 @@ def _layer_types(header: GGUFHeader, family: Family, layers: int, window: int | 
     if window is None:
         local = [False] * layers
     elif getattr(pattern, "ndim", None) == 1:
-        local = [bool(value) for value in meta.numbers(header, key, layers).tolist()]
+        local = [bool(value) for value in meta.numbers(header, key, layers + layers_ahead(header, family)).tolist()[:layers]]
     else:
         period = family.windows if pattern is None else meta.count(header, key)
-        local = [(layer + 1) % period != 0 for layer in range(layers)]
-    return ["sliding_attention" if each else "full_attention" for each in local]
+        local = [layer >= family.opening and (layer + 1) % period != 0 for layer in range(layers)]
+    return [_LOCAL if each else "full_attention" for each in local]
 
 
 def _eos(header: GGUFHeader) -> int | list[int] | None:

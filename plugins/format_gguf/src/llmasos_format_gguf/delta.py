@@ -1,7 +1,8 @@
 """Linear attention with the gated delta rule (arXiv:2412.06464): which layers have it, and how GGUF orders its projections.
 
-It has fewer heads of queries and keys than of values. transformers has the heads of values that share one of keys beside one another;
-Qwen3-Next has all that belongs to a head of keys in one place.
+It has fewer heads of queries and keys than of values. transformers has the heads of values that share one of keys beside one another, and
+so has GGUF of Qwen3-Next, whose projections alone it orders anew: transformers has all that belongs to a head of keys in one place. Of
+Qwen3.5 GGUF has the first heads of values of all heads of keys, then the second ones, and so on.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ _LISTED: Final = "{arch}.attention.recurrent_layers"
 
 
 def read_kinds(header: GGUFHeader, family: Family, layers: int) -> list[str]:
-    """The kind of every layer: a list in the metadata tells it, or every how manieth attends."""
-    if (listed := meta.numbers(header, _LISTED.format(arch=family.arch), layers)) is not None:
-        return [family.hybrid if linear else ATTENTION for linear in listed.tolist()]
+    """The kind of every layer: a list in the metadata tells it, or every how manieth attends.
+
+    The list counts the layers that predict further ahead too.
+    """
+    ahead = meta.natural(header, Keys.LLM.NEXTN_PREDICT_LAYERS.format(arch=family.arch), 0)
+    if (listed := meta.numbers(header, _LISTED.format(arch=family.arch), layers + ahead)) is not None:
+        return [family.hybrid if linear else ATTENTION for linear in listed.tolist()[:layers]]
     period = meta.count(header, Keys.LLM.FULL_ATTENTION_INTERVAL.format(arch=family.arch), family.interval)
     return _periodic(family, layers, period)
 
@@ -105,3 +110,19 @@ class ByKeyHead:
         sizes = Sizes.of(config)
         order = sizes.order(tensor.shape[0])
         return take_rows(tensor, order[: -sizes.value_rows]), take_rows(tensor, order[-sizes.value_rows :])
+
+
+@attrs.frozen
+class ValueHeads:
+    """The order of the heads of values in GGUF of Qwen3.5; rows of queries and keys before them stay. ``single``: one row a head."""
+
+    single: bool = False
+
+    def order(self, rows: int, config: Config) -> npt.NDArray[np.intp]:
+        sizes = Sizes.of(config)
+        values = sizes.values if self.single else sizes.value_rows
+        if rows < values:
+            raise ValueError(f"{rows} rows are fewer than the {values} of {sizes.values} heads of values")
+        place = np.arange(rows, dtype=np.intp)
+        heads = place[rows - values :].reshape(sizes.values // sizes.keys, sizes.keys, -1)
+        return np.concatenate([place[: rows - values], heads.swapaxes(0, 1).reshape(-1)])

@@ -22,7 +22,11 @@ def read_mlp_kinds(header: GGUFHeader, family: Family, layers: int) -> list[str]
     Raises:
         CheckpointError: the file counts more layers than it has.
     """
-    dense = meta.natural(header, Keys.LLM.LEADING_DENSE_BLOCK_COUNT.format(arch=family.arch), 0)
+    key = Keys.LLM.LEADING_DENSE_BLOCK_COUNT.format(arch=family.arch)
+    if key not in header.metadata:
+        routers = {tensor.name for tensor in header.tensors if tensor.name.endswith(".ffn_gate_inp.weight")}
+        return [_SPARSE if f"blk.{layer}.ffn_gate_inp.weight" in routers else _DENSE for layer in range(layers)]
+    dense = meta.natural(header, key, 0)
     if dense > layers:
         raise CheckpointError(f"{header.path} says that {dense} of its {layers} layers have no experts; get it again.")
     return [_DENSE] * dense + [_SPARSE] * (layers - dense)

@@ -147,6 +147,8 @@ def metadata_of(
     found: dict[str, Any] = {key: np.uint32(sizes[name]) for name, key in _SIZES.items() if name in sizes}
     if family.head_dim:
         found[Keys.Attention.KEY_LENGTH] = found[Keys.Attention.VALUE_LENGTH] = np.uint32(sizes["head_dim"])
+    if family.value_dim is not None:
+        found[Keys.Attention.VALUE_LENGTH] = np.uint32(config.get(*family.value_dim))
     epsilon = config.get(family.norm, family.epsilon) if family.norm else family.epsilon
     if not isinstance(epsilon, (int, float)) or not 0 <= epsilon < 1:
         raise CheckpointError(f"{where} has {family.norm} = {_short(epsilon)}, and a small number is needed; mend it.")
@@ -175,9 +177,11 @@ def metadata_of(
         found[Keys.LLM.LEADING_DENSE_BLOCK_COUNT] = np.uint32(kinds.count("dense"))
     if family.windows:
         layers, window = sizes["num_hidden_layers"], _window(config, family)
-        found[Keys.Attention.SLIDING_WINDOW_PATTERN] = [
-            kind == "sliding_attention" for kind in _layer_types(config, family, layers, window, where)
-        ]
+        local = [kind == "sliding_attention" for kind in _layer_types(config, family, layers, window, where)]
+        found[Keys.Attention.SLIDING_WINDOW_PATTERN] = local
+        if family.local_groups > 1:
+            groups = sizes["num_key_value_heads"]
+            found[Keys.Attention.HEAD_COUNT_KV] = [np.uint32(groups * (family.local_groups if each else 1)) for each in local]
     metadata = {key.format(arch=arch): value for key, value in found.items()}
     if not family.rope:
         return metadata, {}
@@ -266,7 +270,7 @@ def _layer_types(config: Mapping[str, Any], family: Family, layers: int, window:
     if found is None:
         period = config.get("sliding_window_pattern")
         period = period if isinstance(period, int) and period > 0 else family.windows
-        local = [window is not None and (layer + 1) % period != 0 for layer in range(layers)]
+        local = [window is not None and layer >= family.opening and (layer + 1) % period != 0 for layer in range(layers)]
         return ["sliding_attention" if each else "full_attention" for each in local]
     if not isinstance(found, list) or len(found) != layers:
         raise CheckpointError(f"{where} has no list of {layers} layer_types; mend it.")
@@ -352,6 +356,8 @@ def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _look_up(config: Mapping[str, Any], name: str) -> Any:
     inside = _object(config, name)
     found = inside.get(name.rpartition(".")[2])
+    if name == "sliding_window" and config.get("model_type") == "mimo_v2_flash" and isinstance(config.get("sliding_window_size"), int):
+        found = config["sliding_window_size"] + 1  # without the token itself
     if name in _PER_LAYER and isinstance(found, list) and found and all(each == found[0] for each in found):
         found = found[0]
     others = (value for other in _ALIASES.get(name, ()) if (value := inside.get(other)) is not None)

@@ -213,6 +213,26 @@ EXPERTS: Final[tuple[Family, ...]] = (
         epsilon=1e-5, head_dim=128, theta=5e5, defaults={"num_key_value_heads": 8},
     ),
     Family(
+        arch="mimo2", model_type="mimo_v2_flash", architecture="MiMoV2FlashForCausalLM",
+        modules=(
+            *with_changes(LLAMA, of_layer("post_attention_layernorm", tensors=(MODEL_TENSOR.FFN_NORM,))), *MLP_EXPERTS, _CHOICE_BIAS,
+            of_layer("self_attn.attention_sink_bias", tensors=(MODEL_TENSOR.ATTN_SINKS,), leaf="weight"),
+        ),
+        fields=(
+            Field("n_routed_experts", Keys.LLM.EXPERT_COUNT, default=256),
+            Field("num_experts_per_tok", Keys.LLM.EXPERT_USED_COUNT, default=8),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=2048),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=129),
+            # The gguf package has no name for it.
+            Field("attention_value_scale", "{arch}.attention.value_scale", "number", 0.707, absent=None),
+        ),
+        fixed={
+            **SILU, "attention_bias": False, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
+        },
+        constants=_SIGMOID, epsilon=1e-5, head_dim=192, value_dim=("v_head_dim", 128), theta=5e6, local_theta=1e4, partial=0.334,
+        windows=6, opening=1, local_groups=2, dense=1, ahead=True, defaults={"num_key_value_heads": 4},
+    ),
+    Family(
         arch="hunyuan-dense", model_type="hunyuan_v1_dense", architecture="HunYuanDenseV1ForCausalLM", modules=_HUNYUAN, fixed=SILU,
         present={"attention_bias": "attn_q.bias"}, epsilon=1e-5, head_dim=True, alpha=True,
     ),

@@ -103,8 +103,12 @@ class Family:
         head_dim: whether the config may give a head's width of its own; a number: the default, where that is no share of the whole.
         rope: whether it has rotary embeddings; ``partial``: the default share of a head that is rotated.
         theta: the rotary base where the config is silent; ``alpha``: whether a config may stretch it by a factor of that name.
+        sections: how many pairs of a head are rotated by a position in time, in height and in width; text has one position for all three.
         scaling: how rotary frequencies are scaled where the config is silent about all of this.
         windows: layers to a full one where layers take turns; 0 where none attends to a window of its own.
+        opening: how many of the first layers attend to all in any case.
+        local_groups: how many times as many heads of keys the layers with a window have.
+        value_dim: the config's key of the width of a head's values, where that is another, and what transformers takes.
         local_theta: the default rotary base of the layers with a window, where theirs is another.
         grouped: whether keys and values may have fewer heads than queries; ``kv_heads``: how many the architecture always has.
         four: whether the MLP is four times as wide as the rest where the config is silent.
@@ -146,8 +150,12 @@ class Family:
     partial: float | None = None
     theta: float = 10000.0
     alpha: bool = False
+    sections: tuple[int, ...] = ()
     scaling: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen)
     windows: int = 0
+    opening: int = 0
+    local_groups: int = 1
+    value_dim: tuple[str, int] | None = None
     local_theta: float | None = None
     grouped: bool = True
     kv_heads: int | None = None

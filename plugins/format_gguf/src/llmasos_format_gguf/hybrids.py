@@ -7,9 +7,21 @@ from typing import Any, Final
 import attrs
 from gguf.constants import MODEL_TENSOR, ExpertGatingFuncType, Keys
 
-from llmasos_format_gguf.delta import ByKeyHead
+from llmasos_format_gguf.delta import ByKeyHead, ValueHeads
 from llmasos_format_gguf.family import Family, Field, Module, StateNames
-from llmasos_format_gguf.layouts import Depthwise, Halves, InGroups, Multiplied, NegativeExponent, OneColumn, OneRow, PlusOne
+from llmasos_format_gguf.layouts import (
+    Both,
+    ColumnsMoved,
+    Depthwise,
+    Halves,
+    InGroups,
+    Multiplied,
+    NegativeExponent,
+    OneColumn,
+    OneRow,
+    PlusOne,
+    RowsMoved,
+)
 from llmasos_format_gguf.modules import (
     ATTENTION,
     EXPERT_COUNTS,
@@ -140,6 +152,16 @@ _DELTA: Final = (
     of_layer("post_attention_layernorm", PlusOne(), (MODEL_TENSOR.ATTN_POST_NORM,)),
     of_layer("linear_attn.norm", tensors=(MODEL_TENSOR.SSM_NORM,)),
 )  # fmt: skip
+_VALUE_HEADS: Final = (
+    of_layer("linear_attn.in_proj_qkv", RowsMoved(ValueHeads()), (MODEL_TENSOR.ATTN_QKV,)),
+    of_layer("linear_attn.in_proj_z", RowsMoved(ValueHeads()), (MODEL_TENSOR.ATTN_GATE,)),
+    of_layer("linear_attn.in_proj_b", RowsMoved(ValueHeads(single=True)), (MODEL_TENSOR.SSM_BETA,)),
+    of_layer("linear_attn.in_proj_a", RowsMoved(ValueHeads(single=True)), (MODEL_TENSOR.SSM_ALPHA,)),
+    of_layer("linear_attn.conv1d", Both(RowsMoved(ValueHeads()), Depthwise()), (MODEL_TENSOR.SSM_CONV1D,)),
+    of_layer("linear_attn.A_log", Both(RowsMoved(ValueHeads(single=True)), NegativeExponent()), (MODEL_TENSOR.SSM_A,), leaf=""),
+    of_layer("linear_attn.dt_bias", RowsMoved(ValueHeads(single=True)), (MODEL_TENSOR.SSM_DT,), leaf="bias"),
+    of_layer("linear_attn.out_proj", ColumnsMoved(ValueHeads()), (MODEL_TENSOR.SSM_OUT,)),
+)  # fmt: skip
 _DELTA_EXPERTS: Final = (
     *MLP_EXPERTS, of_layer("mlp.shared_expert_gate", OneRow()),
     *(of_layer(f"mlp.shared_expert.{name}_proj") for name in ("gate", "up", "down")),
@@ -268,7 +290,7 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         arch="nemotron_h", model_type="nemotron_h", architecture="NemotronHForCausalLM",
         modules=(*_NEMOTRON, _alone("up_proj", MODEL_TENSOR.FFN_UP), _alone("down_proj", MODEL_TENSOR.FFN_DOWN)),
         state=_NEMOTRON_STATE, fixed=_NEMOTRON_FIXED, norm="layer_norm_epsilon", epsilon=1e-5, head_dim=128, rope=False,
-        hybrid="linear_attention", alone="mlp", defaults={"num_key_value_heads": 8},
+        hybrid="linear_attention", alone="mlp", ahead=True, defaults={"num_key_value_heads": 8},
         ignored=tuple(field.name for field in _NEMOTRON_EXPERTS),
     ),
     Family(
@@ -281,7 +303,7 @@ HYBRIDS: Final[tuple[Family, ...]] = (
             _alone("fc1_latent_proj", MODEL_TENSOR.MOE_LATENT_DOWN), _alone("fc2_latent_proj", MODEL_TENSOR.MOE_LATENT_UP),
         ),
         fields=_NEMOTRON_EXPERTS, state=_NEMOTRON_STATE, fixed=_NEMOTRON_FIXED, norm="layer_norm_epsilon", epsilon=1e-5, head_dim=128,
-        rope=False, hybrid="linear_attention", alone="moe", mlp=False, ignored=("intermediate_size",),
+        rope=False, hybrid="linear_attention", alone="moe", mlp=False, ahead=True, ignored=("intermediate_size",),
         defaults={"num_key_value_heads": 8},
     ),
     Family(
@@ -300,7 +322,20 @@ HYBRIDS: Final[tuple[Family, ...]] = (
         fields=_delta_experts(512, 10), state=_DELTA_STATE,
         # llama.cpp makes the chosen experts' weights sum to 1.
         fixed={**SILU, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False},
-        partial=0.25, head_dim=256, hybrid="linear_attention", interval=4, defaults={"num_key_value_heads": 2, "intermediate_size": 5632},
+        partial=0.25, head_dim=256, hybrid="linear_attention", interval=4, ahead=True,
+        defaults={"num_key_value_heads": 2, "intermediate_size": 5632},
+    ),
+    Family(
+        arch="qwen35", model_type="qwen3_5_text", architecture="Qwen3_5ForCausalLM",
+        modules=(*_DELTA, *(of_layer(name) for name in GATED.split()), *_VALUE_HEADS), state=_DELTA_STATE,
+        fixed={**SILU, "attention_bias": False}, partial=0.25, head_dim=256, sections=(11, 11, 10),
+        hybrid="linear_attention", interval=4, ahead=True, defaults={"num_key_value_heads": 4},
+    ),
+    Family(
+        arch="qwen35moe", model_type="qwen3_5_moe_text", architecture="Qwen3_5MoeForCausalLM",
+        modules=(*_DELTA, *_DELTA_EXPERTS, *_VALUE_HEADS), fields=_delta_experts(256, 8), state=_DELTA_STATE,
+        fixed={**SILU, "attention_bias": False}, partial=0.25, head_dim=256, sections=(11, 11, 10),
+        hybrid="linear_attention", interval=4, ahead=True, mlp=False, defaults={"num_key_value_heads": 2},
     ),
     Family(
         # Without experts the MLP that all tokens share is the only one.

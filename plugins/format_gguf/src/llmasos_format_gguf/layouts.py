@@ -73,6 +73,45 @@ class RowsMoved:
 
 
 @attrs.frozen
+class ColumnsMoved:
+    """The same columns in another order."""
+
+    by: RowOrder
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return shapes[0]
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return (shape,)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return _plain(parts[0])[..., self.by.order(parts[0].shape[-1], config)]
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return (_plain(tensor)[..., np.argsort(self.by.order(tensor.shape[-1], config))],)
+
+
+@attrs.frozen
+class Both:
+    """Two differences at once, of one tensor; what is written is written by the first, then by the second."""
+
+    first: Layout
+    second: Layout
+
+    def shape(self, shapes: Sequence[Shape]) -> Shape:
+        return self.first.shape([self.second.shape(shapes)])
+
+    def written(self, shape: Shape, config: Config) -> tuple[Shape, ...]:
+        return self.second.written(self.first.written(shape, config)[0], config)
+
+    def read(self, parts: Sequence[Tensor], config: Config) -> Tensor:
+        return self.first.read([self.second.read(parts, config)], config)
+
+    def write(self, tensor: Tensor, config: Config) -> tuple[Tensor, ...]:
+        return self.second.write(self.first.write(tensor, config)[0], config)
+
+
+@attrs.frozen
 class Interleaved:
     """The order of queries and keys whose rotated halves llama.cpp interleaves.
 

@@ -102,6 +102,17 @@ def numbers(header: GGUFHeader, key: str, length: int) -> Any:
     return found
 
 
+def naturals(header: GGUFHeader, key: str, length: int) -> list[int]:
+    """``length`` whole numbers from 0; one number is taken for all."""
+    found = header.metadata.get(key)
+    if isinstance(found, int):
+        return [natural(header, key)] * length
+    listed = numbers(header, key, length)
+    if listed is None or listed.dtype.kind not in "iu" or not all(0 <= each < 2**31 for each in listed.tolist()):
+        raise _wrong(header, key, f"an array of {length} whole numbers")
+    return [int(each) for each in listed]
+
+
 def array(header: GGUFHeader, key: str) -> Any:
     """A numpy array of whole numbers; None where the key is missing."""
     found = header.metadata.get(key)

@@ -33,6 +33,10 @@ _GROWTH: Final = "llama_4_scaling_beta"
 _LOG_MULTIPLIER: Final = 0.1
 
 
+#: Coordinates of a position that a file has sections for.
+_COORDINATES: Final = 4
+
+
 @attrs.frozen(kw_only=True)
 class Rope:
     """How positions are rotated.
@@ -40,12 +44,14 @@ class Rope:
     Attributes:
         theta: the base; ``local_theta``: that of layers with a window, where they have their own.
         share: the part of a head that is rotated.
+        sections: how many pairs of a head are rotated by each coordinate of a position, where positions have several.
         scaling: ``rope_scaling`` of a config with ``rope_type``; None for none.
     """
 
     theta: float
     local_theta: float | None = None
     share: float = 1.0
+    sections: tuple[int, ...] = ()
     scaling: Mapping[str, Any] | None = None
 
 
@@ -60,11 +66,17 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     kind = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
     scaling.pop("max_position_embeddings", None)  # the context once more
+    scaling.pop("mrope_interleaved", None)  # what the architecture has anyhow
+    sections = tuple(scaling.pop("mrope_section", None) or family.sections)
+    if len(sections) > _COORDINATES or not all(isinstance(each, int) and 0 <= each < 2**16 for each in sections):
+        raise CheckpointError(f"config.json has mrope_section = {str(sections)[:40]}, which are no numbers of pairs; mend it.")
     if family.alpha and kind == "dynamic" and scaling.get("alpha"):
         # A fixed factor makes another base of it, and that is what a file tells.
         width = config.get("head_dim") or config[family.key("hidden_size")] // config[family.key("num_attention_heads")]
         theta, kind = theta * scaling["alpha"] ** (width / (width - 2)), "default"
     local_theta = None
+    if family.partial is not None and local and local.get("partial_rotary_factor", share) != share:
+        raise UnsupportedModel("config.json has layers that rotate different shares of a head, which GGUF cannot say.")
     if family.local_theta is not None:
         inherited = config.get("rope_local_base_freq") or (family.local_theta if family.local_theta != family.theta else theta)
         local_theta = float((local or {}).get("rope_theta") or inherited)
@@ -74,6 +86,7 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
         theta=float(theta),
         local_theta=local_theta,
         share=float(share),
+        sections=sections,
         scaling=None if kind == "default" else {"rope_type": kind, **kept},
     )
 
@@ -94,12 +107,22 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
         config["rope_scaling"] = scaling
     elif family.scaling:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}  # silence would mean the family's own scaling
+    if family.sections:
+        key = Keys.Rope.DIMENSION_SECTIONS.format(arch=arch)
+        told = meta.naturals(header, key, _COORDINATES) if key in header.metadata else family.sections
+        sections = list(told[: len(family.sections)])
+        config["rope_parameters"] = {
+            "rope_type": "default", **(scaling or {}), "rope_theta": theta, "mrope_section": sections,
+            "partial_rotary_factor": config[family.key("partial_rotary_factor")],
+        }  # fmt: skip
     if family.local_theta is not None:
         inherited = family.local_theta if family.local_theta != family.theta else theta
         local = meta.shortest(meta.number(header, Keys.Rope.FREQ_BASE_SWA.format(arch=arch), inherited))
+        key = family.key("partial_rotary_factor")
+        share = {"partial_rotary_factor": config[key]} if family.partial is not None else {}
         config["rope_parameters"] = {
-            _FULL: {"rope_type": "default", **(scaling or {}), "rope_theta": theta},
-            _LOCAL: {"rope_type": "default", "rope_theta": local},
+            _FULL: {"rope_type": "default", **(scaling or {}), "rope_theta": theta, **share},
+            _LOCAL: {"rope_type": "default", "rope_theta": local, **share},
         }
     return config
 
@@ -119,6 +142,8 @@ def write_rope(
     found: dict[str, Any] = {Keys.Rope.DIMENSION_COUNT: np.uint32(rotated), Keys.Rope.FREQ_BASE: meta.stored(rope.theta)}
     if rope.local_theta is not None:
         found[Keys.Rope.FREQ_BASE_SWA] = meta.stored(rope.local_theta)
+    if rope.sections:
+        found[Keys.Rope.DIMENSION_SECTIONS] = [np.uint32(each) for each in (*rope.sections, *[0] * _COORDINATES)[:_COORDINATES]]
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     told = rope.scaling or {}
     if family.grows and (told.get("rope_type") != "yarn" or not isinstance(told.get(_GROWTH), (int, float))):

@@ -191,8 +191,8 @@ def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], k
 
 
 def _ahead(names: set[str], layers: int) -> set[str]:
-    """Tensors of the layers after the last, which predict tokens further ahead."""
-    found = set()
+    """Tensors of the layers after the last, which predict tokens further ahead; some call them ``mtp``."""
+    found = {name for name in names if name.startswith(("mtp.", "model.mtp."))}
     for name in names:
         number = name.removeprefix("model.layers.").partition(".")[0]
         if name.startswith("model.layers.") and number.isdecimal() and len(number) < 7 and int(number) >= layers:

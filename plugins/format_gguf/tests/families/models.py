@@ -53,6 +53,8 @@ _DELTA = {
     **SIZES, **_WIDTH, "num_hidden_layers": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
     "linear_num_value_heads": 6,
 }  # fmt: skip
+#: llama.cpp ends the process where sections are more than a head has.
+_SECTIONS = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.25, "mrope_section": [1, 1, 0]}
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
 _LLAMA3 = {
@@ -217,6 +219,34 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "qwen3_next": ("qwen3_next", {**_DELTA, **_MLP_EXPERTS, "shared_expert_intermediate_size": 48}),
+    "qwen3_5": ("qwen3_5_text", {**_DELTA, "rope_parameters": _SECTIONS}),
+    "qwen3_5_moe": (
+        "qwen3_5_moe_text",
+        {
+            **{key: _DELTA[key] for key in _DELTA if key != "intermediate_size"},
+            **_MLP_EXPERTS,
+            "shared_expert_intermediate_size": 48,
+            "rope_parameters": _SECTIONS,
+        },
+    ),
+    "mimo_v2_flash": (
+        "mimo_v2_flash",
+        {
+            **SIZES,
+            "num_hidden_layers": 3,
+            "head_dim": 24,
+            "v_head_dim": 16,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "sliding_window": 9,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {**_HALF_ROPE, "rope_theta": 5e6},
+                "sliding_attention": {**_HALF_ROPE, "rope_theta": 1e4},
+            },
+        },
+    ),
     "jais2": ("jais2", {**SIZES, **_WIDTH}),
     "minimax_m2": ("minimax_m2", {**SIZES, **_WIDTH, **_EXPERTS, "rope_parameters": {**_HALF_ROPE, "rope_theta": 5e6}}),
     "glm4_moe_lite": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from llmasos_format_gguf.write import write_gguf
 from llmasos_hookspecs import CheckpointError, UnsupportedModel, as_float32
 
 
-def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: dict[str, npt.NDArray[np.float32]], without: str) -> None:
+def changed_copy(
+    source: Path, target: Path, metadata: Mapping[str, int | list[int]], tensors: dict[str, npt.NDArray[np.float32]], without: str
+) -> None:
     """The file ``source`` with numbers of its metadata and tensors changed or added, and what has ``without`` in its name left out."""
     reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
@@ -33,7 +36,7 @@ def changed_copy(source: Path, target: Path, metadata: dict[str, int], tensors: 
         ):
             writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
     for key, value in metadata.items():
-        writer.add_uint32(key, value)
+        writer.add_array(key, value) if isinstance(value, list) else writer.add_uint32(key, value)
     for tensor in reader.tensors:
         if without not in tensor.name:
             writer.add_tensor(tensor.name, np.array(tensor.data))
@@ -218,3 +221,65 @@ def test_projections_of_before_they_were_ordered_anew_are_read(made: Any, tmp_pa
     assert set(found.names()) == set(wanted.names())
     for name in wanted.names():
         np.testing.assert_array_equal(as_float32(found.tensor(name)), as_float32(wanted.tensor(name)), err_msg=name)
+
+
+def test_layers_of_qwen_that_predict_further_ahead_are_neither_read_nor_written(made: Any, tmp_path: Path) -> None:
+    """Its checkpoints call them ``mtp``, and its files count them among the layers."""
+    _, folder, file = made("qwen3_5")
+    more = {"blk.4.attn_norm.weight": np.ones(64, np.float32), "blk.4.nextn.eh_proj.weight": np.ones((64, 128), np.float32)}
+    changed_copy(file, tmp_path / "ahead.gguf", {"qwen35.block_count": 5, "qwen35.nextn_predict_layers": 1}, more, "nothing")
+    found, wanted = open_model(tmp_path / "ahead.gguf"), open_model(file)
+    assert (list(found.names()), found.config) == (list(wanted.names()), wanted.config)
+    shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors") | {"mtp.fc.weight": torch.ones(64, 128)}
+    save_file(tensors, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "written.gguf", "f32")
+    assert any("further ahead are left out" in note for note in written.notes)
+    assert set(open_model(written.path).names()) == set(wanted.names())
+
+
+def test_layers_with_a_window_that_have_no_more_heads_of_keys_are_refused(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mimo_v2_flash")
+    assert gguf.GGUFReader(file).fields["mimo2.attention.head_count_kv"].contents() == [2, 4, 2]
+    changed_copy(file, tmp_path / "x.gguf", {"mimo2.attention.head_count_kv": 2}, {}, "nothing")
+    with pytest.raises(UnsupportedModel, match="other than 2 times as many heads of keys"):
+        open_model(tmp_path / "x.gguf")
+
+
+def test_tensors_tell_which_layers_have_experts_where_the_metadata_does_not(made: Any, tmp_path: Path) -> None:
+    _, _, file = made("mimo_v2_flash")
+    changed_copy(file, tmp_path / "x.gguf", {}, {}, "leading_dense_block_count")
+    assert open_model(tmp_path / "x.gguf").config == open_model(file).config
+
+
+def test_a_published_config_of_mimo_counts_its_window_without_the_token_itself(made: Any, tmp_path: Path) -> None:
+    """As transformers reads it; and layers that rotate different shares of a head are refused."""
+    _, folder, file = made("mimo_v2_flash")
+    shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"sliding_window": 8, "sliding_window_size": 8}))
+    written = write_gguf(open_model(tmp_path / "model"), tmp_path / "x.gguf", "f32")
+    assert open_model(written.path).config == open_model(file).config
+    config["rope_parameters"]["sliding_attention"]["partial_rotary_factor"] = 0.25
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModel, match="rotate different shares"):
+        write_gguf(open_model(tmp_path / "model"), tmp_path / "y.gguf", "f32")
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("nemotron_h", "nemotron_h.feed_forward_length"),
+        ("mimo_v2_flash", "mimo2.attention.head_count_kv"),
+        ("qwen3_5", "qwen35.rope.dimension_sections"),
+    ],
+)
+def test_a_list_for_each_layer_of_another_length_is_refused_in_one_sentence(name: str, key: str, made: Any, tmp_path: Path) -> None:
+    _, _, file = made(name)
+    changed_copy(file, tmp_path / "x.gguf", {}, {}, key.partition(".")[2])
+    if "sections" not in key:  # without sections they are those of the architecture
+        with pytest.raises(CheckpointError, match=f"has nothing in its metadata {key}"):
+            open_model(tmp_path / "x.gguf")
+    changed_copy(tmp_path / "x.gguf", tmp_path / "y.gguf", {key: [1, 2]}, {}, "nothing")
+    with pytest.raises(CheckpointError, match=f"has an array in its metadata {key}, and an array of . numbers is needed"):
+        open_model(tmp_path / "y.gguf")

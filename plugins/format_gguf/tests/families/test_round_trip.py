@@ -24,7 +24,7 @@ from .models import MODELS, apart, expected, prompt
 
 #: Families whose norms are stored with 1 added: what is read differs by the rounding of that sum, and logarithms of decay rates by that of
 #: the exponential.
-PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron", "qwen3_next")
+PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron", "qwen3_next", "qwen3_5", "qwen3_5_moe")
 
 #: The model that GGUF stores with other weights: multiplied, where its config says by what.
 MULTIPLIED = "falcon_h1, multiplied"
