@@ -367,13 +367,22 @@ def test_a_loader_that_ends_the_program_does_not(pipeline_of: Any, add: Any, rai
     assert 'loader "wrong" (made-wrong 1.0) failed in llmasos_load' in str(found[0])
 
 
-def test_ctrl_c_stays_what_it_is(pipeline_of: Any, add: Any) -> None:
+def test_ctrl_c_stays_what_it_is(add: Any, tiny: Path, tmp_path: Path) -> None:
     """It interrupts the caller while a plugin stands still, and the next caller is served."""
     add("loader", "wrong", COMPONENT + INTERRUPTED)
-    pipeline = pipeline_of(loader="wrong")
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.load()
-    assert pipeline.model.generate("x", max_new_tokens=2).tokens
+    config = {"model": {"source": str(tiny)}, "loader": "wrong"}
+    code = f"""if True:
+        import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
+        from llmasos.api.pipeline import Pipeline
+        with Pipeline.from_config({config!r}) as pipeline:
+            try:
+                pipeline.load()
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(len(pipeline.model.generate("x", max_new_tokens=2).tokens))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n2\n"), done.stderr
 
 
 def test_a_wrong_task_is_one_line_at_the_command_line(add: Any, tiny: Path, tmp_path: Path, reference_loader: str) -> None:
