@@ -61,6 +61,16 @@ def test_chunks_come_in_openais_order(client: Make, runtime: ScriptedRuntime, us
     assert usage or all("usage" not in chunk for chunk in (*chunks, last))
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat"])
+def test_an_event_is_one_line_for_readers_of_text_too(client: Make, runtime: ScriptedRuntime, path: str) -> None:
+    """Line ends of Unicode within an answer are escaped, because ``str.splitlines``, and so httpx's ``iter_lines``, cuts at them."""
+    runtime.script["hi"] = ("a\x0b\x1c\x85\u2028\u2029b",)
+    asked = {"/v1/completions": {"prompt": "hi"}, "/v1/responses": {"input": "hi"}}.get(path, chat_body("hi", max_tokens=9))
+    text = client().post(path, {"stream": True, **asked}).text
+    assert [line for line in text.splitlines() if line] == [line for line in text.split("\n") if line]
+    assert r"a\u000b\u001c\u0085\u2028\u2029b" in text
+
+
 def test_what_is_asked_reaches_the_runtime(client: Make, runtime: ScriptedRuntime) -> None:
     """Under the runtime's names; without a temperature OpenAI's default holds, or the option's."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}

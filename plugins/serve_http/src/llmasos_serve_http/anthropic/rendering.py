@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
 from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
 from llmasos_serve_http.anthropic.dialect import AnthropicDialect
@@ -119,7 +117,7 @@ def _blocks(answer: WholeAnswer) -> Iterator[dict[str, Any]]:
 
 
 def _event(data: Mapping[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (data["type"].encode(), orjson.dumps(data))
+    return sse.event(data, data["type"])
 
 
 def _reason(finish: FinishEvent, called: bool) -> str:

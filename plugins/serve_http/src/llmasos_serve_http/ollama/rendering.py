@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
-
 from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Collected, ToolCall, calls_of
 from llmasos_serve_http.failures import Failure
 from llmasos_serve_http.ollama.dialect import OllamaDialect
@@ -99,4 +98,4 @@ class LineRendering:
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(data) + b"\n"
+    return sse.one_line(data) + b"\n"

@@ -6,8 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
 from llmasos_hookspecs import FinishEvent, PartEvent, ReasoningEvent, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_serve_http import sse
 from llmasos_serve_http.asked import Collected
@@ -127,9 +125,9 @@ class ResponseRendering:
         return {"item_id": self._output[-1]["id"], "output_index": len(self._output) - 1}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
-        data = orjson.dumps({"type": kind, "sequence_number": self._number, **fields})
+        found = sse.event({"type": kind, "sequence_number": self._number, **fields}, kind)
         self._number += 1
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+        return found
 
     def _response(self, status: str, usage: UsageEvent | None = None, finish: FinishEvent | None = None) -> dict[str, Any]:
         reason = None if finish is None else _INCOMPLETE.get(finish.reason)
