@@ -6,10 +6,9 @@ import contextlib
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import attrs
@@ -19,6 +18,8 @@ from llmasos_hookspecs.atomic import write_atomically
 
 #: Seconds between two samples of the process's memory while a model loads.
 _PERIOD: Final = 0.02
+#: Seconds that the end of the sampling thread is waited for, which is in the middle of one sample.
+_END_SECONDS: Final = 10.0
 
 
 class Measurements:
@@ -70,15 +71,20 @@ def watch_peak() -> Iterator[Peak]:
     over: SimpleQueue[None] = SimpleQueue()  # its methods are atomic, and Ctrl-C may strike anywhere
 
     def sample() -> None:
-        while over.empty():
-            peak.look()
-            time.sleep(_PERIOD)
+        while True:
+            try:
+                return over.get(timeout=_PERIOD)
+            except Empty:
+                peak.look()
 
+    thread = threading.Thread(target=sample, name="llmasos-peak", daemon=True)
     try:
-        threading.Thread(target=sample, name="llmasos-peak", daemon=True).start()
+        thread.start()
         yield peak
     finally:
         over.put(None)
+        if thread.is_alive():
+            thread.join(_END_SECONDS)
 
 
 def private_bytes() -> int:
