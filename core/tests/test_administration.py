@@ -100,7 +100,7 @@ def test_the_scheduler_of_one_model_or_of_all_is_switched(runtime: PipelineRunti
     }.items()
 
 
-def test_listeners_hear_of_every_request_whoever_asked(pipeline: Pipeline, runtime: PipelineRuntime, local: Principal) -> None:
+def test_listeners_hear_of_the_requests_of_every_caller(pipeline: Pipeline, runtime: PipelineRuntime, local: Principal) -> None:
     """Of the program's own, of tasks and of clients; a listener that has left hears nothing more."""
     heard: list[Record] = []
     leave = runtime.listen(heard.append)

@@ -252,6 +252,6 @@ def test_notes_of_a_checkpoint_reach_the_user(site: Site, model: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_holds_no_tokenizer(tmp_path: Path) -> None:
-    """One sentence, whoever asks."""
+    """One sentence, for every caller."""
     with pytest.raises(CheckpointError, match=r"none holds no tokenizer\.json, and no other tokenizer that is read"):
         formats().tokenizer(tmp_path / "none")

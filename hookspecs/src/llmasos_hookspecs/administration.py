@@ -65,7 +65,7 @@ class Administration(Protocol):
         ...
 
     def listen(self, listener: Callable[[Record], object]) -> Callable[[], None]:
-        """Have ``listener`` told of requests that start, of requests that end and of sampled steps, whoever asked for them: this server,
-        another one, a task or a program. It is called on a thread of its own, in order, and never delays a request. Returns what ends
+        """Have ``listener`` told of requests that start, of requests that end and of sampled steps, whether this server, another one, a
+        task or a program asked for them. It is called on a thread of its own, in order, and never delays a request. Returns what ends
         that, and does nothing when it is called again."""
         ...

@@ -24,6 +24,21 @@ def runtime() -> ScriptedRuntime:
 
 
 @pytest.fixture
+def start(runtime: ScriptedRuntime) -> Iterator[Callable[..., HttpServer]]:
+    """``start(**options)``: a server that listens."""
+    made: list[HttpServer] = []
+
+    def start(**options: Any) -> HttpServer:
+        made.append(HttpServer(runtime, Options(port=0, **options)))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
 def client(runtime: ScriptedRuntime) -> Iterator[Callable[..., Client]]:
     """``client(**options)``: a client of an application with these options."""
     made: list[Application] = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -19,21 +18,6 @@ from .http_clients import begun, chat_body, streamed, whole
 
 CHAT = "/v1/chat/completions"
 Start = Callable[..., HttpServer]
-
-
-@pytest.fixture
-def start(runtime: ScriptedRuntime) -> Iterator[Start]:
-    """``start(**options)``: a server that listens."""
-    made: list[HttpServer] = []
-
-    def start(**options: Any) -> HttpServer:
-        made.append(HttpServer(runtime, Options(port=0, **options)))
-        made[-1].start()
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 def endpoint_of(server: HttpServer) -> Endpoint:

@@ -43,7 +43,7 @@ def step(**more: Any) -> StepRecord:
     return StepRecord(**{**known, "running": 2, "waiting": 1, "kv_used": 25, "kv_capacity": 100, "preemptions": 1, **more})
 
 
-def test_what_the_runtime_tells_of_is_counted_whoever_asked(client: Make, runtime: ScriptedRuntime) -> None:
+def test_what_the_runtime_tells_of_is_counted_for_every_caller(client: Make, runtime: ScriptedRuntime) -> None:
     made = client()
     (listener,) = runtime.listeners
     listener(record())

@@ -32,21 +32,6 @@ CHAT = "/v1/chat/completions"
 Start = Callable[..., HttpServer]
 
 
-@pytest.fixture
-def start(runtime: ScriptedRuntime) -> Iterator[Start]:
-    """``start(**options)``: a server that listens."""
-    made: list[HttpServer] = []
-
-    def start(**options: Any) -> HttpServer:
-        made.append(HttpServer(runtime, Options(port=0, **options)))
-        made[-1].start()
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,6 @@ from llmasos_serve_http.options import Options
 from .http_clients import chat_body, events, whole
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture
-def start(runtime: ScriptedRuntime) -> Iterator[Callable[..., HttpServer]]:
-    """``start(**options)``: a server that listens."""
-    made: list[HttpServer] = []
-
-    def start(**options: Any) -> HttpServer:
-        made.append(HttpServer(runtime, Options(port=0, **options)))
-        made[-1].start()
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 def page(server: HttpServer, origin: str) -> int:

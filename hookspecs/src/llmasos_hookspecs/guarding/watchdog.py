@@ -86,7 +86,7 @@ class Watchdog:
             busy = [each for each in watched if self._look(each)]
             again = bool(busy)
             del watched, busy  # nothing is kept alive for being watched
-            if again:  # a whole tick, whoever becomes busy meanwhile: some count these
+            if again:  # a whole tick, even where another object becomes busy meanwhile: some count these
                 self._changes.wait_for(lambda: not self._watched, TICK, struck=False)
             else:
                 self._changes.wait_for(lambda: self._called or not self._watched, struck=False)

@@ -48,7 +48,7 @@ class CheckpointFolderWriter:
         output: the folder to make; it must not exist, or be empty.
         stage: what the manifest says of this stage (component, options, seed); None adds no stage.
         shard_bytes: bytes of weights in one file.
-        digest_of: the SHA-256 of a file, for the manifest; one that remembers spares whoever opens the folder reading it again.
+        digest_of: the SHA-256 of a file, for the manifest; one that remembers saves the next reader of the folder from computing it again.
     """
 
     def __init__(
