@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,9 +36,6 @@ def known_models(incomplete: str) -> list[str]:
     names = {*Aliases().all(), *(model.key for model in Store().models())}
     return sorted(name for name in names if name.startswith(incomplete))
 
-
-#: In place of a list of models or loaders that was not given: the config's own.
-CONFIGURED: Final[list[Any]] = [None]
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
