@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from llmasos_command_batch.results import ResultFile
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
-from llmasos_task_kit.conversations import ConversationFolder
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit.")
 
@@ -82,13 +82,13 @@ def test_results_that_are_there_stay_and_the_batch_goes_on(tmp_path: Path) -> No
 
 
 def test_a_conversation_stays_as_it_was(tmp_path: Path) -> None:
-    kept = ConversationFolder(tmp_path)
-    kept.append("talk", [{"role": "user", "content": "Hello"}])
-    before = (tmp_path / "talk.json").read_bytes()
-    with files_up_to(1000), pytest.raises(LLMasOSError, match=r"talk\.json cannot be written .* not kept"):
-        kept.append("talk", [{"role": "user", "content": "long " * 400}])
-    assert names(tmp_path) == {"talk.json"}
-    assert (tmp_path / "talk.json").read_bytes() == before
+    kept = ConversationStore(tmp_path)
+    turn = {"role": "user", "content": "Hello"}
+    kept.append("talk", [turn])
+    with files_up_to(kept.path.stat().st_size), pytest.raises(LLMasOSError, match=r"conversations\.db cannot be read or written"):
+        kept.append("talk", [{"role": "user", "content": "long " * 40_000}])
+    assert names(tmp_path) == {"conversations.db"}
+    assert kept.load("talk").messages == (turn,)
 
 
 @pytest.mark.parametrize("verb", ["run", "accelerate"])

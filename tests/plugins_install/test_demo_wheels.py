@@ -24,6 +24,7 @@ DEMO = (
     "llmasos_answer_parts",
     "llmasos_chat_templates",
     "llmasos_checkpoint_kit",
+    "llmasos_conversations",
     "llmasos_tokenizing",
     "llmasos_format_gguf",
     "llmasos_decoder_kit",
@@ -83,9 +84,9 @@ def test_the_demos_wheels_alone_do_the_main_job(all_wheels: dict[str, Path], tmp
     installed = subprocess.run([*pip, *wheels], capture_output=True, text=True, cwd=home, timeout=600, check=False)
     assert installed.returncode == 0, installed.stderr
     command = str(python.with_name("llmasos"))
-    streamed = run(command, "run", "今天天气很好", "--max-new-tokens", "8")
+    streamed = run(command, "run", "--raw", "今天天气很好", "--max-new-tokens", "8")
     assert streamed.returncode == 0, streamed.stderr
-    whole = run(command, "run", "今天天气很好", "--max-new-tokens", "8", "--json")
+    whole = run(command, "run", "--raw", "今天天气很好", "--max-new-tokens", "8", "--json")
     assert json.loads(whole.stdout)["text"] == streamed.stdout.removesuffix("\n") != ""
     frameworks = run("-c", "import importlib.util as u; print([n for n in ('torch', 'tensorflow', 'transformers') if u.find_spec(n)])")
     assert frameworks.stdout.strip() == "[]"

@@ -17,6 +17,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from llmasos_conversations.store import ConversationStore
+
 pytestmark = pytest.mark.slow
 
 #: Seconds after which something that must come has not come.
@@ -91,6 +93,11 @@ def terminal(cli, model) -> Iterator[Terminal]:
     os.close(ours)
 
 
+def conversation(home: Path, name: str) -> list[dict[str, str]]:
+    """The messages of a kept conversation."""
+    return list(ConversationStore(home / "data" / "conversations").find(name).messages)
+
+
 def _control() -> None:
     import fcntl
     import termios
@@ -109,7 +116,7 @@ def test_a_conversation_is_kept_and_resumed(terminal, cli, model):
     terminal.send("/save first\n")
     terminal.expect(r"Kept as first; .*\n> ")
     terminal.send("/list\n")
-    terminal.expect(r"first\r?\n> ")
+    terminal.expect(r"first  \(2 turns\)  Hello\r?\n> ")
     terminal.send("/undo\n")
     terminal.expect("\n> ")
     terminal.send("\x04")
@@ -118,7 +125,7 @@ def test_a_conversation_is_kept_and_resumed(terminal, cli, model):
     shown = cli("chat", "--resume", "first", *model, "-n", "4", stdin="/history\nMore\n/exit\n", **home)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("user: Hello\nassistant: ")
-    kept = json.loads((cli.folder / "home" / "data" / "conversations" / "first.json").read_text())["messages"]
+    kept = conversation(cli.folder / "home", "first")
     assert [each["content"] for each in kept if each["role"] == "user"] == ["Hello", "More"]
     assert "Hello" in (cli.folder / "home" / "data" / "chat_history").read_text()
 
@@ -137,13 +144,13 @@ def test_an_interrupted_reply_keeps_what_was_shown(terminal, cli):
         if "[interrupted]" in terminal.expect(r"\n> "):
             break
         # The reply was whole before Ctrl-C came: once more.
-        terminal.send("/undo\n/list\n")
-        terminal.expect(r"No conversation is kept.\r?\n> ")
+        terminal.send("/undo\n/history\n")
+        terminal.expect(r"/history\r?\n> ")
     terminal.send("/save cut\n")
     terminal.expect(r"Kept as cut; .*\n> ")
     terminal.send("/exit\n")
     assert terminal.end() == 0
-    messages = json.loads((cli.folder / "home" / "data" / "conversations" / "cut.json").read_text())["messages"]
+    messages = conversation(cli.folder / "home", "cut")
     assert [each["role"] for each in messages] == ["user", "assistant"]
     assert messages[1]["content"]
 
@@ -186,12 +193,11 @@ def test_one_message_is_answered_and_kept_with_a_resumed_conversation(cli, model
     assert cli("chat", *model, "-n", "4", stdin="Hello\n/save it\n", LLMASOS_HOME=home).returncode == 0
     reply = json.loads(cli("chat", "More", "--resume", "it", *model, "-n", "4", "--json", LLMASOS_HOME=home).stdout)
     assert reply["finish_reason"] == "length"
-    kept = json.loads((Path(home) / "data" / "conversations" / "it.json").read_text())["messages"]
-    assert [each["role"] for each in kept] == ["user", "assistant"] * 2
-    (Path(home) / "data" / "conversations" / "it.json").write_text('{"messages": 7}')
+    assert [each["role"] for each in conversation(Path(home), "it")] == ["user", "assistant"] * 2
+    (Path(home) / "data" / "conversations" / "conversations.db").write_text("no database" * 100)
     damaged = cli("chat", "More", "--resume", "it", *model, LLMASOS_HOME=home)
-    assert damaged.returncode == 2
-    assert "is damaged" in damaged.stderr
+    assert damaged.returncode == 1
+    assert "move a damaged file away" in damaged.stderr
 
 
 def test_the_oldest_turns_make_room(cli, model):

@@ -17,13 +17,14 @@ def test_a_text_is_continued(cli, model):
     assert (streamed.returncode, streamed.stderr) == (0, "")
     as_json = json.loads(cli("run", "Hello", *model, "-n", "12", "--json").stdout)
     assert as_json["text"] + "\n" == streamed.stdout
+    assert isinstance(as_json["conversation"], int)
     assert (len(as_json["tokens"]), as_json["finish_reason"]) == (12, "length")
     assert cli("run", "-", *model, "-n", "12", stdin="Hello\n").stdout == streamed.stdout
 
 
 def test_several_continuations(cli, model):
     """Each has its number; as JSON they are a list, and differ."""
-    arguments = ("run", "Hello", *model, "-n", "6", "--n", "3", "-t", "1", "--seed", "5")
+    arguments = ("run", "Hello", *model, "-n", "6", "--n", "3", "--temperature", "1", "--seed", "5")
     found = json.loads(cli(*arguments, "--json").stdout)
     assert len({tuple(each["tokens"]) for each in found}) == 3
     assert [f"[{place}] " in cli(*arguments).stdout for place in (1, 2, 3)] == [True] * 3
@@ -35,7 +36,7 @@ def test_constraints_shape_the_answer(cli, model):
     schema.write_text(
         json.dumps({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False})
     )
-    found = json.loads(cli("run", "x", *model, "-n", "200", "-t", "1", "--seed", "1", "--schema", schema, "--json").stdout)
+    found = json.loads(cli("run", "x", *model, "-n", "200", "--temperature", "1", "--seed", "1", "--schema", schema, "--json").stdout)
     assert found["finish_reason"] == "length" or isinstance(json.loads(found["text"])["a"], bool)
     assert re.fullmatch("[a-c]{5}\n", cli("run", "x", *model, "--regex", "[a-c]{5}").stdout)
     assert cli("run", "x", *model, "--choices", "yes,no").stdout in ("yes\n", "no\n")
@@ -85,6 +86,11 @@ BAD = [
     (("run", "x", "--max-length", "1"), "counts the prompt"),
     (("run", "x", "-n", "5000"), "context"),
     (("run", ""), "empty"),
+    (("run", "one", "two", "three"), 'in quotes: llmasos run "one two three"'),
+    (("run", "other", "x"), 'Two models are named, "other" and "'),
+    (("run", "x", "--raw", "--system", "y"), "--raw continues a plain text"),
+    (("run", "x", "--continue", "--resume", "y"), "two conversations"),
+    (("run", "x", "--resume", "none"), 'no conversation "none"'),
     (("run", "x", "--set", "scheduler.max_sequence=2"), 'did you mean "max_sequences"'),
     (("run", "x", "--set", "nonsense"), "path=value"),
     (("run", "x", "--scheduler", "fiffo"), 'did you mean "fifo"'),
@@ -179,7 +185,7 @@ LONG = ["-n", "900", "--regex", "[a-z]{900}"]
 
 def test_ctrl_c_ends_with_130(cli, model):
     """In the middle of an answer, without a traceback."""
-    running = cli.start("run", "Hello", *model, *LONG)
+    running = cli.start("run", "Hello", *model, *LONG, stdin=subprocess.DEVNULL)
     assert running.stdout.read(1)
     running.send_signal(signal.SIGINT)
     _, error = running.communicate(timeout=60)
@@ -209,11 +215,10 @@ def wait_for_reading(process: subprocess.Popen[bytes]) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(cli, model):
     """``llmasos run ... | head`` says nothing about the pipe."""
-    running = cli.start("run", "Hello", *model, *LONG)
+    running = cli.start("run", "Hello", *model, *LONG, stdin=subprocess.DEVNULL)
     assert running.stdout.read(1)
     running.stdout.close()
     error = running.stderr.read()
     running.wait(timeout=60)
-    running.stdin.close()
     running.stderr.close()
     assert error == b""

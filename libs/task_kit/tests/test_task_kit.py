@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_conversations.store import ConversationStore
+from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.task_inputs import texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
-from llmasos_task_kit.conversations import ConversationFolder
+from llmasos_task_kit.conversations import in_words, manage
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import head, tail, without_control_tokens
 
@@ -57,50 +57,17 @@ def test_a_message_longer_than_the_context_loses_its_middle_and_says_how_much() 
     assert (dropped, cut > 4400) == (0, True)
 
 
-def test_conversations_are_kept_listed_and_removed(tmp_path: Path) -> None:
-    folder = ConversationFolder(tmp_path / "kept")
-    assert folder.summaries() == ()
-    turn = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "🙂"}]
-    folder.append("otters", turn, system="Be kind.")
-    folder.append("otters", turn)
-    folder.append("水獭", turn)
-    assert folder.names() == ("otters", "水獭")
-    assert folder.load("otters").messages == (*turn, *turn)
-    assert folder.load("otters").system == "Be kind."
-    assert {item.name: item.turns for item in folder.summaries()} == {"otters": 2, "水獭": 1}
-    folder.delete("otters")
-    assert folder.names() == ("水獭",)
-    with pytest.raises(RequestError, match="kept: 水獭"):
-        folder.delete("otters")
-
-
-@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/b", ".hidden", "", "x" * 101, "水" * 90, "a\n", "con\0", "a.", "a "])
-def test_a_conversation_never_leaves_its_folder(tmp_path: Path, name: str) -> None:
-    folder = ConversationFolder(tmp_path / "kept")
-    for act in (folder.load, folder.delete, lambda n: folder.append(n, [])):
-        with pytest.raises(RequestError, match="cannot name a conversation"):
-            act(name)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_conversation_is_named(tmp_path: Path) -> None:
-    (tmp_path / "old.json").write_text('{"messages": [')
-    with pytest.raises(LLMasOSError, match=r"old\.json is damaged"):
-        ConversationFolder(tmp_path).load("old")
-
-
-def test_turns_added_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
-    def add(n: int) -> None:
-        for turn in range(10):
-            ConversationFolder(tmp_path).append(
-                "talk", [{"role": "user", "content": f"{n}.{turn}"}, {"role": "assistant", "content": "yes"}]
-            )
-
-    threads = [threading.Thread(target=add, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    said = [message["content"] for message in ConversationFolder(tmp_path).load("talk").messages[::2]]
-    assert sorted(said) == sorted(f"{n}.{turn}" for n in range(4) for turn in range(10))
-    assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == []
+def test_conversations_are_managed_as_a_task_is_asked(tmp_path: Path) -> None:
+    """Listed, shown and removed; a name that lacks is refused in the task's words, one that nothing has in the store's."""
+    store = ConversationStore(tmp_path)
+    store.append("otters", [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "🙂"}])
+    listed = manage(store, "list", "", "")["conversations"]
+    assert in_words(listed, "", ()).startswith("otters  (1 turns, ")
+    shown = manage(store, "show", "otters", "")
+    assert in_words((), "", shown["messages"]) == "user: 你好\nassistant: 🙂"
+    with pytest.raises(RequestError, match="Name one"):
+        manage(store, "show", "", "Name one.")
+    with pytest.raises(RequestError, match='did you mean "otters"'):
+        manage(store, "show", "oters", "")
+    assert manage(store, "delete", "otters", "") == {"conversation": "otters"}
+    assert manage(store, "list", "", "") == {"conversations": ()}

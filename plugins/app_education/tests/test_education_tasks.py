@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_app_education import grade, tutor
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.task import TaskConformance
 from llmasos_hookspecs.testing.task_inputs import assert_valid_output, names, texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
-from llmasos_task_kit.conversations import ConversationFolder
 
 RUBRIC = (grade.Criterion(name="Argument", points=5, description="States a claim."), grade.Criterion(name="Language", points=3))
 
@@ -89,7 +89,7 @@ def test_a_bad_rubric_is_refused(rubric: tuple[grade.Criterion, ...], sentence: 
 
 
 def test_every_turn_of_the_tutor_ends_with_one_question(tmp_path: Path) -> None:
-    task = tutor.Tutor(ConversationFolder(tmp_path))
+    task = tutor.Tutor(ConversationStore(tmp_path))
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
     @given(texts(), names() | st.just(""), st.booleans(), st.integers(2, 100), st.integers(0, 999), st.booleans())
@@ -105,7 +105,7 @@ def test_every_turn_of_the_tutor_ends_with_one_question(tmp_path: Path) -> None:
 
 
 def test_a_turn_ends_at_its_first_question_and_the_dialogue_goes_on(tmp_path: Path) -> None:
-    task = tutor.Tutor(ConversationFolder(tmp_path))
+    task = tutor.Tutor(ConversationStore(tmp_path))
     model = ScriptedTaskModel(["Think of a pie. How many quarters make a half? And why?", "你想想。一半是几个四分之一？好吗？"])
     first = task.run(model, tutor.Inputs(message="Why is 1/2 = 2/4?", topic="fractions", conversation="ann"))
     assert (first.text, first.question) == ("Think of a pie. How many quarters make a half?", "How many quarters make a half?")
@@ -122,7 +122,7 @@ def test_a_turn_ends_at_its_first_question_and_the_dialogue_goes_on(tmp_path: Pa
 
 def test_a_turn_that_asks_nothing_is_given_a_question() -> None:
     model = ScriptedTaskModel(["It is two.", "What is 1 + 1?"])
-    output = tutor.Tutor(ConversationFolder(Path("unused"))).run(model, tutor.Inputs(message="Help me."))
+    output = tutor.Tutor(ConversationStore(Path("unused"))).run(model, tutor.Inputs(message="Help me."))
     assert (output.text, output.question) == ("It is two. What is 1 + 1?", "What is 1 + 1?")
     assert model.calls[1].sampling["regex"] == tutor.QUESTION
 

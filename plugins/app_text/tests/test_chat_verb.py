@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmasos_app_text.chat import Inputs, Options, llmasos_create_task
 from llmasos_app_text.terminal.conversation import Conversation
 from llmasos_app_text.terminal.verb import make
-from llmasos_hookspecs import RequestError
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs.testing import CommandConformance, CommandRun, SandboxCommandContext, ScriptedCommandModel, run_command
 
 
@@ -71,34 +71,65 @@ def test_the_scheduler_is_set_by_its_name(context: SandboxCommandContext, monkey
     assert (seen["reference"], seen["loader"], seen["settings"]) == ("mine", "torch", ["seed=7", 'scheduler.use="fair"'])
 
 
-def test_a_kept_conversation_goes_on(context: SandboxCommandContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is brought up to date at the end, keeps the time it was begun, and is the one that the task ``chat`` finds."""
+def test_a_kept_conversation_goes_on(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows turn by turn, keeps the time it was begun, and is the one that the task ``chat`` finds."""
     assert talk(context, "one\n/save mine\ntwo\n", monkeypatch=monkeypatch).code == 0
-    (file,) = (tmp_path / "data" / "conversations").glob("*.json")
-    first = json.loads(file.read_text())
-    assert [each["content"] for each in first["messages"]] == ["one", "reply 1", "two", "reply 3"]
+    store = ConversationStore.chosen()
+    first = store.find("mine")
+    assert [each["content"] for each in first.messages] == ["one", "reply 1", "two", "reply 3"]
     done = run_command(make(context), "three", "--resume", "mine", "--json")
     assert json.loads(done.output)["reply"] == "reply 5"
-    after = json.loads(file.read_text())
-    assert len(after["messages"]) == 6
-    assert after["created"] == first["created"] != ""
+    task = llmasos_create_task(Options(), context)
+    assert task.run(context.scripted, Inputs(action="show", conversation="mine")).messages[4:] == (
+        {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "reply 5"},
+    )
+    assert store.find("mine").created == first.created != ""
     lost = run_command(make(context), "four", "--resume", "mien")
     assert (lost.code, lost.error) == (2, 'There is no conversation "mien"; did you mean "mine"?')
 
 
-def test_saved_conversations_are_the_users_alone(context: SandboxCommandContext, tmp_path: Path) -> None:
-    """Their files are readable by no one else, and a damaged one is told."""
-    umask = os.umask(0o022)
-    try:
-        Conversation(context, context.scripted, {}, system="Be brief.").save("talk")
-    finally:
-        os.umask(umask)
-    (kept,) = (tmp_path / "data" / "conversations").glob("*.json")
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert json.loads(kept.read_text())["messages"][0]["content"] == "Be brief."
-    kept.write_text("[" * 200_000)
-    with pytest.raises(RequestError, match="is damaged"):
-        Conversation(context, context.scripted, {}).load("talk")
+def test_every_conversation_is_kept_unless_it_is_not_to_be(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a name it has a number, by which --resume, or as the last one --continue, goes on; a taken name is refused."""
+    store = ConversationStore.chosen()
+    talk(context, "one\n/new\ntwo\n/retry\n/undo\nthree\n", monkeypatch=monkeypatch)
+    assert [[each["content"] for each in store.find(name).messages] for name in "12"] == [["one", "reply 1"], ["three", "reply 1"]]
+    talk(context, "/save mine\n/save mine\nfour\n", "--continue", monkeypatch=monkeypatch)
+    talk(context, "five\n/save mine\n", "--resume", "1", monkeypatch=monkeypatch)
+    assert "already" in context.notes[-1]
+    assert {each.name: each.turns for each in store.summaries()} == {"1": 2, "mine": 2}
+    talk(context, "six\n", "--no-log", monkeypatch=monkeypatch)
+    store.keep_all(False)
+    talk(context, "seven\n", monkeypatch=monkeypatch)
+    assert len(store.summaries()) == 2
+    talk(context, "eight\n/save named\nnine\n", "--no-log", monkeypatch=monkeypatch)
+    assert store.find("named").messages[2]["content"] == "nine"
+
+
+def test_turns_of_two_who_talk_in_one_conversation_are_all_kept(
+    context: SandboxCommandContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the task, or another process, added meanwhile stays, also where this one takes its own turn back."""
+    store = ConversationStore.chosen()
+    talking = Conversation(context, context.scripted, {})
+    talking.answer_once("one")
+    talking.save("both")
+    store.append("both", [{"role": "user", "content": "theirs"}, {"role": "assistant", "content": "yes"}])
+    talking.answer_once("two")
+    script = io.StringIO("/undo\n")
+    monkeypatch.setattr(sys, "stdin", script)
+    talking.talk()
+    assert [each["content"] for each in store.find("both").messages] == ["one", "reply 1", "theirs", "yes"]
+
+
+def test_a_conversation_that_cannot_be_kept_goes_on(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user is told, and has the answers."""
+    path = ConversationStore.chosen().path
+    path.parent.mkdir(parents=True)
+    talking = Conversation(context, context.scripted, {})
+    path.write_bytes(b"no database " * 100)
+    talking.answer_once("one")
+    assert context.notes[-1].startswith("The conversation is not kept: ")
 
 
 def test_the_oldest_turns_make_room(context: SandboxCommandContext, monkeypatch: pytest.MonkeyPatch) -> None:

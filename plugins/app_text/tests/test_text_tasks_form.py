@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llmasos_app_text import answer, chat, classify, extract, generate, sentiment, summarize, translate
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import Task
 from llmasos_hookspecs.testing.task_inputs import assert_valid_output, names, texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
-from llmasos_task_kit.conversations import ConversationFolder
 
 SCHEMAS = (
     {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]},
@@ -101,7 +101,7 @@ def test_every_answer_has_the_promised_form(name: str) -> None:
 
 
 def test_every_reply_of_chat_has_the_promised_form(tmp_path: Path) -> None:
-    task = chat.Chat(ConversationFolder(tmp_path))
+    task = chat.Chat(ConversationStore(tmp_path))
     message = st.fixed_dictionaries({"role": st.sampled_from(("user", "assistant")), "content": texts()})
 
     @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

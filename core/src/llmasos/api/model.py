@@ -160,7 +160,7 @@ class LanguageModel:
         """The continuation of ``prompt``, without the prompt."""
         return self._submit(prompt, sampling).result().text
 
-    def stream_text(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
+    def stream_text(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, Generation]:
         """The continuation piece by piece; leaving the iteration early cancels the request."""
         return self.stream(prompt, **sampling)
 
@@ -178,8 +178,8 @@ class LanguageModel:
         finally:
             _cancel_all(tickets)
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, None]:
-        """Pieces of text as they come; joined they are the text of ``generate``."""
+    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, Generation]:
+        """Pieces of text as they come; joined they are the text of ``generate``, which is what the generator returns at its end."""
         # Submitted at once, so that bad values raise here and not where the first piece is read.
         return self._submit(prompt, sampling).__iter__()
 
@@ -206,7 +206,7 @@ class LanguageModel:
         _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Generator[str, None, None]:
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Generator[str, None, Generation]:
         """The reply piece by piece."""
         _check_messages(messages)
         return self.stream(messages, **sampling)

@@ -40,6 +40,14 @@ def known_models(incomplete: str) -> list[str]:
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
 ]
+# Verbs that go on with a conversation have -c for that.
+LongConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
+]
+SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="What the model is told first.")]
+ContinueOption = Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")]
+ResumeOption = Annotated[str | None, typer.Option("--resume", "-r", help="Go on with a conversation, by its name or number.")]
+NoLogOption = Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.", autocompletion=known_models)
@@ -93,12 +101,17 @@ def open_pipeline(
 
     ``model`` is the name of one of the config's models, or else a reference that takes the place of the default model's.
     """
+    found, name = read_config(config, overrides, model=model, loader=loader, scheduler=scheduler)
+    pipeline = pipeline_of(found, quiet=quiet)
+    return pipeline, pipeline.models[name]
+
+
+def pipeline_of(config: Config, *, quiet: bool = False) -> Pipeline:
+    """The pipeline of a config, which shows progress and notes on standard error."""
     from llmasos.api.pipeline import Pipeline
     from llmasos.cli.console import TerminalSink
 
-    found, name = read_config(config, overrides, model=model, loader=loader, scheduler=scheduler)
-    pipeline = Pipeline(found, sink=TerminalSink(quiet=quiet))
-    return pipeline, pipeline.models[name]
+    return Pipeline(config, sink=TerminalSink(quiet=quiet))
 
 
 def read_config(

@@ -1,21 +1,36 @@
-"""``llmasos run``: continue a text."""
+"""``llmasos run``: ask a model, or have it continue a text."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 
 from llmasos.cli import options as o
+from llmasos.cli.asking import Asked, read_asked
 from llmasos.cli.console import print_json, print_note, print_result
-from llmasos_hookspecs import RequestError
+from llmasos_hookspecs import RequestError, SourceError
+
+if TYPE_CHECKING:
+    from llmasos.api.model import LanguageModel
+    from llmasos_hookspecs import Generation, Prompt
 
 
 def run(
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; left out or -: standard input.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL] PROMPT", help="What to ask, after the model or without one; left out or -: standard input."),
+    ] = None,
     model: o.ModelOption = None,
+    system: o.SystemOption = None,
+    continued: o.ContinueOption = False,
+    resume: o.ResumeOption = None,
+    no_log: o.NoLogOption = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without the model's chat template.")] = False,
     max_new_tokens: o.MaxNewTokensOption = None,
     max_length: o.MaxLengthOption = None,
     temperature: o.TemperatureOption = None,
@@ -30,18 +45,20 @@ def run(
     regex: o.RegexOption = None,
     choices: o.ChoicesOption = None,
     grammar: o.GrammarOption = None,
+    allow_cut: Annotated[
+        bool, typer.Option("--allow-cut", help="A constrained answer that the token limit cut ends with 0 all the same.")
+    ] = False,
     logprobs: o.LogprobsOption = None,
     prompt_lookup: o.PromptLookupOption = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template rather than continue the text.")] = False,
-    config: o.ConfigOption = None,
+    config: o.LongConfigOption = None,
     overrides: o.SetOption = None,
     loader: o.LoaderOption = None,
     scheduler: o.SchedulerOption = None,
     as_json: o.JsonOption = False,
     quiet: o.QuietOption = False,
-) -> None:
-    """Continue a text, streaming."""
-    text = read_text(prompt)
+) -> int:
+    """Ask a model, through its chat template where it has one; with --raw, or without a template, it continues the text. Text that is piped
+    in stands before the prompt. The conversation is kept (llmasos logs), and --continue goes on with the last one."""
     sampling = o.given(
         max_new_tokens=max_new_tokens,
         max_length=max_length,
@@ -58,37 +75,92 @@ def run(
     )
     if logprobs is not None and not as_json:
         raise RequestError("--logprobs prints figures for every token, as JSON only; give --json too.")
-    asked: Any = [{"role": "user", "content": text}] if chat else text
-    pipeline, chosen = o.open_pipeline(config, overrides, model=model, loader=loader, scheduler=scheduler, quiet=quiet)
-    with pipeline:
-        if as_json:
-            if n is None:
-                print_json(attrs.asdict(chosen.generate(asked, **sampling)))
-            else:
-                print_json([attrs.asdict(generation) for generation in chosen.generate(asked, n=n, **sampling)])
-            return
-        if n is not None:
-            for number, generation in enumerate(chosen.generate(asked, n=n, **sampling), 1):
-                if number > 1:
-                    print_result()
-                print_result(f"[{number}] {generation.text}")
-            return
-        for piece in chosen.stream(asked, **sampling):
-            print_result(piece, end="")
-        print_result()
-        if not quiet and sys.stderr.isatty():
-            usage = chosen.usage()
-            print_note(f"[{usage['decode_rate']:.0f} tokens/s, {chosen!r}]")
+    if raw and (system is not None or continued or resume is not None):
+        raise RequestError("--raw continues a plain text, without a system message or a conversation before it; leave one of them out.")
+    asked = read_asked(words or [])
+    if asked.model is not None and model is not None:
+        raise RequestError(f'Two models are named, "{asked.model}" and "{model}"; name one.')
+    if not asked.text:
+        raise RequestError("The prompt is empty; give at least one character.")
+    from llmasos.cli.keeping import Talk
+
+    talk = Talk.begin(continued=continued, resume=resume, system=system, keep=not no_log, quiet=quiet)
+    parts = {"loader": loader, "scheduler": scheduler}
+    found, name = o.read_config(config, overrides, model=model or asked.model, **parts)
+    if not (model or asked.model) and talk.before.model not in ("", found.models[name].source):
+        found, name = o.read_config(config, overrides, model=talk.before.model, **parts)
+    with o.pipeline_of(found, quiet=quiet) as pipeline:
+        chosen = pipeline.models[name]
+        with _first_word(asked):
+            plain = raw or not (chosen.has_chat_template or talk.messages)
+        prompt: Prompt = asked.text if plain else talk.prompt(asked.text, chosen, max_new_tokens or 1)
+
+        def keep(answer: str) -> int | None:
+            return talk.add(asked.text, answer, model=found.models[name].source, form="text" if plain else "chat")
+
+        answers = _answer(chosen, prompt, n, sampling, keep, as_json=as_json)
+        if not (as_json or quiet) and sys.stderr.isatty():
+            print_note(f"[{chosen.usage()['decode_rate']:.0f} tokens/s, {chosen!r}]")
+    return _cut(answers, sampling, allow_cut=allow_cut, quiet=quiet)
 
 
-def read_text(argument: str | None) -> str:
-    """The argument, or all of standard input where it is missing or ``-``, without the line break that shells put at its end."""
-    if argument not in (None, "-"):
-        assert argument is not None
-        return argument
-    if sys.stdin.isatty():
-        print_note("Reading the text from the keyboard; end it with Ctrl-D.")
+def _answer(
+    model: LanguageModel, prompt: Prompt, n: int | None, sampling: Mapping[str, Any], keep: Callable[[str], int | None], *, as_json: bool
+) -> list[Generation]:
+    """Print the answer, or ``n`` answers, and keep each."""
+    if n is None and not as_json:
+        return [_stream(model.stream(prompt, **sampling), keep)]
+    answers = [model.generate(prompt, **sampling)] if n is None else model.generate(prompt, n=n, **sampling)
+    kept = [{**attrs.asdict(each), "conversation": keep(each.text)} for each in answers]
+    if as_json:
+        print_json(kept[0] if n is None else kept)
+        return answers
+    for number, each in enumerate(answers, 1):
+        print_result(f"[{number}] {each.text}", end="\n" if number == n else "\n\n")
+    return answers
+
+
+def _stream(pieces: Generator[str, None, Generation], keep: Callable[[str], int | None]) -> Generation:
+    """Print an answer as it comes, and keep it, or as much of it as was shown."""
+    shown: list[str] = []
     try:
-        return sys.stdin.read().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"Standard input is not in UTF-8 ({error.reason} at byte {error.start}); convert it first.") from error
+        while True:
+            try:
+                shown.append(next(pieces))
+            except StopIteration as end:
+                answer: Generation = end.value
+                break
+            print_result(shown[-1], end="")
+        print_result()
+        return answer
+    finally:
+        pieces.close()
+        if shown:
+            keep("".join(shown))
+
+
+@contextlib.contextmanager
+def _first_word(asked: Asked) -> Iterator[None]:
+    """What is wrong with the model that the first of two words names may be that it names none."""
+    try:
+        yield
+    except SourceError as error:
+        if asked.model is None:
+            raise
+        raise SourceError(f"{error} Of two words the first is the model; a prompt of several words stands in quotes.") from error
+
+
+def _cut(answers: Sequence[Generation], sampling: Mapping[str, Any], *, allow_cut: bool, quiet: bool) -> int:
+    """The exit code: 1 where the token limit cut an answer that has to have a form, which it then has not; the user is told."""
+    if all(each.finish_reason != "length" for each in answers):
+        return 0
+    form = next((name for name in ("schema", "regex", "choices", "grammar") if name in sampling), None)
+    if form is None or allow_cut:
+        if not (quiet or "max_new_tokens" in sampling or "max_length" in sampling):
+            print_note(f"[Cut after {len(answers[0].tokens)} tokens; --max-new-tokens asks for more.]")
+        return 0
+    print_note(
+        f"Error: The answer was cut after {len(answers[0].tokens)} tokens, so it does not satisfy --{form}; raise --max-new-tokens, "
+        "or give --allow-cut."
+    )
+    return 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmasos.cli.run import read_text
+from llmasos.cli.asking import read_text
 from llmasos.system.options import fields_of, find_problems, structure_options
 from llmasos.system.options.words import unwrapped
 from llmasos_hookspecs import RequestError

@@ -115,7 +115,8 @@ class Ticket(Generic[R]):
             raise ResultTimeout(f"Request {self.id} is not finished after {timeout:g} seconds; wait longer, or cancel it.")
         return self._outcome()
 
-    def __iter__(self) -> Generator[str, None, None]:
+    def __iter__(self) -> Generator[str, None, R]:
+        """The texts of the pieces as they come; the generator returns the whole answer."""
         texts = self._texts()
         next(texts)  # begun, so that leaving it before its first piece cancels the request too
         return texts
@@ -126,10 +127,11 @@ class Ticket(Generic[R]):
         next(pieces)
         return pieces
 
-    def _texts(self) -> Generator[str, None, None]:
+    def _texts(self) -> Generator[str, None, R]:
         with contextlib.closing(self._iterate()) as pieces:
             for piece in pieces:
                 yield piece.text
+        return self._outcome()
 
     def _iterate(self) -> Generator[Piece, None, None]:
         place = 0

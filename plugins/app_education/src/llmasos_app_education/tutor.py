@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+from llmasos_conversations.store import ConversationStore, ConversationSummary
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
-from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, action_field, in_words
+from llmasos_task_kit.conversations import action_field, in_words, manage
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
@@ -59,21 +60,21 @@ class Tutor:
     inputs = Inputs
     output = Output
 
-    def __init__(self, folder: ConversationFolder) -> None:
-        self._folder = folder
+    def __init__(self, store: ConversationStore) -> None:
+        self._store = store
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
         if inputs.action != "send":
             refusal = f"tutor with action {inputs.action!r} needs the name of a dialogue."
-            return Output(**self._folder.manage(inputs.action, inputs.conversation, refusal))
-        kept = self._folder.load(inputs.conversation) if inputs.conversation else None
+            return Output(**manage(self._store, inputs.action, inputs.conversation, refusal))
+        kept = self._store.load(inputs.conversation) if inputs.conversation else None
         system = kept.system if kept and kept.system and not inputs.topic else _instructions(inputs)
         said = [{"role": "user", "content": inputs.message}]
         messages = [{"role": "system", "content": system}, *(kept.messages if kept else ()), *said]
         safe = [{**message, "content": without_control_tokens(message["content"], model.tokenizer)} for message in messages]
         text, question, dropped = self._turn(model, safe, reply_room(model, inputs.max_new_tokens))
         if inputs.conversation:
-            self._folder.append(inputs.conversation, [*said, {"role": "assistant", "content": text}], system=system)
+            self._store.append(inputs.conversation, [*said, {"role": "assistant", "content": text}], system=system)
         return Output(text=text, question=question, conversation=inputs.conversation, dropped_turns=dropped)
 
     def _turn(self, model: TaskModel, messages: list[Message], new: int) -> tuple[str, str, int]:
@@ -121,4 +122,4 @@ def llmasos_component() -> Component:
 
 @hookimpl
 def llmasos_create_task(options: Options, context: Context) -> Task:
-    return Tutor(ConversationFolder.chosen(options.folder, "lessons"))
+    return Tutor(ConversationStore.chosen(options.folder, "lessons"))

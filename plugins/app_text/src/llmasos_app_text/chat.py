@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import attrs
 
 from llmasos_app_text.sampling import SamplingInputs
+from llmasos_conversations.store import ConversationStore, ConversationSummary
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
-from llmasos_task_kit.conversations import ConversationFolder, ConversationSummary, action_field, in_words
+from llmasos_task_kit.conversations import action_field, in_words, manage
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
@@ -60,13 +61,13 @@ class Chat:
     inputs = Inputs
     output = Output
 
-    def __init__(self, folder: ConversationFolder) -> None:
-        self._folder = folder
+    def __init__(self, store: ConversationStore) -> None:
+        self._store = store
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
         if inputs.action != "send":
             refusal = f"chat with action {inputs.action!r} needs the name of a conversation."
-            return Output(**self._folder.manage(inputs.action, inputs.conversation, refusal))
+            return Output(**manage(self._store, inputs.action, inputs.conversation, refusal))
         prompt, room, dropped, cut = self._prompt(model, inputs)
         generation = model.generate(prompt, max_new_tokens=room, stop=turn_stops(model), **inputs.sampling())
         text = generation.text.strip()
@@ -96,7 +97,7 @@ class Chat:
         if inputs.conversation:
             if messages:
                 raise RequestError("chat takes the name of a kept conversation or a list of messages, not both.")
-            kept = self._folder.load(inputs.conversation)
+            kept = self._store.load(inputs.conversation)
             messages, system = list(kept.messages), inputs.system or kept.system
         if system:
             messages = [{"role": "system", "content": system}, *(message for message in messages if message["role"] != "system")]
@@ -110,7 +111,7 @@ class Chat:
     def _keep(self, inputs: Inputs, reply: str) -> None:
         if inputs.conversation:
             turn = [{"role": "user", "content": inputs.message}, {"role": "assistant", "content": reply}]
-            self._folder.append(inputs.conversation, turn, system=inputs.system)
+            self._store.append(inputs.conversation, turn, system=inputs.system)
 
 
 def _checked(messages: tuple[dict[str, str], ...]) -> list[Message]:
@@ -135,4 +136,4 @@ def llmasos_component() -> Component:
 
 @hookimpl
 def llmasos_create_task(options: Options, context: Context) -> Task:
-    return Chat(ConversationFolder.chosen(options.folder))
+    return Chat(ConversationStore.chosen(options.folder))

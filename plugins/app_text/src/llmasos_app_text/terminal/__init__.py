@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="Talk with a model at the terminal; conversations can be kept and resumed.",
+        summary="Talk with a model at the terminal; conversations are kept, and resumed.",
         examples=("llmasos chat", 'llmasos chat "Why is the sky blue?"', "llmasos chat --resume otters"),
     )
 

@@ -8,9 +8,10 @@ import sys
 from typing import Any, Final
 
 from llmasos_app_text.terminal.reading import line_editing, read_message
-from llmasos_hookspecs import CommandContext, CommandModel, ContextLengthExceeded, LLMasOSError, RequestError
+from llmasos_conversations.fitting import left_out, newest_turns
+from llmasos_conversations.store import Conversation as Kept, ConversationStore, default_folder
+from llmasos_hookspecs import CommandContext, CommandModel, LLMasOSError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
-from llmasos_task_kit.conversations import ConversationFolder, default_folder
 from llmasos_task_kit.prompting import Message
 
 _COMMANDS: Final = {
@@ -20,37 +21,52 @@ _COMMANDS: Final = {
     "/retry": "answer the last message again",
     "/undo": "take the last message and its reply back",
     "/set NAME VALUE": "change how replies are drawn: temperature, top_p, top_k, seed, max_new_tokens; /set alone shows it",
-    "/save NAME": "keep the conversation; a kept one is brought up to date when it ends",
-    "/load NAME": "go on with a kept one",
-    "/list": "list the kept ones",
+    "/save NAME": "keep the conversation under a name, and what follows with it",
+    "/load NAME": "go on with a kept one, by name or number",
+    "/list": "list the kept ones used last",
     "/history": "show the conversation",
     "/exit": "end, as Ctrl-D does",
 }
 
+#: Conversations that /list shows.
+_LISTED: Final = 20
+
 
 class Conversation:
-    """Messages so far, and what the user does with them."""
+    """Messages so far, and what the user does with them.
 
-    def __init__(self, context: CommandContext, model: CommandModel, sampling: dict[str, Any], *, system: str | None = None) -> None:
+    Every turn is kept as soon as it is whole, so that a kill loses none, and what another process adds to the same conversation stays.
+
+    Args:
+        keep: whether a conversation is kept before it has a name.
+    """
+
+    def __init__(
+        self, context: CommandContext, model: CommandModel, sampling: dict[str, Any], *, system: str | None = None, keep: bool = True
+    ) -> None:
         self._context = context
         self._model = model
-        self._kept = ConversationFolder(default_folder())
+        self._store = ConversationStore.chosen()
         self._sampling = sampling
+        self._keep = keep and self._store.keeps_all
         self._messages: list[Message] = []
-        self._name: str | None = None
+        #: The store's number of each message that it has; those are the first of ``_messages``, the system message aside.
+        self._stored: list[int] = []
+        self._number: int | None = None
+        self._named = False
         self._begin(system)
 
     def answer_once(self, message: str, *, as_json: bool = False) -> None:
-        """Answer one message, and be done; a kept conversation keeps it."""
+        """Answer one message, and be done."""
         self._messages.append({"role": "user", "content": message})
         if as_json:
             generation = self._model.generate(self._fitting(), **self._sampling)
             self._messages.append({"role": "assistant", "content": generation.text})
+            self._update()
             answer = {"reply": generation.text, "finish_reason": generation.finish_reason, "prompt_tokens": generation.prompt_tokens}
-            self._context.answer(answer, as_json=True)
+            self._context.answer({**answer, "conversation": self._number}, as_json=True)
         elif self._reply():
             raise KeyboardInterrupt
-        self._update()
 
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
@@ -71,32 +87,55 @@ class Conversation:
                     self._reply()
                 except LLMasOSError as error:
                     self._context.note(f"Error: {error}")
-        self._update()
 
     def save(self, name: str) -> None:
-        """Keep the conversation under a name."""
-        self._write(name)
+        """Keep the conversation under a name. Raises ``RequestError`` where another one has it, or it cannot be one."""
+        if self._number is None:
+            if self._store.has(name):
+                raise RequestError(f'There is a conversation "{name}" already; /load {name} goes on with it, or take another name.')
+            self._named = True
+            self._write(name)
+        else:
+            self._store.rename(self._number, name)
+            self._named = True
         self._context.note(f"Kept as {name}; llmasos chat --resume {name} goes on with it.")
 
-    def load(self, name: str) -> None:
-        """Go on with a kept conversation. Raises ``RequestError`` where there is none by that name, or it is damaged."""
-        if not self._kept.has(name):
-            raise RequestError(f'There is no conversation "{name}"{did_you_mean(name, self._kept.names())}')
-        try:
-            found = self._kept.load(name)
-        except LLMasOSError as error:
-            raise RequestError(str(error)) from error  # another name is what helps
+    def load(self, label: str) -> None:
+        """Go on with a kept conversation, by name or number. Raises ``RequestError`` where there is none."""
+        self._go_on(self._store.find(label))
+
+    def load_last(self) -> None:
+        """Go on with the conversation used last. Raises ``RequestError`` where none is kept."""
+        last = self._store.last("chat")
+        if last is None:
+            raise RequestError("No conversation is kept that could go on; begin one without --continue.")
+        self._go_on(last)
+
+    def _go_on(self, found: Kept) -> None:
+        if found.form != "chat":
+            raise RequestError(f"Conversation {found.label} is a plain text and its continuation, which cannot go on as a chat.")
         self._messages = [*found.instructions(), *found.messages]
-        self._name = name
+        self._number, self._named, self._stored = found.number, bool(found.name), list(found.numbers)
 
     def _update(self) -> None:
-        if self._name is not None:
-            self._write(self._name)
+        """Keep what is new, and take back what was taken back."""
+        if self._keep or self._named:
+            try:
+                self._write()
+            except LLMasOSError as error:
+                self._context.note(f"The conversation is not kept: {error}")
 
-    def _write(self, name: str) -> None:
+    def _write(self, name: str = "") -> None:
         system = self._system()
-        self._kept.replace(name, self._messages[0 if system is None else 1 :], system=system or "")
-        self._name = name
+        messages = self._messages[0 if system is None else 1 :]
+        gone, self._stored = self._stored[len(messages) :], self._stored[: len(messages)]
+        if gone:
+            self._store.take_back(gone)
+        fresh = messages[len(self._stored) :]
+        if fresh or name:
+            model = str(self._model.describe().get("source", ""))
+            self._number, added = self._store.add(self._number, fresh, name=name, system=system or "", model=model)
+            self._stored += added
 
     def _reply(self) -> bool:
         """Answer the last message, streaming; True where the user interrupted it.
@@ -126,24 +165,15 @@ class Conversation:
             self._messages.append({"role": "assistant", "content": "".join(pieces)})
         else:
             self._messages.pop()
+        self._update()
         return interrupted
 
     def _fitting(self) -> list[Message]:
         """The conversation, without its oldest turns where they do not fit the context; the user is told."""
-        head = [each for each in self._messages[:1] if each["role"] == "system"]
-        turns = self._messages[len(head) :]
-        wanted = self._sampling.get("max_new_tokens", 1)
-        dropped = 0
-        while self._model.count_tokens([*head, *turns]) + wanted > self._model.context_length:
-            following = next((place for place, each in enumerate(turns[1:], 1) if each["role"] == "user"), None)
-            if following is None:
-                raise ContextLengthExceeded(
-                    f"The message does not fit the model's context of {self._model.context_length} tokens; shorten it."
-                )
-            turns, dropped = turns[following:], dropped + 1
+        messages, dropped = newest_turns(self._model, self._messages, self._sampling.get("max_new_tokens", 1))
         if dropped:
-            self._context.note(f"[The {dropped} oldest turns do not fit the context any more and are left out.]")
-        return [*head, *turns]
+            self._context.note(left_out(dropped))
+        return messages
 
     def _command(self, text: str) -> bool:
         """Do what a command says; True where the conversation is to end."""
@@ -161,18 +191,21 @@ class Conversation:
         elif name == "/retry":
             self._take_back("assistant")
             if self._messages and self._messages[-1]["role"] == "user":
+                self._update()  # the reply goes also where there is none in its place
                 self._reply()
         elif name == "/undo":
             self._take_back("assistant")
             self._take_back("user")
+            self._update()
         elif name == "/set":
             self._set(rest)
         elif name == "/save":
-            self.save(rest or self._name or "")
+            self.save(rest)
         elif name == "/load":
             self.load(rest)
         elif name == "/list":
-            self._context.note("\n".join(self._kept.names()) or "No conversation is kept.")
+            listed = [f"{each.name}  ({each.turns} turns)  {each.first}" for each in self._store.summaries(_LISTED)]
+            self._context.note("\n".join(listed) or "No conversation is kept.")
         elif name == "/history":
             for each in self._messages:
                 self._context.answer(None, f"{each['role']}: {each['content']}")
@@ -200,8 +233,8 @@ class Conversation:
         return first["content"] if first is not None and first["role"] == "system" else None
 
     def _begin(self, system: str | None) -> None:
-        self._update()
-        self._name = None  # what begins anew must not take a kept one's place
+        # What begins anew must not take a kept one's place.
+        self._number, self._named, self._stored = None, False, []
         self._messages = [] if system is None else [{"role": "system", "content": system}]
 
     def _take_back(self, role: str) -> None:

@@ -1,0 +1,122 @@
+"""``run`` answers: through the chat template, with what is piped in, in conversations that are kept and go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from llmasos.cli import invoke
+from llmasos_conversations.store import ConversationStore
+
+#: Shows each message as ``role=content;`` and ends with ``answer=``.
+TEMPLATE = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}{% if add_generation_prompt %}answer={% endif %}"
+
+
+@pytest.fixture(scope="module")
+def talker(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a chat template."""
+    folder = tmp_path_factory.mktemp("models") / "talker"
+    shutil.copytree(tiny, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@attrs.frozen
+class Ended:
+    """How a command ended that ran in this process, for its start takes longer than what it does."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What it answered with --json; nothing else was said."""
+        assert (self.code, self.errors) == (0, "")
+        return json.loads(self.output)
+
+
+@pytest.fixture
+def run(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """``llmasos run`` on the onnx loader, in an empty folder."""
+    monkeypatch.setenv("LLMASOS_HOME", str(home))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path, stdin: str = "") -> Ended:
+        (tmp_path / "stdin").write_text(stdin)
+        with (tmp_path / "stdin").open() as given, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", given)
+            code = invoke(["run", *map(str, words), "--loader", "onnx", *([] if "-n" in words else ["-n", "6"])])
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_model_with_a_template_answers_and_continues_with_raw(run, talker, tiny):
+    """The answer is that to the rendered message; the first of two words is the model; a model without a template continues."""
+    asked = run("Hello", "--model", talker, "--json").answer
+    assert run(talker, "Hello", "--json").answer["tokens"] == asked["tokens"]
+    assert run(talker, "Hello").output == asked["text"] + "\n"
+    assert run(talker, "user=Hello;answer=", "--raw", "--json").answer["tokens"] == asked["tokens"]
+    told = run(talker, "Hello", "--system", "Hush.", "--json").answer
+    assert told["tokens"] == run(talker, "system=Hush.;user=Hello;answer=", "--raw", "--json").answer["tokens"]
+    (talker / "chat_template.jinja").rename(talker / "none")
+    bare = run(talker, "Hello", "--json").answer
+    (talker / "none").rename(talker / "chat_template.jinja")
+    assert bare["tokens"] == run(talker, "Hello", "--raw", "--json").answer["tokens"] != asked["tokens"]
+
+
+def test_what_is_piped_in_stands_before_the_prompt(run, talker):
+    """``cat notes | llmasos run "Summarise this:"`` sees both."""
+    plain = run(talker, "Summarise.", "--raw").output
+    both = run(talker, "Summarise.", "--raw", stdin="Notes.\n").output
+    assert both == run(talker, "Notes.\n\nSummarise.", "--raw").output != plain
+    assert run(talker, "Summarise.", "--raw", stdin=" \n").output == plain
+    assert run(talker, "-", "--raw", stdin="Summarise.\n").output == plain
+
+
+def test_a_conversation_goes_on(run, talker, home):
+    """--continue goes on with the last one, on its model and with its system message; --no-log keeps nothing."""
+    store = ConversationStore(home / "data" / "conversations")
+    first = run(talker, "one", "--system", "Count.", "--json").answer
+    kept = store.find(str(first["conversation"]))
+    assert (kept.model, kept.system) == (str(talker), "Count.")
+    run(talker, "Once", "--raw")
+    assert run(talker, "x", "--no-log", "--json").answer["conversation"] is None
+    second = run("two", "-c", "--json").answer
+    assert second["conversation"] == first["conversation"]
+    whole = f"system=Count.;user=one;assistant={first['text']};user=two;answer="
+    assert second["tokens"] == run(talker, whole, "--raw", "--no-log", "--json").answer["tokens"]
+    store.rename(kept.number, "counting")
+    assert run("three", "--resume", "counting", "--json").answer["conversation"] == kept.number
+    assert [each["content"] for each in store.find("counting").messages[::2]] == ["one", "two", "three"]
+    assert "plain text" in run("more", "--resume", str(store.last("text").number)).errors
+
+
+def test_an_answer_that_was_cut_short_of_its_form_fails(run, talker):
+    """It ends with 1 and a sentence, unless --allow-cut; one that came to its end is whole."""
+    words = (talker, "x", "--regex", "[a-z]{20}", "-n")
+    cut = run(*words, "5")
+    assert (cut.code, len(cut.output)) == (1, 6)
+    assert cut.errors.startswith("Error: The answer was cut after 5 tokens, so it does not satisfy --regex")
+    assert (run(*words, "5", "--allow-cut").code, run(*words, "25").code) == (0, 0)
+
+
+def test_the_first_of_two_words_is_a_model(run):
+    """A prompt without quotes is told of."""
+    done = run("Hello", "world", "--set", "offline=true")
+    assert done.code == 1
+    assert done.errors.startswith('Error: "Hello" is no alias')
+    assert done.errors.endswith("a prompt of several words stands in quotes.\n")

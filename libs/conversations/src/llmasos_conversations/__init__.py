@@ -1,0 +1,1 @@
+"""Kept conversations: one SQLite file, which several processes may use at once."""
