@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         require_plain as require_plain,
         unread_note as unread_note,
     )
-    from llmasos_hookspecs.engine import Engine as Engine, EngineInfo as EngineInfo, Row as Row
+    from llmasos_hookspecs.engine import Engine as Engine, EngineInfo as EngineInfo, MediaEngine as MediaEngine, Row as Row
     from llmasos_hookspecs.errors import (
         AccelerationError as AccelerationError,
         ApartError as ApartError,
@@ -100,6 +100,13 @@ if TYPE_CHECKING:
     )
     from llmasos_hookspecs.kinds import GROUPS as GROUPS, KINDS as KINDS, Kind as Kind
     from llmasos_hookspecs.markers import PROJECT as PROJECT, hookimpl as hookimpl, hookspec as hookspec
+    from llmasos_hookspecs.media import (
+        SOURCE as SOURCE,
+        Media as Media,
+        PlacedMedia as PlacedMedia,
+        media_digest as media_digest,
+        virtual_tokens as virtual_tokens,
+    )
     from llmasos_hookspecs.memory import MemoryEstimate as MemoryEstimate
     from llmasos_hookspecs.placement import Host as Host, Placement as Placement, Seat as Seat, SeatSpec as SeatSpec, run_entry as run_entry
     from llmasos_hookspecs.records import RequestRecord as RequestRecord, RequestStarted as RequestStarted, StepRecord as StepRecord
@@ -179,7 +186,7 @@ _MODULES: Final = {
         "DECODER_FAMILIES LLAMA_FAMILY DecoderConfig DecoderLayer Part Rope RopeScaling TensorNames beyond check_tensors "
         "require_plain unread_note"
     ),
-    "engine": "Engine EngineInfo Row",
+    "engine": "Engine EngineInfo MediaEngine Row",
     "errors": (
         "AccelerationError ApartError Blocked Cancelled CapacityExceeded CheckpointError ConfigError ContextLengthExceeded "
         "EngineFailed LLMasOSError ModelClosed NotAllowed NotAuthenticated PluginError QuotaExceeded Rejected RequestError "
@@ -189,6 +196,7 @@ _MODULES: Final = {
     "guards": "STAGES Allow Block Guard GuardStream Passage Replace Stage StreamingGuard Verdict",
     "kinds": "GROUPS KINDS Kind",
     "markers": "PROJECT hookimpl hookspec",
+    "media": "SOURCE Media PlacedMedia media_digest virtual_tokens",
     "memory": "MemoryEstimate",
     "placement": "Host Placement Seat SeatSpec run_entry",
     "records": "RequestRecord RequestStarted StepRecord",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
+from llmasos_hookspecs.media import Media, PlacedMedia
 from llmasos_hookspecs.sampling import Draw
 
 if TYPE_CHECKING:
@@ -25,16 +26,22 @@ class EngineInfo:
 
     Attributes:
         vocab_size: width of a logits row.
-        context_length: tokens that one slot can hold.
+        context_length: tokens that one slot can hold; for an encoder-decoder those of its source and of its target together.
         max_sequences: slots that can be open at once.
         weight_bytes: bytes of weights held in memory.
-        kv_bytes_per_token: bytes that one token of one slot takes in the KV cache; 0 for an engine without one.
+        kv_bytes_per_token: bytes that one token of one slot takes in the KV cache; 0 for an engine without one. Positions of media count
+            like tokens: where a position of a source takes another size than a token of the target, the larger one.
         device: ``cpu``, ``cuda:0``.
         dtype: what the weights are computed from: ``float32``, ``int8``, ``int4``, ``bfloat16``.
         features: any of ``fork`` (a slot can be copied), ``batch`` (one step computes several sequences together), ``kv_cache`` (a step
             computes its own tokens only; without it the engine recomputes all tokens before), ``drafts`` (a row of several generated
             tokens costs less than one step each, and their logits are bitwise identical to those of single steps), ``sampling`` (the
-            engine samples tokens itself where a row has a ``draw``, so that logits need not leave its device).
+            engine samples tokens itself where a row has a ``draw``, so that logits need not leave its device), ``media`` (it is a
+            ``MediaEngine``), ``whole_media`` (the positions of one media attend to each other in both directions, so that a step computes
+            all of them or none), ``source`` (it is an encoder-decoder, and a ``MediaEngine``: every sequence begins with media of the kind
+            ``source``, whole, which the target's tokens after it attend to; the source has no logits).
+        source_length: tokens of a source at most; the rest of ``context_length`` is the target's. 0 without the feature ``source``.
+        preprocessing: names how the engine prepares media, and changes with it; it goes into virtual tokens.
         notes: changes that the load made and that the user should know, one sentence each.
     """
 
@@ -47,6 +54,8 @@ class EngineInfo:
     dtype: str = "float32"
     features: frozenset[str] = frozenset({"fork", "batch", "kv_cache"})
     notes: tuple[str, ...] = ()
+    source_length: int = 0
+    preprocessing: str = ""
 
 
 @attrs.frozen
@@ -55,7 +64,8 @@ class Row:
 
     Attributes:
         slot: from ``open`` or ``fork``.
-        tokens: 1 or more token ids to compute: a prefill chunk, or a generated token with draft tokens after it.
+        tokens: 1 or more token ids to compute: a prefill chunk, or a generated token with draft tokens after it. Those of media are
+            virtual tokens, past the vocabulary.
         position: tokens the slot already holds; ``tokens[0]`` gets this position.
         want: logits of the ``last`` token, of ``all``, or of ``none``.
         generated: the tokens were generated, or are draft tokens; they are no part of the prompt. With the feature ``drafts`` their
@@ -64,6 +74,7 @@ class Row:
             ``sampling``.
         known: length of the sequence as far as it is known, tokens of later steps included; 0: not given. Where the length of a sequence
             changes how each of its tokens is computed (``Rope.switch``), the first chunk of a prompt is computed for that length too.
+        media: the media that have positions among the row's tokens, in order; only for an engine with the feature ``media`` or ``source``.
     """
 
     slot: int
@@ -73,6 +84,7 @@ class Row:
     generated: bool = False
     draw: Draw | None = None
     known: int = 0
+    media: tuple[PlacedMedia, ...] = ()
 
 
 @runtime_checkable
@@ -118,4 +130,23 @@ class Engine(Protocol):
 
     def shutdown(self) -> None:
         """Free everything; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class MediaEngine(Engine, Protocol):
+    """An engine with the feature ``media`` or ``source``: sequences hold media beside text tokens.
+
+    A row may end inside media that is not whole, and the next row of its slot then has the same media again. ``truncate`` and ``fork`` cut
+    and copy media positions like tokens; a slot that is truncated to 0 has no source, and one that is truncated to the source's end keeps
+    it.
+    """
+
+    def media_length(self, media: Media) -> int:
+        """How many positions the media takes, from its kind and shape alone. Called from any thread; computes nothing.
+
+        Raises:
+            RequestError: the engine takes no media of this kind, dtype or shape.
+            ContextLengthExceeded: it has more positions than any prompt may have.
+        """
         ...

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
+from llmasos_hookspecs.media import PlacedMedia
 from llmasos_hookspecs.sampling import SamplingParams
 
 State = Literal["waiting", "running", "preempted", "finished"]
@@ -22,7 +23,7 @@ class Request:
     Attributes:
         id: unique among the pipeline's requests.
         model: name of the model in the pipeline.
-        tokens: the prompt's token ids.
+        tokens: the prompt's token ids; those of media are virtual tokens, past the vocabulary.
         max_new_tokens: tokens to generate at most.
         arrival: when it was submitted.
         tenant: the account that the request is charged to; no KV is shared between tenants.
@@ -30,6 +31,7 @@ class Request:
         weight: share of a tenant under fair policies.
         deadline: when the request fails if it has not finished; None: never.
         sampling: how tokens are drawn.
+        media: the media in the prompt, in the order of their places.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Request:
     weight: float = 1.0
     deadline: float | None = None
     sampling: SamplingParams = attrs.field(factory=SamplingParams)
+    media: tuple[PlacedMedia, ...] = ()
 
 
 class SequenceView(Protocol):

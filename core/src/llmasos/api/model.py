@@ -73,7 +73,9 @@ class LanguageModel:
     ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
     reproducible. Chat messages also take ``tools`` (functions in OpenAI's form; the text has calls as the model's template writes them, and
     they follow the functions' JSON Schemas unless ``constrain_tools`` is False), ``tool_choice``, ``parallel_tool_calls`` and
-    ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
+    ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``). For an encoder-decoder (T5, Marian, BART) a
+    prompt is the source, and the answer is the target made from it; multilingual ones also take ``source_language`` and
+    ``target_language``, codes out of ``languages``.
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
     only the template writes control tokens: a message's text that spells one, such as ``<|im_end|>``, is kept as text by a space after its
@@ -118,6 +120,19 @@ class LanguageModel:
         """Tokens of prompt and continuation together."""
         with self._host.lease() as running:
             return running.info.context_length
+
+    @property
+    def source_length(self) -> int:
+        """Tokens of a source at most, where the model is an encoder-decoder, whose prompts are sources; else 0."""
+        with self._host.lease() as running:
+            return running.info.source_length
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes that ``source_language`` and ``target_language`` may have, as the model's tokens spell them: ``fr_XX``; none where the
+        model knows no codes."""
+        with self._host.lease() as running:
+            return () if running.sources is None else tuple(running.sources.languages)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -237,9 +252,10 @@ class LanguageModel:
 
     # Numbers
 
-    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Raw logits of every position: float32 [len(tokens), vocab_size]."""
-        return self._host.submit(lambda running: running.logits(tokens)).result()
+    def logits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> npt.NDArray[np.float32]:
+        """Raw logits of every position: float32 [len(tokens), vocab_size]. ``source``: of an encoder-decoder, what the target with these
+        tokens, its start token included, is made from."""
+        return self._host.submit(lambda running: running.logits(tokens, source)).result()
 
     def score(self, prompt: Prompt, continuations: Sequence[str], **scheduling: Any) -> list[Score]:
         """The log probability of each continuation after the prompt, which is computed once; natural logarithms.
@@ -297,9 +313,9 @@ class LanguageModel:
         finally:
             _cancel_all(tickets)
 
-    async def alogits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    async def alogits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> npt.NDArray[np.float32]:
         """``logits`` for an event loop."""
-        ticket = await self._host.room.send(lambda: self._host.sending(lambda running: running.logits(tokens)), _cancel)
+        ticket = await self._host.room.send(lambda: self._host.sending(lambda running: running.logits(tokens, source)), _cancel)
         return await ticket.aresult()
 
     async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:

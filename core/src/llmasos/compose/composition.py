@@ -16,6 +16,7 @@ from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
+from llmasos.compose.sources import SourcePrompts
 from llmasos.engine.ledger import kv_capacity
 from llmasos.engine.loop import EngineLoop
 from llmasos.engine.step_meter import Listeners
@@ -39,6 +40,7 @@ from llmasos.system.store import Store
 from llmasos_hookspecs import (
     Checkpoint,
     Engine,
+    EngineInfo,
     EngineLimits,
     LLMasOSError,
     SeatSpec,
@@ -172,6 +174,11 @@ class Composer(ComponentMaker):
         with watch_peak() as peak:
             engine = load()
         info = attrs.evolve(engine.info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
+        try:
+            sources = _sources(info, opened)
+        except BaseException:
+            engine.shutdown()
+            raise
         need = Need(
             weights=info.weight_bytes,
             peak=max(info.weight_bytes, peak.bytes),
@@ -207,6 +214,7 @@ class Composer(ComponentMaker):
             info=info,
             loop=loop,
             prompts=opened.prompts,
+            sources=sources,
             loader=loader.entry.label,
             need=need,
             switch=functools.partial(_use_policy, loop),
@@ -280,6 +288,7 @@ class Composer(ComponentMaker):
             info=ready.info,
             loop=replicas,
             prompts=opened.prompts,
+            sources=_sources(ready.info, opened),
             loader=ready.loader,
             switch=lambda scheduler, _: replicas.use_scheduler(scheduler),
             need=_replicated(ready.need, model.replicas, min(memory or ready.info.weight_bytes, held)),
@@ -365,6 +374,11 @@ def _use_policy(loop: EngineLoop, scheduler: ComponentConfig, policy: Policy) ->
     loop.use_policy(
         policy.policy, max_sequences=policy.max_sequences, step_tokens=policy.step_tokens, label=policy.label, bounds=policy.bounds
     )
+
+
+def _sources(info: EngineInfo, opened: OpenedModel) -> SourcePrompts | None:
+    """What makes the prompts of an encoder-decoder; None for an engine that is none."""
+    return SourcePrompts.of(opened.checkpoint, opened.prompts.tokenizer) if "source" in info.features else None
 
 
 def _replicated(need: Need, copies: int, each: int) -> Need:

@@ -13,7 +13,7 @@ import attrs
 
 from llmasos.system.deadlines import earliest
 from llmasos_chat_templates.messages import ChatOptions
-from llmasos_hookspecs import Constraint, Request, RequestError, SamplingParams
+from llmasos_hookspecs import Constraint, PlacedMedia, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
 
@@ -27,6 +27,7 @@ _CONSTRAINTS: Final = {"schema": "json_schema", "regex": "regex", "choices": "ch
 _PLACE: Final = ("tenant", "priority", "weight", "deadline")
 _LENGTH: Final = ("max_new_tokens", "max_length")
 _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
+_LANGUAGES: Final = ("source_language", "target_language")
 
 _numbers = itertools.count(1)
 
@@ -44,6 +45,7 @@ class GenerationParams:
         deadline: seconds from now after which the answer is worth nothing; None: never.
         chat: what a prompt of chat messages depends on beside them.
         most_new_tokens: what a client may have, whatever it asks for; None: any number.
+        source_language, target_language: codes of the languages that an encoder-decoder reads and writes; None: what its files say.
     """
 
     sampling: SamplingParams
@@ -55,6 +57,8 @@ class GenerationParams:
     deadline: float | None = None
     chat: ChatOptions = attrs.field(factory=ChatOptions)
     most_new_tokens: int | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationParams:
@@ -63,7 +67,7 @@ class GenerationParams:
         Raises:
             RequestError: one is unknown (with the nearest name), or its value is refused.
         """
-        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT)
+        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT, *_LANGUAGES)
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
@@ -90,6 +94,10 @@ class GenerationParams:
         tenant = arguments.get("tenant", "default")
         if not isinstance(tenant, str) or not tenant:
             raise RequestError(f"tenant is {tenant!r}, and it must be a name.", "tenant")
+        languages = {name: arguments.get(name) for name in _LANGUAGES}
+        for name, language in languages.items():
+            if language is not None and (not isinstance(language, str) or not language):
+                raise RequestError(f"{name} is {language!r}, and it must be one of the model's language codes.", name)
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -102,12 +110,13 @@ class GenerationParams:
             weight=float(weight),
             deadline=deadline,
             chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
+            **languages,
         )
 
-    def request(self, model: str, tokens: Sequence[int], context_length: int, room: int) -> Request:
+    def request(self, model: str, tokens: Sequence[int], context_length: int, room: int, media: tuple[PlacedMedia, ...] = ()) -> Request:
         """The request for a prompt of the given token ids; inside a task with a deadline it has that too.
 
-        ``room``: tokens of prompt and answer that fit into the KV cache and the context.
+        ``room``: tokens of prompt and answer that fit into the KV cache and the context. ``media``: those in the prompt.
 
         Raises:
             RequestError: ``max_length`` leaves nothing to generate.
@@ -124,6 +133,7 @@ class GenerationParams:
             weight=self.weight,
             deadline=earliest(None if self.deadline is None else now + self.deadline),
             sampling=self.sampling,
+            media=media,
         )
 
     def _new_tokens(self, prompt: int, context_length: int, room: int) -> int:

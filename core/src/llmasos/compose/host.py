@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
+from llmasos.compose.sources import SourcePrompts, placed_source
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.lease import Lease
@@ -34,6 +36,7 @@ from llmasos_hookspecs import (
     Prompt,
     QueueBounds,
     Request,
+    RequestError,
     ResourceError,
     SchedulingPolicy,
     Score,
@@ -91,6 +94,7 @@ class RunningModel:
         prompts: encodes text and messages to token ids.
         loader: label of the loader, with distribution and version.
         need: the memory that the load really took.
+        sources: makes the prompts of an encoder-decoder; None for other models.
     """
 
     name: str
@@ -100,6 +104,7 @@ class RunningModel:
     loader: str
     need: Need
     switch: Switch
+    sources: SourcePrompts | None = None
 
     def generations(self, prompt: Prompt | TokenPrompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
@@ -110,9 +115,14 @@ class RunningModel:
         cost = room + (n - 1) * (room - min(len(request.tokens), room))
         return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n), form)
 
-    def logits(self, tokens: Sequence[int]) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
-        """The logits of every position."""
-        request = self._request(token_ids(tokens), GenerationParams.of({}))
+    def logits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
+        """The logits of every position; of an encoder-decoder, those of a target after its ``source``."""
+        params, target = GenerationParams.of({}), token_ids(tokens)
+        if source is not None and self.sources is None:
+            raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
+        if source is None and self.sources is not None:
+            raise RequestError(f"The model {self.name} is an encoder-decoder; give the source that the tokens follow.", "source")
+        request = self._request(target, params) if source is None else self._request(self._encoded(source, params), params, target)
         room = self._room(request, 0)
         return LoopCall(room, room, lambda loop: loop.submit_logits(request))
 
@@ -132,6 +142,10 @@ class RunningModel:
         self.loop.check_queue(lambda: self._at_least(prompt, params))
         if isinstance(prompt, TokenPrompt):
             return token_ids(prompt.tokens)
+        if self.sources is not None and not isinstance(prompt, str) and self.prompts.template is None:
+            raise RequestError(
+                f"The model {self.name} is an encoder-decoder without a chat template, so it cannot chat; give generate_text its source."
+            )
         # Refused before it is encoded: a text so long cannot fit.
         if isinstance(prompt, str) and len(prompt) > _LONGEST_TOKEN * self.loop.context_length:
             raise ContextLengthExceeded(
@@ -144,8 +158,22 @@ class RunningModel:
         size = len(prompt.tokens) if isinstance(prompt, TokenPrompt) else self.prompts.at_least(prompt)
         return size + (params.max_new_tokens if isinstance(params.max_new_tokens, int) else 1)
 
-    def _request(self, tokens: list[int], params: GenerationParams) -> Request:
-        return params.request(self.name, tokens, self.loop.context_length, self.loop.room)
+    def _request(self, tokens: list[int], params: GenerationParams, target: list[int] | None = None) -> Request:
+        """The request for a prompt; of an encoder-decoder, with the prompt as its source, and what the target begins with."""
+        context, room = self.loop.context_length, self.loop.room
+        if self.sources is None:
+            for param in ("source_language", "target_language"):
+                if getattr(params, param) is not None:
+                    raise RequestError(f"{param} is for encoder-decoders, and the model {self.name} is none; say it in the prompt.", param)
+            return params.request(self.name, tokens, context, room)
+        source, placed = placed_source(self.sources.source(tokens, params.source_language), self.info)
+        head = self.sources.target(params.target_language) if target is None else target
+        # What a short source leaves is no room for the target.
+        context = min(context, placed.length + self.info.context_length - self.info.source_length)
+        never = dict.fromkeys(self.sources.never, -math.inf)
+        sampling = attrs.evolve(params.sampling, logit_bias={**never, **params.sampling.logit_bias})
+        params = attrs.evolve(params, sampling=sampling)
+        return params.request(self.name, [*source, *head], context, min(room, context), (placed,))
 
     def _room(self, request: Request, new_tokens: int) -> int:
         """Tokens that the request can hold in the KV cache; one that exceeds the context is refused later, by the loop."""

@@ -15,7 +15,7 @@ from llmasos.engine.usage import Usage
 from llmasos.residency.lease import Lease
 from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import TrackedModel
-from llmasos_hookspecs import Generation, Request, Score
+from llmasos_hookspecs import Generation, Media, Request, Score
 
 #: One ticket, or several.
 R = TypeVar("R", bound="Ticket[Any] | list[Ticket[Any]]")
@@ -50,6 +50,10 @@ class Serving(Protocol):
 
     def check_queue(self, at_least: Callable[[], int]) -> None:
         """Raise ``Rejected`` where the queue is full for any request of so many tokens."""
+        ...
+
+    def media_length(self, media: Media) -> int:
+        """How many positions the media takes in a prompt. Raises ``RequestError`` where the engine takes no such media."""
         ...
 
     def submit(self, request: Request) -> Ticket[Generation]:

@@ -21,7 +21,8 @@ from llmasos.engine.sampler import SamplingState, largest, log_softmax
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.stops import StopScanner
 from llmasos.engine.ticket import Ticket
-from llmasos_hookspecs import Generation, LLMasOSError, Request, Tokenizer
+from llmasos.engine.virtual import text_tokens
+from llmasos_hookspecs import SOURCE, Generation, LLMasOSError, Request, Tokenizer
 from llmasos_hookspecs.tasks import FinishReason
 
 Logits = npt.NDArray[np.float32]
@@ -35,9 +36,9 @@ class Hypothesis:
     total: float
     reason: FinishReason | None = None
 
-    def score(self, length_penalty: float) -> float:
-        """Log probability, divided by a power of the length: above 0 it favours long texts."""
-        return float(self.total / len(self.tokens) ** length_penalty)
+    def score(self, length_penalty: float, given: int) -> float:
+        """Log probability, divided by a power of the length, ``given`` tokens before included: above 0 it favours long texts."""
+        return float(self.total / (given + len(self.tokens)) ** length_penalty)
 
 
 class BeamSearch:
@@ -49,6 +50,9 @@ class BeamSearch:
         self._tokenizer = tokenizer
         self._ticket = ticket
         self._end_tokens = frozenset() if request.sampling.ignore_eos else tokenizer.eos_token_ids
+        self._text_tokens = text_tokens(request)
+        # The target of an encoder-decoder begins with a start token; tokens given after that count as generated, as in transformers.
+        self._given = len(self._text_tokens) - 1 if request.media and request.media[0].media.kind == SOURCE else 0
         self._beams: list[Sequence] = []
         self._alive: dict[int, Hypothesis] = {0: Hypothesis((), 0.0)}  # number of the beam -> what it computes
         self._logits: dict[int, Logits] = {}
@@ -100,7 +104,7 @@ class BeamSearch:
         self._ticket.fail(error)
 
     def _score(self, hypothesis: Hypothesis) -> float:
-        return hypothesis.score(self._params.length_penalty)
+        return hypothesis.score(self._params.length_penalty, self._given)
 
     def _continuations(self) -> list[tuple[int, int, float]]:
         """The best continuations (beam, token, total), best first: enough for all beams even where some end with this token."""
@@ -115,7 +119,7 @@ class BeamSearch:
 
     def _scores(self, hypothesis: Hypothesis, logits: Logits) -> Logits:
         """Log probabilities [vocab] with penalties and bias applied to them, as transformers does."""
-        state = SamplingState(self._params, self._request.tokens)
+        state = SamplingState(self._params, self._text_tokens)
         for token in hypothesis.tokens:
             state.accept(token)
         return state.changed(log_softmax(logits))
@@ -133,7 +137,7 @@ class BeamSearch:
         """Whether no unfinished hypothesis is likely to beat the finished ones."""
         if len(self._finished) < self._params.num_beams:
             return False
-        return self._hypothesis(*best).score(self._params.length_penalty) <= self._score(self._finished[-1])
+        return self._score(self._hypothesis(*best)) <= self._score(self._finished[-1])
 
     def _deal(self, going_on: list[tuple[int, int, float]], rewind: Callable[[Sequence, int], Any]) -> None:
         """Assign each continuation to a beam: its parent's, else the free beam with the longest common prefix."""
@@ -160,7 +164,7 @@ class BeamSearch:
         self._alive = alive
 
     def _text(self, tokens: tuple[int, ...]) -> tuple[str, str | None]:
-        detokenizer = Detokenizer(self._tokenizer, self._params.skip_special_tokens, after=self._request.tokens)
+        detokenizer = Detokenizer(self._tokenizer, self._params.skip_special_tokens, after=self._text_tokens)
         stops = StopScanner(self._params.stop)
         text, stop = stops.push("".join(detokenizer.push(token) for token in tokens if token not in self._end_tokens))
         return (text, stop) if stop is not None else (text + stops.flush(), None)

@@ -14,6 +14,7 @@ from llmasos.engine.sampler import SamplingState, log_probability
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.stops import StopScanner
 from llmasos.engine.ticket import Ticket
+from llmasos.engine.virtual import text_tokens
 from llmasos_hookspecs import Generation, LLMasOSError, Request, Tokenizer, TokenLogprob
 from llmasos_hookspecs.tasks import FinishReason
 
@@ -43,13 +44,14 @@ class GenerationWork:
         engine_draws: bool = False,
     ) -> None:
         self.ticket = ticket
-        self.sampling = SamplingState(request.sampling, request.tokens, constraint)
+        self._prompt = text_tokens(request)
+        self.sampling = SamplingState(request.sampling, self._prompt, constraint)
         self._constraint = constraint
         self._params = request.sampling
         self._max_new_tokens = request.max_new_tokens
         self._tokenizer = tokenizer
         self._end_tokens = frozenset() if request.sampling.ignore_eos else tokenizer.eos_token_ids
-        self._detokenizer = Detokenizer(tokenizer, request.sampling.skip_special_tokens, after=request.tokens)
+        self._detokenizer = Detokenizer(tokenizer, request.sampling.skip_special_tokens, after=self._prompt)
         self._stops = StopScanner(request.sampling.stop)
         self._stop: str | None = None
         self._text: list[str] = []
@@ -114,7 +116,8 @@ class GenerationWork:
         if most <= 0 or self._lookup is None:
             return ()
         forced = () if self._constraint is None else tuple(self._constraint.forced()[:most])
-        return forced or self._lookup.draft(sequence.tokens, most)
+        tokens = [*self._prompt, *sequence.tokens[sequence.prompt_length :]] if sequence.media else sequence.tokens
+        return forced or self._lookup.draft(tokens, most)
 
     def _emit(self, text: str) -> None:
         if text:

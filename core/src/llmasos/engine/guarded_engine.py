@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Row
-from llmasos_hookspecs.guarding.edge import in_words, interrupted, kind_of
+from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Media, Row
+from llmasos_hookspecs.guarding.edge import crossing, in_words, interrupted, kind_of
 from llmasos_hookspecs.guarding.watchdog import Watch
 
 _log = logging.getLogger("llmasos.engine")
@@ -66,6 +66,15 @@ class GuardedEngine:
             if not self._fits(row, result):
                 raise self.lose(f'The {self.label} returned {_described(result)} from step for a row that wants "{row.want}".')
         return list(results)
+
+    def media_length(self, media: Media) -> int:
+        """The positions that the media takes; from any thread. Raises ``RequestError`` where the engine takes no such media, and
+        ``PluginError`` where it fails to tell, which loses nothing."""
+        with crossing(self.label, "media_length"):
+            length: Any = self._engine.media_length(media)  # type: ignore[attr-defined] # asked only of a MediaEngine, and checked by _engine
+            if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
+                raise TypeError(f"{_described(length)} is no number of positions")
+        return int(length)
 
     def truncate(self, slot: int, length: int) -> None:
         self._call("truncate", self._engine.truncate, slot, length)

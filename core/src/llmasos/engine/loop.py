@@ -36,6 +36,7 @@ from llmasos_hookspecs import (
     EngineInfo,
     Generation,
     LLMasOSError,
+    Media,
     ModelClosed,
     QueueBounds,
     Request,
@@ -145,7 +146,7 @@ class EngineLoop:
             meter=None if on_step is None else StepMeter(model, on_step),
             wakeups=self._inbox.wakeups,
         )
-        checks = RequestChecks(self.info.vocab_size, self.context_length, cache.ledger)
+        checks = RequestChecks(self.info, self.context_length, cache.ledger)
         self._queue = QueueCheck(self._scheduler, self._inbox, clock, bounds)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
         self._given_up = self._rebuilding = False
@@ -175,6 +176,10 @@ class EngineLoop:
     def check_queue(self, at_least: Callable[[], int]) -> None:
         """Raise ``Rejected`` where the scheduler would refuse any request of so many tokens, because its queue is full."""
         self._queue.check(at_least)
+
+    def media_length(self, media: Media) -> int:
+        """How many positions the media takes in a prompt. Raises ``RequestError`` where the engine takes no such media."""
+        return self._engine.media_length(media)
 
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation.

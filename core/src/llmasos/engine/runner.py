@@ -208,7 +208,7 @@ class Runner:
 
     def _relieve(self, part: Planned) -> None:
         """The engine has less room than the ledger counts: halve the rows, then evict cached prefixes, then preempt, then fail ``part``."""
-        if len(part.row.tokens) > 1:
+        if len(part.row.tokens) > part.sequence.chunk(1)[0]:  # media that are computed whole cannot be halved
             self.scheduler.row_tokens = len(part.row.tokens) // 2
         elif self.scheduler.cache.evict():
             pass

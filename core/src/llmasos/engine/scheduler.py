@@ -303,6 +303,9 @@ class Scheduler:
         """Reserve KV memory and add the row; returns the tokens of the row, 0 where there was no room."""
         tokens, want = sequence.chunk(tokens)
         granted = self.cache.reserve(sequence.slot, tokens + len(draft))
+        if granted < tokens and (fits := sequence.before_whole(sequence.computed + granted) - sequence.computed) < granted:
+            self.cache.ledger.release(sequence.slot)
+            granted = fits if fits and self.cache.ledger.reserve(sequence.slot, fits) else 0
         sequence.draft = tuple(draft[: max(0, granted - tokens)])
         if granted < tokens and want == "last":
             want = "none"
@@ -312,7 +315,8 @@ class Scheduler:
             wanted = "all" if sequence.draft else want
             draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
             tokens_given = (*new, *sequence.draft)
-            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=len(sequence.tokens))
+            media = sequence.media_within(position, position + len(tokens_given)) if sequence.media else ()
+            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=len(sequence.tokens), media=media)
             planned.append(Planned(sequence, row))
         return granted
 

@@ -72,7 +72,7 @@ class ScoreWork:
 
 
 class LogitsWork:
-    """The logits of every position of a prompt."""
+    """The logits of every position of a prompt; of an encoder-decoder's, of the target's."""
 
     reads: ClassVar[Literal["logits"]] = "logits"
 
@@ -82,7 +82,7 @@ class LogitsWork:
 
     def begin(self, sequence: Sequence) -> None:
         sequence.limit = sequence.prompt_length
-        sequence.logits_from = 0
+        sequence.logits_from = sequence.source_end
 
     def accept(self, sequence: Sequence, position: int, logits: Logits, rewind: Callable[[Sequence, int], Any]) -> bool:
         self._parts.append(logits.copy())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from llmasos.engine.sampler import SamplingState
 from llmasos.engine.views import View, frozen, new_view
-from llmasos_hookspecs import Draw, LLMasOSError, Request
+from llmasos_hookspecs import SOURCE, Draw, LLMasOSError, PlacedMedia, Request
 from llmasos_hookspecs.engine import Want
 from llmasos_hookspecs.scheduling import State
 from llmasos_hookspecs.tasks import FinishReason
@@ -86,6 +86,7 @@ class Sequence:
         logits_from: first position whose logits are wanted, with all after it; None where only the last position's are.
         group: sequences that end when this one does: beams of one search.
         limit: tokens its slot will hold at most.
+        media: the media in its prompt.
         high_water: most tokens it ever had computed; it may be preempted only once it has computed more.
         cost: tokens the engine computed for it.
         queued, started, first_token: seconds of the clock.
@@ -107,6 +108,7 @@ class Sequence:
         "high_water",
         "limit",
         "logits_from",
+        "media",
         "preemptions",
         "prompt_length",
         "queued",
@@ -125,6 +127,7 @@ class Sequence:
         self.work: Final = work
         self.tokens: list[int] = list(request.tokens)
         self.prompt_length = len(self.tokens)
+        self.media: Final = request.media
         self.computed = 0
         self.generated = 0
         self.draft: tuple[int, ...] = ()
@@ -189,22 +192,43 @@ class Sequence:
         """Longest prefix, in tokens, that may come from the prefix cache: the logits that are still wanted need a step of their own.
 
         Two tokens are left to compute, not one: kernels for one token round differently from those for several, and a prompt from the
-        prefix cache must get logits bitwise identical to those of a prompt that was computed.
+        prefix cache must get logits bitwise identical to those of a prompt that was computed. The target of an encoder-decoder usually
+        begins with a single token, which is always computed alone; so all of the source may come from the cache.
         """
         most = len(self.tokens) - 2
-        return max(0, most if self.logits_from is None else min(most, self.logits_from - 2))
+        if self.logits_from is not None:
+            most = min(most, self.logits_from - 2)
+        return max(0, self.source_end, self.before_whole(most))
+
+    @property
+    def source_end(self) -> int:
+        """Where the source of an encoder-decoder ends; 0 without one."""
+        return self.media[0].end if self.media and self.media[0].media.kind == SOURCE else 0
+
+    def before_whole(self, length: int) -> int:
+        """``length``, or less where it would cut media that are computed whole: then where these begin."""
+        return next((placed.start for placed in self.media if placed.whole and placed.start < length < placed.end), length)
+
+    def _after_whole(self, length: int) -> int:
+        """``length``, or more where it would cut media that are computed whole: then where these end."""
+        return next((placed.end for placed in self.media if placed.whole and placed.start < length < placed.end), length)
+
+    def media_within(self, start: int, end: int) -> tuple[PlacedMedia, ...]:
+        """The media with positions in ``start`` to ``end``."""
+        return tuple(placed for placed in self.media if placed.start < end and placed.end > start)
 
     def chunk(self, tokens: int) -> tuple[int, Want]:
         """How many of the next ``tokens`` tokens to compute in one row, and which logits to request. The last chunk of a prompt never has
-        one token only (see ``reusable``)."""
+        one token only (see ``reusable``). Where the end would cut media that are computed whole, the row has more tokens: all of these."""
         if self.logits_from is not None and self.computed >= self.logits_from:
-            return min(tokens, _ALL_LOGITS), "all"
+            return self._after_whole(self.computed + min(tokens, _ALL_LOGITS)) - self.computed, "all"
         wanted = len(self.tokens) if self.logits_from is None else self.logits_from + 1
         rest = (self.prompt_length if self.generated and not self.continued else wanted) - self.computed
-        tokens = min(tokens, rest)
-        if not self.continued and tokens > 1 and tokens == rest - 1:
-            tokens -= 1
-        return tokens, "last" if self.computed + tokens == wanted else "none"
+        last = self.computed + rest
+        end = self._after_whole(self.computed + min(tokens, rest))
+        if not self.continued and end == last - 1 > self.computed + 1 and end != self.source_end:
+            end = end - 1 if self.before_whole(end - 1) == end - 1 else last
+        return end - self.computed, "last" if end == wanted else "none"
 
     def append(self, token: int) -> None:
         """Append a sampled token."""

@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import attrs
+import numpy as np
 
-from llmasos_hookspecs import Request
+from llmasos_hookspecs import Media, Request
 from llmasos_hookspecs.scheduling import State
 
 new_view: Final = tuple.__new__
@@ -30,16 +31,22 @@ class View(NamedTuple):
 
 
 def frozen(request: Request) -> Request:
-    """A copy of the request that a policy cannot change."""
+    """A copy of the request that a policy cannot change; its media have no data."""
     sampling = request.sampling
     fields: dict[str, Any] = {}
     if not isinstance(request.tokens, tuple):
         fields["tokens"] = tuple(request.tokens)
+    if request.media:
+        fields["media"] = tuple(attrs.evolve(placed, media=_without_data(placed.media)) for placed in request.media)
     if sampling.logit_bias or sampling.constraint is not None:
         constraint = sampling.constraint and attrs.evolve(sampling.constraint, value=_frozen_value(sampling.constraint.value))
         fields["sampling"] = shown = attrs.evolve(sampling, constraint=constraint)
         object.__setattr__(shown, "logit_bias", MappingProxyType(dict(sampling.logit_bias)))  # its converter would make a dict of it
     return attrs.evolve(request, **fields) if fields else request
+
+
+def _without_data(media: Media) -> Media:
+    return attrs.evolve(media, data=np.empty(0, media.data.dtype))
 
 
 def _frozen_value(value: Any) -> Any:

@@ -29,12 +29,24 @@ def _engine(value: Any) -> str:
     info = value.info
     if not isinstance(info, EngineInfo):
         return f"an engine whose info is {kind_of(info)} and no EngineInfo"
-    least = {"vocab_size": 1, "context_length": 1, "max_sequences": 1, "weight_bytes": 0, "kv_bytes_per_token": 0}
+    least = {
+        "vocab_size": 1,
+        "context_length": 1,
+        "max_sequences": 1,
+        "weight_bytes": 0,
+        "kv_bytes_per_token": 0,
+        "source_length": int("source" in info.features),
+    }
     for name, low in least.items():
         number = getattr(info, name)
         if isinstance(number, bool) or not isinstance(number, int) or number < low:
             return f"an engine whose info.{name} is {number!r:.40}, and it must be a whole number of at least {low}"
-    return ""
+    if info.source_length >= info.context_length:
+        return (
+            f"an engine whose info.source_length is {info.source_length}, and a context of {info.context_length} has no room for a target"
+        )
+    takes_media = not info.features.isdisjoint({"media", "source"})
+    return _missing(value, ("media_length",)) if takes_media else ""
 
 
 def _placement(value: Any) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+from llmasos_backend_torch.seq2seq.config import KINDS as SEQ2SEQ_KINDS, is_encoder_decoder
+
 #: The version of transformers whose decoders were tested.
 WALKED: Final = (5, 24)
 
@@ -78,6 +80,7 @@ REFUSED: Final[Mapping[str, str]] = {
 #: Parts of class names that mark models saved for other purposes than text generation.
 _OTHER_TASKS: Final = (
     "ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction", "ForPreTraining",
+    "EncoderModel",
 )  # fmt: skip
 
 
@@ -88,14 +91,17 @@ def refusal(config: Mapping[str, Any]) -> str | None:
         return "its config.json has no model_type"
     if kind in REFUSED:
         return REFUSED[kind]
-    if not is_known(kind) and not _is_newer():
+    whole = is_encoder_decoder(config)
+    if not (whole or is_known(kind) or _is_newer()):
         return f"transformers has no decoder of model_type {kind[:40]!r}"
     saved = [name for name in config.get("architectures") or () if isinstance(name, str)]
     other = next((name for name in saved if any(task in name for task in _OTHER_TASKS)), None)
     if other is not None:
         return f"it was saved as {other[:80]}, which does not generate text"
+    if whole:
+        return None
     if config.get("is_encoder_decoder", kind in ENCODER_DECODERS):
-        return f"its model_type {kind!r} is an encoder and a decoder, and a decoder alone is computed"
+        return f"its model_type {kind!r} is an encoder and a decoder, and of these only {', '.join(SEQ2SEQ_KINDS)} are computed"
     if kind in ENCODERS and config.get("is_decoder") is not True:
         return f"its model_type {kind!r} is an encoder: its config.json has no is_decoder"
     return None

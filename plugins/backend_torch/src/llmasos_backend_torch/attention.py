@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor
@@ -20,12 +22,15 @@ class AttentionForm:
         window: a token sees this many tokens, itself included; None: all before it.
         softcap: scores become ``softcap * tanh(score / softcap)`` (Gemma 2, arXiv:2408.00118).
         sinks: [heads], scores of one more key, which has no value (GPT-OSS).
+        bias: added to the scores: positions of queries [..., q] and of keys [k] -> [..., heads, q, k] (T5, Raffel et al., 2020);
+            one for all layers of a step, and only where every query head has its own key head.
     """
 
     scale: float
     window: int | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    bias: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -51,7 +56,7 @@ def _decode(plan: StepPlan, run: DecodeRun, cache: LayerCache, query: Tensor, fo
     keys, values = cache.read(run.row, count, first, span)
     mask = plan.fixed_mask
     if mask is None:
-        mask = plan.mask(run.start, form.window or 0, q.dtype, lambda: _decode_mask(run, first, span, form.window, q))
+        mask = plan.mask(run.start, form.window or 0, q.dtype, lambda: _decode_mask(run, first, span, form, q))
     if form.is_plain:
         out = scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=form.scale)
     else:
@@ -59,16 +64,18 @@ def _decode(plan: StepPlan, run: DecodeRun, cache: LayerCache, query: Tensor, fo
     return out.reshape(count, -1)
 
 
-def _decode_mask(run: DecodeRun, first: int, span: int, window: int | None, like: Tensor) -> Tensor | None:
-    """Additive mask [count, 1, 1, span - first]; None if every key is visible."""
-    if all(length == span and (window is None or length - window <= first) for length in run.lengths):
+def _decode_mask(run: DecodeRun, first: int, span: int, form: AttentionForm, like: Tensor) -> Tensor | None:
+    """Additive mask [count, 1, 1, span - first], with a bias [count, heads, 1, span - first]; None if every key is visible as it is."""
+    window = form.window
+    if form.bias is None and all(length == span and (window is None or length - window <= first) for length in run.lengths):
         return None
     lengths = torch.tensor(run.lengths, device=like.device)[:, None]
     at = torch.arange(first, span, device=like.device)
     seen = at < lengths
     if window is not None:
         seen &= at >= lengths - window
-    return _additive(seen, like)[:, None, None]
+    mask = _additive(seen, like)[:, None, None]
+    return mask if form.bias is None else mask + form.bias(lengths - 1, at)
 
 
 def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tensor, form: AttentionForm) -> Tensor:
@@ -79,10 +86,10 @@ def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tens
     q = query[chunk.start : chunk.start + chunk.count].view(chunk.count, cache.kv_heads, group, -1).permute(1, 2, 0, 3)
     keys = cache.keys[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
     values = cache.values[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
-    causal = form.is_plain and chunk.position == 0 and (form.window is None or chunk.count <= form.window)
+    causal = form.is_plain and form.bias is None and chunk.position == 0 and (form.window is None or chunk.count <= form.window)
     mask = None
     if not causal:
-        mask = plan.mask(chunk.start, form.window or 0, q.dtype, lambda: _prefill_mask(chunk, first, end, form.window, q))
+        mask = plan.mask(chunk.start, form.window or 0, q.dtype, lambda: _prefill_mask(chunk, first, end, form, q))
     if form.is_plain:
         out = scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=causal, scale=form.scale)
     else:
@@ -90,14 +97,15 @@ def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tens
     return out.permute(2, 0, 1, 3).reshape(chunk.count, -1)
 
 
-def _prefill_mask(chunk: PrefillChunk, first: int, end: int, window: int | None, like: Tensor) -> Tensor:
-    """Additive mask [count, end - first]."""
+def _prefill_mask(chunk: PrefillChunk, first: int, end: int, form: AttentionForm, like: Tensor) -> Tensor:
+    """Additive mask [count, end - first], with a bias [heads, 1, count, end - first]."""
     own = torch.arange(chunk.position, chunk.position + chunk.count, device=like.device)[:, None]
     at = torch.arange(first, end, device=like.device)
     seen = at <= own
-    if window is not None:
-        seen &= at > own - window
-    return _additive(seen, like)
+    if form.window is not None:
+        seen &= at > own - form.window
+    mask = _additive(seen, like)
+    return mask if form.bias is None else mask + form.bias(own[:, 0], at)[:, None]
 
 
 def _additive(seen: Tensor, like: Tensor) -> Tensor:

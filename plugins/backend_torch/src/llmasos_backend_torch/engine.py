@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from llmasos_backend_torch.drawing import Rows, draw_tokens
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import StepPlan, plan_step
+from llmasos_backend_torch.results import step_results
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
-from llmasos_hookspecs import Draw, EngineInfo, ModelClosed, Row
+from llmasos_hookspecs import EngineInfo, ModelClosed, Row
 
 
 class Decoder(Protocol):
@@ -63,26 +62,7 @@ class TorchEngine:
         plan = plan_step(rows, [self._slots.get(row.slot).row for row in rows], self._device)
         self._cache.reserve(plan.rows_used, plan.span)
         logits = decoder.forward(plan, self._cache)
-        if all(row.draw is None for row in rows):
-            host = logits.float().cpu().numpy()
-            return [host[begin : begin + count] for begin, count in plan.results]
-        return self._with_draws(logits, plan, [row.draw for row in rows])
-
-    def _with_draws(self, logits: Tensor, plan: StepPlan, draws: Sequence[Draw | None]) -> list[npt.NDArray[Any]]:
-        """The results if some rows ask for a draw; for these only the token is copied from the device."""
-        at = {begin: draw for draw, (begin, _) in zip(draws, plan.results, strict=True) if draw is not None}
-        count, drawn = logits.shape[0], sorted(at)
-        others = [place for place in range(count) if place not in at]
-        tokens = draw_tokens(Rows(drawn, count, self._device).of(logits), [at[place] for place in drawn]).cpu().numpy()
-        rest = np.empty((0, logits.shape[-1]), np.float32)
-        if others:
-            rest = Rows(others, count, self._device).of(logits).float().cpu().numpy()
-        token_at, rest_at = ({place: index for index, place in enumerate(places)} for places in (drawn, others))
-        results = []
-        for draw, (begin, size) in zip(draws, plan.results, strict=True):
-            found, first = (rest, rest_at.get(begin, 0)) if draw is None else (tokens, token_at[begin])
-            results.append(found[first : first + size])
-        return results
+        return step_results(logits, plan, [row.draw for row in rows])
 
     def truncate(self, slot: int, length: int) -> None:
         self._running()

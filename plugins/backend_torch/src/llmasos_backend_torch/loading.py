@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -13,6 +14,7 @@ from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_backend_torch.recompute import RecomputeEngine
+from llmasos_backend_torch.seq2seq.config import is_encoder_decoder
 from llmasos_backend_torch.threads import release_pool
 from llmasos_hookspecs import (
     Checkpoint,
@@ -27,6 +29,9 @@ from llmasos_hookspecs import (
     require_plain,
     unread_note,
 )
+
+if TYPE_CHECKING:
+    from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
@@ -51,12 +56,16 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     return engine
 
 
-def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine:
+def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine | Seq2SeqEngine:
     if checkpoint.format == "torch_export":
         from llmasos_backend_torch.exported.loading import load_exported
 
         return load_exported(checkpoint, options, context)
     precision = choose_precision(checkpoint, options, memory=context.limits.memory)
+    if is_encoder_decoder(checkpoint.config):
+        from llmasos_backend_torch.seq2seq.loading import load_seq2seq
+
+        return load_seq2seq(checkpoint, precision, context)
     if options.implementation != "transformers":
         try:
             check_fused(checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -33,7 +34,9 @@ from llmasos_hookspecs import (
     EngineFailed,
     Generation,
     LLMasOSError,
+    Media,
     ModelClosed,
+    PlacedMedia,
     Placement,
     PluginError,
     Request,
@@ -57,6 +60,8 @@ _REST: Final = (2.0, 600.0)
 _GRACE: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
 _USAGE_TIMEOUT: Final = 2.0
+
+_asked = itertools.count(1)
 
 
 class ReplicaSet:
@@ -123,7 +128,7 @@ class ReplicaSet:
             raise self._closed
         self.ready: Final[Ready] = next(each.ready for each in self._replicas.values() if each.ready is not None)
         self.context_length: Final = self.ready.context_length
-        self._checks = RequestChecks(self.ready.info.vocab_size, self.context_length, KVLedger(self.ready.kv_capacity))
+        self._checks = RequestChecks(self.ready.info, self.context_length, KVLedger(self.ready.kv_capacity))
 
     # Requests, as an engine's loop takes them
 
@@ -134,6 +139,19 @@ class ReplicaSet:
 
     def check_queue(self, at_least: abc.Callable[[], int]) -> None:
         """Refuses nothing: the queues are the replicas', and so are their schedulers, which refuse a request when it comes."""
+
+    def media_length(self, media: Media) -> int:
+        """How many positions the media takes in a prompt, as the engine of a replica tells."""
+        request = Request(
+            id=f"{self.model}/media-{next(_asked)}",
+            model=self.model,
+            tokens=(),
+            max_new_tokens=0,
+            arrival=self._clock(),
+            media=(PlacedMedia(media, 0, 1),),
+        )
+        length: int = self._send("media_length", request, None, 0)[0].result()
+        return length
 
     def submit(self, request: Request) -> Ticket[Generation]:
         """Queue a generation on one of the replicas."""

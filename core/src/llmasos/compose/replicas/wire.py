@@ -21,6 +21,8 @@ from llmasos_hookspecs import (
     EngineInfo,
     Generation,
     LLMasOSError,
+    Media,
+    PlacedMedia,
     Request,
     RequestRecord,
     RequestStarted,
@@ -37,7 +39,7 @@ from llmasos_hookspecs.sampling import Constraint
 _CLASSES: Final[Mapping[str, type[Any]]] = {
     cls.__name__: cls
     for cls in (
-        *(Request, SamplingParams, Constraint, Generation, TokenLogprob, Score),
+        *(Request, SamplingParams, Constraint, Media, PlacedMedia, Generation, TokenLogprob, Score),
         *(ComponentConfig, EngineInfo, Need, RequestRecord, RequestStarted, StepRecord, Usage),
     )
 }

@@ -145,6 +145,10 @@ class Worker:
                 return list(loop.submit_many(request, extra))
             if kind == "score":
                 return [loop.submit_score(request, extra)]
+            if kind == "media_length":
+                ticket: Ticket[int] = Ticket(request.id, lambda: None)
+                ticket.finish(loop.media_length(request.media[0].media))
+                return [ticket]
             return [loop.submit_logits(request) if kind == "logits" else loop.submit(request)]
 
         try:

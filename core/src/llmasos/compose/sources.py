@@ -1,0 +1,113 @@
+"""The prompts of encoder-decoders: what a checkpoint says of its source and of the beginning of its target."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from llmasos_hookspecs import SOURCE, Checkpoint, CheckpointError, EngineInfo, Media, PlacedMedia, RequestError, Tokenizer, virtual_tokens
+from llmasos_hookspecs.nearest import did_you_mean
+
+#: Codes of languages among the special tokens: ``__fr__`` (M2M-100), ``fr_XX`` (mBART), ``fra_Latn`` (NLLB).
+_LANGUAGE: Final = re.compile(r"__[a-z]{2,3}__|[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")
+_MULTILINGUAL: Final = ("m2m_100", "mbart", "nllb-moe")
+
+
+@attrs.frozen
+class SourcePrompts:
+    """Makes the prompts of an encoder-decoder, in its checkpoint's terms.
+
+    Attributes:
+        tokenizer: of source and target.
+        start: the token that every target begins with (``decoder_start_token_id``).
+        forced: the token after it (``forced_bos_token_id``), where the checkpoint names one.
+        never: tokens that are never generated (``bad_words_ids`` of one token each; Marian's padding).
+        multilingual: language codes are special tokens.
+    """
+
+    tokenizer: Tokenizer
+    start: int
+    forced: int | None
+    never: tuple[int, ...]
+    multilingual: bool
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, tokenizer: Tokenizer) -> SourcePrompts:
+        """Raises ``CheckpointError`` where the checkpoint does not say how its target begins."""
+        said = _said(checkpoint)
+        start = _token(said.get("decoder_start_token_id", said.get("bos_token_id")))
+        if start is None:
+            raise CheckpointError(f"config.json of {checkpoint.path} has no decoder_start_token_id, and a target begins with that; add it.")
+        bad = said.get("bad_words_ids")
+        words = [word for word in bad if isinstance(word, list) and len(word) == 1] if isinstance(bad, list) else []
+        return cls(
+            tokenizer=tokenizer,
+            start=start,
+            forced=_token(said.get("forced_bos_token_id")),
+            never=tuple(token for word in words if (token := _token(word[0])) is not None),
+            multilingual=checkpoint.config.get("model_type") in _MULTILINGUAL,
+        )
+
+    @cached_property
+    def languages(self) -> Mapping[str, int]:
+        """The codes of the languages that the model can be told to read or write, with their tokens."""
+        if not self.multilingual:
+            return {}
+        special = (token for token in range(self.tokenizer.vocab_size) if self.tokenizer.is_special(token))
+        texts = ((self.tokenizer.token_bytes(token).decode("utf-8", "replace"), token) for token in special)
+        return {text: token for text, token in texts if _LANGUAGE.fullmatch(text)}
+
+    def source(self, tokens: Sequence[int], language: str | None) -> list[int]:
+        """The tokens of a source, marked as written in ``language``; None leaves the tokenizer's own choice."""
+        found = list(tokens)
+        if language is None:
+            return found
+        code, codes = self._code(language, "source_language"), set(self.languages.values())
+        marked = next((at for at in (0, len(found) - 1) if found and found[at] in codes), None)
+        if marked is None:
+            return [code, *found]
+        found[marked] = code
+        return found
+
+    def target(self, language: str | None) -> list[int]:
+        """The tokens that a target in ``language`` begins with; None: as the checkpoint says."""
+        if language is None:
+            return [self.start] if self.forced is None else [self.start, self.forced]
+        code = self._code(language, "target_language")
+        # The older mBART begins with the language itself, the others say it after a token that is always the same.
+        return [code] if self.start in self.languages.values() else [self.start, code]
+
+    def _code(self, language: str, param: str) -> int:
+        if not self.languages:
+            raise RequestError(f"{param} is {language!r}, and this model has no language codes; leave it out.", param)
+        code = self.languages.get(language)
+        if code is None:
+            raise RequestError(f"{param} is {language!r}, which the model does not know{did_you_mean(language, self.languages)}", param)
+        return code
+
+
+def placed_source(tokens: Sequence[int], info: EngineInfo) -> tuple[list[int], PlacedMedia]:
+    """A source as the beginning of a prompt: its virtual tokens, and its place."""
+    media = Media.of(SOURCE, np.array(tokens, np.int64))
+    placed = PlacedMedia(media, 0, len(tokens), whole=True)
+    return virtual_tokens(media, len(tokens), info.vocab_size, info.preprocessing), placed
+
+
+def _said(checkpoint: Checkpoint) -> dict[str, Any]:
+    """config.json with what generation_config.json says over it, as transformers reads them; null says nothing."""
+    try:
+        generation = json.loads(checkpoint.text_files().get("generation_config.json", b"{}"))
+    except ValueError as error:
+        raise CheckpointError(f"generation_config.json of {checkpoint.path} is no JSON ({error}); get the model again.") from error
+    both = [checkpoint.config, generation if isinstance(generation, dict) else {}]
+    return {key: value for each in both for key, value in each.items() if value is not None}
+
+
+def _token(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
