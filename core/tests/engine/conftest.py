@@ -20,7 +20,19 @@ from llmasos.engine.runner import Runner
 from llmasos.engine.scheduler import Scheduler
 from llmasos.engine.sequence import Sequence as RunningSequence
 from llmasos.engine.ticket import Ticket
-from llmasos_hookspecs import Admit, CapacityExceeded, EngineFailed, EngineInfo, Generation, Request, Row, SamplingParams
+from llmasos_hookspecs import (
+    Admit,
+    CapacityExceeded,
+    EngineFailed,
+    EngineInfo,
+    Generation,
+    Media,
+    PlacedMedia,
+    Request,
+    Row,
+    SamplingParams,
+    virtual_tokens,
+)
 from llmasos_hookspecs.testing.drawing import drawn_token
 
 VOCAB = 97
@@ -135,6 +147,48 @@ class HashEngine:
         return np.stack([self.logits(held[: row.position + place + 1]) for place in range(len(row.tokens))])
 
 
+class MediaHashEngine(HashEngine):
+    """A ``HashEngine`` whose sequences hold media: each position stands for the number at its place in the media's data.
+
+    ``kinds``: features beside the usual ones: ``source``, ``media``, ``whole_media``.
+    """
+
+    def __init__(self, *kinds: str, source_length: int = 0, **options: Any) -> None:
+        super().__init__(features=frozenset({"fork", "batch", "kv_cache", *kinds}), **options)
+        self.info = attrs.evolve(self.info, source_length=source_length, preprocessing="hash")
+        self.encoded: list[str] = []
+
+    def media_length(self, media: Media) -> int:
+        return len(media.data)
+
+    def place(self, media: Media, start: int) -> PlacedMedia:
+        """Media in a prompt of this engine."""
+        whole = media.kind == "source" or "whole_media" in self.info.features
+        return PlacedMedia(media, start, len(media.data), whole)
+
+    def virtual(self, media: Media) -> list[int]:
+        return virtual_tokens(media, len(media.data), self.info.vocab_size, self.info.preprocessing)
+
+    def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
+        return super().step([self._without_media(row) for row in rows])
+
+    def _without_media(self, row: Row) -> Row:
+        """The row with the data of media in the places of their virtual tokens, which must be theirs."""
+        tokens, end = list(row.tokens), row.position + len(row.tokens)
+        for placed in row.media:
+            assert placed.start < end
+            assert placed.end > row.position
+            cut = placed.start < row.position or placed.end > end
+            assert not (placed.whole and cut)
+            first, last = max(placed.start, row.position), min(placed.end, end)
+            assert (
+                tokens[first - row.position : last - row.position] == self.virtual(placed.media)[first - placed.start : last - placed.start]
+            )
+            tokens[first - row.position : last - row.position] = placed.media.data[first - placed.start : last - placed.start].tolist()
+            self.encoded.append(placed.media.digest)
+        return attrs.evolve(row, tokens=tokens)
+
+
 class ByteTokenizer:
     """Tokens 0 to 94 are printable ASCII, 95 is the first byte of 天, 96 ends the text. Enough to spell, and to split a character."""
 
@@ -195,7 +249,7 @@ class Requests:
 
     def __call__(self, tokens: Sequence[int], new: int = 8, *, id: str | None = None, tenant: str = "default", **more: Any) -> Request:  # noqa: A002
         number = next(self.numbers)
-        fields = {key: more.pop(key) for key in ("priority", "weight", "deadline", "arrival") if key in more}
+        fields = {key: more.pop(key) for key in ("priority", "weight", "deadline", "arrival", "media") if key in more}
         fields.setdefault("arrival", float(number))
         return Request(
             id=id or f"r{number}",
@@ -274,6 +328,11 @@ def request_of() -> Requests:
 @pytest.fixture(scope="session")
 def hash_engine() -> type[HashEngine]:
     return HashEngine
+
+
+@pytest.fixture(scope="session")
+def media_engine() -> type[MediaHashEngine]:
+    return MediaHashEngine
 
 
 @pytest.fixture(scope="session")
