@@ -234,7 +234,7 @@ def test_requests_whose_media_do_not_fit_are_refused(
             good, tokens=[*good.tokens, *good.tokens], media=(placed, attrs.evolve(placed, start=len(good.tokens)))
         ),
         "may be computed in parts": attrs.evolve(good, media=(attrs.evolve(placed, whole=False),)),
-        "outside|holds the token": attrs.evolve(good, tokens=[*good.tokens, 2**40]),
+        "holds the token": attrs.evolve(good, tokens=[*good.tokens, 2**40]),
     }
     for said, request in cases.items():
         with pytest.raises(RequestError, match=said):
@@ -244,7 +244,7 @@ def test_requests_whose_media_do_not_fit_are_refused(
     with pytest.raises(ContextLengthExceeded, match="holds"):
         loop.submit(translator.source(numbers(2), 32))
     text = make_loop(hash_engine())
-    with pytest.raises(RequestError, match="text alone|does not attend to"):
+    with pytest.raises(RequestError, match="does not attend to"):
         text.submit(good)
     image = Prompts(media_engine("media"), request_of).image([1], [2, 3], [4])
     with pytest.raises(RequestError, match="text alone"):
@@ -271,7 +271,7 @@ def test_a_policy_sees_no_content(translator: Prompts) -> None:
 @pytest.mark.parametrize("length", [0, -1, 2.5, None, True, "long"])
 def test_a_wrong_media_length_names_the_plugin(translator: Prompts, length: Any) -> None:
     """The answer is checked; the engine is not lost, since nothing was computed."""
-    translator.engine.media_length = lambda media: length
+    translator.engine.media_length = lambda _: length
     guarded = GuardedEngine(translator.engine, "loader mine 1.0")
     with pytest.raises(PluginError, match=r"loader mine 1\.0 failed in media_length"):
         guarded.media_length(Media.of("image", [1]))
