@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 
 
 class TestConformance(LoaderConformance):
+    module = "llmasos_backend_torch"
+
+
+class TestEncoderDecoders(EncoderDecoderConformance):
     module = "llmasos_backend_torch"
 
 

@@ -290,8 +290,12 @@ def test_a_model_that_sees_what_comes_after_is_found_by_computing_it(tmp_path: P
     [
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "saved as BertForMaskedLM"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "saved as LlamaForSequenceClassification"),
-        ({"model_type": "t5"}, "no decoder of model_type 't5'"),
-        ({"model_type": "bart"}, "an encoder and a decoder"),
+        ({"model_type": "umt5"}, "no decoder of model_type 'umt5'"),
+        ({"model_type": "blenderbot"}, "an encoder and a decoder"),
+        ({"model_type": "t5"}, None),
+        ({"model_type": "bart"}, None),
+        ({"model_type": "t5", "architectures": ["T5EncoderModel"]}, "saved as T5EncoderModel"),
+        ({"model_type": "bart", "architectures": ["BartForSequenceClassification"]}, "saved as BartForSequenceClassification"),
         ({"model_type": "llama", "is_encoder_decoder": True}, "an encoder and a decoder"),
         ({}, "no model_type"),
         ({"model_type": "bert", "is_decoder": True, "architectures": ["BertLMHeadModel"]}, None),
@@ -317,13 +321,13 @@ def test_what_is_taken_is_said_without_a_framework() -> None:
     code = (
         "import sys, types, llmasos_backend_torch as plugin\n"
         "takes = plugin.llmasos_component().takes\n"
-        "for config in ({'model_type': 't5'}, {'model_type': 'mamba'}):\n"
+        "for config in ({'model_type': 'umt5'}, {'model_type': 'mamba'}):\n"
         "    print(takes(types.SimpleNamespace(format='huggingface', config=config)))\n"
         "print(takes(types.SimpleNamespace(format='torch_export', config={})))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
-    assert said == ["transformers has no decoder of model_type 't5'", "None", "None"]
+    assert said == ["transformers has no decoder of model_type 'umt5'", "None", "None"]
 
 
 def test_the_lists_are_those_of_transformers() -> None:

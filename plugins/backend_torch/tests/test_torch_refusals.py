@@ -107,7 +107,7 @@ def test_a_config_that_lies(implementation: str, change: dict[str, int], saved: 
 
 def test_architectures_that_are_no_decoders(saved: Saved, tmp_path: Path, load_engine: Load) -> None:
     """An encoder and an unknown model_type are refused by name."""
-    for kind in ("bert-like", "t5"):
+    for kind in ("bert-like", "umt5"):
         folder = copied(saved("llama")[1], tmp_path / kind)
         write_config(folder, model_type=kind)
         with pytest.raises(UnsupportedModel, match=kind) as caught:

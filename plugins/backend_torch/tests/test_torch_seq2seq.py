@@ -42,8 +42,8 @@ _T5 = {
 }  # fmt: skip
 _BART = {
     "vocab_size": VOCAB, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 40, "max_position_embeddings": 64, "pad_token_id": BOS, "bos_token_id": 258,
-    "eos_token_id": EOS, "decoder_start_token_id": BOS, "forced_eos_token_id": None,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 40, "max_position_embeddings": 64, "pad_token_id": BOS,
+    "bos_token_id": 258, "eos_token_id": EOS, "decoder_start_token_id": BOS, "forced_eos_token_id": None,
 }  # fmt: skip
 
 #: Name -> model_type and what differs from its defaults.

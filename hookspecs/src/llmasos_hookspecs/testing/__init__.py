@@ -9,6 +9,9 @@ from llmasos_hookspecs.testing.access import AccessConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, run_command
 from llmasos_hookspecs.testing.command_context import EchoTask, SandboxCommandContext, ScriptedCommandModel
+from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
+from llmasos_hookspecs.testing.encoder_decoder_engine import ReferenceEncoderDecoderEngine
+from llmasos_hookspecs.testing.encoder_decoder_model import ENCODER_DECODER_CASES, ReferenceEncoderDecoder, tiny_encoder_decoder
 from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.format import FormatConformance
 from llmasos_hookspecs.testing.guard import GuardConformance
@@ -30,6 +33,7 @@ from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 
 __all__ = [
     "CASES",
+    "ENCODER_DECODER_CASES",
     "QUANTIZED_CASES",
     "TRAIT_CASES",
     "AcceleratorConformance",
@@ -38,6 +42,7 @@ __all__ = [
     "CommandConformance",
     "CommandRun",
     "EchoTask",
+    "EncoderDecoderConformance",
     "FormatConformance",
     "GuardConformance",
     "KeyValues",
@@ -47,6 +52,8 @@ __all__ = [
     "PluginConformance",
     "PluginSandbox",
     "ReferenceDecoder",
+    "ReferenceEncoderDecoder",
+    "ReferenceEncoderDecoderEngine",
     "ReferenceEngine",
     "SandboxCommandContext",
     "SandboxContext",
@@ -71,4 +78,5 @@ __all__ = [
     "read_folder",
     "run_command",
     "tiny_checkpoint",
+    "tiny_encoder_decoder",
 ]

@@ -20,7 +20,7 @@ def takes(checkpoint: Checkpoint) -> str | None:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="PyTorch: any decoder-only model of transformers, on CPU or GPU, with its own KV cache and batching.",
+        summary="PyTorch: any decoder of transformers, and encoder-decoders such as T5, on CPU or GPU, with its own KV cache and batching.",
         options=Options,
         frameworks={"torch": "torch", "transformers": "transformers"},
         examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run 'Hello' --model smollm2 --set loader.use=torch"),
