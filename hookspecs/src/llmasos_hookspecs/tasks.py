@@ -79,6 +79,11 @@ class TaskModel(Protocol):
 
     Keyword arguments ``sampling`` of generate, stream and batch are the fields of ``SamplingParams`` and ``max_new_tokens``; further,
     ``schema``, ``regex``, ``choices`` and ``grammar`` constrain the output. Chat messages go through the model's own chat template.
+
+    An encoder-decoder's prompts are sources, and what it generates is the target. Such a model further has ``source_length``, the tokens
+    of a source at most (0 for other models); ``languages``, the codes that the keyword arguments ``source_language`` and
+    ``target_language`` of a generation may have; ``has_source_languages``, whether the former has any effect; and ``prefixes``, what its
+    checkpoint puts before sources of each kind of work.
     """
 
     @property

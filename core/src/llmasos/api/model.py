@@ -135,6 +135,19 @@ class LanguageModel:
             return () if running.sources is None else tuple(running.sources.languages)
 
     @property
+    def has_source_languages(self) -> bool:
+        """Whether sources are marked with their language (M2M-100, NLLB, mBART), so that ``source_language`` is of use."""
+        with self._host.lease() as running:
+            return running.sources is not None and running.sources.multilingual
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What the checkpoint of an encoder-decoder puts before a source, for each kind of work that it names (T5): ``translate English to
+        German: ``."""
+        with self._host.lease() as running:
+            return () if running.sources is None else running.sources.prefixes
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint that the model was loaded from: the result of the accelerator stages, where there are any."""
         return self._host.opened().checkpoint

@@ -166,7 +166,7 @@ class RunningModel:
                 if getattr(params, param) is not None:
                     raise RequestError(f"{param} is for encoder-decoders, and the model {self.name} is none; say it in the prompt.", param)
             return params.request(self.name, tokens, context, room)
-        source, placed = placed_source(self.sources.source(tokens, params.source_language), self.info)
+        source, placed = placed_source(self.sources.source(tokens, params.source_language, params.target_language), self.info)
         head = self.sources.target(params.target_language) if target is None else target
         # What a short source leaves is no room for the target.
         context = min(context, placed.length + self.info.context_length - self.info.source_length)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import attrs
 
+from llmasos_app_text.languages import code_of, prefix_of
 from llmasos_app_text.sentences import chunks
-from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_hookspecs import Component, Context, Prompt, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.prompting import Message, turn_stops, user_prompt, without_control_tokens
 
 
@@ -56,16 +60,15 @@ class Translate:
         target, source = inputs.target.strip(), inputs.source.strip()
         if not target:
             raise RequestError('target is empty; name the language to translate into, such as "French".')
-        room = model.context_length - model.count_tokens(_prompt("", target, source)) - 8
-        if room < 3:
-            raise RequestError(f"The names of the languages leave no room for a text in a context of {model.context_length} tokens.")
-        # A translation may take twice the tokens of its source: languages that the tokenizer knows less cost more.
-        size = max(1, min(self._chunk_tokens, room // 3))
+        way = _of_encoder_decoder(model, target, source) if getattr(model, "source_length", 0) else _of_chat(model, target, source)
+        size = min(self._chunk_tokens, way.size)
         text = without_control_tokens(inputs.text, model.tokenizer)
         pieces = chunks(text, size, model.tokenizer, across_paragraphs=False)
         bodies = [piece.strip() for piece in pieces]
-        prompts = [_prompt(body, target, source) for body in bodies if body]
-        generations = iter(model.batch(prompts, max_new_tokens=max(2 * size, 8), stop=turn_stops(model)) if prompts else [])
+        prompts = [way.prompt(body) for body in bodies if body]
+        # A translation may take twice the tokens of its source: languages that the tokenizer knows less cost more.
+        length = min(max(2 * size, 8), way.longest)
+        generations = iter(model.batch(prompts, max_new_tokens=length, **way.arguments) if prompts else [])
         translated: list[str] = []
         cut = 0
         for piece, body in zip(pieces, bodies, strict=True):
@@ -77,6 +80,48 @@ class Translate:
             lead, trail = piece[: len(piece) - len(piece.lstrip())], piece[len(piece.rstrip()) :]
             translated.append(f"{lead}{_unquoted(generation.text.strip(), body)}{trail}")
         return Output(text=_joined(translated), target=target, chunks=len(prompts), cut_chunks=cut)
+
+
+@attrs.frozen
+class _Way:
+    """How a model is asked for translations.
+
+    Attributes:
+        size: tokens of a text that it translates at once, at most.
+        longest: tokens of a translation at most.
+        prompt: the prompt for a text.
+        arguments: of the generation.
+    """
+
+    size: int
+    longest: int
+    prompt: Callable[[str], Prompt]
+    arguments: Mapping[str, Any]
+
+
+def _of_chat(model: TaskModel, target: str, source: str) -> _Way:
+    """By an instruction, for models that follow one."""
+    room = model.context_length - model.count_tokens(_prompt("", target, source)) - 8
+    if room < 3:
+        raise RequestError(f"The names of the languages leave no room for a text in a context of {model.context_length} tokens.")
+    return _Way(max(1, room // 3), room, lambda text: _prompt(text, target, source), {"stop": turn_stops(model)})
+
+
+def _of_encoder_decoder(model: Any, target: str, source: str) -> _Way:
+    """By the model's language codes, or by the prefix that it was trained with; one that has neither translates as it was trained to."""
+    arguments: dict[str, str] = {}
+    prefix = ""
+    if model.languages:
+        arguments["target_language"] = code_of(target, model.languages, "target")
+        if source and model.has_source_languages:
+            arguments["source_language"] = code_of(source, model.languages, "source")
+    elif model.prefixes:
+        prefix = prefix_of(target, source, model.prefixes)
+    room = model.source_length - model.count_tokens(prefix or "a") - 8
+    longest = model.context_length - model.source_length - 2
+    if room < 1 or longest < 1:
+        raise RequestError(f"The model reads {model.source_length} tokens at most, which leaves no room for a text; raise context_length.")
+    return _Way(room, longest, lambda text: prefix + text, arguments)
 
 
 def _prompt(text: str, target: str, source: str) -> list[Message]:
