@@ -19,6 +19,8 @@ class Tokenizer(Protocol):
     Where the bytes of tokens, joined, are not their text, a tokenizer further has ``spelling``: None where what a token adds depends on its
     neighbours, so that only ``decode`` tells it; else an object with ``dropped: int``, the bytes of a leading space that a text loses, and
     ``opening(data: bytes) -> bytes``, the first bytes of a text as they come out.
+
+    Of an encoder-decoder that cuts targets in another way than sources, a tokenizer further has ``target``, the ``Tokenizer`` of targets.
     """
 
     @property

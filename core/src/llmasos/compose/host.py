@@ -129,7 +129,10 @@ class RunningModel:
     def scores(self, prompt: Prompt, continuations: Sequence[str], params: GenerationParams) -> LoopCall[Ticket[list[Score]]]:
         """The scores of continuations of one prompt."""
         head = self._encoded(prompt, params)
-        tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
+        if self.sources is not None:
+            tails = [self.sources.encode_target(text) for text in continuations]
+        else:
+            tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
         request = self._request(head, params)
         room = self._room(request, max(map(len, tails), default=0))
         return LoopCall(room, room, lambda loop: loop.submit_score(request, tails))

@@ -99,6 +99,11 @@ class SourcePrompts:
         # The older mBART begins with the language itself, the others say it after a token that is always the same.
         return [code] if self.start in self.languages.values() else [self.start, code]
 
+    def encode_target(self, text: str) -> list[int]:
+        """The tokens of a text as the model would write it: a tokenizer may cut targets in another way than sources."""
+        tokenizer: Tokenizer = getattr(self.tokenizer, "target", self.tokenizer)
+        return tokenizer.encode(text, special=False)
+
     def _code(self, language: str, param: str) -> int:
         if not self.languages:
             raise RequestError(f"{param} is {language!r}, and this model has no language codes; leave it out.", param)

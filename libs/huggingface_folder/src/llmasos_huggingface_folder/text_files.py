@@ -12,8 +12,9 @@ from llmasos_hookspecs.atomic import write_atomically
 
 #: Files beside the weights that determine what the model says.
 TEXT_FILES: Final = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "spiece.model",
+    "source.spm", "target.spm", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+    "generation_config.json",
 )  # fmt: skip
 
 _LARGEST: Final = 256 << 20

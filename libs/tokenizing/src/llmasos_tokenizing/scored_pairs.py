@@ -7,6 +7,7 @@ The ``tokenizers`` library joins by an order of pairs, whatever their places, wh
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 from llmasos_tokenizing.sentencepiece_model import NORMAL, UNUSED, USER_DEFINED, SentencePieceModel
 
@@ -36,8 +37,12 @@ class ScoredPairs:
 
     def tokens(self, spelt: str) -> list[int]:
         """The tokens of a text that holds no user-defined piece."""
+        return self._model.with_unknown(self.parts(spelt))
+
+    def parts(self, spelt: str) -> Iterator[tuple[str, int | None]]:
+        """The parts of a text, each with its token; None for an unknown one."""
         pieces, halves = self._joined(spelt)
-        return self._model.with_unknown((part, self._ids.get(part)) for piece in pieces for part in self._apart(piece, halves))
+        return ((part, self._ids.get(part)) for piece in pieces for part in self._apart(piece, halves))
 
     def _joined(self, spelt: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
         """The pieces that no two neighbours can be joined of, and what unused ones were made of."""

@@ -7,6 +7,7 @@ up in float32, the ``tokenizers`` library in float64, which gives other pieces.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -46,7 +47,11 @@ class UnigramSearch:
 
     def tokens(self, spelt: str) -> list[int]:
         """The tokens of a text."""
-        return self._model.with_unknown((spelt[start:end], token) for token, start, end in self._path(spelt))
+        return self._model.with_unknown(self.parts(spelt))
+
+    def parts(self, spelt: str) -> Iterator[tuple[str, int | None]]:
+        """The parts of a text, each with its token; None for an unknown character."""
+        return ((spelt[start:end], token) for token, start, end in self._path(spelt))
 
     def _path(self, spelt: str) -> list[tuple[int | None, int, int]]:
         """Tokens of the best path, None for an unknown character, with the beginning and end of each."""

@@ -10,8 +10,8 @@ from llmasos_hookspecs import Checkpoint, CheckpointError, Component, Context, T
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="Pickled weights (where they are allowed), tokenizer.model, and vocab.json with merges.txt.",
-        files=("pytorch_model*.bin", "tokenizer.model", "spiece.model", "vocab.json"),
+        summary="Pickled weights (where allowed), tokenizer.model, vocab.json with merges.txt, tokenizers of Marian and M2M-100.",
+        files=("pytorch_model*.bin", "tokenizer.model", "spiece.model", "vocab.json", "source.spm", "sentencepiece.bpe.model"),
     )
 
 

@@ -10,7 +10,8 @@ import attrs
 from tokenizers import Tokenizer as Backend, pre_tokenizers
 
 from llmasos_checkpoint_kit.folder import inside, read_json, read_json_if_there, read_small
-from llmasos_hookspecs import CheckpointError, LLMasOSError, UnsupportedModel
+from llmasos_format_legacy.translation_files import translation_tokenizer
+from llmasos_hookspecs import CheckpointError, LLMasOSError, Tokenizer, UnsupportedModel
 from llmasos_tokenizing.byte_level import backend_of
 from llmasos_tokenizing.ends import add_ends
 from llmasos_tokenizing.fast import FastTokenizer
@@ -69,8 +70,9 @@ class _Added:
     whole: Whole
 
 
-def tokenizer_from_files(folder: Path) -> FastTokenizer | None:
-    """The tokenizer in a folder's tokenizer.model, else in vocab.json and merges.txt; None where it holds none of these.
+def tokenizer_from_files(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a translation model, else that in a folder's tokenizer.model, else in vocab.json and merges.txt; None where it holds
+    none of these.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -88,7 +90,9 @@ def tokenizer_from_files(folder: Path) -> FastTokenizer | None:
         ) from error
 
 
-def _from_files(folder: Path, config: Mapping[str, Any], named: Mapping[str, str], end_ids: frozenset[int]) -> FastTokenizer | None:
+def _from_files(folder: Path, config: Mapping[str, Any], named: Mapping[str, str], end_ids: frozenset[int]) -> Tokenizer | None:
+    if (found := translation_tokenizer(folder, config, named, end_ids)) is not None:
+        return found
     path = next((inside(folder, name) for name in _SENTENCEPIECE if inside(folder, name).is_file()), None)
     if path is not None:
         return _of_pieces(path, config, dict(named), end_ids)
