@@ -94,6 +94,18 @@ def test_the_older_mbart_begins_its_target_with_the_language(multilingual: Any) 
     assert list(model.generate("Good day.", source_language="fr_XX", target_language="en_XX", max_new_tokens=8).tokens) == right
 
 
+@pytest.mark.long
+def test_replicas_read_sources(multilingual: Any) -> None:
+    """The source crosses to the process that answers, and so does the question how long it is."""
+    _, alone = multilingual("marian", (), "$A <|eos|>", pad_token_id=BOS, decoder_start_token_id=BOS)
+    config = {"model": {"source": str(alone.checkpoint.path), "replicas": 1}, "loader": {"use": "torch"}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        model = pipeline.load()
+        assert model.generate("Good day.", max_new_tokens=8).tokens == alone.generate("Good day.", max_new_tokens=8).tokens
+        with pytest.raises(RequestError, match="reads 64 at most"):
+            model.generate("x" * 100)
+
+
 def test_marian_reads_the_target_s_code_before_the_source(multilingual: Any) -> None:
     """Models of several targets know codes such as ``>>fra<<``; padding is never generated where the files say so."""
     hf, model = multilingual(

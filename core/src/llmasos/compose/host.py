@@ -16,7 +16,7 @@ import numpy.typing as npt
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
-from llmasos.compose.sources import SourcePrompts, placed_source
+from llmasos.compose.sources import SourcePrompts, place
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.engine.ticket import Ticket
 from llmasos.residency.lease import Lease
@@ -169,7 +169,8 @@ class RunningModel:
                 if getattr(params, param) is not None:
                     raise RequestError(f"{param} is for encoder-decoders, and the model {self.name} is none; say it in the prompt.", param)
             return params.request(self.name, tokens, context, room)
-        source, placed = placed_source(self.sources.source(tokens, params.source_language, params.target_language), self.info)
+        media = self.sources.source(tokens, params.source_language, params.target_language)
+        source, placed = place(media, 0, self.info, self.loop.media_length)
         head = self.sources.target(params.target_language) if target is None else target
         # What a short source leaves is no room for the target.
         context = min(context, placed.length + self.info.context_length - self.info.source_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -72,14 +72,14 @@ class SourcePrompts:
         texts = ((self.tokenizer.token_bytes(token).decode("utf-8", "replace"), token) for token in special)
         return {text: token for text, token in texts if form.fullmatch(text)}
 
-    def source(self, tokens: Sequence[int], language: str | None, target: str | None = None) -> list[int]:
-        """The tokens of a source, marked as written in ``language``, or as to be translated into ``target``, as the model was trained; None
-        leaves the tokenizer's own choice."""
+    def source(self, tokens: Sequence[int], language: str | None, target: str | None = None) -> Media:
+        """A source of these tokens, marked as written in ``language``, or as to be translated into ``target``, as the model was trained;
+        None leaves the tokenizer's own choice."""
         found = list(tokens)
         if self.marked and target is not None:
             found.insert(0, self._code(target, "target_language"))
         if language is None:
-            return found
+            return Media.of(SOURCE, np.array(found, np.int64))
         if not self.multilingual:
             raise RequestError(
                 "source_language is for models that mark sources with it, and this one does not; leave it out.", "source_language"
@@ -87,9 +87,10 @@ class SourcePrompts:
         code, codes = self._code(language, "source_language"), set(self.languages.values())
         marked = next((at for at in (0, len(found) - 1) if found and found[at] in codes), None)
         if marked is None:
-            return [code, *found]
-        found[marked] = code
-        return found
+            found.insert(0, code)
+        else:
+            found[marked] = code
+        return Media.of(SOURCE, np.array(found, np.int64))
 
     def target(self, language: str | None) -> list[int]:
         """The tokens that a target in ``language`` begins with; None: as the checkpoint says."""
@@ -113,11 +114,12 @@ class SourcePrompts:
         return code
 
 
-def placed_source(tokens: Sequence[int], info: EngineInfo) -> tuple[list[int], PlacedMedia]:
-    """A source as the beginning of a prompt: its virtual tokens, and its place."""
-    media = Media.of(SOURCE, np.array(tokens, np.int64))
-    placed = PlacedMedia(media, 0, len(tokens), whole=True)
-    return virtual_tokens(media, len(tokens), info.vocab_size, info.preprocessing), placed
+def place(media: Media, start: int, info: EngineInfo, measure: Callable[[Media], int]) -> tuple[list[int], PlacedMedia]:
+    """Media in a prompt from ``start`` on: their virtual tokens, and their place. ``measure``: the engine's ``media_length``, whose errors
+    this raises."""
+    length = measure(media)
+    placed = PlacedMedia(media, start, length, whole=media.kind == SOURCE or "whole_media" in info.features)
+    return virtual_tokens(media, length, info.vocab_size, info.preprocessing), placed
 
 
 def _said(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from llmasos_hookspecs.testing.engine import ReferenceEngine
 from llmasos_hookspecs.testing.format import FormatConformance
 from llmasos_hookspecs.testing.guard import GuardConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
+from llmasos_hookspecs.testing.media import MediaConformance
+from llmasos_hookspecs.testing.media_engine import ReferenceMediaEngine
 from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.placement import PlacementConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
@@ -47,6 +49,7 @@ __all__ = [
     "GuardConformance",
     "KeyValues",
     "LoaderConformance",
+    "MediaConformance",
     "ObserverConformance",
     "PlacementConformance",
     "PluginConformance",
@@ -55,6 +58,7 @@ __all__ = [
     "ReferenceEncoderDecoder",
     "ReferenceEncoderDecoderEngine",
     "ReferenceEngine",
+    "ReferenceMediaEngine",
     "SandboxCommandContext",
     "SandboxContext",
     "SandboxModel",
