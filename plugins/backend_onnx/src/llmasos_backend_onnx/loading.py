@@ -40,6 +40,12 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
     if checkpoint.format in EXPORTS:
+        from llmasos_backend_onnx.seq2seq.graphs import holds_encoder
+
+        if holds_encoder(checkpoint.path):
+            from llmasos_backend_onnx.seq2seq.loading import load_seq2seq
+
+            return load_seq2seq(checkpoint, options, context)
         from llmasos_backend_onnx.foreign.loading import load_export  # only their users pay for it
 
         return load_export(checkpoint, options, context)

@@ -14,7 +14,11 @@ from llmasos_hookspecs import CheckpointError, UnsupportedModel
 _GENAI: Final = "genai_config.json"
 _MAX_CONFIG_BYTES: Final = 1 << 20
 #: Files that only a model with an encoder has, and what such a model is.
-_ENCODERS: Final = {"encoder_model": "an encoder-decoder", "vision_encoder": "a vision model", "audio_encoder": "a speech model"}
+_ENCODERS: Final = {
+    "encoder_model": "an encoder-decoder without its decoder",
+    "vision_encoder": "a vision model",
+    "audio_encoder": "a speech model",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -97,7 +101,7 @@ def find_files(path: Path, config: Mapping[str, Any]) -> ExportFiles:
 def _in_folder(root: Path, folder: Path, found: Mapping[str, Path], config: Mapping[str, Any]) -> ExportFiles:
     for stem, kind in _ENCODERS.items():
         if stem in found:
-            raise UnsupportedModel(f"{folder} holds {found[stem].name}: it is {kind}, and the loader onnx takes decoders of text alone.")
+            raise UnsupportedModel(f"{folder} holds {found[stem].name}: it is {kind}, which the loader onnx does not take.")
 
     def files(decoder: str, first: str | None = None) -> ExportFiles:
         paths = [None if stem is None else inside(root, folder, found[stem].name) for stem in (decoder, first)]

@@ -87,13 +87,14 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
     )
 
 
-def inspect(path: str) -> None:
-    """Parse a graph and check its operators and its size, as ``read_graph`` does; for a process of its own.
+def inspect(*paths: str) -> None:
+    """Parse graphs and check their operators and their size, as ``read_graph`` does; for a process of its own.
 
     Raises:
         CheckpointError, UnsupportedModel: as ``read_graph``.
     """
-    _parse(Path(path))
+    for path in paths:
+        _parse(Path(path))
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, list[onnx.NodeProto]]:
