@@ -117,6 +117,23 @@ def test_added_tokens_and_flags_of_the_config_count(tmp_path: Path) -> None:
     assert formats().tokenizer(tmp_path).decode(formats().tokenizer(tmp_path).encode("  a")) == "  a"
 
 
+def test_t5_ends_a_text_and_marks_gaps(tmp_path: Path) -> None:
+    """No BOS, an EOS after the text, and ``<extra_id_0>`` as the last of the vocabulary, as transformers has it."""
+    data = train(**PIECES | {"model_type": "unigram"})
+    library = sentencepiece.SentencePieceProcessor(model_proto=data)
+    (tmp_path / "spiece.model").write_bytes(data)
+    write(tmp_path, config={"model_type": "t5"}, tokenizer_config={"tokenizer_class": "T5Tokenizer", "extra_ids": 3})
+    tokenizer, size = formats().tokenizer(tmp_path), library.get_piece_size()
+    assert tokenizer.encode("the cat") == [*library.encode("the cat"), 2]
+    assert tokenizer.encode("<extra_id_0><extra_id_2>", special=False) == [size + 2, size]
+    assert tokenizer.vocab_size == size + 3
+    write(tmp_path, tokenizer_config={"tokenizer_class": "MT5Tokenizer", "extra_ids": 0})
+    assert formats().tokenizer(tmp_path).vocab_size == size
+    write(tmp_path, tokenizer_config={"tokenizer_class": "T5Tokenizer", "extra_ids": "many"})
+    with pytest.raises(CheckpointError, match="extra_ids = 'many'"):
+        formats().tokenizer(tmp_path)
+
+
 def test_what_cannot_be_read_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")  # tiktoken's form
     with pytest.raises(CheckpointError, match="is no SentencePiece model"):

@@ -31,6 +31,9 @@ _MOST_ADDED: Final = 1 << 16
 _PIECE_CLASSES: Final = (
     "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "InternLMTokenizer", "InternLM2Tokenizer", "BaichuanTokenizer",
 )  # fmt: skip
+#: Those of T5 and mT5 put an EOS after a text instead, and add the marks of gaps behind the pieces, the last one first.
+_T5_CLASSES: Final = ("T5Tokenizer", "MT5Tokenizer")
+_T5_GAPS: Final = 100
 
 
 @attrs.frozen
@@ -58,6 +61,7 @@ _BYTE_LEVEL_CLASSES: Final[Mapping[str, _ByteLevel]] = {
 _CLASS_OF_MODEL: Final[Mapping[str, str]] = {
     "gpt2": "GPT2Tokenizer", "gpt_bigcode": "GPT2Tokenizer", "gpt_neo": "GPT2Tokenizer", "opt": "GPT2Tokenizer", "gptj": "GPT2Tokenizer",
     "codegen": "CodeGenTokenizer", "gpt_neox": "GPTNeoXTokenizer", "cohere": "CohereTokenizer", "cohere2": "CohereTokenizer",
+    "t5": "T5Tokenizer", "mt5": "T5Tokenizer",
     "qwen2": "Qwen2Tokenizer", "qwen2_moe": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "qwen3_moe": "Qwen2Tokenizer",
 }  # fmt: skip
 
@@ -103,12 +107,16 @@ def _from_files(folder: Path, config: Mapping[str, Any], named: Mapping[str, str
 
 def _of_pieces(path: Path, config: Mapping[str, Any], named: dict[str, str], end_ids: frozenset[int]) -> FastTokenizer:
     found = _class(path.parent, config)
-    if found is not None and found not in _PIECE_CLASSES:
-        raise UnsupportedModel(f"{path} is for a tokenizer of the class {found[:60]}, and those read are {', '.join(_PIECE_CLASSES)}.")
+    known = (*_PIECE_CLASSES, *_T5_CLASSES)
+    if found is not None and found not in known:
+        raise UnsupportedModel(f"{path} is for a tokenizer of the class {found[:60]}, and those read are {', '.join(known)}.")
+    is_t5 = found in _T5_CLASSES
     model = read_sentencepiece(path)
     if config.get("add_prefix_space") is False:
         model = attrs.evolve(model, prefix=False)
     added = _added(path.parent, config, named)
+    if is_t5:
+        added = [*_gaps(path, config, len(model.pieces), {each.whole.text for each in added}), *added]
     model = _with_added(path, model, added)
     defaults = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     named = {name: text for name, text in {**defaults, **named}.items() if text in model.pieces}
@@ -117,12 +125,21 @@ def _of_pieces(path: Path, config: Mapping[str, Any], named: dict[str, str], end
     return SentencePieceTokenizer(
         model,
         whole=list(whole.values()),
-        bos=named.get("bos_token") if config.get("add_bos_token", True) else None,
-        eos=named.get("eos_token") if config.get("add_eos_token", False) else None,
+        bos=named.get("bos_token") if config.get("add_bos_token", not is_t5) else None,
+        eos=named.get("eos_token") if config.get("add_eos_token", is_t5) else None,
         prefix_each=config.get("legacy") is not False,
         named=named,
         eos_token_ids=end_ids | {model.pieces.index(text) for name, text in named.items() if name == "eos_token"},
     )
+
+
+def _gaps(path: Path, config: Mapping[str, Any], size: int, known: set[str]) -> list[_Added]:
+    """T5's ``<extra_id_0>`` and so on, as far as the folder does not name them itself."""
+    count = config.get("extra_ids", _T5_GAPS)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < _MOST_ADDED:
+        raise CheckpointError(f"tokenizer_config.json beside {path} has extra_ids = {count!r:.40}, and it must be a number of tokens.")
+    texts = [f"<extra_id_{count - 1 - place}>" for place in range(count)]
+    return [] if known & set(texts) else [_Added(size + place, Whole(text)) for place, text in enumerate(texts)]
 
 
 def _byte_level(folder: Path, config: Mapping[str, Any], named: Mapping[str, str], end_ids: frozenset[int]) -> FastTokenizer:
