@@ -14,8 +14,9 @@ from llmasos_format_gguf.blocks import read_tensor
 from llmasos_format_gguf.config import config_of
 from llmasos_format_gguf.families import family_of
 from llmasos_format_gguf.header import GGUFHeader, GGUFTensor
-from llmasos_format_gguf.sources import Source, sources_of
+from llmasos_format_gguf.sources import Source, sources_of, t5_sources
 from llmasos_format_gguf.split import read_parts
+from llmasos_format_gguf.t5 import is_t5
 from llmasos_format_gguf.text_files import templates_in_gguf, text_files_of
 from llmasos_hookspecs import CheckpointError, DecoderConfig, QuantizedTensor, Tensor, Tokenizer
 
@@ -39,7 +40,9 @@ class GGUFCheckpoint:
         self.header, self._files = read_parts(path)
         self.path = self._files[0]
         self.config: Mapping[str, Any] = config_of(self.header)
-        self._sources: Mapping[str, Source] = sources_of(self.header, family_of(self.header), self.config)
+        self._sources: Mapping[str, Source] = (
+            t5_sources(self.header, self.config) if is_t5(self.header) else sources_of(self.header, family_of(self.header), self.config)
+        )
         self._digest_of = digest_of
 
     @cached_property

@@ -14,6 +14,7 @@ from llmasos_format_gguf.header import GGUFHeader, StringArray
 from llmasos_format_gguf.latent import read_latent, rotated_width
 from llmasos_format_gguf.rope import read_rope
 from llmasos_format_gguf.state import jamba_periods, read_groups, read_state
+from llmasos_format_gguf.t5 import ARCH as T5, is_t5, t5_config
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: Tokens that end a turn of a chat. A file names one end-of-sequence token and not always these, though a chat model's answer
@@ -36,6 +37,9 @@ def config_of(header: GGUFHeader) -> dict[str, Any]:
         UnsupportedModel: the architecture is not in the table of families, or heads are of a form that it does not have.
         CheckpointError: a size is missing or impossible.
     """
+    if is_t5(header):
+        tokens = {"eos_token_id": _eos(header), "pad_token_id": meta.token_id(header, "tokenizer.ggml.padding_token_id")}
+        return t5_config(header, {"vocab_size": _vocab_size(header, T5), **tokens, "dtype": _dtype(header)})
     family = family_of(header)
     arch, sizes = family.arch, _sizes(header, family)
     head_dim = _head_dim(header, family, sizes["hidden_size"], sizes["num_attention_heads"]) if family.attention else 0

@@ -17,6 +17,7 @@ from llmasos_format_gguf.family import Family
 from llmasos_format_gguf.header import GGUFHeader, GGUFTensor
 from llmasos_format_gguf.layouts import Layout, Same
 from llmasos_format_gguf.names import NameTable, Place, name_table
+from llmasos_format_gguf.t5 import t5_name
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 #: More experts, or heads with norms of their own, than any model has.
@@ -70,9 +71,7 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
     for tensor in header.tensors:
         if tensor.name in ROPE_TENSORS or _layer_of(tensor.name) in range(count, count + ahead):
             continue
-        if tensor.kind not in READABLE:
-            known = ", ".join(kind.name for kind in READABLE)
-            raise UnsupportedModel(f"{header.path} holds {tensor.name!r} as {tensor.kind.name}, and the types read are {known}.")
+        _check_kind(header, tensor)
         place = table.place(tensor.name)
         if place is None:
             split = _split(header, table, tensor, config)
@@ -102,6 +101,30 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
     _check_layers(header, layers, count)
     found |= _scalars(header, family, count)
     return found
+
+
+def t5_sources(header: GGUFHeader, config: Mapping[str, Any]) -> dict[str, Source]:
+    """The same of a T5, whose tensors are Hugging Face's under other names; errors as of ``sources_of``."""
+    found: dict[str, Source] = {}
+    layers: dict[str, set[int]] = {"encoder": set(), "decoder": set()}
+    for tensor in header.tensors:
+        _check_kind(header, tensor)
+        name = t5_name(tensor.name, gated=config["feed_forward_proj"] == "gated-gelu")
+        if name is None:
+            raise UnsupportedModel(f"{header.path} holds the tensor {tensor.name[:80]!r}, which a T5 does not have.")
+        _add(header, found, name, Source((tensor,), Same(), tensor.shape))
+        if ".block." in name:
+            side, _, layer, *_ = name.split(".")
+            layers[side].add(int(layer))
+    _check_layers(header, layers["encoder"], config["num_layers"])
+    _check_layers(header, layers["decoder"], config["num_decoder_layers"])
+    return found
+
+
+def _check_kind(header: GGUFHeader, tensor: GGUFTensor) -> None:
+    if tensor.kind not in READABLE:
+        known = ", ".join(kind.name for kind in READABLE)
+        raise UnsupportedModel(f"{header.path} holds {tensor.name!r} as {tensor.kind.name}, and the types read are {known}.")
 
 
 def _scalars(header: GGUFHeader, family: Family, layers: int) -> dict[str, Source]:

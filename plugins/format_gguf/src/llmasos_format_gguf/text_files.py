@@ -21,7 +21,7 @@ def text_files_of(header: GGUFHeader, config: Mapping[str, Any]) -> dict[str, by
     tokenizer = tokenizer_from_gguf(header)
     described: dict[str, Any] = {
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config["max_position_embeddings"],
+        "model_max_length": config.get("max_position_embeddings") or config["n_positions"],
         **tokenizer.special_tokens,
     }
     if tokenizer.model_file is None:
