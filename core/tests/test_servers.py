@@ -47,17 +47,23 @@ from llmasos_hookspecs import (
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 ACCESS = """
+    import threading
+
     from llmasos_hookspecs import Component, Limits, NotAuthenticated, Principal, QuotaExceeded, hookimpl
 
     EVENTS = []
 
     class Reserved:
         def __init__(self, access, tokens): self.access, self.tokens = access, tokens
-        def settle(self, tokens): self.access.left += self.tokens - tokens
-        def release(self): self.access.left += self.tokens
+        def settle(self, tokens): self.access.give_back(self.tokens - tokens)
+        def release(self): self.access.give_back(self.tokens)
 
     class Access:
         left = 1000
+        lock = threading.Lock()
+
+        def give_back(self, tokens):
+            with self.lock: self.left += tokens
 
         def authenticate(self, credentials):
             if credentials.secret == "user":
@@ -70,8 +76,9 @@ ACCESS = """
             return permission == "use" and resource in ("model:default", "task:generate")
 
         def reserve(self, principal, tokens):
-            if tokens > self.left: raise QuotaExceeded(f"{self.left} tokens are left.", 60.0)
-            self.left -= tokens
+            with self.lock:
+                if tokens > self.left: raise QuotaExceeded(f"{self.left} tokens are left.", 60.0)
+                self.left -= tokens
             return Reserved(self, tokens)
 
         def audit(self, event): EVENTS.append(event)
@@ -220,7 +227,7 @@ def test_what_a_server_answers_by_itself_is_authorized(served: Callable[..., Any
     runtime.authorize(user(runtime), "use", "model:default")
     with pytest.raises(NotAllowed, match="inspect server"):
         runtime.authorize(user(runtime), "inspect")
-    assert runtime.close()
+    assert runtime.close(None)
     assert (module_of("strict").EVENTS[-1].outcome, module_of("strict").EVENTS[-1].action) == ("denied", "inspect")
 
 
@@ -260,7 +267,7 @@ def test_several_answers_share_their_prompt_and_are_charged_for_it_once(served: 
         with pytest.raises(RequestError) as error:
             runtime.generate(principal, "otters", n=wrong, **sampling)
         assert error.value.param == "n"
-    assert runtime.close()
+    assert runtime.close(None)
     assert access.left == 1000 - 2 * (prompt + 36)
 
 
@@ -269,7 +276,7 @@ def test_a_client_that_leaves_several_answers_ends_all(served: Callable[..., Any
     events = iter(runtime.generate(user(runtime), "otters", n=5, max_new_tokens=20, ignore_eos=True))
     next(events)
     events.close()  # type: ignore[attr-defined]
-    assert runtime.close()
+    assert runtime.close(None)
     assert (runtime.active, pipeline.model.usage()["running"], pipeline.model.usage()["waiting"]) == (0, 0, 0)
 
 
@@ -377,7 +384,7 @@ def test_a_client_that_leaves_frees_its_slot(served: Callable[..., Any]) -> None
     asyncio.run(leave())
     assert list(runtime.generate(user(runtime), "otters", **long))[-1] == FinishEvent(reason="length")
     assert (runtime.active, pipeline.model.usage()["running"]) == (0, 0)
-    assert runtime.close()
+    assert runtime.close(None)
     used = sum(event.details["tokens"] for event in module_of("strict").EVENTS if event.outcome == "done")
     assert runtime._access.access.left == 1000 - used
 
@@ -388,7 +395,7 @@ def test_closing_waits_for_what_its_clients_left(served: Callable[..., Any]) -> 
     events = iter(runtime.generate(user(runtime), "otters", max_new_tokens=20, ignore_eos=True))
     next(events)
     events.close()  # type: ignore[attr-defined]
-    assert runtime.close()
+    assert runtime.close(None)
     (done,) = [event for event in module_of("strict").EVENTS if event.outcome == "done"]
     assert done.details["tokens"] > 0
     assert runtime._access.access.left == 1000 - done.details["tokens"]
@@ -418,7 +425,7 @@ def test_tenants_and_bounds_come_with_the_key(served: Callable[..., Any]) -> Non
     pipeline.close()
     records = module_of("witness").SEEN
     assert [(record.tenant, record.generated_tokens) for record in records] == [("t-user", 20), ("t-user", 5)]
-    assert runtime.close()
+    assert runtime.close(None)
     events = [(event.action, event.outcome) for event in module_of("strict").EVENTS]
     assert ("generate", "done") in events
     assert ("generate", "denied") in events
@@ -447,7 +454,7 @@ def test_requests_reserve_and_settle(served: Callable[..., Any]) -> None:
         runtime.generate(principal, "", **SAMPLING)
     for answer in [runtime.generate(principal, "otters", **SAMPLING) for _ in range(2)]:
         list(answer)
-    assert runtime.close()
+    assert runtime.close(None)
     assert access.left == 500 - 2 * (prompt + 12)
     assert runtime.active == 0
 

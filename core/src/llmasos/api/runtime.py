@@ -28,7 +28,7 @@ from llmasos_hookspecs import (
     UnsupportedModel,
 )
 
-#: Seconds that closing waits until everything is recorded.
+#: Seconds that closing waits until everything is recorded, where nobody says how long.
 CLOSE_SECONDS: Final = 5.0
 
 
@@ -142,10 +142,10 @@ class PipelineRuntime(PipelineAdministration):
         self._desk.record(principal, "run", f"task:{task}", "done")
         return output
 
-    def close(self) -> bool:
-        """Wait until what was cancelled has ended and everything is recorded; False where that takes longer than a few seconds."""
+    def close(self, seconds: float | None = CLOSE_SECONDS) -> bool:
+        """Wait until what was cancelled has ended and everything is recorded; False where that takes longer; None: without bound."""
         self._waiting.close()
-        return self._desk.close(CLOSE_SECONDS)
+        return self._desk.close(seconds)
 
     def _accept(self) -> None:
         if self.draining:

@@ -61,8 +61,8 @@ class Errands:
         """Do ``call`` soon; its errors are logged."""
         self._queue.put(call)
 
-    def close(self, seconds: float) -> bool:
-        """Do what was added, and end; False where that takes longer."""
+    def close(self, seconds: float | None) -> bool:
+        """Do what was added, and end; False where that takes longer than ``seconds``."""
         self._queue.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()

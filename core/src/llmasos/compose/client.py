@@ -55,11 +55,11 @@ class Desk:
                 del self._active[principal.name]
             self._changes.tell()
 
-    def close(self, seconds: float) -> bool:
-        """Wait until every request has ended and all of it is recorded; False where that takes longer."""
-        end = time.monotonic() + seconds
+    def close(self, seconds: float | None) -> bool:
+        """Wait until every request has ended and all of it is recorded; False where that takes longer than ``seconds``."""
+        end = None if seconds is None else time.monotonic() + seconds
         ended = self._changes.wait_for(lambda: not self._active, seconds)
-        return self.errands.close(max(0.0, end - time.monotonic())) and ended
+        return self.errands.close(None if end is None else max(0.0, end - time.monotonic())) and ended
 
     def record(self, principal: Principal | None, action: str, resource: str, outcome: str, **details: Any) -> None:
         """Have an event recorded."""
