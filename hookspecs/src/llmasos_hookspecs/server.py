@@ -7,7 +7,7 @@ what the client asked to the runtime together with the principal that it got.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -116,8 +116,9 @@ class Answer(Protocol):
     """A request's answers in progress: events of their parts, one usage event, and one finish event for each answer; or events of their
     parts and one error event.
 
-    Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop, and raises no error of the request. Leaving it
-    early cancels the request, and frees its slot and its reservation within a step of the engine.
+    Iteration is possible once, with ``for`` on a thread or ``async for`` on an event loop (over the answer, or over its ``batches``), and
+    raises no error of the request. Leaving it early cancels the request, and frees its slot and its reservation within a step of the
+    engine.
 
     Attributes:
         id: of the request.
@@ -134,6 +135,11 @@ class Answer(Protocol):
 
     def __iter__(self) -> Iterator[Event]: ...
     def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    def batches(self) -> AsyncGenerator[Sequence[Event], None]:
+        """The events that are there at once together: of one step of the engine, or of several where the reader is slower. To be closed
+        (``contextlib.aclosing``) where it is left early."""
+        ...
 
     def cancel(self) -> None:
         """The client has left: end the request. From any thread; does nothing once it has ended."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Final
 
 from llmasos.api.part_events import PartEvents, reasoning_tokens
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
-from llmasos.engine.several import apieces_of, pieces_of
+from llmasos.engine.several import abatches_of, pieces_of
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generation, LLMasOSError, PartEvent, Remaining, UsageEvent
 
@@ -48,20 +48,28 @@ class PipelineAnswer:
         yield from ends.events(self._charge.inner)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        async with contextlib.aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
         ends = _Ends(len(self._tickets), self._form)
-        async with contextlib.aclosing(apieces_of(self._tickets)) as arrivals:
-            async for place, piece in arrivals:
-                if piece is not None:
-                    for event in ends.piece(place, piece):
-                        yield event
-                elif (error := ends.ended(place, self._tickets[place])) is not None:
-                    yield error
-                    return
+        async with contextlib.aclosing(abatches_of(self._tickets)) as batches:
+            async for batch in batches:
+                events: list[Event] = []
+                for place, piece in batch:
+                    if piece is not None:
+                        events += ends.piece(place, piece)
+                    elif (error := ends.ended(place, self._tickets[place])) is not None:
+                        yield [*events, error]
+                        return
+                if events:
+                    yield events
         for ticket in self._charge.inner:
             with contextlib.suppress(LLMasOSError):
                 await ticket.aresult()
-        for last in ends.events(self._charge.inner):
-            yield last
+        yield list(ends.events(self._charge.inner))
 
 
 class _Ends:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
-from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any
 
@@ -33,15 +32,22 @@ def pieces_of(tickets: Sequence[Ticket[Any]]) -> Generator[Arrival, None, None]:
             ticket.cancel()
 
 
-async def apieces_of(tickets: Sequence[Ticket[Any]]) -> AsyncGenerator[Arrival, None]:
-    """``pieces_of`` for an event loop, which is woken once for each step of the engine."""
+async def abatches_of(tickets: Sequence[Ticket[Any]]) -> AsyncGenerator[Sequence[Arrival], None]:
+    """``pieces_of`` for an event loop, which is woken once for each step of the engine, and gets together what is there then.
+
+    Other tasks of the event loop have their turn before each batch, also where the engine is faster than its reader.
+    """
     loop = asyncio.get_running_loop()
-    arrived: deque[Arrival] = deque()
-    there = asyncio.Event()
+    arrived: list[Arrival] = []
+    waiting: asyncio.Future[None] | None = None
+
+    def wake() -> None:
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def arrive(ticket: Ticket[Any], place: int, piece: Piece | None) -> None:
         arrived.append((place, piece))
-        ticket.post(loop, there.set)
+        ticket.post(loop, wake)
 
     try:
         for place, ticket in enumerate(tickets):
@@ -49,13 +55,17 @@ async def apieces_of(tickets: Sequence[Ticket[Any]]) -> AsyncGenerator[Arrival, 
             ticket.add_done_callback(functools.partial(arrive, ticket, place, None))
         left = len(tickets)
         while left:
-            while not arrived:
-                there.clear()
-                if not arrived:  # else a piece came before the event was cleared
-                    await there.wait()
-            place, piece = arrived.popleft()
-            left -= piece is None
-            yield place, piece
+            if arrived:
+                await asyncio.sleep(0)
+            else:
+                waiting = loop.create_future()
+                if not arrived:  # else a piece came meanwhile, and its call found nobody who waits
+                    await waiting
+            batch = arrived[:]
+            del arrived[: len(batch)]  # the engine's thread may have appended to it in between
+            left -= sum(piece is None for _, piece in batch)
+            if batch:
+                yield batch
     finally:
         for ticket in tickets:
             ticket.cancel()

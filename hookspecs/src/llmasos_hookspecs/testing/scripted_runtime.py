@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -57,23 +57,33 @@ class ScriptedAnswer:
 
     def __iter__(self) -> Iterator[Event]:
         try:
-            yield from self._events()
+            for batch in self._steps():
+                yield from batch
             self.ended.set()
         finally:
             self.cancel()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        import contextlib
+
+        async with contextlib.aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
+        """The events of a piece together, of all answers that are alike."""
         import asyncio
 
-        events = self._events()
+        steps = self._steps()
         try:
-            while (event := await asyncio.to_thread(next, events, None)) is not None:
-                yield event
+            while (batch := await asyncio.to_thread(next, steps, None)) is not None:
+                yield batch
             self.ended.set()
         finally:
             self.cancel()
 
-    def _events(self) -> Iterator[Event]:
+    def _steps(self) -> Iterator[Sequence[Event]]:
         sent = reasoning = 0
         finish = FinishEvent(reason="stop")
         for piece in self._pieces:
@@ -83,7 +93,7 @@ class ScriptedAnswer:
                 if self.cancelled.is_set():
                     break
             elif isinstance(piece, LLMasOSError):
-                yield ErrorEvent(error=piece)
+                yield [ErrorEvent(error=piece)]
                 return
             elif isinstance(piece, FinishEvent):
                 finish = piece
@@ -92,12 +102,11 @@ class ScriptedAnswer:
                 reasoning += isinstance(piece, ReasoningEvent)
                 self.taken = sent
                 event = TextEvent(text=piece, tokens=(sent,)) if isinstance(piece, str) else piece
-                for index in range(self._n):
-                    yield attrs.evolve(event, index=index)
+                yield [attrs.evolve(event, index=index) for index in range(self._n)]
         counts = {"generated_tokens": sent * self._n, "reasoning_tokens": reasoning * self._n}
-        yield UsageEvent(prompt_tokens=3, cached_tokens=1, **counts)
-        for index in range(self._n):
-            yield attrs.evolve(FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish, index=index)
+        yield [UsageEvent(prompt_tokens=3, cached_tokens=1, **counts)]
+        last = FinishEvent(reason="cancelled") if self.cancelled.is_set() else finish
+        yield [attrs.evolve(last, index=index) for index in range(self._n)]
 
 
 class ScriptedRuntime(ScriptedAdministration):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Rejected, Runtime
@@ -106,12 +106,14 @@ class Answering:
         call.limited(answer.left)
         pieces, outcome = [], Outcome()
         with self._watched(answer, leaving):
-            async for event in answer:
-                if isinstance(event, PartEvent):
-                    measure.piece()
-                    pieces.append(event)
-                else:
-                    outcome.take(event)
+            async with contextlib.aclosing(answer.batches()) as batches:
+                async for batch in batches:
+                    for event in batch:
+                        if isinstance(event, PartEvent):
+                            measure.piece()
+                            pieces.append(event)
+                        else:
+                            outcome.take(event)
         if not self._ended(outcome, leaving, measure):
             raise Refused(self._reason(outcome))
         return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
@@ -128,17 +130,15 @@ class Answering:
             return
         measure.accepted(answer.model)
         call.limited(answer.left)
-        outcome, headed = Outcome(), False
+        outcome = Outcome()
         with self._watched(answer, leaving):
-            events = aiter(answer)
-            event = await self._first(call, rendering, leaving, events)
-            if isinstance(event, PartEvent):
-                headed = True
-                await self._pieces(call, rendering, answer.model, event, events, outcome, measure)
-            elif event is not None:
-                outcome.take(event)
-                async for event in events:
-                    outcome.take(event)
+            async with contextlib.aclosing(answer.batches()) as batches:
+                batch = await self._first(call, rendering, leaving, batches)
+                if headed := any(isinstance(event, PartEvent) for event in batch or ()):
+                    await self._pieces(call, rendering, answer.model, batch, batches, outcome, measure)
+                while batch is not None and not headed:
+                    outcome.take_all(batch)
+                    batch = await anext(batches, None)
         if self._ended(outcome, leaving, measure):
             end = rendering.end(outcome.usage, outcome.finishes)
             await _begin(call, rendering)
@@ -151,39 +151,49 @@ class Answering:
             await call.part(rendering.failed(reason))
         await call.end()
 
-    async def _first(self, call: Call, rendering: Rendering, leaving: asyncio.Task[None], events: AsyncIterator[Event]) -> Event | None:
-        """The first event. Until there is one, an error can still be the answer's status: a request that its scheduler refuses, say."""
-        first = asyncio.ensure_future(anext(events, None))
+    async def _first(
+        self, call: Call, rendering: Rendering, leaving: asyncio.Task[None], batches: AsyncIterator[Sequence[Event]]
+    ) -> Sequence[Event] | None:
+        """The first events; None where there are none.
+
+        Until there are some, an error can still be the answer's status: a request that its scheduler refuses, say.
+        """
+        first = asyncio.ensure_future(anext(batches, None))
         try:
             while not await self._ready(first, leaving, rendering):
                 await _comment(call, rendering)
             return await first
         finally:
             first.cancel()
+            await asyncio.wait((first,))  # an iterator that still runs could not be closed
 
     async def _pieces(
         self,
         call: Call,
         rendering: Rendering,
         model: str,
-        event: Event | None,
-        events: AsyncIterator[Event],
+        batch: Sequence[Event] | None,
+        batches: AsyncIterator[Sequence[Event]],
         outcome: Outcome,
         measure: Measure,
     ) -> None:
-        """Send ``event`` and those after it."""
+        """Send ``batch`` and those after it, each at once."""
         await _begin(call, rendering)
         keeper = Keeper(call, rendering.comment, self._comment_every)
+        head = rendering.head(model)
         try:
-            await keeper.send(rendering.head(model))
-            while event is not None:
-                if isinstance(event, PartEvent):
-                    measure.piece()
-                    if part := rendering.piece(event):
-                        await keeper.send(part)
-                else:
-                    outcome.take(event)
-                event = await anext(events, None)
+            while batch is not None:
+                parts = [head] if head else []
+                head = b""
+                for event in batch:
+                    if isinstance(event, PartEvent):
+                        measure.piece()
+                        parts.append(rendering.piece(event))
+                    else:
+                        outcome.take(event)
+                if part := b"".join(parts):
+                    await keeper.send(part)
+                batch = await anext(batches, None)
         finally:
             keeper.close()
 

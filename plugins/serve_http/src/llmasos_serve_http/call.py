@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmasos_hookspecs import Principal, Remaining, RequestError
+from llmasos_serve_http.connections import PARTS
 from llmasos_serve_http.dialect import Dialect
 from llmasos_serve_http.failures import Failure, Refused, refused
 from llmasos_serve_http.handled import Facts
@@ -49,6 +50,7 @@ class Call:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._send_part: Callable[[bytes], Awaitable[None]] | None = scope.get(PARTS)
         self._options = options
 
     @property
@@ -129,8 +131,11 @@ class Call:
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def part(self, body: bytes) -> None:
-        """A part of the body; waits while the client does not read."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        """A part of a body of unknown length; waits while the client does not read."""
+        if self._send_part is not None:
+            await self._send_part(body)
+        else:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self) -> None:
         """End a body that was sent in parts."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 import h11
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+#: Name in an ASGI scope of a coroutine function that sends a part of a body; where it is missing, ``send`` does.
+PARTS: Final = "llmasos.part"
 
 
 class TimedProtocol(H11Protocol):
@@ -18,6 +22,7 @@ class TimedProtocol(H11Protocol):
     """
 
     seconds: ClassVar[float]
+    app: Any
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         self._timer: asyncio.TimerHandle | None = None
@@ -25,6 +30,7 @@ class TimedProtocol(H11Protocol):
         # the client acknowledges the one before, which it puts off for up to 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
+        self._application, self.app = self.app, self._with_parts
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -38,6 +44,24 @@ class TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)
+
+    async def _with_parts(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell the application how it can send parts of a body for less."""
+        if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+            scope[PARTS] = self._part
+        await self._application(scope, receive, send)
+
+    async def _part(self, body: bytes) -> None:
+        """Send a part of a body that is sent in chunks, because its length was not said; waits while the client does not read.
+
+        As the cycle's ``send`` does, but without h11, which has no state that a part changes: its events, and the messages of ASGI, take
+        4 us a part, of the 14 us that a streamed token then takes (``make bench-serve`` measures it).
+        """
+        cycle, flow = self.cycle, self.flow
+        if flow.write_paused and not cycle.disconnected:
+            await flow.drain()
+        if not cycle.disconnected and body:  # an empty chunk would be the last one
+            self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def _watch(self) -> None:
         """Run the timer while the client is expected to send headers, from the first moment of that."""

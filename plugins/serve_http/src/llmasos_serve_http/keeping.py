@@ -16,16 +16,13 @@ class Keeper:
         self._comment = comment
         self._every = every
         self._sent = time.monotonic()
-        self._sending = asyncio.Lock()
+        self._sending = False
         self._task = asyncio.create_task(self._keep()) if comment else None
 
     async def send(self, part: bytes) -> None:
-        async with self._sending:  # else a comment could come within a part that waits for a slow reader
-            await self._call.part(part)
-        self._sent = time.monotonic()
-        # Neither an answer that is ahead of its reader nor a socket with room ever waits. Others would stand still, and a connection that
-        # was lost would be written to until the answer's end; after five such writes asyncio logs a warning for each.
-        await asyncio.sleep(0)
+        self._sending = True
+        await self._call.part(part)
+        self._sending, self._sent = False, time.monotonic()
 
     def close(self) -> None:
         if self._task is not None:
@@ -34,7 +31,10 @@ class Keeper:
     async def _keep(self) -> None:
         while True:
             silent = time.monotonic() - self._sent
-            if silent >= self._every:
-                await self.send(self._comment)
-            else:
+            if silent < self._every:
                 await asyncio.sleep(self._every - silent)
+            elif self._sending:  # the reader is slow, and has more to read than a comment
+                await asyncio.sleep(self._every)
+            else:
+                await self._call.part(self._comment)
+                self._sent = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llmasos_hookspecs import ErrorEvent, Event, FinishEvent, LLMasOSError, UsageEvent
 
 
@@ -28,3 +30,8 @@ class Outcome:
                 self.finishes.append(event)
             case ErrorEvent(error=error):
                 self.error = error
+
+    def take_all(self, events: Iterable[Event]) -> None:
+        """Events that are no text."""
+        for event in events:
+            self.take(event)

@@ -29,6 +29,7 @@ class MessageRendering:
         self._blocks = 0
         self._open: tuple[str, int] | None = None  # the kind of the block that is open, and the number of its call
         self._called = False
+        self._deltas: sse.TextEvents  # of the block that is open
 
     def head(self, model: str) -> bytes:
         message = self._message(model, [], None, None, {"input_tokens": 0, "output_tokens": 0})
@@ -39,13 +40,13 @@ class MessageRendering:
             case TextEvent(text=""):  # tokens without text, which end an answer
                 return b""
             case TextEvent(text=text):
-                return self._delta(("text", 0), _TEXT, {"type": "text_delta", "text": text})
+                return self._delta(("text", 0), _TEXT, "text_delta", "text", text)
             case ReasoningEvent(text=text):
-                return self._delta(("thinking", 0), _THINKING, {"type": "thinking_delta", "thinking": text})
+                return self._delta(("thinking", 0), _THINKING, "thinking_delta", "thinking", text)
             case ToolCallEvent(call=number, id=call, name=name, arguments=arguments):
                 self._called = True
                 block = {"type": "tool_use", "id": call, "name": name, "input": {}}
-                return self._delta(("tool_use", number), block, {"type": "input_json_delta", "partial_json": arguments})
+                return self._delta(("tool_use", number), block, "input_json_delta", "partial_json", arguments)
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
         (finish,) = finishes
@@ -66,9 +67,15 @@ class MessageRendering:
         blocks = list(_blocks(one)) or [_TEXT]
         return self._message(model, blocks, _reason(one.finish, bool(one.calls)), one.finish.stop, _usage(answer.usage))
 
-    def _delta(self, kind: tuple[str, int], block: Mapping[str, Any], delta: Mapping[str, Any]) -> bytes:
-        begun = b"" if self._open == kind else self._stop() + self._begin(kind, block)
-        return begun + _event({"type": "content_block_delta", "index": self._blocks - 1, "delta": delta})
+    def _delta(self, kind: tuple[str, int], block: Mapping[str, Any], delta: str, field: str, text: str) -> bytes:
+        begun = b""
+        if self._open != kind:
+            begun = self._stop() + self._begin(kind, block)
+            kind_of_event, place = "content_block_delta", self._blocks - 1
+            self._deltas = sse.TextEvents(
+                lambda each: {"type": kind_of_event, "index": place, "delta": {"type": delta, field: each}}, kind_of_event
+            )
+        return begun + self._deltas.of(text)
 
     def _begin(self, kind: tuple[str, int], block: Mapping[str, Any]) -> bytes:
         self._open = kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -36,9 +37,11 @@ class OpenAIRendering(ABC):
         self._logprobs = logprobs
         self._model = ""
         self._called: set[int] = set()
+        self._texts: list[sse.TextEvents] = []
 
     def head(self, model: str) -> bytes:
         self._model = model
+        self._texts = [sse.TextEvents(functools.partial(self._chunk_of_text, index)) for index in range(self._n)]
         return b""
 
     def piece(self, event: PartEvent) -> bytes:
@@ -48,7 +51,9 @@ class OpenAIRendering(ABC):
             return self._chunk(self._other_part(event), event.index)
         if not event.text:  # tokens without text, which end an answer
             return b""
-        return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]) if self._logprobs else None)
+        if not self._logprobs:
+            return self._texts[event.index].of(event.text)
+        return self._chunk(self._part(event.text), event.index, logprobs=self._logprobs_of([event]))
 
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
         chunks = b"".join(
@@ -72,9 +77,15 @@ class OpenAIRendering(ABC):
         return {"index": answer.finish.index, **self._content(answer), "logprobs": logprobs, "finish_reason": reason}
 
     def _chunk(self, content: Mapping[str, Any], index: int, *, reason: str | None = None, logprobs: Any = None) -> bytes:
+        return sse.event(self._chunk_of(content, index, reason, logprobs))
+
+    def _chunk_of_text(self, index: int, text: str) -> dict[str, Any]:
+        return self._chunk_of(self._part(text), index, None, None)
+
+    def _chunk_of(self, content: Mapping[str, Any], index: int, reason: str | None, logprobs: Any) -> dict[str, Any]:
         choice = {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._usage else {}
-        return sse.event(self._common(self.chunk_kind) | {"choices": [choice]} | usage)
+        return self._common(self.chunk_kind) | {"choices": [choice]} | usage
 
     def _common(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}

@@ -1,0 +1,146 @@
+"""What a streamed token costs the server's event loop, counted in calls, which do not depend on how busy the machine is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from llmasos_hookspecs import Event, FinishEvent, Principal, Prompt, TextEvent, TokenPrompt, UsageEvent
+from llmasos_hookspecs.testing import ScriptedRuntime
+from llmasos_hookspecs.testing.scripted_runtime import ScriptedAnswer
+from llmasos_serve_http import sse
+from llmasos_serve_http.listening import HttpServer
+
+from .http_clients import chat_body
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+#: Calls of Python and of C functions that one more token costs: 57 when this was written, with the turn of the event loop that 64 streams
+#: share; 122 before chunks were prepared, and parts written without h11.
+MOST_CALLS = 64
+
+
+class Stepping(ScriptedAnswer):
+    """An answer of an engine that takes no time: a token of each answer for each turn of the event loop."""
+
+    def __init__(self, tokens: int, n: int) -> None:
+        super().__init__(0, "default", (), n)
+        self.tokens = tokens
+
+    async def batches(self) -> AsyncGenerator[Sequence[Event], None]:
+        for token in range(self.tokens):
+            await asyncio.sleep(0)
+            yield [TextEvent(text="word ", tokens=(token,), index=index) for index in range(self._n)]
+        yield [UsageEvent(prompt_tokens=1, cached_tokens=0, generated_tokens=self.tokens * self._n)]
+        yield [FinishEvent(reason="length", index=index) for index in range(self._n)]
+        self.ended.set()
+
+
+class SteppingRuntime(ScriptedRuntime):
+    async def agenerate(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
+    ) -> ScriptedAnswer:
+        return Stepping(sampling["max_new_tokens"], n)
+
+
+@pytest.fixture
+def runtime() -> ScriptedRuntime:
+    return SteppingRuntime()
+
+
+def counted(server: HttpServer, body: dict[str, Any]) -> Counter[str]:
+    """The calls on the server's thread while it answers."""
+    calls: Counter[str] = Counter()
+
+    def count(_frame: Any, event: str, what: Any) -> None:
+        if event == "c_call":
+            calls[what.__name__] += 1
+        elif event == "call":
+            calls["in Python"] += 1
+
+    server._on_loop(lambda: sys.setprofile(count))
+    try:
+        answer = httpx.post(f"{server.endpoints[0].url}{CHAT}", json=body, timeout=60)
+    finally:
+        server._on_loop(lambda: sys.setprofile(None))
+    assert answer.text.endswith("data: [DONE]\n\n")
+    return calls
+
+
+def test_a_streamed_token_costs_few_calls(start: Callable[..., HttpServer]) -> None:
+    """What one token more takes, the request's own cost left out; and it is one write to the socket, for several answers too."""
+    server = start()
+    for n in (1, 4):
+        few, many = (counted(server, chat_body("hi", stream=True, max_tokens=tokens, n=n)) for tokens in (50, 250))
+        assert many["send"] - few["send"] <= 200
+        each = (many.total() - few.total()) / 200
+        assert 10 < each < MOST_CALLS + 12 * (n - 1), each
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_a_step_of_several_answers_is_one_part(path: str, start: Callable[..., HttpServer]) -> None:
+    """With the head before the first, and the ends after the last."""
+    body = {**(chat_body("hi") if path == CHAT else {"prompt": "hi"}), "stream": True, "max_tokens": 3, "n": 3}
+    parts: list[bytes] = []
+
+    async def ask() -> None:
+        sent = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal sent
+            if sent:
+                await asyncio.Event().wait()
+            sent = True
+            return {"type": "http.request", "body": orjson.dumps(body)}
+
+        async def send(message: Any) -> None:
+            parts.append(message.get("body", b""))
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "scheme": "http", "client": None, "query_string": b""}
+        await server._application.gate(scope, receive, send)
+
+    server = start()
+    asyncio.run(ask())
+    assert [part.count(b"word ") for part in parts if part] == [3, 3, 3, 0]
+    assert (parts[-2].count(b'"finish_reason":"length"'), parts[-2].endswith(b"data: [DONE]\n\n"), parts[-1]) == (3, True, b"")
+
+
+@pytest.mark.parametrize("text", ["", "a", "\0 the text \0", 'é"\\ \x7f \u2028\u2029\x85', "\0", "data: x\n\n", "🙂", '","x":"'])
+@pytest.mark.parametrize("name", ["m", "\0 the text \0", '"\\u0000 the text \\u0000"'])
+def test_an_event_written_beforehand_is_the_event(text: str, name: str) -> None:
+    """Whatever the text is, and whatever comes before it in the event."""
+
+    def data(text: str) -> dict[str, Any]:
+        return {"model": name, "choices": [{"delta": {"content": text}, "logprobs": None}]}
+
+    assert sse.TextEvents(data, "kind").of(text) == sse.event(data(text), "kind")
+
+
+def test_parts_of_bodies_are_chunks_of_http(start: Callable[..., HttpServer]) -> None:
+    """An answer whose parts were written past h11 is one that other clients read, and the connection can be used again; a client of
+    HTTP/1.0 gets no chunks."""
+    endpoint = start().endpoints[0]
+    body = chat_body("hi", stream=True, max_tokens=5)
+    with httpx.Client(base_url=endpoint.url) as client:
+        first, second = (client.post(CHAT, json=body) for _ in range(2))
+        assert first.headers["transfer-encoding"] == "chunked"
+        assert first.text.count("word ") == second.text.count("word ") == 5
+
+    async def of_1_0() -> bytes:
+        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        encoded = orjson.dumps(body)
+        writer.write(b"POST %b HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(encoded), encoded))
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    head, _, rest = asyncio.run(of_1_0()).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert (rest.count(b"word "), rest.startswith(b"data: "), rest.endswith(b"data: [DONE]\n\n")) == (5, True, True)
