@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from llmasos.engine.ticket import Ticket
+from llmasos.compose.replicas.replica_set import ReplicaSet
+from llmasos.compose.replicas.spec import WorkerSpec
+from llmasos.compose.replicas.wire import pack, unpack
+from llmasos.compose.replicas.worker import Answers
+from llmasos.engine.ticket import Piece, Ticket
 from llmasos.engine.wakeups import Wakeups
+from llmasos.residency.prediction import Need
+from llmasos.system.config import Config
+from llmasos_hookspecs import EngineInfo, Request, SeatSpec
 
 SECONDS = 20.0
+INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=8, weight_bytes=8, kv_bytes_per_token=1)
+NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 
 
 def test_an_event_loop_is_woken_once_a_step_for_all_its_streams(
@@ -134,3 +144,114 @@ def test_only_the_thread_that_delivers_collects() -> None:
         assert await turn() == ["other", "collected", "last"]
 
     asyncio.run(main())
+
+
+def test_threads_that_deliver_at_once_collect_each_its_own() -> None:
+    """As the threads of replicas do; one that ends posts nothing of another's."""
+    wakeups, woken = Wakeups(), list[str]()
+    collected, go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def deliver() -> None:
+            with wakeups.collected():
+                wakeups.post(loop, lambda: woken.append("theirs"))
+                collected.set()
+                assert go_on.wait(SECONDS)
+
+        thread = threading.Thread(target=deliver)
+        thread.start()
+        assert collected.wait(SECONDS)
+        with wakeups.collected():
+            wakeups.post(loop, lambda: woken.append("ours"))
+        await asyncio.sleep(0.01)
+        assert woken == ["ours"]
+        go_on.set()
+        thread.join(SECONDS)
+        await asyncio.sleep(0.01)
+        assert woken == ["ours", "theirs"]
+
+    asyncio.run(main())
+
+
+def test_a_replica_tells_of_a_step_in_one_message(make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """The pieces of eight answers, and their ends after them, in as many messages as there are steps; and each in its order."""
+    engine = hash_engine(max_sequences=8)
+    loop, gate = make_loop(engine, max_sequences=8), threading.Event()
+    loop._inbox.send(lambda: gate.wait(SECONDS))
+    sent: list[Sequence[tuple[str, str, Any]]] = []
+    answers = Answers(sent.append)
+    tickets = [loop.submit(request_of([place, 5], 40, ignore_eos=True)) for place in range(8)]
+    ended = threading.Semaphore(0)
+
+    def piece(ticket: Ticket[Any], found: Piece) -> None:
+        answers.add(ticket, "piece", ticket.id, found.text)
+
+    def done(ticket: Ticket[Any]) -> None:
+        answers.add(ticket, "done", ticket.id, ticket.result().text)
+
+    for ticket in tickets:
+        ticket.listen(functools.partial(piece, ticket))
+        ticket.add_done_callback(functools.partial(done, ticket))
+        ticket.add_done_callback(ended.release)
+    gate.set()
+    for _ in tickets:
+        assert ended.acquire(timeout=SECONDS)
+    loop.close()
+    assert 0 < len(sent) <= len(engine.steps)
+    for ticket in tickets:
+        *pieces, last = [(kind, text) for message in sent for kind, which, text in message if which == ticket.id]
+        assert {kind for kind, _ in pieces} == {"piece"}
+        assert last == ("done", "".join(text for _, text in pieces))
+
+
+def test_a_replicas_message_wakes_an_event_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its readers have a piece in it."""
+    seats: list[Any] = []
+
+    class Seat:
+        where = "here"
+
+        def __init__(self, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
+            self.receive, self.kill = receive, lambda: end("was killed")
+
+        def send(self, message: bytes) -> bool:
+            if unpack(message)[0] == "open":
+                self.receive(pack(("ready", INFO, NEED, "a loader", 64, 64, 1)))
+            return True
+
+    class Placement:
+        def start(self, spec: SeatSpec, receive: Any, end: Any) -> Seat:
+            seats.append(Seat(receive, end))
+            return seats[-1]
+
+        def hosts(self) -> Sequence[Any]:
+            return []
+
+        def close(self) -> None: ...
+
+    spec = WorkerSpec(config=Config.from_mapping({"model": {"source": "/nowhere"}}), seat=SeatSpec(model="m", number=0, entry="x:y"))
+    replicas = ReplicaSet("m", [spec], Placement())
+    posts: list[Any] = []
+
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        post = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *arguments: (posts.append(arguments), post(*arguments))[1])
+        requests = [Request(id=str(number), model="m", tokens=(1, 2), max_new_tokens=1, arrival=0.0) for number in range(8)]
+        readers = [replicas.submit(request).apieces() for request in requests]
+        first = [asyncio.ensure_future(anext(reader)) for reader in readers]
+        await asyncio.sleep(0)
+        message = pack(("answers", [("piece", request.id, (request.id, (), ())) for request in requests]))
+        threading.Thread(target=seats[0].receive, args=(message,), daemon=True).start()
+        found = [piece.text for piece in await asyncio.gather(*first)]
+        for reader in readers:
+            await reader.aclose()
+        return found
+
+    try:
+        assert asyncio.run(asyncio.wait_for(main(), SECONDS)) == list("01234567")
+    finally:
+        replicas.close()
+    assert len(posts) == 1

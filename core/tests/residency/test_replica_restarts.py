@@ -39,7 +39,7 @@ class FakeSeat:
                 self._end("died")
         if verb == "submit":
             answer = Generation(text="x", tokens=(1,), finish_reason="length", prompt_tokens=1)
-            self._receive(pack(("done", arguments[1].id, answer)))
+            self._receive(pack(("answers", [("done", arguments[1].id, answer)])))
         return True
 
     def kill(self) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,20 @@ def replicas(model: llmasos.LanguageModel) -> list[dict[str, Any]]:
     return list(model.usage()["replicas"])
 
 
-def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: list[str]) -> None:
+def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts, streams, scores, logits and several continuations are those of a model in this process; so are refusals."""
+    messages = Counter[str]()
+    loop: Any = model._host._running.loop  # type: ignore[union-attr]  # it is loaded
+
+    def counted(replica: Any, verb: str, arguments: tuple[Any, ...]) -> None:
+        messages[verb] += 1
+        messages["pieces"] += sum(answer[0] == "piece" for answer in arguments[0]) if verb == "answers" else 0
+        loop._on_message(replica, verb, arguments)
+
+    for replica in loop._replicas.values():
+        monkeypatch.setattr(replica, "_on_message", counted)
     assert [each.text for each in model.batch(PROMPTS, **SAMPLING)] == alone
+    assert 2 * messages["answers"] < messages["pieces"], "the answers of a step, four of them in most, come in one message"
     assert "".join(model.stream(PROMPTS[0], **SAMPLING)) == alone[0]
     assert [each.text for each in model.generate(PROMPTS[1], n=3, **SAMPLING)] == [alone[1]] * 3
     assert model.choose("otters", ["a", "b"]).index in (0, 1)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from llmasos.engine.exiting import left_behind
-from llmasos.engine.wakeups import Wake, Wakeups
+from llmasos.engine.wakeups import Reader, Wake, Wakeups
 from llmasos_hookspecs import LLMasOSError, TokenLogprob
 from llmasos_hookspecs.guarding.changes import Changes
 
@@ -89,9 +89,9 @@ class Ticket(Generic[R]):
                 return
         release()
 
-    def post(self, loop: asyncio.AbstractEventLoop, wake: Wake) -> None:
+    def post(self, reader: Reader, wake: Wake) -> None:
         """Have an event loop call ``wake``, together with what else the present step of the engine has for it."""
-        self._wakeups.post(loop, wake)
+        self._wakeups.post(reader, wake)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once when the request ends, on the thread that ends it; at once where it has ended already."""

@@ -26,6 +26,7 @@ from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
+from llmasos.engine.wakeups import Wakeups
 from llmasos.system.bounded import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
 from llmasos.system.requirements import installed_version
@@ -105,6 +106,7 @@ class ReplicaSet:
         self._load_timeout = load_timeout
         self._clock = clock
         self._changes = Changes()
+        self._wakeups: Final = Wakeups()
         self._replicas: dict[int, Replica] = {}
         self._attempts = [0] * len(specs)
         self._rests = [_REST[0]] * len(specs)
@@ -253,7 +255,7 @@ class ReplicaSet:
         return list(tickets.values())
 
     def _ticket(self, request_id: str) -> Ticket[Any]:
-        return Ticket(request_id, lambda: self._cancel(request_id))
+        return Ticket(request_id, lambda: self._cancel(request_id), wakeups=self._wakeups)
 
     # Called by the watchdog
 
@@ -313,8 +315,10 @@ class ReplicaSet:
     # Messages of replicas, on their threads
 
     def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
-        if verb in ("piece", "done", "error"):
-            self._answer(replica, verb, *arguments)
+        if verb == "answers":
+            with self._wakeups.collected():
+                for answer in arguments[0]:
+                    self._answer(replica, *answer)
         elif verb == "told":
             self._tell(replica, *arguments)
         elif verb == "died":

@@ -20,6 +20,7 @@ from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.serving import LoopCall
 from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Piece, Ticket
+from llmasos.engine.wakeups import Wake
 from llmasos.residency.memory import Account
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
@@ -91,6 +92,35 @@ class _ReportingComposer(Composer):
         return attrs.evolve(made, policy=StartReporter(made.policy, self.report))
 
 
+class Answers:
+    """What the requests of one step came to, in one message to the parent, which wakes each of its event loops once for it."""
+
+    def __init__(self, send: Callable[[Sequence[Any]], object]) -> None:
+        """``send`` is called on one thread at a time."""
+        self._send: Final = send
+        self._sending: Final = threading.Lock()
+        self._lock: Final = threading.Lock()
+        self._kept: list[Any] = []
+
+    def add(self, ticket: Ticket[Any], *message: Any) -> None:
+        """Send a message about a ticket, together with what else the present step of the engine has."""
+        with self._lock:
+            self._kept.append(message)
+            if len(self._kept) > 1:
+                return  # the thread that added the first one sends it too
+        ticket.post(self, self._flush)
+
+    def call_soon_threadsafe(self, callback: Callable[[Sequence[Wake]], object], wakes: Sequence[Wake], /) -> None:
+        """At once: no event loop is woken, but a message is sent."""
+        callback(wakes)
+
+    def _flush(self) -> None:
+        with self._sending:
+            with self._lock:
+                kept, self._kept = self._kept, []
+            self._send(kept)
+
+
 class Worker:
     """Serves one model to the process at the other end."""
 
@@ -98,6 +128,7 @@ class Worker:
         self._receive = receive
         self._send = send
         self._sending = threading.Lock()
+        self._answers = Answers(functools.partial(self._tell, "answers"))
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
@@ -156,11 +187,11 @@ class Worker:
         except BaseException as error:
             ours = as_ours(error, "replica", "taking a request")
             for index in range(extra if kind == "many" else 1):
-                self._tell("error", request.id if index == 0 else f"{request.id}/{index}", ours)
+                self._tell("answers", [("error", request.id if index == 0 else f"{request.id}/{index}", ours)])
             return
         for ticket in tickets:
             self._tickets[ticket.id] = ticket
-            ticket.listen(functools.partial(self._piece, ticket.id))
+            ticket.listen(functools.partial(self._piece, ticket))
             ticket.add_done_callback(functools.partial(self._done, ticket))
 
     def _do_cancel(self, request_id: str) -> None:
@@ -180,17 +211,17 @@ class Worker:
         with self._host.lease() as running:
             self._tell("usage", running.loop.usage())
 
-    def _piece(self, request_id: str, piece: Piece) -> None:
-        self._tell("piece", request_id, (piece.text, piece.tokens, piece.logprobs))
+    def _piece(self, ticket: Ticket[Any], piece: Piece) -> None:
+        self._answers.add(ticket, "piece", ticket.id, (piece.text, piece.tokens, piece.logprobs))
 
     def _done(self, ticket: Ticket[Any]) -> None:
         self._tickets.pop(ticket.id, None)
         try:
             result = ticket.result()
         except BaseException as error:
-            self._tell("error", ticket.id, as_ours(error, "replica", "answering"))
+            self._answers.add(ticket, "error", ticket.id, as_ours(error, "replica", "answering"))
         else:
-            self._tell("done", ticket.id, result)
+            self._answers.add(ticket, "done", ticket.id, result)
 
     def _tell(self, *message: Any) -> None:
         data = pack(message)
