@@ -6,6 +6,11 @@ them.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs.access import Remaining
+
 
 class LLMasOSError(Exception):
     """The base of every error that LLMasOS or one of its plugins raises on purpose.
@@ -77,7 +82,14 @@ class Rejected(LLMasOSError):
 
 
 class QuotaExceeded(Rejected):
-    """The client has used what its access allows; ``retry_after`` says when it may use more."""
+    """The client has used what its access allows; ``retry_after`` says when it may use more.
+
+    ``left`` is what it has left, where the access control tells.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, left: Remaining | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.left = left
 
 
 class NotAuthenticated(LLMasOSError):

@@ -69,7 +69,7 @@ def test_requests_are_charged_by_what_they_used(store: Store, runtime: PipelineR
     events = iter(runtime.generate(leaving, "otters", max_new_tokens=60, ignore_eos=True))
     next(events)
     events.close()  # type: ignore[attr-defined]  # a generator
-    assert runtime.close()
+    assert runtime.close(None)
     assert tokens(store, key) == (prompt + 12, 0)
     used, reserved = tokens(store, left)
     assert prompt < used <= prompt + 60
@@ -104,7 +104,7 @@ def test_what_was_done_and_refused_is_in_the_log(store: Store, runtime: Pipeline
         runtime.generate(principal, "a prompt of otters", model="other")
     with pytest.raises(NotAuthenticated):
         runtime.authenticate(Credentials(scheme="bearer", secret="llmasos_wrong", client="10.0.0.9"))
-    assert runtime.close()
+    assert runtime.close(None)
     events = [event for _, event in store.log.events()]
     assert {(event["principal"], event["tenant"], event["action"], event["resource"], event["outcome"]) for event in events} == {
         (key.id, "t", "generate", "model:default", "done"),

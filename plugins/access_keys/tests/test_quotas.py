@@ -108,6 +108,9 @@ def test_a_reservation_says_what_is_left(tmp_path: Path) -> None:
     assert later.tokens == Quota(limit=100, left=50, renewed=12 * 3600.0 - 10.0)
     access.reserve(principal, 50)
     assert access.reserve(principal, 0).left.tokens == Quota(limit=100, left=0, renewed=12 * 3600.0 - 10.0)
+    refused = refusal(access, principal, 0)
+    assert refused.left is not None
+    assert refused.left.requests == Quota(limit=3, left=0, renewed=refused.retry_after or 0.0)
     free, other = set_up(tmp_path / "b")
     assert free.reserve(other, 1).left == Remaining()
     monthly, third = set_up(tmp_path / "c", tokens_per_day=100, tokens_per_month=40)

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
 
-from llmasos_hookspecs import ConfigError, EngineFailed, Quota, Remaining
+from llmasos_hookspecs import ConfigError, EngineFailed, Quota, QuotaExceeded, Rejected, Remaining
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import KEY
 from llmasos_serve_http.access_log import AccessLog
@@ -115,6 +115,29 @@ def test_what_a_client_has_left_is_told_in_headers(start: Start, runtime: Script
             headers = httpx.post(f"{url}{CHAT}", json=chat_body("hi", stream=stream)).headers
             found = {name.removeprefix("x-ratelimit-"): value for name, value in headers.items() if name.startswith("x-ratelimit")}
             assert found == expected
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_has_nothing_left_is_told_so_in_headers(start: Start, runtime: ScriptedRuntime, stream: bool) -> None:
+    """Status 429 has the headers too, whether the quota was exceeded or the scheduler refused what had been reserved."""
+    url = start().endpoints[0].url
+    left = Remaining(requests=Quota(limit=60, left=0, renewed=20.0), tokens=Quota(limit=9, left=2, renewed=61.0))
+    runtime.script["again"] = (Rejected("The queue is full.", 2.0),)
+    runtime.left = left
+    answered = runtime.agenerate
+
+    async def exceeded(*arguments: Any, **more: Any) -> Any:
+        raise QuotaExceeded("There are 2 tokens left.", 20.0, left)
+
+    for prompt, generate in (("again", answered), ("over", exceeded)):
+        runtime.agenerate = generate  # type: ignore[method-assign]
+        answer = httpx.post(f"{url}{CHAT}", json=chat_body(prompt, stream=stream))
+        assert (answer.status_code, int(answer.headers["retry-after"]) > 1) == (429, True)
+        found = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-re")}
+        assert found == {
+            "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "20s",
+            "x-ratelimit-remaining-tokens": "2", "x-ratelimit-reset-tokens": "1m1s",
+        }  # fmt: skip
 
 
 def test_each_request_is_a_line_of_the_access_log(start: Start, runtime: ScriptedRuntime, tmp_path: Path) -> None:

@@ -76,13 +76,17 @@ class Quotas:
             day = day_of(now)
             connection.execute("DELETE FROM reservations WHERE account = ? AND bound <= ?", (key.account, now))
             connection.execute("DELETE FROM requests WHERE account = ? AND time <= ?", (key.account, now - _MINUTE))
-            self._check_rate(connection, key, now)
-            for what, limit, period, ends in (
-                ("day", key.limits.tokens_per_day, day, _next_day(now)),
-                ("month", key.limits.tokens_per_month, day[:7], _next_month(now)),
-            ):
-                if limit is not None:
-                    self._check_tokens(connection, key, tokens, what, limit, period, ends - now)
+            try:
+                self._check_rate(connection, key, now)
+                for what, limit, period, ends in (
+                    ("day", key.limits.tokens_per_day, day, _next_day(now)),
+                    ("month", key.limits.tokens_per_month, day[:7], _next_month(now)),
+                ):
+                    if limit is not None:
+                        self._check_tokens(connection, key, tokens, what, limit, period, ends - now)
+            except QuotaExceeded as error:
+                error.left = self._left(connection, key, now)
+                raise
             connection.execute("INSERT INTO requests VALUES (?, ?)", (key.account, now))
             cursor = connection.execute(
                 "INSERT INTO reservations (account, process, tokens, day, bound) VALUES (?, ?, ?, ?, ?)",
@@ -90,7 +94,7 @@ class Quotas:
             )
             assert cursor.lastrowid is not None
             number = cursor.lastrowid
-            left = Remaining(requests=self._requests_left(connection, key, now), tokens=self._tokens_left(connection, key, now))
+            left = self._left(connection, key, now)
         return Reserved(self, number, key.account, day, left)
 
     def end(self, number: int, account: str, day: str, used: int) -> None:
@@ -103,13 +107,17 @@ class Quotas:
                     (account, day, used),
                 )
 
+    def _left(self, connection: sqlite3.Connection, key: Key, now: float) -> Remaining:
+        return Remaining(requests=self._requests_left(connection, key, now), tokens=self._tokens_left(connection, key, now))
+
     def _requests_left(self, connection: sqlite3.Connection, key: Key, now: float) -> Quota | None:
         limit = key.limits.requests_per_minute
         if limit is None:
             return None
         row = row_of(connection, "SELECT count(*) AS count, max(time) AS last FROM requests WHERE account = ?", key.account)
         assert row is not None
-        return Quota(limit=limit, left=max(0, limit - row["count"]), renewed=row["last"] + _MINUTE - now)
+        renewed = 0.0 if row["last"] is None else row["last"] + _MINUTE - now
+        return Quota(limit=limit, left=max(0, limit - row["count"]), renewed=renewed)
 
     def _tokens_left(self, connection: sqlite3.Connection, key: Key, now: float) -> Quota | None:
         """Of the day or of the month, whichever has less."""

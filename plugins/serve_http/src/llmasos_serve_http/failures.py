@@ -21,6 +21,7 @@ from llmasos_hookspecs import (
     UnknownModel,
     UnsupportedModel,
 )
+from llmasos_serve_http.limit_headers import limit_headers
 
 
 @attrs.frozen(kw_only=True)
@@ -88,7 +89,9 @@ def failure_of(error: LLMasOSError) -> Failure:
         if retry_after is None and not isinstance(error, QuotaExceeded):  # trying again cannot help
             status, kind, code = 400, "invalid_request_error", "request_too_large"
     param = "model" if isinstance(error, UnknownModel) else error.param if isinstance(error, RequestError) else ""
-    headers = (("www-authenticate", "Bearer"),) if status == 401 else ()
+    headers: tuple[tuple[str, str], ...] = (("www-authenticate", "Bearer"),) if status == 401 else ()
+    if isinstance(error, QuotaExceeded) and error.left is not None:
+        headers = tuple(limit_headers(error.left))
     return Failure(status=status, type=kind, code=code, message=str(error), param=param, retry_after=retry_after, headers=headers)
 
 
