@@ -2,8 +2,8 @@
 
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
-is that of the fastest of its rounds; only ratios within a run are comparable. At last ten times as many requests come as may wait and run:
-what throughput is left, and how fast the excess is refused.
+is that of the fastest of its rounds; only ratios within a run are comparable. At last requests come ten times as fast as the server
+answered them at its best, whether they are answered or not: what throughput is left, and how fast the excess is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-ser
 _START = 300.0
 #: Context of each stream.
 _CONTEXT = 512
+#: How many times as many requests come as can be answered, to see what becomes of the excess.
+_OVERLOAD = 10
 
 Ask = Callable[[int, int], Run]
 
@@ -68,12 +70,13 @@ def main() -> None:
         print(table(runs))
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
         if arguments.overload:
-            over = ours.over_http(work(20 * slots, 100_000))
             peak = max(best(found).rate for found in runs[_OURS].values())
+            rate = _OVERLOAD * peak / arguments.tokens
+            over = ours.over_http(work(20 * slots, 100_000), rate)
             print(
-                f"\n{20 * slots} requests at once, where {2 * slots} may run and wait: {over.rate / peak:.3f} of the highest throughput; "
-                f"{len(over.refused)} refused, half of them within {1e3 * share(over.refused, 0.5):.0f} ms and 95 % within "
-                f"{1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
+                f"\n{20 * slots} requests, {rate:.1f} in each second, {_OVERLOAD} times what can be answered, where {2 * slots} may run and"
+                f" wait: {over.rate / peak:.3f} of the highest throughput; {len(over.refused)} refused, half of them within "
+                f"{1e3 * share(over.refused, 0.5):.0f} ms and 95 % within {1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
             )
             figures["overload"] = attrs.asdict(over)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +101,9 @@ def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, 
     return runs
 
 
-def ask(url: str, work: dict[str, int]) -> Run:
-    """What the client process saw."""
-    command = [sys.executable, "-m", "benchmarks.serving.client", url, *map(str, work.values())]
+def ask(url: str, work: dict[str, int], rate: float = 0.0) -> Run:
+    """What the client process saw. ``rate``: requests that it sends in each second; 0: all at once."""
+    command = [sys.executable, "-m", "benchmarks.serving.client", url, *map(str, work.values()), str(rate)]
     return Run(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
@@ -115,10 +118,10 @@ class Ours:
         """The streams without HTTP."""
         return Run(**self._order(do="in_process", work=work))
 
-    def over_http(self, work: dict[str, int]) -> Run:
+    def over_http(self, work: dict[str, int], rate: float = 0.0) -> Run:
         """The streams over HTTP, with the processor time that they took beside the engine."""
         before = self._order(do="cpu")
-        run = ask(self.url, work)
+        run = ask(self.url, work, rate)
         return attrs.evolve(run, cpu=self._order(do="cpu") - before)
 
     def _order(self, **order: Any) -> Any:

@@ -1,6 +1,6 @@
 """A client in a process of its own: asks a server for many streams at once, and prints what it saw as JSON.
 
-    python -m benchmarks.serving.client URL STREAMS TOKENS FIRST CHARACTERS
+    python -m benchmarks.serving.client URL STREAMS TOKENS FIRST CHARACTERS [RATE]
 
 It speaks HTTP by hand over asyncio's streams: a client library would take more of the machine than the server does.
 """
@@ -23,24 +23,31 @@ from benchmarks.serving.prompts import prompts
 class Seen:
     """What came of one request."""
 
+    began: float = 0.0
     status: int = 0
     first: float | None = None
     ended: float = 0.0
     tokens: int = 0
 
 
-async def main(url: str, streams: int, tokens: int, first: int, characters: int) -> Run:
-    """Ask for ``streams`` answers of ``tokens`` tokens at once."""
+async def main(url: str, streams: int, tokens: int, first: int, characters: int, rate: float = 0.0) -> Run:
+    """Ask for ``streams`` answers of ``tokens`` tokens: all at once, or ``rate`` in each second, whatever is answered meanwhile."""
     parts = urlsplit(url)
-    assert parts.hostname is not None
+    host, port = parts.hostname, parts.port or 80
+    assert host is not None
     began = time.perf_counter()
-    found = await asyncio.gather(*(ask(parts.hostname, parts.port or 80, text, tokens) for text in prompts(streams, first, characters)))
+
+    async def come(place: int, text: str) -> Seen:
+        await asyncio.sleep(place / rate if rate else 0.0)
+        return await ask(host, port, text, tokens)
+
+    found = await asyncio.gather(*(come(place, text) for place, text in enumerate(prompts(streams, first, characters))))
     answered = [each for each in found if each.status == 200]
     return Run(
         seconds=max((each.ended for each in answered), default=began) - began,
         tokens=sum(each.tokens for each in answered),
-        first=[each.first - began for each in answered if each.first is not None],
-        refused=[each.ended - began for each in found if each.status == 429],
+        first=[each.first - each.began for each in answered if each.first is not None],
+        refused=[each.ended - each.began for each in found if each.status == 429],
         failed=sum(each.status not in (200, 429) for each in found),
     )
 
@@ -50,7 +57,7 @@ async def ask(host: str, port: int, prompt: str, tokens: int) -> Seen:
     fields = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True, "cache_prompt": False}
     body = json.dumps(fields | {"stream_options": {"include_usage": True}}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    seen = Seen()
+    seen = Seen(began=time.perf_counter())
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(head.encode() + body)
@@ -74,4 +81,4 @@ async def ask(host: str, port: int, prompt: str, tokens: int) -> Seen:
 
 if __name__ == "__main__":
     address, *numbers = sys.argv[1:]
-    print(json.dumps(attrs.asdict(asyncio.run(main(address, *map(int, numbers))))))
+    print(json.dumps(attrs.asdict(asyncio.run(main(address, *map(int, numbers[:4]), *map(float, numbers[4:]))))))

@@ -15,8 +15,8 @@ class Run:
     Attributes:
         seconds: from the first request to the last answer.
         tokens: generated, of all answers.
-        first: until the first text of each stream.
-        refused: until the answer 429 of each request that got it.
+        first: until the first text of each stream, from when it was asked for.
+        refused: until the answer 429 of each request that got it, from when it was sent.
         failed: requests that got anything else.
         cpu: of the server's process beside the engine's threads; None where nobody counted it.
     """

@@ -49,6 +49,10 @@ class Served:
         text: str = self.store.keys.create(tenant, tenant=tenant, now=time.time(), limits=KeyLimits(**limits))[1]
         return text
 
+    def audited(self) -> int:
+        """How many events are recorded."""
+        return len(list(self.store.log.events()))
+
     def held(self) -> dict[str, int]:
         """What requests hold at this moment."""
         usage, runtime = self.pipeline.model.usage(), self.servers.runtime
@@ -63,6 +67,18 @@ class Served:
             "requests": runtime.active,
             "reservations": reservations,
         }
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, of: Any, name: str) -> Callable[[], int]:
+    """How often a method was called so far."""
+    called, calls = getattr(of, name), []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        calls.append(name)
+        return called(*arguments, **more)
+
+    monkeypatch.setattr(of, name, counted)
+    return lambda: len(calls)
 
 
 @pytest.fixture
@@ -138,14 +154,20 @@ def test_clients_that_leave_at_random_moments_leak_nothing(serve: Callable[..., 
     assert caplog.messages == []
 
 
-def test_a_full_queue_is_429_at_once_and_what_was_taken_is_answered(serve: Callable[..., Served]) -> None:
+def test_a_full_queue_is_429_at_once_and_what_was_taken_is_answered(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times as many as there is room for, streamed or not, while the engine does nothing: the excess does not wait for it, and is told
-    when to come again; no stream begins that is refused then."""
+    when to come again; no stream begins that is refused then, and nothing is done for it that would be taken from the others."""
     served = serve(max_sequences=2, max_queue=4)
     key = served.key("t")
     body = chat_body("hi", max_tokens=8, ignore_eos=True)
     whole(served.endpoint, CHAT, body, key)
     gate, answers = threading.Event(), list[httpx.Response]()
+    # What stands before an answer: a thread that prepares it, an encoded prompt, and the engine's loop that takes it in.
+    works = [
+        counting(monkeypatch, served.servers.runtime._waiting, "_advance"),
+        counting(monkeypatch, type(served.pipeline.model._host._running.prompts), "encode"),
+        counting(monkeypatch, served.pipeline.model._host._running.loop._inbox, "send"),
+    ]
     loop = served.pipeline.model._host._running.loop
     loop._inbox.send(lambda: gate.wait(30))
     limits = httpx.Limits(max_connections=60)
@@ -163,6 +185,9 @@ def test_a_full_queue_is_429_at_once_and_what_was_taken_is_answered(serve: Calla
             assert {answer.status_code for answer in refused} == {429}
             assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
             assert {answer.json()["error"]["code"] for answer in refused} == {"rate_limit_exceeded"}
+            began, told = [work() for work in works], served.audited()
+            assert {client.post(CHAT, json={**body, "stream": number % 2 == 0}).status_code for number in range(10)} == {429}
+            assert ([work() for work in works], served.audited()) == (began, told), "the excess costs what is answered no work"
         finally:
             gate.set()
         for each in clients:

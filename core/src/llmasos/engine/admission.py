@@ -7,7 +7,10 @@ from typing import Final
 
 from llmasos.engine.inbox import Inbox
 from llmasos.engine.scheduler import Scheduler
-from llmasos_hookspecs import QueueBounds, Reject, Rejected, Request, Stats
+from llmasos_hookspecs import QueueBounds, Reject, Rejected, Request, SamplingParams, Stats
+
+#: Of the request that stands for any: bounds do not look at it, and making one takes longer than the rest of a check.
+_ANY: Final = SamplingParams()
 
 
 class QueueCheck:
@@ -40,6 +43,7 @@ class QueueCheck:
             decode_rate=rates.decode,
         )
         tokens = max(1, at_least()) - 1 if bounds.max_queue_tokens and stats.waiting else 0
-        answer = bounds.check(Request(id="", model="", tokens=range(tokens), max_new_tokens=1, arrival=now), stats)
+        probe = Request(id="", model="", tokens=range(tokens), max_new_tokens=1, arrival=now, sampling=_ANY)
+        answer = bounds.check(probe, stats)
         if isinstance(answer, Reject):
             raise Rejected(f"The request was refused by the scheduler: {answer.reason}", answer.retry_after)
