@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Rejected, Runtime
+from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
+from llmasos_serve_http.joint import Batched, given_up, joint_answer
 from llmasos_serve_http.keeping import Keeper
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
@@ -37,8 +38,8 @@ class Answering:
         self._metrics: Final = metrics
         self._runtime: Final = runtime
         self._comment_every: Final = comment_every
-        self._answers: set[Answer] = set()
-        self._waiting: set[asyncio.Future[Answer]] = set()
+        self._answers: set[Batched] = set()
+        self._waiting: set[asyncio.Future[Batched]] = set()
 
     def stop(self) -> None:
         """End what is in progress."""
@@ -69,11 +70,11 @@ class Answering:
             measure.close()
             leaving.cancel()
 
-    async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Answer:
+    async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Batched:
         """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
         if self.stopping:  # it was let in before, and read its body meanwhile
             raise Refused(STOPPED)
-        begun = asyncio.ensure_future(self._runtime.agenerate(call.known, asked.prompt, model=asked.model, n=asked.n, **asked.sampling))
+        begun = asyncio.ensure_future(self._generating(call, asked))
         self._waiting.add(begun)
         try:
             while not await self._ready(begun, leaving, rendering):
@@ -81,13 +82,21 @@ class Answering:
             return await begun
         except BaseException as error:
             begun.cancel()
-            begun.add_done_callback(_given_up)
+            begun.add_done_callback(given_up)
             stopped = isinstance(error, asyncio.CancelledError) and self.stopping
             if stopped or (isinstance(error, Rejected) and self._runtime.draining):
                 raise Refused(STOPPED) from None
             raise
         finally:
             self._waiting.discard(begun)
+
+    async def _generating(self, call: Call, asked: Asked) -> Batched:
+        def generate(prompt: Prompt | TokenPrompt) -> Awaitable[Answer]:
+            return self._runtime.agenerate(call.known, prompt, model=asked.model, n=asked.n, **asked.sampling)
+
+        if not asked.more:
+            return await generate(asked.prompt)
+        return await joint_answer([generate(prompt) for prompt in (asked.prompt, *asked.more)], asked.n)
 
     async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
         """Whether the runtime has answered; False after a silence. Raises ``Left`` where the client has gone."""
@@ -198,7 +207,7 @@ class Answering:
             keeper.close()
 
     @contextlib.contextmanager
-    def _watched(self, answer: Answer, leaving: asyncio.Task[None]) -> Iterator[None]:
+    def _watched(self, answer: Batched, leaving: asyncio.Task[None]) -> Iterator[None]:
         """Cancel the answer when the client leaves, when the server stops, and where it is not read to its end."""
         self._answers.add(answer)
         if self.stopping:
@@ -245,9 +254,3 @@ async def _comment(call: Call, rendering: Rendering | None) -> None:
     if rendering is not None and rendering.comment:
         await _begin(call, rendering)
         await call.part(rendering.comment)
-
-
-def _given_up(begun: asyncio.Future[Answer]) -> None:
-    """An answer that nobody waits for is cancelled, and an error told to nobody."""
-    if not begun.cancelled() and begun.exception() is None:
-        begun.result().cancel()

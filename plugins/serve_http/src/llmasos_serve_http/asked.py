@@ -22,7 +22,8 @@ class Asked:
         model: its name; None: the default.
         sampling: further arguments of ``Runtime.generate``.
         stream: the answer is to come piece by piece.
-        n: how many answers.
+        n: how many answers of each prompt.
+        more: further prompts, which are answered with it.
     """
 
     prompt: Prompt | TokenPrompt
@@ -30,6 +31,7 @@ class Asked:
     sampling: Mapping[str, Any]
     stream: bool
     n: int = 1
+    more: Sequence[str | TokenPrompt] = ()
 
 
 @attrs.frozen(kw_only=True)

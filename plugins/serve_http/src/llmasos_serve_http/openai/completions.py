@@ -9,9 +9,10 @@ from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenProm
 from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of, refuse
+from llmasos_serve_http.openai import sampling
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
-from llmasos_serve_http.openai.sampling import answers_of, sampling_of
+from llmasos_serve_http.openai.sampling import MOST_ANSWERS, answers_of, sampling_of
 
 DIALECT: Final = OpenAIDialect({"max_new_tokens": "max_tokens", "schema": "response_format"})
 #: Tokens where none are named, as OpenAI has it.
@@ -19,16 +20,25 @@ _DEFAULT_TOKENS: Final = 16
 MOST_ALTERNATIVES: Final = 5
 #: Fields of chat completions that would change the answer.
 REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"tools": ([],), "tool_choice": ("none", "auto"), "reasoning_effort": ("none",)}
+#: Of those that chat completions refuse too, but ``echo``.
+_REFUSED: Final = {name: harmless for name, harmless in sampling.REFUSED.items() if name != "echo"}
 
 
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
     refuse(body, REFUSED)
-    sampling = sampling_of(body, temperature) | constraint_of(body)
-    sampling["max_new_tokens"] = body.get("max_tokens", _DEFAULT_TOKENS)
+    echo = flag(body, "echo")
+    found = sampling_of(body, temperature, _REFUSED) | constraint_of(body)
+    found["max_new_tokens"] = body.get("max_tokens", _DEFAULT_TOKENS)
     if (alternatives := _alternatives(body)) is not None:
-        sampling["logprobs"] = alternatives
-    return Asked(prompt=_prompt(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"), n=answers_of(body))
+        found["logprobs"] = alternatives
+        if echo:
+            raise RequestError("echo with logprobs is not supported: there are none of the prompt; leave out one of them.", "echo")
+    prompt, *more = prompts_of(body)
+    n = answers_of(body)
+    if n * (1 + len(more)) > MOST_ANSWERS:
+        raise RequestError(f"{1 + len(more)} prompts with n = {n} are more than {MOST_ANSWERS} answers; ask for fewer at once.", "prompt")
+    return Asked(prompt=prompt, model=model_of(body), sampling=found, stream=flag(body, "stream"), n=n, more=more)
 
 
 class CompletionRendering(OpenAIRendering):
@@ -37,10 +47,15 @@ class CompletionRendering(OpenAIRendering):
     dialect = DIALECT
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, call_id: str, body: Mapping[str, Any]) -> None:
-        """Raises ``RequestError`` where ``body`` asks for no form that there is."""
-        super().__init__(call_id, body, logprobs=_alternatives(body) is not None)
+    def __init__(self, call_id: str, body: Mapping[str, Any], echoes: Sequence[str] = ()) -> None:
+        """``echoes``: the texts of the prompts, where answers are to begin with them. Raises ``RequestError`` where ``body`` asks for no
+        form that there is."""
+        super().__init__(call_id, body, logprobs=_alternatives(body) is not None, prompts=len(prompts_of(body)))
         self._offsets = [0] * self._n
+        self._echoes = [echo for echo in echoes for _ in range(answers_of(body))]
+
+    def head(self, model: str) -> bytes:
+        return super().head(model) + b"".join(self._texts[index].of(echo) for index, echo in enumerate(self._echoes) if echo)
 
     def _part(self, text: str) -> Mapping[str, Any]:
         return {"text": text}
@@ -49,7 +64,8 @@ class CompletionRendering(OpenAIRendering):
         raise TypeError(f"A text is continued by text alone, and not by {event}.")
 
     def _content(self, answer: WholeAnswer) -> Mapping[str, Any]:
-        return self._part(answer.text)
+        echo = self._echoes[answer.finish.index] if self._echoes else ""
+        return self._part(echo + answer.text)
 
     def _logprobs_of(self, events: Sequence[TextEvent]) -> Mapping[str, Any]:
         """Lists with an entry for each token; its offset is where the text of its piece begins, to which its own characters are added."""
@@ -68,14 +84,18 @@ class CompletionRendering(OpenAIRendering):
         return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
 
 
-def _prompt(body: Mapping[str, Any]) -> str | TokenPrompt:
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
-        prompt = prompt[0]
+def prompts_of(body: Mapping[str, Any]) -> list[str | TokenPrompt]:
+    """The prompts: a text, its token ids, or a list of such. Raises ``RequestError``."""
+    given = body.get("prompt")
+    each = given if isinstance(given, list) and given and isinstance(given[0], str | list) else [given]
+    return [_prompt(prompt) for prompt in each]
+
+
+def _prompt(prompt: Any) -> str | TokenPrompt:
     if isinstance(prompt, list) and prompt and all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
         return TokenPrompt(tuple(prompt))
     if not isinstance(prompt, str):
-        raise RequestError("prompt must be one text, or the token ids of one; lists of several are not supported.", "prompt")
+        raise RequestError("prompt must be a text, the token ids of one, or a list of such.", "prompt")
     return prompt
 
 

@@ -87,10 +87,17 @@ COMPLETIONS: Final = Operation(
             "prompt": {
                 "anyOf": [
                     TEXT,
-                    {"type": "array", "items": {"type": ["string", "array"], "items": _ID, "minItems": 1}, "minItems": 1, "maxItems": 1},
                     {"type": "array", "items": _ID, "minItems": 1},
+                    {
+                        "type": "array",
+                        "items": {"type": ["string", "array"], "items": _ID, "minItems": 1},
+                        "minItems": 1,
+                        "maxItems": MOST_ANSWERS,
+                        "description": "Several prompts, each with n answers; no more answers than a prompt may have by itself.",
+                    },
                 ]
             },
+            "echo": {"type": "boolean", "description": "Answers begin with their prompts; not together with logprobs."},
             "logprobs": {"type": "integer", "minimum": 0, "maximum": COMPLETION_ALTERNATIVES},
         },
         required=["prompt"],

@@ -28,12 +28,12 @@ class OpenAIRendering(ABC):
     kind: ClassVar[str]
     chunk_kind: ClassVar[str]
 
-    def __init__(self, call_id: str, body: Mapping[str, Any], *, logprobs: bool) -> None:
-        """Raises ``RequestError`` where ``body`` asks for no form that there is."""
+    def __init__(self, call_id: str, body: Mapping[str, Any], *, logprobs: bool, prompts: int = 1) -> None:
+        """``prompts``: how many the body has. Raises ``RequestError`` where it asks for no form that there is."""
         self._id = f"{self.prefix}-{call_id}"
         self._created = int(time.time())
         self._usage = includes_usage(body)
-        self._n = answers_of(body)
+        self._n = answers_of(body) * prompts
         self._logprobs = logprobs
         self._model = ""
         self._called: set[int] = set()

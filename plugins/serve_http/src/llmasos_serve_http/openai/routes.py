@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from llmasos_hookspecs import ModelFacts, UnknownModel
+from llmasos_hookspecs import ModelFacts, Prompt, TokenPrompt, UnknownModel
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
@@ -69,7 +69,15 @@ class OpenAI:
         """Continue a text."""
         body = await call.fields()
         asked = completions.asked_of(body, self._service.options.temperature)
-        await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body))
+        echoes = [await self._text(call, prompt, asked.model) for prompt in (asked.prompt, *asked.more)] if body.get("echo") else []
+        await self._answering.answer(call, asked, completions.CompletionRendering(call.id, body, echoes))
+
+    async def _text(self, call: Call, prompt: Prompt | TokenPrompt, model: str | None) -> str:
+        """The text of a completion's prompt."""
+        if not isinstance(prompt, TokenPrompt):
+            return str(prompt)
+        runtime = self._service.runtime
+        return await self._service.threads.call(lambda: runtime.detokenize(call.known, prompt.tokens, model=model))
 
     async def responses(self, call: Call) -> None:
         """Answer what a response's input holds."""

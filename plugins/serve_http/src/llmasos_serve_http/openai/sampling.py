@@ -63,13 +63,13 @@ def answers_of(body: Mapping[str, Any]) -> int:
     return count
 
 
-def sampling_of(body: Mapping[str, Any], temperature: float) -> dict[str, Any]:
+def sampling_of(body: Mapping[str, Any], temperature: float, refused: Mapping[str, tuple[Any, ...]] = REFUSED) -> dict[str, Any]:
     """The runtime's arguments for a body.
 
     Raises:
         RequestError: a field asks for what the server does not do, and the answer would not be the one that was asked for.
     """
-    refuse(body, REFUSED)
+    refuse(body, refused)
     found = {argument: body[field] for field, argument in FIELDS.items() if field in body}
     found.setdefault("temperature", temperature)
     return found
