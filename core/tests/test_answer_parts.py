@@ -234,6 +234,24 @@ def test_one_call_where_several_are_not_wanted(asking: Callable[..., Ask]) -> No
     assert ask(tools=TOOLS, parallel_tool_calls=False, max_new_tokens=300).calls == [STOP]
 
 
+def test_only_allowed_tools_are_called_of_those_that_are_shown(asking: Callable[..., Ask]) -> None:
+    """The prompt is the same, whichever are allowed; unconstrained, a call of another is text."""
+
+    def allowed(mode: str) -> dict[str, Any]:
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": "stop"}}]}}
+
+    ask = asking("hermes", marked(PARIS, STOP))
+    every = ask(tools=TOOLS, max_new_tokens=400)
+    assert every.calls == [PARIS, STOP]
+    for mode in ("auto", "required"):
+        found = ask(tools=TOOLS, tool_choice=allowed(mode), max_new_tokens=400)
+        assert {name for name, _ in found.calls} <= {"stop"}
+        assert found.usage.prompt_tokens == every.usage.prompt_tokens
+    assert found.calls
+    free = ask(tools=TOOLS, tool_choice=allowed("auto"), constrain_tools=False, max_new_tokens=400)
+    assert (free.text, free.calls) == (marked(PARIS), [STOP])
+
+
 def test_tools_that_may_not_be_called_are_not_shown(asking: Callable[..., Ask]) -> None:
     """And what the model writes is text."""
     ask = asking("hermes", marked(STOP))

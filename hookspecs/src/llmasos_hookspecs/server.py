@@ -214,8 +214,8 @@ class Runtime(Administration, Protocol):
         """Answer chat messages, or continue a text; ``sampling`` as for ``TaskModel.generate``. None: the default model.
 
         Chat messages may come with ``tools``: functions in OpenAI's form, whose calls are events and follow the functions' JSON Schemas.
-        ``tool_choice`` is ``"auto"``, ``"none"``, ``"required"`` or names a function in OpenAI's form; ``parallel_tool_calls`` false allows
-        one call; ``constrain_tools`` false lets the model write what it likes.
+        ``tool_choice`` is ``"auto"``, ``"none"``, ``"required"``, names a function in OpenAI's form, or is its ``allowed_tools``;
+        ``parallel_tool_calls`` false allows one call; ``constrain_tools`` false lets the model write what it likes.
 
         ``n`` answers share the prompt's computation. ``max_new_tokens="context"``: as many as there is room for. A client's request counts
         from its arrival.

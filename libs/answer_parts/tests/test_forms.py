@@ -69,7 +69,17 @@ def test_what_a_choice_says() -> None:
         ToolChoice("auto"), ToolChoice("auto"), ToolChoice("none"), ToolChoice("required")
     ]  # fmt: skip
     assert choice_of({"type": "function", "function": {"name": "add"}}, functions) == ToolChoice("required", "add")
-    for wrong in ("any", 1, {"type": "function", "function": {"name": "other"}}, {"type": "allowed_tools"}):
+    named = {"type": "function", "function": {"name": "add"}}
+    for mode in ("auto", "required"):
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+        assert choice_of(allowed, functions) == ToolChoice(mode, allowed=frozenset({"add"}))
+    for wrong in (
+        "any", 1, {"type": "function", "function": {"name": "other"}}, {"type": "allowed_tools"},
+        *({"type": "allowed_tools", "allowed_tools": each} for each in (
+            {}, {"mode": "none", "tools": [named]}, {"mode": "auto", "tools": []}, {"mode": "auto", "tools": ["add"]},
+            {"mode": "auto", "tools": [named, {"type": "function", "function": {"name": "other"}}]},
+        )),
+    ):  # fmt: skip
         with pytest.raises(RequestError) as refused:
             choice_of(wrong, functions)
         assert refused.value.param == "tool_choice"
@@ -81,6 +91,8 @@ def test_a_grammar_offers_the_function_that_was_named_alone() -> None:
     one = grammar_of(HERMES, functions, ToolChoice("required", "stop"))
     assert ("add" in both, "add" in one, "stop" in one) == (True, False, True)
     assert "TEXT" not in one
+    allowed = grammar_of(HERMES, functions, ToolChoice("auto", allowed=frozenset({"stop"})))
+    assert ("add" in allowed, "stop" in allowed, "TEXT" in allowed) == (False, True, True)
     assert "TEXT" in grammar_of(HERMES, functions, ToolChoice())
 
 

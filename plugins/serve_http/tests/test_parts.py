@@ -212,6 +212,10 @@ def test_what_is_asked_of_tools_reaches_the_runtime_in_one_form(client: Make, ru
         assert runtime.samplings[-1]["tool_choice"] == mode
     data(client().post(MESSAGES, {**body, "thinking": {"type": "enabled", "budget_tokens": 1024}}))
     assert runtime.samplings[-1]["reasoning"] is True
+    flat = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
+    data(client().post("/v1/responses", {"input": "hi", "tools": [{"type": "function", "name": "weather"}], "tool_choice": flat}))
+    deep = {"mode": "auto", "tools": [{"type": "function", "name": "weather", "function": {"name": "weather"}}]}
+    assert runtime.samplings[-1]["tool_choice"] == {"type": "allowed_tools", "allowed_tools": deep}
     data(client().post("/api/chat", chat_body("hi", tools=TOOLS, think=True, stream=False)))
     assert runtime.samplings[-1] == {"temperature": 0.8, "max_new_tokens": "context", "tools": TOOLS, "reasoning": True}
     flat = [{"type": "function", "name": "weather", "parameters": SCHEMA}]

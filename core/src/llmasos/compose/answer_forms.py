@@ -81,7 +81,7 @@ class AnswerForms:
         choice = choice_of(options.tool_choice, functions)
         form = AnswerForm(
             calls=self._calls,
-            names=tuple(function.name for function in functions),
+            names=tuple(function.name for function in functions if choice.allowed is None or choice.allows(function.name)),
             marks=marks,
             state="after" if marks is None else self._state(tokens, marks),
         )

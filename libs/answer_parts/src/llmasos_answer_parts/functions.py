@@ -30,10 +30,16 @@ class ToolChoice:
     Attributes:
         mode: ``auto``: the model may call some; ``required``: it calls at least one; ``none``: it knows of none.
         name: the one function that it calls, once, where ``mode`` is ``required``; None: any.
+        allowed: of which functions it may call some; None: of all.
     """
 
     mode: Literal["auto", "required", "none"] = "auto"
     name: str | None = None
+    allowed: frozenset[str] | None = None
+
+    def allows(self, name: str) -> bool:
+        """Whether a function may be called."""
+        return self.name in (None, name) and (self.allowed is None or name in self.allowed)
 
 
 def functions_of(tools: Sequence[Any]) -> tuple[Function, ...]:
@@ -54,7 +60,8 @@ def functions_of(tools: Sequence[Any]) -> tuple[Function, ...]:
 
 
 def choice_of(value: Any, functions: Sequence[Function]) -> ToolChoice:
-    """What ``tool_choice`` says: ``none``, ``auto``, ``required``, or the name of a function in OpenAI's form; None is ``auto``.
+    """What ``tool_choice`` says: ``none``, ``auto``, ``required``, the name of a function in OpenAI's form, or its ``allowed_tools``; None
+    is ``auto``.
 
     Raises:
         RequestError: it says none of these, or names a function that there is not.
@@ -67,18 +74,36 @@ def choice_of(value: Any, functions: Sequence[Function]) -> ToolChoice:
         case "required":
             chosen = ToolChoice("required")
         case {"type": "function", "function": {"name": str() as name}}:
-            if name not in {function.name for function in functions}:
-                raise RequestError(f"tool_choice names {_shown(name)}, which is none of the tools.", "tool_choice")
-            chosen = ToolChoice("required", name)
+            chosen = ToolChoice("required", _known(name, functions))
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": [_, *_] as tools}}:
+            chosen = ToolChoice(mode, allowed=frozenset(_known(_named(place, tool), functions) for place, tool in enumerate(tools)))
         case _:
             raise RequestError(
-                f'tool_choice is {_shown(value)}, and it must be "auto", "none", "required", or name a function: '
-                '{"type": "function", "function": {"name": "..."}}.',
+                f'tool_choice is {_shown(value)}, and it must be "auto", "none", "required", name a function: '
+                '{"type": "function", "function": {"name": "..."}}, or several: {"type": "allowed_tools", "allowed_tools": {"mode": '
+                '"auto", "tools": [...]}}.',
                 "tool_choice",
             )
     if not functions:
         raise RequestError("tool_choice asks for a call, and there are no tools; give some, or leave it out.", "tool_choice")
     return chosen
+
+
+def _named(place: int, tool: Any) -> str:
+    match tool:
+        case {"type": "function", "function": {"name": str() as name}}:
+            return name
+    raise RequestError(
+        f'tool_choice.allowed_tools.tools[{place}] is {_shown(tool)}, and it must name a function: {{"type": "function", "function": '
+        '{"name": "..."}}.',
+        "tool_choice",
+    )
+
+
+def _known(name: str, functions: Sequence[Function]) -> str:
+    if name not in {function.name for function in functions}:
+        raise RequestError(f"tool_choice names {_shown(name)}, which is none of the tools.", "tool_choice")
+    return name
 
 
 def _function(where: str, tool: Any) -> Function:

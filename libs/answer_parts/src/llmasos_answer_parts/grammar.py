@@ -55,7 +55,7 @@ class _Grammar:
         self._rules: list[str] = []
 
     def written(self, functions: Sequence[Function], choice: ToolChoice, several: bool, state: ReasoningState, answer: Any) -> str:
-        offered = [function for function in functions if choice.name in (None, function.name)]
+        offered = [function for function in functions if choice.allows(function.name)]
         self._calls(offered, several and self._form.several and choice.name is None)
         called = f"{self._mark(self._form.begin)} calls"
         if choice.mode == "required":

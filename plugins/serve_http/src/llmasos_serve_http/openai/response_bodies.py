@@ -147,6 +147,9 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
     match choice:
         case {"type": "function", "name": name}:
             found["tool_choice"] = {"type": "function", "function": {"name": name}}
+        case {"type": "allowed_tools", "mode": mode, "tools": list() as allowed}:
+            deeper = [{**each, "function": {"name": each.get("name")}} if isinstance(each, Mapping) else each for each in allowed]
+            found["tool_choice"] = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": deeper}}
         case None:
             pass
         case _:
