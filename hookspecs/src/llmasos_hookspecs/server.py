@@ -7,7 +7,7 @@ what the client asked to the runtime together with the principal that it got.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -183,7 +183,7 @@ class Runtime(Administration, Protocol):
     the bounds of a request are the principal's.
 
     Methods block: ``generate`` while the model is being loaded or memory is short, ``run`` until the task is done. A server with an event
-    loop awaits ``agenerate``, and calls the others on threads of its own.
+    loop awaits ``agenerate`` and ``arun``, iterates over ``stream_task``, and calls the others on threads of its own.
 
     Attributes:
         draining: no new work is accepted.
@@ -262,6 +262,29 @@ class Runtime(Administration, Protocol):
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
         """Run a task with inputs as plain data, and return its output as plain data."""
+        ...
+
+    async def arun(
+        self,
+        principal: Principal,
+        task: str,
+        inputs: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        written: Callable[[str, int], object] | None = None,
+    ) -> Mapping[str, Any]:
+        """``run`` for an event loop. Cancelling the awaiting task ends it: what models compute for it ends within a step.
+
+        ``written`` is called on the event loop with each piece of text that a model writes for the task, and the count of its tokens. The
+        text need not be a part of the output. ``Rejected`` is raised at once where as many tasks are in progress as may.
+        """
+        ...
+
+    def stream_task(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        """Run a task piece by piece, for an event loop: the pieces of its text as they come. Closing the generator
+        (``contextlib.aclosing``) ends the task, as cancelling ``arun`` does. Raises ``RequestError`` for a task that answers as a whole."""
         ...
 
 

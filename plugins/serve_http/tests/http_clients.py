@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -61,6 +62,15 @@ def begun(endpoint: Endpoint, path: str, body: dict[str, Any], key: str = "") ->
     head += [f"{name}: {value}" for name, value in shown(key).items()]
     connection.sendall("\r\n".join([*head, "", ""]).encode() + encoded)
     return connection
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    for _ in range(12000):
+        if true():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("It did not come to be within 120 seconds.")
 
 
 def _lines(answer: httpx.Response) -> Iterator[str]:

@@ -14,7 +14,7 @@ from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
 
-from .http_clients import begun, chat_body, streamed, whole
+from .http_clients import begun, chat_body, streamed, until, whole
 
 CHAT = "/v1/chat/completions"
 Start = Callable[..., HttpServer]
@@ -22,14 +22,6 @@ Start = Callable[..., HttpServer]
 
 def endpoint_of(server: HttpServer) -> Endpoint:
     return server.endpoints[0]
-
-
-def until(true: Callable[[], object]) -> None:
-    for _ in range(12000):
-        if true():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("It did not come to be within 120 seconds.")
 
 
 def received(connection: socket.socket) -> bytes:

@@ -5,7 +5,6 @@ Every call goes through one queue and one loop thread, so that calls from many t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
@@ -17,6 +16,8 @@ import numpy.typing as npt
 
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
+from llmasos.compose.task_runs import TaskRuns
+from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class LanguageModel:
         self._host = host
         self._owns_pipeline = owns_pipeline
         self._client: Client | None = None
+        self._runs = TaskRuns()
 
     def for_client(self, client: Client) -> LanguageModel:
         """The same model for one client of a server: its requests are the client's, and charged to it."""
@@ -336,8 +338,8 @@ class LanguageModel:
         return await (await self._host.room.send(lambda: self._scoring(prompt, continuations, {}), _cancel)).aresult()
 
     async def arun(self, task: str, **inputs: Any) -> Any:
-        """``run`` for an event loop."""
-        return await asyncio.to_thread(lambda: self.run(task, **inputs))
+        """``run`` for an event loop. Cancelling the awaiting task ends it: its requests to models end within a step."""
+        return await self._runs.run(lambda: self.run(task, **inputs))
 
     # Closing
 
@@ -378,7 +380,11 @@ class LanguageModel:
             shown = self._shown(prompt, params.tenant)
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
-        return [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets], form
+        answers = [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        if (task := current_task()) is not None and (written := task.written) is not None:
+            for answer in answers:
+                answer.listen(lambda piece: written(piece.text, len(piece.tokens)))
+        return answers, form
 
     def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
         """The steps of queueing the scoring of continuations."""

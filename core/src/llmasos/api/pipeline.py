@@ -160,11 +160,15 @@ class Pipeline:
 
     def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
         """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
+        return self.stream_on(self._model(model), task, inputs)
+
+    def stream_on(self, model: LanguageModel, task: str, inputs: Mapping[str, Any]) -> Iterator[str]:
+        """As ``stream``, with a model that was chosen already."""
         found = self.task(task)
         stream = getattr(found, "stream", None)
         if stream is None:
-            raise RequestError(f'The task "{task}" answers as a whole; use run.')
-        pieces: Iterator[str] = stream(self._model(model), self._inputs(task, found, inputs))
+            raise RequestError(f'The task "{task}" answers as a whole; use run.', "stream")
+        pieces: Iterator[str] = stream(model, self._inputs(task, found, inputs))
         return pieces
 
     def tasks(self) -> dict[str, str]:

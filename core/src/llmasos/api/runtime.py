@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from llmasos.api.administration import PipelineAdministration
 from llmasos.api.answer import PipelineAnswer
+from llmasos.api.model import LanguageModel
 from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.client import Charge, Client, Desk
 from llmasos.compose.serving import Sending
+from llmasos.compose.task_runs import TaskRuns
 from llmasos.compose.waiting_room import WaitingRoom
 from llmasos.system.options import json_schema, unstructure
 from llmasos_hookspecs import (
     Credentials,
     LLMasOSError,
     ModelFacts,
+    NotAllowed,
     NotAuthenticated,
     Permission,
     Principal,
@@ -27,6 +30,7 @@ from llmasos_hookspecs import (
     TokenPrompt,
     UnsupportedModel,
 )
+from llmasos_hookspecs.guarding.edge import in_words
 
 #: Seconds that closing waits until everything is recorded, where nobody says how long.
 CLOSE_SECONDS: Final = 5.0
@@ -42,6 +46,7 @@ class PipelineRuntime(PipelineAdministration):
     def __init__(self, pipeline: Pipeline, access: NamedAccess) -> None:
         super().__init__(pipeline, access, Desk(access))
         self.draining = False
+        self._runs = TaskRuns()
         self._waiting = WaitingRoom(pipeline.config.resources.max_waiting, pipeline.composer.residency)
 
     @property
@@ -135,16 +140,55 @@ class PipelineRuntime(PipelineAdministration):
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
         self._accept()
+        with self._recorded(principal, task):
+            output: Mapping[str, Any] = unstructure(self._pipeline.run_on(self._view(principal, task, model), task, inputs))
+        return output
+
+    async def arun(
+        self,
+        principal: Principal,
+        task: str,
+        inputs: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        written: Callable[[str, int], object] | None = None,
+    ) -> Mapping[str, Any]:
+        return await self._runs.run(lambda: self.run(principal, task, inputs, model=model), written)
+
+    async def stream_task(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        def pieces() -> Iterator[str]:
+            self._accept()
+            with self._recorded(principal, task):
+                yield from self._pipeline.stream_on(self._view(principal, task, model), task, inputs)
+
+        async with contextlib.aclosing(self._runs.stream(pieces)) as found:
+            async for piece in found:
+                yield piece
+
+    def _view(self, principal: Principal, task: str, model: str | None) -> LanguageModel:
+        """The model for a client's task, which the client may run on it."""
         self._allow(principal, "use", f"task:{task}", "run")
         name = self._model(principal, "run", model)
-        view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
-        output: Mapping[str, Any] = unstructure(self._pipeline.run_on(view, task, inputs))
+        return self._pipeline.models[name].for_client(Client(self._desk, principal, name))
+
+    @contextlib.contextmanager
+    def _recorded(self, principal: Principal, task: str) -> Iterator[None]:
+        """Have it recorded how a task ended that was allowed to run; what was not is recorded where it is refused."""
+        try:
+            yield
+        except NotAllowed:
+            raise
+        except BaseException as error:
+            self._desk.record(principal, "run", f"task:{task}", "failed", error=in_words(error))
+            raise
         self._desk.record(principal, "run", f"task:{task}", "done")
-        return output
 
     def close(self, seconds: float | None = CLOSE_SECONDS) -> bool:
         """Wait until what was cancelled has ended and everything is recorded; False where that takes longer; None: without bound."""
         self._waiting.close()
+        self._runs.close()
         return self._desk.close(seconds)
 
     def _accept(self) -> None:

@@ -26,6 +26,7 @@ from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import State
 from llmasos.system.config import ComponentConfig
 from llmasos.system.single_flight import SingleFlight
+from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import (
     Checkpoint,
     ContextLengthExceeded,
@@ -279,7 +280,10 @@ class ModelHost:
         except BaseException:
             lease.release()
             raise
-        _release_after(lease, tickets if isinstance(tickets, list) else [tickets])
+        sent = tickets if isinstance(tickets, list) else [tickets]
+        _release_after(lease, sent)
+        if (task := current_task()) is not None:
+            task.hold(sent)
         return tickets
 
     def check_queue(self) -> None:

@@ -15,6 +15,7 @@ from llmasos.engine.usage import Usage
 from llmasos.residency.lease import Lease
 from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import TrackedModel
+from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import Generation, Media, Request, Score
 
 #: One ticket, or several.
@@ -107,13 +108,15 @@ class LoopCall(Generic[R]):
 
 
 def waited(sending: Sending[T], residency: Residency) -> T:
-    """Do the steps of sending a request, and wait for what they need on this thread."""
+    """Do the steps of sending a request, and wait for what they need on this thread. Raises ``Cancelled`` where its task was ended."""
+    task = current_task()
+    look = (lambda: None) if task is None else task.check
     lease: Lease | None = None
     try:
         wanted = next(sending)
         while True:
             try:
-                lease = residency.acquire(wanted.model, wanted.tokens)
+                lease = residency.acquire(wanted.model, wanted.tokens, look=look)
             except BaseException as error:
                 wanted = sending.throw(error)
             else:

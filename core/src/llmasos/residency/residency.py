@@ -117,8 +117,10 @@ class Residency:
             self.undo(waiter, error)
             raise
 
-    def acquire(self, model: TrackedModel, tokens: int = 0) -> Lease:
+    def acquire(self, model: TrackedModel, tokens: int = 0, *, look: Callable[[], object] = lambda: None) -> Lease:
         """A lease on a model with KV memory for ``tokens`` tokens; loads the model and waits for memory where necessary.
+
+        ``look`` is called now and then, and ends the wait by raising.
 
         Raises:
             ResourceError: the model cannot fit, even with all models unloaded that are not pinned.
@@ -127,16 +129,17 @@ class Residency:
         """
         waiter = Waiter(model, tokens, self._clock())
         try:
-            return self._obtain(waiter)
+            return self._obtain(waiter, look)
         except BaseException as error:
             self.undo(waiter, error)
             raise
 
-    def _obtain(self, waiter: Waiter) -> Lease:
+    def _obtain(self, waiter: Waiter, look: Callable[[], object] = lambda: None) -> Lease:
         """The waiter's lease. Where this raises, ``undo`` must follow."""
         with self.changes.lock:
             self.queue.append(waiter)
         while waiter.lease is None:
+            look()
             self.predict(waiter.model)
             with self.changes.lock:
                 action = self.advance(waiter) or self._change(waiter)

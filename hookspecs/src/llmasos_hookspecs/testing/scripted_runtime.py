@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -124,6 +124,7 @@ class ScriptedRuntime(ScriptedAdministration):
         open: credentials without a secret are accepted too, as core does for access ``open``.
         waiting: how many requests wait for it.
         draining: as core sets it; new requests are refused then.
+        runs: of each task that an event loop ran: is set once it ended, also because nobody waited any more.
     """
 
     def __init__(self) -> None:
@@ -139,6 +140,7 @@ class ScriptedRuntime(ScriptedAdministration):
         self.open = True
         self.left: Remaining | None = None
         self.draining = False
+        self.runs: list[threading.Event] = []
         self._lock = threading.Lock()
 
     @property
@@ -221,13 +223,66 @@ class ScriptedRuntime(ScriptedAdministration):
     def tasks(self, principal: Principal) -> Sequence[TaskFacts]:
         self._check(principal)
         schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-        return [TaskFacts(name="repeat", summary="Repeat a text.", inputs=schema, output=schema, streams=False)]
+        return [
+            TaskFacts(name="repeat", summary="Repeat a text.", inputs=schema, output=schema, streams=True),
+            TaskFacts(name="count", summary="Count a text's words.", inputs=schema, output={"type": "object"}, streams=False),
+        ]
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        """``repeat`` gives the pieces of the script of its text joined, ``count`` their count."""
+        pieces = list(self._pieces(principal, task, inputs))
+        return {"text": "".join(pieces)} if task == "repeat" else {"words": len(pieces)}
+
+    async def arun(
+        self,
+        principal: Principal,
+        task: str,
+        inputs: Mapping[str, Any],
+        *,
+        model: str | None = None,
+        written: Callable[[str, int], object] | None = None,
+    ) -> Mapping[str, Any]:
+        import asyncio
+
+        pieces: list[str] = []
+        steps, ended = self._pieces(principal, task, inputs), threading.Event()
+        self.runs.append(ended)
+        try:
+            while (piece := await asyncio.to_thread(next, steps, None)) is not None:
+                pieces.append(piece)
+                if written is not None:
+                    written(piece, 1)
+        finally:
+            ended.set()
+        return {"text": "".join(pieces)} if task == "repeat" else {"words": len(pieces)}
+
+    async def stream_task(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[str, None]:
+        import asyncio
+
+        if task == "count":
+            raise RequestError("The task count answers as a whole.", "stream")
+        steps, ended = self._pieces(principal, task, inputs), threading.Event()
+        self.runs.append(ended)
+        try:
+            while (piece := await asyncio.to_thread(next, steps, None)) is not None:
+                yield piece
+        finally:
+            ended.set()
+
+    def _pieces(self, principal: Principal, task: str, inputs: Mapping[str, Any]) -> Iterator[str]:
+        """The texts of a script; it waits for its events, and raises its errors."""
         self._check(principal)
-        if task != "repeat" or set(inputs) != {"text"}:
-            raise RequestError("There is only the task repeat, with a text.")
-        return dict(inputs)
+        if task not in ("repeat", "count") or set(inputs) != {"text"}:
+            raise RequestError("There are only the tasks repeat and count, with a text.")
+        for piece in self.script.get(inputs["text"], [inputs["text"]]):
+            if isinstance(piece, LLMasOSError):
+                raise piece
+            if isinstance(piece, threading.Event):
+                piece.wait()
+            elif isinstance(piece, str):
+                yield piece
 
     @staticmethod
     def _text(prompt: Prompt | TokenPrompt) -> str:

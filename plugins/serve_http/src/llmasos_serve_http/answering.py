@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
 from llmasos_serve_http.asked import Asked, Collected, Rendering
@@ -16,8 +16,10 @@ from llmasos_serve_http.keeping import Keeper
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
 
+R = TypeVar("R")
+
 #: Headers of a stream: no proxy is to keep it back.
-_STREAM: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 _CANCELLED: Final = Failure(
     status=503, type="server_error", code="cancelled", message="The answer was cancelled; send the request again.", retry_after=1.0
 )
@@ -39,7 +41,7 @@ class Answering:
         self._runtime: Final = runtime
         self._comment_every: Final = comment_every
         self._answers: set[Batched] = set()
-        self._waiting: set[asyncio.Future[Batched]] = set()
+        self._waiting: set[asyncio.Future[Any]] = set()
 
     def stop(self) -> None:
         """End what is in progress."""
@@ -68,6 +70,29 @@ class Answering:
             raise
         finally:
             measure.close()
+            leaving.cancel()
+
+    async def attended(self, call: Call, work: Awaitable[R]) -> R:
+        """What ``work`` comes to, while the client waits for it; to be awaited once the body was read.
+
+        Raises:
+            Left: the client has gone; ``work`` is cancelled.
+            Refused: the server is being stopped.
+        """
+        leaving, working = asyncio.create_task(call.left()), asyncio.ensure_future(work)
+        self._waiting.add(working)
+        try:
+            if self.stopping:
+                raise Refused(STOPPED)
+            await self._ready(working, leaving, None)
+            return await working
+        except asyncio.CancelledError:
+            if self.stopping:
+                raise Refused(STOPPED) from None
+            raise
+        finally:
+            self._waiting.discard(working)
+            working.cancel()
             leaving.cancel()
 
     async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Batched:
@@ -246,7 +271,7 @@ def _failure(error: Refused | LLMasOSError) -> Failure:
 async def _begin(call: Call, rendering: Rendering) -> None:
     """Begin a stream, where it has not begun."""
     if not call.started:
-        await call.begin(rendering.media_type, headers=_STREAM)
+        await call.begin(rendering.media_type, headers=STREAM_HEADERS)
 
 
 async def _comment(call: Call, rendering: Rendering | None) -> None:

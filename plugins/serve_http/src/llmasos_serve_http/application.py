@@ -30,8 +30,6 @@ from llmasos_serve_http.tracing import Tracing
 #: Threads for calls of the runtime that are no generations, and how many may wait for one.
 _THREADS: Final = 16
 _WAITING: Final = 1024
-#: Tasks at once.
-_TASKS: Final = 64
 #: Changes by administrators at once.
 _CHANGES: Final = 4
 
@@ -55,7 +53,6 @@ class Application:
         """``more``: makes further routes. ``metrics``: those that ``runtime`` tells already; None: none yet. Raises ``PluginError`` where a
         route declares no permission, and ``ConfigError`` for options that cannot be kept."""
         self._service = Service(runtime=runtime, options=options, threads=Threads(_THREADS, _WAITING))
-        self._tasks = Threads(_TASKS, _WAITING)
         self._changes = Threads(_CHANGES, _WAITING)
         self._metrics = metrics or Metrics()
         self.answering: Final = Answering(runtime, self._metrics, options.comment_every)
@@ -74,7 +71,6 @@ class Application:
     def close(self) -> None:
         """Begin nothing more."""
         self._service.threads.close()
-        self._tasks.close()
         self._changes.close()
         if self._deafen is not None:
             self._deafen()
@@ -91,7 +87,7 @@ class Application:
         yield from Ollama(self._service, self.answering).routes()
         yield from self._metrics.routes(self._service)
         yield from Tokens(self._service).routes()
-        yield from Tasks(self._service, self._tasks).routes()
+        yield from Tasks(self._service, self.answering).routes()
         if self._service.options.mcp:
-            yield from McpTools(self._service, self._tasks).routes()
+            yield from McpTools(self._service, self.answering).routes()
         yield from Administration(self._service, self._changes).routes()

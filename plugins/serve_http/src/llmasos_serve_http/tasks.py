@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
-from llmasos_hookspecs import RequestError, TaskFacts
+from llmasos_hookspecs import LLMasOSError, RequestError, TaskFacts
+from llmasos_serve_http import sse
+from llmasos_serve_http.answering import STREAM_HEADERS, Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
-from llmasos_serve_http.failures import refused
-from llmasos_serve_http.fields import model_of
+from llmasos_serve_http.failures import Refused, failure_of, refused
+from llmasos_serve_http.fields import flag, model_of
+from llmasos_serve_http.keeping import Keeper
 from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
 from llmasos_serve_http.schemas import FLAG, OBJECT, TEXT, answer, body, listed
-from llmasos_serve_http.threads import Threads
 
 _TASK: Final = answer(id=TEXT, object={"const": "task"}, summary=TEXT, inputs=OBJECT, output=OBJECT, streams=FLAG)
 _LIST: Final = Operation(answer=listed(_TASK))
 _ONE: Final = Operation(answer=_TASK)
+_DELTA: Final = answer(object={"const": "task.output.delta"}, task=TEXT, text=TEXT)
 _RUN: Final = Operation(
-    body=body({"model": TEXT, "inputs": OBJECT}, required=["inputs"]),
+    body=body({"model": TEXT, "inputs": OBJECT, "stream": FLAG}, required=["inputs"]),
     answer=answer(object={"const": "task.output"}, task=TEXT, output=OBJECT),
+    events={"anyOf": [_DELTA, answer(error=answer(message=TEXT))]},
 )
+_DIALECT: Final = OpenAIDialect()
 
 
 class Tasks:
-    """What tasks there are, and running them. ``threads``: a task keeps one until it is done."""
+    """What tasks there are, and running them."""
 
-    def __init__(self, service: Service, threads: Threads) -> None:
+    def __init__(self, service: Service, answering: Answering) -> None:
         self._service = service
-        self._threads = threads
+        self._answering = answering
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
-        yield Route("/v1/tasks", Guarded(self._service, "use", OpenAIDialect(), self.tasks, operation=_LIST), methods=["GET"])
-        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.task, operation=_ONE), methods=["GET"])
-        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", OpenAIDialect(), self.run, operation=_RUN), methods=["POST"])
+        yield Route("/v1/tasks", Guarded(self._service, "use", _DIALECT, self.tasks, operation=_LIST), methods=["GET"])
+        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", _DIALECT, self.task, operation=_ONE), methods=["GET"])
+        yield Route("/v1/tasks/{name}", Guarded(self._service, "use", _DIALECT, self.run, operation=_RUN), methods=["POST"])
 
     async def tasks(self, call: Call) -> None:
         """Those that the client may run."""
@@ -48,15 +55,55 @@ class Tasks:
         await call.reply(_described(await self._named(call)))
 
     async def run(self, call: Call) -> None:
-        """Run one with ``inputs``, by a ``model`` if one is named; the answer is its output."""
+        """Run one with ``inputs``, by a ``model`` if one is named; the answer is its output, or the pieces of its text where it streams."""
         found = await call.fields()
-        model, inputs = model_of(found), found.get("inputs")
+        model, inputs, stream = model_of(found), found.get("inputs"), flag(found, "stream")
         if not isinstance(inputs, Mapping):
             raise RequestError("inputs must be an object with what the task takes; GET tells its JSON Schema.", "inputs")
         facts = await self._named(call)
-        runtime = self._service.runtime
-        output = await self._threads.call(lambda: runtime.run(call.known, facts.name, inputs, model=model))
-        await call.reply({"object": "task.output", "task": facts.name, "output": output})
+        if not stream:
+            output = await self._answering.attended(call, self._service.runtime.arun(call.known, facts.name, inputs, model=model))
+            await call.reply({"object": "task.output", "task": facts.name, "output": output})
+        elif not facts.streams:
+            raise RequestError(f'The task "{facts.name}" answers as a whole; leave stream out.', "stream")
+        else:
+            try:
+                await self._answering.attended(call, self._stream(call, facts.name, inputs, model))
+            except (Refused, LLMasOSError) as error:
+                if not call.started:
+                    raise
+                failure = error.failure if isinstance(error, Refused) else failure_of(error)
+                call.facts.code = failure.code
+                await call.part(sse.event(_DIALECT.error(failure)) + sse.DONE)
+                await call.end()
+
+    async def _stream(self, call: Call, name: str, inputs: Mapping[str, Any], model: str | None) -> None:
+        """Send the pieces of a task's text. It begins with the first piece or the first comment, so that an error before is a status."""
+        events = sse.TextEvents(lambda text: {"object": "task.output.delta", "task": name, "text": text})
+        every = self._service.options.comment_every
+        async with contextlib.aclosing(self._service.runtime.stream_task(call.known, name, inputs, model=model)) as pieces:
+            first = asyncio.ensure_future(anext(pieces, None))
+            try:
+                while not (await asyncio.wait((first,), timeout=every))[0]:
+                    if not call.started:
+                        await call.begin(sse.MEDIA_TYPE, headers=STREAM_HEADERS)
+                    await call.part(sse.COMMENT)
+                piece = await first
+            finally:
+                first.cancel()
+                await asyncio.wait((first,))  # an iterator that still runs could not be closed
+            if not call.started:
+                await call.begin(sse.MEDIA_TYPE, headers=STREAM_HEADERS)
+            keeper = Keeper(call, sse.COMMENT, every)
+            try:
+                while piece is not None:
+                    if piece:
+                        await keeper.send(events.of(piece))
+                    piece = await anext(pieces, None)
+            finally:
+                keeper.close()
+        await call.part(sse.DONE)
+        await call.end()
 
     async def _named(self, call: Call) -> TaskFacts:
         for facts in await self._found(call):

@@ -1,0 +1,130 @@
+"""Tasks that event loops wait for: on threads of their own, and ended at once where nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import Final, TypeVar
+
+from llmasos.compose.workers import Workers
+from llmasos.residency.handover import Handover
+from llmasos.system.task_scope import TaskScope, task_scope
+from llmasos_hookspecs import Rejected
+
+R = TypeVar("R")
+
+#: Tasks at once.
+_MOST: Final = 64
+#: Tasks that wait for one of these to end.
+_WAITING: Final = 1024
+#: Seconds after which a client may come again that was not let in.
+_RETRY: Final = 1.0
+
+
+class TaskRuns:
+    """The tasks in progress of one runtime. A task that is ended keeps its thread until it notices: at its next request to a model, or when
+    the one that it waits for has ended."""
+
+    def __init__(self, most: int = _MOST, waiting: int = _WAITING) -> None:
+        self._workers: Final = Workers(most, "llmasos-task")
+        self._most: Final = most + waiting
+        self._lock = threading.Lock()
+        self._count = 0
+
+    async def run(self, work: Callable[[], R], written: Callable[[str, int], object] | None = None) -> R:
+        """What ``work`` returns. Cancelling the awaiting task ends it. ``written``: see ``TaskScope``; called on the event loop.
+
+        Raises:
+            Rejected: as many tasks are in progress, or wait, as may.
+        """
+        scope = TaskScope(None if written is None else _on_loop(written))
+        handover: Handover[R] = Handover(lambda _: None)
+
+        def do() -> None:
+            try:
+                with task_scope(scope):
+                    result = work()
+            except BaseException as error:
+                handover.fail(error)
+            else:
+                handover.succeed(result)
+
+        self._begin(do)
+        try:
+            return await handover.take()
+        finally:
+            scope.end()
+
+    async def stream(self, work: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
+        """The pieces that ``work`` gives, as they come. Leaving the iteration early ends it.
+
+        Raises:
+            Rejected: as ``run``.
+        """
+        scope = TaskScope()
+        arrived: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        arrive = _on_loop(arrived.put_nowait)
+
+        def do() -> None:
+            try:
+                with task_scope(scope), contextlib.closing(_closable(work())) as pieces:
+                    for piece in pieces:
+                        scope.check()
+                        arrive(piece)
+            except BaseException as error:
+                arrive(error)
+            else:
+                arrive(None)
+
+        self._begin(do)
+        try:
+            while (found := await arrived.get()) is not None:
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            scope.end()
+
+    def close(self) -> None:
+        """End the threads once nothing is in progress."""
+        self._workers.close()
+
+    def _begin(self, do: Callable[[], None]) -> None:
+        with self._lock:
+            if self._count >= self._most:
+                raise Rejected(f"{self._count} tasks are in progress or wait, and no more may; send it again later.", _RETRY)
+            self._count += 1
+        context = contextvars.copy_context()
+
+        def counted() -> None:
+            try:
+                context.run(do)
+            finally:
+                with self._lock:
+                    self._count -= 1
+
+        try:
+            self._workers.do(counted)
+        except RuntimeError:
+            with self._lock:
+                self._count -= 1
+            raise Rejected("This machine has no thread left for the task; send it again later.", _RETRY) from None
+
+
+def _on_loop(call: Callable[..., object]) -> Callable[..., None]:
+    """``call`` for other threads: the running event loop calls it."""
+    loop = asyncio.get_running_loop()
+
+    def post(*arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop has been closed meanwhile
+            loop.call_soon_threadsafe(call, *arguments)
+
+    return post
+
+
+def _closable(pieces: Iterator[str]) -> Generator[str, None, None]:
+    """A generator over them: iterators need not have ``close``."""
+    yield from pieces
