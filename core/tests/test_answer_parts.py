@@ -130,6 +130,29 @@ def marked(*calls: tuple[str, str]) -> str:
     return "\n".join(f"<tool_call>\n{written(call)}\n</tool_call>" for call in calls)
 
 
+DEEPSEEK_MARKS = ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
+
+
+def deepseek(*calls: tuple[str, str]) -> str:
+    each = (f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{arguments}\n```<｜tool▁call▁end｜>" for name, arguments in calls)
+    return "<｜tool▁calls▁begin｜>" + "\n".join(each) + "<｜tool▁calls▁end｜>"
+
+
+def newer(*calls: tuple[str, str]) -> str:
+    each = (f"<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{arguments}<｜tool▁call▁end｜>" for name, arguments in calls)
+    return "<｜tool▁calls▁begin｜>" + "".join(each) + "<｜tool▁calls▁end｜>"
+
+
+def elements(name: str, **parameters: str) -> str:
+    written = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in parameters.items())
+    return f"<tool_call>\n<function={name}>\n{written}</function>\n</tool_call>"
+
+
+def named(*calls: tuple[str, str]) -> str:
+    return "".join(f"[TOOL_CALLS]{name}[ARGS]{arguments}" for name, arguments in calls)
+
+
+WRITTEN = f"{elements('weather', city='Paris')}\n{elements('stop', code='7')}"
 #: Template, answer, and its text and calls.
 FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] = {
     "hermes": ("hermes", (), "I look.\n" + marked(PARIS, STOP), "I look.", [PARIS, STOP]),
@@ -140,6 +163,14 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] =
     "mistral, a text": ("mistral", ("[TOOL_CALLS]",), "[1, 2]", "[1, 2]", []),
     "llama3": ("llama3", (), written(PARIS, "parameters"), "", [PARIS]),
     "llama3, a text": ("llama3", (), '{"city": "Paris"}', '{"city": "Paris"}', []),
+    "mistral-named": ("mistral-named", (), "Well." + named(PARIS, STOP), "Well.", [PARIS, STOP]),
+    "mistral-named, marks are control tokens": ("mistral-named", ("[TOOL_CALLS]", "[ARGS]"), named(STOP), "", [STOP]),
+    "deepseek": ("deepseek", (), "So.\n" + deepseek(PARIS, STOP), "So.", [PARIS, STOP]),
+    "deepseek, marks are control tokens": ("deepseek", DEEPSEEK_MARKS, deepseek(STOP), "", [STOP]),
+    "deepseek, a text": ("deepseek", DEEPSEEK_MARKS, "So. ```json\n{}", "So. ```json\n{}", []),
+    "deepseek-named": ("deepseek-named", DEEPSEEK_MARKS, newer(PARIS, STOP), "", [PARIS, STOP]),
+    "qwen-coder": ("qwen-coder", (), "I look.\n" + WRITTEN, "I look.", [PARIS, STOP]),
+    "qwen-coder, marks are control tokens": ("qwen-coder", ("<tool_call>", "</tool_call>"), elements("stop", code="7"), "", [STOP]),
     "thinking": ("thinking", (), "<think>\nWhy <tool_call>?\n</think>\n\n" + marked(STOP), "", [STOP]),
     "opened": ("opened", (), "<think>\nWhy?\n</think>\n\nSo.\n" + marked(STOP), "So.", [STOP]),
 }  # fmt: skip
@@ -154,8 +185,13 @@ def test_calls_are_read_in_the_templates_form(asking: Callable[..., Ask], name: 
     assert found.reasoning == {"thinking": "Why <tool_call>?", "opened": "Why?"}.get(template, "")
 
 
-@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "thinking", "opened"])
-@pytest.mark.parametrize("control_tokens", [(), ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>")])
+NEWER_FORMS = ["mistral-named", "deepseek", "deepseek-named", "qwen-coder"]
+
+
+@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "thinking", "opened", *NEWER_FORMS])
+@pytest.mark.parametrize(
+    "control_tokens", [(), ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>", "[ARGS]", *DEEPSEEK_MARKS)]
+)
 def test_a_call_that_must_be_is_made_whatever_the_model_would_write(
     asking: Callable[..., Ask], template: str, control_tokens: tuple[str, ...]
 ) -> None:
@@ -197,11 +233,11 @@ SCHEMAS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3"])
+@pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "deepseek-named", "qwen-coder"])
 def test_calls_that_are_drawn_at_random_are_of_their_schemas(asking: Callable[..., Ask], template: str) -> None:
     """Whatever the engine's logits: at a high temperature each token that the grammar allows is about as likely as any other."""
     tools = [{"type": "function", "function": {"name": f"f{place}", "parameters": schema}} for place, schema in enumerate(SCHEMAS)]
-    ask = asking(template, "Hello!", ("[TOOL_CALLS]",))
+    ask = asking(template, "Hello!", ("[TOOL_CALLS]", *DEEPSEEK_MARKS))
     seen: set[str] = set()
     for seed in range(4):
         found = ask(tools=tools, tool_choice="required", max_new_tokens=400, temperature=1e4, seed=seed)

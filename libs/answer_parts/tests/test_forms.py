@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from llmasos_answer_parts.call_forms import HERMES, LLAMA3, MISTRAL, CallForm, call_form_of
+from llmasos_answer_parts.call_forms import (
+    DEEPSEEK,
+    DEEPSEEK_NAMED,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_NAMED,
+    QWEN_CODER,
+    CallForm,
+    call_form_of,
+)
 from llmasos_answer_parts.functions import Function, ToolChoice, choice_of, functions_of
 from llmasos_answer_parts.grammar import grammar_of
 from llmasos_answer_parts.reasoning import Marks, marks_of, state_of
@@ -22,9 +32,13 @@ TOOL: dict[str, Any] = {"type": "function", "function": {"name": "add", "paramet
         ("return a json object within <tool_call></tool_call>", HERMES),
         ("[AVAILABLE_TOOLS] {{ tools }} [TOOL_CALLS] [", MISTRAL),
         ('<|start_header_id|> Respond with {"name": function name, "parameters": dictionary}', LLAMA3),
+        ("<tool_call>\n<function=name>\n<parameter=name>", QWEN_CODER),
         ("<tool_call>\n<function=name>", None),
         ("<tool_call>name\n<arg_key>", None),
-        ("[TOOL_CALLS]name[ARGS]{}", None),
+        ("[TOOL_CALLS]name[ARGS]{}", MISTRAL_NAMED),
+        ("[TOOL_CALLS]name[CALL_ID]123456789[ARGS]{}", None),
+        ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>name\n```json\n{}\n```<｜tool▁call▁end｜>", DEEPSEEK),
+        ("<｜tool▁call▁begin｜>name<｜tool▁sep｜>{}<｜tool▁call▁end｜>", DEEPSEEK_NAMED),
         ("<|channel|>commentary to=functions.name", None),
         ('{"name": function name, "parameters": dictionary}', None),
     ],
@@ -119,3 +133,13 @@ def test_messages_of_a_template_that_writes_no_tools() -> None:
     assert [each["role"] for each in shown] == ["system", "user"]
     assert shown[0]["content"].startswith("Be kind.\n\n")
     assert system["content"] == "Be kind."
+
+
+def test_parameters_whose_values_are_json() -> None:
+    """All but those that are plainly texts."""
+    properties = {
+        "a": {"type": "string"}, "b": {"enum": ["x", "y"]}, "c": {"const": "x"}, "d": {"type": "integer"}, "e": {"enum": ["x", 1]},
+        "f": {"anyOf": [{"type": "string"}]}, "g": {}, "h": True, "i": {"type": ["string", "null"]}, "j": {"enum": []},
+    }  # fmt: skip
+    assert Function("f", {"type": "object", "properties": properties}).values() == set("defghij")
+    assert Function("f", {"type": "object"}).values() == set()

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from llmasos_answer_parts.call_forms import HERMES, LLAMA3, MISTRAL, CallForm
+from llmasos_answer_parts.call_forms import DEEPSEEK, DEEPSEEK_NAMED, HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN_CODER, CallForm
 from llmasos_answer_parts.reader import AnswerReader, CallPart, Part, ReasoningPart, TextPart, open_end
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 THINK = Marks("<think>", "</think>")
 NAMES = ("add", "say")
+VALUES = {"add": {"a", "é"}}
 Whole = tuple[str, str, list[tuple[str, str]]]
 
 
@@ -34,7 +35,7 @@ def whole(parts: list[Part]) -> Whole:
 
 
 def read(pieces: list[str], form: CallForm | None, marks: Marks | None = None, state: ReasoningState = "after") -> Whole:
-    reader = AnswerReader(form, NAMES, marks, state)
+    reader = AnswerReader(form, NAMES, marks, state, VALUES)
     return whole([part for piece in pieces for part in reader.push(piece)] + reader.end())
 
 
@@ -44,6 +45,19 @@ SAY = ("say", '{"text": "x</tool_call>"}')
 
 def called(call: tuple[str, str], key: str = "arguments") -> str:
     return f'{{"name": "{call[0]}", "{key}": {call[1]}}}'
+
+
+def deepseek(call: tuple[str, str]) -> str:
+    return f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>{call[0]}\n```json\n{call[1]}\n```<｜tool▁call▁end｜>"
+
+
+def newer(call: tuple[str, str]) -> str:
+    return f"<｜tool▁call▁begin｜>{call[0]}<｜tool▁sep｜>{call[1]}<｜tool▁call▁end｜>"
+
+
+def element(name: str, **parameters: str) -> str:
+    written = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in parameters.items())
+    return f"<tool_call>\n<function={name}>\n{written}</function>\n</tool_call>"
 
 
 CASES: dict[str, tuple[CallForm | None, str, Whole]] = {
@@ -83,6 +97,44 @@ CASES: dict[str, tuple[CallForm | None, str, Whole]] = {
     "Llama's text": (LLAMA3, '{"names": ["add"]}', ("", '{"names": ["add"]}', [])),
     "Llama's text of an unknown name": (LLAMA3, '{"name": "Ann", "age": 3}', ("", '{"name": "Ann", "age": 3}', [])),
     "Llama's text with a call in it": (LLAMA3, f"See: {called(ADD)}", ("", f"See: {called(ADD)}", [])),
+    "Mistral's names": (MISTRAL_NAMED, f"Well.[TOOL_CALLS]add[ARGS]{ADD[1]}[TOOL_CALLS]say[ARGS] {SAY[1]}", ("", "Well.", [ADD, SAY])),
+    "Mistral's unknown name": (MISTRAL_NAMED, "[TOOL_CALLS]adds[ARGS]{}", ("", "[TOOL_CALLS]adds[ARGS]{}", [])),
+    "Mistral's name without an object": (MISTRAL_NAMED, "[TOOL_CALLS]add[ARGS][1]", ("", "[TOOL_CALLS]add[ARGS][1]", [])),
+    "DeepSeek": (
+        DEEPSEEK,
+        "So.\n\n<｜tool▁calls▁begin｜>" + "\n".join(deepseek(call) for call in (ADD, SAY)) + "<｜tool▁calls▁end｜>",
+        ("", "So.", [ADD, SAY]),
+    ),
+    "DeepSeek, then a text": (DEEPSEEK, f"<｜tool▁calls▁begin｜>{deepseek(SAY)}<｜tool▁calls▁end｜> Done.", ("", "Done.", [SAY])),
+    "DeepSeek that is cut": (DEEPSEEK, f"<｜tool▁calls▁begin｜>{deepseek(SAY)}\n<｜tool▁call▁beg", ("", "", [SAY])),
+    "DeepSeek without a call": (
+        DEEPSEEK, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>other", ("", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>other", [])
+    ),
+    "DeepSeek, newer": (
+        DEEPSEEK_NAMED,
+        f"<｜tool▁calls▁begin｜>{newer(ADD)}{newer(SAY)}<｜tool▁calls▁end｜>",
+        ("", "", [ADD, SAY]),
+    ),
+    "elements": (
+        QWEN_CODER,
+        f"I call.\n{element('add', a='[1, {}]', b='x')}\n{element('say', text='two' + chr(10) + 'lines ')}\n",
+        ("", "I call.", [("add", '{"a": [1, {}], "b": "x"}'), ("say", '{"text": "two\\nlines "}')]),
+    ),
+    "elements with what looks like their ends": (
+        QWEN_CODER,
+        element("say", text='</param> "é"\\ <b>\n\n</parameter'),
+        ("", "", [("say", '{"text": "</param> \\"é\\"\\\\ <b>\\n\\n</parameter"}')]),
+    ),
+    "an element without parameters": (QWEN_CODER, element("say"), ("", "", [("say", "{}")])),
+    "an element on one line": (
+        QWEN_CODER, "<tool_call><function=add><parameter=a> 1 </parameter></function></tool_call>", ("", "", [("add", '{"a":  1 }')])
+    ),
+    "a value that is no JSON": (QWEN_CODER, element("add", a="one"), ("", "", [("add", '{"a": "one"}')])),
+    "an empty text": (QWEN_CODER, element("say", text=""), ("", "", [("say", '{"text": ""}')])),
+    "a text that is cut": (QWEN_CODER, "<tool_call>\n<function=say>\n<parameter=text>\nso <", ("", "", [("say", '{"text": "so <')])),
+    "a value that is cut": (QWEN_CODER, "<tool_call>\n<function=add>\n<parameter=a>\n[1", ("", "", [("add", '{"a": [1')])),
+    "an element of an unknown function": (QWEN_CODER, element("other"), ("", element("other"), [])),
+    "Hermes where elements are": (QWEN_CODER, f"<tool_call>{called(ADD)}</tool_call>", ("", f"<tool_call>{called(ADD)}</tool_call>", [])),
     "no form": (None, f"<tool_call>{called(ADD)}</tool_call>", ("", f"<tool_call>{called(ADD)}</tool_call>", [])),
 }  # fmt: skip
 
@@ -122,7 +174,9 @@ def test_reasoning_is_where_the_marks_say(text: str, state: ReasoningState, expe
 
 
 MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]"]
-WORDS = [*MARKS, called(ADD), called(SAY, "parameters"), '{"name":', "{", "}", *'[]," \n<x']
+ELEMENTS = ["<function=add>", "<parameter=a>", "<parameter=b>", "</parameter>", "</function>"]
+NAMED = ["[ARGS]", "add", "function<｜tool▁sep｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "\n```json\n", "<｜tool▁call▁end｜>"]
+WORDS = [*MARKS, *ELEMENTS, *NAMED, called(ADD), called(SAY, "parameters"), '{"name":', "{", "}", *'[]," \n<x']
 
 
 @settings(max_examples=100)
@@ -130,7 +184,7 @@ WORDS = [*MARKS, called(ADD), called(SAY, "parameters"), '{"name":', "{", "}", *
 def test_any_text_has_the_same_parts_for_every_cut(data: st.DataObject) -> None:
     """Texts of what the forms are made of, in any order; where there are no calls, only marks and white space are lost."""
     text = "".join(data.draw(st.lists(st.sampled_from(WORDS), max_size=14)))
-    form = data.draw(st.sampled_from([None, HERMES, MISTRAL, LLAMA3]))
+    form = data.draw(st.sampled_from([None, HERMES, MISTRAL, LLAMA3, MISTRAL_NAMED, DEEPSEEK, DEEPSEEK_NAMED, QWEN_CODER]))
     state: ReasoningState = data.draw(st.sampled_from(["before", "inside", "after"]))
     places = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
     pieces = [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]

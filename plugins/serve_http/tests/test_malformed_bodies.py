@@ -29,7 +29,7 @@ RIGHT: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     "/v1/chat/completions": (chat_body("hi", n=1), {"messages": [7, "", {}, [], [7], [[]]], "stream": ["x", 0], "n": [0, "1", 129]}),
     "/v1/completions": (
         {"prompt": "hi", "echo": False},
-        {"prompt": [7, {}, [], ["a", "b"], [[]]], "echo": [True], "logprobs": [6, -1, "x"]},
+        {"prompt": [7, {}, [], ["a", 7], [[]]], "echo": ["x"], "logprobs": [6, -1, "x"], "suffix": ["x"]},
     ),
     "/v1/embeddings": ({"input": "hi"}, {"input": [7, [], [""], {}, [7]], "encoding_format": ["hex", 7], "dimensions": [3]}),
     "/v1/messages": (chat_body("hi", max_tokens=3), {"messages": [7, [{"role": "system", "content": "x"}]], "system": [7, [{}]]}),

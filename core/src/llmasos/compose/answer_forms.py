@@ -29,18 +29,20 @@ class AnswerForm:
         names: functions that may be called.
         marks: of its reasoning; None: it has none.
         state: where it begins.
+        values: of each function, its parameters whose values are JSON.
     """
 
     calls: CallForm | None = None
     names: tuple[str, ...] = ()
     marks: Marks | None = None
     state: ReasoningState = "after"
+    values: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
 
     def reader(self) -> AnswerReader | None:
         """What reads the answer; None where all of it is text."""
         if self.calls is None and (self.marks is None or self.state == "after"):
             return None
-        return AnswerReader(self.calls, self.names, self.marks, self.state)
+        return AnswerReader(self.calls, self.names, self.marks, self.state, self.values)
 
 
 PLAIN: Final = AnswerForm()
@@ -84,13 +86,15 @@ class AnswerForms:
             names=tuple(function.name for function in functions if choice.allowed is None or choice.allows(function.name)),
             marks=marks,
             state="after" if marks is None else self._state(tokens, marks),
+            values={function.name: function.values() for function in functions},
         )
         control_tokens = self._control_tokens(marks)
         if self._calls is None or not options.constrain_tools:
             if options.constrain_tools:
                 raise RequestError(
                     "The chat template of this model writes calls of tools in a form that is not known here (known are those of Hermes, "
-                    "Llama 3 and Mistral), so they cannot be constrained; give constrain_tools = False to get them as text.",
+                    "Llama 3, Mistral, DeepSeek and Qwen's coders), so they cannot be constrained; give constrain_tools = False to get "
+                    "them as text.",
                     "tools",
                 )
             return form, self._with_marks(sampling, control_tokens)
@@ -111,7 +115,7 @@ class AnswerForms:
 
     def _control_tokens(self, marks: Marks | None) -> Mapping[str, int]:
         """The marks that are control tokens, with their ids."""
-        calls = () if self._calls is None else (self._calls.begin, self._calls.end)
+        calls = () if self._calls is None else self._calls.marks
         found = {}
         for mark in filter(None, (*calls, *(() if marks is None else (marks.open, marks.close)))):
             for token in self._tokenizer.encode(mark, special=False):

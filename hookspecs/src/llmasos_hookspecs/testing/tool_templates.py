@@ -26,6 +26,10 @@ TEMPLATES: Final = {
     "hermes": _template("<tool_call>"),
     "mistral": _template("[TOOL_CALLS]"),
     "llama3": _template('<|start_header_id|> {"name": ..., "parameters": ...}'),
+    "mistral-named": _template("[TOOL_CALLS]name[ARGS]{}"),
+    "deepseek": _template("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>name\n```json"),
+    "deepseek-named": _template("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>name<｜tool▁sep｜>{}"),
+    "qwen-coder": _template("<tool_call>\n<function=name>\n<parameter=name>"),
     "unknown": _template("call it"),
     # Reasoning that the model may open and that can be switched off, and reasoning that the prompt opens.
     "thinking": _template("<tool_call>", "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"),

@@ -81,13 +81,16 @@ class WritingEngine:
 
     def _wanted(self, tokens: Sequence[int]) -> int:
         end = min(self._tokenizer.eos_token_ids)
-        prompt, opened, written = self._tokenizer.decode(tokens, skip_special=False).rpartition(_HEADER)
+        whole = len(tokens)  # tokens that end with a whole character
+        while (shown := self._tokenizer.decode(tokens[:whole], skip_special=False)).endswith("\ufffd") and len(tokens) - whole < 3:
+            whole -= 1
+        prompt, opened, written = shown.rpartition(_HEADER)
         places = {prompt.rfind(key): text for key, text in self._texts.items() if key in prompt}
         text = places[max(places)] if places else ""
         if not opened or not text.startswith(written):
             return end
-        rest = self._tokenizer.encode(text[len(written) :], special=False)
-        return rest[0] if rest else end
+        rest, begun = self._tokenizer.encode(text[len(written) :], special=False), list(tokens[whole:])
+        return rest[len(begun)] if rest[: len(begun)] == begun and len(rest) > len(begun) else end
 
     def _hold(self, tokens: list[int]) -> int:
         if len(self._slots) >= self._info.max_sequences:

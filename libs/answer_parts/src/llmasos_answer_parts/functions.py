@@ -22,6 +22,23 @@ class Function:
     name: str
     parameters: Mapping[str, Any]
 
+    def values(self) -> frozenset[str]:
+        """The parameters whose values are JSON where others are written as plain texts: all but those that can be texts alone."""
+        properties = self.parameters.get("properties")
+        if not isinstance(properties, Mapping):
+            return frozenset()
+        return frozenset(name for name, schema in properties.items() if not is_text(schema))
+
+
+def is_text(schema: Any) -> bool:
+    """Whether a JSON Schema plainly allows texts alone."""
+    if not isinstance(schema, Mapping):
+        return False
+    if schema.get("type") == "string":
+        return True
+    words = [schema["const"]] if "const" in schema else schema.get("enum")
+    return isinstance(words, list) and bool(words) and all(isinstance(word, str) for word in words)
+
 
 @attrs.frozen
 class ToolChoice:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from llmasos_answer_parts.call_forms import CallForm
-from llmasos_answer_parts.functions import Function, ToolChoice
+from llmasos_answer_parts.functions import Function, ToolChoice, is_text
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 #: Keywords of a schema that say nothing of the value, and those that hold values.
@@ -19,6 +19,10 @@ _FOR_PEOPLE: Final = frozenset({"title", "description", "$comment"})
 _VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 #: JSON as ``json.dumps`` writes it, which is what models see of it in training.
 _AS_DUMPED: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+#: What follows a value that stands in an element, and a text up to the first such end.
+_PARAMETER_END: Final = "\n</parameter>\n"
+_LAZY: Final = "{}[lazy]: /(?s:{})\\n<\\/parameter>/"
 
 
 def grammar_of(
@@ -53,6 +57,7 @@ class _Grammar:
         self._marks = marks
         self._tokens = control_tokens
         self._rules: list[str] = []
+        self._open = False  # a function takes further parameters
 
     def written(self, functions: Sequence[Function], choice: ToolChoice, several: bool, state: ReasoningState, answer: Any) -> str:
         offered = [function for function in functions if choice.allows(function.name)]
@@ -85,10 +90,11 @@ class _Grammar:
         """A text that is no call and opens no reasoning, or calls, which a text may precede."""
         begin = self._form.begin
         unlike = [] if self._marks is None else [f"~/\\s*{_literal(self._marks.open)}(?s:.*)/"]
+        first = next((mark for mark in self._form.marks if begin.startswith(mark) and mark in self._tokens), None)
         if not begin:
             self._rules.append(" & ".join(["TEXT: /(?s:.*)/", '~/\\s*\\{\\s*"name"(?s:.*)/', *unlike]))
             return f"TEXT | {called}"
-        if begin in self._tokens:  # which no text holds
+        if first is not None:  # which no text holds
             self._rules.append(" & ".join(["TEXT: /(?s:.+)/", *unlike]))
             return f"TEXT? ({called})?"
         self._rules.append(" & ".join(["TEXT: /(?s:.*)/", f"~/(?s:.*){_literal(begin)}(?s:.*)/", *unlike]))
@@ -99,21 +105,73 @@ class _Grammar:
         form = self._form
         if form.listed:
             self._rules.append(f'calls: " "? "[" call {"(" + _text(", ") + " call)*" if several else ""} "]"')
+        elif form.written == "named":
+            again = self._mark(form.again or form.begin)
+            between = '"\\n"? ' if form.again else ""
+            self._rules += [
+                f"calls: closed {f'({between}{again} closed)*' if several else ''} {self._mark(form.close)}",
+                f"closed: call {self._mark(form.end)}",
+            ]
         elif form.end:
             more = f'("\\n" {self._mark(form.begin)} closed)*' if several else ""
             self._rules += [f"calls: closed {more}", f'closed: "\\n" call "\\n" {self._mark(form.end)}']
         else:
             self._rules.append("calls: call")
+        self._call(functions)
+
+    def _call(self, functions: Sequence[Function]) -> None:
+        form = self._form
         self._rules.append("call: " + " | ".join(f"call_{place}" for place in range(len(functions))))
         for place, function in enumerate(functions):
-            head = f'{{"name": {json.dumps(function.name, ensure_ascii=False)}, "{form.arguments}": '
-            self._rules += [
-                f'call_{place}: {_text(head)} arguments_{place} "}}"',
-                f"arguments_{place}: {_json(function.parameters)}",
-            ]
+            if form.written == "elements":
+                self._elements(place, function)
+                continue
+            if form.written == "named":
+                head, tail = f"{self._mark(form.head)} {_text(function.name)} {self._mark(form.separator)}", ""
+            else:
+                head = _text(f'{{"name": {json.dumps(function.name, ensure_ascii=False)}, "{form.arguments}": ')
+                tail = ' "}"'
+            self._rules += [f"call_{place}: {head} arguments_{place}{tail}", f"arguments_{place}: {_json(function.parameters)}"]
+        if self._open:
+            self._rules += ['further: "<parameter=" /[^<>\\n]+/ ">\\n" further_text "\\n"', _LAZY.format("further_text", ".*")]
 
-    def _mark(self, mark: str) -> str:
-        return f"<[{self._tokens[mark]}]>" if mark in self._tokens else _text(mark) if mark else ""
+    def _elements(self, place: int, function: Function) -> None:
+        """A call as elements: the parameters in the order of the schema, then others where it allows them."""
+        schema = function.parameters
+        properties, required = schema.get("properties", {}), schema.get("required", ())
+        rules = []
+        for number, (name, value) in enumerate(properties.items()):
+            rule = f"parameter_{place}_{number}"
+            opening = _text(f"<parameter={name}>\n")
+            self._rules += [f"{rule}: {opening} value_{place}_{number}", *self._value(f"value_{place}_{number}", value, schema)]
+            rules.append(rule if name in required else f"{rule}?")
+        if schema.get("additionalProperties", True) is not False:
+            rules.append("further*")
+            self._open = True
+        opening = _text(f"<function={function.name}>\n")
+        self._rules.append(f"call_{place}: {opening} {' '.join(rules)} {_text('</function>')}")
+
+    @staticmethod
+    def _value(rule: str, schema: Any, whole: Mapping[str, Any]) -> list[str]:
+        """A parameter's value and the end of its element. Of what a schema says of a text its words and its lengths are kept."""
+        if not is_text(schema):
+            shared = {key: whole[key] for key in ("$defs", "definitions") if key in whole}
+            inner = {**shared, **schema} if isinstance(schema, Mapping) else schema
+            return [f"{rule}: {rule}_json {_text(_PARAMETER_END)}", f"{rule}_json: {_json(inner)}"]
+        words = [schema["const"]] if "const" in schema else schema.get("enum")
+        if words:
+            return [f"{rule}: ({' | '.join(map(_text, words))}) {_text(_PARAMETER_END)}"]
+        least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+        anything = f".{{{least},{most}}}" if least or most != "" else ".*"
+        return [_LAZY.format(f"{rule}_text", anything), f'{rule}: {rule}_text "\\n"']
+
+    def _mark(self, text: str) -> str:
+        """A text of the form, in which marks that are control tokens are those."""
+        known = [mark for mark in self._form.marks if mark in self._tokens]
+        if self._marks is not None:
+            known += [mark for mark in (self._marks.open, self._marks.close) if mark in self._tokens]
+        parts = re.split("(" + "|".join(map(re.escape, known)) + ")", text) if known else [text]
+        return " ".join(f"<[{self._tokens[part]}]>" if part in known else _text(part) for part in parts if part)
 
 
 def _json(schema: Any) -> str:

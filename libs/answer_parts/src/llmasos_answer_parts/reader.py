@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import attrs
 
 from llmasos_answer_parts.call_forms import CallForm
 from llmasos_answer_parts.call_scanner import CallScanner
+from llmasos_answer_parts.element_scanner import ElementScanner
+from llmasos_answer_parts.named_scanner import NamedScanner
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 #: The beginning of a call that is a whole answer, and the texts that can become it.
@@ -60,20 +62,27 @@ class AnswerReader:
         names: functions that may be called.
         marks: of reasoning; None: there is none.
         state: where the answer begins.
+        values: of each function, its parameters whose values are JSON, for forms that write texts otherwise.
 
     Attributes:
         state: where the reasoning stands.
     """
 
     def __init__(
-        self, form: CallForm | None = None, names: Collection[str] = (), marks: Marks | None = None, state: ReasoningState = "after"
+        self,
+        form: CallForm | None = None,
+        names: Collection[str] = (),
+        marks: Marks | None = None,
+        state: ReasoningState = "after",
+        values: Mapping[str, Collection[str]] = {},
     ) -> None:
         self._form = form
+        self._values = values
         self._names = frozenset(names)
         self._marks = marks
         self._held = ""
         self._calls = 0
-        self._scanner: CallScanner | None = None
+        self._scanner: CallScanner | NamedScanner | ElementScanner | None = None
         self._raw = ""  # of a call that has not begun for the reader's caller yet
         self._listed = False
         self._trims = False  # white space before the next text is dropped
@@ -97,7 +106,7 @@ class AnswerReader:
         found: list[Part] = []
         if self._scanner is not None and self._scanner.begun:
             found += self._arguments(self._scanner.end())
-        elif self._next != self._closing:  # what follows a call may be a part of its mark
+        elif self._next not in (self._closing, self._following):  # what follows a call may be a part of its mark
             self._told(found, ReasoningPart if self.state == "inside" else TextPart, self._raw + self._held)
         self._held = self._raw = ""
         self._scanner = None
@@ -164,8 +173,8 @@ class AnswerReader:
             if character.isspace() or (between and character == ","):
                 continue
             self._raw, self._held = self._raw + ("" if between else self._held[:place]), self._held[place:]
-            if character == "{":
-                self._scanner = CallScanner(self._names)
+            if character == "{" or (self._form is not None and self._form.written != "object"):
+                self._scanner = self._new_scanner()
                 self._next = self._object
             elif character == "[" and not self._listed and self._form is not None and self._form.begin:
                 self._listed = True
@@ -179,8 +188,15 @@ class AnswerReader:
         self._raw, self._held = self._raw + ("" if between else self._held), ""
         return False
 
+    def _new_scanner(self) -> CallScanner | NamedScanner | ElementScanner:
+        if self._form is not None and self._form.written == "named":
+            return NamedScanner(self._names, self._form.head, self._form.separator)
+        if self._form is not None and self._form.written == "elements":
+            return ElementScanner(self._names, self._values)
+        return CallScanner(self._names)
+
     def _object(self, found: list[Part]) -> bool:
-        """In a call's object."""
+        """In a call's object, or what stands for it."""
         scanner = self._scanner
         assert scanner is not None
         for place, character in enumerate(self._held, start=1):
@@ -205,13 +221,28 @@ class AnswerReader:
 
     def _closing(self, found: list[Part]) -> bool:
         """After a call."""
-        end = "" if self._form is None else self._form.end
+        end = "" if self._form is None else self._form.end.lstrip()
         rest = self._held.lstrip()
         if end and not rest.startswith(end) and end.startswith(rest):
             return False
         if rest:
-            self._held, self._next = rest.removeprefix(end), self._text
+            self._held, self._next = rest.removeprefix(end), self._following if rest.startswith(end) else self._text
         return bool(rest)
+
+    def _following(self, found: list[Part]) -> bool:
+        """After a call's end: another call, the end of all, or a text."""
+        form, rest = self._form, self._held.lstrip()
+        if form is None or not form.again:
+            self._next = self._text
+        elif rest.startswith(form.again):
+            self._raw, self._held, self._next = form.again, rest.removeprefix(form.again), self._call
+        elif rest.startswith(form.close):
+            self._held, self._next = rest.removeprefix(form.close), self._text
+        elif form.again.startswith(rest) or form.close.startswith(rest):
+            return False
+        else:
+            self._next = self._text
+        return True
 
     def _no_call(self, found: list[Part]) -> None:
         """What looked like a call is text."""
