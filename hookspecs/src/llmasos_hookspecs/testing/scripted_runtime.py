@@ -276,13 +276,17 @@ class ScriptedRuntime(ScriptedAdministration):
         self._check(principal)
         if task not in ("repeat", "count") or set(inputs) != {"text"}:
             raise RequestError("There are only the tasks repeat and count, with a text.")
-        for piece in self.script.get(inputs["text"], [inputs["text"]]):
-            if isinstance(piece, LLMasOSError):
-                raise piece
-            if isinstance(piece, threading.Event):
-                piece.wait()
-            elif isinstance(piece, str):
-                yield piece
+
+        def pieces() -> Iterator[str]:
+            for piece in self.script.get(inputs["text"], [inputs["text"]]):
+                if isinstance(piece, LLMasOSError):
+                    raise piece
+                if isinstance(piece, threading.Event):
+                    piece.wait()
+                elif isinstance(piece, str):
+                    yield piece
+
+        return pieces()
 
     @staticmethod
     def _text(prompt: Prompt | TokenPrompt) -> str:
