@@ -34,7 +34,8 @@ def received(connection: socket.socket) -> bytes:
 
 
 def test_a_silent_stream_gets_comments(start: Start, runtime: ScriptedRuntime) -> None:
-    """While the model computes and while it is being loaded; they change nothing of the answer."""
+    """While the model computes and while it is being loaded, every 10 seconds if no option says otherwise; they change nothing of it."""
+    assert Options().comment_every == 10.0
     gate = threading.Event()
     runtime.script["wait"] = ("The", gate, " otters")
     server = start(comment_every=0.05)
