@@ -152,6 +152,16 @@ def named(*calls: tuple[str, str]) -> str:
     return "".join(f"[TOOL_CALLS]{name}[ARGS]{arguments}" for name, arguments in calls)
 
 
+HARMONY_MARKS = tuple(f"<|{mark}|>" for mark in ("start", "channel", "message", "constrain", "end"))
+REASONED = "<|channel|>analysis<|message|>Why?<|end|><|start|>assistant"
+
+PREAMBLE = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+
+
+def message(call: tuple[str, str]) -> str:
+    return f"<|channel|>commentary to=functions.{call[0]} <|constrain|>json<|message|>{call[1]}"
+
+
 WRITTEN = f"{elements('weather', city='Paris')}\n{elements('stop', code='7')}"
 #: Template, answer, and its text and calls.
 FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] = {
@@ -171,6 +181,11 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] =
     "deepseek-named": ("deepseek-named", DEEPSEEK_MARKS, newer(PARIS, STOP), "", [PARIS, STOP]),
     "qwen-coder": ("qwen-coder", (), "I look.\n" + WRITTEN, "I look.", [PARIS, STOP]),
     "qwen-coder, marks are control tokens": ("qwen-coder", ("<tool_call>", "</tool_call>"), elements("stop", code="7"), "", [STOP]),
+    "harmony": ("harmony", (), REASONED + message(PARIS), "", [PARIS]),
+    "harmony, marks are control tokens": (
+        "harmony", HARMONY_MARKS, REASONED + PREAMBLE + message(STOP), "I look.", [STOP]
+    ),
+    "harmony, a text": ("harmony", HARMONY_MARKS, REASONED + "<|channel|>final<|message|>So.", "So.", []),
     "thinking": ("thinking", (), "<think>\nWhy <tool_call>?\n</think>\n\n" + marked(STOP), "", [STOP]),
     "opened": ("opened", (), "<think>\nWhy?\n</think>\n\nSo.\n" + marked(STOP), "So.", [STOP]),
 }  # fmt: skip
@@ -182,21 +197,24 @@ def test_calls_are_read_in_the_templates_form(asking: Callable[..., Ask], name: 
     template, control_tokens, answer, text, calls = FORMS[name]
     found = asking(template, answer, control_tokens)(tools=TOOLS, max_new_tokens=500)
     assert (found.text, found.calls, found.finish) == (text, calls, "stop")
-    assert found.reasoning == {"thinking": "Why <tool_call>?", "opened": "Why?"}.get(template, "")
+    assert found.reasoning == {"thinking": "Why <tool_call>?", "opened": "Why?", "harmony": "Why?"}.get(template, "")
 
 
-NEWER_FORMS = ["mistral-named", "deepseek", "deepseek-named", "qwen-coder"]
+OTHER_MARKS = (*DEEPSEEK_MARKS, *HARMONY_MARKS)
+NEWER_FORMS = ["mistral-named", "deepseek", "deepseek-named", "qwen-coder", "harmony"]
 
 
 @pytest.mark.parametrize("template", ["hermes", "mistral", "llama3", "thinking", "opened", *NEWER_FORMS])
 @pytest.mark.parametrize(
-    "control_tokens", [(), ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>", "[ARGS]", *DEEPSEEK_MARKS)]
+    "control_tokens",
+    [(), ("[TOOL_CALLS]", "<tool_call>", "</tool_call>", "<think>", "</think>", "[ARGS]", *DEEPSEEK_MARKS, *HARMONY_MARKS)],
 )
 def test_a_call_that_must_be_is_made_whatever_the_model_would_write(
     asking: Callable[..., Ask], template: str, control_tokens: tuple[str, ...]
 ) -> None:
     """Any one of the tools, or the one that is named, with the arguments that its schema allows."""
-    ask = asking(template, {"thinking": "<think>I </think>No!", "opened": "<think>\nI </think>No!"}.get(template, "No!"), control_tokens)
+    texts = {"thinking": "<think>I </think>No!", "opened": "<think>\nI </think>No!", "harmony": REASONED + "No!"}
+    ask = asking(template, texts.get(template, "No!"), control_tokens)
     named = {"type": "function", "function": {"name": "stop"}}
     assert ask(tools=TOOLS, tool_choice=named, max_new_tokens=900).calls == [STOP]
     found = ask(tools=TOOLS[1:], tool_choice="required", parallel_tool_calls=False, max_new_tokens=900)
@@ -230,6 +248,13 @@ SCHEMAS: list[dict[str, Any]] = [
         "additionalProperties": False,
     },
     {"type": "object", "properties": {}},
+    {
+        "properties": {
+            "code": {"type": "string", "pattern": "^[A-C]{2}/[0-9]$"},
+            "text": {"type": "string", "minLength": 1, "maxLength": 4},
+        },
+        "required": ["code", "text"],
+    },
 ]
 
 
@@ -239,7 +264,7 @@ def test_calls_that_are_drawn_at_random_are_of_their_schemas(asking: Callable[..
     tools = [{"type": "function", "function": {"name": f"f{place}", "parameters": schema}} for place, schema in enumerate(SCHEMAS)]
     ask = asking(template, "Hello!", ("[TOOL_CALLS]", *DEEPSEEK_MARKS))
     seen: set[str] = set()
-    for seed in range(4):
+    for seed in range(5):
         found = ask(tools=tools, tool_choice="required", max_new_tokens=400, temperature=1e4, seed=seed)
         assert found.calls
         assert found.finish == "stop"
@@ -326,6 +351,13 @@ def test_reasoning_is_split_off_and_counted(asking: Callable[..., Ask]) -> None:
     assert (found.usage.reasoning_tokens, found.usage.generated_tokens) == (len("<think>\nHm.\n</think>"), len(text) + 1)
     told = [token for event in found.events if isinstance(event, TextEvent) for token in event.tokens]
     assert bytes(told[:-1]).decode() == "\n\nYes <think>."
+
+
+def test_answers_of_messages_are_read_without_tools_too(asking: Callable[..., Ask]) -> None:
+    """Their marks are no text, and reasoning is counted with its marks."""
+    found = asking("harmony", REASONED + "<|channel|>final<|message|>So <b>.", HARMONY_MARKS)(max_new_tokens=200)
+    assert (found.text, found.reasoning, found.calls, found.finish) == ("So <b>.", "Why?", [], "stop")
+    assert 4 < found.usage.reasoning_tokens < found.usage.generated_tokens
 
 
 def test_reasoning_that_is_switched_off_or_opened_by_the_prompt(asking: Callable[..., Ask]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from llmasos_answer_parts.call_forms import (
     DEEPSEEK,
     DEEPSEEK_NAMED,
+    HARMONY,
     HERMES,
     LLAMA3,
     MISTRAL,
@@ -39,7 +40,8 @@ TOOL: dict[str, Any] = {"type": "function", "function": {"name": "add", "paramet
         ("[TOOL_CALLS]name[CALL_ID]123456789[ARGS]{}", None),
         ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>name\n```json\n{}\n```<｜tool▁call▁end｜>", DEEPSEEK),
         ("<｜tool▁call▁begin｜>name<｜tool▁sep｜>{}<｜tool▁call▁end｜>", DEEPSEEK_NAMED),
-        ("<|channel|>commentary to=functions.name", None),
+        ("<|channel|>commentary to=functions.name", HARMONY),
+        ("<|channel|>thought", None),
         ('{"name": function name, "parameters": dictionary}', None),
     ],
 )

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from llmasos_answer_parts.call_forms import DEEPSEEK, DEEPSEEK_NAMED, HERMES, LLAMA3, MISTRAL, MISTRAL_NAMED, QWEN_CODER, CallForm
-from llmasos_answer_parts.reader import AnswerReader, CallPart, Part, ReasoningPart, TextPart, open_end
+from llmasos_answer_parts.harmony import HarmonyReader
+from llmasos_answer_parts.parts import CallPart, Part, ReasoningPart, TextPart, open_end
+from llmasos_answer_parts.reader import AnswerReader
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 THINK = Marks("<think>", "</think>")
@@ -223,3 +225,66 @@ def test_arguments_of_any_json_are_told_unchanged() -> None:
 
 def test_the_end_that_may_become_a_mark() -> None:
     assert [open_end(text, "<tool>") for text in ("", "x", "<", "a<to", "<tool>", "<<")] == [0, 0, 1, 3, 0, 1]
+
+
+HARMONY_CASES: dict[str, tuple[str, Whole]] = {
+    "a text": ("<|channel|>final<|message|> So <b> it is.\n", ("", " So <b> it is.\n", [])),
+    "reasoning and a text": (
+        "<|channel|>analysis<|message|>Why <|?<|end|><|start|>assistant<|channel|>final<|message|>So.<|return|>", ("Why <|?", "So.", [])
+    ),
+    "reasoning, a text and a call": (
+        "<|channel|>analysis<|message|>Why?<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+        f"<|channel|>commentary to=functions.add <|constrain|>json<|message|>{ADD[1]}<|call|>",
+        ("Why?", "I look.", [ADD]),
+    ),
+    "a call whose function comes first": (
+        f" to=functions.say<|channel|>commentary json<|message|>{SAY[1]}<|call|>", ("", "", [SAY])
+    ),
+    "two calls": (
+        f"<|channel|>commentary to=functions.say<|message|>{SAY[1]}<|end|>"
+        f"<|start|>assistant to=functions.add<|channel|>commentary<|message|>{ADD[1]}",
+        ("", "", [SAY, ADD]),
+    ),
+    "a call without arguments": ("<|channel|>commentary to=functions.say<|message|><|call|>", ("", "", [("say", "{}")])),
+    "a call that is cut": ('<|channel|>commentary to=functions.say<|message|>{"text": "a', ("", "", [("say", '{"text": "a')])),
+    "a function that there is not": (
+        "<|channel|>commentary to=functions.other<|message|>{}<|call|>",
+        ("", "<|channel|>commentary to=functions.other<|message|>{}", []),
+    ),
+    "reasoning that is cut": ("<|channel|>analysis<|message|>Why <|en", ("Why <|en", "", [])),
+    "a header that is cut": ("<|channel|>analysis<|message|>Why?<|end|><|start|>assist", ("Why?", "", [])),
+    "no header": ("So <|it|> is.", ("", "So <|it|> is.", [])),
+    "nothing": ("", ("", "", [])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMONY_CASES)
+def test_messages_of_a_turn_are_the_same_for_every_cut(name: str) -> None:
+    text, expected = HARMONY_CASES[name]
+    for pieces in cuts(text):
+        reader = HarmonyReader(NAMES)
+        assert whole([part for piece in pieces for part in reader.push(piece)] + reader.end()) == expected, pieces
+
+
+def test_the_state_of_a_turn_tells_what_is_reasoning() -> None:
+    reader, states = HarmonyReader(NAMES), []
+    for piece in ("<|channel|>", "analysis<|message|>", "Why?", "<|end|>", "<|start|>assistant<|channel|>final<|message|>", "So."):
+        reader.push(piece)
+        states.append(reader.state)
+    assert states == ["before", "inside", "inside", "after", "after", "after"]
+
+
+HARMONY_WORDS = [
+    "<|channel|>", "analysis", "final", "commentary", " to=functions.add", "<|message|>", "<|end|>", "<|start|>", "assistant", *"x{ ", "<|"
+]  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(HARMONY_WORDS), max_size=14), st.integers(1, 9))
+def test_any_turn_has_the_same_parts_for_every_cut(words: list[str], size: int) -> None:
+    text = "".join(words)
+    found = []
+    for pieces in ([text], list(text), [text[place : place + size] for place in range(0, len(text), size)]):
+        reader = HarmonyReader(NAMES)
+        found.append(whole([part for piece in pieces for part in reader.push(piece)] + reader.end()))
+    assert found[0] == found[1] == found[2]

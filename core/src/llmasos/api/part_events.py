@@ -9,7 +9,7 @@ from typing import Final
 
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.engine.ticket import Piece, Ticket
-from llmasos_answer_parts.reader import CallPart, Part, ReasoningPart
+from llmasos_answer_parts.parts import CallPart, Part, ReasoningPart
 from llmasos_hookspecs import Generation, PartEvent, ReasoningEvent, TextEvent, TokenLogprob, ToolCallEvent
 
 #: Mistral's templates take ids of nine letters and digits alone; clients give back those that they were given.
@@ -75,7 +75,7 @@ class PartEvents:
 
 def reasoning_tokens(form: AnswerForm, answer: Ticket[Generation]) -> int:
     """How many tokens of an answer that has ended are reasoning, its marks included; the model's own, whatever guards made of them."""
-    reader = None if form.marks is None else form.reader()
+    reader = form.reader() if form.reasons else None
     if reader is None:
         return 0
     count = opening = 0

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_answer_parts.call_forms import HERMES, CallForm, call_form_of
+from llmasos_answer_parts.call_forms import HARMONY, HERMES, CallForm, call_form_of
 from llmasos_answer_parts.functions import choice_of, functions_of
 from llmasos_answer_parts.grammar import grammar_of
+from llmasos_answer_parts.harmony import HarmonyReader
 from llmasos_answer_parts.reader import AnswerReader
 from llmasos_answer_parts.reasoning import Marks, ReasoningState, state_of
 from llmasos_chat_templates.messages import ChatOptions, check_depth
@@ -38,8 +39,15 @@ class AnswerForm:
     state: ReasoningState = "after"
     values: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
 
-    def reader(self) -> AnswerReader | None:
+    @property
+    def reasons(self) -> bool:
+        """Whether the answer may have reasoning."""
+        return self.marks is not None or self.calls is HARMONY
+
+    def reader(self) -> AnswerReader | HarmonyReader | None:
         """What reads the answer; None where all of it is text."""
+        if self.calls is HARMONY:
+            return HarmonyReader(self.names)
         if self.calls is None and (self.marks is None or self.state == "after"):
             return None
         return AnswerReader(self.calls, self.names, self.marks, self.state, self.values)
@@ -76,6 +84,8 @@ class AnswerForms:
         marks = self._marks
         if not options.tools:
             choice_of(options.tool_choice, ())
+            if self._calls is HARMONY and sampling.constraint is None:  # a text is a message among others there
+                return AnswerForm(calls=HARMONY, state="before"), self._with_marks(sampling, self._control_tokens(None))
             if marks is None or sampling.constraint is not None:
                 return PLAIN, sampling
             return AnswerForm(marks=marks, state=self._state(tokens, marks)), self._with_marks(sampling, self._control_tokens(marks))
@@ -85,7 +95,7 @@ class AnswerForms:
             calls=self._calls,
             names=tuple(function.name for function in functions if choice.allowed is None or choice.allows(function.name)),
             marks=marks,
-            state="after" if marks is None else self._state(tokens, marks),
+            state="before" if self._calls is HARMONY else "after" if marks is None else self._state(tokens, marks),
             values={function.name: function.values() for function in functions},
         )
         control_tokens = self._control_tokens(marks)
@@ -93,8 +103,8 @@ class AnswerForms:
             if options.constrain_tools:
                 raise RequestError(
                     "The chat template of this model writes calls of tools in a form that is not known here (known are those of Hermes, "
-                    "Llama 3, Mistral, DeepSeek and Qwen's coders), so they cannot be constrained; give constrain_tools = False to get "
-                    "them as text.",
+                    "Llama 3, Mistral, DeepSeek, Qwen's coders and gpt-oss), so they cannot be constrained; give constrain_tools = False "
+                    "to get them as text.",
                     "tools",
                 )
             return form, self._with_marks(sampling, control_tokens)

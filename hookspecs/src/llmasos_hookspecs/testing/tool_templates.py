@@ -30,6 +30,7 @@ TEMPLATES: Final = {
     "deepseek": _template("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>name\n```json"),
     "deepseek-named": _template("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>name<｜tool▁sep｜>{}"),
     "qwen-coder": _template("<tool_call>\n<function=name>\n<parameter=name>"),
+    "harmony": _template("<|channel|>commentary to=functions.name"),
     "unknown": _template("call it"),
     # Reasoning that the model may open and that can be switched off, and reasoning that the prompt opens.
     "thinking": _template("<tool_call>", "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"),

@@ -16,7 +16,7 @@ class CallForm:
         begin: what comes before a call, or before the list of calls; empty: the call is the whole answer.
         end: what comes after a call.
         written: what a call is: a JSON object with ``name`` and the arguments; a name and then an object of the arguments; or elements
-            with the name and each argument, whose texts are no JSON.
+            with the name and each argument, whose texts are no JSON; or a message of its own, as the text and the reasoning are.
         arguments: an object's key for the arguments.
         head, separator: what comes before and after a name that stands by itself.
         listed: calls are one JSON list.
@@ -29,7 +29,7 @@ class CallForm:
     name: str
     begin: str
     end: str = ""
-    written: Literal["object", "named", "elements"] = "object"
+    written: Literal["object", "named", "elements", "messages"] = "object"
     arguments: str = "arguments"
     head: str = ""
     separator: str = ""
@@ -69,6 +69,15 @@ QWEN_CODER: Final = CallForm(
     name="qwen-coder", begin="<tool_call>", end="</tool_call>", written="elements", marks=("<tool_call>", "</tool_call>")
 )
 
+#: gpt-oss.
+HARMONY: Final = CallForm(
+    name="harmony",
+    begin="<|channel|>commentary to=functions.",
+    written="messages",
+    several=False,
+    marks=tuple(f"<|{mark}|>" for mark in ("start", "channel", "message", "constrain", "end", "call", "return")),
+)
+
 
 def call_form_of(template: str) -> CallForm | None:
     """The form that a chat template which writes tools has; None where it is none of those that are known.
@@ -83,6 +92,8 @@ def call_form_of(template: str) -> CallForm | None:
         return None if "[CALL_ID]" in template else MISTRAL_NAMED if "[ARGS]" in template else MISTRAL
     if DEEPSEEK.again in template:
         return DEEPSEEK if "```json" in template else DEEPSEEK_NAMED
+    if "<|channel|>" in template and "functions." in template:
+        return HARMONY
     if "<|start_header_id|>" in template and '"parameters"' in template:
         return LLAMA3
     return None

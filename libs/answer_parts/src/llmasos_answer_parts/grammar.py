@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from llmasos_answer_parts.call_forms import CallForm
 from llmasos_answer_parts.functions import Function, ToolChoice, is_text
+from llmasos_answer_parts.harmony_grammar import harmony_grammar
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 #: Keywords of a schema that say nothing of the value, and those that hold values.
@@ -20,9 +21,8 @@ _VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 #: JSON as ``json.dumps`` writes it, which is what models see of it in training.
 _AS_DUMPED: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
-#: What follows a value that stands in an element, and a text up to the first such end.
+#: What follows a value that stands in an element.
 _PARAMETER_END: Final = "\n</parameter>\n"
-_LAZY: Final = "{}[lazy]: /(?s:{})\\n<\\/parameter>/"
 
 
 def grammar_of(
@@ -48,7 +48,12 @@ def grammar_of(
         answer: JSON Schema of a text that is no call; None: any text.
         control_tokens: those of the marks that are control tokens of the vocabulary, with their ids.
     """
-    return _Grammar(form, marks, control_tokens or {}).written(functions, choice, several, state, answer)
+    grammar = _Grammar(form, marks, control_tokens or {})
+    if form.written == "messages":
+        return harmony_grammar(
+            functions, choice, mark=grammar.mark, literal=_literal, schema=_json, answer=answer, control_tokens=control_tokens or {}
+        )
+    return grammar.written(functions, choice, several, state, answer)
 
 
 class _Grammar:
@@ -62,7 +67,7 @@ class _Grammar:
     def written(self, functions: Sequence[Function], choice: ToolChoice, several: bool, state: ReasoningState, answer: Any) -> str:
         offered = [function for function in functions if choice.allows(function.name)]
         self._calls(offered, several and self._form.several and choice.name is None)
-        called = f"{self._mark(self._form.begin)} calls"
+        called = f"{self.mark(self._form.begin)} calls"
         if choice.mode == "required":
             body, space = called, True
         elif answer is not None:
@@ -78,8 +83,8 @@ class _Grammar:
             return ""
         first, last = self._marks.open, self._marks.close
         if last in self._tokens:
-            opened = "" if state == "inside" else self._mark(first)
-            self._rules += [f"reasoning: {opened} ANY? {self._mark(last)}", "ANY: /(?s:.+)/"]
+            opened = "" if state == "inside" else self.mark(first)
+            self._rules += [f"reasoning: {opened} ANY? {self.mark(last)}", "ANY: /(?s:.+)/"]
         else:
             opened = "" if state == "inside" else f"\\s*{_literal(first)}"
             self._rules.append(f"reasoning[lazy]: /{opened}(?s:.*){_literal(last)}/")
@@ -106,15 +111,15 @@ class _Grammar:
         if form.listed:
             self._rules.append(f'calls: " "? "[" call {"(" + _text(", ") + " call)*" if several else ""} "]"')
         elif form.written == "named":
-            again = self._mark(form.again or form.begin)
+            again = self.mark(form.again or form.begin)
             between = '"\\n"? ' if form.again else ""
             self._rules += [
-                f"calls: closed {f'({between}{again} closed)*' if several else ''} {self._mark(form.close)}",
-                f"closed: call {self._mark(form.end)}",
+                f"calls: closed {f'({between}{again} closed)*' if several else ''} {self.mark(form.close)}",
+                f"closed: call {self.mark(form.end)}",
             ]
         elif form.end:
-            more = f'("\\n" {self._mark(form.begin)} closed)*' if several else ""
-            self._rules += [f"calls: closed {more}", f'closed: "\\n" call "\\n" {self._mark(form.end)}']
+            more = f'("\\n" {self.mark(form.begin)} closed)*' if several else ""
+            self._rules += [f"calls: closed {more}", f'closed: "\\n" call "\\n" {self.mark(form.end)}']
         else:
             self._rules.append("calls: call")
         self._call(functions)
@@ -127,13 +132,13 @@ class _Grammar:
                 self._elements(place, function)
                 continue
             if form.written == "named":
-                head, tail = f"{self._mark(form.head)} {_text(function.name)} {self._mark(form.separator)}", ""
+                head, tail = f"{self.mark(form.head)} {_text(function.name)} {self.mark(form.separator)}", ""
             else:
                 head = _text(f'{{"name": {json.dumps(function.name, ensure_ascii=False)}, "{form.arguments}": ')
                 tail = ' "}"'
             self._rules += [f"call_{place}: {head} arguments_{place}{tail}", f"arguments_{place}: {_json(function.parameters)}"]
         if self._open:
-            self._rules += ['further: "<parameter=" /[^<>\\n]+/ ">\\n" further_text "\\n"', _LAZY.format("further_text", ".*")]
+            self._rules += ['further: "<parameter=" /[^<>\\n]+/ ">\\n" further_text "\\n"', f"further_text[lazy]: {_ended('.*')}"]
 
     def _elements(self, place: int, function: Function) -> None:
         """A call as elements: the parameters in the order of the schema, then others where it allows them."""
@@ -153,7 +158,7 @@ class _Grammar:
 
     @staticmethod
     def _value(rule: str, schema: Any, whole: Mapping[str, Any]) -> list[str]:
-        """A parameter's value and the end of its element. Of what a schema says of a text its words and its lengths are kept."""
+        """A parameter's value and the end of its element. Of what a schema says of a text its words, lengths and pattern are kept."""
         if not is_text(schema):
             shared = {key: whole[key] for key in ("$defs", "definitions") if key in whole}
             inner = {**shared, **schema} if isinstance(schema, Mapping) else schema
@@ -162,10 +167,12 @@ class _Grammar:
         if words:
             return [f"{rule}: ({' | '.join(map(_text, words))}) {_text(_PARAMETER_END)}"]
         least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-        anything = f".{{{least},{most}}}" if least or most != "" else ".*"
-        return [_LAZY.format(f"{rule}_text", anything), f'{rule}: {rule}_text "\\n"']
+        texts = [f".{{{least},{most}}}"] if least or most != "" else []
+        if isinstance(pattern := schema.get("pattern"), str):
+            texts.append(_whole(pattern))
+        return [f"{rule}_text[lazy]: {' & '.join(map(_ended, texts or ['.*']))}", f'{rule}: {rule}_text "\\n"']
 
-    def _mark(self, text: str) -> str:
+    def mark(self, text: str) -> str:
         """A text of the form, in which marks that are control tokens are those."""
         known = [mark for mark in self._form.marks if mark in self._tokens]
         if self._marks is not None:
@@ -185,6 +192,21 @@ def _bare(schema: Any) -> Any:
         kept = {key: value for key, value in schema.items() if not (key in _FOR_PEOPLE and isinstance(value, str))}
         return {key: value if key in _VALUES else _bare(value) for key, value in kept.items()}
     return [_bare(each) for each in schema] if isinstance(schema, list | tuple) else schema
+
+
+def _ended(text: str) -> str:
+    """A regular expression of a text and of the end of its element, of which the first counts."""
+    return f"/(?s:{text})\\n<\\/parameter>/"
+
+
+def _whole(pattern: str) -> str:
+    """A schema's pattern, which a text need only hold, as regular expression of the whole text."""
+    inner = pattern.removeprefix("^")
+    before, after = "" if pattern.startswith("^") else ".*", ".*"
+    if inner.endswith("$") and not inner.endswith("\\$"):
+        inner, after = inner[:-1], ""
+    inner = re.sub(r"(?<!\\)/", r"\\/", inner)
+    return f"{before}(?:{inner}){after}"
 
 
 def _text(text: str) -> str:

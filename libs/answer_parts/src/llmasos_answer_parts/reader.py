@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
-
-import attrs
 
 from llmasos_answer_parts.call_forms import CallForm
 from llmasos_answer_parts.call_scanner import CallScanner
 from llmasos_answer_parts.element_scanner import ElementScanner
 from llmasos_answer_parts.named_scanner import NamedScanner
+from llmasos_answer_parts.parts import CallPart, Part, ReasoningPart, TextPart, joined, open_end
 from llmasos_answer_parts.reasoning import Marks, ReasoningState
 
 #: The beginning of a call that is a whole answer, and the texts that can become it.
 _CALL: Final = re.compile(r'\s*\{\s*"name"\s*:')
 _MAY_BE_CALL: Final = re.compile(r'\s*(\{\s*("(n(a(m(e("\s*)?)?)?)?)?)?)?')
-
-
-@attrs.frozen
-class TextPart:
-    """Text of the answer."""
-
-    text: str
-
-
-@attrs.frozen
-class ReasoningPart:
-    """Text of the reasoning, without its marks."""
-
-    text: str
-
-
-@attrs.frozen
-class CallPart:
-    """A piece of a call.
-
-    Attributes:
-        index: number of the call in the answer, from 0.
-        name: of the function, in the first piece of a call; empty in the others.
-        arguments: a piece of the JSON of its arguments.
-    """
-
-    index: int
-    name: str
-    arguments: str
-
-
-Part = TextPart | ReasoningPart | CallPart
 
 
 class AnswerReader:
@@ -99,7 +66,7 @@ class AnswerReader:
         found: list[Part] = []
         while self._held and self._next(found):
             pass
-        return _joined(found)
+        return joined(found)
 
     def end(self) -> list[Part]:
         """The parts that were kept back, when no more text follows."""
@@ -110,7 +77,7 @@ class AnswerReader:
             self._told(found, ReasoningPart if self.state == "inside" else TextPart, self._raw + self._held)
         self._held = self._raw = ""
         self._scanner = None
-        return _joined(found)
+        return joined(found)
 
     # Each reads what it can of ``_held``, and returns whether the next may go on.
 
@@ -267,27 +234,3 @@ class AnswerReader:
         if text:
             self._trims = False
             found.append(kind(text))
-
-
-def open_end(text: str, mark: str) -> int:
-    """Length of the longest end of ``text`` that is a beginning of ``mark``, and not all of it."""
-    for length in range(min(len(mark) - 1, len(text)), 0, -1):
-        if text.endswith(mark[:length]):
-            return length
-    return 0
-
-
-def _joined(parts: Iterable[Part]) -> list[Part]:
-    """Parts with those of one kind that follow one another in one."""
-    found: list[Part] = []
-    for part in parts:
-        last = found[-1] if found else None
-        if isinstance(part, CallPart) and isinstance(last, CallPart) and last.index == part.index:
-            found[-1] = CallPart(last.index, last.name, last.arguments + part.arguments)
-        elif isinstance(part, TextPart) and isinstance(last, TextPart):
-            found[-1] = TextPart(last.text + part.text)
-        elif isinstance(part, ReasoningPart) and isinstance(last, ReasoningPart):
-            found[-1] = ReasoningPart(last.text + part.text)
-        else:
-            found.append(part)
-    return found
