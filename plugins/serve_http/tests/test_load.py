@@ -50,7 +50,10 @@ class Served:
         return text
 
     def audited(self) -> int:
-        """How many events are recorded."""
+        """How many events are recorded, of all that was done so far."""
+        done = threading.Event()
+        self.servers.runtime._desk.errands.add(done.set)
+        assert done.wait(60)
         return len(list(self.store.log.events()))
 
     def held(self) -> dict[str, int]:

@@ -30,7 +30,6 @@ from llmasos_hookspecs import (
     TokenPrompt,
     UnsupportedModel,
 )
-from llmasos_hookspecs.guarding.edge import in_words
 
 #: Seconds that closing waits until everything is recorded, where nobody says how long.
 CLOSE_SECONDS: Final = 5.0
@@ -181,7 +180,7 @@ class PipelineRuntime(PipelineAdministration):
         except NotAllowed:
             raise
         except BaseException as error:
-            self._desk.record(principal, "run", f"task:{task}", "failed", error=in_words(error))
+            self._desk.record(principal, "run", f"task:{task}", "failed", error=type(error).__name__)  # a sentence may hold its inputs
             raise
         self._desk.record(principal, "run", f"task:{task}", "done")
 

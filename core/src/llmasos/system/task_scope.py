@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -51,7 +52,7 @@ class TaskScope:
             if not self._ended:
                 self._held.update(requests)
         for request in requests:
-            request.add_done_callback(lambda request=request: self._let_go(request))  # type: ignore[misc]  # its own variable
+            request.add_done_callback(functools.partial(self._let_go, request))
             if self._ended:
                 request.cancel()
 

@@ -80,6 +80,7 @@ class Answering:
             Refused: the server is being stopped.
         """
         leaving, working = asyncio.create_task(call.left()), asyncio.ensure_future(work)
+        working.add_done_callback(_heard)
         self._waiting.add(working)
         try:
             if self.stopping:
@@ -279,3 +280,9 @@ async def _comment(call: Call, rendering: Rendering | None) -> None:
     if rendering is not None and rendering.comment:
         await _begin(call, rendering)
         await call.part(rendering.comment)
+
+
+def _heard(work: asyncio.Future[Any]) -> None:
+    """An error that nobody waits for any more is told to nobody."""
+    if not work.cancelled():
+        work.exception()

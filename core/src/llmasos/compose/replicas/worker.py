@@ -118,7 +118,8 @@ class Answers:
         with self._sending:
             with self._lock:
                 kept, self._kept = self._kept, []
-            self._send(kept)
+            if kept:  # else another thread has sent them
+                self._send(kept)
 
 
 class Worker:
