@@ -274,6 +274,17 @@ def test_calls_that_are_drawn_at_random_are_of_their_schemas(asking: Callable[..
     assert len(seen) > 1
 
 
+def test_further_parameters_are_texts_where_the_schema_allows_them(asking: Callable[..., Ask]) -> None:
+    """In a form that writes each parameter by itself; those that the schema names have its types, in its order."""
+    parameters = {"properties": {"a": {"type": "integer"}, "b": {"type": "string", "pattern": "^x+$"}}, "additionalProperties": True}
+    tools = [{"type": "function", "function": {"name": "any", "parameters": parameters}}]
+    found = asking("qwen-coder", elements("any", a="1", b="xx", c="[2"))(tools=tools, max_new_tokens=300)
+    assert (found.calls, found.text) == ([("any", '{"a": 1, "b": "xx", "c": "[2"}')], "")
+    for wrong in ({"a": "one"}, {"b": "xy"}):
+        found = asking("qwen-coder", elements("any", **wrong))(tools=tools, max_new_tokens=300)
+        assert found.calls[0][1] != json.dumps(wrong)
+
+
 def test_names_and_descriptions_may_be_any_text(asking: Callable[..., Ask]) -> None:
     """A schema's texts for people are no part of the grammar; a property may have such a keyword's name, and a constant hold one."""
     name, constant = 'é "\\" </tool_call>{', {"title": "x", "description": ["("]}
