@@ -35,6 +35,7 @@ WORDS: Final = {
     "quantized": "what weights are, and the tensors that hold their codes",
     "size": "of anything",
     "speed": "whether times are measured",
+    "top": "the likeliest tokens: top_p, top_k, top-1 agreement",
     "torch": "the library, which reads pickle files and with which a model is compared",
     "translate": "str.translate",
 }
@@ -57,7 +58,6 @@ LITERALS: Final = {
     ("compose/generation_params.py", "priority"): "a request's argument",
     ("compose/guards.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
-    ("system/hardware.py", "size"): "a file of the kernel's",
     ("system/returned.py", "audit"): "a method of the contract",
     ("system/store.py", "size"): "a key of an entry: of its files",
 }

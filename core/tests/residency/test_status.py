@@ -1,4 +1,4 @@
-"""``llmasos ps`` and ``top`` show what another process is doing."""
+"""A process tells others of its user what it is doing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +13,6 @@ from pathlib import Path
 import pytest
 
 from llmasos.compose.status import ProcessStatus, StatusServer, read_status
-from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
-
-OTHER = """
-import sys, llmasos
-with llmasos.load_model(sys.argv[1], loader="onnx", memory="1GiB") as model:
-    model.generate_text("otters", max_new_tokens=4, ignore_eos=True)
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -91,30 +80,3 @@ def test_a_process_answers_as_long_as_somebody_is_open(tmp_path: Path) -> None:
     assert answers()
     status.end()
     assert not answers()
-
-
-def test_ps_and_top_see_another_process(tmp_path: Path) -> None:
-    """Its model, memory and counts, as a table, live, and as JSON; and nothing once it is gone."""
-    tiny_checkpoint("llama", folder=tmp_path / "model")
-    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
-
-    def ask(*arguments: str) -> str:
-        command = [sys.executable, "-c", "from llmasos.cli import main; main()", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
-
-    command = [sys.executable, "-c", OTHER, str(tmp_path / "model")]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "ready\n"
-        (found,) = json.loads(ask("ps", "--json"))
-        assert found["pid"] == other.pid
-        assert found["models"]["default"]["finished"] == 1
-        assert found["memory"]["weights"] == found["models"]["default"]["weight_bytes"] > 0
-        rows = ask("ps").splitlines()
-        assert rows[0].split("\t")[:3] == ["pid", "model", "state"]
-        assert rows[1].split("\t")[:3] == [str(other.pid), "default", "loaded"]
-        assert str(other.pid) in ask("top", "--count", "2", "--interval", "0.1")
-        other.stdin.close()
-        other.wait(60)
-    assert json.loads(ask("ps", "--json")) == []

@@ -352,13 +352,13 @@ def test_a_command_tries_components(verbs: Site, run: Any) -> None:
 
 
 def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> None:
-    """As plain data: hardware with bandwidth and defaults, folders, problems, and what is published and not installed."""
+    """As plain data: cores, memory, folders, problems, and what is published and not installed."""
     verbs.add("llmasos-verb", "command", "greet", VERB)
     code, out, _ = run("greet", "system")
     found = json.loads(out)
     assert code == 0
-    assert found["hardware"]["defaults"]["threads"] >= 1
-    assert {each["threads"] for each in found["hardware"]["bandwidth"]} >= {1}
+    assert 0 < found["cores"]["usable"] <= found["cores"]["logical"]
+    assert 0 < found["memory"]["available"] <= found["memory"]["total"]
     assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
     assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
 

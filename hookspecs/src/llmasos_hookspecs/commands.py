@@ -137,15 +137,19 @@ class CommandContext(Context, Protocol):
         ...
 
     def describe_system(self) -> Mapping[str, Any]:
-        """What core knows of this machine, as plain data that JSON can hold; sizes in bytes, bandwidth in bytes a second.
+        """What core knows of this machine and of what is installed, as plain data that JSON can hold; sizes in bytes.
 
-        - ``hardware``: processor, memory and accelerators, the measured ``bandwidth``, and the ``defaults`` that follow;
+        - ``cores``: ``physical`` and ``logical`` ones, and how many are ``usable`` by this process, which may be a fraction;
+        - ``memory``: ``total``, ``available``, and the ``limit`` of a control group or None;
         - ``folders``: where ``config``, ``data`` and ``cache`` are;
         - ``problems``: a sentence for each installed distribution that is not sound;
         - ``missing``: a sentence for each published component that is not installed.
-
-        Takes a second or two, because the bandwidth is measured.
         """
+        ...
+
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        """The processes of this user that have a model open, by ascending ``pid``, as plain data: ``memory``, ``models`` by name and
+        ``observers``, as ``llmasos.resources.usage()`` gives them."""
         ...
 
     def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:

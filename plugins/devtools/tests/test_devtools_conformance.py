@@ -13,6 +13,15 @@ class TestDoctor(CommandConformance):
     module = "llmasos_devtools.doctor"
 
 
+class TestPs(CommandConformance):
+    module = "llmasos_devtools.processes.ps"
+
+
+class TestTop(CommandConformance):
+    module = "llmasos_devtools.processes.top"
+    examples = (("--count", "1"),)
+
+
 class TestNew(CommandConformance):
     module = "llmasos_devtools.new"
     examples = (("guard", "my-guard"),)

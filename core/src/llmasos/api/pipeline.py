@@ -219,7 +219,7 @@ class Pipeline:
     def prefer_throughput(self, *, model: str | None = None) -> None:
         """Let up to 64 sequences run at once, as far as half of the free memory has room for their KV, where the scheduler has the option
         ``max_sequences`` and config does not set it. For batches; call it before the model is loaded."""
-        from llmasos.system.hardware import batch_sequences, kv_room, probe
+        from llmasos.system.hardware import batch_sequences, kv_room, memory
 
         host = self._host(model)
         config = host.scheduler
@@ -227,7 +227,7 @@ class Pipeline:
         if "max_sequences" in config.options or "max_sequences" not in {field.key for field in fields_of(options)}:
             return
         need = host.need()
-        room = kv_room(probe(), weight_bytes=need.weights, memory=self.config.resources.memory)
+        room = kv_room(memory().available, weight_bytes=need.weights, limit=self.config.resources.memory)
         self.use_scheduler(config.to_mapping(), model=host.name, max_sequences=batch_sequences(room, need.kv_bytes_per_token))
 
     def check_text(self, text: str, *, stage: Stage, model: str | None = None, tenant: str = "default") -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmasos.cli import accelerate, config, models, plugins, resources, run, serve, task
+from llmasos.cli import accelerate, config, models, plugins, run, serve, task
 from llmasos.cli.installed import OpenVerb, Verbs
 
 app = typer.Typer(
@@ -39,8 +39,6 @@ app.command("task", cls=OpenVerb, context_settings=task.SETTINGS)(task.task)
 app.command("tasks")(task.tasks)
 app.command("serve")(serve.serve)
 app.command("accelerate")(accelerate.accelerate)
-app.command("ps")(resources.ps)
-app.command("top")(resources.top)
 app.add_typer(models.app, name="models")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")

@@ -50,6 +50,11 @@ class CommandContext:
 
         return describe_system()
 
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        from llmasos.compose.status import read_status
+
+        return list(read_status())
+
     def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
         from llmasos.system.isolation import code_command
 

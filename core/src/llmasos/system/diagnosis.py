@@ -12,7 +12,7 @@ import attrs
 from llmasos.system.catalog import published
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
-from llmasos.system.hardware import defaults, measure_bandwidth, probe
+from llmasos.system.hardware import cores, memory
 from llmasos.system.isolation import code_command
 
 #: Seconds that a plugin may take to import with all of its frameworks.
@@ -40,16 +40,11 @@ except Exception as error:
 
 
 def describe_system() -> dict[str, Any]:
-    """Hardware with its measured bandwidth (takes a second), core's folders, problems of the installed plugins, and what is published and
-    not installed; sizes in bytes, bandwidth in bytes a second."""
-    hardware = probe()
-    chosen = defaults(hardware)
+    """The cores and the memory that this process may use, core's folders, problems of the installed plugins, and what is published and not
+    installed; sizes in bytes."""
     return {
-        "hardware": {
-            **attrs.asdict(hardware),
-            "bandwidth": [attrs.asdict(measure_bandwidth(count)) for count in sorted({1, chosen.threads})],
-            "defaults": attrs.asdict(chosen),
-        },
+        "cores": attrs.asdict(cores()),
+        "memory": attrs.asdict(memory()),
         "folders": {"config": str(config_folder()), "data": str(data_folder()), "cache": str(cache_folder())},
         "problems": list(registry().problems()),
         "missing": _missing(registry().entries()),

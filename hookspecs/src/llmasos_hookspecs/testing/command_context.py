@@ -144,8 +144,14 @@ class SandboxCommandContext(SandboxContext):
 
     def describe_system(self) -> Mapping[str, Any]:
         folders = {name: str(self.root / name) for name in ("config", "data", "cache")}
-        hardware = {"cpu": {"physical_cores": 1}, "bandwidth": [{"threads": 1, "bytes_per_second": 1e9}], "defaults": {"threads": 1}}
-        return {"hardware": hardware, "folders": folders, "problems": [], "missing": []}
+        cores, memory = {"physical": 1, "logical": 2, "usable": 1.5}, {"total": 8 << 30, "available": 64 << 20, "limit": None}
+        return {"cores": cores, "memory": memory, "folders": folders, "problems": [], "missing": []}
+
+    def processes(self) -> Sequence[Mapping[str, Any]]:
+        memory = {"used": 3 << 20, "limit": 1 << 30, "weights": 2 << 20, "kv": 1 << 20, "waiting": 0}
+        counts = {"running": 1, "waiting": 0, "finished": 4, "kv_used": 10, "kv_cached": 10, "kv_capacity": 80}
+        model = {"state": "loaded", "weight_bytes": 2 << 20, "kv_bytes": 1 << 20, **counts}
+        return [{"pid": 4321, "memory": memory, "models": {"default": model}, "observers": []}]
 
     def python(self, code: str, *arguments: str, first: Sequence[Path] = ()) -> list[str]:
         path = [*map(str, first), *(place for place in sys.path if os.path.isabs(place))]

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from typing import Final
 
-import psutil
-
+from llmasos.system.hardware import memory
 from llmasos.system.isolation.children import code_command
 from llmasos_hookspecs import Component, Context, Host, NoOptions, ResourceError, SeatSpec, hookimpl
 
@@ -80,8 +79,7 @@ class LocalPlacement:
 
     def hosts(self) -> Sequence[Host]:
         cpus = len(_cores()) or os.cpu_count() or 1
-        memory = int(psutil.virtual_memory().total)  # type: ignore[no-untyped-call]  # psutil has no types
-        return [Host(name=socket.gethostname(), cpus=cpus, memory=memory)]
+        return [Host(name=socket.gethostname(), cpus=cpus, memory=memory().total)]
 
     def start(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> LocalSeat:
         if os.name != "posix":

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 from typing import Any, Final
 
+from llmasos_devtools.doctor.hardware import describe
 from llmasos_hookspecs import CommandContext, ComponentEntry
 
 _PACKAGES: Final = (
@@ -25,7 +26,7 @@ def diagnose(context: CommandContext) -> dict[str, Any]:
     """Everything at once, as plain data; sizes in bytes, bandwidth in bytes a second. Takes seconds: plugins are really imported."""
     system = context.describe_system()
     return {
-        "hardware": system["hardware"],
+        "hardware": describe(system),
         "versions": {"python": platform.python_version(), **_versions()},
         "folders": system["folders"],
         "plugins": [_tried(entry, context) for entry in context.components()],

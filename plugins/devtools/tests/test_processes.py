@@ -1,0 +1,78 @@
+"""``llmasos ps`` and ``top`` show what another process is doing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from llmasos_devtools.processes.tables import COLUMNS, memory_line, observer_rows, rows
+from llmasos_hookspecs.testing import tiny_checkpoint
+
+OTHER = """
+import sys, llmasos
+with llmasos.load_model(sys.argv[1], loader="onnx", memory="1GiB") as model:
+    model.generate_text("otters", max_new_tokens=4, ignore_eos=True)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_ps_and_top_see_another_process(tmp_path: Path) -> None:
+    """Its model, memory and counts, as a table, live, and as JSON; and nothing once it is gone."""
+    tiny_checkpoint("llama", folder=tmp_path / "model")
+    environment = {**os.environ, "LLMASOS_HOME": str(tmp_path / "home")}
+
+    def ask(*arguments: str) -> str:
+        command = [sys.executable, "-c", "from llmasos.cli import main; main()", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    command = [sys.executable, "-c", OTHER, str(tmp_path / "model")]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "ready\n"
+        (found,) = json.loads(ask("ps", "--json"))
+        assert found["pid"] == other.pid
+        assert found["models"]["default"]["finished"] == 1
+        assert found["memory"]["weights"] == found["models"]["default"]["weight_bytes"] > 0
+        rows = ask("ps").splitlines()
+        assert rows[0].split("\t")[:3] == ["pid", "model", "state"]
+        assert rows[1].split("\t")[:3] == [str(other.pid), "default", "loaded"]
+        assert str(other.pid) in ask("top", "--count", "2", "--interval", "0.1")
+        other.stdin.close()
+        other.wait(60)
+    assert json.loads(ask("ps", "--json")) == []
+
+
+def test_processes_are_rows_of_text() -> None:
+    """Where nothing is told, because a model is not loaded or a process is of an older version, nothing is shown."""
+    memory = {"used": 3 << 20, "limit": None, "weights": 2 << 20, "kv": 1 << 20, "waiting": 2}
+    busy = {
+        "state": "loaded",
+        "weight_bytes": 2 << 20,
+        "kv_bytes": 1 << 20,
+        "running": 2,
+        "kv_used": 30,
+        "kv_cached": 10,
+        "kv_capacity": 80,
+    }
+    seats = {"state": "loaded", "weight_bytes": 0, "kv_bytes": 0, "replicas": [{"where": "a, pid 1"}, {"where": "a, pid 2"}]}
+    idle = {"state": "unloaded", "weight_bytes": 0, "kv_bytes": 0}
+    new = {
+        "pid": 5,
+        "memory": memory,
+        "models": {"busy": busy, "seats": seats},
+        "observers": [{"observer": "ear", "waiting": 1, "dropped": 2}],
+    }
+    old = {"pid": 7, "memory": {**memory, "limit": 1 << 30, "waiting": 0}, "models": {"idle": idle}}
+    found = [dict(zip(COLUMNS, row, strict=True)) for row in rows([new, old])]
+    shown = [(row["pid"], row["model"], row["running"], row["kv %"]) for row in found]
+    assert shown == [("5", "busy", "2", "50%"), ("5", "seats", "0", "0%"), ("7", "idle", "0", "0%")]
+    assert next(rows([new]))[5:7] == ["2.0 MiB", "1.0 MiB"]
+    assert list(rows([new]))[1][-1] == "a, pid 1; a, pid 2"
+    assert list(observer_rows([new, old])) == [["5", "ear", "1", "2"]]
+    assert memory_line(new) == "5: 3.0 MiB in use, 2.0 MiB weights and 1.0 MiB KV, 2 wait for memory"
+    assert memory_line(old) == "7: 3.0 MiB of 1.0 GiB in use, 2.0 MiB weights and 1.0 MiB KV"
