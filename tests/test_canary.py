@@ -217,7 +217,7 @@ def test_the_first_inspection_of_a_foreign_model_touches_nothing_else(name: str,
     """What runs in a child process at first sight is watched here, and so is what the loader does then."""
     make, inspect, framework = FOREIGN[name]
     seen = watched(tmp_path, make(tmp_path), framework)
-    assert {each.split()[0] for each in seen.pop("inspected")} == {inspect, "llmasos.checkpoints.first_sight:probe"}
+    assert {each.split()[0] for each in seen.pop("inspected")} == {inspect, "llmasos_tokenizing.first_sight:probe"}
     assert seen == {kind: [] for kind in NOTHING if kind != "inspected"}
 
 

@@ -13,7 +13,6 @@ import llmasos_format_gguf
 import llmasos_format_legacy
 import llmasos_format_quantized
 from benchmarks.fuzz.containment import check_sentence
-from llmasos.checkpoints import first_sight
 from llmasos.compose.formats import Formats
 from llmasos.compose.guarded_checkpoint import GuardedCheckpoint
 from llmasos.system import context
@@ -24,6 +23,7 @@ from llmasos_chat_templates.template import ChatTemplate
 from llmasos_checkpoint_kit.digests import file_digest
 from llmasos_hookspecs import Checkpoint, LLMasOSError, PluginError, Tokenizer, apart
 from llmasos_hookspecs.testing import sandbox
+from llmasos_tokenizing import first_sight
 
 TEXT = "Hello 天气 🙂 2024"
 

@@ -69,7 +69,7 @@ class Formats:
             UnsupportedModel: it is of a kind that is not read.
             PluginError: the format that reads it is broken.
         """
-        from llmasos.checkpoints.tokenizer import tokenizer_from_folder  # only users of text pay for its import
+        from llmasos_tokenizing.tokenizer_json import tokenizer_from_folder  # only users of text pay for its import
 
         if (found := tokenizer_from_folder(folder, self._own_context())) is not None:
             return found

@@ -1,4 +1,4 @@
-"""The tokenizer in a Hugging Face folder's tokenizer.json."""
+"""The tokenizer that a folder's tokenizer.json describes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from tokenizers import AddedToken, Tokenizer as Backend
 
-from llmasos.checkpoints.first_sight import ApartContext, check_at_first_sight
 from llmasos_checkpoint_kit.folder import inside, read_json_if_there, read_small
 from llmasos_hookspecs import CheckpointError
 from llmasos_tokenizing.fast import FastTokenizer
+from llmasos_tokenizing.first_sight import ApartContext, check_at_first_sight
 from llmasos_tokenizing.named import config_ends, named_tokens
 from llmasos_tokenizing.panics import guarded
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from llmasos.checkpoints import first_sight
-from llmasos.checkpoints.first_sight import has_nested_repeats
 from llmasos.compose.formats import formats
 from llmasos.system import context
 from llmasos_hookspecs import CheckpointError
 from llmasos_hookspecs.testing.tokenizer import tokenizer_files
+from llmasos_tokenizing import first_sight
+from llmasos_tokenizing.first_sight import has_nested_repeats
 
 
 @pytest.fixture
