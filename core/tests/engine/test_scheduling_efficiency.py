@@ -89,6 +89,19 @@ def test_a_sequence_starts_only_where_those_that_run_have_room_to_grow(
     assert [sequence.cost for sequence in running] == [15, 15, 15]
 
 
+def test_memory_that_prompts_being_read_will_take_is_not_given_twice(
+    make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any
+) -> None:
+    """Prompts that are read a few tokens a step hold little yet; of three that do not fit together two start, and none is preempted."""
+    fifo.quantum = lambda *_: 4
+    stepped = make_runner(hash_engine(), fifo, capacity=100, step_tokens=64, keep_prefixes=False)
+    sequences = [stepped.add(request_of([number] * 40, 4, ignore_eos=True))[0] for number in range(3)]
+    stepped.runner.step()
+    assert [sequence.state for sequence in sequences] == ["running", "running", "waiting"]
+    stepped.drain()
+    assert [(sequence.generated, sequence.preemptions, sequence.cost) for sequence in sequences] == [(4, 0, 43)] * 3
+
+
 def test_one_sequence_may_fill_the_cache_alone(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
     """Headroom is kept for others only: a request that needs every token of the cache runs alone."""
     stepped = make_runner(hash_engine(), fifo, capacity=20, keep_prefixes=False)

@@ -264,10 +264,14 @@ class Scheduler:
         return min(sequence.pending, self.policy.quantum(sequence, self.step_tokens))
 
     def _fits(self, sequence: Sequence) -> bool:
+        """Whether there is a slot, and room for the whole sequence beside what running prompts have yet to take and room to grow."""
         if len(self.running) >= self.max_sequences:
             return False
         need = min(len(sequence.tokens) + 1, sequence.limit)
-        return self.cache.has_room(need + _HEADROOM * len(self.running)) or (not self.running and self.cache.has_room(need))
+        if not self.running:
+            return self.cache.has_room(need)
+        promised = sum(other.pending for other in self.running if not other.decoding)
+        return self.cache.has_room(need + promised + _HEADROOM * len(self.running))
 
     def _victim(self, needy: Sequence, now: float) -> Sequence | None:
         """The preemption victim that the policy chooses, of the sequences that have advanced past their high-water mark. So every
