@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from typing import Any
 
 import pytest
 
-from llmasos_hookspecs import Figure, Measurement, RequestError, SuiteResult, figure_columns, figure_table, results_to_dict
+from llmasos_hookspecs import Figure, Measurement, RequestError, Section, SuiteResult, figure_columns, figure_table, results_to_dict
 from llmasos_hookspecs.short_form import read_component
 
 
@@ -68,3 +69,22 @@ def test_a_component_and_its_options_are_read_from_one_word() -> None:
     assert read_component("quant", "") == ("quant", {})
     with pytest.raises(RequestError, match=r'has "b", and options have the form name=value, as in A:b=1\.'):
         read_component("quant:a=1,b", "A:b=1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"rows": (("a", 1.5),)}, "the section 'Loss' has 1.5 where text belongs"),
+        ({"text": None}, "the section 'Loss' has None where text belongs"),
+        ({"bars": {"a": 1.5}}, "the bar 'a' is 1.5 instead of a value and its standard error"),
+        ({"bars": {"a": ("high", 0.0)}}, "the bar 'a' is ('high', 0.0) instead of a value and its standard error"),
+        ({"lines": {"a": [(0, 1), (2,)]}}, "the line 'a' has (2,) instead of a point (x, y)"),
+        ({"lines": {1: []}}, "a line is called 1 instead of by a text"),
+    ],
+    ids=str,
+)
+def test_a_section_that_cannot_be_drawn_is_not_made(fields: dict[str, Any], sentence: str) -> None:
+    """Its maker hears of it, and not who draws it."""
+    with pytest.raises(TypeError) as caught:
+        Section(title="Loss", **fields)
+    assert str(caught.value) == sentence

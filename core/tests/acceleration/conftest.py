@@ -49,8 +49,13 @@ class Options:
 Work = Callable[[str, Any, Options, Any], Any]
 
 
-def accelerator(name: str, work: Work, *, version: str = "1.0", log: list[str] | None = None, **component: Any) -> LoadedComponent:
-    """An accelerator that writes ``work(name, tensor, options, context)`` for each tensor; ``SKIP`` keeps and skips it."""
+def accelerator(
+    name: str, work: Work, *, version: str = "1.0", log: list[str] | None = None, said: Any = None, **component: Any
+) -> LoadedComponent:
+    """An accelerator that writes ``work(name, tensor, options, context)`` for each tensor; a text in its place keeps and skips it.
+
+    ``said``: fields of its result.
+    """
     module = ModuleType(f"test_accel_{name}")
 
     @hookimpl
@@ -69,7 +74,7 @@ def accelerator(name: str, work: Work, *, version: str = "1.0", log: list[str] |
                     writer.skip(each, changed)
                     changed = tensor
                 writer.add(each, changed)
-        return writer.result(amount=options.amount, notes=[f"{name} was here."])
+        return attrs.evolve(writer.result(amount=options.amount, notes=[f"{name} was here."]), **(said or {}))
 
     module.llmasos_component = llmasos_component  # type: ignore[attr-defined]
     module.llmasos_accelerate = llmasos_accelerate  # type: ignore[attr-defined]

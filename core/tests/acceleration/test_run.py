@@ -11,7 +11,7 @@ import pytest
 
 from llmasos.acceleration.corpus import Corpus
 from llmasos.compose.formats import open_model
-from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, StagePlan, as_float32, hookimpl
+from llmasos_hookspecs import AccelerationError, AccelerationResult, CheckpointError, PluginError, StagePlan, as_float32, hookimpl
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 from .conftest import Bench, Peak, is_quantized, named, noisy, rounded
@@ -237,3 +237,37 @@ def test_another_model_that_a_stage_reads_is_judged_before_the_first_stage(bench
     bench.add("taught", noisy, plan=plan(bench.folder / "model"))
     bench.run(["noise", "taught"])
     assert bench.log == ["noise", "taught"]
+
+
+CURVE = {"Loss": {"training": [(0, 2.5), (1, float("nan")), [2, None]]}}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"report": {"curves": [1, 2]}}, "a report whose curves cannot be drawn ('list' object has no attribute 'items')"),
+        ({"report": {"curves": {"Loss": {"training": [1, 2]}}}}, "the line 'training' has 1 instead of a point (x, y)"),
+        ({"report": {"curves": {"Loss": {"training": [(0, "low")]}}}}, "the line 'training' has (0, 'low') instead of a point (x, y)"),
+        ({"report": {"curves": {3: {}}}}, "the section 3 has 3 where text belongs"),
+        ({"report": {"notes": [7]}}, "a report whose notes are [7], and they must be sentences"),
+        ({"touched": (5,)}, "an AccelerationResult whose touched and skipped are no names and reasons"),
+        ({"skipped": {"a": 0.5}}, "an AccelerationResult whose touched and skipped are no names and reasons"),
+    ],
+    ids=str,
+)
+def test_what_an_accelerator_says_wrongly_is_its_own_fault(bench: Bench, said: dict[str, Any], fault: str) -> None:
+    """And not that of the suite which draws it: the stage is refused before it is kept, where nothing is drawn too."""
+    bench.add("odd", noisy, said=said)
+    with pytest.raises(PluginError) as caught:
+        bench.run(["odd"], suites=[named(Peak())], output=bench.folder / "out")
+    assert fault in str(caught.value)
+    assert str(caught.value).startswith('The accelerator "odd" (accel-odd 1.0) returned ')
+    assert not (bench.folder / "out").exists()
+
+
+def test_curves_are_drawn_with_what_is_not_finite_left_out(bench: Bench) -> None:
+    """A loss that was once not a number costs no stage its report."""
+    bench.add("odd", noisy, said={"report": {"curves": CURVE}})
+    report = bench.run(["odd"], output=bench.folder / "out")
+    (curves,) = [section.lines for section in report.to_page().sections if section.title == "Loss"]
+    assert curves == {"training": [[0, 2.5], [1, None], [2, None]]}

@@ -44,7 +44,8 @@ class AccelerationResult:
         path: folder of the new checkpoint.
         touched: names of tensors that differ from the input's, are new, or are gone.
         skipped: name -> reason, for tensors that the stage could have changed and did not.
-        report: plain data for the report (losses, layers dropped).
+        report: plain data for the report (losses, layers dropped). ``notes`` are sentences that readers of the figures must know, and
+            ``curves`` line charts: title -> name of a line -> points (x, y).
     """
 
     path: Path

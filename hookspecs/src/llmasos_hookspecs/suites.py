@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -65,6 +66,10 @@ class Figure:
         return value if self.error is None else f"{value} ± {self.shown(self.error)}"
 
 
+def _are_numbers(value: Any, count: int) -> bool:
+    return isinstance(value, Sequence) and len(value) == count and all(isinstance(each, Real) for each in value)
+
+
 @attrs.frozen(kw_only=True)
 class Section:
     """A part of a report as plain data, drawn as text and as HTML.
@@ -77,6 +82,9 @@ class Section:
         lines: a line chart: name of the line -> points (x, y).
         horizontal: what the points' x is.
         details: what few readers want, folded away on a page: options as JSON, say.
+
+    Raises ``TypeError`` where a field is nothing that can be drawn. In a line a point may have None or what is not finite in the place of a
+    number; it is left out.
     """
 
     title: str
@@ -87,6 +95,20 @@ class Section:
     lines: Mapping[str, Sequence[tuple[float, float]]] = attrs.field(factory=dict)
     horizontal: str = "step"
     details: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        texts = (self.title, self.text, self.horizontal, self.details, *self.columns, *(cell for row in self.rows for cell in row))
+        if wrong := [each for each in texts if not isinstance(each, str)]:
+            raise TypeError(f"the section {self.title!r:.60} has {wrong[0]!r:.60} where text belongs")
+        for label, bar in self.bars.items():
+            if not isinstance(label, str) or not _are_numbers(bar, 2):
+                raise TypeError(f"the bar {label!r:.60} is {bar!r:.60} instead of a value and its standard error")
+        for name, points in self.lines.items():
+            if not isinstance(name, str):
+                raise TypeError(f"a line is called {name!r:.60} instead of by a text")
+            for point in points:
+                if not _are_numbers([0.0 if each is None else each for each in point] if isinstance(point, Sequence) else point, 2):
+                    raise TypeError(f"the line {name!r:.60} has {point!r:.60} instead of a point (x, y)")
 
 
 @attrs.frozen(kw_only=True)

@@ -15,6 +15,7 @@ from uuid import uuid4
 import attrs
 from filelock import FileLock, Timeout
 
+from llmasos.system.returned import fault_of
 from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 from llmasos_hookspecs.atomic import write_atomically
@@ -60,7 +61,8 @@ class StageCache:
             result = AccelerationResult(
                 path=folder / _MODEL, touched=tuple(found["touched"]), skipped=dict(found["skipped"]), report=found["report"]
             )
-            return CachedStage(path=folder / _MODEL, result=result, seconds=float(found["seconds"]))
+            wrong = fault_of("llmasos_accelerate", result)  # an earlier LLMasOS did not look at all of it
+            return None if wrong else CachedStage(path=folder / _MODEL, result=result, seconds=float(found["seconds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 

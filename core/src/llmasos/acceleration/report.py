@@ -43,7 +43,7 @@ class StageReport:
 
     def sections(self, number: int) -> Iterator[Section]:
         """The stage for a page: what it changed and skipped, its options and its own report, and the curves in that."""
-        curves = self.report.get("curves", {})
+        curves: Mapping[str, Any] = self.report.get("curves", {})
         told = {key: value for key, value in self.report.items() if key not in ("curves", "notes")}
         yield Section(
             title=f"{number} {self.name}",
@@ -52,7 +52,7 @@ class StageReport:
             rows=tuple(self.skipped.items()),
             details=f"{dump_json(dict(self.options), indent=1)}\n{dump_json(told, indent=1)}",
         )
-        for title, lines in curves.items() if isinstance(curves, Mapping) else ():
+        for title, lines in curves.items():
             yield Section(title=title, lines=lines)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate, Tokenizer
+from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate, Section, Tokenizer
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
@@ -98,7 +98,20 @@ def _estimate(value: Any) -> str:
 
 
 def _result(value: Any) -> str:
-    return "" if isinstance(value, AccelerationResult) else f"{kind_of(value)} and no AccelerationResult"
+    if not isinstance(value, AccelerationResult):
+        return f"{kind_of(value)} and no AccelerationResult"
+    if not all(isinstance(each, str) for each in (*value.touched, *value.skipped, *value.skipped.values())):
+        return "an AccelerationResult whose touched and skipped are no names and reasons"
+    notes = value.report.get("notes", ())
+    if not isinstance(notes, str) and not all(isinstance(note, str) for note in notes):
+        return f"a report whose notes are {notes!r:.60}, and they must be sentences"
+    curves = value.report.get("curves", {})
+    try:
+        for title, lines in curves.items():
+            Section(title=title, lines=lines)
+    except (AttributeError, TypeError) as error:
+        return f"a report whose curves cannot be drawn ({error})"
+    return ""
 
 
 def _path(value: Any) -> str:
