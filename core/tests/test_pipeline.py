@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import numpy as np
 import pytest
 
 from llmasos.api.pipeline import Pipeline
+from llmasos.compose import dropped
 from llmasos.compose.formats import open_model
+from llmasos.compose.process import process_resources
 from llmasos.system.discovery import Registry
 from llmasos.system.hardware import batch_sequences
 from llmasos_hookspecs import GROUPS, ConfigError, ModelClosed, PluginError, RequestError
@@ -197,3 +202,36 @@ def test_the_printed_plugins_work_in_a_pipeline(tiny, add, printed_scheduler, pr
             assert np.array_equal(new, np.round(old) if "norm" in name else old)
         with Pipeline.from_config(config(Path(facts["path"]))) as direct:
             assert [each.tokens for each in direct.model.batch(["a", "b", "c"], max_new_tokens=6)] == [each.tokens for each in answers]
+
+
+def test_a_pipeline_that_was_dropped_gives_its_memory_back(tiny):
+    """Nobody needs to close it: its model is closed once it is gone and its last request, which outlives it, has ended."""
+    options = {"max_new_tokens": 24, "ignore_eos": True}
+    with Pipeline.from_config(config(tiny)) as kept:
+        answer = kept.model.generate_text("otters", **options)
+    process = process_resources()
+    pipeline = Pipeline.from_config(config(tiny, resources={"memory": "1GiB"}))
+    budget = pipeline.composer.budget
+    pieces, gone = pipeline.model.stream("otters", **options), weakref.ref(pipeline)
+    del pipeline
+    gc.collect()
+    assert gone() is None
+    assert "".join(pieces) == answer
+    assert process.residency.changes.wait_for(lambda: not process.residency.models(), 60)
+    assert budget.used == 0
+
+
+def test_a_pipeline_that_was_closed_is_not_closed_again_when_it_is_dropped(tiny):
+    """Nothing of it is left to look after."""
+    pipeline = Pipeline.from_config(config(tiny))
+    finalizer = pipeline._dropped
+    pipeline.close()
+    assert not finalizer.alive
+
+
+def test_a_forked_child_closes_nothing_of_its_parent(tiny):
+    """Engines and replicas of a pipeline that is dropped there are the parent's."""
+    with Pipeline.from_config(config(tiny)) as pipeline:
+        dropped._begin(tuple(pipeline.hosts.values()), process_resources(), os.getpid() + 1)
+        assert [thread.name for thread in threading.enumerate() if thread.name == "llmasos-dropped"] == []
+        assert pipeline.model.generate_text("otters", max_new_tokens=1) is not None

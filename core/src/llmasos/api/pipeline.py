@@ -16,6 +16,7 @@ import attrs
 
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
+from llmasos.compose.dropped import close_when_dropped
 from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import Audience
 from llmasos.compose.process import ProcessResources, process_resources
@@ -52,7 +53,7 @@ class Pipeline:
     """Models, schedulers, tasks and observers composed by a config.
 
     Making one checks the config against the installed plugins, and loads nothing; a model is fetched and loaded when it is first
-    used, or by ``load``. Close it, or use it as a context manager.
+    used, or by ``load``. Close it, or use it as a context manager; where nobody does, its models are closed some time after it was dropped.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Pipeline:
         self._closed = False
         self.number = next(_numbers)
         self._process.pipelines.add(self)
+        self._dropped = close_when_dropped(self, list(self._hosts.values()), self._process)
         if process is None:
             process_status().open(self, self._process.usage)
         self.audience.announce("llmasos_pipeline_ready", pipeline=self)
@@ -353,6 +355,7 @@ class Pipeline:
             if self._closed:
                 return
             self._closed = True
+        self._dropped.detach()
         self._process.pipelines.discard(self)
         for host in self._hosts.values():
             host.close()
