@@ -51,13 +51,12 @@ class Waiter:
 
 
 class WaitQueue(Protocol):
-    """The residency, as those that advance its callers see it.
+    """The residency, as those that advance its callers see it."""
 
-    Attributes:
-        queue: the callers that wait, in their order.
-    """
-
-    queue: list[Waiter]
+    @property
+    def queue(self) -> list[Waiter]:
+        """The callers that wait, in their order."""
+        ...
 
     @property
     def changes(self) -> Changes:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from llmasos.residency.callers import PATIENCE, Callers, Waiter
-from llmasos.residency.eviction import Candidate, choose_victims
+from llmasos.residency.decisions import Decisions
 from llmasos.residency.handover import Handover
+from llmasos.residency.keep_alive import KeepAlive
 from llmasos.residency.lease import Lease
 from llmasos.residency.memory import Account, Budget, MemoryLedger
 from llmasos.residency.prediction import Need
-from llmasos.residency.tracked_model import PendingLoad, Resident, TrackedModel
-from llmasos_hookspecs import LLMasOSError, ModelClosed, ResourceError
-from llmasos_hookspecs.sizes import size_in_words
+from llmasos.residency.tracked_model import Resident, TrackedModel
+from llmasos_hookspecs import LLMasOSError, ModelClosed
 
 _log = logging.getLogger("llmasos.engine")
 
@@ -36,7 +35,7 @@ class Residency:
 
     Attributes:
         memory: the ledger of all models.
-        changes: the lock, and what is told where a caller that waits may go on.
+        changes: the lock, and what is told where a caller that waits may go on. For ``Callers`` and ``KeepAlive``.
         queue: the callers that wait, in their order. For ``Callers``.
     """
 
@@ -52,10 +51,10 @@ class Residency:
         self.changes: Final = self.memory.changes
         self._clock = clock
         self._close_timeout = close_timeout
-        self._models: list[TrackedModel] = []
-        self.queue: list[Waiter] = []
+        self._decisions: Final = Decisions(self.memory, clock)
+        self.queue: Final = self._decisions.queue
         self._callers = Callers(self)
-        self._reaper: threading.Thread | None = None
+        self._keep_alive: Final = KeepAlive(self, clock)
 
     # Adding and removing models
 
@@ -63,7 +62,7 @@ class Residency:
         """Add a model, without loading it. Its memory counts against each of ``budgets``."""
         model = TrackedModel(name, Account(name, tuple(budgets)), resident, keep_alive=keep_alive)
         with self.changes.lock:
-            self._models.append(model)
+            self._decisions.models.append(model)
         return model
 
     def close(self, model: TrackedModel) -> None:
@@ -83,8 +82,8 @@ class Residency:
             model.resident.unload()
         with self.changes.lock:
             self.memory.close(model.account)
-            if model in self._models:
-                self._models.remove(model)
+            if model in self._decisions.models:
+                self._decisions.models.remove(model)
 
     def unload(self, model: TrackedModel) -> bool:
         """Unload a model now; False where it is in use or not loaded."""
@@ -101,7 +100,7 @@ class Residency:
     def models(self) -> list[TrackedModel]:
         """All models that are not closed."""
         with self.changes.lock:
-            return list(self._models)
+            return list(self._decisions.models)
 
     # Leases
 
@@ -158,7 +157,7 @@ class Residency:
             if model.state != "loaded":
                 return None
             waiter = Waiter(model, tokens, self._clock())
-            if self._passed_over(waiter, queued=False) or not self.memory.claim(model.account, tokens):
+            if self._decisions.passed_over(waiter, queued=False) or not self.memory.claim(model.account, tokens):
                 return None
             return self._grant(waiter)
 
@@ -175,7 +174,7 @@ class Residency:
     def leave(self, waiter: Waiter) -> None:
         """A caller waits no more."""
         with self.changes.lock:
-            self.queue = [each for each in self.queue if each is not waiter]
+            self.queue[:] = [each for each in self.queue if each is not waiter]
             self._note_scarcity()
             self.changes.tell()
 
@@ -188,14 +187,16 @@ class Residency:
     def settle(self, budget: Budget) -> None:
         """Apply a changed budget: unload idle models while more memory is used than it allows, and wake the waiting callers."""
         with self.changes.lock:
-            for model in self._models:
+            for model in self._decisions.models:
                 if model.state == "not loaded":
                     model.need = None  # without a budget it was not predicted
 
         def idle() -> list[TrackedModel]:
             self.changes.tell()
-            found = [model for model in self._sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned]
-            return [] if budget.free >= 0 else self._victims((budget,), 0, None) or found
+            found = [
+                model for model in self._decisions.sharing((budget,)) if model.state == "loaded" and not model.leases and not model.pinned
+            ]
+            return [] if budget.free >= 0 else self._decisions.victims((budget,), 0, None) or found
 
         while victims := self._unload_chosen(idle):
             for victim in victims:
@@ -207,9 +208,9 @@ class Residency:
         """Bytes that are missing to commit ``needed`` more, and the models that would be unloaded for them now."""
         with self.changes.lock:
             missing = self.memory.missing(budgets, needed)
-            return missing, self._victims(budgets, needed, sparing)
+            return missing, self._decisions.victims(budgets, needed, sparing)
 
-    # Decisions, with the lock held
+    # What a caller needs next, with the lock held
 
     def advance(self, waiter: Waiter) -> Callable[[], object] | None:
         """Advance a caller by one decision: grant its lease, or choose what must happen first (a load, a trim, an eviction).
@@ -230,55 +231,19 @@ class Residency:
             return _no_action
         loaded = model.state == "loaded"
         needed = model.account.growth(waiter.tokens) if loaded else need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies
-        if not self._passed_over(waiter, queued=not loaded):
+        if not self._decisions.passed_over(waiter, queued=not loaded):
             if loaded:
                 if self.memory.claim(model.account, waiter.tokens):
                     waiter.lease = self._grant(waiter)
                     return _no_action
-            elif self._reserve(waiter, need, needed):
+            elif self._decisions.reserve(waiter, need, needed):
                 return lambda: self._load(waiter)
-            self._check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
+            self._decisions.check_possible(model, need.weights + waiter.tokens * need.kv_bytes_per_token * need.copies)
             waiter.blocked, waiter.patience = True, min(max(PATIENCE[0], need.load_seconds), PATIENCE[1])
             self._note_scarcity()
-            if not self._passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
+            if not self._decisions.passed_over(waiter, queued=True) and (action := self._freeing_action(waiter, needed)) is not None:
                 return action
         return None
-
-    def _passed_over(self, waiter: Waiter, *, queued: bool) -> bool:
-        """Whether a caller that has waited longer for the same memory is served before this one: always where this one needs memory too
-        (``queued``), else once the other's patience is over."""
-        budgets = waiter.model.account.bounds
-        for other in self.queue:
-            if other is waiter:
-                return False
-            if not other.blocked or not any(budget in other.model.account.bounds for budget in budgets):
-                continue
-            if queued or (not waiter.model.pinned and waiter.since - other.since > other.patience):
-                return True
-        return False
-
-    def _reserve(self, waiter: Waiter, need: Need, needed: int) -> bool:
-        """Reserve memory for a load: its peak where that fits, else the weights and the claimed KV. False where these do not fit."""
-        model = waiter.model
-        free = min((budget.free for budget in model.account.bounds), default=float("inf"))
-        if needed > free:
-            return False
-        waiter.begun = model.pending_load = PendingLoad()
-        self.memory.set_weights(model.account, int(min(max(need.peak, needed), free)), 0)
-        model.state = "loading"
-        return True
-
-    def _check_possible(self, model: TrackedModel, needed: int) -> None:
-        """Raise ``ResourceError`` where the model could not fit even if every model that is not pinned were unloaded."""
-        for budget in model.account.bounds:
-            pinned = [other for other in self._sharing((budget,)) if other is not model and other.pinned and other.state != "not loaded"]
-            held = sum(other.account.weights for other in pinned)
-            if needed + held > budget.most:
-                beside = f" beside the pinned {', '.join(other.name for other in pinned)}" if pinned else ""
-                raise ResourceError(
-                    f"The model {model.name} needs {size_in_words(needed)} for its weights and this request, and {budget.name} leaves "
-                    f"{size_in_words(budget.most - held)}{beside}; raise it, ask for fewer tokens, or use a smaller or quantised model."
-                )
 
     def _freeing_action(self, waiter: Waiter, needed: float) -> Callable[[], object] | None:
         """The action that frees memory for the first caller of the queue: trim spare KV memory, else evict idle models; None where neither
@@ -286,44 +251,15 @@ class Residency:
         budgets = waiter.model.account.bounds
         if self.memory.missing(budgets, needed) <= 0:
             return None
-        spare = [
-            model
-            for model in self._sharing(budgets)
-            if model.state == "loaded"
-            and id(model) not in waiter.trimmed
-            and any(s.drawn > model.account.floor for s in model.account.shares)
-        ]
-        if spare:
-            chosen = min(spare, key=lambda model: (model.leases > 0, model.last_used))
+        if (chosen := self._decisions.spare(waiter)) is not None:
             waiter.trimmed.add(id(chosen))
             # The lease keeps other threads from unloading it during the trim.
             chosen.leases += 1
             waiter.trimming = chosen
             return lambda: self._trim(waiter)
-        if not self._victims(budgets, needed, waiter.model):
+        if not self._decisions.victims(budgets, needed, waiter.model):
             return None
         return lambda: self._evict(waiter, needed)
-
-    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
-        """The idle models to evict: those cheapest to reload that free enough memory in every budget; empty where no choice does."""
-        now = self._clock()
-        victims: list[TrackedModel] = []
-        for budget in budgets:
-            missing = needed - budget.free - sum(model.account.bytes for model in victims if budget in model.account.budgets)
-            candidates = [
-                Candidate(model, model.account.bytes, (model.need.load_seconds if model.need else 0.0) / max(now - model.last_used, 1e-3))
-                for model in self._sharing((budget,))
-                if model is not sparing and model not in victims and model.state == "loaded" and not model.leases and not model.pinned
-            ]
-            chosen = choose_victims(candidates, missing)
-            if chosen is None:
-                return []
-            victims += chosen
-        return victims
-
-    def _sharing(self, budgets: Iterable[Budget]) -> list[TrackedModel]:
-        wanted = list(budgets)
-        return [model for model in self._models if any(budget in model.account.bounds for budget in wanted)]
 
     def _grant(self, waiter: Waiter) -> Lease:
         waiter.model.leases += 1
@@ -392,7 +328,7 @@ class Residency:
 
     def _evict(self, waiter: Waiter, needed: float) -> list[TrackedModel]:
         """Unload the idle models that are in the waiter's way now, and give them too."""
-        victims = self._unload_chosen(lambda: self._victims(waiter.model.account.bounds, needed, waiter.model))
+        victims = self._unload_chosen(lambda: self._decisions.victims(waiter.model.account.bounds, needed, waiter.model))
         for victim in victims:
             victim.evictions += 1
         return victims
@@ -411,8 +347,8 @@ class Residency:
 
     def _recount(self) -> None:
         with self.changes.lock:
-            for budget in {id(each): each for model in self._models for each in model.account.budgets}.values():
-                budget.used = sum(model.account.bytes for model in self._models if budget in model.account.budgets)
+            for budget in {id(each): each for model in self._decisions.models for each in model.account.budgets}.values():
+                budget.used = sum(model.account.bytes for model in self._decisions.models if budget in model.account.budgets)
 
     def _unload_chosen(self, choose: Callable[[], list[TrackedModel]]) -> list[TrackedModel]:
         """Unload the models that ``choose`` gives with the lock held, and give them too."""
@@ -469,41 +405,12 @@ class Residency:
             lease.over = True
             self.memory.end_claim(model.account, lease.tokens)
         if model.keep_alive is not None:
-            self._start_reaper()
+            self._keep_alive.start()
 
     def _wake(self) -> None:
         with self.changes.lock:
             if self.queue:
                 self.changes.tell()
-
-    # Keep-alive
-
-    def _start_reaper(self) -> None:
-        with self.changes.lock:
-            if self._reaper is None or not self._reaper.is_alive():
-                self._reaper = threading.Thread(target=self._reap, name="llmasos-keep-alive", daemon=True)
-                self._reaper.start()
-
-    def _reap(self) -> None:
-        """Unload models that were not used for longer than their keep-alive; ends when no loaded model has one."""
-        while True:
-            with self.changes.lock:
-                due = {
-                    id(model): (model.last_used + model.keep_alive, model)
-                    for model in self._models
-                    if model.keep_alive is not None and model.state == "loaded" and not model.pinned
-                }
-                now = self._clock()
-                over = [model for when, model in due.values() if when <= now and not model.leases]
-                if not due:
-                    self._reaper = None
-                    return
-                idle = [when for when, model in due.values() if not model.leases]
-                pause = self.changes.next(max(0.01, min(idle) - now) if idle else None)
-            if not over:
-                pause()
-            for model in over:
-                self.unload(model)
 
 
 def _not_loaded(model: TrackedModel) -> None:
