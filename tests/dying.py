@@ -62,7 +62,7 @@ def burn_in_the_writer(fuse: Fuse) -> None:
         add(writer, name, tensor)
         fuse.advance()
 
-    CheckpointFolderWriter.add = adding  # type: ignore[method-assign]
+    CheckpointFolderWriter.add = adding
 
 
 def accelerate(folder: Path, stages: list[Any], home: str, what: str = "", name: str = "", count: float = 0) -> None:

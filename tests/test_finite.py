@@ -94,7 +94,7 @@ def test_a_model_whose_logits_overflow_fails_the_run_and_every_request(tmp_path:
     """Finite weights, too large: there is nothing to measure, and no text."""
     checkpoint = tiny_checkpoint("llama")
     large = {"model.norm.weight": np.float32(1e30), "lm_head.weight": np.float32(1e30)}
-    tensors = {name: tensor * large.get(name, np.float32(1)) for name, tensor in checkpoint.tensors.items()}  # type: ignore[operator]
+    tensors = {name: tensor * large.get(name, np.float32(1)) for name, tensor in checkpoint.tensors.items()}
     attrs.evolve(checkpoint, tensors=tensors).write(tmp_path / "model")
     with pytest.raises(llmasos.LLMasOSError, match=r'"base" failed: .*NaN or infinity'):
         llmasos.accelerate(tmp_path / "model", [{"use": "quant", "bits": 8}], windows=1, length=16, output=tmp_path / "out")

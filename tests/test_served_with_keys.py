@@ -90,7 +90,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             llmasos.Servers(pipeline, read_again=lambda: pipeline.config) as servers,
         ):
             ((server, _),) = servers._servers
-            yield Served(servers.endpoints[0].url, server.routes, open_store(folder / "access"))  # type: ignore[attr-defined]
+            yield Served(servers.endpoints[0].url, server.routes, open_store(folder / "access"))
 
 
 def ask(served: Served, *requests: tuple[str, str, str, Any]) -> list[httpx.Response]:

@@ -44,13 +44,13 @@ def test_an_acceleration_reports_size_quality_and_speed_of_every_stage(tiny: Pat
     assert report.base.quality.mean_kl < 1e-3
     values = [stage.measurement for stage in report.stages]
     assert all(found is not None and found.quality.tokens == 2 * 48 and found.speed.decode > 0 for found in values)
-    assert values[1].size.matrices < 0.6 * values[0].size.matrices  # type: ignore[union-attr]
+    assert values[1].size.matrices < 0.6 * values[0].size.matrices
     assert (report.windows, report.length) == (2, 48)
     facts = json.loads((tmp_path / "out" / "report.json").read_text())
     assert facts["base"]["quality"]["perplexity"] == report.base.quality.perplexity
-    assert facts["stages"][1]["measurement"]["size"]["disk"] == values[1].size.disk  # type: ignore[union-attr]
+    assert facts["stages"][1]["measurement"]["size"]["disk"] == values[1].size.disk
     manifest = json.loads((tmp_path / "out" / "llmasos.json").read_text())
-    assert manifest["stages"][0]["measured"]["quality"]["mean_kl"] == values[0].quality.mean_kl  # type: ignore[union-attr]
+    assert manifest["stages"][0]["measured"]["quality"]["mean_kl"] == values[0].quality.mean_kl
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == 5
     assert not any(word in page for word in ("http", "src=", "url(", "<script", "<link"))

@@ -56,7 +56,7 @@ class Driver:
 
             return loader, load_timed
 
-        Composer.engine_maker = engine_maker  # type: ignore[method-assign]
+        Composer.engine_maker = engine_maker
         self._model = llmasos.load_model(
             getattr(workload, source),
             loader=loader,

@@ -100,7 +100,7 @@ class _Run:
         except Rejected:
             self.refused += 1
             return
-        self.scheduler.add(Sequence(request, number, self.clock))  # type: ignore[arg-type]
+        self.scheduler.add(Sequence(request, number, self.clock))
 
     def step(self, planned: list[Planned]) -> None:
         """The modelled engine computes the rows; who has its logits gets a token."""
@@ -115,7 +115,7 @@ class _Run:
         for part in planned:
             if part.row.want == "last":
                 sequence: Sequence = part.sequence
-                row: Row = sequence.work  # type: ignore[assignment]
+                row: Row = sequence.work
                 sequence.append(0)
                 if sequence.generated == 1:
                     self.first[row] = self.now

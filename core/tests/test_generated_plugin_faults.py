@@ -174,7 +174,7 @@ class Trial:
     faults: list[Fault] = attrs.field(factory=list)
 
     def start(self, fault: Fault, **timeouts: float) -> Pipeline:
-        self.planted.strike = fault.strike  # type: ignore[attr-defined]
+        self.planted.strike = fault.strike
         self.faults.append(fault)
         shutil.rmtree(cache_folder() / "loads", ignore_errors=True)  # else nothing is predicted, for a load was measured
         config = {

@@ -258,7 +258,7 @@ def test_every_split_gives_the_same_answer(text: str, sizes: list[int], rules: l
             inner.emit(text[place : place + size])
             place += size
         inner.finish(Generation(text=text, tokens=(1,), finish_reason="stop", prompt_tokens=1))
-        guards = [NamedGuard(f"guard {number}", Ends(*rule)) for number, rule in enumerate(rules)]  # type: ignore[arg-type]
+        guards = [NamedGuard(f"guard {number}", Ends(*rule)) for number, rule in enumerate(rules)]
         outer = GuardedAnswer(guards, inner, Passage(stage="output"), 120.0).outer
         try:
             outcomes.add((outer.result(120).text, "passed"))

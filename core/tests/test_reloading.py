@@ -72,11 +72,11 @@ def test_what_can_change_changes(pipeline: Pipeline, tiny: Path) -> None:
         server=[{"use": "http", "port": 0}, {"use": "http", "port": 0, "temperature": 0.5}],
     )
     changed = ["models.default.scheduler", "models.second.scheduler", "resources.memory", "resources.reserve", "server[1]"]
-    assert apply(after, pipeline, servers) == changed  # type: ignore[arg-type]
+    assert apply(after, pipeline, servers) == changed
     assert pipeline.hosts["second"].scheduler.options == {"max_sequences": 3}
     assert (pipeline.composer.budget.limit, pipeline.composer.budget.reserve) == (1 << 30, 1 << 20)
     assert [options.temperature for options in servers[1][0].options] == [1.0, 0.5]
-    assert apply(after, pipeline, servers) == []  # type: ignore[arg-type]
+    assert apply(after, pipeline, servers) == []
     assert pipeline.model.generate("otters", max_new_tokens=2).tokens
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_change_changes_nothing(
 ) -> None:
     first, before = Told(), pipeline.config
     with pytest.raises(error, match=sentence):
-        apply(config_of(tiny, **more), pipeline, [(first, "first"), (Fixed(), "second")])  # type: ignore[list-item]
+        apply(config_of(tiny, **more), pipeline, [(first, "first"), (Fixed(), "second")])
     assert first.options == []
     assert pipeline.config is before
 
@@ -108,7 +108,7 @@ def test_where_one_server_refuses_the_others_get_their_options_back(pipeline: Pi
     first, before = Told(), pipeline.config
     after = config_of(tiny, scheduler={"use": "fifo", "max_sequences": 3}, server=[{"use": "http", "port": 0, "temperature": 0.5}] * 2)
     with pytest.raises(ConfigError, match="No"):
-        apply(after, pipeline, [(first, "first"), (Told(refuses=True), "second")])  # type: ignore[list-item]
+        apply(after, pipeline, [(first, "first"), (Told(refuses=True), "second")])
     assert [options.temperature for options in first.options] == [0.5, 1.0]
     assert (pipeline.config, pipeline.hosts["default"].scheduler) == (before, before.models["default"].scheduler)
 

@@ -294,7 +294,7 @@ def test_leaving_a_stream_early_ends_the_tasks_own() -> None:
             finally:
                 closed.append(True)
 
-    pieces = guarded(Task(), "task").stream(None, None)  # type: ignore[attr-defined]
+    pieces = guarded(Task(), "task").stream(None, None)
     assert next(pieces) == "piece"
     pieces.close()
     assert closed == [True]

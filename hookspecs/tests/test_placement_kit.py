@@ -82,7 +82,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No process that a wrong placement leaves behind outlives its test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    class Popen(subprocess.Popen):
         def __init__(self, *arguments: Any, **more: Any) -> None:
             super().__init__(*arguments, **more)
             started.append(self)

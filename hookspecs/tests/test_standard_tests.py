@@ -35,7 +35,7 @@ def test_a_replaced_test_is_refused() -> None:
         class Mine(SchedulerConformance):
             module = "mine"
 
-            def test_starves_nobody(self) -> None: ...  # type: ignore[override]
+            def test_starves_nobody(self) -> None: ...
 
 
 def test_a_deleted_test_is_refused() -> None:
@@ -44,7 +44,7 @@ def test_a_deleted_test_is_refused() -> None:
 
         class Mine(LoaderConformance):
             module = "mine"
-            test_fork = None  # type: ignore[assignment]
+            test_fork = None
 
 
 def test_a_mixin_cannot_hide_a_replacement() -> None:
@@ -55,7 +55,7 @@ def test_a_mixin_cannot_hide_a_replacement() -> None:
 
     with pytest.raises(PluginError, match="replaces the standard test test_import_is_light"):
 
-        class Mine(Mixin, SchedulerConformance):  # type: ignore[misc]
+        class Mine(Mixin, SchedulerConformance):
             module = "mine"
 
 
@@ -66,7 +66,7 @@ def test_a_reason_allows_a_replacement() -> None:
         module = "mine"
 
         @overrides_standard("the policy serves the newest first by design")
-        def test_starves_nobody(self) -> None: ...  # type: ignore[override]
+        def test_starves_nobody(self) -> None: ...
 
     class Below(Mine):
         pass
@@ -85,7 +85,7 @@ def test_the_decorator_without_a_reason_is_refused() -> None:
     """Nor does it take the function in place of the reason."""
     with pytest.raises(PluginError, match="needs a reason"):
 
-        @overrides_standard  # type: ignore[arg-type]
+        @overrides_standard
         def test_fork(self: Any) -> None: ...
 
 
@@ -99,7 +99,7 @@ def test_a_test_taken_away_later_is_found() -> None:
         pass
 
     Mine().test_every_standard_test_is_there()
-    Mine.test_one = print  # type: ignore[method-assign]
+    Mine.test_one = print
     with pytest.raises(AssertionError, match="replaces the standard test test_one"):
         Mine().test_every_standard_test_is_there()
     del Mine.test_one

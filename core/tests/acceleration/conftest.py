@@ -76,8 +76,8 @@ def accelerator(
                 writer.add(each, changed)
         return attrs.evolve(writer.result(amount=options.amount, notes=[f"{name} was here."]), **(said or {}))
 
-    module.llmasos_component = llmasos_component  # type: ignore[attr-defined]
-    module.llmasos_accelerate = llmasos_accelerate  # type: ignore[attr-defined]
+    module.llmasos_component = llmasos_component
+    module.llmasos_accelerate = llmasos_accelerate
     entry = InstalledComponent("accelerator", name, module.__name__, f"accel-{name}", version)
     return LoadedComponent(entry, module, llmasos_component())
 

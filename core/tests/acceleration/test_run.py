@@ -127,7 +127,7 @@ def test_the_output_holds_the_model_the_report_and_the_page(bench: Bench) -> Non
     found = json.loads((bench.folder / "out" / "report.json").read_text())
     assert found == json.loads(json.dumps({**report.to_dict(), "path": "."}))
     stages = open_model(bench.folder / "out").manifest["stages"]
-    assert stages[1]["measured"]["peak"]["peak"] == report.stages[1].measurement.peak.peak  # type: ignore[union-attr]
+    assert stages[1]["measured"]["peak"]["peak"] == report.stages[1].measurement.peak.peak
     page = (bench.folder / "out" / "report.html").read_text()
     assert "noise was here." in page
     assert "accel-int8:int8 1.0; 14 tensors touched, coverage 100.0%." in page

@@ -79,7 +79,7 @@ def test_the_reference_is_the_base_in_float32(bench: Bench) -> None:
     """Whatever the stage did, the reference's figure is the base's."""
     bench.add("noisy", noisy)
     report = bench.run([("noisy", {"amount": 0.5})], measure=True, suites=[named(Peak(reference=True))])
-    stage = report.stages[0].measurement.peak.peak  # type: ignore[union-attr]
+    stage = report.stages[0].measurement.peak.peak
     assert stage == pytest.approx(report.base.peak.peak, rel=1e-6)
 
 

@@ -29,7 +29,7 @@ class Slots:
 
     def start(self, tokens: list[int], **fields: Any) -> Sequence | None:
         """Start a sequence; None where no slot is free."""
-        sequence = Sequence(self.request_of(tokens, 4, **fields), Work(), lambda: 0.0)  # type: ignore[arg-type]
+        sequence = Sequence(self.request_of(tokens, 4, **fields), Work(), lambda: 0.0)
         if not self.slots.start(sequence, self.running):
             return None
         self.running.append(sequence)

@@ -106,7 +106,7 @@ def test_a_new_policy_is_named_in_messages(
     for label, name in (("scheduler x of y 1.0", "Listener (scheduler x of y 1.0)"), ("", "Listener")):
         caplog.clear()
         broken = Listener()
-        broken.rank = lambda *_: 1 / 0  # type: ignore[method-assign, assignment]
+        broken.rank = lambda *_: 1 / 0
         stepped = make_runner(hash_engine(), fifo, max_sequences=1)
         for n in range(3):
             stepped.add(request_of([n] * 3, 2))

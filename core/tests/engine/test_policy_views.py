@@ -83,7 +83,7 @@ def test_a_view_leads_back_to_nothing_of_cores(request_of: Any) -> None:
     class Work:
         def begin(self, sequence: Any) -> None: ...
 
-    sequence = Sequence(request_of([1, 2, 3], 4), Work(), lambda: 0.0)  # type: ignore[arg-type]
+    sequence = Sequence(request_of([1, 2, 3], 4), Work(), lambda: 0.0)
     seen: set[int] = set()
     found: list[Any] = [sequence.view()]
     while found:

@@ -34,7 +34,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 def test_pieces_join_to_the_text_and_are_whole(text: str, cuts: list[int]) -> None:
     """However the bytes of a text are split into tokens, the pieces join to it, and none holds half a character."""
     pieces = split(text.encode("utf-8"), cuts)
-    detokenizer = Detokenizer(PieceTokenizer([*pieces, b"<end>"]))  # type: ignore[arg-type]
+    detokenizer = Detokenizer(PieceTokenizer([*pieces, b"<end>"]))
     out = [detokenizer.push(token) for token in range(len(pieces) + 1)]
     assert "".join(out) == text
     assert "\ufffd" in text or all("\ufffd" not in piece for piece in out)
@@ -44,7 +44,7 @@ def test_pieces_join_to_the_text_and_are_whole(text: str, cuts: list[int]) -> No
 def test_broken_bytes_come_out_as_one_decode_would_have_them(data: bytes, cuts: list[int]) -> None:
     """Bytes that are no UTF-8 give the U+FFFD that decoding all of them at once gives, but for a character that is cut off at the end."""
     pieces = split(data, cuts)
-    detokenizer = Detokenizer(PieceTokenizer([*pieces, b"<end>"]))  # type: ignore[arg-type]
+    detokenizer = Detokenizer(PieceTokenizer([*pieces, b"<end>"]))
     out = "".join(detokenizer.push(token) for token in range(len(pieces)))
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     assert out == decoder.decode(data)  # without what a cut left of a last character
@@ -52,15 +52,15 @@ def test_broken_bytes_come_out_as_one_decode_would_have_them(data: bytes, cuts: 
 
 def test_a_character_waits_for_its_last_byte() -> None:
     """天 in three tokens comes out with the third."""
-    detokenizer = Detokenizer(PieceTokenizer([b"\xe5", b"\xa4", b"\xa9!", b"<end>"]))  # type: ignore[arg-type]
+    detokenizer = Detokenizer(PieceTokenizer([b"\xe5", b"\xa4", b"\xa9!", b"<end>"]))
     assert [detokenizer.push(token) for token in (0, 1, 2)] == ["", "", "天!"]
 
 
 def test_special_tokens_are_text_only_when_asked_for() -> None:
     """A special token is skipped by default."""
     tokenizer = PieceTokenizer([b"a", b"<end>"])
-    assert Detokenizer(tokenizer).push(1) == ""  # type: ignore[arg-type]
-    assert Detokenizer(tokenizer, skip_special=False).push(1) == "<end>"  # type: ignore[arg-type]
+    assert Detokenizer(tokenizer).push(1) == ""
+    assert Detokenizer(tokenizer, skip_special=False).push(1) == "<end>"
 
 
 @given(

@@ -28,7 +28,7 @@ class ByTable:
 
 def sequence(name: str, tenant: str, new: int = 3) -> Sequence:
     request = Request(id=name, model="m", tokens=[1, 2], max_new_tokens=new, arrival=0.0, tenant=tenant)
-    return Sequence(request, None, lambda: 0.0)  # type: ignore[arg-type]
+    return Sequence(request, None, lambda: 0.0)
 
 
 ACTIONS = st.lists(
@@ -47,7 +47,7 @@ def test_ranks_that_get_worse_are_served_in_exact_order(actions: list[tuple[str,
     """With counters of tenants that only grow, and arrival within a tenant, the best is the one that sorting everything at that moment
     would give."""
     policy = ByTable()
-    queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
+    queue = WaitingQueue(GuardedPolicy(policy))
     waiting: dict[str, Sequence] = {}
     for number, (action, tenant, value) in enumerate(actions):
         if action == "push":
@@ -75,7 +75,7 @@ def test_ranks_that_get_worse_are_served_in_exact_order(actions: list[tuple[str,
 def test_ranks_that_get_better_are_found_in_turn() -> None:
     """A rank that improves while its sequence waits is noticed after each has had its turn."""
     policy = ByTable()
-    queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
+    queue = WaitingQueue(GuardedPolicy(policy))
     all_of_them = [sequence(f"r{number:03}", "a") for number in range(300)]
     for each in all_of_them:
         policy.requests[each.request.id] = 1
@@ -91,7 +91,7 @@ def test_a_step_looks_at_a_bounded_number_of_candidates() -> None:
     """With 10,000 waiting, of one tenant or of as many tenants, a step asks for fewer than a hundred ranks."""
     for tenants in (1, 10_000):
         policy = ByTable()
-        queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
+        queue = WaitingQueue(GuardedPolicy(policy))
         for number in range(10_000):
             queue.push(sequence(f"r{number}", f"t{number % tenants}"), 0.0)
         for step in range(50):
@@ -106,7 +106,7 @@ def test_a_step_looks_at_a_bounded_number_of_candidates() -> None:
 def test_a_flood_hides_nobody() -> None:
     """However many a charged tenant has waiting, another tenant's request is found at once."""
     policy = ByTable()
-    queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
+    queue = WaitingQueue(GuardedPolicy(policy))
     for number in range(5_000):
         queue.push(sequence(f"flood{number}", "flood"), 0.0)
     quiet = sequence("quiet", "quiet")
@@ -120,7 +120,7 @@ def test_a_flood_hides_nobody() -> None:
 def test_memory_does_not_grow_with_what_has_passed_through() -> None:
     """After 20,000 requests have come and gone, nothing is kept but for the one that waits."""
     policy = ByTable()
-    queue = WaitingQueue(GuardedPolicy(policy))  # type: ignore[arg-type]
+    queue = WaitingQueue(GuardedPolicy(policy))
     stay = sequence("stay", "last")
     policy.tenants["last"] = 10**9
     queue.push(stay, 0.0)

@@ -78,7 +78,7 @@ def test_readers_hear_of_a_step_that_hangs_before_it_is_delivered(make_loop: Any
     """The engine does not return from closing the slot of an answer that ends: the piece before that arrives all the same."""
     waiting, closing = threading.Event(), threading.Event()
 
-    class Stuck(hash_engine):  # type: ignore[misc]
+    class Stuck(hash_engine):
         def step(self, rows: Any) -> Any:
             assert not self.steps or waiting.wait(SECONDS)
             return super().step(rows)

@@ -242,7 +242,7 @@ class Trial:
         usage = host.usage()
         assert (usage["running"], usage["waiting"], usage["leases"]) == (0, 0, 0)
         with host.lease() as running:
-            assert all(not each.jobs for each in running.loop._replicas.values())  # type: ignore[union-attr]
+            assert all(not each.jobs for each in running.loop._replicas.values())
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_a_request_given_up_during_its_steps_ends_with_them(home: Any) -> None:
     for closed in (False, True):
         room, trips = WaitingRoom(1, home.residency), Trips(home.places["free"])
         gate, reached = threading.Event(), threading.Event()
-        trips.before = lambda gate=gate, reached=reached: (reached.set(), gate.wait(30))  # type: ignore[misc]
+        trips.before = lambda gate=gate, reached=reached: (reached.set(), gate.wait(30))
 
         async def main(room: WaitingRoom = room, trips: Trips = trips, closed: bool = closed) -> None:
             task = asyncio.create_task(trips.go(room))

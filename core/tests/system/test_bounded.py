@@ -282,7 +282,7 @@ def test_what_a_source_writes_into_the_store_is_progress(tmp_path: Any) -> None:
         pass
 
     context = Context()
-    context.store = store  # type: ignore[attr-defined]
+    context.store = store
     signs = signs_of_progress("llmasos_fetch", {"context": context})
     assert signs is not None
     before = signs()

@@ -18,7 +18,7 @@ LINUX = sys.platform == "linux"
 
 def failure(code: str, **limits: float) -> ApartError:
     with pytest.raises(ApartError) as caught:
-        run_apart(EVAL, code.encode(), limits=ApartLimits(**limits))  # type: ignore[arg-type]
+        run_apart(EVAL, code.encode(), limits=ApartLimits(**limits))
     return caught.value
 
 

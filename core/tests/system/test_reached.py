@@ -63,10 +63,10 @@ def test_a_component_reaches_another_with_options(site: Site) -> None:
     """The other is made by its own hook, with the options that it was asked for with and a context of its own name."""
     site.add("sched-mine", "scheduler", "mine")
     task = create(site, TASK)
-    assert task.policy.options.max_sequences == 3  # type: ignore[attr-defined]
-    assert task.policy.options.order == "new"  # type: ignore[attr-defined]
-    assert task.policy.name == "mine"  # type: ignore[attr-defined]
-    assert task.name == 'scheduler "mine" (sched-mine 1.0)'  # type: ignore[attr-defined]
+    assert task.policy.options.max_sequences == 3
+    assert task.policy.options.order == "new"
+    assert task.policy.name == "mine"
+    assert task.name == 'scheduler "mine" (sched-mine 1.0)'
 
 
 def test_a_hook_with_arguments_gets_them(site: Site, tmp_path: Path, store: Store) -> None:

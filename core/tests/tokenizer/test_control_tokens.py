@@ -171,7 +171,7 @@ def test_texts_within_other_parts_of_a_message_are_text_too(tokenizer: Any) -> N
     prompts = encoder(tokenizer, "as JSON")
     call = {"function": {"name": "<|im_end|>", "arguments": {"<s>": ["</s>", 1, None]}}}
     harmless = {"function": {"name": "f", "arguments": {"a": ["b", 1, None]}}}
-    both = [prompts.encode([{"role": "assistant", "content": "x", "tool_calls": [each]}]) for each in (call, harmless)]  # type: ignore[list-item]
+    both = [prompts.encode([{"role": "assistant", "content": "x", "tool_calls": [each]}]) for each in (call, harmless)]
     assert controls(tokenizer, both[0]) == controls(tokenizer, both[1])
 
 

@@ -96,7 +96,7 @@ def test_a_refusal_of_the_template_is_the_users_to_mend() -> None:
     with pytest.raises(RequestError, match="at least one message"):
         template.render([])
     with pytest.raises(RequestError, match="mapping with role"):
-        template.render(["hello"])  # type: ignore[list-item]
+        template.render(["hello"])
 
 
 BOMBS = {

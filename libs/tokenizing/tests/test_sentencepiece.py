@@ -105,7 +105,7 @@ def test_what_is_written_of_a_gguf_file_gives_the_same_tokens(
     if model.charsmap:
         flags["add_precompiled_charsmap"] = model.charsmap
     kind = "llama" if model.is_bpe else "t5"
-    base = GGUFCheckpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))  # type: ignore[arg-type]
+    base = GGUFCheckpoint(write_tokenizer(Trained(model, model.pieces, [], model.kinds, model.scores), kind, merges=False, **flags))
     folder = tmp_path / "written"
     folder.mkdir()
     write_text_files(base, folder)
@@ -130,7 +130,7 @@ def test_user_defined_pieces_that_a_tokenizer_json_finds_otherwise_are_written_a
     kinds = [2, 3, 3, *[1] * (len(pieces) - 4), 4]
     scores = [-float(place) for place in range(len(pieces))]
     model = SentencePieceModel(pieces, scores, kinds, is_bpe=True, prefix=False, squeeze=False)
-    path = write_tokenizer(Trained(model, pieces, [], kinds, scores), "llama", merges=False, add_add_space_prefix=False)  # type: ignore[arg-type]
+    path = write_tokenizer(Trained(model, pieces, [], kinds, scores), "llama", merges=False, add_add_space_prefix=False)
     base, folder = GGUFCheckpoint(path), tmp_path / "written"
     folder.mkdir()
     write_text_files(base, folder)
@@ -148,7 +148,7 @@ def test_the_space_before_a_text_comes_whatever_it_begins_with(write_tokenizer: 
     """Before a text that begins with a space too, and after a control token; not after a user-defined piece, which is text."""
     (tmp_path / "tokenizer.model").write_bytes(data := train(model_type="bpe", byte_fallback=True, remove_extra_whitespaces=False))
     model = read_sentencepiece(tmp_path / "tokenizer.model")
-    path = write_tokenizer(Trained(data, model.pieces, [], model.kinds, model.scores), "llama", merges=False)  # type: ignore[arg-type]
+    path = write_tokenizer(Trained(data, model.pieces, [], model.kinds, model.scores), "llama", merges=False)
     tokenizer = GGUFCheckpoint(path).tokenizer()
 
     def spelt(text: str) -> list[str]:
@@ -240,7 +240,7 @@ def test_damaged_rules_for_characters_end_in_one_sentence(damage: bytes, write_t
     model = read_sentencepiece(tmp_path / "tokenizer.model")
     assert len(model.charsmap) > 100_000
     for charsmap in (damage, model.charsmap[: len(model.charsmap) // 2]):
-        trained = Trained(model, model.pieces, [], model.kinds, model.scores)  # type: ignore[arg-type]
+        trained = Trained(model, model.pieces, [], model.kinds, model.scores)
         path = write_tokenizer(trained, "t5", merges=False, add_precompiled_charsmap=charsmap)
         with pytest.raises(CheckpointError, match="parts do not fit"):
             GGUFCheckpoint(path).tokenizer()

@@ -35,7 +35,7 @@ def deep(case: str = "llama", layers: int = 6, idle: tuple[int, ...] = ()) -> Ti
 
 def run(checkpoint: TinyCheckpoint, root: Path, **options: object) -> tuple[TinyCheckpoint, AccelerationResult, SandboxContext]:
     context = SandboxContext(root=root, base=checkpoint)
-    result = llmasos_accelerate(checkpoint, root / "out", Options(**options), context)  # type: ignore[arg-type]
+    result = llmasos_accelerate(checkpoint, root / "out", Options(**options), context)
     return read_folder(result.path), result, context
 
 
@@ -185,7 +185,7 @@ def test_the_least_scores_go() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, object], sentence: str) -> None:
-    problems = plan_pruning(tiny_checkpoint("llama").decoder, Options(**options), CLEAN).problems  # type: ignore[arg-type]
+    problems = plan_pruning(tiny_checkpoint("llama").decoder, Options(**options), CLEAN).problems
     assert len(problems) == 1
     assert sentence in problems[0]
 

@@ -16,7 +16,7 @@ TEXT = np.random.default_rng(9).integers(0, 256, 60).tolist()
 
 def run(checkpoint: TinyCheckpoint, root: Path, **options: object) -> tuple[TinyCheckpoint, AccelerationResult]:
     context = SandboxContext(root=root, base=checkpoint)
-    result = llmasos_accelerate(checkpoint, root / "out", Options(**options), context)  # type: ignore[arg-type]
+    result = llmasos_accelerate(checkpoint, root / "out", Options(**options), context)
     return read_folder(result.path), result
 
 

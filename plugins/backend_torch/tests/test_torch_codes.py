@@ -30,7 +30,7 @@ BATCH_ERROR = {"float32": 1e-5, "int8": 1e-3, "int4": 0.015}
 def coded(bits: int, group: int, form: str) -> TinyCheckpoint:
     """A tiny llama whose layers' matrices are codes; embedding and head stay float32."""
     base = tiny_checkpoint("llama", hidden_size=WIDTH, intermediate_size=WIDTH, num_attention_heads=12, num_key_value_heads=6)
-    tensors = {name: quantize(tensor, bits, group, form) if "_proj" in name else tensor for name, tensor in base.tensors.items()}  # type: ignore[arg-type]
+    tensors = {name: quantize(tensor, bits, group, form) if "_proj" in name else tensor for name, tensor in base.tensors.items()}
     return attrs.evolve(base, tensors=tensors, format="gguf")
 
 

@@ -31,7 +31,7 @@ def call(index: int, name: str, arguments: str, size: int) -> list[PartEvent]:
 def script(size: int, finish: str = "stop") -> list[Any]:
     """Reasoning, text, and two calls."""
     text = [ReasoningEvent(text="Why"), ReasoningEvent(text="?"), "I ", "look."]
-    return [*text, *call(0, "weather", PARIS, size), *call(1, "stop", STOP, size), FinishEvent(reason=finish)]  # type: ignore[arg-type]
+    return [*text, *call(0, "weather", PARIS, size), *call(1, "stop", STOP, size), FinishEvent(reason=finish)]
 
 
 def sse(client: Client, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -249,13 +249,13 @@ def test_a_conversation_with_calls_is_the_same_in_each_protocol(client: Make, ru
     answer = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "rain"}]}]}
     data(client().post(MESSAGES, {"max_tokens": 9, "messages": [user, {"role": "assistant", "content": blocks}, answer]}))
     assert runtime.given[-1] == [user, made, result]
-    answer["content"].append({"type": "text", "text": "So?"})  # type: ignore[attr-defined]
+    answer["content"].append({"type": "text", "text": "So?"})
     data(client().post(MESSAGES, {"max_tokens": 9, "messages": [user, {"role": "assistant", "content": blocks}, answer]}))
     assert runtime.given[-1] == [user, made, result, {"role": "user", "content": "So?"}]
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
         {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
-        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": openai_call["function"]["arguments"]},  # type: ignore[index]
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": openai_call["function"]["arguments"]},
         {"type": "function_call_output", "call_id": "c1", "output": "rain"},
     ]
     data(client().post(RESPONSES, {"input": items, "instructions": "Be kind."}))

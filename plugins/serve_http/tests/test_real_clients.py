@@ -29,7 +29,7 @@ def test_openai_chats_and_streams(openai_client: openai.OpenAI, runtime: Scripte
     whole = openai_client.chat.completions.create(model="default", messages=MESSAGES, max_completion_tokens=9)
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("The otters sleep.", "stop")
     assert whole.usage is not None
-    assert (whole.usage.total_tokens, whole.usage.prompt_tokens_details.cached_tokens) == (6, 1)  # type: ignore[union-attr]
+    assert (whole.usage.total_tokens, whole.usage.prompt_tokens_details.cached_tokens) == (6, 1)
     assert whole._request_id
     stream = openai_client.chat.completions.create(model="default", messages=MESSAGES, stream=True, stream_options={"include_usage": True})
     chunks = list(stream)
@@ -104,11 +104,11 @@ def test_anthropic_asks_and_streams(server: HttpServer) -> None:
     asked: Any = {"model": "default", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     with anthropic.Anthropic(base_url=server.endpoints[0].url, api_key=KEY, max_retries=0) as client:
         whole = client.messages.create(**asked)
-        assert (whole.content[0].text, whole.stop_reason, whole.usage.output_tokens) == ("The otters sleep.", "end_turn", 3)  # type: ignore[union-attr]
+        assert (whole.content[0].text, whole.stop_reason, whole.usage.output_tokens) == ("The otters sleep.", "end_turn", 3)
         with client.messages.stream(**asked) as stream:
             assert "".join(stream.text_stream) == "The otters sleep."
             final = stream.get_final_message()
-        assert (final.content[0].text, final.stop_reason, final.usage) == ("The otters sleep.", "end_turn", whole.usage)  # type: ignore[union-attr]
+        assert (final.content[0].text, final.stop_reason, final.usage) == ("The otters sleep.", "end_turn", whole.usage)
         assert client.messages.count_tokens(model="default", messages=asked["messages"]).input_tokens > 0
         with pytest.raises(anthropic.NotFoundError):
             client.messages.create(**{**asked, "model": "claude"})
@@ -153,7 +153,7 @@ def test_langchain_asks_and_streams(server: HttpServer, runtime: ScriptedRuntime
         stream_usage=True,
     )
     whole = chat.invoke([("system", "Be kind."), ("human", "hi")])
-    assert (whole.text, whole.response_metadata["finish_reason"], whole.usage_metadata["output_tokens"]) == ("The otters sleep.", "stop", 3)  # type: ignore[index]
+    assert (whole.text, whole.response_metadata["finish_reason"], whole.usage_metadata["output_tokens"]) == ("The otters sleep.", "stop", 3)
     parts = list(chat.stream("hi"))
     assert "".join(part.text for part in parts) == "The otters sleep."
     assert sum(part.usage_metadata["output_tokens"] for part in parts if part.usage_metadata) == 3

@@ -42,28 +42,27 @@ def test_openai_calls_tools_and_gives_back_results(calling: HttpServer, openai_c
     whole = openai_client.chat.completions.create(model="default", messages=ASKED, tools=TOOLS)
     message = whole.choices[0].message
     assert message.tool_calls is not None
-    assert [(each.id, each.function.name, json.loads(each.function.arguments)) for each in message.tool_calls] == [  # type: ignore[union-attr]
+    assert [(each.id, each.function.name, json.loads(each.function.arguments)) for each in message.tool_calls] == [
         ("abc123DEF", "weather", PARIS), ("xyz123DEF", "weather", {"city": "Rome"}),
     ]  # fmt: skip
-    assert message.reasoning_content == "Hm, Paris."  # type: ignore[attr-defined]
-    assert whole.usage.completion_tokens_details.reasoning_tokens == 2  # type: ignore[union-attr]
+    assert message.reasoning_content == "Hm, Paris."
+    assert whole.usage.completion_tokens_details.reasoning_tokens == 2
     with openai_client.chat.completions.stream(model="default", messages=ASKED, tools=TOOLS) as stream:
         streamed = stream.get_final_completion().choices[0]
     assert streamed.finish_reason == whole.choices[0].finish_reason == "tool_calls"
     assert [(each.id, each.function.name, each.function.arguments) for each in streamed.message.tool_calls or []] == [
-        (each.id, each.function.name, each.function.arguments)  # type: ignore[union-attr]
-        for each in message.tool_calls
+        (each.id, each.function.name, each.function.arguments) for each in message.tool_calls
     ]
     results: Any = [{"role": "tool", "tool_call_id": each.id, "content": "rain"} for each in message.tool_calls]
     answer = openai_client.chat.completions.create(model="default", messages=[*ASKED, message, *results], tools=TOOLS)
     assert answer.choices[0].message.content == "It rains."
-    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]  # type: ignore[index]
+    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]
 
 
 def test_openai_has_responses(calling: HttpServer, openai_client: openai.OpenAI, runtime: ScriptedRuntime) -> None:
     tools: Any = [{"type": "function", "strict": True, **FUNCTION}]
     whole = openai_client.responses.create(model="default", input="hi", instructions="Be kind.", tools=tools)
-    assert (whole.output_text, whole.status, whole.usage.output_tokens) == ("I look.", "completed", 6)  # type: ignore[union-attr]
+    assert (whole.output_text, whole.status, whole.usage.output_tokens) == ("I look.", "completed", 6)
     assert [item.type for item in whole.output] == ["reasoning", "message", "function_call", "function_call"]
     calls = [item for item in whole.output if item.type == "function_call"]
     assert [json.loads(each.arguments)["city"] for each in calls] == ["Paris", "Rome"]
@@ -77,7 +76,7 @@ def test_openai_has_responses(calling: HttpServer, openai_client: openai.OpenAI,
     results: Any = [{"type": "function_call_output", "call_id": each.call_id, "output": "rain"} for each in calls]
     given: Any = [*ASKED, *(item.model_dump() for item in whole.output), *results]
     assert openai_client.responses.create(model="default", input=given, tools=tools).output_text == "It rains."
-    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]  # type: ignore[index]
+    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]
     with pytest.raises(openai.BadRequestError) as refused:
         openai_client.responses.create(model="default", input="hi", previous_response_id=whole.id)
     assert refused.value.param == "previous_response_id"
@@ -101,8 +100,8 @@ def test_anthropic_uses_tools_and_gives_back_results(calling: HttpServer, runtim
             {"type": "tool_result", "tool_use_id": block.id, "content": "rain"} for block in whole.content if block.type == "tool_use"
         ]
         asked["messages"] = [*ASKED, {"role": "assistant", "content": whole.content}, {"role": "user", "content": results}]
-        assert client.messages.create(**asked).content[0].text == "It rains."  # type: ignore[union-attr]
-    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]  # type: ignore[index]
+        assert client.messages.create(**asked).content[0].text == "It rains."
+    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool", "tool"]
 
 
 def test_ollama_calls_tools_and_gives_back_results(calling: HttpServer, runtime: ScriptedRuntime) -> None:
@@ -118,7 +117,7 @@ def test_ollama_calls_tools_and_gives_back_results(calling: HttpServer, runtime:
         assert client.chat(model="default", messages=[*ASKED, message, *results], tools=TOOLS).message.content == "It rains."
     finally:
         client._client.close()
-    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool"]  # type: ignore[index]
+    assert [each["role"] for each in runtime.given[-1]] == ["user", "assistant", "tool"]
 
 
 @pytest.fixture(scope="module")
@@ -169,5 +168,5 @@ def test_a_pipelines_refusals_name_the_field(pipeline_client: openai.OpenAI) -> 
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
-            pipeline_client.chat.completions.create(model="default", messages=ASKED, **more)  # type: ignore[call-overload]
+            pipeline_client.chat.completions.create(model="default", messages=ASKED, **more)
         assert refused.value.param == param

@@ -64,7 +64,7 @@ def test_a_reference_that_is_not_float32_is_told() -> None:
     """The divergences leave out what it rounds."""
     model = SandboxModel(checkpoint=tiny_checkpoint("llama"))
     reference = model.reference()
-    reference.info = attrs.evolve(reference.info, dtype="bfloat16")  # type: ignore[misc]
+    reference.info = attrs.evolve(reference.info, dtype="bfloat16")
     assert "computed in bfloat16" in measured(model).notes[0]
 
 
@@ -215,7 +215,7 @@ def test_wrong_use_is_one_sentence_before_anything_is_measured(
 
 def test_nothing_of_a_report_stays_where_measuring_fails(context: SandboxCommandContext, tmp_path: Path) -> None:
     """The folder appears whole, or not at all."""
-    context.suites = {"quality": None}  # type: ignore[dict-item]
+    context.suites = {"quality": None}
     with pytest.raises(AttributeError):
         run_command(verb.make(context), "one", "--suite", "quality", "--output", "out")
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]

@@ -73,7 +73,7 @@ class GenerationParams:
             if name not in known:
                 raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}', name)
         constraints = [
-            Constraint(kind, arguments[name])  # type: ignore[arg-type]
+            Constraint(kind, arguments[name])  # type: ignore[arg-type]  # its kinds, as _CONSTRAINTS lists them
             for name, kind in _CONSTRAINTS.items()
             if arguments.get(name) is not None
         ]

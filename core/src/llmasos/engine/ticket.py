@@ -204,7 +204,7 @@ class Ticket(Generic[R]):
             if left_behind(self._error):
                 raise SystemExit
             raise self._error.with_traceback(None)  # else it grows with every caller who asks
-        return self._result  # type: ignore[return-value]
+        return self._result  # type: ignore[return-value]  # it is there once the ticket is done
 
     async def _async_outcome(self) -> R:
         if self._error is not None and left_behind(self._error):

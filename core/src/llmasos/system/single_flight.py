@@ -37,7 +37,7 @@ class SingleFlight(Generic[R]):
             except BaseException:  # wherever this caller was interrupted
                 self._end(mine)
                 raise
-            self._changes.wait_for(lambda flight=flight: flight.over)  # type: ignore[misc]
+            self._changes.wait_for(lambda flight=flight: flight.over)  # type: ignore[misc]  # mypy infers no type of such a lambda
             if flight.error is not None:
                 raise flight.error if flight is mine else flight.error.with_traceback(None)
             if flight.results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import pytest
@@ -116,7 +117,7 @@ class ObserverConformance(PluginConformance, standard=True):
             calls.append((hook, {"pipeline": pipeline} if record is None else {"record": record}))
         for name, arguments in calls:
             if sandbox.has(name):
-                ended = within(SECONDS, lambda name=name, arguments=arguments: self.tell(sandbox, context, name, **arguments))  # type: ignore[misc]
+                ended = within(SECONDS, functools.partial(self.tell, sandbox, context, name, **arguments))
                 assert ended, f"{name} did not return in {SECONDS:g} seconds; hand long work to a thread of your own."
         meddled = [name for name in pipeline.asked if name in _WORK or name.startswith("_") or name.endswith(" =")]
         assert not meddled, f"The observer asked the pipeline for {meddled[0]}; an observer only looks."

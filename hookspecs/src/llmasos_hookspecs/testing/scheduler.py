@@ -166,8 +166,8 @@ class SchedulerConformance(PluginConformance, standard=True):
         views = []
         for i, item in enumerate(odd):
             assert isinstance(policy.admit(item, Stats(now=_START)), Admit | Reject)
-            state = ("waiting", "running", "preempted")[i % 3]
-            sequence = SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i))  # type: ignore[arg-type]
+            state: Any = ("waiting", "running", "preempted")[i % 3]
+            sequence = SimulatedSequence(request=item, state=state, computed=i, generated=i % 2, waited=float(i))
             views.append(sequence.view())
         ranks = [policy.rank(view, _START + 1) for view in views]
         assert ranks == [policy.rank(view, _START + 1) for view in views], "rank is not the same for the same sequence at the same time."

@@ -223,7 +223,7 @@ def _decompressed(archive: Path) -> IO[bytes]:
     with archive.open("rb") as file:
         magic = file.read(1 << 16)
     if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(archive)  # type: ignore[return-value]
+        return gzip.open(archive)  # type: ignore[return-value]  # it reads as a BinaryIO does
     if magic.startswith(b"BZh"):
         return bz2.open(archive)
     if magic.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):

@@ -133,7 +133,7 @@ class Decoder(nn.Module):
     @property
     def layers(self) -> list[DecoderLayer]:
         """The blocks, first to last."""
-        return list(self.model.layers)  # type: ignore[arg-type]
+        return list(self.model.layers)  # type: ignore[arg-type]  # a ModuleList, which torch types as Any module
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [batch, length] to hidden states [batch, length, hidden]."""

@@ -67,7 +67,7 @@ def check(engine: ExportedEngine, model: TinyCheckpoint, close: float) -> None:
 
     def step(*rows: tuple[int, int, int, int, str]) -> None:
         """Rows of (slot, text, from, to, want)."""
-        found = engine.step([Row(slot, TEXTS[text][start:end], start, want) for slot, text, start, end, want in rows])  # type: ignore[arg-type]
+        found = engine.step([Row(slot, TEXTS[text][start:end], start, want) for slot, text, start, end, want in rows])
         for (_, text, start, end, want), logits in zip(rows, found, strict=True):
             first = {"all": start, "last": end - 1, "none": end}[want]
             assert (logits.shape, logits.dtype) == ((end - first, engine.info.vocab_size), np.float32)

@@ -59,7 +59,7 @@ class DeviceTensor(Tensor):
     @staticmethod
     def __new__(cls: type[DeviceTensor], inner: Tensor) -> DeviceTensor:
         with torch.inference_mode(False):  # else a view of what was made outside of that mode would be of two kinds
-            made: DeviceTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            made: DeviceTensor = Tensor._make_wrapper_subclass(
                 cls,
                 inner.shape,
                 strides=inner.stride(),

@@ -226,7 +226,7 @@ def _stream(wanted: _Repository, endpoint: str, commit: str, file: _RemoteFile, 
 
 def _chunks(wanted: _Repository, endpoint: str, commit: str, file: _RemoteFile, have: int) -> Iterator[bytes | None]:
     from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # the library exports it lazily
 
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if have:

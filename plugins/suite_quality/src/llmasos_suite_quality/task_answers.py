@@ -192,7 +192,7 @@ def _answer(output: Any) -> str:
 
 def _binary_auc(wanted: Sequence[str], outputs: Sequence[Any]) -> float | None:
     labels = list(dict.fromkeys(wanted))
-    tables = [getattr(output, "probabilities", None) for output in outputs]
+    tables: list[Any] = [getattr(output, "probabilities", None) for output in outputs]
     if len(labels) != 2 or not all(isinstance(table, Mapping) and labels[0] in table for table in tables):
         return None
-    return area_under_curve([table[labels[0]] for table in tables], [label == labels[0] for label in wanted])  # type: ignore[index]
+    return area_under_curve([table[labels[0]] for table in tables], [label == labels[0] for label in wanted])

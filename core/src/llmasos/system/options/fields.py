@@ -85,7 +85,7 @@ def _default(default: Any) -> Any:
     if default is attrs.NOTHING:
         return None
     # A factory that takes the half-built instance has no value outside of one.
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types its class as a function
         return None if default.takes_self else default.factory()
     return default
 

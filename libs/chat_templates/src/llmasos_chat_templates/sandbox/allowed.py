@@ -164,7 +164,7 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return _made(function(*args[:first], subject, *args[first + 1 :], **kwargs))
 
     if wanted is not None:
-        guarded.jinja_pass_arg = wanted  # type: ignore[attr-defined]
+        guarded.jinja_pass_arg = wanted  # type: ignore[attr-defined]  # how Jinja2 marks such functions
     return guarded
 
 
@@ -214,7 +214,7 @@ def _guarded_test(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args)
 
     if wanted is not None:
-        guarded.jinja_pass_arg = wanted  # type: ignore[attr-defined]
+        guarded.jinja_pass_arg = wanted  # type: ignore[attr-defined]  # how Jinja2 marks such functions
     return guarded
 
 

@@ -108,7 +108,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.concatenate = _concatenate
         self.sliced = _sliced
         self._own = (spend, weighed, _concatenate, _sliced)
-        self.concat = _concatenated  # type: ignore[method-assign]
+        self.concat = _concatenated  # type: ignore[method-assign]  # Jinja2's own way to change it
         self.filters.clear()
         self.filters.update(allowed.filters())
         self.tests.clear()
