@@ -134,6 +134,7 @@ def wheels(build_wheels: Callable[[Iterable[Path]], dict[str, Path]]) -> dict[st
         ROOT / "core",
         ROOT / "libs" / "task_kit",
         ROOT / "plugins" / "command_batch",
+        ROOT / "plugins" / "command_plugins",
         ROOT / "plugins" / "suite_quality",
         *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
     ]

@@ -132,6 +132,10 @@ class CommandContext(Context, Protocol):
         """
         ...
 
+    def published(self) -> Mapping[str, Mapping[str, str]]:
+        """The components that LLMasOS publishes, installed or not: kind -> name -> distribution."""
+        ...
+
     def try_component(self, entry: ComponentEntry) -> str | None:
         """Import an installed component with its frameworks in a process of its own (seconds): why that fails, or None where it works."""
         ...

@@ -40,6 +40,11 @@ class CommandContext:
 
         return _announced(registry().named(name))
 
+    def published(self) -> Mapping[str, Mapping[str, str]]:
+        from llmasos.system.catalog import published
+
+        return published()
+
     def try_component(self, entry: ComponentEntry) -> str | None:
         from llmasos.system.diagnosis import try_component
 

@@ -1,9 +1,8 @@
-"""``llmasos plugins``: what is installed, what each component takes, and how to get more."""
+"""``llmasos plugins``: what is installed, and what each component takes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +11,6 @@ from llmasos.cli.console import print_json, print_note, print_result, print_tabl
 from llmasos.cli.installed import Group
 from llmasos_hookspecs import KINDS
 from llmasos_hookspecs.nearest import listed
-
-if TYPE_CHECKING:
-    from llmasos.system.installation import Change
 
 app = typer.Typer(help="Installed plugins.", cls=Group, no_args_is_help=True)
 
@@ -67,143 +63,6 @@ def show(
     print_result(f"\nOptions:\n{text}" if text else "\nIt has no options.")
     for example in component.examples:
         print_result(f"Example: {example}")
-
-
-Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders, or published components.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
-
-
-@app.command("install")
-def install(
-    what: Distributions,
-    upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Take newer versions of what is installed.")] = False,
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Install plugins with pip into the environment of this command, after showing what would change."""
-    from llmasos.system.installation import requirement_for
-
-    arguments = [*(["--upgrade"] if upgrade else []), *(requirement_for(word) for word in what)]
-    _install(arguments, yes=yes, dry_run=dry_run, as_json=as_json)
-
-
-@app.command("uninstall")
-def uninstall(
-    what: Annotated[list[str], typer.Argument(help="Distributions, or components of them.")],
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Remove plugins with pip, after showing what would go."""
-    from llmasos.system.discovery import registry
-    from llmasos.system.installation import dependants, plan_removal, uninstall as remove
-
-    changes = plan_removal(what, registry())
-    names = {change.name for change in changes}
-    for change in changes:
-        if needing := [name for name in dependants(change.name) if name not in names]:
-            print_note(f"{', '.join(needing)} will miss {change.name}.")
-    if _agreed(changes, yes=yes, dry_run=dry_run, as_json=as_json):
-        remove(change.name for change in changes)
-        _tell(changes, as_json=as_json)
-
-
-@app.command("export")
-def export(
-    output: Annotated[Path | None, typer.Argument(help="File to write; left out: standard output.")] = None,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Write the installed plugins with their versions, for plugins restore on another machine (or pip install -r)."""
-    from llmasos.system.discovery import registry
-    from llmasos.system.installation import pinned_plugins
-    from llmasos_hookspecs import RequestError
-    from llmasos_hookspecs.atomic import write_atomically
-
-    pins = pinned_plugins(registry())
-    if output is not None:
-        try:
-            write_atomically(output, "".join(f"{pin}\n" for pin in pins))
-        except OSError as error:
-            raise RequestError(f"{output} cannot be written: {error.strerror}.") from error
-    if as_json:
-        print_json({"plugins": list(pins), "path": None if output is None else str(output)})
-    elif output is None:
-        print_result("\n".join(pins))
-    else:
-        print_note(f"{output} has {len(pins)} plugins; llmasos plugins restore {output} installs them.")
-
-
-@app.command("restore")
-def restore(
-    file: Annotated[Path, typer.Argument(help="What llmasos plugins export wrote.")],
-    yes: YesOption = False,
-    dry_run: DryRunOption = False,
-    as_json: o.JsonOption = False,
-) -> None:
-    """Install the plugins of an exported file, in those versions."""
-    from llmasos_hookspecs import RequestError
-
-    if not file.is_file():
-        raise RequestError(f"There is no file {file}; llmasos plugins export {file} writes one.")
-    _install([f"--requirement={file}"], yes=yes, dry_run=dry_run, as_json=as_json)
-
-
-def _install(arguments: list[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
-    from llmasos.system.discovery import registry
-    from llmasos.system.installation import install as run_pip, plan_installation
-
-    changes = plan_installation(arguments)
-    if not changes:
-        if as_json:
-            print_json({"changes": []})
-        else:
-            print_note("Everything is installed already; nothing changes.")
-        return
-    if _agreed(changes, yes=yes, dry_run=dry_run, as_json=as_json):
-        before = set(registry().entries())
-        run_pip(arguments)
-        _tell(changes, as_json=as_json)
-        if not as_json:
-            for entry in set(registry().entries()) - before:
-                print_result(f"{entry.label} is ready; llmasos plugins show {entry.kind}:{entry.name} tells its options.")
-
-
-def _agreed(changes: tuple[Change, ...], *, yes: bool, dry_run: bool, as_json: bool) -> bool:
-    """Show what would change, and ask; False where it is only to be shown, or the user says no."""
-    import sys
-
-    from llmasos_hookspecs import RequestError
-
-    if not as_json:
-        rows = [[c.name, c.installed or "-", c.version or "removed", "" if c.requested else "required"] for c in changes]
-        print_table(["distribution", "installed", "will be", ""], rows)
-    if dry_run:
-        if as_json:
-            _print_changes(changes)
-        return False
-    if yes:
-        return True
-    if as_json or not sys.stdin.isatty():
-        raise RequestError("Nothing is changed without being asked; give --yes to go on, or --dry-run to look only.")
-    return typer.confirm("Go on?", err=True)
-
-
-def _tell(changes: tuple[Change, ...], *, as_json: bool) -> None:
-    from llmasos.system.discovery import registry
-
-    registry().rescan()
-    if as_json:
-        _print_changes(changes)
-    else:
-        print_note("Done.")
-
-
-def _print_changes(changes: tuple[Change, ...]) -> None:
-    import attrs
-
-    print_json({"changes": [attrs.asdict(change) for change in changes]})
 
 
 def verb_clashes(context: typer.Context) -> list[str]:

@@ -139,6 +139,9 @@ class SandboxCommandContext(SandboxContext):
                 return each
         raise PluginError(f'No component "{name}" is installed.')
 
+    def published(self) -> Mapping[str, Mapping[str, str]]:
+        return {"loader": {"onnx": "llmasos-backend-onnx"}, "scheduler": {"fair": "llmasos-sched-fair", "fifo": "llmasos-sched-fifo"}}
+
     def try_component(self, entry: ComponentEntry) -> str | None:
         return None
 

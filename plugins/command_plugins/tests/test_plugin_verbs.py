@@ -13,13 +13,38 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "my-sched"
+version = "0.1.0"
+dependencies = ["llmasos-hookspecs>=0.2,<0.3"]
+[project.entry-points."llmasos.schedulers"]
+my-sched = "my_sched"
+[tool.hatch.build.targets.wheel]
+packages = ["src/my_sched"]
+"""
+MODULE = """
+from llmasos_hookspecs import Component, hookimpl
+
+@hookimpl
+def llmasos_component(): return Component(summary="Mine.")
+
+@hookimpl
+def llmasos_create_scheduler(options, context): return object()
+"""
+
 
 @pytest.fixture
-def package(cli) -> Path:
-    """A scheduler's package, as ``plugins new`` writes it."""
-    done = cli("plugins", "new", "scheduler", "my-sched", "--json")
-    assert done.returncode == 0, done.stderr
-    return Path(json.loads(done.stdout)["path"])
+def package(tmp_path: Path) -> Path:
+    """A scheduler's package."""
+    folder = tmp_path / "my-sched"
+    (folder / "src" / "my_sched").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "src" / "my_sched" / "__init__.py").write_text(MODULE)
+    return folder
 
 
 @pytest.fixture(scope="module")

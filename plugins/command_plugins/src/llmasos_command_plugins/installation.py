@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import importlib_metadata
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
-from llmasos.system.catalog import published
-from llmasos.system.contract import CONTRACT
-from llmasos.system.discovery import CORE, InstalledComponent, Registry, normalized
 from llmasos_fetch_kit.pip import pip_command
-from llmasos_hookspecs import PluginError, RequestError
+from llmasos_hookspecs import ComponentEntry, PluginError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
-#: Distributions that cannot be uninstalled by this command, because it runs on them.
-_OWN: Final = frozenset({CORE, CONTRACT})
+#: The distribution of LLMasOS, and those that cannot be uninstalled by this command, because it runs on them.
+_LLMASOS: Final = "llmasos"
+_OWN: Final = frozenset({_LLMASOS, "llmasos-hookspecs"})
+
+#: Kind -> name -> distribution, of components that are published.
+Published = Mapping[str, Mapping[str, str]]
 
 _UNREACHABLE: Final = re.compile(
     r"after connection broken|Could not fetch URL|Temporary failure in name resolution|ConnectionError|ReadTimeout"
@@ -48,13 +51,13 @@ class Change:
     requested: bool = True
 
 
-def requirement_for(word: str) -> str:
+def requirement_for(word: str, published: Published) -> str:
     """What to give pip for ``word``: for a published component's bare name its distribution, for anything else the word itself."""
-    found = {distribution for names in published().values() for name, distribution in names.items() if name == word}
+    found = {distribution for names in published.values() for name, distribution in names.items() if name == word}
     return found.pop() if len(found) == 1 else word
 
 
-def plan_installation(arguments: Sequence[str]) -> tuple[Change, ...]:
+def plan_installation(arguments: Sequence[str], published: Published) -> tuple[Change, ...]:
     """What ``pip install`` with these arguments would change; nothing is changed.
 
     Raises:
@@ -62,7 +65,7 @@ def plan_installation(arguments: Sequence[str]) -> tuple[Change, ...]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        _pip("install", "--dry-run", "--quiet", f"--report={report}", *arguments)
+        _pip("install", "--dry-run", "--quiet", f"--report={report}", *arguments, published=published)
         items = json.loads(report.read_text(encoding="utf-8"))["install"]
     changes = tuple(sorted((_planned(item) for item in items), key=lambda change: (not change.requested, change.name)))
     _refuse_to_break_core(changes)
@@ -72,14 +75,12 @@ def plan_installation(arguments: Sequence[str]) -> tuple[Change, ...]:
 def _refuse_to_break_core(changes: Sequence[Change]) -> None:
     """pip heeds the requirements of what it installs, and not those of what is installed: for an old plugin's sake it would take an old
     contract."""
-    from packaging.requirements import Requirement
-
-    after = {normalized(change.name): change for change in changes}
-    if CORE in after:
+    after = {canonicalize_name(change.name): change for change in changes}
+    if _LLMASOS in after:
         return  # then pip heeds the requirements of core too
-    for text in importlib_metadata.distribution(CORE).requires or ():
+    for text in importlib.metadata.distribution(_LLMASOS).requires or ():
         requirement = Requirement(text)
-        change = after.get(normalized(requirement.name))
+        change = after.get(canonicalize_name(requirement.name))
         if change is None or change.version is None or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
             continue
         if not requirement.specifier.contains(change.version, prereleases=True):
@@ -90,12 +91,12 @@ def _refuse_to_break_core(changes: Sequence[Change]) -> None:
             )
 
 
-def install(arguments: Sequence[str]) -> None:
+def install(arguments: Sequence[str], published: Published) -> None:
     """Run ``pip install``. Raises ``PluginError`` with what pip said where it fails."""
-    _pip("install", "--quiet", *arguments)
+    _pip("install", "--quiet", *arguments, published=published)
 
 
-def plan_removal(words: Iterable[str], registry: Registry) -> tuple[Change, ...]:
+def plan_removal(words: Iterable[str], installed: Sequence[ComponentEntry]) -> tuple[Change, ...]:
     """The distributions behind ``words``, each a distribution's name or a component's.
 
     Raises:
@@ -104,8 +105,8 @@ def plan_removal(words: Iterable[str], registry: Registry) -> tuple[Change, ...]
     """
     changes: dict[str, Change] = {}
     for word in words:
-        entry = _owner(word, registry)
-        if normalized(entry.distribution) in _OWN:
+        entry = _owner(word, installed)
+        if canonicalize_name(entry.distribution) in _OWN:
             raise RequestError(f"{entry.distribution} is LLMasOS itself; pip uninstall {entry.distribution} removes it.")
         changes[entry.distribution] = Change(name=entry.distribution, version=None, installed=entry.version)
     return tuple(changes.values())
@@ -118,30 +119,28 @@ def uninstall(names: Iterable[str]) -> None:
 
 def dependants(name: str) -> tuple[str, ...]:
     """Installed distributions that require the one of that name, extras aside."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
     found = set()
-    for distribution in importlib_metadata.distributions():
+    for distribution in importlib.metadata.distributions():
         for text in distribution.requires or ():
             try:
                 requirement = Requirement(text)
             except InvalidRequirement:
                 continue
             wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-            if wanted and normalized(requirement.name) == normalized(name):
+            if wanted and canonicalize_name(requirement.name) == canonicalize_name(name):
                 found.add(distribution.metadata["Name"])
     return tuple(sorted(found))
 
 
-def pinned_plugins(registry: Registry) -> tuple[str, ...]:
+def pinned_plugins(installed: Iterable[ComponentEntry]) -> tuple[str, ...]:
     """One pip requirement for each distribution with components, core among them: ``name==version``, or where it was installed from."""
-    names = {entry.distribution: entry.version for entry in registry.entries()}
+    names = {entry.distribution: entry.version for entry in installed}
     return tuple(_pin(name, version) for name, version in sorted(names.items()))
 
 
 def _pin(name: str, version: str) -> str:
     # PEP 610: only what came from elsewhere than an index has the file.
-    text = importlib_metadata.distribution(name).read_text("direct_url.json")
+    text = importlib.metadata.distribution(name).read_text("direct_url.json")
     if not text:
         return f"{name}=={version}"
     facts = json.loads(text)
@@ -155,12 +154,11 @@ def _pin(name: str, version: str) -> str:
     return f"{name} @ {url}{digest}"
 
 
-def _owner(word: str, registry: Registry) -> InstalledComponent:
-    entries = registry.entries()
-    by_distribution = [entry for entry in entries if normalized(entry.distribution) == normalized(word)]
+def _owner(word: str, entries: Collection[ComponentEntry]) -> ComponentEntry:
+    by_distribution = [entry for entry in entries if canonicalize_name(entry.distribution) == canonicalize_name(word)]
     if by_distribution:
         return by_distribution[0]
-    named = [entry for entry in entries if word in (entry.name, f"{entry.kind}:{entry.name}", entry.qualified)]
+    named = [entry for entry in entries if word in (entry.name, f"{entry.kind}:{entry.name}", f"{entry.distribution}:{entry.name}")]
     owners = sorted({entry.distribution for entry in named})
     if len(owners) > 1:
         raise PluginError(f'"{word}" is offered by {" and ".join(owners)}; name the distribution.')
@@ -173,8 +171,8 @@ def _owner(word: str, registry: Registry) -> InstalledComponent:
 def _planned(item: dict[str, Any]) -> Change:
     name = str(item["metadata"]["name"])
     try:
-        before: str | None = importlib_metadata.version(name)
-    except importlib_metadata.PackageNotFoundError:
+        before: str | None = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
         before = None
     return Change(
         name=name,
@@ -185,16 +183,16 @@ def _planned(item: dict[str, Any]) -> Change:
     )
 
 
-def _pip(verb: str, *arguments: str) -> None:
+def _pip(verb: str, *arguments: str, published: Published | None = None) -> None:
     command = pip_command("--disable-pip-version-check", "--no-input", verb, *arguments)
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
     )
     if done.returncode:
-        raise PluginError(_failure(verb, arguments, done.stderr))
+        raise PluginError(_failure(verb, arguments, done.stderr, published or {}))
 
 
-def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
+def _failure(verb: str, arguments: Sequence[str], said: str, published: Published) -> str:
     if "No module named pip" in said:
         return f"Plugins are installed with pip, which this Python lacks; run {sys.executable} -m ensurepip, or install pip."
     if "externally-managed-environment" in said:
@@ -206,7 +204,7 @@ def _failure(verb: str, arguments: Sequence[str], said: str) -> str:
         versions = re.search(r"\(from versions: ([^)]*)\)", said)
         if versions is not None and versions[1] not in ("none", ""):
             return f"The package index has no {missing[1]} for this Python; it has {', '.join(versions[1].split(', ')[-8:])}."
-        known = {distribution for names in published().values() for distribution in names.values()}
+        known = {distribution for names in published.values() for distribution in names.values()}
         return f"The package index has no distribution {missing[1]} for this Python{did_you_mean(missing[1], known)}"
     errors = [line.partition("ERROR:")[2].strip() for line in said.splitlines() if "ERROR:" in line]
     lines = errors or said.strip().splitlines()[-1:] or ["nothing"]

@@ -1,0 +1,1 @@
+"""Verbs that install, remove, export and restore plugins with pip."""
