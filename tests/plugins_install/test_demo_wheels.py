@@ -34,6 +34,7 @@ DEMO = (
     "llmasos_backend_onnx",
     "llmasos_sched_fifo",
     "llmasos_app_text",
+    "llmasos_command_plugins",
     "llmasos_source_pypi",
 )
 
