@@ -24,6 +24,7 @@ DEMO = (
     "llmasos_answer_parts",
     "llmasos_chat_templates",
     "llmasos_checkpoint_kit",
+    "llmasos_command_kit",
     "llmasos_conversations",
     "llmasos_tokenizing",
     "llmasos_format_gguf",

@@ -55,6 +55,11 @@ def test_the_shell_completes_names(cli):
     assert set(completed("task s")) >= {"sentiment", "summarize"}
     assert completed("models pull smol") == ["smollm2"]
     assert set(completed("pl")) == {"plugins"}
+    # What follows an installed verb is completed by the verb itself, whose package is imported for that.
+    assert completed("chat --sched") == ["--scheduler"]
+    assert "onnx" in completed("chat --loader o")
+    assert completed("bench smol --lo") == ["--loader"]
+    assert completed("plugins check --ex") == ["--example"]
 
 
 def test_layers_of_config_are_told_apart(cli, tiny):

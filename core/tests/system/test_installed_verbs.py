@@ -116,6 +116,20 @@ def test_completion_lists_it_and_imports_nothing(verbs: Site) -> None:
     assert module not in sys.modules
 
 
+def test_a_broken_verb_completes_nothing(verbs: Site) -> None:
+    """What is wrong with it is told when it is run."""
+    from typer.main import get_command
+
+    from llmasos.cli.app import app
+
+    verbs.add("llmasos-broken", "command", "broken", "raise RuntimeError")
+    group: Any = get_command(app)
+    with group.make_context("llmasos", ["broken"], resilient_parsing=True) as context:
+        name, command, rest = group.resolve_command(context, ["broken", "--sp"])
+        with command.make_context(name, rest, parent=context, resilient_parsing=True) as inside:
+            assert inside.command.shell_complete(inside, "--sp") == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
+from llmasos.cli.completion import KnownNames
 from llmasos.cli.console import TerminalSink, print_error, print_note
 from llmasos_hookspecs import PluginError
 from llmasos_hookspecs.nearest import nearest
 
 if TYPE_CHECKING:
+    from llmasos.system.components import LoadedComponent
     from llmasos.system.discovery import InstalledComponent
 
 #: Exit code of an interrupted command.
@@ -31,6 +34,11 @@ class Verbs(TyperGroup):
     def prefix(self) -> str:
         """What the names of installed commands begin with that are verbs of this group."""
         return ""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if parent is None:
+            extra.setdefault("obj", KnownNames())
+        return super().make_context(info_name, args, parent, **extra)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *sorted(self.installed())]
@@ -169,6 +177,14 @@ class InstalledVerb(TyperCommand):
             rich_markup_mode=None,
         )
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Where the shell completes what follows the verb, the command's own context; it is imported for that."""
+        if extra.get("resilient_parsing"):
+            with contextlib.suppress(Exception):  # one that is broken says so when it is run, and completes nothing
+                _, command = _made(self.use)
+                return command.make_context(info_name, args, parent=parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.args = args
         return args
@@ -184,18 +200,9 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
         PluginError: several distributions offer the name, the plugin is broken, or it failed with an error that it did not mean.
         LLMasOSError: an error that it raised on purpose.
     """
-    from llmasos.cli.command_context import CommandContext
-    from llmasos.compose.formats import formats
-    from llmasos.system.components import load_component
-    from llmasos.system.discovery import registry
-    from llmasos.system.options import structure_options
     from llmasos_hookspecs.guarding.edge import crossing
 
-    loaded = load_component(registry().find("command", use))
-    calls = formats(sink=TerminalSink()).calls
-    options: Any = structure_options(loaded.component.options, {}, f"commands.{loaded.entry.name}")
-    context = CommandContext(calls.context(loaded))
-    command = calls.plugins.call(calls.plugins.take(loaded), "llmasos_command", options=options, context=context)
+    loaded, command = _made(use)
     called = loaded.entry.name.partition(_OPTION)[0].replace(".", " ")
     with crossing(loaded.entry.label, "its command"):
         try:
@@ -211,6 +218,21 @@ def run_installed(use: str, arguments: Sequence[str]) -> int:
                 raise
             return code
     return result if type(result) is int else 0
+
+
+def _made(use: str) -> tuple[LoadedComponent, Any]:
+    """An installed command, imported and made."""
+    from llmasos.cli.command_context import CommandContext
+    from llmasos.compose.formats import formats
+    from llmasos.system.components import load_component
+    from llmasos.system.discovery import registry
+    from llmasos.system.options import structure_options
+
+    loaded = load_component(registry().find("command", use))
+    calls = formats(sink=TerminalSink()).calls
+    options: Any = structure_options(loaded.component.options, {}, f"commands.{loaded.entry.name}")
+    context = CommandContext(calls.context(loaded))
+    return loaded, calls.plugins.call(calls.plugins.take(loaded), "llmasos_command", options=options, context=context)
 
 
 def _shown(error: Exception) -> int | None:

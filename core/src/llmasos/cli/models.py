@@ -12,13 +12,14 @@ from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
 from llmasos.cli.installed import Group
 from llmasos.system.catalog import reference_forms
+from llmasos_command_kit.completion import names_of
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint
 
 app = typer.Typer(help="Fetched models and short names for them.", cls=Group, no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help=f"An alias, a path, {reference_forms()}.", autocompletion=o.known_models)]
+Reference = Annotated[str, typer.Argument(help=f"An alias, a path, {reference_forms()}.", autocompletion=names_of("model"))]
 
 
 @app.command("list")

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmasos_command_kit.options import (
+    ConfigOption as ConfigOption,
+    ContinueOption as ContinueOption,
+    JsonOption as JsonOption,
+    LoaderOption as LoaderOption,
+    LongConfigOption as LongConfigOption,
+    MaxNewTokensOption as MaxNewTokensOption,
+    ModelOption as ModelOption,
+    NoLogOption as NoLogOption,
+    QuietOption as QuietOption,
+    ResumeOption as ResumeOption,
+    SchedulerOption as SchedulerOption,
+    SeedOption as SeedOption,
+    SetOption as SetOption,
+    SystemOption as SystemOption,
+    TemperatureOption as TemperatureOption,
+    TopKOption as TopKOption,
+    TopPOption as TopPOption,
+    with_scheduler,
+)
 from llmasos_hookspecs.json_object import read_object
 
 if TYPE_CHECKING:
@@ -17,58 +36,9 @@ if TYPE_CHECKING:
     from llmasos.system.config import Config
 
 
-def installed(kind: str | None = None) -> Callable[[str], list[str]]:
-    """Names for the shell to complete: the installed components of a kind, or of all."""
-
-    def complete(incomplete: str) -> list[str]:
-        from llmasos.system.discovery import registry
-
-        return sorted({entry.name for entry in registry().entries(kind) if entry.name.startswith(incomplete)})
-
-    return complete
-
-
-def known_models(incomplete: str) -> list[str]:
-    """Names for the shell to complete: aliases, and what is in the store."""
-    from llmasos.system.aliases import Aliases
-    from llmasos.system.store import Store
-
-    names = {*Aliases().all(), *(model.key for model in Store().models())}
-    return sorted(name for name in names if name.startswith(incomplete))
-
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
-]
-# Verbs that go on with a conversation have -c for that.
-LongConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
-]
-SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="What the model is told first.")]
-ContinueOption = Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")]
-ResumeOption = Annotated[str | None, typer.Option("--resume", "-r", help="Go on with a conversation, by its name or number.")]
-NoLogOption = Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.", autocompletion=known_models)
-]
-LoaderOption = Annotated[
-    str | None, typer.Option("--loader", help="A loader by name; short for --set loader.use=...", autocompletion=installed("loader"))
-]
-SchedulerOption = Annotated[
-    str | None,
-    typer.Option("--scheduler", help="A scheduler by name; short for --set scheduler.use=...", autocompletion=installed("scheduler")),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
-MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="New tokens at most.")]
 MaxLengthOption = Annotated[int | None, typer.Option("--max-length", help="Tokens of prompt and answer together at most.")]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy.")]
-TopPOption = Annotated[float | None, typer.Option("--top-p", help="Keep the likeliest tokens that reach this probability together.")]
-TopKOption = Annotated[int | None, typer.Option("--top-k", help="Keep this many of the likeliest tokens; 0 keeps all.")]
 MinPOption = Annotated[float | None, typer.Option("--min-p", help="Keep tokens at least this fraction as likely as the likeliest.")]
 RepetitionOption = Annotated[float | None, typer.Option("--repetition-penalty", help="Above 1 makes repeated tokens less likely.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled text reproducible.")]
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the answer; may be given several times.")]
 NOption = Annotated[int | None, typer.Option("--n", min=1, help="This many continuations, which share one prefill.")]
 SchemaOption = Annotated[Path | None, typer.Option("--schema", help="A file with a JSON Schema that the answer must satisfy.")]
@@ -120,9 +90,7 @@ def read_config(
     """The config that a command's options describe, and the name of the model they mean; arguments as for ``open_pipeline``."""
     from llmasos.system.config import load_config
 
-    changes = list(overrides or [])
-    changes += [f"loader.use={json.dumps(loader)}"] if loader else []
-    changes += [f"scheduler.use={json.dumps(scheduler)}"] if scheduler else []
+    changes = with_scheduler([*(overrides or ()), *([f"loader.use={json.dumps(loader)}"] if loader else ())], scheduler)
     found = load_config(config, overrides=changes)
     name = found.default_model if model is None else model
     if name not in found.models:

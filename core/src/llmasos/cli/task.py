@@ -10,6 +10,7 @@ import typer
 from llmasos.cli import options as o
 from llmasos.cli.console import print_json, print_result, print_table
 from llmasos.cli.task_inputs import from_words
+from llmasos_command_kit.completion import names_of
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Task
@@ -20,7 +21,7 @@ SETTINGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "he
 
 def task(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="The task; llmasos tasks lists them.", autocompletion=o.installed("task"))] = None,
+    name: Annotated[str | None, typer.Argument(help="The task; llmasos tasks lists them.", autocompletion=names_of("task"))] = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
     overrides: o.SetOption = None,

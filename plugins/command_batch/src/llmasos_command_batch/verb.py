@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from llmasos_command_batch.run import BatchReport, run_batch
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_hookspecs import Command, CommandContext, RequestError
 from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress
 from llmasos_task_kit.rows import count_rows
@@ -19,9 +20,7 @@ _OTHERS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("task", context_settings=_OTHERS)
     def task(
         given: typer.Context,
         name: Annotated[str, typer.Argument(help="The task; llmasos tasks lists them.")],
@@ -30,22 +29,19 @@ def make(context: CommandContext) -> Command:
             Path | None, typer.Option("--output", "-o", help="The .jsonl file for the answers; a run that was stopped goes on.")
         ] = None,
         workers: Annotated[int, typer.Option("--workers", min=1, help="Rows on their way at once.")] = DEFAULT_WORKERS,
-        model: Annotated[str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.")] = None,
-        config: Annotated[
-            Path | None,
-            typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own."),
-        ] = None,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")] = None,
-        loader: Annotated[str | None, typer.Option("--loader", help="A loader by name; short for --set loader.use=...")] = None,
-        scheduler: Annotated[str | None, typer.Option("--scheduler", help="A scheduler by name; short for --set scheduler.use=...")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")] = False,
+        model: o.ModelOption = None,
+        config: o.ConfigOption = None,
+        settings: o.SetOption = None,
+        loader: o.LoaderOption = None,
+        scheduler: o.SchedulerOption = None,
+        as_json: o.JsonOption = False,
+        quiet: o.QuietOption = False,
     ) -> int:
         """Run a task on each row of a file. The task's inputs that are the same for all rows are given as --NAME VALUE; a row's own win."""
         if batch is None or output is None:
             raise RequestError("A batch needs both: --batch rows.jsonl with the inputs, and --output answers.jsonl for the answers.")
         total = count_rows(batch)  # a file that cannot be read is told before a model is fetched
-        changes = [*(settings or ()), *([f"scheduler.use={json.dumps(scheduler)}"] if scheduler else ())]
+        changes = o.with_scheduler(settings, scheduler)
         with context.model(model, loader=loader, config=config, settings=changes, quiet=quiet) as opened, contextlib.ExitStack() as shown:
             found = opened.task(name)
             common = found.read_words(given.args)
@@ -66,7 +62,7 @@ def make(context: CommandContext) -> Command:
             context.note(_sentence(report))
         return 1 if report.errors else 0
 
-    return typer.main.get_command(app)
+    return verb("task", task, context_settings=_OTHERS)
 
 
 def _figures(report: BatchReport) -> dict[str, Any]:

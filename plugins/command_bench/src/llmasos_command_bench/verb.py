@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import attrs
 import typer
 
 from llmasos_command_bench.throughput import measure_throughput
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_hookspecs import Command, CommandContext, RequestError
 
 #: In place of a list of models or loaders that was not given: the config's own.
@@ -18,9 +19,7 @@ _CONFIGURED: Final[list[Any]] = [None]
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("bench")
     def bench(
         models: Annotated[list[str] | None, typer.Argument(help="Models; left out: the config's.")] = None,
         loaders: Annotated[list[str] | None, typer.Option("--loader", help="A loader to compare; may be given several times.")] = None,
@@ -30,13 +29,10 @@ def make(context: CommandContext) -> Command:
         prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=8, help="Tokens of each prompt, about.")] = 128,
         new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="New tokens of each request.")] = 64,
         rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds in which all take turns; medians are shown.")] = 3,
-        config: Annotated[
-            Path | None,
-            typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own."),
-        ] = None,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")] = False,
+        config: o.ConfigOption = None,
+        settings: o.SetOption = None,
+        as_json: o.JsonOption = False,
+        quiet: o.QuietOption = False,
     ) -> None:
         """Measure how fast models serve here, each on each loader, taken in turn: first token, prefill and decode."""
         with contextlib.ExitStack() as opened:
@@ -62,7 +58,7 @@ def make(context: CommandContext) -> Command:
         else:
             context.table(_COLUMNS, [_cells(row) for row in rows])
 
-    return typer.main.get_command(app)
+    return verb("bench", bench)
 
 
 _COLUMNS: Final = ("model", "loader", "dtype", "requests", "first token s", "prefill tok/s", "decode tok/s")

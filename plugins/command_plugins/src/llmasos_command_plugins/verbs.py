@@ -12,6 +12,8 @@ from typing import Annotated
 import attrs
 import typer
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_command_plugins.installation import (
     Change,
     dependants,
@@ -28,38 +30,33 @@ from llmasos_hookspecs.atomic import write_atomically
 Distributions = Annotated[list[str], typer.Argument(help="What pip takes: distributions, wheels, folders, or published components.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 def make_install(context: CommandContext) -> Command:
     """``plugins install`` with its options."""
-    app = _app()
 
-    @app.command("install")
     def install(
         what: Distributions,
         upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Take newer versions of what is installed.")] = False,
         yes: YesOption = False,
         dry_run: DryRunOption = False,
-        as_json: JsonOption = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Install plugins with pip into the environment of this command, after showing what would change."""
         arguments = [*(["--upgrade"] if upgrade else []), *(requirement_for(word, context.published()) for word in what)]
         _install(context, arguments, yes=yes, dry_run=dry_run, as_json=as_json)
 
-    return typer.main.get_command(app)
+    return verb("install", install)
 
 
 def make_uninstall(context: CommandContext) -> Command:
     """``plugins uninstall`` with its options."""
-    app = _app()
 
-    @app.command("uninstall")
     def uninstall(
         what: Annotated[list[str], typer.Argument(help="Distributions, or components of them.")],
         yes: YesOption = False,
         dry_run: DryRunOption = False,
-        as_json: JsonOption = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Remove plugins with pip, after showing what would go."""
         changes = plan_removal(what, context.components())
@@ -71,17 +68,15 @@ def make_uninstall(context: CommandContext) -> Command:
             remove(change.name for change in changes)
             _tell(context, changes, as_json=as_json)
 
-    return typer.main.get_command(app)
+    return verb("uninstall", uninstall)
 
 
 def make_export(context: CommandContext) -> Command:
     """``plugins export`` with its options."""
-    app = _app()
 
-    @app.command("export")
     def export(
         output: Annotated[Path | None, typer.Argument(help="File to write; left out: standard output.")] = None,
-        as_json: JsonOption = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Write the installed plugins with their versions, for plugins restore on another machine (or pip install -r)."""
         pins = pinned_plugins(context.components())
@@ -96,30 +91,24 @@ def make_export(context: CommandContext) -> Command:
         else:
             context.note(f"{output} has {len(pins)} plugins; llmasos plugins restore {output} installs them.")
 
-    return typer.main.get_command(app)
+    return verb("export", export)
 
 
 def make_restore(context: CommandContext) -> Command:
     """``plugins restore`` with its options."""
-    app = _app()
 
-    @app.command("restore")
     def restore(
         file: Annotated[Path, typer.Argument(help="What llmasos plugins export wrote.")],
         yes: YesOption = False,
         dry_run: DryRunOption = False,
-        as_json: JsonOption = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Install the plugins of an exported file, in those versions."""
         if not file.is_file():
             raise RequestError(f"There is no file {file}; llmasos plugins export {file} writes one.")
         _install(context, [f"--requirement={file}"], yes=yes, dry_run=dry_run, as_json=as_json)
 
-    return typer.main.get_command(app)
-
-
-def _app() -> typer.Typer:
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    return verb("restore", restore)
 
 
 def _install(context: CommandContext, arguments: Sequence[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:

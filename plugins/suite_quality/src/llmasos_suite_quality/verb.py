@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 import attrs
 import typer
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_hookspecs import Command, CommandContext, Report, RequestError, results_to_dict
 from llmasos_hookspecs.plain_json import dump_json
 from llmasos_hookspecs.short_form import read_component
@@ -24,9 +26,7 @@ _CONFIGURED: Final[list[Any]] = [None]
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("evaluate")
     def evaluate(
         models: Annotated[list[str] | None, typer.Argument(help="Models; with --task the last argument is the examples' file.")] = None,
         task: Annotated[str | None, typer.Option("--task", help="Evaluate on a task with examples of your own.")] = None,
@@ -44,14 +44,11 @@ def make(context: CommandContext) -> Command:
         windows: Annotated[int | None, typer.Option("--windows", min=1, help="Evaluation windows; 40 by default.")] = None,
         length: Annotated[int | None, typer.Option("--length", min=2, help="Tokens of each window; 512 by default.")] = None,
         speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure prefill and decode too.")] = True,
-        loader: Annotated[str | None, typer.Option("--loader", help="A loader by name; short for --set loader.use=...")] = None,
-        config: Annotated[
-            Path | None,
-            typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own."),
-        ] = None,
-        settings: Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")] = False,
+        loader: o.LoaderOption = None,
+        config: o.ConfigOption = None,
+        settings: o.SetOption = None,
+        as_json: o.JsonOption = False,
+        quiet: o.QuietOption = False,
     ) -> None:
         """Measure models: perplexity, divergence, size and speed, or with --task how well they do a task; or by installed suites."""
         run: dict[str, Any] = {"loader": loader, "config": config, "settings": settings or (), "quiet": quiet}
@@ -74,7 +71,7 @@ def make(context: CommandContext) -> Command:
         else:
             _show(context, report, quiet)
 
-    return typer.main.get_command(app)
+    return verb("evaluate", evaluate)
 
 
 def _usual(windows: int | None, length: int | None, speed: bool) -> list[tuple[str, Mapping[str, Any]]]:

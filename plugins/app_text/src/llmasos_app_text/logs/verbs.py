@@ -8,10 +8,10 @@ from typing import Annotated
 import attrs
 import typer
 
+from llmasos_command_kit import options as o
 from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import Command, CommandContext, RequestError
 
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many at most.")]
 
 
@@ -27,7 +27,7 @@ def make(context: CommandContext) -> Command:
     store = ConversationStore.chosen()
 
     @app.command("list")
-    def list_conversations(count: Count = 20, as_json: Json = False) -> None:
+    def list_conversations(count: Count = 20, as_json: o.JsonOption = False) -> None:
         """List the conversations used last, the newest first."""
         found = store.summaries(count)
         if as_json:
@@ -42,7 +42,7 @@ def make(context: CommandContext) -> Command:
     def show(
         conversation: Annotated[str | None, typer.Argument(help="Its name or number, as list has it; left out: the last one.")] = None,
         reply: Annotated[bool, typer.Option("--reply", "-r", help="Only the last reply.")] = False,
-        as_json: Json = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Show a conversation whole."""
         found = store.last() if conversation is None else store.find(conversation)
@@ -63,7 +63,7 @@ def make(context: CommandContext) -> Command:
     def search(
         words: Annotated[list[str], typer.Argument(help="Words, or parts of words, that a message holds all of.")],
         count: Count = 20,
-        as_json: Json = False,
+        as_json: o.JsonOption = False,
     ) -> int:
         """Find messages by their words; exits with 1 where none is found."""
         found = store.search(" ".join(words), count)
@@ -86,7 +86,7 @@ def make(context: CommandContext) -> Command:
         days: Annotated[float | None, typer.Option("--days", min=0, help="Only those last used longer ago than this many days.")] = None,
         named: Annotated[bool, typer.Option("--named", help="Those that have a name, too.")] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-        as_json: Json = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Remove conversations, and their text from the disk. Those with a name stay unless --named, or named here."""
         if conversation is not None and (days is not None or named):
@@ -102,19 +102,19 @@ def make(context: CommandContext) -> Command:
         context.answer({"removed": gone}, f"Removed {gone} conversation{'' if gone == 1 else 's'}.", as_json=as_json)
 
     @app.command("on")
-    def switch_on(as_json: Json = False) -> None:
+    def switch_on(as_json: o.JsonOption = False) -> None:
         """Keep every conversation from now on, as at first."""
         store.keep_all(True)
         status(as_json)
 
     @app.command("off")
-    def switch_off(as_json: Json = False) -> None:
+    def switch_off(as_json: o.JsonOption = False) -> None:
         """Keep only conversations that are given a name from now on."""
         store.keep_all(False)
         status(as_json)
 
     @app.command("status")
-    def status(as_json: Json = False) -> None:
+    def status(as_json: o.JsonOption = False) -> None:
         """Say whether conversations are kept, how many there are, and where."""
         keeps, count = store.keeps_all, len(store.summaries())
         kept = "Every conversation is kept" if keeps else "Only conversations with a name are kept"

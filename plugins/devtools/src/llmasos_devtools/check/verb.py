@@ -8,6 +8,8 @@ from typing import Annotated
 import attrs
 import typer
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_devtools.check.conformance import check_installed, check_package, read_package
 from llmasos_hookspecs import Command, CommandContext
 from llmasos_hookspecs.json_object import read_object
@@ -15,13 +17,11 @@ from llmasos_hookspecs.json_object import read_object
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("check")
     def check(
         what: Annotated[str, typer.Argument(help="An installed component, or the folder of a plugin package.")],
         example: Annotated[str | None, typer.Option("--example", help="Inputs of a task that cannot be made up, as JSON.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+        as_json: o.JsonOption = False,
     ) -> int:
         """Try a plugin against the contract: light import, hooks, options, behaviour, and the package's own tests."""
         path = Path(what)
@@ -47,4 +47,4 @@ def make(context: CommandContext) -> Command:
         )
         return 1 if counts["failed"] else 0
 
-    return typer.main.get_command(app)
+    return verb("check", check)

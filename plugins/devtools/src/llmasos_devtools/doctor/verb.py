@@ -9,31 +9,28 @@ from typing import Annotated, Any
 import attrs
 import typer
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_hookspecs import Command, CommandContext
 
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("doctor")
     def doctor(
         model: Annotated[str | None, typer.Argument(help="A model to compare with a slow reference; left out: the machine.")] = None,
         loader: Annotated[str | None, typer.Option("--loader", help="The loader to check the model on.")] = None,
-        config: Annotated[
-            Path | None,
-            typer.Option("--config", "-c", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own."),
-        ] = None,
-        overrides: Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")] = False,
+        config: o.ConfigOption = None,
+        overrides: o.SetOption = None,
+        as_json: o.JsonOption = False,
+        quiet: o.QuietOption = False,
     ) -> int:
         """Look at the hardware, the versions and every plugin; or compare a model with a slow reference."""
         if model is None:
             return _machine(context, as_json=as_json)
         return _model(context, model, loader, config, overrides or (), as_json=as_json, quiet=quiet)
 
-    return typer.main.get_command(app)
+    return verb("doctor", doctor)
 
 
 def _machine(context: CommandContext, *, as_json: bool) -> int:

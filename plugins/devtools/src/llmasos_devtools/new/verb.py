@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_devtools.new.scaffold import new_plugin
 from llmasos_hookspecs import KINDS, Command, CommandContext
 
 
 def make(context: CommandContext) -> Command:
     """The verb with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("new")
     def new(
         kind: Annotated[str, typer.Argument(help=f"The kind of component: {', '.join(KINDS)}.")],
         name: Annotated[str, typer.Argument(help="Name of the component and its package, such as my-accel.")],
         folder: Annotated[Path, typer.Option("--in", help="Folder to make the package's folder in.")] = Path(),
-        as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+        as_json: o.JsonOption = False,
     ) -> None:
         """Write a whole plugin package that passes its own tests, to start from."""
         path = new_plugin(kind, name, folder.resolve())
@@ -30,4 +30,4 @@ def make(context: CommandContext) -> Command:
             as_json=as_json,
         )
 
-    return typer.main.get_command(app)
+    return verb("new", new)

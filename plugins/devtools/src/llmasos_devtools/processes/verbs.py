@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from llmasos_command_kit import options as o
+from llmasos_command_kit.verb import verb
 from llmasos_devtools.processes.tables import COLUMNS, OBSERVER_COLUMNS, memory_line, observer_rows, rows
 from llmasos_hookspecs import Command, CommandContext
 
@@ -22,10 +24,8 @@ _NOTHING: Final = "No process of this user has a model open."
 
 def make_ps(context: CommandContext) -> Command:
     """``ps`` with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("ps")
-    def ps(as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False) -> None:
+    def ps(as_json: o.JsonOption = False) -> None:
         """List the models of every process of this user, and what they are doing; and observers, with the events that each was too slow
         for."""
         found = context.processes()
@@ -38,14 +38,12 @@ def make_ps(context: CommandContext) -> Command:
         else:
             context.note(_NOTHING)
 
-    return typer.main.get_command(app)
+    return verb("ps", ps)
 
 
 def make_top(context: CommandContext) -> Command:
     """``top`` with its options."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-    @app.command("top")
     def top(
         interval: Annotated[float, typer.Option("--interval", "-i", min=0.1, help="Seconds between two looks.")] = 1.0,
         count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Looks until it ends; left out: until Ctrl-C.")] = None,
@@ -61,7 +59,7 @@ def make_top(context: CommandContext) -> Command:
             for found in _looks(context, interval, count):
                 live.update(_view(found), refresh=True)
 
-    return typer.main.get_command(app)
+    return verb("top", top)
 
 
 def _looks(context: CommandContext, interval: float, count: int | None) -> Iterator[Sequence[Mapping[str, Any]]]:

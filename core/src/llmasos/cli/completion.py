@@ -1,0 +1,19 @@
+"""The names that the shell completes; see ``llmasos_command_kit.completion``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class KnownNames:
+    """Implements ``llmasos_command_kit.completion.Names``: what is installed, aliases, and what is in the store."""
+
+    def names(self, kind: str) -> Iterable[str]:
+        if kind == "model":
+            from llmasos.system.aliases import Aliases
+            from llmasos.system.store import Store
+
+            return [*Aliases().all(), *(model.key for model in Store().models())]
+        from llmasos.system.discovery import registry
+
+        return [entry.name for entry in registry().entries(kind)]

@@ -1,0 +1,1 @@
+"""What the verbs of the command line share, those of core and those of plugins."""
