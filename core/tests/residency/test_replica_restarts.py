@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from llmasos.compose.replicas import replica_set
+from llmasos.compose.replicas import restarts
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import pack, unpack
@@ -73,7 +73,7 @@ def lost() -> threading.Event:
 
 @pytest.fixture
 def replicas(placement: FakePlacement, lost: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplicaSet]:
-    monkeypatch.setattr(replica_set, "_REST", (0.05, 0.2))
+    monkeypatch.setattr(restarts, "_REST", (0.05, 0.2))
     config = Config.from_mapping({"model": {"source": "/nowhere"}})
     specs = [WorkerSpec(config=config, seat=SeatSpec(model="m", number=number, entry="x:y")) for number in range(2)]
     made = ReplicaSet("m", specs, placement, on_lost=lost.set)
@@ -106,3 +106,24 @@ def test_a_model_whose_replicas_all_die_is_lost(replicas: ReplicaSet, placement:
     assert lost.wait(SECONDS)
     with pytest.raises(EngineFailed, match="Every replica of m died 4 times without an answer; the last one died"):
         replicas.submit(request())
+
+
+def test_rests_grow_until_the_replica_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is twice as long as the one before, up to the longest, and a replica is told once that its own is over."""
+    monkeypatch.setattr(restarts, "_REST", (2.0, 7.0))
+    now = 0.0
+    each = restarts.Restarts(2, lambda: now)
+    assert [each.died(0) for _ in range(4)] == [True, True, True, False]
+    rests = []
+    for _ in range(3):
+        rests.append(each.rest(0))
+        assert each.rested() == []
+        assert each.resting
+        now += rests[-1]
+        assert each.rested() == [0]
+        assert not each.resting
+    assert rests == [2.0, 4.0, 7.0]
+    each.answered(0)
+    assert each.rest(0) == 2.0
+    assert each.died(0)
+    assert [each.died(1) for _ in range(4)] == [True, True, True, False]

@@ -54,7 +54,7 @@ def accelerate(
     config = _config(source, loader, seed=seed, allow_pickle=allow_pickle, offline=offline)
     with Pipeline(config, sink=progress) as pipeline:
         return pipeline.accelerate(
-            [as_component(stage, f"accelerate[{place}]", {}) for place, stage in enumerate(stages)],
+            [as_component(stage, f"accelerate[{index}]", {}) for index, stage in enumerate(stages)],
             output=None if output is None else Path(output),
             measure=measure,
             corpus=_corpus(corpus),

@@ -70,8 +70,8 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _flat(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-        for place, item in enumerate(value):
-            yield from _flat(item, f"{path}[{place}]")
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{path}[{index}]")
     else:
         yield path, value
 

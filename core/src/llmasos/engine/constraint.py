@@ -134,14 +134,14 @@ class _Bridge:
     def _greedy(self, data: bytes) -> list[int]:
         """The longest matching token at each position; stops at bytes that no token begins with."""
         found: list[int] = []
-        place = 0
-        while place < len(data):
-            pieces = (data[place : place + length] for length in range(min(self._longest, len(data) - place), 0, -1))
+        offset = 0
+        while offset < len(data):
+            pieces = (data[offset : offset + length] for length in range(min(self._longest, len(data) - offset), 0, -1))
             piece = next((piece for piece in pieces if piece in self._token_of), None)
             if piece is None:
                 break
             found.append(self._token_of[piece])
-            place += len(piece)
+            offset += len(piece)
         return found
 
 

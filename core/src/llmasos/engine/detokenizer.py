@@ -121,4 +121,4 @@ class _DecodingReader:
 
 def _shared(text: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
-    return next((place for place, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), min(len(text), len(other)))
+    return next((index for index, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), min(len(text), len(other)))

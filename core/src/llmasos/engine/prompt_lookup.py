@@ -43,10 +43,10 @@ class PromptLookup:
         self._index(tokens)
         length = min(most, self._length)
         for size in _ENDINGS:
-            place = self._after.get(tuple(tokens[-size:])) if len(tokens) > size else None
-            if place is not None:
-                period = len(tokens) - place  # a draft that reaches the end goes on with its own beginning
-                return tuple(tokens[place + offset % period] for offset in range(length))
+            position = self._after.get(tuple(tokens[-size:])) if len(tokens) > size else None
+            if position is not None:
+                period = len(tokens) - position  # a draft that reaches the end goes on with its own beginning
+                return tuple(tokens[position + offset % period] for offset in range(length))
         return ()
 
     def checked(self, drafted: int, right: int) -> None:

@@ -40,29 +40,29 @@ class TokenCounts:
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         ids, counts = np.unique(np.asarray(tokens, dtype=np.int64), return_counts=True)
-        self._places = {int(token): place for place, token in enumerate(ids)}
+        self._indices = {int(token): index for index, token in enumerate(ids)}
         self._ids: Ids = ids
         self._counts = counts.astype(np.float32)
 
     def add(self, token: int) -> None:
-        place = self._places.get(token)
-        if place is None:
-            place = self._places[token] = len(self._places)
-            if place >= len(self._ids):
-                grown = max(16, 2 * place)
+        index = self._indices.get(token)
+        if index is None:
+            index = self._indices[token] = len(self._indices)
+            if index >= len(self._ids):
+                grown = max(16, 2 * index)
                 self._ids = np.resize(self._ids, grown)
                 self._counts = np.resize(self._counts, grown)
-            self._ids[place] = token
-            self._counts[place] = 0
-        self._counts[place] += 1
+            self._ids[index] = token
+            self._counts[index] = 0
+        self._counts[index] += 1
 
     @property
     def ids(self) -> Ids:
-        return self._ids[: len(self._places)]
+        return self._ids[: len(self._indices)]
 
     @property
     def counts(self) -> npt.NDArray[np.float32]:
-        return self._counts[: len(self._places)]
+        return self._counts[: len(self._indices)]
 
 
 _NOTHING: Final = TokenCounts()
@@ -146,8 +146,8 @@ def _draw(logits: Logits, params: SamplingParams, u: float) -> int:
         return _draw_from_all(logits, params.temperature, u)
     ids, probabilities = candidates(logits, params)
     cumulated = np.cumsum(probabilities)
-    place = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
-    return int(ids[min(place, len(ids) - 1)])
+    index = int(np.searchsorted(cumulated, u * cumulated[-1], side="right"))
+    return int(ids[min(index, len(ids) - 1)])
 
 
 def _draw_from_all(logits: Logits, temperature: float, u: float) -> int:
@@ -164,8 +164,8 @@ def _draw_from_all(logits: Logits, temperature: float, u: float) -> int:
     if not len(within) or within[-1] <= 0:  # rounding led past the last block that has any weight
         return int(logits.argmax())
     start = float(ends[chosen - 1]) if chosen else 0.0
-    place = int(np.searchsorted(within, min(target - start, np.nextafter(within[-1], 0)), side="right"))
-    return chosen * block + min(place, len(within) - 1)
+    index = int(np.searchsorted(within, min(target - start, np.nextafter(within[-1], 0)), side="right"))
+    return chosen * block + min(index, len(within) - 1)
 
 
 def candidates(logits: Logits, params: SamplingParams) -> tuple[Ids, Probabilities]:

@@ -134,29 +134,29 @@ class Ticket(Generic[R]):
         return self._outcome()
 
     def _iterate(self) -> Generator[Piece, None, None]:
-        place = 0
+        read = 0
         try:
             yield Piece("")
             while True:
-                fresh, over = self._after(place)
+                fresh, over = self._after(read)
                 yield from fresh
-                place += len(fresh)
+                read += len(fresh)
                 if over:
                     break
         finally:
             self.cancel()
         self._outcome()
 
-    def _after(self, place: int) -> tuple[list[Piece], bool]:
-        """Wait for the pieces after the first ``place``; also whether these are the last."""
+    def _after(self, read: int) -> tuple[list[Piece], bool]:
+        """Wait for the pieces after the first ``read``; also whether these are the last."""
         with self._changes.lock:
             self._readers += 1
         try:
-            self._changes.wait_for(lambda: place < len(self._pieces) or self._done)
+            self._changes.wait_for(lambda: read < len(self._pieces) or self._done)
         finally:
             with self._changes.lock:
                 self._readers -= 1
-                fresh, over = self._pieces[place:], self._done
+                fresh, over = self._pieces[read:], self._done
         return fresh, over
 
     async def aresult(self) -> R:
@@ -174,16 +174,16 @@ class Ticket(Generic[R]):
 
     async def apieces(self) -> AsyncGenerator[Piece, None]:
         """``pieces`` for an event loop."""
-        place = 0
+        read = 0
         try:
             while True:
-                await self._wait_async(self._async_readers, beyond=place)
+                await self._wait_async(self._async_readers, beyond=read)
                 over = self._done
-                fresh = self._pieces[place:]
+                fresh = self._pieces[read:]
                 for piece in fresh:
                     yield piece
-                place += len(fresh)
-                if over and place == len(self._pieces):
+                read += len(fresh)
+                if over and read == len(self._pieces):
                     break
         finally:
             self.cancel()

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.replicas.replica import Job, Ready, Replica
+from llmasos.compose.replicas.restarts import MOST_RESTARTS, Restarts
 from llmasos.compose.replicas.routing import Router
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.engine.ledger import KVLedger
@@ -53,10 +54,6 @@ _log = logging.getLogger("llmasos.replicas")
 
 #: Times that a request moves to another replica because its replica died, before it is considered the cause.
 _MOVES: Final = 2
-#: Times that a replica may die without having answered a request in between; then it rests before it is started again.
-_RESTARTS: Final = 3
-#: Shortest and longest rest in seconds; each is twice as long as the one before, until the replica answers a request.
-_REST: Final = (2.0, 600.0)
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
@@ -108,9 +105,7 @@ class ReplicaSet:
         self._changes = Changes()
         self._wakeups: Final = Wakeups()
         self._replicas: dict[int, Replica] = {}
-        self._attempts = [0] * len(specs)
-        self._rests = [_REST[0]] * len(specs)
-        self._resting: dict[int, float] = {}
+        self._restarts = Restarts(len(specs), clock)
         self._refused: LLMasOSError | None = None
         self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
@@ -230,7 +225,7 @@ class ReplicaSet:
             replicas, self._replicas = list(self._replicas.values()), {}
             jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
             self._unassigned = []
-            self._resting.clear()
+            self._restarts.forget()
             self._changes.tell()
         for replica in replicas:
             replica.terminate()
@@ -275,8 +270,7 @@ class ReplicaSet:
                     replica.kill(f"did not answer for {seconds:g} seconds (resources.{option})")
                     if loading:  # another try would take as long
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
-            for number in [number for number, due in self._resting.items() if due <= self._clock()]:
-                del self._resting[number]
+            for number in self._restarts.rested():
                 threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
@@ -285,7 +279,7 @@ class ReplicaSet:
                     lost.append(job)
         for job in lost:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
-        return bool(jobs) or bool(self._resting) or any(replica.ready is None for replica in self._replicas.values())
+        return bool(jobs) or self._restarts.resting or any(replica.ready is None for replica in self._replicas.values())
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
@@ -369,7 +363,7 @@ class ReplicaSet:
                 return
             job.begun = True
             if verb == "done":
-                self._attempts[replica.number], self._rests[replica.number] = 0, _REST[0]
+                self._restarts.answered(replica.number)
         ticket = job.tickets[request_id]
         if verb == "piece":
             ticket.emit(*value)
@@ -390,15 +384,15 @@ class ReplicaSet:
             for job in {id(job): job for job in replica.jobs.values()}.values():
                 job.moves += 1
                 (lost if job.begun or job.moves > _MOVES else moved).append(job)
-            self._attempts[replica.number] += 1
             self.restarts += 1
-            again = replica.failure is None and self._attempts[replica.number] <= _RESTARTS and self._start_again(replica.number)
+            at_once = self._restarts.died(replica.number)
+            again = replica.failure is None and at_once and self._start_again(replica.number)
             if not again and (not self._replicas or not any(each.ready for each in self._replicas.values())):
                 self._closed = (
                     replica.failure
                     or self._refused
                     or EngineFailed(
-                        f"Every replica of {self.model} died {_RESTARTS + 1} times without an answer; the last one {replica.end}."
+                        f"Every replica of {self.model} died {MOST_RESTARTS + 1} times without an answer; the last one {replica.end}."
                     )
                 )
                 lost += [*moved, *self._unassigned]
@@ -422,9 +416,8 @@ class ReplicaSet:
 
     def _rest(self, number: int) -> None:
         """Start a replica again when it has rested. With the lock held."""
-        seconds = self._rests[number]
+        seconds = self._restarts.rest(number)
         _log.warning("Replica %d of %s rests for %g seconds before it is started again.", number, self.model, seconds)
-        self._resting[number], self._rests[number] = self._clock() + seconds, min(2 * seconds, _REST[1])
         watchdog().wake(self)
 
     def _end_rest(self, number: int) -> None:

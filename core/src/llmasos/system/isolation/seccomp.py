@@ -50,7 +50,7 @@ def _program(architecture: int, clone: int, refused: tuple[int, ...]) -> bytes:
     steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     left = len(refused)
     steps.append((_AT_LEAST, left + 4, 0, _X32))
-    steps += [(_EQUAL, left - place + 3, 0, number) for place, number in enumerate(refused)]
+    steps += [(_EQUAL, left - index + 3, 0, number) for index, number in enumerate(refused)]
     steps += [(_EQUAL, 0, 2, clone), (_LOAD, 0, 0, 16), (_BIT, 0, 1, _CLONE_THREAD)]
     steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     return b"".join(struct.pack("HBBI", *step) for step in steps)
