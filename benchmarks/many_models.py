@@ -22,6 +22,7 @@ from rich.console import Console
 
 import llmasos
 from llmasos.compose.process import ProcessResources
+from llmasos.residency.decisions import Decisions
 from llmasos.residency.memory import Budget
 from llmasos.residency.residency import Residency
 from llmasos.residency.tracked_model import TrackedModel
@@ -37,22 +38,23 @@ GREEDY = {"max_new_tokens": 6}
 Answers = Mapping[tuple[str, str], str]
 
 
-class WatchedResidency(Residency):
-    """Checks every eviction at the moment of its decision.
+class WatchedDecisions(Decisions):
+    """Checks every eviction when it is decided.
 
     Attributes:
-        evictions: decisions so far, each the names of the evicted models.
-        faults: wrong decisions, as sentences.
+        made: count of decisions.
+        faults: wrong ones, as sentences.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.evictions: list[tuple[str, ...]] = []
+    def __init__(self, watched: Decisions) -> None:
+        super().__init__(watched.memory, watched.clock, watched.models, watched.queue)
+        self.made = 0
         self.faults: list[str] = []
 
-    def _victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
+    def victims(self, budgets: Iterable[Budget], needed: float, sparing: TrackedModel | None) -> list[TrackedModel]:
         budgets = list(budgets)
-        chosen = super()._victims(budgets, needed, sparing)
+        chosen = super().victims(budgets, needed, sparing)
+        self.made += 1
         missing = self.memory.missing(budgets, needed)
         freed = sum(model.account.bytes for model in chosen)
         for model in chosen:
@@ -63,6 +65,25 @@ class WatchedResidency(Residency):
         if chosen and freed < missing:
             self.faults.append(f"{freed} bytes were to be freed of the {missing:.0f} that were missing")
         return chosen
+
+
+class WatchedResidency(Residency):
+    """Checks every eviction at the moment of its decision.
+
+    Attributes:
+        evictions: so far, each the names of the evicted models.
+        watched: checks the decisions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evictions: list[tuple[str, ...]] = []
+        self._decisions = self.watched = WatchedDecisions(self._decisions)
+
+    @property
+    def faults(self) -> list[str]:
+        """Wrong decisions, as sentences."""
+        return self.watched.faults
 
     def _evict(self, waiter: Any, needed: float) -> list[TrackedModel]:
         victims = super()._evict(waiter, needed)

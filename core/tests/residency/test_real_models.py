@@ -71,6 +71,7 @@ def test_three_models_in_memory_for_two(many: Any, for_two: llmasos.Pipeline, al
     usage = for_two.usage()
     evictions = sum(model["evictions"] for model in usage.values())
     assert evictions == sum(map(len, for_two._process.residency.evictions)) >= 1
+    assert for_two._process.residency.watched.made >= evictions
     assert sum(model["loads"] for model in usage.values()) - evictions <= 2
 
 

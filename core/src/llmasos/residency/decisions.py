@@ -15,7 +15,7 @@ from llmasos_hookspecs import ResourceError
 from llmasos_hookspecs.sizes import size_in_words
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Decisions:
     """Decides for the callers that wait, by what is known of all models.
 
