@@ -49,6 +49,8 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """
     made: list[str] = []
     monkeypatch.syspath_prepend(str(tmp_path))
+    # A kit needs no plugin of pytest, and to look for them in all installed distributions takes as long as most of its runs.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(base: str, plugin: str, body: str = "", only: Iterable[str] = (), *, leaks: bool = False) -> Outcomes:
         module = f"plugin_under_test_{next(_NUMBER)}"
@@ -61,7 +63,7 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         config = tmp_path / "pytest.ini"
         config.write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
         arguments = ["-c", str(config), f"--rootdir={tmp_path}", "--import-mode=importlib", "--strict-markers"]
-        arguments += ["-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:terminal", f"--basetemp={tmp_path / module}"]
+        arguments += ["-p", "no:cacheprovider", "-p", "no:terminal", f"--basetemp={tmp_path / module}"]
         if leaks:
             arguments += ["-p", "no:unraisableexception"]
         if only:
