@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import warnings
 from typing import Any, Final
 
 from benchmarks.fuzz.looking import TEXT, formats_here, speak
@@ -175,29 +175,26 @@ def chat(room: Room) -> Target:
 
 
 def conversation(room: Room) -> Target:
-    """Files of kept conversations."""
-    from llmasos_app_text.terminal.conversation import Conversation
+    """Files of conversations of an earlier version, which are taken over."""
+    from llmasos_conversations.store import ConversationStore
 
-    path = room.folder / "data" / "conversations" / "kept.json"
-    path.parent.mkdir(parents=True)
+    path = room.folder / "kept.json"
     turns = [("system", "Be brief."), ("user", TEXT), ("assistant", "b")]
 
+    def prepare(data: bytes) -> None:
+        ConversationStore(room.folder).path.unlink(missing_ok=True)
+        path.write_bytes(data)
+
     def read() -> None:
-        before = os.environ.get("LLMASOS_HOME")
-        os.environ["LLMASOS_HOME"] = str(room.folder)
-        try:
-            nothing: Any = None  # loading a conversation asks neither the model nor the command line
-            Conversation(nothing, nothing, {}).load("kept")
-        finally:
-            if before is None:
-                del os.environ["LLMASOS_HOME"]
-            else:
-                os.environ["LLMASOS_HOME"] = before
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file that is no conversation and stays as it is
+            for name in ConversationStore(room.folder).names():
+                ConversationStore(room.folder).load(name)
 
     return Target(
         name="conversation",
         seeds=[json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}).encode()],
-        prepare=path.write_bytes,
+        prepare=prepare,
         read=read,
         room=room,
         mutate=json_file,

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
+P = TypeVar("P", Prompt, Sequence[Mapping[str, Any]])
+
 #: One ticket, or several.
 Sent = TypeVar("Sent", bound="Ticket[Any] | list[Ticket[Any]]")
 
@@ -245,7 +247,7 @@ class LanguageModel:
         ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
         """
         prompts = self._host.opened().prompts
-        return prompts.render(messages, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+        return prompts.render(self._given(messages), GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
     def count_tokens(self, prompt: Prompt, **options: Any) -> int:
         """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
@@ -253,7 +255,7 @@ class LanguageModel:
 
     def encode(self, prompt: Prompt, **options: Any) -> list[int]:
         """The token ids of a prompt, chat template included; ``options`` as for ``render``."""
-        return self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat)
+        return self._host.opened().prompts.encode(self._given(prompt), GenerationParams.of(options).chat)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model's vocabulary."""
@@ -374,7 +376,7 @@ class LanguageModel:
 
         with contextlib.ExitStack() as unsent:
             charge = charge or self._arrive(unsent)
-            params = self._params(sampling)
+            params = self._params(self._host.defaults.arguments(sampling))
             shown = self._shown(prompt, params.tenant)
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
@@ -387,7 +389,7 @@ class LanguageModel:
             charge = self._arrive(unsent)
             params = self._params(scheduling)
             guards = self._pipeline.guards
-            shown = guards.prompt(prompt, self.name, params.tenant)
+            shown = guards.prompt(self._given(prompt), self.name, params.tenant)
             tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
             ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
             unsent.pop_all()
@@ -401,7 +403,7 @@ class LanguageModel:
         """What passes the guards of a prompt, which see the text of token ids."""
         guards = self._pipeline.guards
         if not isinstance(prompt, TokenPrompt):
-            return guards.prompt(prompt, self.name, tenant)
+            return guards.prompt(self._given(prompt), self.name, tenant)
         if not guards:
             return prompt
         text = self.decode(prompt.tokens)
@@ -416,6 +418,10 @@ class LanguageModel:
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
         return GenerationParams.of(given) if self._client is None else self._client.params(given)
+
+    def _given(self, prompt: P) -> P:
+        """A prompt with the messages that stand before those of every chat with this model."""
+        return self._host.defaults.prompt(prompt)
 
     def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""

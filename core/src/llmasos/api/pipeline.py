@@ -16,6 +16,7 @@ import attrs
 
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
+from llmasos.compose.generation_params import defaults_problems
 from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import Audience
 from llmasos.compose.process import ProcessResources, process_resources
@@ -200,7 +201,7 @@ class Pipeline:
 
     def check(self, config: Config) -> None:
         """Check a config against the installed plugins. Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem."""
-        problem = problems_as_one(check_config(config, self._registry))
+        problem = problems_as_one((*check_config(config, self._registry), *defaults_problems(config)))
         if problem is not None:
             raise problem
 
@@ -425,18 +426,18 @@ def load_model(
         ConfigError, PluginError: a component is not installed, or refuses its options.
     """
     resources = {"threads": threads, "memory": memory}
-    model = {"source": str(source), "context_length": context_length, "allow_pickle": allow_pickle}
-    config = Config.from_mapping(
-        {
-            "model": {key: value for key, value in model.items() if value is not None},
-            "loader": loader,
-            "accelerate": list(accelerate),
-            "scheduler": scheduler,
-            "resources": {key: value for key, value in resources.items() if value is not None},
-            "offline": offline,
-            "seed": seed,
-        }
-    )
+    model = {"source": str(source), "context_length": context_length, "allow_pickle": allow_pickle or None}
+    parts: dict[str, Any] = {
+        "model": {key: value for key, value in model.items() if value is not None},
+        "resources": {key: value for key, value in resources.items() if value is not None},
+        "offline": offline,
+        "seed": seed,
+    }
+    # What is left to its default is left to the preset, where the source is one.
+    parts |= {"loader": loader} if loader != DEFAULT_LOADER else {}
+    parts |= {"accelerate": list(accelerate)} if accelerate else {}
+    parts |= {"scheduler": scheduler} if scheduler != DEFAULT_SCHEDULER else {}
+    config = Config.from_mapping(parts)
     pipeline = Pipeline(config, sink=progress)
     try:
         loaded = pipeline.load()

@@ -12,20 +12,23 @@ from llmasos.cli import options as o
 from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, print_result, print_table
 from llmasos.cli.installed import Group
 from llmasos.system.catalog import reference_forms
+from llmasos_hookspecs import RequestError
+from llmasos_hookspecs.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint
 
 app = typer.Typer(help="Fetched models and short names for them.", cls=Group, no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help=f"An alias, a path, {reference_forms()}.", autocompletion=o.known_models)]
+Reference = Annotated[str, typer.Argument(help=f"An alias, a preset, a path, {reference_forms()}.", autocompletion=o.known_models)]
 
 
 @app.command("list")
 def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) -> None:
-    """List the models in the store with what uses each, and the aliases."""
+    """List the models in the store with what uses each, the aliases, and the presets."""
     from llmasos.system.aliases import Aliases
     from llmasos.system.config import load_config
+    from llmasos.system.config.presets import Presets
     from llmasos.system.store import Store
     from llmasos.system.uses import used_by
 
@@ -36,8 +39,9 @@ def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) ->
         {"name": alias.name, "target": alias.target, "builtin": alias.builtin}
         for alias in sorted(aliases.all().values(), key=lambda a: a.name)
     ]
+    presets = [{"name": name, "made_from": _made_from(name)} for name in Presets().names()]
     if as_json:
-        print_json({"models": models, "aliases": names, "unfinished": dict(store.unfinished())})
+        print_json({"models": models, "aliases": names, "presets": presets, "unfinished": dict(store.unfinished())})
         return
     if models:
         print_table(
@@ -51,6 +55,9 @@ def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) ->
         print_note("No model is fetched yet; llmasos models pull smollm2 fetches one.")
     print_result()
     print_table(["alias", "stands for"], [[each["name"], each["target"]] for each in names])
+    if presets:
+        print_result()
+        print_table(["preset", "made from"], [[each["name"], each["made_from"]] for each in presets])
     for name, size in store.unfinished().items():
         print_note(f"Unfinished: {name} ({in_bytes(size)}); pulling it again goes on from there.")
 
@@ -75,8 +82,24 @@ def pull(
 
 
 @app.command("show")
-def show(reference: Reference, as_json: o.JsonOption = False) -> None:
-    """Show what a model is: files, digests, licence, architecture."""
+def show(
+    reference: Reference,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print a preset as the TOML file that models create --file takes.")] = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Show what a model is: files, digests, licence, architecture; of a preset, what it sets."""
+    from llmasos.system.config import to_toml
+    from llmasos.system.config.presets import Presets
+
+    preset = Presets().get(reference)
+    if preset is not None:
+        if as_json:
+            print_json({"name": preset.name, "path": str(preset.path), **preset.tables})
+        else:
+            print_result(("" if as_toml else f"# {preset.path}\n") + to_toml(preset.tables).rstrip("\n"))
+        return
+    if as_toml:
+        raise RequestError(f'"{reference}" is no preset, and only presets are TOML{did_you_mean(reference, Presets().names())}')
     from llmasos.compose.formats import open_model
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
@@ -168,8 +191,6 @@ def _format(arguments: list[str]) -> tuple[str, str]:
     """The format that ``--NAME VALUE`` means, and its value."""
     from llmasos.system.catalog import published
     from llmasos.system.discovery import registry
-    from llmasos_hookspecs import RequestError
-    from llmasos_hookspecs.nearest import did_you_mean
 
     name, equals, value = arguments[0].partition("=")
     rest = arguments[1:]
@@ -185,11 +206,13 @@ def _format(arguments: list[str]) -> tuple[str, str]:
 
 @app.command("remove")
 def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
-    """Remove a model from the store."""
+    """Remove a model from the store, or a preset."""
     from llmasos.system.aliases import Aliases
+    from llmasos.system.config.presets import Presets
     from llmasos.system.store import Store
 
-    freed = Store().remove(Aliases().expand(reference).reference)
+    presets = Presets()
+    freed = presets.remove(reference) if presets.get(reference) is not None else Store().remove(Aliases().expand(reference).reference)
     if as_json:
         print_json({"removed": reference, "freed": freed})
     else:
@@ -226,7 +249,6 @@ def alias(
 ) -> None:
     """Give a model a short name, or take it away."""
     from llmasos.system.aliases import Aliases
-    from llmasos_hookspecs import RequestError
 
     if remove == (target is not None):
         raise RequestError("Give what the alias stands for, or --remove, and not both.")
@@ -250,6 +272,18 @@ def verify(reference: Annotated[str | None, typer.Argument(help="A model; left o
     for problem in [] if as_json else problems:
         print_result(problem)
     return 1 if problems else 0
+
+
+def _made_from(name: str) -> str:
+    """What a preset is made from, or what is wrong with it."""
+    from llmasos.system.config.presets import Presets
+    from llmasos_hookspecs import ConfigError
+
+    try:
+        preset = Presets().get(name)
+    except ConfigError as error:
+        return str(error)
+    return "" if preset is None else str(preset.tables.get("model", {}).get("source", ""))
 
 
 def _described(entry: Any, aliases: Any) -> dict[str, Any]:

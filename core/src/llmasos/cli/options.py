@@ -29,11 +29,12 @@ def installed(kind: str | None = None) -> Callable[[str], list[str]]:
 
 
 def known_models(incomplete: str) -> list[str]:
-    """Names for the shell to complete: aliases, and what is in the store."""
+    """Names for the shell to complete: aliases, presets, and what is in the store."""
     from llmasos.system.aliases import Aliases
+    from llmasos.system.config.presets import Presets
     from llmasos.system.store import Store
 
-    names = {*Aliases().all(), *(model.key for model in Store().models())}
+    names = {*Aliases().all(), *Presets().names(), *(model.key for model in Store().models())}
     return sorted(name for name in names if name.startswith(incomplete))
 
 
@@ -43,6 +44,10 @@ ConfigOption = Annotated[
 # Verbs that go on with a conversation have -c for that.
 LongConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Config file; left out: LLMASOS_CONFIG, or llmasos.toml here, over the user's own.")
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", "-t", help="A preset (llmasos models create): its options, and its model without -m."),
 ]
 SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="What the model is told first.")]
 ContinueOption = Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")]
@@ -63,7 +68,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JS
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
 MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="New tokens at most.")]
 MaxLengthOption = Annotated[int | None, typer.Option("--max-length", help="Tokens of prompt and answer together at most.")]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy.")]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")]
 TopPOption = Annotated[float | None, typer.Option("--top-p", help="Keep the likeliest tokens that reach this probability together.")]
 TopKOption = Annotated[int | None, typer.Option("--top-k", help="Keep this many of the likeliest tokens; 0 keeps all.")]
 MinPOption = Annotated[float | None, typer.Option("--min-p", help="Keep tokens at least this fraction as likely as the likeliest.")]
@@ -115,7 +120,13 @@ def pipeline_of(config: Config, *, quiet: bool = False) -> Pipeline:
 
 
 def read_config(
-    config: Path | None, overrides: list[str] | None, *, model: str | None = None, loader: str | None = None, scheduler: str | None = None
+    config: Path | None,
+    overrides: list[str] | None,
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    loader: str | None = None,
+    scheduler: str | None = None,
 ) -> tuple[Config, str]:
     """The config that a command's options describe, and the name of the model they mean; arguments as for ``open_pipeline``."""
     from llmasos.system.config import load_config
@@ -123,6 +134,7 @@ def read_config(
     changes = list(overrides or [])
     changes += [f"loader.use={json.dumps(loader)}"] if loader else []
     changes += [f"scheduler.use={json.dumps(scheduler)}"] if scheduler else []
+    changes += [f"model.preset={json.dumps(preset)}"] if preset else []
     found = load_config(config, overrides=changes)
     name = found.default_model if model is None else model
     if name not in found.models:

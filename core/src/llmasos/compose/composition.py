@@ -13,6 +13,7 @@ import attrs
 
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
+from llmasos.compose.generation_params import Defaults
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
@@ -80,7 +81,8 @@ class Composer(ComponentMaker):
         return ModelHost(
             model.name,
             model.scheduler,
-            source=model.source,
+            source=model.reference,
+            defaults=Defaults(system=model.system, messages=model.messages, sampling=model.sampling),
             open_model=functools.partial(self.open, model),
             predict=functools.partial(self.predict, model),
             load=functools.partial(self.load, model, listeners=listeners),
@@ -93,7 +95,8 @@ class Composer(ComponentMaker):
         """Fetch the checkpoint, run the accelerator stages (or find their result), and read tokenizer and template."""
         canonical, checkpoint = self.fetch(model)
         checkpoint = self.accelerate(checkpoint, model.accelerate)
-        return OpenedModel(reference=model.source, source=canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+        prompts = PromptEncoder.of(checkpoint, model.chat_template)
+        return OpenedModel(reference=model.reference, source=canonical, checkpoint=checkpoint, prompts=prompts)
 
     def fetch(self, model: ModelConfig) -> tuple[str, Checkpoint]:
         """The canonical reference of a model, and its checkpoint before any accelerator stage."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, cast
 
 import attrs
 
+from llmasos.system.config import Config
+from llmasos.system.config.sections import DEFAULT_MODEL
 from llmasos.system.deadlines import earliest
+from llmasos.system.options.words import dotted
 from llmasos_chat_templates.messages import ChatOptions
-from llmasos_hookspecs import Constraint, PlacedMedia, Request, RequestError, SamplingParams
+from llmasos_hookspecs import ConfigError, Constraint, PlacedMedia, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
+
+P = TypeVar("P")
 
 #: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.
 DEFAULT_NEW_TOKENS: Final = 256
@@ -30,6 +35,36 @@ _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 _LANGUAGES: Final = ("source_language", "target_language")
 
 _numbers = itertools.count(1)
+
+
+@attrs.frozen(kw_only=True)
+class Defaults:
+    """What holds for every request of a model where the request says nothing of its own, as config or a preset has it.
+
+    Attributes:
+        system: the system message of chats that have none.
+        messages: what stands before the messages of every chat.
+        sampling: keyword arguments of generations.
+    """
+
+    system: str = ""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def prompt(self, prompt: P) -> P:
+        """Chat messages with those that stand before them; anything else as it is."""
+        if not (self.system or self.messages) or isinstance(prompt, str) or not isinstance(prompt, Sequence) or not prompt:
+            return prompt
+        own: list[Any] = [prompt[0]] if isinstance(prompt[0], Mapping) and prompt[0].get("role") == "system" else []
+        system = own or ([{"role": "system", "content": self.system}] if self.system else [])
+        return cast("P", [*system, *self.messages, *prompt[len(own) :]])
+
+    def arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keyword arguments of a generation with those that it does not have."""
+        if not self.sampling:
+            return given
+        constrained = any(given.get(name) is not None for name in _CONSTRAINTS)
+        return {**{name: value for name, value in self.sampling.items() if not (constrained and name in _CONSTRAINTS)}, **given}
 
 
 @attrs.frozen(kw_only=True)
@@ -157,6 +192,19 @@ class GenerationParams:
                 "max_length",
             )
         return self.max_length - prompt
+
+
+def defaults_problems(config: Config) -> Iterator[ConfigError]:
+    """What is wrong with the options of generations that a config has for its models."""
+    for name, model in config.models.items():
+        path = "model" if name == DEFAULT_MODEL else dotted("models", name)
+        try:
+            GenerationParams.of(model.sampling)
+        except RequestError as error:
+            yield ConfigError(f"{path}.sampling: {error}", f"{path}.sampling")
+        for place, message in enumerate(model.messages):
+            if not {"role", "content"} <= message.keys():
+                yield ConfigError(f"{path}.messages[{place}] must have a role and a content.", f"{path}.messages[{place}]")
 
 
 def token_ids(tokens: Any) -> list[int]:

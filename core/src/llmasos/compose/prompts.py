@@ -33,9 +33,15 @@ class PromptEncoder:
     template: ChatTemplate | None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> PromptEncoder:
-        """Raises ``CheckpointError`` where the checkpoint has no tokenizer."""
-        return cls(checkpoint.tokenizer(), ChatTemplate.of(checkpoint))
+    def of(cls, checkpoint: Checkpoint, template: str = "") -> PromptEncoder:
+        """With a template in place of the checkpoint's own, where one is given.
+
+        Raises:
+            CheckpointError: the checkpoint has no tokenizer, or the template is no jinja2.
+        """
+        tokenizer = checkpoint.tokenizer()
+        own = ChatTemplate(template, tokenizer.special_tokens, "The config") if template else ChatTemplate.of(checkpoint)
+        return cls(tokenizer, own)
 
     def encode(self, prompt: Prompt, options: ChatOptions = _PLAIN) -> list[int]:
         """Token ids of a prompt. Raises ``RequestError`` where it is neither text nor chat messages, empty, or longer than any context, or

@@ -16,6 +16,7 @@ from llmasos.system.catalog import first_component, published, reference_forms
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
+from llmasos.system.config.presets import Presets
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
@@ -93,6 +94,17 @@ def resolve(
     raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
 
 
+def check_reference(reference: str) -> None:
+    """Raise ``SourceError`` where a reference is no alias, no path that is there, and of no scheme that an installed source may answer;
+    nothing is fetched."""
+    registry, aliases = discovery.registry(), Aliases()
+    expansion = aliases.expand(reference.strip())
+    scheme = _scheme(expansion.reference)
+    sources = {entry.name for entry in registry.entries("source")}
+    if not (scheme in sources or (scheme and sources - set(published()["source"])) or Path(expansion.reference).expanduser().exists()):
+        raise SourceError(_unknown(expansion.reference, expansion.aliases, aliases, registry))
+
+
 def _check_place(source: LoadedComponent, reference: str, path: Path, ours: Iterable[Path]) -> None:
     """A reference may climb out of where it begins only if it is a path that the user typed."""
     if source.entry.name == "path" or ".." not in re.split(r"[/\\:]", reference):
@@ -140,7 +152,7 @@ def _unknown(reference: str, used: tuple[str, ...], aliases: Aliases, registry: 
             return f'"{reference}"{through} needs the source "{scheme}", which is not installed; pip install {packages[scheme]}.'
         meant = did_you_mean(scheme, {*names, *packages})
         return f'No installed source takes "{reference}"{through}; the sources are {listed(names)}{meant}'
-    close = nearest(reference, aliases.all())
+    close = nearest(reference, {*aliases.all(), *Presets().names()})
     if close:
         return f'"{reference}"{through} is no alias and no file or folder here; did you mean "{close}"?'
     if re.fullmatch(r"[\w.-]+/[\w.-]+", reference):

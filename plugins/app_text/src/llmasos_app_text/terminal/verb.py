@@ -23,8 +23,12 @@ def make(context: CommandContext) -> Command:
         resume: Annotated[str | None, typer.Option("--resume", "-r", help="Go on with a conversation, by its name or number.")] = None,
         no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation, unless it is given a name.")] = False,
         model: Annotated[str | None, typer.Option("--model", "-m", help="A model of the config by name, or any model reference.")] = None,
+        preset: Annotated[
+            str | None,
+            typer.Option("--preset", "-t", help="A preset (llmasos models create): its options, and its model without -m."),
+        ] = None,
         max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="New tokens at most.")] = None,
-        temperature: Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy.")] = None,
+        temperature: Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")] = None,
         top_p: Annotated[
             float | None, typer.Option("--top-p", help="Keep the likeliest tokens that reach this probability together.")
         ] = None,
@@ -48,6 +52,7 @@ def make(context: CommandContext) -> Command:
         given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
         sampling = {name: value for name, value in given.items() if value is not None}
         changes = [*(settings or ()), *([f"scheduler.use={json.dumps(scheduler)}"] if scheduler else ())]
+        changes += [f"model.preset={json.dumps(preset)}"] if preset else []
         with context.model(model, loader=loader, config=config, settings=changes, quiet=quiet) as opened:
             conversation = Conversation(context, opened, sampling, system=system, keep=not no_log)
             if resume is not None:
