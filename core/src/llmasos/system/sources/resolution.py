@@ -12,7 +12,7 @@ import attrs
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
-from llmasos.system.catalog import first_component, published, reference_forms
+from llmasos.system.catalog import published, reference_forms
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
@@ -155,9 +155,6 @@ def _unknown(reference: str, used: tuple[str, ...], aliases: Aliases, registry: 
     close = nearest(reference, {*aliases.all(), *Presets().names()})
     if close:
         return f'"{reference}"{through} is no alias and no file or folder here; did you mean "{close}"?'
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
-        hub = first_component("source")
-        return f'"{reference}"{through} is no file or folder here; for a model of the Hugging Face Hub write {hub}:{reference}.'
     return (
         f'"{reference}"{through} is no alias and no file or folder here; name an alias ({listed(sorted(aliases.all()))}), a path, '
         f"{reference_forms()}."
