@@ -27,6 +27,7 @@ from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
 from llmasos.residency.residency import Residency
 from llmasos.system.aliases import Aliases
+from llmasos.system.builds import Builds
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
     from llmasos.acceleration.backend import Backend
 
+#: Bytes of what loaders built that are kept where config does not say.
+_LOADER_CACHE: Final = 20 << 30
 #: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
 _QUICK_DIGEST: Final = 1 << 30
 
@@ -176,6 +179,7 @@ class Composer(ComponentMaker):
         began = time.monotonic()
         with watch_peak() as peak:
             engine = load()
+        Builds().trim(_LOADER_CACHE if self.config.resources.loader_cache is None else self.config.resources.loader_cache)
         info = attrs.evolve(engine.info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
         try:
             sources = _sources(info, opened)

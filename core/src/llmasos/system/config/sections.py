@@ -195,6 +195,18 @@ class ResourcesConfig:
             '"20GiB", which is the default.'
         },
     )
+    loader_cache: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(parse_size),
+        metadata={
+            "help": "Bytes of disk for what loaders build of models, those used longest ago going first, or a text such as "
+            '"20GiB", which is the default.'
+        },
+    )
+
+
+#: Keys of ``[resources]`` that are bytes, or a text with a unit.
+SIZES: Final = tuple(field.name for field in attrs.fields(ResourcesConfig) if field.converter is not None)
 
 
 @attrs.frozen(kw_only=True)
