@@ -150,6 +150,17 @@ def test_a_model_fills_in_an_object(model) -> None:
         model.generate_object("x", Picky, max_new_tokens=200)
 
 
+def test_one_where_several_are_meant_is_taken_or_refused(model, tmp_path: Path) -> None:
+    """One accelerator is a list of one; a text is no list of choices, which would be its characters."""
+    with pytest.raises(RequestError, match="choices is 'blue', and it must be a list of texts"):
+        model.generate_text("x", choices="blue")
+    assert model.generate_text("x", choices=["blue"]) == "blue"
+    with pytest.raises(PluginError, match=r'accelerate\[0\].use: no accelerator "qunt" is installed; did you mean "quant"'):
+        llmasos.load_model(tmp_path / "tiny", accelerate="qunt")
+    with pytest.raises(PluginError, match=r"accelerate\[0\]"):
+        llmasos.load_model(tmp_path / "tiny", accelerate={"use": "qunt"})
+
+
 def test_numbers_of_numpy_are_numbers(model) -> None:
     assert model.context_length == 1000
     plain = model.generate("x", max_new_tokens=4, temperature=0.5, top_k=3, seed=1)

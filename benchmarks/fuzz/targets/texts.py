@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from typing import Any, Final
 
 from benchmarks.fuzz.looking import TEXT, formats_here, speak
@@ -176,25 +175,18 @@ def chat(room: Room) -> Target:
 
 def conversation(room: Room) -> Target:
     """Files of conversations of an earlier version, which are taken over."""
-    from llmasos_conversations.store import ConversationStore
+    from llmasos_conversations.taking_over import read_old
 
     path = room.folder / "kept.json"
     turns = [("system", "Be brief."), ("user", TEXT), ("assistant", "b")]
 
-    def prepare(data: bytes) -> None:
-        ConversationStore(room.folder).path.unlink(missing_ok=True)
-        path.write_bytes(data)
-
     def read() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a file that is no conversation and stays as it is
-            for name in ConversationStore(room.folder).names():
-                ConversationStore(room.folder).load(name)
+        read_old(path)
 
     return Target(
         name="conversation",
         seeds=[json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}).encode()],
-        prepare=prepare,
+        prepare=path.write_bytes,
         read=read,
         room=room,
         mutate=json_file,

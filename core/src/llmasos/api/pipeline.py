@@ -417,7 +417,7 @@ def load_model(
     source: str | Path = DEFAULT_SOURCE,
     *,
     loader: ComponentArgument = DEFAULT_LOADER,
-    accelerate: Sequence[ComponentArgument] = (),
+    accelerate: ComponentArgument | Sequence[ComponentArgument] = (),
     scheduler: ComponentArgument = DEFAULT_SCHEDULER,
     threads: int | None = None,
     memory: int | str | None = None,
@@ -432,7 +432,7 @@ def load_model(
     Args:
         source: an alias (``smollm2``), a folder, a file, ``hf:org/name`` or ``pypi:dist==version``.
         loader: a name, or a mapping with ``use`` and the loader's options; ``auto`` takes the best installed one.
-        accelerate: stages in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
+        accelerate: one stage, or several in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
         scheduler: a name, or a mapping with ``use`` and options.
         threads: compute threads; None: as many as the process may use cores.
         memory: bytes for weights and KV together, or a text such as ``"6GiB"``; None: no bound.
@@ -458,7 +458,7 @@ def load_model(
     }
     # What is left to its default is left to the preset, where the source is one.
     parts |= {"loader": loader} if loader != DEFAULT_LOADER else {}
-    parts |= {"accelerate": list(accelerate)} if accelerate else {}
+    parts |= {"accelerate": as_stages(accelerate)} if accelerate else {}
     parts |= {"scheduler": scheduler} if scheduler != DEFAULT_SCHEDULER else {}
     config = Config.from_mapping(parts)
     bar = LoadBar(f"Loading {source}") if progress is True else None
@@ -470,6 +470,11 @@ def load_model(
         pipeline.close()
         raise
     return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
+
+
+def as_stages(stages: ComponentArgument | Sequence[ComponentArgument]) -> list[ComponentArgument]:
+    """Stages as a list; one alone is its only item."""
+    return [stages] if isinstance(stages, str | Mapping) else list(stages)
 
 
 def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:

@@ -124,6 +124,13 @@ class Composer(ComponentMaker):
             return checkpoint
         return self.formats().open(self.accelerate_and_report(checkpoint, stages).path)
 
+    def check_plan(self, model: ModelConfig) -> None:
+        """Raise ``AccelerationError`` where the model's stages cannot run, with every problem; the model is fetched, and no weight read."""
+        from llmasos.acceleration.plan import plan_stages
+
+        find = functools.partial(self.component, "accelerator")
+        plan_stages(self.fetch(model)[1], model.accelerate, find, open_checkpoint=self.formats().open, bound=self.bounds.load)
+
     def accelerate_and_report(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig], **how: Any) -> AccelerationReport:
         """Run accelerator stages; ``how`` are the keyword arguments of ``run_acceleration``."""
         from llmasos.acceleration import run_acceleration

@@ -272,11 +272,18 @@ class Config:
         Raises:
             ConfigError: with the path of the first problem, and a sentence for each problem.
         """
-        reader = _Reader(mapping, presets or Presets())
-        config = reader.read(origins or {})
-        if reader.problems:
-            raise ConfigError(" ".join(str(problem) for problem in reader.problems), reader.problems[0].path)
+        config, problems = cls.read(mapping, origins=origins, presets=presets)
+        if problems:
+            raise ConfigError(" ".join(str(problem) for problem in problems), problems[0].path)
         return config
+
+    @classmethod
+    def read(
+        cls, mapping: Mapping[str, Any], *, origins: Mapping[str, str] | None = None, presets: Presets | None = None
+    ) -> tuple[Config, tuple[ConfigError, ...]]:
+        """As ``from_mapping``, with all problems, and defaults in place of what is refused."""
+        reader = _Reader(mapping, presets or Presets())
+        return reader.read(origins or {}), tuple(reader.problems)
 
     @property
     def default_model(self) -> str:
