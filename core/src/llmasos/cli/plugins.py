@@ -83,9 +83,9 @@ def install(
     as_json: o.JsonOption = False,
 ) -> None:
     """Install plugins with pip into the environment of this command, after showing what would change."""
-    from llmasos.system.installation import requirement_for
+    from llmasos.system.installation import requirements_for
 
-    arguments = [*(["--upgrade"] if upgrade else []), *(requirement_for(word) for word in what)]
+    arguments = [*(["--upgrade"] if upgrade else []), *(each for word in what for each in requirements_for(word))]
     _install(arguments, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
