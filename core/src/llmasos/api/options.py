@@ -103,8 +103,8 @@ _HELP: Final[Mapping[str, str]] = {
     "source_language": "Of a multilingual encoder-decoder: the language of the prompt, a code out of model.languages.",
     "target_language": "Of a multilingual encoder-decoder: the language of the answer.",
     "tenant": "Whose request it is, for schedulers.",
-    "priority": "For the scheduler priority: higher runs first.",
-    "weight": "For the scheduler fair: the tenant's share.",
+    "priority": "For schedulers that heed it: higher runs first.",
+    "weight": "For schedulers that share: how much of the engine the tenant has.",
     "deadline": "Seconds from now after which the answer is worth nothing.",
 }
 
