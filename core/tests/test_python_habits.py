@@ -161,6 +161,13 @@ def test_one_where_several_are_meant_is_taken_or_refused(model, tmp_path: Path) 
         llmasos.load_model(tmp_path / "tiny", accelerate={"use": "qunt"})
 
 
+def test_usage_says_what_the_model_is(model) -> None:
+    """Its source and its loader, beside the name that it has in the pipeline: that may be ``default``."""
+    usage = model.usage()
+    assert usage["source"] == model.describe()["source"]
+    assert 'loader "onnx"' in usage["loader"]
+
+
 def test_numbers_of_numpy_are_numbers(model) -> None:
     assert model.context_length == 1000
     plain = model.generate("x", max_new_tokens=4, temperature=0.5, top_k=3, seed=1)

@@ -389,6 +389,8 @@ class ModelHost:
         replicas = [] if running is None else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
+            "source": self.source,
+            "loader": "" if running is None else running.loader,
             "replicas": replicas,
             "state": self.state,
             "pinned": tracked.pinned,
