@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,13 +86,25 @@ def resolve(
     for source in _sources(registry, canonical):
         config = options.get(source.entry, ComponentConfig(source.entry.name))
         chosen: Any = structure_options(source.component.options, config.options, config.path)
-        path = calls.call(source, "llmasos_fetch", ref=canonical, options=chosen)
+        with _taken_for(reference.strip(), canonical):
+            path = calls.call(source, "llmasos_fetch", ref=canonical, options=chosen)
         if path is None:
             continue
         _check_place(source, canonical, path, (cache_folder(), kept.root))
         kept.check(path)
         return ResolvedModel(reference=reference, canonical=canonical, path=path, source=source.entry.name, warnings=expansion.warnings)
     raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
+
+
+@contextlib.contextmanager
+def _taken_for(reference: str, canonical: str) -> Iterator[None]:
+    """What is wrong with a repository that was meant by ``org/name`` alone may be that a folder was meant."""
+    try:
+        yield
+    except SourceError as error:
+        if not canonical.endswith(f":{reference}"):
+            raise
+        raise SourceError(f'"{reference}" is no folder here, so it was taken for {canonical}: {error}') from error
 
 
 def check_reference(reference: str) -> None:
