@@ -46,8 +46,8 @@ class ObjectOptions(TypedDict, total=False):
     reasoning: bool | None
     template_arguments: Mapping[str, Any]
     allow_control_tokens: bool
-    source_language: str
-    target_language: str
+    source_language: str | None
+    target_language: str | None
     tenant: str
     priority: int
     weight: float
