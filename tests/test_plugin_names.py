@@ -45,6 +45,8 @@ LITERALS: Final = {
     ("__init__.py", "evaluate"): "a function of the Python API",
     ("acceleration/plan.py", "quant"): "a stage of the contract",
     ("acceleration/plan.py", "quantized"): "what a stage leaves and needs",
+    ("api/options.py", "deadline"): "an option of a generation",
+    ("api/options.py", "priority"): "an option of a generation",
     ("api/runtime.py", "chat"): "a feature of a model",
     ("api/runtime.py", "generate"): "a feature of a model, and a permission",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",

@@ -261,6 +261,14 @@ def test_a_task_that_raises_is_one_sentence(pipeline_of: Any, add: Any, raised: 
         next(pieces)
 
 
+def test_an_input_with_the_name_of_an_argument_is_refused(pipeline_of: Any, add: Any) -> None:
+    """It could not be given: ``model.run`` and the verb ``task`` have arguments by that name."""
+    for name in ("model", "output", "batch"):
+        add("task", f"takes_{name}", TASK.replace("text: str", f"{name}: str", 1))
+        with pytest.raises(PluginError, match=f"a task with the input {name}, which is a name of an argument"):
+            pipeline_of().task(f"takes_{name}")
+
+
 def test_what_a_task_means_to_raise_stays(pipeline_of: Any, add: Any) -> None:
     """Its own sentences are for the caller."""
     add("task", "mine", TASK.replace("RUN", "from llmasos_hookspecs import RequestError; raise RequestError('Empty.')"))

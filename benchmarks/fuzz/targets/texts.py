@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, Final
 
 from benchmarks.fuzz.looking import TEXT, formats_here, speak
@@ -175,24 +174,14 @@ def chat(room: Room) -> Target:
 
 
 def conversation(room: Room) -> Target:
-    """Files of kept conversations."""
-    from llmasos_app_text.terminal.conversation import Conversation
+    """Files of conversations of an earlier version, which are taken over."""
+    from llmasos_conversations.taking_over import read_old
 
-    path = room.folder / "data" / "conversations" / "kept.json"
-    path.parent.mkdir(parents=True)
+    path = room.folder / "kept.json"
     turns = [("system", "Be brief."), ("user", TEXT), ("assistant", "b")]
 
     def read() -> None:
-        before = os.environ.get("LLMASOS_HOME")
-        os.environ["LLMASOS_HOME"] = str(room.folder)
-        try:
-            nothing: Any = None  # loading a conversation asks neither the model nor the command line
-            Conversation(nothing, nothing, {}).load("kept")
-        finally:
-            if before is None:
-                del os.environ["LLMASOS_HOME"]
-            else:
-                os.environ["LLMASOS_HOME"] = before
+        read_old(path)
 
     return Target(
         name="conversation",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmasos.api.acceleration import accelerate as accelerate, evaluate as evaluate
     from llmasos.api.exporting import export as export
     from llmasos.api.model import LanguageModel as LanguageModel
+    from llmasos.api.options import GenerationOptions as GenerationOptions
     from llmasos.api.pipeline import Pipeline as Pipeline, load_model as load_model
     from llmasos.api.servers import Servers as Servers
     from llmasos_hookspecs import LLMasOSError as LLMasOSError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 _EXPORTS: Final = {
+    "GenerationOptions": "llmasos.api.options",
     "LLMasOSError": "llmasos_hookspecs",
     "LanguageModel": "llmasos.api.model",
     "Pipeline": "llmasos.api.pipeline",
@@ -36,7 +38,10 @@ _EXPORTS: Final = {
 }
 _MODULES: Final = ("resources",)
 
-__all__ = ["LLMasOSError", "LanguageModel", "Pipeline", "Servers", "accelerate", "evaluate", "export", "load_model", "resources"]
+__all__ = [
+    *("GenerationOptions", "LLMasOSError", "LanguageModel", "Pipeline", "Servers"),
+    *("accelerate", "evaluate", "export", "load_model", "resources"),
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from llmasos.cli import invoke
+from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
 from llmasos_conversations.store import ConversationStore
 
 #: Shows each message as ``role=content;`` and ends with ``answer=``.
@@ -112,6 +113,20 @@ def test_an_answer_that_was_cut_short_of_its_form_fails(run, talker):
     assert (cut.code, len(cut.output)) == (1, 6)
     assert cut.errors.startswith("Error: The answer was cut after 5 tokens, so it does not satisfy --regex")
     assert (run(*words, "5", "--allow-cut").code, run(*words, "25").code) == (0, 0)
+
+
+def test_tables_are_read_as_json_from_the_command_line_and_from_tables() -> None:
+    """``--schema @FILE`` of a task that takes a table of anything; a text or a number of a union stays what it is."""
+
+    @attrs.frozen
+    class Inputs:
+        schema: dict[str, Any]
+        labels: tuple[str, ...] = ()
+        name: str | None = None
+
+    words = ("--schema", '{"type": "object"}', "--labels", "a", "--labels", "b", "--name", "7")
+    assert make_inputs(Inputs, from_words(Inputs, words)) == Inputs({"type": "object"}, ("a", "b"), "7")
+    assert from_texts(Inputs, {"schema": '{"a": 1}', "labels": "", "name": "7"}) == {"schema": {"a": 1}, "name": "7"}
 
 
 def test_the_first_of_two_words_is_a_model(run):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
+from llmasos.cli import invoke
 from llmasos.system.config import ComponentConfig, Config, load_config, to_toml
 from llmasos.system.config.check import check_config
 from llmasos.system.config.schema import config_schema
+from llmasos.system.config.sections import SIZES
+from llmasos.system.discovery import registry
 from llmasos_hookspecs import ConfigError
+from llmasos_hookspecs.testing import tiny_checkpoint
 
 WHOLE = """
 [model]
@@ -287,3 +292,30 @@ toml_values = st.recursive(
 @given(st.dictionaries(toml_text, toml_values, max_size=4))
 def test_whatever_toml_can_hold_is_written_and_read_the_same(mapping):
     assert tomllib.loads(to_toml(mapping)) == mapping
+
+
+def test_a_check_tells_all_problems_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Structure, components and options of generations; then plans that cannot work, for a model that is here. JSON has them too."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    bad = tmp_path / "bad.toml"
+    bad.write_text('seeed = 1\n[resources]\nmemory = "x"\n[loader]\nuse = "onx"\n[model.sampling]\ntemprature = 1\n')
+    assert invoke(["config", "check", "--config", str(bad), "--json"]) == 2
+    told = [problem["message"] for problem in json.loads(capsys.readouterr().out)["problems"]]
+    assert [sentence.split()[0] for sentence in told] == ["seeed", "resources.memory:", "loader.use:", "model.sampling:"]
+    plan = tmp_path / "plan.toml"
+    tiny_checkpoint(folder=tmp_path / "tiny")
+    plan.write_text('[model]\nsource = "./tiny"\n[[accelerate]]\nuse = "quant"\n[[accelerate]]\nuse = "quant"\nbits = 4\n')
+    assert invoke(["config", "check", "--config", str(plan)]) == 2
+    assert "accelerate[1]: The weights are quantised already" in capsys.readouterr().err
+    assert invoke(["config", "check", "--config", str(plan), "--set", "model.source=./elsewhere"]) == 0
+    assert invoke(["config", "check", "--set", "nonsense", "--json"]) == 2
+    assert "path=value" in capsys.readouterr().out
+
+
+def test_sizes_may_be_texts_for_the_schema_too() -> None:
+    """Every key that is bytes."""
+    properties = config_schema(registry())["properties"]["resources"]["properties"]
+    assert {key for key, value in properties.items() if value.get("type") == ["integer", "string"]} == set(SIZES)
+    assert {"memory", "reserve", "stage_cache", "loader_cache"} == set(SIZES)

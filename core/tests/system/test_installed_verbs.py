@@ -255,7 +255,9 @@ def test_a_published_verb_that_is_not_installed_names_its_package(
     verbs: Site, run: Any, words: tuple[str, ...], called: str, package: str
 ) -> None:
     """One sentence on standard error."""
-    assert run(*words) == (1, "", f"Error: llmasos {called} is not installed; pip install {package}.\n")
+    code, out, err = run(*words)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"Error: llmasos {called} is not installed; pip install {package}.")
 
 
 def test_two_of_one_name_are_told_apart(verbs: Site, run: Any) -> None:
@@ -336,8 +338,9 @@ def test_an_option_that_a_verb_has_is_not_replaced(verbs: Site, run: Any) -> Non
 
 def test_a_published_option_that_is_not_installed_names_its_package(verbs: Site, run: Any) -> None:
     """One sentence, where the words behind the verb ask for it."""
-    sentence = "Error: llmasos task --batch is not installed; pip install llmasos-command-batch.\n"
-    assert run("task", "translate", "--batch", "rows.csv") == (1, "", sentence)
+    code, out, err = run("task", "translate", "--batch", "rows.csv")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: llmasos task --batch is not installed; pip install llmasos-command-batch.")
 
 
 def test_a_command_finds_components_as_users_name_them(verbs: Site, run: Any) -> None:

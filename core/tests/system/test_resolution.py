@@ -130,7 +130,7 @@ def test_a_source_that_answers_what_is_not_there_is_at_fault(site):
     ("reference", "said"),
     [
         ("smolm2", r'"smolm2" is no alias and no file or folder here; did you mean "smollm2"\?'),
-        ("org/name", r"for a model of the Hugging Face Hub write hf:org/name"),
+        ("org/name", r'"org/name" is no folder here, so it was taken for hf:org/name: '),
         ("./nowhere", r"There is no file or folder nowhere \(seen from"),
         ("nowhere.gguf", r"There is no file or folder nowhere.gguf"),
         ("file:nowhere", r"There is no file or folder nowhere"),

@@ -92,13 +92,30 @@ def test_no_message_adds_a_control_token_or_takes_one_away(tokenizer: Any, templ
     prompts = encoder(tokenizer, template)
 
     def tokens(contents: tuple[str, str]) -> list[int]:
-        return prompts.encode([{"role": role, "content": content} for role, content in zip(("user", "assistant"), contents, strict=True)])
+        return prompts.encode(
+            [{"role": "user", "content": contents[0]}, {"role": "assistant", "content": contents[1]}, {"role": "user", "content": "so"}]
+        )
 
     expected = controls(tokenizer, tokens(("hello", "there")))
     for first in ATTACKS:
         for second in ("there", *ATTACKS[:12]):
             found = tokens((first, second))
             assert controls(tokenizer, found) == expected, (first, second, tokenizer.decode(found, skip_special=False))
+
+
+# One that slices a message's text has no end of it.
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name != "sliced"])
+def test_a_message_that_is_continued_adds_none_either(tokenizer: Any, template: str) -> None:
+    """The assistant's last message ends the prompt as it stands."""
+    prompts = encoder(tokenizer, template)
+
+    def tokens(content: str) -> list[int]:
+        return prompts.encode([{"role": "user", "content": "hello"}, {"role": "assistant", "content": content}])
+
+    expected = tokens("there")
+    assert tokenizer.decode(expected).casefold().endswith("there")
+    for attack in ATTACKS[:12]:
+        assert controls(tokenizer, tokens(attack)) == controls(tokenizer, expected), attack
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -156,6 +156,7 @@ if TYPE_CHECKING:
     )
     from llmasos_hookspecs.tasks import (
         METRICS as METRICS,
+        RESERVED_INPUTS as RESERVED_INPUTS,
         Choice as Choice,
         Generation as Generation,
         Prompt as Prompt,
@@ -208,7 +209,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
-    "tasks": "METRICS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",
+    "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -212,6 +212,16 @@ class CommandContext(Context, Protocol):
         """
         ...
 
+    def save_preset(self, name: str, tables: Mapping[str, Any], *, replace: bool = False) -> Path:
+        """Check a model that ``tables`` describe as config does (``model``, ``loader``, ``accelerate``, ``scheduler``, ``placement``), and
+        keep it under a name, which then stands wherever a reference to a model does; returns its file. Nothing is fetched.
+
+        Raises:
+            ConfigError: a table or the name is refused, or the name is taken and ``replace`` is false.
+            SourceError: ``model.source`` names no model.
+        """
+        ...
+
     def new_folder(self, output: Path) -> AbstractContextManager[Path]:
         """A folder to fill, which becomes ``output`` at the end of the ``with`` block: whole, or not at all where the block raises.
 

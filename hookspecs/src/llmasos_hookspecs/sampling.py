@@ -25,6 +25,11 @@ class Constraint:
     kind: ConstraintKind
     value: Any
 
+    def __attrs_post_init__(self) -> None:
+        # A text would be read as the list of its characters.
+        if self.kind == "choices" and (isinstance(self.value, str) or not isinstance(self.value, Iterable)):
+            raise RequestError(f"choices is {self.value!r}, and it must be a list of texts.", "choices")
+
 
 def plain_number(value: Any) -> Any:
     """A numpy scalar as a Python number; any other value unchanged."""

@@ -12,6 +12,12 @@ from llmasos_hookspecs.checkpoint import Tokenizer
 #: What ``Task.metrics`` may name, each a way to measure answers against the expected ones.
 METRICS: Final = ("classification", "translation", "text")
 
+#: No input of a task may be called so: the verb ``llmasos task`` and ``model.run`` have arguments of these names.
+RESERVED_INPUTS: Final = (
+    *("task", "model", "config", "set", "loader", "scheduler", "json", "quiet", "help"),
+    *("batch", "output", "workers"),
+)
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 #: A prompt is plain text, or chat messages with ``role`` and ``content``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing.task_inputs import texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
+from llmasos_task_kit.concurrency import finished_in_turn
 from llmasos_task_kit.conversations import in_words, manage
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import head, tail, without_control_tokens
@@ -55,6 +58,38 @@ def test_a_message_longer_than_the_context_loses_its_middle_and_says_how_much() 
     assert kept[0]["content"].startswith("begin ")
     assert kept[0]["content"].endswith(" end")
     assert (dropped, cut > 4400) == (0, True)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_batch_waits_for_nothing_and_loses_nothing_whole(interruption: type[BaseException]) -> None:
+    """What has finished comes first, then the interruption, while other calls still run."""
+    slow, third = threading.Event(), threading.Event()
+
+    def call(word: str) -> str:
+        if word == "slow":
+            slow.wait(60)
+        elif word == "third":
+            third.set()
+        return word.upper()
+
+    def items() -> Iterator[str]:
+        yield "slow"
+        yield "quick"
+        yield "third"
+        third.wait(60)  # two threads: the one that took it has finished the quick one
+        raise interruption
+
+    found: list[str | None] = []
+
+    def read() -> None:
+        for batch in finished_in_turn(call, items(), 2):
+            found.extend(finished.result for finished in batch)
+
+    with pytest.raises(interruption):
+        read()
+    assert found[:1] == ["QUICK"]
+    assert not slow.is_set(), "The call in progress was waited for."
+    slow.set()
 
 
 def test_conversations_are_managed_as_a_task_is_asked(tmp_path: Path) -> None:

@@ -166,7 +166,8 @@ def test_csv_rows_are_read_as_the_inputs_want_them(tmp_path: Path) -> None:
         writer.writerows(
             [["text", "times", "labels", "id"], ["one,\ntwo", "2", '["a", "b"]', "7"], ["", "", "", ""], ["3", "1", "alone", "8"]]
         )
-    report = run_batch(named(Repeat()), MODEL, table, tmp_path / "out.jsonl", common={"times": 3}, ignore=("id",))
+    report = run_batch(named(Repeat()), MODEL, table, tmp_path / "out.jsonl", common={"times": 3})
+    assert [line["row"] for line in lines(report.path)] == [{"id": "7"}, {"id": ""}, {"id": "8"}], "What is no input goes with the answer."
     assert [line["output"] for line in lines(report.path)] == [
         {"text": "one,\ntwo" * 2, "labels": ["a", "b"]},
         {"text": "", "labels": []},

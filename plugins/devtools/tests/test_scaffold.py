@@ -70,12 +70,16 @@ def test_a_new_package_is_complete(kind: str, place: Path) -> None:
         ("task", "1st", "cannot name a plugin"),
         ("task", "class", "cannot name a plugin"),
         ("task", "", "cannot name a plugin"),
+        ("task", "json", "the name of a module of Python that is here already; choose another, such as llmasos-app-json"),
+        ("loader", "numpy", "the name of an installed module that is here already; choose another, such as llmasos-backend-numpy"),
+        ("task", "llmasos-hookspecs", "the name of an installed"),
+        ("task", "taken", "the name of a component"),
     ],
 )
 def test_what_cannot_be_a_plugin_is_refused(kind: str, name: str, sentence: str, place: Path) -> None:
     """An unknown kind or an impossible name is one sentence, and nothing is written."""
     with pytest.raises(PluginError, match=re.escape(sentence)):
-        new_plugin(kind, name, place)
+        new_plugin(kind, name, place, taken={"taken"})
     assert not list(place.iterdir())
 
 

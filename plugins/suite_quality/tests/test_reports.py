@@ -181,7 +181,7 @@ def test_the_json_of_the_usual_suites_has_their_values(context: SandboxCommandCo
         *("prompt_tokens", "new_tokens", "repeats"),
     }
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert written == {"models": models, "base": None, "corpus": "random", "length": 24}
+    assert written == {"models": models, "base": "one", "corpus": "random", "length": 24}
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
     without = json.loads(run_command(verb.make(context), "one", "--no-speed", "--json").output)
     assert without["one"]["speed"] is None

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from llmasos_hookspecs.testing import CommandConformance, SandboxCommandContext, SuiteConformance
+from llmasos_hookspecs.testing import CommandConformance, SandboxCommandContext, SuiteConformance, run_command
 from llmasos_suite_quality import quality, size
+from llmasos_suite_quality.verb import make
 
 
 class TestQuality(SuiteConformance):
@@ -30,6 +31,7 @@ class TestEvaluate(CommandConformance):
         ("one", "two", "--base", "one", "--loader", "onnx", "--windows", "2", "--length", "24"),
         ("one", "--suite", "vocabulary:windows=2"),
         ("--task", "echo", "one", "examples.jsonl"),
+        ("one", "two", "--suite", "vocabulary"),
     )
 
     @pytest.fixture
@@ -41,3 +43,14 @@ class TestEvaluate(CommandConformance):
 
     def prepare(self, folder: Path) -> None:
         (folder / "examples.jsonl").write_text(json.dumps({"text": "a", "expected": "b"}) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "base"), [(("one", "two"), "one"), (("one",), None), (("one", "two", "--base", "three"), "three"), ((), None)]
+)
+def test_the_first_of_several_models_is_the_base(tmp_path, words, base) -> None:
+    """Unless another is named; a model alone is compared with its own weights."""
+    context = SandboxCommandContext(root=tmp_path)
+    done = run_command(make(context), *words, "--suite", "vocabulary", "--output", str(tmp_path / "out"))
+    assert done.code == 0, done.error
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["base"] == base

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from llmasos.system.store import bytes_below
 from llmasos_hookspecs import AccelerationError, AccelerationResult
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.plain_json import dump_json
+from llmasos_huggingface_folder.manifest import NAME as MANIFEST
 
 #: Version of the cache key: increased when a change of core gives other outputs for the same inputs.
 _VERSION: Final = 2
@@ -39,6 +41,17 @@ class CachedStage:
     path: Path
     result: AccelerationResult
     seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class StageEntry:
+    """A finished stage as a list shows it: ``path`` of its checkpoint, bytes, when it was used last in seconds since the epoch, and the
+    digest of the checkpoint that the first stage began with, empty where it cannot be read."""
+
+    path: Path
+    size: int
+    used: float
+    base: str
 
 
 class StageCache:
@@ -82,26 +95,46 @@ class StageCache:
             yield
         path.unlink(missing_ok=True)
 
-    def trim(self, limit: int) -> int:
+    def entries(self) -> tuple[StageEntry, ...]:
+        """Every finished stage, the one used longest ago first."""
+        found = [
+            StageEntry(path=folder / _MODEL, size=bytes_below(folder), used=_last_used(folder), base=_base(folder))
+            for folder in self._root.glob("[!.]*")
+        ]
+        return tuple(sorted(found, key=lambda entry: entry.used))
+
+    def remove(self, base: str) -> int:
+        """Remove the stages that were made of the checkpoint with a digest, directly or over others; returns the bytes freed. Those that a
+        process makes or uses are kept."""
+        return sum(self._drop(entry.path.parent.name) for entry in self.entries() if entry.base == base)
+
+    def trim(self, limit: int, *, older: float = 0.0) -> int:
         """Remove the least recently used entries until the rest takes at most ``limit`` bytes; returns the bytes freed.
 
-        Entries that a process makes or uses are kept. Unfinished folders of killed processes are removed too.
+        Entries that a process makes or uses are kept, and with ``older`` those that were used in the last so many seconds. Unfinished
+        folders of killed processes are removed too.
         """
         freed = sum(self._sweep(left) for left in self._root.glob(".*.making-*"))
         freed += sum(_remove(left) for left in self._root.glob(".*.removing-*"))
-        entries = sorted((_last_used(folder), folder.name, bytes_below(folder)) for folder in self._root.glob("[!.]*"))
-        total = sum(size for *_, size in entries)
-        for _, key, size in entries:
-            if total <= limit:
+        entries = self.entries()
+        total = sum(entry.size for entry in entries)
+        for entry in entries:
+            if total <= limit or time.time() - entry.used < older:
                 break
-            # Locked: another process makes the entry. Cannot be renamed: a process has its files open (Windows).
-            with contextlib.suppress(Timeout, OSError), self._lock(key, timeout=0):
-                if not self._is_used(key):
-                    doomed = self._root / f".{key}.removing-{uuid4().hex}"
-                    (self._root / key).rename(doomed)
-                    freed += _remove(doomed)
-                    total -= size
+            if gone := self._drop(entry.path.parent.name):
+                freed += gone
+                total -= entry.size
         return freed
+
+    def _drop(self, key: str) -> int:
+        """Remove an entry, unless a process makes or uses it; returns the bytes freed."""
+        # Locked: another process makes the entry. Cannot be renamed: a process has its files open (Windows).
+        with contextlib.suppress(Timeout, OSError), self._lock(key, timeout=0):
+            if not self._is_used(key):
+                doomed = self._root / f".{key}.removing-{uuid4().hex}"
+                (self._root / key).rename(doomed)
+                return _remove(doomed)
+        return 0
 
     def _lock(self, key: str, timeout: float = -1) -> FileLock:
         return FileLock(self._root / f".{key}.lock", timeout=timeout)
@@ -168,6 +201,13 @@ def _last_used(folder: Path) -> float:
         return (folder / _RESULT).stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _base(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _MODEL / MANIFEST).read_text(encoding="utf-8"))["base"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def _remove(folder: Path) -> int:

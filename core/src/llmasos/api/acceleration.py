@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmasos.api.pipeline import ComponentArgument, Pipeline, as_component
+from llmasos.api.pipeline import ComponentArgument, Pipeline, as_component, as_stages
 from llmasos.system.config import Config
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def accelerate(
     source: str | Path,
-    stages: Sequence[ComponentArgument],
+    stages: ComponentArgument | Sequence[ComponentArgument],
     *,
     output: str | Path | None = None,
     loader: ComponentArgument = "auto",
@@ -38,7 +38,7 @@ def accelerate(
 
     Args:
         source: the model, as for ``load_model``.
-        stages: in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
+        stages: one, or several in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
         output: a new folder for the result, its report and its manifest; None leaves it in the cache.
         loader: what the figures are measured on.
         measure: whether to measure every stage; False only runs them.
@@ -54,7 +54,7 @@ def accelerate(
     config = _config(source, loader, seed=seed, allow_pickle=allow_pickle, offline=offline)
     with Pipeline(config, sink=progress) as pipeline:
         return pipeline.accelerate(
-            [as_component(stage, f"accelerate[{index}]", {}) for index, stage in enumerate(stages)],
+            [as_component(stage, f"accelerate[{index}]", {}) for index, stage in enumerate(as_stages(stages))],
             output=None if output is None else Path(output),
             measure=measure,
             corpus=_corpus(corpus),
@@ -81,8 +81,8 @@ def evaluate(
 
     Args:
         models: one model reference, several, or label -> reference.
-        base: what predictions are compared with (KL divergence, top-1 agreement), computed in float32; None: each model's own
-            weights, dequantised, so that the divergence is what the backend's arithmetic costs.
+        base: what predictions are compared with (KL divergence, top-1 agreement), computed in float32; None: the first of several
+            models, and for one alone its own weights, dequantised, so that the divergence is what the backend's arithmetic costs.
         corpus: a text file; None: English prose of the standard library.
         windows, length: evaluation windows, and tokens of each; by default 40 of 512.
         speed: measure prefill and decode too.
@@ -93,6 +93,8 @@ def evaluate(
     named = {str(models): models} if isinstance(models, str | Path) else models
     if not isinstance(named, Mapping):
         named = {str(model): model for model in named}
+    if base is None and len(named) > 1:
+        base = next(iter(named.values()))
     found = {}
     for label, reference in named.items():
         config = _config(reference, loader, allow_pickle=allow_pickle, offline=offline)

@@ -5,20 +5,24 @@ Every call goes through one queue and one loop thread, so that calls from many t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.api.options import GenerationOptions, ObjectOptions, Option, lists_options, options
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
+from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
+from llmasos_hookspecs.sampling import plain_number
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from llmasos.compose.host import ModelHost, RunningModel
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
+
+T = TypeVar("T")
+P = TypeVar("P", Prompt, Sequence[Mapping[str, Any]])
 
 #: One ticket, or several.
 Sent = TypeVar("Sent", bound="Ticket[Any] | list[Ticket[Any]]")
@@ -48,6 +55,7 @@ class ModelPipeline(Protocol):
         """Run an installed task with typed inputs by name."""
         ...
 
+    @lists_options
     def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
         """Run a task that answers piece by piece."""
         ...
@@ -68,15 +76,15 @@ class ModelPipeline(Protocol):
 class LanguageModel:
     """One model of a pipeline; safe to use from any thread and any event loop.
 
-    Keyword arguments ``**sampling`` are the fields of ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``,
-    ``min_p``, ``repetition_penalty``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or ``max_length``, which counts the prompt
-    too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices`` or ``grammar``), and what the scheduler
-    ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now). Temperature 0, the default, is greedy and
-    reproducible. Chat messages also take ``tools`` (functions in OpenAI's form; the text has calls as the model's template writes them, and
-    they follow the functions' JSON Schemas unless ``constrain_tools`` is False), ``tool_choice``, ``parallel_tool_calls`` and
-    ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``). For an encoder-decoder (T5, Marian, BART) a
-    prompt is the source, and the answer is the target made from it; multilingual ones also take ``source_language`` and
-    ``target_language``, codes out of ``languages``.
+    Keyword arguments ``**sampling`` are ``GenerationOptions``, which ``model.options()`` lists: the fields of
+    ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``, ``seed``, ``stop`` ...), a length (``max_new_tokens``, or
+    ``max_length``, which counts the prompt too; 256 new tokens where neither is given), one constraint (``schema``, ``regex``, ``choices``
+    or ``grammar``), and what the scheduler ranks by (``tenant``, ``priority``, ``weight``, and ``deadline`` in seconds from now).
+    Temperature 0, the default, is greedy and reproducible. Chat messages also take ``tools`` (functions in OpenAI's form; the text has
+    calls as the model's template writes them, and they follow the functions' JSON Schemas unless ``constrain_tools`` is False),
+    ``tool_choice``, ``parallel_tool_calls`` and ``template_arguments`` (further variables of the template: ``{"enable_thinking": False}``).
+    For an encoder-decoder (T5, Marian, BART) a prompt is the source, and the answer is the target made from it; multilingual ones also
+    take ``source_language`` and ``target_language``, codes out of ``languages``.
 
     A prompt is plain text, which the model continues, or a list of chat messages, which it answers through its chat template. In messages
     only the template writes control tokens: a message's text that spells one, such as ``<|im_end|>``, is kept as text by a space after its
@@ -85,6 +93,8 @@ class LanguageModel:
     Every method raises ``RequestError`` for bad values, ``ContextLengthExceeded`` for a prompt that does not fit (nothing is truncated
     silently), ``Rejected`` where the scheduler refuses the request, ``Blocked`` where a guard blocks its prompt or its answer (after the
     pieces that were released), and ``ModelClosed`` after ``close()``.
+
+    Messages that end with one of the assistant's have it continued: the answer is what follows.
     """
 
     def __init__(self, pipeline: ModelPipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
@@ -186,34 +196,42 @@ class LanguageModel:
 
     # Plain text
 
-    def generate_text(self, prompt: Prompt, **sampling: Any) -> str:
+    @lists_options
+    def generate_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> str:
         """The continuation of ``prompt``, without the prompt."""
         return self._submit(prompt, sampling).result().text
 
-    def stream_text(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, Generation]:
+    @lists_options
+    def stream_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generator[str, None, Generation]:
         """The continuation piece by piece; leaving the iteration early cancels the request."""
         return self.stream(prompt, **sampling)
 
     @overload
-    def generate(self, prompt: Prompt, *, n: None = None, **sampling: Any) -> Generation: ...
+    def generate(self, prompt: Prompt, *, n: None = None, **sampling: Unpack[GenerationOptions]) -> Generation: ...
     @overload
-    def generate(self, prompt: Prompt, *, n: int, **sampling: Any) -> list[Generation]: ...
-    def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Any) -> Generation | list[Generation]:
+    def generate(self, prompt: Prompt, *, n: int, **sampling: Unpack[GenerationOptions]) -> list[Generation]: ...
+    @lists_options
+    def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Unpack[GenerationOptions]) -> Generation | list[Generation]:
         """The continuation with its tokens, finish reason and log probabilities; with ``n``, ``n`` of them, which share one prefill."""
         if n is None:
             return self._submit(prompt, sampling).result()
+        n = plain_number(n)
         tickets = self._submit_many(prompt, n, sampling)
         try:
             return [ticket.result() for ticket in tickets]
         finally:
             _cancel_all(tickets)
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Generator[str, None, Generation]:
+    @lists_options
+    def stream(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generator[str, None, Generation]:
         """Pieces of text as they come; joined they are the text of ``generate``, which is what the generator returns at its end."""
         # Submitted at once, so that bad values raise here and not where the first piece is read.
         return self._submit(prompt, sampling).__iter__()
 
-    def batch(self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Any) -> list[Generation]:
+    @lists_options
+    def batch(
+        self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Unpack[GenerationOptions]
+    ) -> list[Generation]:
         """Many generations through continuous batching, in the order of the prompts.
 
         ``progress`` is called with how many are done, and of how many.
@@ -229,14 +247,30 @@ class LanguageModel:
             _cancel_all(tickets)
         return results
 
+    @lists_options
+    def generate_object(self, prompt: Prompt, schema: type[T] | Mapping[str, Any], **sampling: Unpack[ObjectOptions]) -> T | Any:
+        """An instance of a class, which the model fills in: a pydantic model, an attrs class, a dataclass, or a type made of them
+        such as ``list[City]``; with a JSON Schema, plain data.
+
+        Raises:
+            RequestError: the token limit cut the answer, or the class has no JSON Schema or refuses the values.
+        """
+        return self._object(schema, self._submit(prompt, {**sampling, "schema": schema}).result())
+
+    def options(self) -> tuple[Option, ...]:
+        """The options of a generation: name, the default that holds for this model, and what it does."""
+        return options(self._host.defaults.sampling)
+
     # Chat
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
+    @lists_options
+    def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> str:
         """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of text parts."""
         _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> Generator[str, None, Generation]:
+    @lists_options
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> Generator[str, None, Generation]:
         """The reply piece by piece."""
         _check_messages(messages)
         return self.stream(messages, **sampling)
@@ -247,7 +281,7 @@ class LanguageModel:
         ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
         """
         prompts = self._host.opened().prompts
-        return prompts.render(messages, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+        return prompts.render(self._given(messages), GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
     def count_tokens(self, prompt: Prompt, **options: Any) -> int:
         """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
@@ -255,7 +289,7 @@ class LanguageModel:
 
     def encode(self, prompt: Prompt, **options: Any) -> list[int]:
         """The token ids of a prompt, chat template included; ``options`` as for ``render``."""
-        return self._host.opened().prompts.encode(prompt, GenerationParams.of(options).chat)
+        return self._host.opened().prompts.encode(self._given(prompt), GenerationParams.of(options).chat)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model's vocabulary."""
@@ -299,25 +333,42 @@ class LanguageModel:
 
     # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
 
-    async def agenerate_text(self, prompt: Prompt, **sampling: Any) -> str:
+    @lists_options
+    async def agenerate_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> str:
         """``generate_text`` for an event loop."""
         return (await self.agenerate(prompt, **sampling)).text
 
-    async def agenerate(self, prompt: Prompt, **sampling: Any) -> Generation:
+    @lists_options
+    async def agenerate(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generation:
         """``generate`` for an event loop."""
         return await (await self._asubmit(prompt, sampling)).aresult()
 
-    async def astream_text(self, prompt: Prompt, **sampling: Any) -> AsyncIterator[str]:
+    @lists_options
+    async def astream_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> AsyncIterator[str]:
         """``stream_text`` for an event loop."""
         async for piece in await self._asubmit(prompt, sampling):
             yield piece
 
-    async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Any) -> str:
+    @lists_options
+    async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> str:
         """``chat`` for an event loop."""
         _check_messages(messages)
         return (await self.agenerate(messages, **sampling)).text
 
-    async def abatch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
+    @lists_options
+    async def astream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> AsyncIterator[str]:
+        """``stream_chat`` for an event loop."""
+        _check_messages(messages)
+        async for piece in await self._asubmit(messages, sampling):
+            yield piece
+
+    @lists_options
+    async def agenerate_object(self, prompt: Prompt, schema: type[T] | Mapping[str, Any], **sampling: Unpack[ObjectOptions]) -> T | Any:
+        """``generate_object`` for an event loop."""
+        return self._object(schema, await (await self._asubmit(prompt, {**sampling, "schema": schema})).aresult())
+
+    @lists_options
+    async def abatch(self, prompts: Sequence[Prompt], **sampling: Unpack[GenerationOptions]) -> list[Generation]:
         """``batch`` for an event loop."""
         _check_prompts(prompts)
         tickets: list[Ticket[Generation]] = []
@@ -355,6 +406,20 @@ class LanguageModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.to_thread(self.close)
+
+    @staticmethod
+    def _object(schema: Any, answer: Generation) -> Any:
+        if answer.finish_reason != "stop":
+            raise RequestError(
+                f"The answer was cut after {len(answer.tokens)} tokens, so it is no whole object; raise max_new_tokens.", "max_new_tokens"
+            )
+        return as_object(schema, answer.text)
+
     async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
         tickets, _ = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), lambda found: _cancel_all(found[0]))
@@ -376,7 +441,7 @@ class LanguageModel:
 
         with contextlib.ExitStack() as unsent:
             charge = charge or self._arrive(unsent)
-            params = self._params(sampling)
+            params = self._params(self._host.defaults.arguments(sampling))
             shown = self._shown(prompt, params.tenant)
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
@@ -393,7 +458,7 @@ class LanguageModel:
             charge = self._arrive(unsent)
             params = self._params(scheduling)
             guards = self._pipeline.guards
-            shown = guards.prompt(prompt, self.name, params.tenant)
+            shown = guards.prompt(self._given(prompt), self.name, params.tenant)
             tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
             ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
             unsent.pop_all()
@@ -407,7 +472,7 @@ class LanguageModel:
         """What passes the guards of a prompt, which see the text of token ids."""
         guards = self._pipeline.guards
         if not isinstance(prompt, TokenPrompt):
-            return guards.prompt(prompt, self.name, tenant)
+            return guards.prompt(self._given(prompt), self.name, tenant)
         if not guards:
             return prompt
         text = self.decode(prompt.tokens)
@@ -422,6 +487,10 @@ class LanguageModel:
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
         return GenerationParams.of(given) if self._client is None else self._client.params(given)
+
+    def _given(self, prompt: P) -> P:
+        """A prompt with the messages that stand before those of every chat with this model."""
+        return self._host.defaults.prompt(prompt)
 
     def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""

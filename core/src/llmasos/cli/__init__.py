@@ -49,9 +49,19 @@ def invoke(arguments: list[str] | None = None) -> int:
         print_note("Interrupted.")
         return INTERRUPTED
     except (ConfigError, RequestError) as error:
-        print_error(str(error))
+        print_error(_with_cure(error))
         return 2
     except LLMasOSError as error:
-        print_error(str(error))
+        print_error(_with_cure(error))
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _with_cure(error: Exception) -> str:
+    """What an error says; where it names a package to install that no index has yet, what works in a clone of the repository."""
+    sentence = str(error)
+    if "pip install " not in sentence:
+        return sentence
+    from llmasos_fetch_kit.clone import clone, in_this_clone
+
+    return in_this_clone(sentence, clone())

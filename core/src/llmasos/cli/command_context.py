@@ -104,6 +104,11 @@ class CommandContext:
         asked = [ComponentConfig(use, options, f"suites[{index}]") for index, (use, options) in enumerate(suites)]
         return measure_side_by_side(references, opened, asked, base=base, corpus=corpus)
 
+    def save_preset(self, name: str, tables: Mapping[str, Any], *, replace: bool = False) -> Path:
+        from llmasos.api.presets import save_preset
+
+        return save_preset(name, tables, replace=replace)
+
     @contextmanager
     def new_folder(self, output: Path) -> Iterator[Path]:
         from llmasos.acceleration.export import appearing, check_output

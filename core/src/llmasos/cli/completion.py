@@ -6,14 +6,15 @@ from collections.abc import Iterable
 
 
 class KnownNames:
-    """Implements ``llmasos_command_kit.completion.Names``: what is installed, aliases, and what is in the store."""
+    """Implements ``llmasos_command_kit.completion.Names``: what is installed, aliases, presets, and what is in the store."""
 
     def names(self, kind: str) -> Iterable[str]:
         if kind == "model":
             from llmasos.system.aliases import Aliases
+            from llmasos.system.config.presets import Presets
             from llmasos.system.store import Store
 
-            return [*Aliases().all(), *(model.key for model in Store().models())]
+            return [*Aliases().all(), *Presets().names(), *(model.key for model in Store().models())]
         from llmasos.system.discovery import registry
 
         return [entry.name for entry in registry().entries(kind)]

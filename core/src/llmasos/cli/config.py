@@ -17,11 +17,9 @@ app = typer.Typer(help="The config: check, show, schema.", cls=Group, no_args_is
 @app.command("check")
 def check(config: o.ConfigOption = None, overrides: o.SetOption = None, as_json: o.JsonOption = False) -> int:
     """Check the config against the installed plugins; every problem is told."""
-    from llmasos.system.config import load_config
-    from llmasos.system.config.check import check_config
-    from llmasos.system.discovery import registry
+    from llmasos.api.checking import config_problems
 
-    problems = check_config(load_config(config, overrides=overrides or ()), registry())
+    problems = config_problems(config, overrides or ())
     if as_json:
         print_json({"problems": [{"path": getattr(each, "path", ""), "message": str(each)} for each in problems]})
     elif problems:

@@ -13,38 +13,59 @@ from llmasos.cli.console import TerminalSink, in_bytes, print_json, print_note, 
 from llmasos.cli.installed import Group
 from llmasos.system.catalog import reference_forms
 from llmasos_command_kit.completion import names_of
+from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_hookspecs.nearest import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmasos.acceleration.cache import StageCache, StageEntry
+    from llmasos.system.builds import Build
+    from llmasos.system.store import StoredModel
     from llmasos_hookspecs import Checkpoint
 
 app = typer.Typer(help="Fetched models and short names for them.", cls=Group, no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(help=f"An alias, a path, {reference_forms()}.", autocompletion=names_of("model"))]
+Reference = Annotated[str, typer.Argument(help=f"An alias, a preset, a path, {reference_forms()}.", autocompletion=names_of("model"))]
 
 
 @app.command("list")
 def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) -> None:
-    """List the models in the store with what uses each, and the aliases."""
+    """List the models in the store with what was made of each and what uses it, the aliases, and the presets."""
     from llmasos.system.aliases import Aliases
+    from llmasos.system.builds import Builds
     from llmasos.system.config import load_config
+    from llmasos.system.config.presets import Presets
     from llmasos.system.store import Store
     from llmasos.system.uses import used_by
 
     store, aliases = Store(), Aliases()
     configured = load_config(config)
-    models = [_described(entry, aliases) | {"used_by": list(used_by(entry, aliases, configured))} for entry in store.models()]
+    builds, stages = Builds().all(), _stages().entries()
+    models = [
+        {**_described(entry, aliases), "used_by": list(used_by(entry, aliases, configured)), **_made(entry, builds, stages)}
+        for entry in store.models()
+    ]
+    made = {"builds": sum(each.size for each in builds), "stages": sum(each.size for each in stages)}
     names: list[dict[str, Any]] = [
         {"name": alias.name, "target": alias.target, "builtin": alias.builtin}
         for alias in sorted(aliases.all().values(), key=lambda a: a.name)
     ]
+    presets = [{"name": name, "made_from": _made_from(name)} for name in Presets().names()]
     if as_json:
-        print_json({"models": models, "aliases": names, "unfinished": dict(store.unfinished())})
+        print_json({"models": models, "aliases": names, "presets": presets, "unfinished": dict(store.unfinished()), "made": made})
         return
     if models:
         print_table(
-            ["model", "size", "licence", "used by", "digest"],
+            ["model", "size", "built engines", "stages", "licence", "used by", "digest"],
             [
-                [each["key"], in_bytes(each["size"]), each["license"] or "?", ", ".join(each["used_by"]) or "-", each["digest"][:12]]
+                [
+                    each["key"],
+                    *(in_bytes(each[size]) for size in ("size", "built_size", "stages_size")),
+                    each["license"] or "?",
+                    ", ".join(each["used_by"]) or "-",
+                    each["digest"][:12],
+                ]
                 for each in models
             ],
         )
@@ -52,6 +73,13 @@ def list_models(config: o.ConfigOption = None, as_json: o.JsonOption = False) ->
         print_note("No model is fetched yet; llmasos models pull smollm2 fetches one.")
     print_result()
     print_table(["alias", "stands for"], [[each["name"], each["target"]] for each in names])
+    if presets:
+        print_result()
+        print_table(["preset", "made from"], [[each["name"], each["made_from"]] for each in presets])
+    if any(made.values()):
+        print_note(
+            f"Built engines of all models take {in_bytes(made['builds'])}, stages {in_bytes(made['stages'])}; models clean removes them."
+        )
     for name, size in store.unfinished().items():
         print_note(f"Unfinished: {name} ({in_bytes(size)}); pulling it again goes on from there.")
 
@@ -76,8 +104,24 @@ def pull(
 
 
 @app.command("show")
-def show(reference: Reference, as_json: o.JsonOption = False) -> None:
-    """Show what a model is: files, digests, licence, architecture."""
+def show(
+    reference: Reference,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print a preset as the TOML file that models create --file takes.")] = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Show what a model is: files, digests, licence, architecture; of a preset, what it sets."""
+    from llmasos.system.config import to_toml
+    from llmasos.system.config.presets import Presets
+
+    preset = Presets().get(reference)
+    if preset is not None:
+        if as_json:
+            print_json({"name": preset.name, "path": str(preset.path), **preset.tables})
+        else:
+            print_result(("" if as_toml else f"# {preset.path}\n") + to_toml(preset.tables).rstrip("\n"))
+        return
+    if as_toml:
+        raise RequestError(f'"{reference}" is no preset, and only presets are TOML{did_you_mean(reference, Presets().names())}')
     from llmasos.compose.formats import open_model
     from llmasos.system.aliases import Aliases
     from llmasos.system.sources import resolve
@@ -111,7 +155,6 @@ def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
     from llmasos.system.loader_choice import choose_loader, installed_loaders
-    from llmasos_hookspecs import LLMasOSError
 
     try:
         chosen = choose_loader(installed_loaders(registry()), checkpoint, ComponentConfig(use="auto"), Bounds().load)
@@ -169,8 +212,6 @@ def _format(arguments: list[str]) -> tuple[str, str]:
     """The format that ``--NAME VALUE`` means, and its value."""
     from llmasos.system.catalog import published
     from llmasos.system.discovery import registry
-    from llmasos_hookspecs import RequestError
-    from llmasos_hookspecs.nearest import did_you_mean
 
     name, equals, value = arguments[0].partition("=")
     rest = arguments[1:]
@@ -186,11 +227,18 @@ def _format(arguments: list[str]) -> tuple[str, str]:
 
 @app.command("remove")
 def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
-    """Remove a model from the store."""
+    """Remove a model from the store with all that was made of it, engines and stages; or a preset."""
     from llmasos.system.aliases import Aliases
+    from llmasos.system.config.presets import Presets
     from llmasos.system.store import Store
 
-    freed = Store().remove(Aliases().expand(reference).reference)
+    presets, store = Presets(), Store()
+    if presets.get(reference) is not None:
+        freed = presets.remove(reference)
+    else:
+        key = Aliases().expand(reference).reference
+        entry = store.get(key)
+        freed = (0 if entry is None else _remove_made(entry)) + store.remove(key)
     if as_json:
         print_json({"removed": reference, "freed": freed})
     else:
@@ -200,22 +248,27 @@ def remove(reference: Reference, as_json: o.JsonOption = False) -> None:
 @app.command("clean")
 def clean(
     keep: Annotated[
-        str | None, typer.Option("--keep", help="How much of the accelerators' results to keep, the ones used last: 5GiB; none by default.")
+        str | None, typer.Option("--keep", help="How much to keep of engines, and of stages, those used last: 5GiB; nothing by default.")
     ] = None,
+    days: Annotated[float, typer.Option("--days", min=0, help="Keep what was used in the last so many days.")] = 0.0,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Remove results of accelerator stages that no process uses, and what killed processes left of fetches."""
-    from llmasos.acceleration.cache import StageCache
-    from llmasos.system.folders import cache_folder
+    """Remove what can be made again and no process uses: engines that loaders built, results of accelerator stages, and what killed
+    processes left of fetches."""
+    from llmasos.system.builds import Builds
     from llmasos.system.store import Store
     from llmasos_hookspecs.sizes import parse_size
 
-    limit = 0 if keep is None else parse_size(keep)
-    freed = StageCache(cache_folder() / "acceleration" / "stages").trim(limit) + Store().clean()
+    limit, older = 0 if keep is None else parse_size(keep), days * 86400
+    freed = {
+        "stages": _stages().trim(limit, older=older),
+        "builds": Builds().trim(limit, older=older, fresh=0.0),
+        "fetches": Store().clean(),
+    }
     if as_json:
-        print_json({"freed": freed})
+        print_json({"freed": sum(freed.values()), **freed})
     else:
-        print_result(f"{in_bytes(freed)} are free again.")
+        print_result(f"{in_bytes(sum(freed.values()))} are free again.")
 
 
 @app.command("alias")
@@ -227,7 +280,6 @@ def alias(
 ) -> None:
     """Give a model a short name, or take it away."""
     from llmasos.system.aliases import Aliases
-    from llmasos_hookspecs import RequestError
 
     if remove == (target is not None):
         raise RequestError("Give what the alias stands for, or --remove, and not both.")
@@ -251,6 +303,61 @@ def verify(reference: Annotated[str | None, typer.Argument(help="A model; left o
     for problem in [] if as_json else problems:
         print_result(problem)
     return 1 if problems else 0
+
+
+def _stages() -> StageCache:
+    from llmasos.acceleration.cache import StageCache
+    from llmasos.system.folders import cache_folder
+
+    return StageCache(cache_folder() / "acceleration" / "stages")
+
+
+def _made(entry: StoredModel, builds: Sequence[Build], stages: Sequence[StageEntry]) -> dict[str, int]:
+    """How many engines and stages were made of a stored model, and their bytes. The model is opened only where there are stages."""
+    base = _digest(entry.key) if stages else ""
+    own = [stage for stage in stages if base and stage.base == base]
+    places = [entry.path, *(stage.path for stage in own)]
+    built = [build for build in builds if any(build.of(place) for place in places)]
+    return {
+        "built": len(built),
+        "built_size": sum(build.size for build in built),
+        "stages": len(own),
+        "stages_size": sum(stage.size for stage in own),
+    }
+
+
+def _remove_made(entry: StoredModel) -> int:
+    """Remove the engines and stages that were made of a stored model; returns the bytes freed."""
+    from llmasos.system.builds import Builds
+
+    stages, builds = _stages(), Builds()
+    entries = stages.entries()
+    base = _digest(entry.key) if entries else ""
+    freed = sum(builds.remove(each.path) for each in entries if base and each.base == base) + builds.remove(entry.path)
+    return freed + (stages.remove(base) if base else 0)
+
+
+def _digest(key: str) -> str:
+    """The digest of a stored checkpoint; empty where it cannot be read."""
+    from llmasos.compose.formats import open_model
+    from llmasos.system.sources import resolve
+
+    try:
+        return open_model(resolve(key, offline=True).path).digest
+    except LLMasOSError:
+        return ""
+
+
+def _made_from(name: str) -> str:
+    """What a preset is made from, or what is wrong with it."""
+    from llmasos.system.config.presets import Presets
+    from llmasos_hookspecs import ConfigError
+
+    try:
+        preset = Presets().get(name)
+    except ConfigError as error:
+        return str(error)
+    return "" if preset is None else str(preset.tables.get("model", {}).get("source", ""))
 
 
 def _described(entry: Any, aliases: Any) -> dict[str, Any]:

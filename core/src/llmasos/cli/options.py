@@ -17,6 +17,7 @@ from llmasos_command_kit.options import (
     MaxNewTokensOption as MaxNewTokensOption,
     ModelOption as ModelOption,
     NoLogOption as NoLogOption,
+    PresetOption as PresetOption,
     QuietOption as QuietOption,
     ResumeOption as ResumeOption,
     SchedulerOption as SchedulerOption,
@@ -26,6 +27,7 @@ from llmasos_command_kit.options import (
     TemperatureOption as TemperatureOption,
     TopKOption as TopKOption,
     TopPOption as TopPOption,
+    with_preset,
     with_scheduler,
 )
 from llmasos_hookspecs.json_object import read_object
@@ -85,12 +87,19 @@ def pipeline_of(config: Config, *, quiet: bool = False) -> Pipeline:
 
 
 def read_config(
-    config: Path | None, overrides: list[str] | None, *, model: str | None = None, loader: str | None = None, scheduler: str | None = None
+    config: Path | None,
+    overrides: list[str] | None,
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    loader: str | None = None,
+    scheduler: str | None = None,
 ) -> tuple[Config, str]:
     """The config that a command's options describe, and the name of the model they mean; arguments as for ``open_pipeline``."""
     from llmasos.system.config import load_config
 
     changes = with_scheduler([*(overrides or ()), *([f"loader.use={json.dumps(loader)}"] if loader else ())], scheduler)
+    changes = with_preset(changes, preset)
     found = load_config(config, overrides=changes)
     name = found.default_model if model is None else model
     if name not in found.models:

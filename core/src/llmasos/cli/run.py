@@ -26,6 +26,7 @@ def run(
         typer.Argument(metavar="[MODEL] PROMPT", help="What to ask, after the model or without one; left out or -: standard input."),
     ] = None,
     model: o.ModelOption = None,
+    preset: o.PresetOption = None,
     system: o.SystemOption = None,
     continued: o.ContinueOption = False,
     resume: o.ResumeOption = None,
@@ -85,9 +86,9 @@ def run(
     from llmasos.cli.keeping import Talk
 
     talk = Talk.begin(continued=continued, resume=resume, system=system, keep=not no_log, quiet=quiet)
-    parts = {"loader": loader, "scheduler": scheduler}
+    parts = {"preset": preset, "loader": loader, "scheduler": scheduler}
     found, name = o.read_config(config, overrides, model=model or asked.model, **parts)
-    if not (model or asked.model) and talk.before.model not in ("", found.models[name].source):
+    if not (model or asked.model or preset) and talk.before.model not in ("", found.models[name].reference):
         found, name = o.read_config(config, overrides, model=talk.before.model, **parts)
     with o.pipeline_of(found, quiet=quiet) as pipeline:
         chosen = pipeline.models[name]
@@ -96,7 +97,7 @@ def run(
         prompt: Prompt = asked.text if plain else talk.prompt(asked.text, chosen, max_new_tokens or 1)
 
         def keep(answer: str) -> int | None:
-            return talk.add(asked.text, answer, model=found.models[name].source, form="text" if plain else "chat")
+            return talk.add(asked.text, answer, model=found.models[name].reference, form="text" if plain else "chat")
 
         answers = _answer(chosen, prompt, n, sampling, keep, as_json=as_json)
         if not (as_json or quiet) and sys.stderr.isatty():

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmasos.cli.asking import read_text
 from llmasos.system.options import fields_of, find_problems, structure_options
-from llmasos.system.options.words import unwrapped
+from llmasos.system.options.words import is_union, unwrapped
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
@@ -81,7 +81,7 @@ def _typed(text: str, kind: Any) -> Any:
     """A text as the field's type wants it: text stays text, all else is read as JSON where it is JSON; a text that is no JSON is a list
     of one text where the field is a list."""
     kind = unwrapped(kind)
-    if kind is str or (str in typing.get_args(kind) and not _is_list(kind)):
+    if kind is str or (is_union(kind) and str in typing.get_args(kind)):
         return text
     try:
         return json.loads(text)

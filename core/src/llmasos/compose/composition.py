@@ -13,6 +13,7 @@ import attrs
 
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
+from llmasos.compose.generation_params import Defaults
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
@@ -26,6 +27,7 @@ from llmasos.residency.memory import Account, Budget
 from llmasos.residency.prediction import Need, predict
 from llmasos.residency.residency import Residency
 from llmasos.system.aliases import Aliases
+from llmasos.system.builds import Builds
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.config.sections import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
     from llmasos.acceleration.backend import Backend
 
+#: Bytes of what loaders built that are kept where config does not say.
+_LOADER_CACHE: Final = 20 << 30
 #: Bytes of weights whose digest takes less than a second; the load of so few is measured even without a memory budget.
 _QUICK_DIGEST: Final = 1 << 30
 
@@ -80,7 +84,8 @@ class Composer(ComponentMaker):
         return ModelHost(
             model.name,
             model.scheduler,
-            source=model.source,
+            source=model.reference,
+            defaults=Defaults(system=model.system, messages=model.messages, sampling=model.sampling),
             open_model=functools.partial(self.open, model),
             predict=functools.partial(self.predict, model),
             load=functools.partial(self.load, model, listeners=listeners),
@@ -93,7 +98,8 @@ class Composer(ComponentMaker):
         """Fetch the checkpoint, run the accelerator stages (or find their result), and read tokenizer and template."""
         canonical, checkpoint = self.fetch(model)
         checkpoint = self.accelerate(checkpoint, model.accelerate)
-        return OpenedModel(reference=model.source, source=canonical, checkpoint=checkpoint, prompts=PromptEncoder.of(checkpoint))
+        prompts = PromptEncoder.of(checkpoint, model.chat_template)
+        return OpenedModel(reference=model.reference, source=canonical, checkpoint=checkpoint, prompts=prompts)
 
     def fetch(self, model: ModelConfig) -> tuple[str, Checkpoint]:
         """The canonical reference of a model, and its checkpoint before any accelerator stage."""
@@ -117,6 +123,13 @@ class Composer(ComponentMaker):
         if not stages:
             return checkpoint
         return self.formats().open(self.accelerate_and_report(checkpoint, stages).path)
+
+    def check_plan(self, model: ModelConfig) -> None:
+        """Raise ``AccelerationError`` where the model's stages cannot run, with every problem; the model is fetched, and no weight read."""
+        from llmasos.acceleration.plan import plan_stages
+
+        find = functools.partial(self.component, "accelerator")
+        plan_stages(self.fetch(model)[1], model.accelerate, find, open_checkpoint=self.formats().open, bound=self.bounds.load)
 
     def accelerate_and_report(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig], **how: Any) -> AccelerationReport:
         """Run accelerator stages; ``how`` are the keyword arguments of ``run_acceleration``."""
@@ -173,6 +186,7 @@ class Composer(ComponentMaker):
         began = time.monotonic()
         with watch_peak() as peak:
             engine = load()
+        Builds().trim(_LOADER_CACHE if self.config.resources.loader_cache is None else self.config.resources.loader_cache)
         info = attrs.evolve(engine.info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
         try:
             sources = _sources(info, opened)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, cast
 
 import attrs
 
+from llmasos.compose.schemas import as_schema
+from llmasos.system.config import Config
+from llmasos.system.config.sections import DEFAULT_MODEL
 from llmasos.system.deadlines import earliest
+from llmasos.system.options.words import dotted
 from llmasos_chat_templates.messages import ChatOptions
-from llmasos_hookspecs import Constraint, PlacedMedia, Request, RequestError, SamplingParams
+from llmasos_hookspecs import ConfigError, Constraint, PlacedMedia, Request, RequestError, SamplingParams
 from llmasos_hookspecs.nearest import did_you_mean
 from llmasos_hookspecs.sampling import plain_number
+
+P = TypeVar("P")
 
 #: New tokens where neither ``max_new_tokens`` nor ``max_length`` is given, context permitting.
 DEFAULT_NEW_TOKENS: Final = 256
@@ -29,7 +35,60 @@ _LENGTH: Final = ("max_new_tokens", "max_length")
 _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 _LANGUAGES: Final = ("source_language", "target_language")
 
+#: What other libraries and servers call our options.
+_FOREIGN: Final = {
+    **dict.fromkeys(("max_tokens", "num_predict", "n_predict", "max_completion_tokens", "max_output_tokens"), "max_new_tokens"),
+    **dict.fromkeys(("repeat_penalty", "repetition"), "repetition_penalty"),
+    **dict.fromkeys(("stop_sequences", "stop_strings", "stopping_criteria"), "stop"),
+    **dict.fromkeys(("response_format", "format", "guided_json", "json_schema", "response_model"), "schema"),
+    **dict.fromkeys(("guided_regex", "pattern"), "regex"),
+    **dict.fromkeys(("guided_choice",), "choices"),
+    **dict.fromkeys(("guided_grammar",), "grammar"),
+    **dict.fromkeys(("do_sample", "sample", "greedy"), "temperature: 0 is greedy, and above 0 tokens are drawn"),
+    **dict.fromkeys(("top_n", "topk"), "top_k"),
+    **dict.fromkeys(("topp", "nucleus"), "top_p"),
+    **dict.fromkeys(("top_logprobs", "output_scores"), "logprobs"),
+    **dict.fromkeys(("random_seed", "random_state", "generator"), "seed"),
+    **dict.fromkeys(("beam_width", "beams"), "num_beams"),
+    **dict.fromkeys(("functions",), "tools"),
+    **dict.fromkeys(("think", "enable_thinking", "reasoning_effort"), "reasoning, True or False"),
+    **dict.fromkeys(("num_return_sequences", "best_of"), "n of generate"),
+    **dict.fromkeys(("num_ctx", "n_ctx", "max_model_len", "max_seq_len"), "context_length of load_model, and of [model] in config"),
+    "stream": "a method of its own, stream_text or stream_chat",
+    "system": "a message of chat, or system of [model] in config",
+}
+
 _numbers = itertools.count(1)
+
+
+@attrs.frozen(kw_only=True)
+class Defaults:
+    """What holds for every request of a model where the request says nothing of its own, as config or a preset has it.
+
+    Attributes:
+        system: the system message of chats that have none.
+        messages: what stands before the messages of every chat.
+        sampling: keyword arguments of generations.
+    """
+
+    system: str = ""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def prompt(self, prompt: P) -> P:
+        """Chat messages with those that stand before them; anything else as it is."""
+        if not (self.system or self.messages) or isinstance(prompt, str) or not isinstance(prompt, Sequence) or not prompt:
+            return prompt
+        own: list[Any] = [prompt[0]] if isinstance(prompt[0], Mapping) and prompt[0].get("role") == "system" else []
+        system = own or ([{"role": "system", "content": self.system}] if self.system else [])
+        return cast("P", [*system, *self.messages, *prompt[len(own) :]])
+
+    def arguments(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Keyword arguments of a generation with those that it does not have."""
+        if not self.sampling:
+            return given
+        constrained = any(given.get(name) is not None for name in _CONSTRAINTS)
+        return {**{name: value for name, value in self.sampling.items() if not (constrained and name in _CONSTRAINTS)}, **given}
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +130,10 @@ class GenerationParams:
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
-                raise RequestError(f'"{name}" is no option of a generation{did_you_mean(name, known)}', name)
+                meant = f"; here it is {_FOREIGN[name]}." if name in _FOREIGN else did_you_mean(name, known)
+                raise RequestError(f'"{name}" is no option of a generation{meant}', name)
+        if "schema" in arguments:
+            arguments["schema"] = as_schema(arguments["schema"])
         constraints = [
             Constraint(kind, arguments[name])  # type: ignore[arg-type]  # its kinds, as _CONSTRAINTS lists them
             for name, kind in _CONSTRAINTS.items()
@@ -157,6 +219,19 @@ class GenerationParams:
                 "max_length",
             )
         return self.max_length - prompt
+
+
+def defaults_problems(config: Config) -> Iterator[ConfigError]:
+    """What is wrong with the options of generations that a config has for its models."""
+    for name, model in config.models.items():
+        path = "model" if name == DEFAULT_MODEL else dotted("models", name)
+        try:
+            GenerationParams.of(model.sampling)
+        except RequestError as error:
+            yield ConfigError(f"{path}.sampling: {error}", f"{path}.sampling")
+        for place, message in enumerate(model.messages):
+            if not {"role", "content"} <= message.keys():
+                yield ConfigError(f"{path}.messages[{place}] must have a role and a content.", f"{path}.messages[{place}]")
 
 
 def token_ids(tokens: Any) -> list[int]:

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos.compose.generation_params import GenerationParams, token_ids
+from llmasos.compose.generation_params import Defaults, GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
 from llmasos.compose.sources import SourcePrompts, place
@@ -192,6 +192,7 @@ class ModelHost:
     Attributes:
         name: its name in the pipeline.
         source: the reference in the config.
+        defaults: what its requests have that do not say otherwise.
         tracked: its state in the residency.
         scheduler: the scheduler of its requests, also while the model is not loaded.
         room: sends its requests for event loops.
@@ -209,6 +210,7 @@ class ModelHost:
         residency: Residency,
         budgets: Sequence[Budget] = (),
         keep_alive: float | None = None,
+        defaults: Defaults | None = None,
     ) -> None:
         """
         Args:
@@ -221,9 +223,11 @@ class ModelHost:
             residency: decides which models of the process are in memory.
             budgets: the budgets that the model's memory counts against.
             keep_alive: seconds after its last use when it is unloaded; None: when another model needs the memory.
+            defaults: what its requests have that do not say otherwise.
         """
         self.name: Final = name
         self.source: Final = source
+        self.defaults: Final = defaults or Defaults()
         self.scheduler = scheduler
         self._open_model = open_model
         self._predict = predict
@@ -389,6 +393,8 @@ class ModelHost:
         replicas = [] if running is None else running.loop.describe()
         facts: dict[str, Any] = {
             "model": self.name,
+            "source": self.source,
+            "loader": "" if running is None else running.loader,
             "replicas": replicas,
             "state": self.state,
             "pinned": tracked.pinned,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -33,9 +34,15 @@ class PromptEncoder:
     template: ChatTemplate | None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> PromptEncoder:
-        """Raises ``CheckpointError`` where the checkpoint has no tokenizer."""
-        return cls(checkpoint.tokenizer(), ChatTemplate.of(checkpoint))
+    def of(cls, checkpoint: Checkpoint, template: str = "") -> PromptEncoder:
+        """With a template in place of the checkpoint's own, where one is given.
+
+        Raises:
+            CheckpointError: the checkpoint has no tokenizer, or the template is no jinja2.
+        """
+        tokenizer = checkpoint.tokenizer()
+        own = ChatTemplate(template, tokenizer.special_tokens, "The config") if template else ChatTemplate.of(checkpoint)
+        return cls(tokenizer, own)
 
     def encode(self, prompt: Prompt, options: ChatOptions = _PLAIN) -> list[int]:
         """Token ids of a prompt. Raises ``RequestError`` where it is neither text nor chat messages, empty, or longer than any context, or
@@ -84,10 +91,11 @@ class PromptEncoder:
     def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions) -> tuple[str, list[int]]:
         """Messages as text, and its tokens."""
         checked = checked_messages(messages)
+        continued = add_generation_prompt and is_continued(checked)
         _check_length(characters(checked, options.tools, options.template_arguments))
         template = self.template
         if template is None:
-            return self._transcript(checked, add_generation_prompt, options)
+            return self._transcript(checked, add_generation_prompt, options, continued)
         template.check(options)
         arguments = {**template.switched(options.reasoning), **options.template_arguments}
         if not template.writes_calls:
@@ -98,10 +106,15 @@ class PromptEncoder:
         # Tools hold untrusted text too, so they are treated like messages, after these.
         given = [*checked, {"role": "tools", "tools": tools}] if tools else checked
         with_them = bool(tools)
+        # Marks where the last message ends in the rendered text. Digits: no template changes them, and nobody can guess them.
+        end = str(secrets.randbits(128)) if continued else ""
 
         def render(given: Sequence[Mapping[str, Any]]) -> str:
             shown, tools = (given[:-1], given[-1]["tools"]) if with_them else (given, None)
-            return template.render(shown, add_generation_prompt=add_generation_prompt, tools=tools, arguments=arguments)
+            if end:
+                shown = [*shown[:-1], {**shown[-1], "content": f"{shown[-1]['content']}{end}"}]
+            text = template.render(shown, add_generation_prompt=add_generation_prompt and not end, tools=tools, arguments=arguments)
+            return _up_to(text, end) if end else text
 
         if options.allow_control_tokens:
             text = render(given)
@@ -114,13 +127,15 @@ class PromptEncoder:
         return text, tokens
 
     def _transcript(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, options: ChatOptions, continued: bool
     ) -> tuple[str, list[int]]:
         if options.tools or options.template_arguments or options.reasoning:
             raise RequestError("This model has no chat template, so it cannot be given tools, reasoning or template_arguments.")
         # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
-        text = "".join([*lines, "assistant:"] if add_generation_prompt else lines)
+        text = "".join([*lines, "assistant:"] if add_generation_prompt and not continued else lines)
+        if continued:
+            text = text.removesuffix("\n")
         if not options.allow_control_tokens:
             text = self._control_tokens.break_all(text)
         return text, self.tokenizer.encode(text)
@@ -138,6 +153,23 @@ class PromptEncoder:
     @cached_property
     def _control_tokens(self) -> ControlTokens:
         return ControlTokens(self.tokenizer, () if self.template is None else self.template.constants())
+
+
+def is_continued(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last message is a text of the assistant, which the answer continues."""
+    last = messages[-1]
+    return last["role"] == "assistant" and not last.get("tool_calls") and bool(last["content"].strip())
+
+
+def _up_to(text: str, end: str) -> str:
+    """A rendered prompt up to the mark at the end of its last message, whose turn it leaves open."""
+    before, found, _ = text.rpartition(end)
+    if not found:
+        raise RequestError(
+            "The last message is the assistant's, and the model's chat template changes its end, so it cannot be continued; end with a "
+            "message of the user."
+        )
+    return before
 
 
 def _check_length(characters: int) -> None:

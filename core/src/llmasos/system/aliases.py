@@ -11,13 +11,15 @@ from typing import Final
 import attrs
 from filelock import FileLock
 
-from llmasos.system.catalog import known_aliases, reference_forms
+from llmasos.system.catalog import first_component, known_aliases, reference_forms
 from llmasos.system.folders import data_folder
 from llmasos_hookspecs import SourceError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.nearest import did_you_mean
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: A repository of a hub: an owner and a name, neither of which begins as a path does.
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _MAX_STEPS: Final = 16
 
 
@@ -60,7 +62,7 @@ class Aliases:
         return {**built_in(), **{name: Alias(name, target) for name, target in self._read().items()}}
 
     def expand(self, reference: str) -> Expansion:
-        """Replace aliases until none is left.
+        """Replace aliases until none is left. What then is ``org/name``, and no folder here, is a repository of a hub.
 
         Raises:
             SourceError: they lead in a circle.
@@ -75,7 +77,7 @@ class Aliases:
             if alias.warning:
                 warnings.append(alias.warning)
             reference = alias.target
-        return Expansion(reference, tuple(used), tuple(warnings))
+        return Expansion(_of_hub(reference), tuple(used), tuple(warnings))
 
     def set(self, name: str, target: str) -> None:
         """Make ``name`` stand for ``target``, which may be an alias itself.
@@ -131,6 +133,13 @@ class Aliases:
         if not isinstance(found, dict) or not all(isinstance(target, str) for target in found.values()):
             raise SourceError(f"The aliases in {self.path} must be a table of names and references; mend or remove the file.")
         return found
+
+
+def _of_hub(reference: str) -> str:
+    """``org/name`` where there is no such folder, as the reference of the source that is named first; any other reference as it is."""
+    if _REPOSITORY.fullmatch(reference) and not Path(reference).exists():
+        return f"{first_component('source')}:{reference}"
+    return reference
 
 
 def _check_ends(name: str, known: Mapping[str, Alias]) -> None:

@@ -85,6 +85,11 @@ def known_quantizations() -> Mapping[str, str]:
     return found
 
 
+def foreign_name(kind: str, name: str) -> str | None:
+    """Our name for what users of other systems call a component; None where there is none."""
+    return None if (found := _catalog()["foreign"].get(kind, {}).get(name.lower())) is None else str(found)
+
+
 def taker_of(form: str) -> str | None:
     """The distribution whose loader takes checkpoints of a format that core does not read; None where the catalogue has none."""
     loader = _catalog()["formats"].get(form)

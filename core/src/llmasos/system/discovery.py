@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import attrs
 import importlib_metadata
 
-from llmasos.system.catalog import distribution_for, published
+from llmasos.system.catalog import distribution_for, foreign_name, published
 from llmasos.system.contract import contract_fault
 from llmasos.system.requirements import installed_version, unmet_requirements
 from llmasos_hookspecs import GROUPS, PluginError
@@ -156,9 +156,9 @@ class Registry:
         if name in known:
             return f'The {kind} "{name}" is not installed; pip install {known[name]} (installed: {listed(names)}).'
         # An installed name is a likelier meaning than one that would have to be fetched first.
-        close = nearest(name, names) or nearest(name, known)
+        close = foreign_name(kind, name) or nearest(name, names) or nearest(name, known)
         if close:
-            cure = "" if close in names else f" (pip install {known[close]})"
+            cure = "" if close in names else f" (pip install {distribution_for(kind, close)})"
             return f'No {kind} "{name}" is installed; did you mean "{close}"{cure}? Installed: {listed(names)}.'
         package = distribution_for(kind, name)
         return f'No {kind} "{name}" is installed; pip install the package that brings it ({package}, say); installed: {listed(names)}.'

@@ -8,7 +8,17 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_hookspecs import STAGES, AccelerationResult, Endpoint, EngineInfo, Exported, MemoryEstimate, Section, Tokenizer
+from llmasos_hookspecs import (
+    RESERVED_INPUTS,
+    STAGES,
+    AccelerationResult,
+    Endpoint,
+    EngineInfo,
+    Exported,
+    MemoryEstimate,
+    Section,
+    Tokenizer,
+)
 from llmasos_hookspecs.guarding.edge import kind_of
 
 #: What each of these objects must be able to do.
@@ -89,6 +99,9 @@ def _task(value: Any) -> str:
         found = getattr(value, name, None)
         if not isinstance(found, type) or not attrs.has(found):
             return f"a task whose {name} is no attrs class"
+    taken = [field.alias for field in attrs.fields(value.inputs) if field.alias in RESERVED_INPUTS]
+    if taken:
+        return f"a task with the input {taken[0]}, which is a name of an argument of the task verb or of model.run,"
     stream = getattr(value, "stream", None)
     return "" if stream is None or callable(stream) else "a task whose stream cannot be called"
 

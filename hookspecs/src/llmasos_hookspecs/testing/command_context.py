@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.commands import CommandModel, ComponentEntry
-from llmasos_hookspecs.errors import PluginError, RequestError
+from llmasos_hookspecs.errors import ConfigError, PluginError, RequestError
 from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.reports import Measurement, Report, figure_table
 from llmasos_hookspecs.suites import Figure, MeasuredModel, Suite, SuiteResult
@@ -120,11 +120,13 @@ class SandboxCommandContext(SandboxContext):
         asked: the references that were.
         suites: what ``measure`` finds by name, on tiny random models; any other name stands for a suite with one figure, the size of the
             vocabulary.
+        presets: what ``save_preset`` kept.
     """
 
     scripted: ScriptedCommandModel = attrs.field(factory=ScriptedCommandModel)
     asked: list[str | None] = attrs.field(factory=list)
     suites: Mapping[str, Suite] = attrs.field(factory=dict)
+    presets: dict[str, Mapping[str, Any]] = attrs.field(factory=dict)
 
     def components(self, kind: str | None = None) -> Sequence[ComponentEntry]:
         found = [
@@ -195,6 +197,12 @@ class SandboxCommandContext(SandboxContext):
             models[label] = Measurement(results=results, backend=model.backend, dtype="float32")
         columns, rows = figure_table({label: found.results for label, found in models.items()})
         return Report(title="Report", text="Random text.", columns=columns, rows=rows, models=models, corpus="random")
+
+    def save_preset(self, name: str, tables: Mapping[str, Any], *, replace: bool = False) -> Path:
+        if not name.replace("-", "").isalnum() or (name in self.presets and not replace):
+            raise ConfigError(f"{name!r} cannot name a preset, or is one already.")
+        self.presets[name] = tables
+        return self.root / f"{name}.toml"
 
     @contextlib.contextmanager
     def new_folder(self, output: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from llmasos_hookspecs.errors import LLMasOSError
-from llmasos_hookspecs.tasks import METRICS, Task
+from llmasos_hookspecs.tasks import METRICS, RESERVED_INPUTS, Task
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
@@ -123,6 +123,8 @@ class TaskConformance(PluginConformance, standard=True):
             assert attrs.has(cls), f"{cls!r} is not an attrs class."
             hints = typing.get_type_hints(cls)
             assert all(field.name in hints for field in attrs.fields(cls)), f"A field of {cls.__name__} has no type."
+        taken = [field.alias for field in attrs.fields(task.inputs) if field.alias in RESERVED_INPUTS]
+        assert not taken, f"The input {taken[0]} has the name of an argument of model.run or llmasos task; call it otherwise."
 
     def test_metrics_are_those_of_the_contract(self, task: Task) -> None:
         """``metrics``, where the task has it, is a tuple of names out of ``METRICS``."""

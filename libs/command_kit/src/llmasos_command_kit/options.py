@@ -27,6 +27,10 @@ ModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", help="A model of the config by name, or any model reference.", autocompletion=names_of("model")),
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", "-t", help="A preset (llmasos models create): its options, and its model without -m."),
+]
 LoaderOption = Annotated[
     str | None, typer.Option("--loader", help="A loader by name; short for --set loader.use=...", autocompletion=names_of("loader"))
 ]
@@ -37,7 +41,7 @@ SchedulerOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
 MaxNewTokensOption = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="New tokens at most.")]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", "-t", help="0 is greedy.")]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")]
 TopPOption = Annotated[float | None, typer.Option("--top-p", help="Keep the likeliest tokens that reach this probability together.")]
 TopKOption = Annotated[int | None, typer.Option("--top-k", help="Keep this many of the likeliest tokens; 0 keeps all.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled text reproducible.")]
@@ -46,3 +50,8 @@ SeedOption = Annotated[int | None, typer.Option("--seed", help="Makes a sampled 
 def with_scheduler(settings: Iterable[str] | None, scheduler: str | None) -> list[str]:
     """What ``--set`` and ``--scheduler`` say together, as ``--set`` alone would."""
     return [*(settings or ()), *([f"scheduler.use={json.dumps(scheduler)}"] if scheduler else ())]
+
+
+def with_preset(settings: Iterable[str] | None, preset: str | None) -> list[str]:
+    """What ``--set`` and ``--preset`` say together, as ``--set`` alone would."""
+    return [*(settings or ()), *([f"model.preset={json.dumps(preset)}"] if preset else ())]

@@ -53,7 +53,7 @@ def find_messages(connection: sqlite3.Connection, query: str, limit: int) -> tup
     short = [word.casefold() for word in words if len(word) < _INDEXED]
     matching = (row for row in rows if not short or all(word in row[4].casefold() for word in short))
     return tuple(
-        FoundMessage(conversation=label, updated=updated, model=model, role=role, excerpt=_excerpt(content, words[0]))
+        FoundMessage(conversation=label, updated=updated[:19], model=model, role=role, excerpt=_excerpt(content, words[0]))
         for label, updated, model, role, content in itertools.islice(matching, limit)
     )
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from llmasos_hookspecs import LLMasOSError
+
 
 @attrs.frozen(kw_only=True)
 class OldConversation:
@@ -35,17 +37,21 @@ def take_over(folder: Path, connection: sqlite3.Connection) -> list[Path]:
     done = []
     for file in old_files(folder):
         try:
-            old = _read(file)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            reason = str(error) or type(error).__name__
-            warnings.warn(
-                f"{file} is no whole conversation ({reason}), so it was not taken over into the new store; the file stays as it is.",
-                stacklevel=2,
-            )
+            old = read_old(file)
+        except LLMasOSError as error:
+            warnings.warn(f"{error} It was not taken over into the new store, and stays as it is.", stacklevel=2)
             continue
         _insert(connection, old)
         done.append(file)
     return done
+
+
+def read_old(file: Path) -> OldConversation:
+    """The conversation in a file. Raises ``LLMasOSError`` where it is none, or damaged."""
+    try:
+        return _read(file)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LLMasOSError(f"{file} is no whole conversation ({str(error) or type(error).__name__}).") from error
 
 
 def _read(file: Path) -> OldConversation:

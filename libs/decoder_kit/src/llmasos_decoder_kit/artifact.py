@@ -13,8 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from llmasos_hookspecs.atomic import write_atomically
+
 _INDEX: Final = "index.json"
+#: The models' files that a build was made of: by it core removes the build with its model.
+_OF: Final = "of.json"
 _SLICE: Final = 1 << 24
+#: Copies of one model that a build notes beside the last.
+_MOST_MODELS: Final = 63
 
 
 def cache_key(**parts: Any) -> str:
@@ -22,15 +28,16 @@ def cache_key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]], *, of: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Return the folder that ``build`` fills and the plain data that it returned, from ``cache`` if it was built before.
 
     A folder whose files do not match the checksums of its index is built again. If two processes ask at once, one builds and the
-    other waits.
+    other waits. ``of``: the model's file or folder, which the build notes down; every use of the build is noted by its time.
     """
     folder = cache / key
     built = _read(folder)
     if built is not None:
+        _used(folder, of)
         return folder, built
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / f"{key}.lock"):
@@ -45,11 +52,27 @@ def obtain(cache: Path, key: str, build: Callable[[Path], dict[str, Any]]) -> tu
             built = build(partial)
             files = {path.name: [path.stat().st_size, _checksum(path)] for path in sorted(partial.iterdir())}
             (partial / _INDEX).write_text(json.dumps({"files": files, "built": built}), encoding="utf-8")
+            _used(partial, of)
             partial.rename(folder)
         except BaseException:
             _remove(partial)
             raise
     return folder, built
+
+
+def _used(folder: Path, of: Path | None) -> None:
+    """Note that the build is used now, and for which model; a cache that can only be read notes nothing."""
+    with contextlib.suppress(OSError):
+        os.utime(folder / _INDEX)
+        if of is None:
+            return
+        place = str(of.resolve())
+        try:
+            known = [str(each) for each in json.loads((folder / _OF).read_text(encoding="utf-8"))["paths"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            known = []
+        if place not in known:
+            write_atomically(folder / _OF, json.dumps({"paths": [*known[-_MOST_MODELS:], place]}))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

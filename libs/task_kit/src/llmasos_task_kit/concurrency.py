@@ -58,6 +58,9 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
 
     Items are consumed as threads become free, so that there may be any number. An item that is refused (``RequestError``) is a result like
     any other; a request that the scheduler rejects with ``retry_after`` is tried again then; any other error ends the run.
+
+    Ctrl-C and errors are raised at once, after what has finished by then: calls in progress are not waited for. They end when the model
+    that they use is closed, which its owner does next.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise RequestError(f"workers is {workers!r}, and it must be a whole number of at least 1.")
@@ -65,7 +68,8 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="llmasos-task")
     running: dict[Future[R], T] = {}
     over: SimpleQueue[Future[R]] = SimpleQueue()
-    try:
+
+    def next_finished() -> Iterator[list[Finished[T, R]]]:
         while True:
             # One item more than there are threads, so that none waits for this loop.
             while len(running) <= workers:
@@ -78,18 +82,35 @@ def finished_in_turn(call: Callable[[T], R], items: Iterable[T], workers: int) -
                 future.add_done_callback(over.put)
             if not running:
                 return
-            done = [take(over)]
-            while not over.empty():
-                done.append(over.get())
+            done = [take(over), *_rest(over)]
             fatal = [future for future in done if not isinstance(future.exception(), RequestError | None)]
             finished = [_finished(future, running.pop(future)) for future in done if future not in fatal]
             if finished:
                 yield finished
             if fatal:
                 fatal[0].result()
-    finally:
-        # Also where the consumer stops early or Ctrl-C is pressed: queued items are dropped, running ones finish.
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    try:
+        yield from next_finished()
+    except GeneratorExit:  # nobody reads on
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        # Ctrl-C, or an error: queued items are dropped, and those that run are left to end with their model. What is whole is not lost.
+        pool.shutdown(wait=False, cancel_futures=True)
+        whole = [future for future in _rest(over) if not future.cancelled() and isinstance(future.exception(), RequestError | None)]
+        if whole:
+            yield [_finished(future, running.pop(future)) for future in whole]
+        raise
+    pool.shutdown(wait=True)
+
+
+def _rest(over: SimpleQueue[Future[R]]) -> list[Future[R]]:
+    """What is in a queue now."""
+    found = []
+    while not over.empty():
+        found.append(over.get())
+    return found
 
 
 def _patiently(call: Callable[[T], R], item: T) -> R:

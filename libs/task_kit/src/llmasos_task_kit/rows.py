@@ -58,6 +58,12 @@ def read_inputs(task: CommandTask, row: InputRow, *, common: Mapping[str, Any] |
         raise RequestError(f"{row.location}: {error}") from error
 
 
+def other_columns(task: CommandTask, row: InputRow) -> dict[str, Any]:
+    """What a row of a CSV file holds beside the task's inputs, such as an id: a table is seldom made for one task. Other files are."""
+    names = {field.alias or field.name for field in attrs.fields(task.task.inputs)}
+    return {key: value for key, value in row.values.items() if key not in names} if row.text else {}
+
+
 def run_task(task: CommandTask, model: TaskModel, inputs: Any, location: str) -> Any:
     """The task's answer. Raises ``PluginError`` that names the row for an error that the task did not mean to raise."""
     try:

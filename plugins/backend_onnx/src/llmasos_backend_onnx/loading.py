@@ -85,7 +85,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         with context.progress("Building the ONNX decoder", total=config.num_layers + 1, unit="layers") as progress:
             return attrs.asdict(build_decoder(checkpoint, folder, options.precision, progress, integer=integer))
 
-    folder, built = obtain(context.cache, key, write)
+    folder, built = obtain(context.cache, key, write, of=checkpoint.path)
     for note in built["notes"]:
         context.note(note)
     kv_bytes = kv_bytes_per_token(config)

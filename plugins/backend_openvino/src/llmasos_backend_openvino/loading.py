@@ -86,7 +86,7 @@ def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Pa
             ov.serialize(built.model, folder / _MODEL)
         return {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
 
-    return obtain(context.cache, key, write)
+    return obtain(context.cache, key, write, of=checkpoint.path)
 
 
 def _compiled(path: Path, config: DecoderConfig, precision: str, threads: int | None) -> Any:

@@ -15,7 +15,7 @@ from llmasos_command_batch.results import ResultFile
 from llmasos_hookspecs import CommandTask, RequestError, TaskModel
 from llmasos_hookspecs.nesting import levels
 from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn
-from llmasos_task_kit.rows import InputRow, read_inputs, read_rows, run_task
+from llmasos_task_kit.rows import InputRow, other_columns, read_inputs, read_rows, run_task
 
 #: Levels of lists and mappings that a row may have.
 _DEEPEST: Final = 64
@@ -46,8 +46,9 @@ def run_batch(
     """Run a task on every row and write the answers to a ``.jsonl`` file.
 
     Each line has ``index`` (the row's number from 0), ``key`` (a digest of its inputs) and ``output``, or ``error`` with a sentence where
-    the row was refused. Lines are synced to disk before further lines are written; a run that was killed resumes where it stopped, and
-    repeats no row that has a line. At the end the lines are in the order of the rows.
+    the row was refused; of a CSV file also ``row``, the columns that are no inputs of the task, such as an id. Lines are synced to disk
+    before further lines are written; a run that was killed resumes where it stopped, and repeats no row that has a line. At the end the
+    lines are in the order of the rows.
 
     Args:
         rows: a ``.jsonl`` or ``.csv`` file, or mappings; keys are the task's inputs.
@@ -104,6 +105,7 @@ class _Prepared:
     inputs: Any = None
     error: RequestError | None = None
     misfit: bool = True
+    others: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def _prepare(task: CommandTask, row: InputRow, common: Mapping[str, Any], ignore: Collection[str]) -> _Prepared:
@@ -112,11 +114,12 @@ def _prepare(task: CommandTask, row: InputRow, common: Mapping[str, Any], ignore
         return _Prepared(
             row.index, row.location, _digest(repr(row.values)[:10_000]), error=RequestError(f"{row.location} {fault}."), misfit=False
         )
+    others = other_columns(task, row)
     try:
-        inputs = read_inputs(task, row, common=common, ignore=ignore)
+        inputs = read_inputs(task, row, common=common, ignore={*ignore, *others})
     except RequestError as error:
-        return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error)
-    return _Prepared(row.index, row.location, _digest(task.plain(inputs)), inputs)
+        return _Prepared(row.index, row.location, _digest(dict(row.values)), error=error, others=others)
+    return _Prepared(row.index, row.location, _digest(task.plain(inputs)), inputs, others=others)
 
 
 def _fault(values: Any) -> str:
@@ -135,7 +138,9 @@ def _digest(values: Any) -> str:
 
 
 def _line(task: CommandTask, finished: Finished[_Prepared, Any]) -> dict[str, Any]:
-    head = {"index": finished.item.index, "key": finished.item.key}
+    head: dict[str, Any] = {"index": finished.item.index, "key": finished.item.key}
+    if finished.item.others:
+        head["row"] = dict(finished.item.others)
     if finished.error is not None:
         return {**head, "error": str(finished.error)}
     return {**head, "output": task.plain(finished.result)}

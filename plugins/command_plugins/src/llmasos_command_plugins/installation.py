@@ -16,6 +16,7 @@ import attrs
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from llmasos_fetch_kit.clone import arguments_for, clone
 from llmasos_fetch_kit.pip import pip_command
 from llmasos_hookspecs import ComponentEntry, PluginError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
@@ -51,10 +52,12 @@ class Change:
     requested: bool = True
 
 
-def requirement_for(word: str, published: Published) -> str:
-    """What to give pip for ``word``: for a published component's bare name its distribution, for anything else the word itself."""
+def requirements_for(word: str, published: Published) -> list[str]:
+    """What to give pip for ``word``: for a published component's bare name its distribution, for a package of the clone that core runs
+    from the folders of it and of what it lacks, and for anything else the word itself."""
     found = {distribution for names in published.values() for name, distribution in names.items() if name == word}
-    return found.pop() if len(found) == 1 else word
+    meant = found.pop() if len(found) == 1 else word
+    return arguments_for(meant, clone()) or [meant]
 
 
 def plan_installation(arguments: Sequence[str], published: Published) -> tuple[Change, ...]:

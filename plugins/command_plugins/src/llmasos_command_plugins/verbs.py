@@ -21,7 +21,7 @@ from llmasos_command_plugins.installation import (
     pinned_plugins,
     plan_installation,
     plan_removal,
-    requirement_for,
+    requirements_for,
     uninstall as remove,
 )
 from llmasos_hookspecs import GROUPS, Command, CommandContext, RequestError
@@ -43,7 +43,7 @@ def make_install(context: CommandContext) -> Command:
         as_json: o.JsonOption = False,
     ) -> None:
         """Install plugins with pip into the environment of this command, after showing what would change."""
-        arguments = [*(["--upgrade"] if upgrade else []), *(requirement_for(word, context.published()) for word in what)]
+        arguments = [*(["--upgrade"] if upgrade else []), *(each for word in what for each in requirements_for(word, context.published()))]
         _install(context, arguments, yes=yes, dry_run=dry_run, as_json=as_json)
 
     return verb("install", install)

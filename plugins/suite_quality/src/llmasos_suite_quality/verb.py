@@ -38,7 +38,8 @@ def make(context: CommandContext) -> Command:
         ] = None,
         output: Annotated[Path | None, typer.Option("--output", "-o", help="A new folder for the report, as JSON and as a page.")] = None,
         base: Annotated[
-            str | None, typer.Option("--base", help="A model whose predictions are compared with; left out: its own, in float32.")
+            str | None,
+            typer.Option("--base", help="A model to compare with, in float32; left out: the first of several, or a model's own weights."),
         ] = None,
         corpus: Annotated[Path | None, typer.Option("--corpus", help="A text file to evaluate on.")] = None,
         windows: Annotated[int | None, typer.Option("--windows", min=1, help="Evaluation windows; 40 by default.")] = None,
@@ -60,6 +61,8 @@ def make(context: CommandContext) -> Command:
         if suites and (windows is not None or length is not None):
             raise RequestError("--windows and --length are not for suites; give a suite its options behind its name: NAME:key=value.")
         asked = [read_component(each, "NAME:count=4") for each in suites or ()] or _usual(windows, length, speed)
+        if base is None and len(models or ()) > 1:
+            base = (models or [""])[0]
         with contextlib.nullcontext() if output is None else context.new_folder(output) as folder:
             report = context.measure(models or _CONFIGURED, asked, base=base, corpus=corpus, **run)
             facts = _suite_facts(report, base) if suites else _figure_facts(report, base, speed)

@@ -40,13 +40,29 @@ def load_config(path: Path | str | None = None, *, overrides: Sequence[str] = ()
     Raises:
         ConfigError: a file is missing or no TOML, or a value is refused; with the path of the first problem.
     """
+    mapping, origins = _layered(path, overrides)
+    return Config.from_mapping(mapping, origins=origins)
+
+
+def inspect_config(path: Path | str | None = None, *, overrides: Sequence[str] = ()) -> tuple[Config, tuple[ConfigError, ...]]:
+    """As ``load_config``, with every problem of the values, and defaults in place of those.
+
+    Raises:
+        ConfigError: a file is missing or no TOML.
+    """
+    mapping, origins = _layered(path, overrides)
+    return Config.read(mapping, origins=origins)
+
+
+def _layered(path: Path | str | None, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What all layers set, and where each value comes from."""
     mapping: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in find_layers(path):
         mapping = _merge(mapping, layer.mapping, "", layer.origin, origins)
     for override in overrides:
         _override(mapping, override, origins)
-    return Config.from_mapping(mapping, origins=origins)
+    return mapping, origins
 
 
 def find_layers(path: Path | str | None = None) -> tuple[Layer, ...]:

@@ -9,6 +9,7 @@ from llmasos.system.config.sections import (
     DEFAULT_LOADER,
     DEFAULT_PLACEMENT,
     DEFAULT_SCHEDULER,
+    SIZES,
     GlobalTable,
     ModelTable,
     ResourcesConfig,
@@ -39,7 +40,8 @@ def config_schema(registry: Registry) -> dict[str, Any]:
     named = {**model, "properties": {**model["properties"], **composed}, "required": ["source"]}
     resources = json_schema(ResourcesConfig)
     # A size may be a text with a unit, which the annotation (what the converter makes) does not say.
-    resources["properties"]["memory"] |= {"type": ["integer", "string"]}
+    for size in SIZES:
+        resources["properties"][size] |= {"type": ["integer", "string"]}
     own = json_schema(GlobalTable)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -9,10 +9,11 @@ import attrs
 
 from llmasos.system.bounded import FETCH_SECONDS, LOAD_SECONDS, STAGE_SECONDS
 from llmasos.system.catalog import default_component, reference_forms
+from llmasos.system.config.presets import Preset, Presets, laid_over
 from llmasos.system.options import find_problems, structure_options, unstructure
 from llmasos.system.options.words import dotted, found_in_words, value_in_words
 from llmasos_hookspecs import ConfigError
-from llmasos_hookspecs.nearest import nearest
+from llmasos_hookspecs.nearest import did_you_mean, nearest
 from llmasos_hookspecs.sizes import parse_size
 
 T = TypeVar("T")
@@ -62,6 +63,17 @@ class ModelTable:
         validator=attrs.validators.min_len(1),
         metadata={"help": f"The model: an alias, a folder, a file, {reference_forms()}."},
     )
+    preset: str = attrs.field(
+        default="", metadata={"help": "A preset (llmasos models create) whose values hold where this config sets none of its own."}
+    )
+    system: str = attrs.field(default="", metadata={"help": "System message of chats that have none of their own."})
+    messages: tuple[dict[str, str], ...] = attrs.field(
+        default=(), metadata={"help": "Messages (role, content) that stand before those of every chat, as examples for the model."}
+    )
+    sampling: dict[str, Any] = attrs.field(
+        factory=dict, metadata={"help": "Options of a generation, such as temperature, where a request gives none of its own."}
+    )
+    chat_template: str = attrs.field(default="", metadata={"help": "A jinja2 chat template in place of the model's own."})
     context_length: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional([attrs.validators.ge(1), attrs.validators.le(MAX_CONTEXT)]),
@@ -77,10 +89,15 @@ class ModelTable:
 
 @attrs.frozen(kw_only=True)
 class ModelConfig:
-    """One model with all that composes it."""
+    """One model with all that composes it; ``preset`` is where the values come from that config does not set, and empty without one."""
 
     name: str
     source: str
+    preset: str = attrs.field(default="", eq=False)
+    system: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
+    sampling: Mapping[str, Any] = attrs.field(factory=dict)
+    chat_template: str = ""
     context_length: int | None
     allow_pickle: bool
     replicas: int = 1
@@ -88,6 +105,11 @@ class ModelConfig:
     accelerate: tuple[ComponentConfig, ...]
     scheduler: ComponentConfig
     placement: ComponentConfig = ComponentConfig(DEFAULT_PLACEMENT, path="placement")
+
+    @property
+    def reference(self) -> str:
+        """What users call the model by: its preset's name, else its source."""
+        return self.preset or self.source
 
     @property
     def placed(self) -> bool:
@@ -173,6 +195,18 @@ class ResourcesConfig:
             '"20GiB", which is the default.'
         },
     )
+    loader_cache: int | None = attrs.field(
+        default=None,
+        converter=attrs.converters.optional(parse_size),
+        metadata={
+            "help": "Bytes of disk for what loaders build of models, those used longest ago going first, or a text such as "
+            '"20GiB", which is the default.'
+        },
+    )
+
+
+#: Keys of ``[resources]`` that are bytes, or a text with a unit.
+SIZES: Final = tuple(field.name for field in attrs.fields(ResourcesConfig) if field.converter is not None)
 
 
 @attrs.frozen(kw_only=True)
@@ -229,17 +263,27 @@ class Config:
     origins: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], *, origins: Mapping[str, str] | None = None) -> Config:
-        """Read config as TOML gives it. What needs a plugin's own options is checked by ``check_config``.
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], *, origins: Mapping[str, str] | None = None, presets: Presets | None = None
+    ) -> Config:
+        """Read config as TOML gives it. What needs a plugin's own options is checked by ``check_config``. A model whose source, or whose
+        ``preset``, is one of ``presets``, the user's own by default, has that one's values where config sets none.
 
         Raises:
             ConfigError: with the path of the first problem, and a sentence for each problem.
         """
-        reader = _Reader(mapping)
-        config = reader.read(origins or {})
-        if reader.problems:
-            raise ConfigError(" ".join(str(problem) for problem in reader.problems), reader.problems[0].path)
+        config, problems = cls.read(mapping, origins=origins, presets=presets)
+        if problems:
+            raise ConfigError(" ".join(str(problem) for problem in problems), problems[0].path)
         return config
+
+    @classmethod
+    def read(
+        cls, mapping: Mapping[str, Any], *, origins: Mapping[str, str] | None = None, presets: Presets | None = None
+    ) -> tuple[Config, tuple[ConfigError, ...]]:
+        """As ``from_mapping``, with all problems, and defaults in place of what is refused."""
+        reader = _Reader(mapping, presets or Presets())
+        return reader.read(origins or {}), tuple(reader.problems)
 
     @property
     def default_model(self) -> str:
@@ -274,6 +318,9 @@ class Config:
             table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": model.replicas}
             if model.context_length is not None:
                 table["context_length"] = model.context_length
+            for key in ("system", "sampling", "messages", "chat_template"):
+                if value := getattr(model, key):
+                    table[key] = unstructure(value)
             composed = {
                 "loader": model.loader.to_mapping(),
                 "accelerate": [stage.to_mapping() for stage in model.accelerate],
@@ -310,9 +357,12 @@ class Config:
 class _Reader:
     """Reads a mapping and collects every problem on the way."""
 
-    def __init__(self, mapping: Mapping[str, Any]) -> None:
+    def __init__(self, mapping: Mapping[str, Any], presets: Presets) -> None:
         self.mapping = mapping
+        self.presets = presets
         self.problems: list[ConfigError] = []
+        #: As ``Config.origins``: of the values that come from presets.
+        self.origins: dict[str, str] = {}
 
     def read(self, origins: Mapping[str, str]) -> Config:
         plain = {key: value for key, value in self.mapping.items() if key not in _TABLES}
@@ -331,19 +381,19 @@ class _Reader:
             resources=resources,
             seed=own.seed,
             offline=own.offline,
-            origins=dict(origins),
+            origins={**self.origins, **origins},
         )
 
     def _models(self) -> dict[str, ModelConfig]:
         named, model = self._table("models"), self._table("model")
-        loader = self._component(self.mapping.get("loader", {}), "loader", DEFAULT_LOADER)
-        scheduler = self._component(self.mapping.get("scheduler", {}), "scheduler", DEFAULT_SCHEDULER)
-        placement = self._component(self.mapping.get("placement", {}), "placement", DEFAULT_PLACEMENT)
-        stages = self._components(self.mapping.get("accelerate", ()), "accelerate")
+        # Whatever a model's own table leaves out is what the top level says; [model]'s source and preset excepted, which are one model's.
+        shared = {key: self.mapping[key] for key in _COMPOSED if key in self.mapping}
+        inherited = {key: item for key, item in model.items() if key not in ("source", "preset")}
         found = {}
-        table = self._section(ModelTable, model, "model")
-        if not named or "source" in model:
-            found[DEFAULT_MODEL] = _model(DEFAULT_MODEL, table, loader, stages, scheduler, placement)
+        if not named or "source" in model or "preset" in model:
+            found[DEFAULT_MODEL] = self._model(DEFAULT_MODEL, model, shared, {}, "model")
+        else:
+            self._section(ModelTable, model, "model")
         for name, value in named.items():
             path = dotted("models", name)
             if not isinstance(value, Mapping):
@@ -352,21 +402,68 @@ class _Reader:
             if name in found:
                 self._refuse(path, f'{path} is the name of the [model] table\'s own model; give it another name than "{name}".')
                 continue
-            own = {key: item for key, item in value.items() if key not in _COMPOSED}
-            if "source" not in own:
+            if "source" not in value and "preset" not in value:
                 self._refuse(f"{path}.source", f"{path}.source must be set, to a model: an alias, a path, {reference_forms()}.")
-            # Whatever a model's own table leaves out is what [model] says, its source excepted.
-            inherited = {key: item for key, item in model.items() if key != "source"}
-            table = self._section(ModelTable, {**inherited, **own}, path, also=_COMPOSED)
-            found[name] = _model(
-                name,
-                table,
-                self._component(value["loader"], f"{path}.loader", DEFAULT_LOADER) if "loader" in value else loader,
-                self._components(value["accelerate"], f"{path}.accelerate") if "accelerate" in value else stages,
-                self._component(value["scheduler"], f"{path}.scheduler", DEFAULT_SCHEDULER) if "scheduler" in value else scheduler,
-                self._component(value["placement"], f"{path}.placement", DEFAULT_PLACEMENT) if "placement" in value else placement,
-            )
+            own = {key: item for key, item in value.items() if key not in _COMPOSED}
+            composed = {key: item for key, item in value.items() if key in _COMPOSED}
+            found[name] = self._model(name, own, composed, {**shared, "model": inherited}, path)
         return found
+
+    def _model(self, name: str, own: Mapping[str, Any], composed: Mapping[str, Any], shared: Mapping[str, Any], path: str) -> ModelConfig:
+        """A model. What its tables ``own`` and ``composed`` say holds, then what its preset says, then what all models share."""
+        chain = self._presets_of(own, path)
+        preset: dict[str, Any] = {}
+        for each in reversed(chain):
+            preset = laid_over(preset, each.tables)
+        if chain and "source" in (first := chain[-1].tables.get("model", {})):
+            preset["model"] = {**preset["model"], "source": first["source"]}
+        if chain and not own.get("preset"):
+            own = {key: item for key, item in own.items() if key != "source"}
+        of_preset = preset.get("model", {})
+        also = _COMPOSED if path != "model" else ()
+        table = self._section(ModelTable, laid_over({**shared.get("model", {}), **of_preset}, own), path, also=also)
+
+        def place(key: str) -> tuple[Any, str]:
+            """Value and path of a component, or of the stages."""
+            if key in composed or key in preset:
+                value = laid_over(preset.get(key), composed[key]) if key in composed else preset[key]
+                return value, key if path == "model" else f"{path}.{key}"
+            return shared.get(key, () if key == "accelerate" else {}), key
+
+        for key, value in {**{f"{path}.{key}": value for key, value in of_preset.items()}, **preset}.items():
+            if key != "model":
+                self.origins |= dict.fromkeys(_leaves(value, place(key)[1] if key in _COMPOSED else key), str(chain[0].path))
+        return ModelConfig(
+            name=name,
+            source=table.source,
+            preset=chain[0].name if chain else "",
+            system=table.system,
+            messages=table.messages,
+            sampling=table.sampling,
+            chat_template=table.chat_template,
+            context_length=table.context_length,
+            allow_pickle=table.allow_pickle,
+            replicas=table.replicas,
+            loader=self._component(*place("loader"), DEFAULT_LOADER),
+            accelerate=self._components(*place("accelerate")),
+            scheduler=self._component(*place("scheduler"), DEFAULT_SCHEDULER),
+            placement=self._component(*place("placement"), DEFAULT_PLACEMENT),
+        )
+
+    def _presets_of(self, own: Mapping[str, Any], path: str) -> tuple[Preset, ...]:
+        """The presets that a model's table names, the one that it names first."""
+        named, where = (own["preset"], f"{path}.preset") if own.get("preset") else (own.get("source"), f"{path}.source")
+        if not isinstance(named, str):
+            return ()
+        try:
+            chain = tuple(self.presets.chain(named))
+        except ConfigError as error:
+            self._refuse(where, str(error))
+            return ()
+        if not chain and own.get("preset"):
+            known = self.presets.names()
+            self._refuse(where, f'{where} is "{named}", and there is no such preset{did_you_mean(named, known)}')
+        return chain
 
     def _section(self, cls: type[T], value: Mapping[str, Any], path: str, also: tuple[str, ...] = ()) -> T:
         found = find_problems(cls, value, path, also=also)
@@ -414,22 +511,13 @@ class _Reader:
         self.problems.append(ConfigError(sentence, path))
 
 
-def _model(
-    name: str,
-    table: ModelTable,
-    loader: ComponentConfig,
-    accelerate: tuple[ComponentConfig, ...],
-    scheduler: ComponentConfig,
-    placement: ComponentConfig,
-) -> ModelConfig:
-    return ModelConfig(
-        name=name,
-        source=table.source,
-        context_length=table.context_length,
-        allow_pickle=table.allow_pickle,
-        replicas=table.replicas,
-        loader=loader,
-        accelerate=accelerate,
-        scheduler=scheduler,
-        placement=placement,
-    )
+def _leaves(value: Any, path: str) -> Iterator[str]:
+    """Dotted paths of all values below one, itself where there are none."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, dotted(path, key))
+    elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        for place, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{place}]")
+    else:
+        yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ import attrs
 from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.bounds import Bounds
-from llmasos.system.catalog import first_component, published, reference_forms
+from llmasos.system.catalog import published, reference_forms
 from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import LoadedComponent, PluginSet, load_component
 from llmasos.system.config import ComponentConfig
+from llmasos.system.config.presets import Presets
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
@@ -84,13 +86,36 @@ def resolve(
     for source in _sources(registry, canonical):
         config = options.get(source.entry, ComponentConfig(source.entry.name))
         chosen: Any = structure_options(source.component.options, config.options, config.path)
-        path = calls.call(source, "llmasos_fetch", ref=canonical, options=chosen)
+        with _taken_for(reference.strip(), canonical):
+            path = calls.call(source, "llmasos_fetch", ref=canonical, options=chosen)
         if path is None:
             continue
         _check_place(source, canonical, path, (cache_folder(), kept.root))
         kept.check(path)
         return ResolvedModel(reference=reference, canonical=canonical, path=path, source=source.entry.name, warnings=expansion.warnings)
     raise SourceError(_unknown(canonical, expansion.aliases, aliases, registry))
+
+
+@contextlib.contextmanager
+def _taken_for(reference: str, canonical: str) -> Iterator[None]:
+    """What is wrong with a repository that was meant by ``org/name`` alone may be that a folder was meant."""
+    try:
+        yield
+    except SourceError as error:
+        if not canonical.endswith(f":{reference}"):
+            raise
+        raise SourceError(f'"{reference}" is no folder here, so it was taken for {canonical}: {error}') from error
+
+
+def check_reference(reference: str) -> None:
+    """Raise ``SourceError`` where a reference is no alias, no path that is there, and of no scheme that an installed source may answer;
+    nothing is fetched."""
+    registry, aliases = discovery.registry(), Aliases()
+    expansion = aliases.expand(reference.strip())
+    scheme = _scheme(expansion.reference)
+    sources = {entry.name for entry in registry.entries("source")}
+    if not (scheme in sources or (scheme and sources - set(published()["source"])) or Path(expansion.reference).expanduser().exists()):
+        raise SourceError(_unknown(expansion.reference, expansion.aliases, aliases, registry))
 
 
 def _check_place(source: LoadedComponent, reference: str, path: Path, ours: Iterable[Path]) -> None:
@@ -140,12 +165,9 @@ def _unknown(reference: str, used: tuple[str, ...], aliases: Aliases, registry: 
             return f'"{reference}"{through} needs the source "{scheme}", which is not installed; pip install {packages[scheme]}.'
         meant = did_you_mean(scheme, {*names, *packages})
         return f'No installed source takes "{reference}"{through}; the sources are {listed(names)}{meant}'
-    close = nearest(reference, aliases.all())
+    close = nearest(reference, {*aliases.all(), *Presets().names()})
     if close:
         return f'"{reference}"{through} is no alias and no file or folder here; did you mean "{close}"?'
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", reference):
-        hub = first_component("source")
-        return f'"{reference}"{through} is no file or folder here; for a model of the Hugging Face Hub write {hub}:{reference}.'
     return (
         f'"{reference}"{through} is no alias and no file or folder here; name an alias ({listed(sorted(aliases.all()))}), a path, '
         f"{reference_forms()}."

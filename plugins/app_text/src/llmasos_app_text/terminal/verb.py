@@ -21,6 +21,7 @@ def make(context: CommandContext) -> Command:
         resume: o.ResumeOption = None,
         no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation, unless it is given a name.")] = False,
         model: o.ModelOption = None,
+        preset: o.PresetOption = None,
         max_new_tokens: o.MaxNewTokensOption = None,
         temperature: o.TemperatureOption = None,
         top_p: o.TopPOption = None,
@@ -40,7 +41,7 @@ def make(context: CommandContext) -> Command:
             raise RequestError("--continue and --resume name two conversations; leave one of them out.")
         given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
         sampling = {name: value for name, value in given.items() if value is not None}
-        changes = o.with_scheduler(settings, scheduler)
+        changes = o.with_preset(o.with_scheduler(settings, scheduler), preset)
         with context.model(model, loader=loader, config=config, settings=changes, quiet=quiet) as opened:
             conversation = Conversation(context, opened, sampling, system=system, keep=not no_log)
             if resume is not None:

@@ -23,7 +23,8 @@ def make(context: CommandContext) -> Command:
         as_json: o.JsonOption = False,
     ) -> None:
         """Write a whole plugin package that passes its own tests, to start from."""
-        path = new_plugin(kind, name, folder.resolve())
+        taken = {each.name for each in context.components(kind if kind in KINDS else None)}
+        path = new_plugin(kind, name, folder.resolve(), taken=taken)
         context.answer(
             {"path": str(path), "kind": kind, "name": name},
             f"{path} is written; next: cd {path.name} && pip install -e '.[testing]' && python -m pytest",
