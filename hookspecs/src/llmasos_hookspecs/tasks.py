@@ -74,6 +74,19 @@ class Choice:
     probabilities: tuple[float, ...]
 
 
+@attrs.frozen(kw_only=True)
+class Ranked:
+    """A document that was compared with a query: its place among the documents that were given, and its score; 1 fits best."""
+
+    index: int
+    text: str
+    score: float
+
+
+#: What a text is that is embedded: what is sought, or where it is sought.
+TextKind = Literal["query", "passage"]
+
+
 class TaskModel(Protocol):
     """The model that a task uses: text in, text out, the same on every backend.
 

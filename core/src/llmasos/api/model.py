@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.api.text_encoding import TextEncoding
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.task_runs import TaskRuns
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
-    from llmasos.compose.host import ModelHost, RunningModel
+    from llmasos.compose.host import ModelHost, Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
@@ -65,7 +66,7 @@ class ModelPipeline(Protocol):
         ...
 
 
-class LanguageModel:
+class LanguageModel(TextEncoding):
     """One model of a pipeline; safe to use from any thread and any event loop.
 
     Keyword arguments ``**sampling`` are the fields of ``llmasos_hookspecs.SamplingParams`` (``temperature``, ``top_k``, ``top_p``,
@@ -368,7 +369,7 @@ class LanguageModel:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
         form = PLAIN
 
-        def prepare(running: RunningModel) -> LoopCall[list[Ticket[Generation]]]:
+        def prepare(running: Running) -> LoopCall[list[Ticket[Generation]]]:
             nonlocal form
             call = running.generations(shown, n, params)
             form = call.form
@@ -423,21 +424,21 @@ class LanguageModel:
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
         return GenerationParams.of(given) if self._client is None else self._client.params(given)
 
-    def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
+    def _arrive(self, unsent: contextlib.ExitStack, action: str = "generate") -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""
         if self._client is None:
             return None
-        charge = self._client.charge()
+        charge = self._client.charge(action)
         unsent.callback(charge.release)
         return charge
 
-    def _sending(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
+    def _sending(self, prepare: Callable[[Running], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
         """Queue what ``prepare`` makes, at ``charge``, where there is one."""
         if charge is None or self._client is None:
             return (yield from self._host.sending(prepare))
         resource = self._client.resource
 
-        def reserved(running: RunningModel) -> LoopCall[Sent]:
+        def reserved(running: Running) -> LoopCall[Sent]:
             call = prepare(running)
             charge.reserve(resource, call.cost)
             return call
