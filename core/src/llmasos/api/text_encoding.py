@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs import Ranked, RequestError, TextKind, TokenPrompt
+from llmasos_hookspecs.guarding.edge import kind_of
 
 if TYPE_CHECKING:
     from llmasos.compose.client import Charge
@@ -188,6 +189,9 @@ class TextEncoding:
 def _check(texts: Any, name: str, kind: str = "passage", top: Any = None) -> None:
     if isinstance(texts, str | Mapping | TokenPrompt) or not isinstance(texts, Sequence):
         raise RequestError(f"{name} is a {type(texts).__name__}, and it must be a list of texts; write [text] for one.", name)
+    wrong = next((place for place, text in enumerate(texts) if not isinstance(text, str | TokenPrompt)), None)
+    if wrong is not None:
+        raise RequestError(f"Text {wrong + 1} is {kind_of(texts[wrong])}, and it must be a text.", name)
     if not texts:
         raise RequestError(f"{name} is empty; give at least one text.", name)
     if kind not in ("query", "passage"):

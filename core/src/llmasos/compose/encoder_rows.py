@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos_hookspecs import EncoderInfo, EncoderRow, RequestError, TextKind, Tokenizer, TokenPrompt, UnsupportedModel
+from llmasos_hookspecs.guarding.edge import kind_of
 
 #: Most characters of a text that is encoded whole, for each token of the context: what is longer is cut, or refused, before it is encoded.
 _LONGEST_TOKEN: Final = 256
@@ -76,7 +77,7 @@ class EncoderRows:
 
 def _check(what: str, text: object) -> None:
     if not isinstance(text, str):
-        raise RequestError(f"{what} is a {type(text).__name__}, and it must be a text.")
+        raise RequestError(f"{what} is {kind_of(text)}, and it must be a text.")
     if not text:
         raise RequestError(f"{what} is empty; give at least one character.")
 
