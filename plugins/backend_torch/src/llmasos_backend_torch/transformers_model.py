@@ -129,7 +129,7 @@ def load_model(
         except Exception as error:  # each architecture fails in its own way over sizes that do not fit
             message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_in_one_line(error)}"
             raise UnsupportedModel(message) from error
-    _check_complete(checkpoint, found)
+    _check_complete(checkpoint, found, without=("pooler.",) if mapping is not MODEL_FOR_CAUSAL_LM_MAPPING else ())
     precision.notes.update(unread_note(checkpoint, found.get("unexpected_keys", ())))
     return model.eval().requires_grad_(False).to(precision.device)
 
@@ -202,11 +202,12 @@ def _config(checkpoint: Checkpoint, mapping: Any) -> PretrainedConfig:
     return config
 
 
-def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
+def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any], without: tuple[str, ...]) -> None:
+    """``without``: how the names of tensors begin that are not needed."""
     wrong = [entry[0] if isinstance(entry, tuple) else entry for entry in found.get("mismatched_keys", ())]
     if wrong:
         raise CheckpointError(f"{checkpoint.path} holds {wrong[0]} in another shape than its config says; get the model again.")
-    missing = sorted(found.get("missing_keys", ()))
+    missing = sorted(name for name in found.get("missing_keys", ()) if not name.startswith(without))
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks the tensor {missing[0]} ({len(missing)} are missing); get the model again.")
 
