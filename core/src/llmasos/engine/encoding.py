@@ -9,7 +9,6 @@ from typing import Final
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from llmasos.engine.guarded_encoder import GuardedEncoder, Vectors
 from llmasos.engine.rates import Rates
@@ -172,7 +171,7 @@ class EncodingWork:
                 self._fail(job, self._told(error, len(job.rows[place].tokens)))
             return
         self.moves += 1
-        finite: npt.NDArray[np.bool_] = np.isfinite(found).all(axis=1, keepdims=True)[:, 0]
+        finite = [bool(np.isfinite(vector).all()) for vector in found]
         for (job, place), vector, sound in zip(batch, found, finite, strict=True):
             if not sound:
                 size = len(job.rows[place].tokens)

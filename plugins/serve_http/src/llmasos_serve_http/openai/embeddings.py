@@ -100,7 +100,7 @@ class RankingAsked:
 
 def _inputs(given: object) -> tuple[str | TokenPrompt, ...]:
     """One text or several, each as text or as token ids."""
-    several = given if isinstance(given, list) and not _is_tokens(given) else [given]
+    several: list[Any] = given if isinstance(given, list) and not _is_tokens(given) else [given]
     texts = [each if isinstance(each, str) else TokenPrompt(tuple(each)) if _is_tokens(each) else "" for each in several]
     if not texts or not all(isinstance(text, TokenPrompt) or text for text in texts):
         raise RequestError("input must be a text or a list of token ids, or a list of these, none of them empty.", "input")
