@@ -15,7 +15,7 @@ from tests.tiny_encoders import FAMILIES, TEXTS, write_encoder, write_modules
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos_hookspecs import ContextLengthExceeded, RequestError, TokenPrompt, UnsupportedModel
+from llmasos_hookspecs import ContextLengthExceeded, RequestError, TokenPrompt, UnknownModel, UnsupportedModel
 
 LOADERS = ("torch", "onnx")
 Folders = Mapping[str, Path]
@@ -251,3 +251,13 @@ def test_what_stands_around_a_model_belongs_to_its_digest(tmp_path: Path) -> Non
         with llmasos.Pipeline.from_config({"model": {"source": str(tmp_path)}}) as pipeline:
             digests.append(pipeline.models["default"].checkpoint.digest)
     assert len(set(digests)) == len(digests)
+
+
+def test_a_model_reaches_another_of_its_config(written: tuple[Folders, Hidden]) -> None:
+    """As a task does that config gives the name of an embedding model."""
+    sources = {name: {"source": str(written[0][name])} for name in ("bert", "mpnet")}
+    with llmasos.Pipeline.from_config({"models": sources}) as pipeline:
+        other = pipeline.models["bert"].other("mpnet")
+        assert other.name == "mpnet"
+        with pytest.raises(UnknownModel):
+            other.other("none")

@@ -153,6 +153,10 @@ class TaskModel(Protocol):
         """The documents with their scores, the best answer to the query first; ``top``: so many. Raises as ``embed``."""
         ...
 
+    def other(self, name: str) -> TaskModel:
+        """Another model of the config by name, for the same caller: one that embeds what this one is to read. Raises ``UnknownModel``."""
+        ...
+
 
 @runtime_checkable
 class Task(Protocol):

@@ -45,6 +45,10 @@ class ModelPipeline(Protocol):
         """Fetch and load a model now rather than at its first request."""
         ...
 
+    def model_named(self, name: str | None) -> LanguageModel:
+        """A model by name."""
+        ...
+
     def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
         """Run an installed task with typed inputs by name."""
         ...
@@ -297,6 +301,11 @@ class LanguageModel(TextEncoding):
     def run(self, task: str, **inputs: Any) -> Any:
         """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
         return self._pipeline.run(task, model=self.name, **inputs)
+
+    def other(self, name: str) -> LanguageModel:
+        """Another model of the pipeline, for the same client. Raises ``UnknownModel`` where there is none."""
+        found = self._pipeline.model_named(name)
+        return found if self._client is None else found.for_client(self._client.of_model(found.name))
 
     # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
 

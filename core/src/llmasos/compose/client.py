@@ -169,6 +169,10 @@ class Client:
         self._desk = desk
         self._principal = principal
 
+    def of_model(self, model: str) -> Client:
+        """The same principal's use of another model."""
+        return Client(self._desk, self._principal, model)
+
     def sampling(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Sampling arguments with the client's tenant, priority, weight and bounds. Raises ``RequestError`` where they name these, or ask
         for more tokens than the client may."""

@@ -142,6 +142,10 @@ class ScriptedTaskModel:
         order = np.argsort(-scores, kind="stable")[:top].tolist()
         return [Ranked(index=place, text=documents[place], score=float(scores[place])) for place in order]
 
+    def other(self, name: str) -> ScriptedTaskModel:
+        """This model, by whatever name."""
+        return self
+
     def _text(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else self.render(prompt)
 
