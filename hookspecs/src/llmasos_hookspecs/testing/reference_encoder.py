@@ -113,7 +113,7 @@ class ReferenceEncoder:
             attended = self._attention(f"{layer}attention.self.", x)
             x = self._norm(f"{layer}attention.output.LayerNorm", x + self._linear(f"{layer}attention.output.dense", attended))
             inner = self._linear(f"{layer}intermediate.dense", x)
-            inner = 0.5 * inner * (1 + _ERF(inner / math.sqrt(2)).astype(np.float64))
+            inner = 0.5 * inner * (1 + np.asarray(_ERF(inner / math.sqrt(2)), dtype=np.float64))
             x = self._norm(f"{layer}output.LayerNorm", x + self._linear(f"{layer}output.dense", inner))
         return x
 

