@@ -166,12 +166,23 @@ def exported(folder: Path) -> Encode:
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    class Exported(torch.nn.Module):
+        """The hidden states, of inputs in the order of their names."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder, attn_implementation="eager")
+
+        def forward(self, ids: Any, mask: Any, types: Any) -> Any:
+            return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
     names = ["input_ids", "attention_mask", "token_type_ids"]
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
     graph = io.BytesIO()
     axes = {name: {0: "texts", 1: "tokens"} for name in names}
-    torch.onnx.export(model, example, graph, input_names=names, output_names=["last_hidden_state"], dynamic_axes=axes, dynamo=False)
+    torch.onnx.export(
+        Exported().eval(), example, graph, input_names=names, output_names=["last_hidden_state"], dynamic_axes=axes, dynamo=False
+    )
     session = ort.InferenceSession(graph.getvalue(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(256)
