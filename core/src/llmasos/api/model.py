@@ -19,7 +19,7 @@ from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.task_scope import current_task
-from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
+from llmasos_hookspecs import Checkpoint, Choice, EngineInfo, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
@@ -132,7 +132,8 @@ class LanguageModel(TextEncoding):
     def source_length(self) -> int:
         """Tokens of a source at most, where the model is an encoder-decoder, whose prompts are sources; else 0."""
         with self._host.lease() as running:
-            return running.info.source_length
+            info = running.info
+            return info.source_length if isinstance(info, EngineInfo) else 0
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class RunningEncoder:
         rows: makes rows of texts.
         loader: label of the loader, with distribution and version.
         need: the memory that the load really took.
+        sources: as of ``RunningModel``: there are none, as it writes no target.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RunningEncoder:
     rows: EncoderRows
     loader: str
     need: Need
+    sources: None = None
 
     @classmethod
     def of(cls, name: str, info: EncoderInfo, loop: EncoderLoop, tokenizer: Tokenizer, loader: str, need: Need) -> RunningEncoder:
