@@ -261,3 +261,21 @@ def test_a_model_reaches_another_of_its_config(written: tuple[Folders, Hidden]) 
         assert other.name == "mpnet"
         with pytest.raises(UnknownModel):
             other.other("none")
+
+
+def test_a_servers_client_gets_what_the_model_gives(written: tuple[Folders, Hidden]) -> None:
+    """Through the runtime, whose records say what was done; a client's texts are one request, and what follows it is counted again."""
+    from llmasos.api.runtime import PipelineRuntime
+    from llmasos_hookspecs import Credentials
+
+    with llmasos.Pipeline.from_config({"model": {"source": str(written[0]["bert"])}}) as pipeline:
+        runtime = PipelineRuntime(pipeline, pipeline.composer.access())
+        try:
+            client = runtime.authenticate(Credentials(client="127.0.0.1"))
+            found = np.asarray(runtime.embed(client, TEXTS, dimensions=8))
+            assert far(found, pipeline.model.embed(TEXTS, dimensions=8)) < 1e-6
+            assert [each.index for each in runtime.rank(client, TEXTS[2], TEXTS, top=1)] == [2]
+            assert runtime.active == 0
+            assert runtime.models(client)[0].features == {"embed"}
+        finally:
+            runtime.close()
