@@ -65,7 +65,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=list(BATCHES))
     parser.add_argument("--requests", action=argparse.BooleanOptionalAction, default=True, help="also serve requests of mixed lengths")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "bench.json")
+    parser.add_argument("--embed", action="store_true", help="measure embedding models instead: texts a second against their peers")
     arguments = parser.parse_args()
+    if arguments.embed:
+        from benchmarks.embedding import compare
+
+        compare(arguments.rounds, arguments.output.with_name("embed.json"))
+        return
     workload = prepare(cache_folder() / "bench")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     protocol = {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS, "quality_tokens": len(workload.text)}

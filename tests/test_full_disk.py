@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from llmasos_command_batch.results import ResultFile
 from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import AccelerationError, LLMasOSError
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
+from llmasos_task_kit.results import ResultFile
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit.")
 

@@ -29,6 +29,7 @@ DEMO = (
     "llmasos_tokenizing",
     "llmasos_format_gguf",
     "llmasos_decoder_kit",
+    "llmasos_encoder_kit",
     "llmasos_fetch_kit",
     "llmasos_huggingface_folder",
     "llmasos_task_kit",

@@ -21,7 +21,7 @@ import attrs
 import pytest
 from core.tests.planted import ERRORS, Fault
 
-from llmasos.engine.loop import STEP_SECONDS
+from llmasos.engine.supervised import STEP_SECONDS
 from llmasos.engine.ticket import ResultTimeout, Ticket
 from llmasos_hookspecs import Cancelled, EngineFailed, LLMasOSError
 

@@ -227,8 +227,8 @@ def test_an_idle_loop_gives_free_memory_back_once(
 ) -> None:
     """Not between requests that follow one another, and not over and over while nothing comes."""
     trimmed = threading.Semaphore(0)
-    monkeypatch.setattr("llmasos.engine.loop.trim_heap", trimmed.release)
-    monkeypatch.setattr("llmasos.engine.loop.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("llmasos.engine.supervised.trim_heap", trimmed.release)
+    monkeypatch.setattr("llmasos.engine.supervised.IDLE_SECONDS", 0.2)
     loop = make_loop(hash_engine())
     assert trimmed.acquire(timeout=SECONDS), "What loading left free was kept."
     for _ in range(2):

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         require_plain as require_plain,
         unread_note as unread_note,
     )
+    from llmasos_hookspecs.encoder import Encoder as Encoder, EncoderInfo as EncoderInfo, EncoderRow as EncoderRow, Pooling as Pooling
     from llmasos_hookspecs.engine import Engine as Engine, EngineInfo as EngineInfo, MediaEngine as MediaEngine, Row as Row
     from llmasos_hookspecs.errors import (
         AccelerationError as AccelerationError,
@@ -160,9 +161,11 @@ if TYPE_CHECKING:
         Choice as Choice,
         Generation as Generation,
         Prompt as Prompt,
+        Ranked as Ranked,
         Score as Score,
         Task as Task,
         TaskModel as TaskModel,
+        TextKind as TextKind,
         TokenLogprob as TokenLogprob,
         TokenPrompt as TokenPrompt,
     )
@@ -187,6 +190,7 @@ _MODULES: Final = {
         "DECODER_FAMILIES LLAMA_FAMILY DecoderConfig DecoderLayer Part Rope RopeScaling TensorNames beyond check_tensors "
         "require_plain unread_note"
     ),
+    "encoder": "Encoder EncoderInfo EncoderRow Pooling",
     "engine": "Engine EngineInfo MediaEngine Row",
     "errors": (
         "AccelerationError ApartError Blocked Cancelled CapacityExceeded CheckpointError ConfigError ContextLengthExceeded "
@@ -209,7 +213,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
-    "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Score Task TaskModel TokenLogprob TokenPrompt",
+    "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -21,6 +21,10 @@ class Tokenizer(Protocol):
     ``opening(data: bytes) -> bytes``, the first bytes of a text as they come out.
 
     Of an encoder-decoder that cuts targets in another way than sources, a tokenizer further has ``target``, the ``Tokenizer`` of targets.
+
+    A tokenizer may have ``encode_pair(first, second, *, limit) -> (tokens, types)``, for models that read two texts together: their token
+    ids with what belongs around and between them, and the segment of each token, 0 or 1. Where there are more than ``limit`` tokens, if it
+    is not None, the last ones of the second text are left out.
     """
 
     @property

@@ -15,7 +15,7 @@ import attrs
 from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
 from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
-from llmasos_hookspecs.tasks import Prompt, TokenLogprob, TokenPrompt
+from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenLogprob, TokenPrompt
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +155,7 @@ class ModelFacts:
         source: reference that it was configured with.
         state: ``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``.
         context_length: tokens of prompt and answer together; None while it is not loaded.
-        features: what can be asked of it: ``generate``, ``chat``, ``embed``.
+        features: what can be asked of it: ``generate``, ``chat``, ``embed``, ``rank``; the last two are known once it was loaded.
     """
 
     name: str
@@ -239,8 +239,23 @@ class Runtime(Administration, Protocol):
         """
         ...
 
-    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
-        """A vector for each text. Raises ``UnsupportedModel`` where the model's loader has none."""
+    def embed(
+        self,
+        principal: Principal,
+        texts: Sequence[str | TokenPrompt],
+        *,
+        model: str | None = None,
+        kind: TextKind = "passage",
+        dimensions: int | None = None,
+    ) -> Sequence[Sequence[float]]:
+        """A vector of length 1 for each text, or for its token ids; the first ``dimensions`` of it, if not None. ``kind``: what the texts
+        are, for models that are told. Raises ``UnsupportedModel`` where the model has none, ``ContextLengthExceeded``, ``RequestError``."""
+        ...
+
+    def rank(
+        self, principal: Principal, query: str, documents: Sequence[str], *, model: str | None = None, top: int | None = None
+    ) -> Sequence[Ranked]:
+        """The documents with their scores, the best answer to the query first; ``top``: so many, if not None. Raises as ``embed``."""
         ...
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:

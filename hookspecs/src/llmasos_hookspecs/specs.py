@@ -11,6 +11,7 @@ from llmasos_hookspecs.checkpoint import Checkpoint, Tokenizer
 from llmasos_hookspecs.commands import Command, CommandContext
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import Context
+from llmasos_hookspecs.encoder import Encoder
 from llmasos_hookspecs.engine import Engine
 from llmasos_hookspecs.formats import Exported
 from llmasos_hookspecs.guards import Guard
@@ -55,8 +56,9 @@ def llmasos_read_tokenizer(folder: Path, options: Any, context: Context) -> Toke
 
 
 @hookspec(firstresult=True)
-def llmasos_load(checkpoint: Checkpoint, options: Any, context: Context) -> Engine | None:
-    """Loader: make an engine from a checkpoint. Raises ``UnsupportedModel`` where it cannot load it."""
+def llmasos_load(checkpoint: Checkpoint, options: Any, context: Context) -> Engine | Encoder | None:
+    """Loader: make an engine from a checkpoint that generates text, or an encoder from one that makes vectors or scores of texts; core
+    tells them by their ``info``. Raises ``UnsupportedModel`` where it cannot load it."""
 
 
 @hookspec(firstresult=True)

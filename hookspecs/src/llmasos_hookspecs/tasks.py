@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from llmasos_hookspecs.checkpoint import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 #: What ``Task.metrics`` may name, each a way to measure answers against the expected ones.
 METRICS: Final = ("classification", "translation", "text")
@@ -80,6 +84,19 @@ class Choice:
     probabilities: tuple[float, ...]
 
 
+@attrs.frozen(kw_only=True)
+class Ranked:
+    """A document that was compared with a query: its place among the documents that were given, and its score; 1 fits best."""
+
+    index: int
+    text: str
+    score: float
+
+
+#: What a text is that is embedded: what is sought, or where it is sought.
+TextKind = Literal["query", "passage"]
+
+
 class TaskModel(Protocol):
     """The model that a task uses: text in, text out, the same on every backend.
 
@@ -123,6 +140,27 @@ class TaskModel(Protocol):
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """Softmax over the scores of the choices; ``normalize`` compares log probabilities per token."""
+        ...
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        kind: TextKind = "passage",
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """A vector for each text, float32 [len(texts), dimensions], of length 1 where ``normalize``; the first ``dimensions`` of it, if not
+        None. ``truncate``: leave out the last tokens of a text that is too long. Raises ``UnsupportedModel`` for a model that generates."""
+        ...
+
+    def rank(self, query: str, documents: Sequence[str], *, top: int | None = None, truncate: bool = False) -> list[Ranked]:
+        """The documents with their scores, the best answer to the query first; ``top``: so many. Raises as ``embed``."""
+        ...
+
+    def other(self, name: str) -> TaskModel:
+        """Another model of the config by name, for the same caller: one that embeds what this one is to read. Raises ``UnknownModel``."""
         ...
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from llmasos_app_text.answer import Answer, Inputs, Options
 from llmasos_app_text.json_completion import complete_json, parse_json
 from llmasos_app_text.labels import CONTENT_FREE, LabelScorer
-from llmasos_app_text.passages import best_passages, split_passages
+from llmasos_app_text.passages import best_passages, fused_passages, split_passages
 from llmasos_app_text.sentences import chunks, paragraphs, sentences
-from llmasos_hookspecs import RequestError
+from llmasos_hookspecs import Ranked, RequestError
 from llmasos_hookspecs.testing.task_inputs import texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
@@ -105,3 +107,35 @@ def test_a_schema_that_cannot_be_used_is_refused_in_one_sentence() -> None:
 
 def test_a_number_too_large_for_a_float_stays_a_number() -> None:
     assert json.dumps(parse_json("[1e999, -1e999, 2]"), allow_nan=False)
+
+
+def test_passages_are_fused_of_two_orders() -> None:
+    """The first by both comes first; one that only one order finds comes behind those that both find, and what shares no word is found."""
+    documents = ("Otters eat fish.", "The bridge was built in 1932.", "Sea mammals dine on crabs.", "Paint dries.")
+    passages = split_passages(documents, 40, TOKENIZER)
+    found = fused_passages(passages, "What do otters eat?", [0, 2, 1, 3], 3)
+    assert [passage.document for passage in found] == [0, 2, 1]
+    assert found[0].score == pytest.approx(1 / 61 + 1 / 61)
+    assert [passage.document for passage in best_passages(passages, "What do otters eat?", 3)] == [0]
+
+
+def test_answer_asks_the_embedding_model_that_config_names() -> None:
+    """For the order of all passages; without one it asks none."""
+
+    class Finder(ScriptedTaskModel):
+        asked: list[str] = []  # noqa: RUF012  # of this one test
+
+        def other(self, name: str) -> ScriptedTaskModel:
+            self.asked.append(name)
+            return self
+
+        def rank(self, query: str, documents: Sequence[str], *, top: int | None = None, truncate: bool = False) -> list[Ranked]:
+            assert (query, truncate) == ("What do otters eat?", True)
+            return [Ranked(index=place, text=documents[place], score=0.0) for place in reversed(range(len(documents)))]
+
+    model = Finder(lambda *_: "Fish.")
+    inputs = Inputs(question="What do otters eat?", documents=("Paint dries.", "Sea mammals dine on crabs."), passages=1, max_new_tokens=8)
+    assert Answer(Options()).run(model, inputs).passages[0].document == 0
+    assert model.asked == []
+    assert Answer(Options(embedding_model="finder")).run(model, inputs).passages[0].document == 1
+    assert model.asked == ["finder"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from llmasos_hookspecs.testing import TRAIT_CASES, LoaderConformance
+from llmasos_hookspecs.testing import TRAIT_CASES, EncoderConformance, LoaderConformance
 
 
 class TestConformance(LoaderConformance):
@@ -48,3 +48,7 @@ class TestTraitsInt8(LoaderConformance):
     options: ClassVar = {"precision": "int8"}
     cases = tuple(TRAIT_CASES)
     path_cases = cases
+
+
+class TestEncoders(EncoderConformance):
+    module = "llmasos_backend_onnx"

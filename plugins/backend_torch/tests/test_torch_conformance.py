@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from llmasos_hookspecs.testing import EncoderConformance
 from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
 from llmasos_hookspecs.testing.loader import LoaderConformance
 
@@ -22,3 +23,7 @@ class TestDrawingTokens(LoaderConformance):
     module = "llmasos_backend_torch"
     options: ClassVar[dict[str, Any]] = {"sampling": "device"}
     cases = path_cases = ("llama", "mistral")
+
+
+class TestEncoders(EncoderConformance):
+    module = "llmasos_backend_torch"

@@ -18,11 +18,11 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from llmasos_command_batch.results import ResultFile
 from llmasos_command_batch.run import run_batch
 from llmasos_hookspecs import EngineFailed, LLMasOSError, PluginError, Rejected, RequestError
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_task_kit.concurrency import BatchProgress
+from llmasos_task_kit.results import ResultFile
 
 core = pytest.importorskip("llmasos.cli.command_context", reason="Core reads a task's inputs.")
 
@@ -204,7 +204,7 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     with ResultFile(tmp_path / "out.jsonl"):
         code = f"""
             from pathlib import Path
-            from llmasos_command_batch.results import ResultFile
+            from llmasos_task_kit.results import ResultFile
             from llmasos_hookspecs import RequestError
             try:
                 ResultFile(Path({str(tmp_path / "out.jsonl")!r})).__enter__()

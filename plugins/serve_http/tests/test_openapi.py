@@ -16,7 +16,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.core.failures import FailureGroup
 from starlette.routing import Route
 
-from llmasos_hookspecs import Principal
+from llmasos_hookspecs import Principal, Ranked
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.application import Application
 from llmasos_serve_http.call import Call
@@ -33,6 +33,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "hi"},
     "/v1/responses": {"input": "hi", "tools": [{"type": "function", "name": "f"}]},
     "/v1/embeddings": {"input": "hi"},
+    "/v1/rerank": {"query": "hi", "documents": ["hi"]},
     "/v1/messages": chat_body("hi", max_tokens=3, system="Be brief."),
     "/v1/messages/count_tokens": chat_body("hi"),
     "/api/chat": chat_body("hi"),
@@ -58,8 +59,11 @@ class Complete(ScriptedRuntime):
         super().__init__()
         self.permissions = {"use", "inspect", "administer"}
 
-    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+    def embed(self, principal: Principal, texts: Sequence[Any], **_: Any) -> Sequence[Sequence[float]]:
         return [[0.5, 1.0] for _ in texts]
+
+    def rank(self, principal: Principal, query: str, documents: Sequence[str], **_: Any) -> Sequence[Ranked]:
+        return [Ranked(index=place, text=text, score=0.5) for place, text in enumerate(documents)]
 
 
 class Recording(dict[str, Any]):

@@ -22,8 +22,8 @@ FIELDS = (
     "role", "content", "type", "text", "json_schema", "schema", "include_usage", "num_predict", "seed", "temperature",
 )  # fmt: skip
 PATHS = (
-    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens", "/api/chat",
-    "/api/generate",
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/messages",
+    "/v1/messages/count_tokens", "/api/chat", "/api/generate",
     "/api/show", "/tokenize", "/detokenize", "/v1/tasks/repeat",
 )  # fmt: skip
 KEYS = st.sampled_from(FIELDS) | st.text(string.ascii_letters, max_size=5)
@@ -55,7 +55,10 @@ def made() -> Any:
 @settings(max_examples=300, deadline=None)
 def test_no_json_is_an_error_of_the_server(made: Client, path: str, body: dict[str, Any]) -> None:
     answer = made.raw(path, orjson.dumps(body))
-    assert answer.status_code < 500 or (path == "/v1/embeddings" and answer.status_code == 501), (answer.status_code, answer.text)
+    assert answer.status_code < 500 or (path in ("/v1/embeddings", "/v1/rerank") and answer.status_code == 501), (
+        answer.status_code,
+        answer.text,
+    )
     assert made.application.gate.active == 0
 
 

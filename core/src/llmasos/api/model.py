@@ -16,19 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.api.options import GenerationOptions, ObjectOptions, Option, lists_options, options
+from llmasos.api.text_encoding import TextEncoding
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.task_scope import current_task
-from llmasos_hookspecs import Checkpoint, Choice, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
+from llmasos_hookspecs import Checkpoint, Choice, EngineInfo, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
 from llmasos_hookspecs.sampling import plain_number
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
-    from llmasos.compose.host import ModelHost, RunningModel
+    from llmasos.compose.host import ModelHost, Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 
@@ -49,6 +50,10 @@ class ModelPipeline(Protocol):
 
     def load(self, model: str | None = None) -> LanguageModel:
         """Fetch and load a model now rather than at its first request."""
+        ...
+
+    def model_named(self, name: str | None) -> LanguageModel:
+        """A model by name."""
         ...
 
     def run(self, task: str, *, model: str | None = None, **inputs: Any) -> Any:
@@ -73,7 +78,7 @@ class ModelPipeline(Protocol):
         ...
 
 
-class LanguageModel:
+class LanguageModel(TextEncoding):
     """One model of a pipeline; safe to use from any thread and any event loop.
 
     Keyword arguments ``**sampling`` are ``GenerationOptions``, which ``model.options()`` lists: the fields of
@@ -137,7 +142,8 @@ class LanguageModel:
     def source_length(self) -> int:
         """Tokens of a source at most, where the model is an encoder-decoder, whose prompts are sources; else 0."""
         with self._host.lease() as running:
-            return running.info.source_length
+            info = running.info
+            return info.source_length if isinstance(info, EngineInfo) else 0
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -331,6 +337,11 @@ class LanguageModel:
         """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
         return self._pipeline.run(task, model=self.name, **inputs)
 
+    def other(self, name: str) -> LanguageModel:
+        """Another model of the pipeline, for the same client. Raises ``UnknownModel`` where there is none."""
+        found = self._pipeline.model_named(name)
+        return found if self._client is None else found.for_client(self._client.of_model(found.name))
+
     # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
 
     @lists_options
@@ -433,7 +444,7 @@ class LanguageModel:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
         form = PLAIN
 
-        def prepare(running: RunningModel) -> LoopCall[list[Ticket[Generation]]]:
+        def prepare(running: Running) -> LoopCall[list[Ticket[Generation]]]:
             nonlocal form
             call = running.generations(shown, n, params)
             form = call.form
@@ -492,21 +503,21 @@ class LanguageModel:
         """A prompt with the messages that stand before those of every chat with this model."""
         return self._host.defaults.prompt(prompt)
 
-    def _arrive(self, unsent: contextlib.ExitStack) -> Charge | None:
+    def _arrive(self, unsent: contextlib.ExitStack, action: str = "generate") -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""
         if self._client is None:
             return None
-        charge = self._client.charge()
+        charge = self._client.charge(action)
         unsent.callback(charge.release)
         return charge
 
-    def _sending(self, prepare: Callable[[RunningModel], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
+    def _sending(self, prepare: Callable[[Running], LoopCall[Sent]], charge: Charge | None) -> Sending[Sent]:
         """Queue what ``prepare`` makes, at ``charge``, where there is one."""
         if charge is None or self._client is None:
             return (yield from self._host.sending(prepare))
         resource = self._client.resource
 
-        def reserved(running: RunningModel) -> LoopCall[Sent]:
+        def reserved(running: Running) -> LoopCall[Sent]:
             call = prepare(running)
             charge.reserve(resource, call.cost)
             return call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from llmasos.api.administration import PipelineAdministration
 from llmasos.api.answer import PipelineAnswer
@@ -25,10 +25,11 @@ from llmasos_hookspecs import (
     Permission,
     Principal,
     Prompt,
+    Ranked,
     Rejected,
     TaskFacts,
+    TextKind,
     TokenPrompt,
-    UnsupportedModel,
 )
 
 #: Seconds that closing waits until everything is recorded, where nobody says how long.
@@ -67,7 +68,8 @@ class PipelineRuntime(PipelineAdministration):
         for name, model in self._pipeline.models.items():
             if self._access.allows(principal, "use", f"model:{name}"):
                 facts = model.describe()
-                features = frozenset({"generate", "chat"})
+                encoder = facts.get("features")  # of a loaded encoder; others are known to generate, or not known yet
+                features = frozenset(encoder) if encoder else frozenset({"generate", "chat"})
                 found.append(
                     ModelFacts(
                         name=name,
@@ -109,11 +111,28 @@ class PipelineRuntime(PipelineAdministration):
         tickets, form = yield from view.generating(prompt, n, sampling, charge)
         return PipelineAnswer(name, tickets, charge, form)
 
-    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
-        name = self._model(principal, "embed", model)
-        raise UnsupportedModel(
-            f"The loader of {name} computes logits, and no embeddings of {len(texts)} texts; use a loader that has them."
-        )
+    def embed(
+        self,
+        principal: Principal,
+        texts: Sequence[str | TokenPrompt],
+        *,
+        model: str | None = None,
+        kind: TextKind = "passage",
+        dimensions: int | None = None,
+    ) -> Sequence[Sequence[float]]:
+        self._accept()
+        vectors: Any = self._encoder(principal, "embed", model).embed(texts, kind, dimensions=dimensions)
+        return cast("Sequence[Sequence[float]]", vectors)
+
+    def rank(
+        self, principal: Principal, query: str, documents: Sequence[str], *, model: str | None = None, top: int | None = None
+    ) -> Sequence[Ranked]:
+        self._accept()
+        return self._encoder(principal, "rank", model).rank(query, documents, top=top)
+
+    def _encoder(self, principal: Principal, action: str, model: str | None) -> LanguageModel:
+        name = self._model(principal, action, model)
+        return self._pipeline.models[name].for_client(Client(self._desk, principal, name))
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
         return self._pipeline.models[self._model(principal, "count_tokens", model)].count_tokens(prompt, **options)

@@ -34,9 +34,10 @@ class Desk:
         with self._changes.lock:
             return sum(self._active.values())
 
-    def arrive(self, principal: Principal) -> Charge:
-        """The charge of a request that has just come. Raises ``QuotaExceeded`` where the client has as many in progress as it may."""
-        return Charge(self, principal)
+    def arrive(self, principal: Principal, action: str = "generate") -> Charge:
+        """The charge of a request that has just come; ``action``: what is recorded. Raises ``QuotaExceeded`` where the client has as many
+        in progress as it may."""
+        return Charge(self, principal, action)
 
     def begin(self, principal: Principal) -> None:
         """Count a request. Raises ``QuotaExceeded`` where the client has as many as it may."""
@@ -83,11 +84,12 @@ class Charge:
         left: what the client had left then, where the access control tells.
     """
 
-    def __init__(self, desk: Desk, principal: Principal) -> None:
+    def __init__(self, desk: Desk, principal: Principal, action: str) -> None:
         """The request has arrived. Raises ``QuotaExceeded`` where the client has as many requests as it may."""
         desk.begin(principal)
         self._desk = desk
         self._principal = principal
+        self._action = action
         self._resource = ""
         self._lock = threading.RLock()
         self._counted = True
@@ -114,7 +116,7 @@ class Charge:
     def refused(self, resource: str, error: BaseException) -> None:
         """The request was not queued, and that is recorded."""
         outcome = "denied" if isinstance(error, QuotaExceeded) else "failed"
-        self._desk.record(self._principal, "generate", resource, outcome, error=str(error))
+        self._desk.record(self._principal, self._action, resource, outcome, error=str(error))
         self.release()
 
     def release(self) -> None:
@@ -140,9 +142,9 @@ class Charge:
             else:
                 prompt = self._reserved
         if errors:
-            self._desk.record(self._principal, "generate", self._resource, "failed", error=str(errors[0]))
+            self._desk.record(self._principal, self._action, self._resource, "failed", error=str(errors[0]))
         else:
-            self._desk.record(self._principal, "generate", self._resource, "done", tokens=prompt + new)
+            self._desk.record(self._principal, self._action, self._resource, "done", tokens=prompt + new)
         if len(errors) == len(self.inner):
             self.release()
         else:
@@ -167,6 +169,10 @@ class Client:
         self._desk = desk
         self._principal = principal
 
+    def of_model(self, model: str) -> Client:
+        """The same principal's use of another model."""
+        return Client(self._desk, self._principal, model)
+
     def sampling(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Sampling arguments with the client's tenant, priority, weight and bounds. Raises ``RequestError`` where they name these, or ask
         for more tokens than the client may."""
@@ -185,6 +191,6 @@ class Client:
         params = GenerationParams.of(self.sampling(given))
         return attrs.evolve(params, most_new_tokens=self._principal.limits.max_new_tokens)
 
-    def charge(self) -> Charge:
+    def charge(self, action: str = "generate") -> Charge:
         """As ``Desk.arrive``."""
-        return self._desk.arrive(self._principal)
+        return self._desk.arrive(self._principal, action)

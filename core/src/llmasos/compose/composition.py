@@ -7,17 +7,19 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.generation_params import Defaults
-from llmasos.compose.host import ModelHost, OpenedModel, Policy, RunningModel
+from llmasos.compose.host import ModelHost, OpenedModel, Policy, Running, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
+from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.sources import SourcePrompts
+from llmasos.engine.encoder_loop import EncoderLoop
 from llmasos.engine.ledger import kv_capacity
 from llmasos.engine.loop import EngineLoop
 from llmasos.engine.step_meter import Listeners
@@ -41,6 +43,8 @@ from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
     Checkpoint,
+    Encoder,
+    EncoderInfo,
     Engine,
     EngineInfo,
     EngineLimits,
@@ -175,9 +179,9 @@ class Composer(ComponentMaker):
         on_lost: Callable[[], None],
         *,
         listeners: Listeners,
-    ) -> RunningModel:
+    ) -> Running:
         """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
-        ``on_lost`` is called where these end by themselves."""
+        ``on_lost`` is called where these end by themselves. An encoder has no policy and no KV cache."""
         if model.placed:
             return self._start_replicas(model, opened, scheduler, on_lost, listeners)
         policy = self.policy(scheduler)
@@ -187,25 +191,41 @@ class Composer(ComponentMaker):
         with watch_peak() as peak:
             engine = load()
         Builds().trim(_LOADER_CACHE if self.config.resources.loader_cache is None else self.config.resources.loader_cache)
-        info = attrs.evolve(engine.info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *engine.info.notes))
+        info: EngineInfo | EncoderInfo = engine.info
+        info = attrs.evolve(info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *info.notes))
         try:
-            sources = _sources(info, opened)
+            sources = None if isinstance(info, EncoderInfo) else _sources(info, opened)
         except BaseException:
             engine.shutdown()
             raise
+        held, kv_bytes = (
+            (info.weight_bytes + info.batch_bytes, 0) if isinstance(info, EncoderInfo) else (info.weight_bytes, info.kv_bytes_per_token)
+        )
         need = Need(
-            weights=info.weight_bytes,
-            peak=max(info.weight_bytes, peak.bytes),
-            kv_bytes_per_token=info.kv_bytes_per_token,
+            weights=held,
+            peak=max(held, peak.bytes),
+            kv_bytes_per_token=kv_bytes,
             context_length=info.context_length,
             load_seconds=time.monotonic() - began,
             measured=True,
         )
         if self._memory() is not None or info.weight_bytes < _QUICK_DIGEST:
             self._measurements.add(self._measurement_key(model, opened, loader), need)
+        if isinstance(info, EncoderInfo):
+            loop_of_encoder = EncoderLoop(
+                cast("Encoder", engine),
+                model=model.name,
+                context_length=model.context_length,
+                rebuild=cast("Callable[[], Encoder]", load),
+                on_lost=on_lost,
+                on_finished=listeners.finished,
+                step_timeout=self.config.resources.step_timeout,
+                label=loader.entry.label,
+            )
+            return RunningEncoder.of(model.name, info, loop_of_encoder, opened.prompts.tokenizer, loader.entry.label, need)
         memory = self._process.residency.memory
         loop = EngineLoop(
-            engine,
+            cast("Engine", engine),
             policy.policy,
             tokenizer=opened.prompts.tokenizer,
             model=model.name,
@@ -213,7 +233,7 @@ class Composer(ComponentMaker):
             step_tokens=policy.step_tokens,
             context_length=model.context_length,
             ledger=SharedKVLedger(kv_capacity(info, self._memory()), memory, memory.share(account)),
-            rebuild=load,
+            rebuild=cast("Callable[[], Engine]", load),
             on_lost=on_lost,
             on_finished=listeners.finished,
             on_started=listeners.started,
@@ -314,8 +334,8 @@ class Composer(ComponentMaker):
 
     def engine_maker(
         self, model: ModelConfig, checkpoint: Checkpoint, *, max_sequences: int = MAX_SEQUENCES
-    ) -> tuple[LoaderChoice, Callable[[], Engine]]:
-        """The loader for a checkpoint, and a function that makes an engine with it."""
+    ) -> tuple[LoaderChoice, Callable[[], Engine | Encoder]]:
+        """The loader for a checkpoint, and a function that makes an engine, or an encoder, with it."""
         choice = self.loader_choice(model, checkpoint)
         return choice, functools.partial(self._engine_hook, model, checkpoint, choice.loader, "llmasos_load", max_sequences)
 
@@ -345,10 +365,18 @@ class Composer(ComponentMaker):
         plain = attrs.evolve(model, loader=attrs.evolve(model.loader, options={}))
         return Backend(
             label=label,
-            load=lambda checkpoint: self.engine_maker(model, checkpoint)[1](),
-            load_reference=lambda checkpoint: self.engine_maker(plain, checkpoint)[1](),
+            load=lambda checkpoint: self._decoder(model, checkpoint),
+            load_reference=lambda checkpoint: self._decoder(plain, checkpoint),
             context_length=model.context_length,
         )
+
+    def _decoder(self, model: ModelConfig, checkpoint: Checkpoint) -> Engine:
+        """An engine that generates text, for measurements of one."""
+        made = self.engine_maker(model, checkpoint)[1]()
+        if isinstance(made.info, EncoderInfo):
+            made.shutdown()
+            raise UnsupportedModel(f"{checkpoint.path} is an encoder, and what is measured here are models that generate text.")
+        return made
 
     def loader(self, model: ModelConfig, checkpoint: Checkpoint) -> LoadedComponent:
         """The loader that config names, or for ``auto`` the preferred one that takes the checkpoint.

@@ -7,7 +7,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from llmasos.compose.generation_params import Defaults, GenerationParams, token_ids
 from llmasos.compose.prompts import PromptEncoder
+from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
 from llmasos.compose.sources import SourcePrompts, place
 from llmasos.compose.waiting_room import WaitingRoom
@@ -42,6 +43,7 @@ from llmasos_hookspecs import (
     SchedulingPolicy,
     Score,
     TokenPrompt,
+    UnsupportedModel,
 )
 
 #: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
@@ -138,9 +140,36 @@ class RunningModel:
         room = self._room(request, max(map(len, tails), default=0))
         return LoopCall(room, room, lambda loop: loop.submit_score(request, tails))
 
+    def embeddings(self, *_: Any, **__: Any) -> NoReturn:
+        """As ``RunningEncoder.embeddings``, which a model that generates text cannot do."""
+        self._refuse_to_encode()
+
+    def rankings(self, *_: Any, **__: Any) -> NoReturn:
+        """As ``RunningEncoder.rankings``."""
+        self._refuse_to_encode()
+
+    def facts(self) -> dict[str, Any]:
+        """What it is, as plain data."""
+        info = self.info
+        return {
+            "device": info.device,
+            "dtype": info.dtype,
+            "context_length": info.context_length,
+            "vocab_size": info.vocab_size,
+            "max_sequences": info.max_sequences,
+            "weight_bytes": info.weight_bytes,
+            "kv_bytes_per_token": info.kv_bytes_per_token,
+            "notes": list(info.notes),
+        }
+
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
         """Switch to another scheduler."""
         self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
+
+    def _refuse_to_encode(self) -> NoReturn:
+        raise UnsupportedModel(
+            f"The model {self.name} generates text, and its loader gives no embeddings of texts; name an embedding model, or a reranker."
+        )
 
     def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> list[int]:
         self.loop.check_queue(lambda: self._at_least(prompt, params))
@@ -186,6 +215,10 @@ class RunningModel:
         return min(len(request.tokens) + new_tokens, self.loop.context_length) * max(1, request.sampling.num_beams)
 
 
+#: What a loaded model is: it generates text, or makes vectors or scores of texts. Either refuses in one sentence what the other does.
+Running = RunningModel | RunningEncoder
+
+
 class ModelHost:
     """Opens and loads one model, once for all callers. The residency decides when the model is in memory.
 
@@ -206,7 +239,7 @@ class ModelHost:
         source: str,
         open_model: Callable[[], OpenedModel],
         predict: Callable[[OpenedModel], Need],
-        load: Callable[[OpenedModel, ComponentConfig, Account, Callable[[], None]], RunningModel],
+        load: Callable[[OpenedModel, ComponentConfig, Account, Callable[[], None]], Running],
         residency: Residency,
         budgets: Sequence[Budget] = (),
         keep_alive: float | None = None,
@@ -237,7 +270,7 @@ class ModelHost:
         self._opened: OpenedModel | None = None
         self._opening: SingleFlight[OpenedModel] = SingleFlight()
         self._predicting: SingleFlight[Need] = SingleFlight()
-        self._running: RunningModel | None = None
+        self._running: Running | None = None
         self._make_policy: Callable[[], Policy] | None = None
         self._closed = False
         self.room: Final = WaitingRoom(None, residency)
@@ -259,7 +292,7 @@ class ModelHost:
         return self._opened or self._opening.share(self._open)
 
     @contextlib.contextmanager
-    def lease(self) -> Iterator[RunningModel]:
+    def lease(self) -> Iterator[Running]:
         """Keep the model loaded while the ``with`` block runs. Of several concurrent callers one loads it and the others wait.
 
         Do not take a second lease inside: a caller that waits for memory while it holds some can cause a deadlock.
@@ -267,11 +300,11 @@ class ModelHost:
         with self._residency.leased(self.tracked):
             yield self._loaded()
 
-    def submit(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> R:
+    def submit(self, prepare: Callable[[Running], LoopCall[R]]) -> R:
         """Send requests; the model stays loaded until they have ended. Waits where memory is short."""
         return self.wait(self.sending(prepare))
 
-    def sending(self, prepare: Callable[[RunningModel], LoopCall[R]]) -> Sending[R]:
+    def sending(self, prepare: Callable[[Running], LoopCall[R]]) -> Sending[R]:
         """The steps of ``submit``."""
         lease = yield Wanted(self.tracked, 0)
         try:
@@ -371,19 +404,8 @@ class ModelHost:
                 "architecture": opened.checkpoint.config.get("model_type"),
             }
         if (running := self._running) is not None:
-            info = running.info
-            facts |= {
-                "loader": running.loader,
-                "scheduler": self.scheduler.use,
-                "device": info.device,
-                "dtype": info.dtype,
-                "context_length": info.context_length,
-                "vocab_size": info.vocab_size,
-                "max_sequences": info.max_sequences,
-                "weight_bytes": info.weight_bytes,
-                "kv_bytes_per_token": info.kv_bytes_per_token,
-                "notes": list(info.notes),
-            }
+            scheduled = {"scheduler": self.scheduler.use} if isinstance(running, RunningModel) else {}
+            facts |= {"loader": running.loader, **scheduled, **running.facts()}
         return facts
 
     def usage(self) -> dict[str, Any]:
@@ -416,7 +438,7 @@ class ModelHost:
         thread = threading.Thread(target=self._residency.lost, args=(self.tracked, load), name=f"llmasos-lost-{self.name}", daemon=True)
         thread.start()
 
-    def _loaded(self) -> RunningModel:
+    def _loaded(self) -> Running:
         """The running model, which the caller holds a lease on."""
         if (running := self._running) is None:  # ``close`` unloads models that are leased
             raise ModelClosed(f"The model {self.name} is closed; load it again to use it.")

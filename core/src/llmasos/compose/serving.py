@@ -97,13 +97,13 @@ class LoopCall(Generic[R]):
     Attributes:
         tokens: its requests need KV memory for so many at once to finish.
         cost: tokens that its client is charged at most: the prompt once, and all new tokens.
-        send: queues its requests.
+        send: queues its requests with what serves the model: a ``Serving``, or the loop of an encoder.
         form: of a generation's answers.
     """
 
     tokens: int
     cost: int
-    send: Callable[[Serving], R]
+    send: Callable[[Any], R]
     form: AnswerForm = PLAIN
 
 

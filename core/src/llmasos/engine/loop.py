@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import threading
 import time
-import weakref
 from collections import abc
 from collections.abc import Callable
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from llmasos.engine.admission import QueueCheck
-from llmasos.engine.exiting import begin_exit
 from llmasos.engine.guarded_engine import GuardedEngine
 from llmasos.engine.heap import trim_heap
-from llmasos.engine.inbox import Inbox, closed_error
 from llmasos.engine.intake import Intake
 from llmasos.engine.kv_slots import KVSlots
 from llmasos.engine.ledger import KVLedger, kv_capacity
@@ -27,17 +20,14 @@ from llmasos.engine.requests import RequestChecks
 from llmasos.engine.runner import Runner
 from llmasos.engine.scheduler import Scheduler
 from llmasos.engine.step_meter import StepMeter
+from llmasos.engine.supervised import CLOSE_SECONDS, STEP_SECONDS, SupervisedLoop, Work
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos_hookspecs import (
-    Cancelled,
     Engine,
-    EngineFailed,
     EngineInfo,
     Generation,
-    LLMasOSError,
     Media,
-    ModelClosed,
     QueueBounds,
     Request,
     RequestRecord,
@@ -47,29 +37,14 @@ from llmasos_hookspecs import (
     StepRecord,
     Tokenizer,
 )
-from llmasos_hookspecs.guarding.edge import in_words
-from llmasos_hookspecs.guarding.watchdog import TICK, Watch, watchdog
-
-_log = logging.getLogger("llmasos.engine")
-#: Seconds without work after which a loop returns freed heap memory to the system.
-IDLE_SECONDS: Final = 1.0
-#: Default limit of one round of the loop in seconds: far longer than any step that ends.
-STEP_SECONDS: Final = 600.0
-#: Seconds that ``close`` waits for a plugin call to return.
-CLOSE_SECONDS: Final = 10.0
-#: Consecutive engine failures without a computed token in between after which the loop gives the engine up.
-_REBUILDS: Final = 3
-R = TypeVar("R")
+from llmasos_hookspecs.guarding.watchdog import Watch
 
 
-class EngineLoop:
-    """Runs one engine for any number of callers, on a daemon thread of its own.
+class EngineLoop(SupervisedLoop[GuardedEngine]):
+    """Runs one engine for any number of callers.
 
-    All methods are thread-safe. An invalid request is refused by the call itself; a refusal by the scheduler and later failures are
+    An invalid request is refused by the call itself; a refusal by the scheduler and later failures are
     raised by the ticket. The loop owns the engine: ``close`` shuts it down.
-
-    A watchdog supervises the thread: while a plugin call does not return, requests still end at their deadlines, and after
-    ``step_timeout`` seconds the model is lost and all callers get an error that names the plugin.
 
     The loop never truncates: it refuses a request whose prompt and ``max_new_tokens`` exceed the context. A caller that uses a default
     ``max_new_tokens`` shortens it to fit ``context_length`` before it submits.
@@ -124,19 +99,25 @@ class EngineLoop:
             clock: monotonic seconds.
         """
         self.info: Final[EngineInfo] = engine.info
-        self.model: Final = model
         self.context_length: Final = min(self.info.context_length, context_length or self.info.context_length)
-        self._watch = Watch()
-        self._engine_label = engine_label
-        self._engine = GuardedEngine(engine, engine_label, self._watch)
-        self._rebuild = rebuild
-        self._on_lost = on_lost
-        self._step_timeout = step_timeout
-        self._close_timeout = close_timeout
-        self._clock = clock
+        watch = Watch()
+
+        def guarded(engine: Engine) -> GuardedEngine:
+            return GuardedEngine(engine, engine_label, watch)
+
+        super().__init__(
+            guarded(engine),
+            model=model,
+            watch=watch,
+            label=engine_label,
+            rebuild=None if rebuild is None else lambda: guarded(rebuild()),
+            on_lost=on_lost,
+            step_timeout=step_timeout,
+            close_timeout=close_timeout,
+            clock=clock,
+        )
         cache = KVSlots(self._engine, kv_capacity(self.info, memory) if ledger is None else ledger, keep_prefixes=keep_prefixes)
         self._scheduler = Scheduler(policy, cache, clock=clock, max_sequences=max_sequences, step_tokens=step_tokens, label=policy_label)
-        self._inbox = Inbox(model)
         self._runner = Runner(
             self._engine,
             self._scheduler,
@@ -149,22 +130,17 @@ class EngineLoop:
         checks = RequestChecks(self.info, self.context_length, cache.ledger)
         self._queue = QueueCheck(self._scheduler, self._inbox, clock, bounds)
         self._intake = Intake(self.info, tokenizer, checks, self._runner, self._inbox)
-        self._given_up = self._rebuilding = False
-        self._giving_up = threading.Lock()
-        self._failures = self._moves = 0
-        self._trimmed = False
-        self._thread = threading.Thread(target=self._run, name=f"llmasos-{model}", daemon=True)
-        _loops.add(self)
-        self._thread.start()
+        self._begin()
 
     def __repr__(self) -> str:
         return f"<EngineLoop {self.model}: {'closed' if self._inbox.closed else self._scheduler.policy.name}>"
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def _work(self) -> Work[GuardedEngine]:
+        return self._runner
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _between_calls(self) -> str:
+        return repr(self._scheduler.policy)
 
     # Requests
 
@@ -258,203 +234,3 @@ class EngineLoop:
     def describe(self) -> list[dict[str, Any]]:
         """The other processes that serve the model: none."""
         return []
-
-    def close(self) -> None:
-        """Fail unfinished requests with ``ModelClosed``, end the thread and shut the engine down. Calling it again does nothing.
-
-        Where a plugin call does not return, its thread is abandoned with the memory it holds: it is a daemon, and ends with the process.
-        """
-        self._inbox.ask_to_end()
-        if threading.current_thread() is not self._thread and not self._given_up:
-            self._thread.join(self._close_timeout)
-            if self._thread.is_alive():
-                _log.error("The model %s was closed while %s did not return; its memory is not free.", self.model, self._current_plugin())
-                self._give_up(closed_error(self.model))
-        watchdog().forget(self)
-
-    # Called by the watchdog
-
-    def look(self, now: float) -> bool:
-        """Called by the watchdog: while the loop's thread is inside a plugin, end requests at their deadlines; past ``step_timeout``,
-        give the model up. Returns whether to be called again."""
-        since = self._watch.since
-        if since is None or self._given_up:
-            return False
-        if now - since > TICK:
-            self._inbox.wakeups.flush()  # of answers whose step hangs in a plugin before all of them are delivered
-            self._expire()
-        if now - since > self._step_timeout and not self._rebuilding:  # a load has a bound of its own
-            error = EngineFailed(
-                f"The model {self.model} is lost: {self._current_plugin()} did not return in {self._step_timeout:g} seconds "
-                "(resources.step_timeout); it is loaded again when it is next used."
-            )
-            _log.error("%s", error)
-            self._give_up(error)
-            self._on_lost()
-            return False
-        return True
-
-    def _expire(self) -> None:
-        """Fail the tickets past their deadline; the loop removes their requests when the plugin call returns."""
-        now = self._clock()
-        for ticket in self._inbox.unfinished():
-            if ticket.deadline is not None and ticket.deadline <= now:
-                ticket.fail(Cancelled(f"Request {ticket.id} passed its deadline while {self._current_plugin()} was computing."))
-
-    def _give_up(self, error: LLMasOSError) -> None:
-        """Fail every ticket with ``error``, from any thread; the loop's own thread ends when its plugin call returns."""
-        with self._giving_up:
-            if self._given_up:
-                return
-            self._given_up = True
-        self._inbox.end(error, discard=True)
-        self._engine.lose(str(error))
-        self._inbox.wakeups.flush()
-        self._runner.abandon(error)
-        for ticket in self._inbox.unfinished():
-            ticket.fail(error)
-
-    def _current_plugin(self) -> str:
-        """The plugin that the loop's thread is calling, for messages."""
-        calling = self._watch.calling
-        return repr(self._scheduler.policy) if calling is None else f"the {calling[0]} in {calling[1]}"
-
-    def _call(self, action: Callable[[], object]) -> None:
-        """Run ``action`` on the loop's thread and wait for it."""
-        if threading.current_thread() is self._thread:
-            action()
-            return
-        ticket: Ticket[None] = Ticket("call", lambda: None)
-        self._inbox.keep(ticket)
-
-        def act() -> None:
-            action()
-            ticket.finish(None)
-
-        self._inbox.send(act, tickets=[ticket])
-        ticket.result()
-
-    # On the loop's thread
-
-    def _run(self) -> None:
-        try:
-            while not self._inbox.closing and self._inbox.closed is None:
-                self._begin_round()
-                try:
-                    self._engine.check()
-                    self._take_in()
-                    busy = self._runner.step()
-                except BaseException as error:
-                    self._recover(error)
-                else:
-                    if busy:
-                        self._trimmed = False
-                    else:
-                        self._sleep()
-            self._end()
-        except BaseException as error:  # the recovery itself failed: no caller may wait for ever
-            _log.critical("The loop of %s ended by a fault of its own.", self.model, exc_info=error)
-            self._give_up(EngineFailed(f"The loop of {self.model} failed, and what it was computing is lost: {in_words(error)}."))
-            self._on_lost()
-        finally:
-            self._engine.shutdown()
-            self._watch.since = None
-
-    def _begin_round(self) -> None:
-        idle, self._watch.since = self._watch.since is None, time.monotonic()
-        if idle:
-            watchdog().wake(self)
-
-    def _take_in(self) -> None:
-        while (message := self._inbox.next()) is not None:
-            try:
-                message.action()
-            except BaseException as error:
-                for ticket in message.tickets:
-                    ticket.fail(EngineFailed(f"The loop of {self.model} could not take request {ticket.id}: {in_words(error)}."))
-                raise
-
-    def _sleep(self) -> None:
-        self._watch.since = None
-        if self._inbox.wait(None if self._trimmed else IDLE_SECONDS):
-            return
-        self._trimmed = True
-        trim_heap()
-
-    def _recover(self, error: BaseException) -> None:
-        """The engine is lost, or its state is unknown after a fault of core: continue with a new engine, or end the loop."""
-        if self._given_up:
-            return
-        if not isinstance(error, EngineFailed):
-            _log.error("The loop of %s failed.", self.model, exc_info=error)
-        self._engine.shutdown()
-        told = str(error) if isinstance(error, LLMasOSError) else in_words(error)
-        failure = EngineFailed(f"The engine of {self.model} failed, and what it was computing is lost: {told}")
-        failure.__cause__ = error
-        self._failures = self._failures + 1 if self._runner.moves == self._moves else 1
-        self._moves = self._runner.moves
-        engine: GuardedEngine | None = None
-        if self._failures >= _REBUILDS:
-            failure = EngineFailed(f"The engine of {self.model} failed {_REBUILDS} times before it computed anything: {told}")
-            failure.__cause__ = error
-        elif self._rebuild is not None:
-            try:
-                engine = GuardedEngine(self._load_again(self._rebuild), self._engine_label, self._watch)
-            except BaseException as second:
-                failure = EngineFailed(
-                    f"The engine of {self.model} failed ({told}) and could not be rebuilt ({in_words(second)}); load it again."
-                )
-                failure.__cause__ = second
-        if self._given_up:  # meanwhile
-            if engine is not None:
-                engine.shutdown()
-            return
-        if engine is None:
-            self._inbox.end(failure)
-        else:
-            self._engine = engine
-        self._runner.replace_engine(engine, failure)
-        if engine is None:
-            self._on_lost()
-
-    def _load_again(self, load: Callable[[], Engine]) -> Engine:
-        """A new engine; meanwhile requests end at their deadlines, and messages name the loader."""
-        self._watch.calling, self._rebuilding = (self._engine_label, "llmasos_load"), True
-        try:
-            return load()
-        finally:
-            self._watch.since = time.monotonic()
-            self._watch.calling, self._rebuilding = None, False
-
-    def _end(self) -> None:
-        if self._given_up:
-            return
-        reason = self._inbox.closed or closed_error(self.model)
-        self._inbox.end(reason)
-        self._take_in()  # tickets of requests that arrived last get their error too
-        self._runner.fail_all(reason)
-
-    def _after_fork(self) -> None:
-        """In a forked child, where the loop's thread does not exist."""
-        where = "before this process was forked, and its thread stayed in the parent"
-        self._inbox.after_fork(ModelClosed(f"The model {self.model} was loaded {where}; load it again here."))
-
-
-_loops: weakref.WeakSet[EngineLoop] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """At exit: a daemon thread in native code can crash the process while the interpreter shuts down."""
-    begin_exit()
-    for loop in list(_loops):
-        loop.close()
-
-
-def _after_fork_in_child() -> None:
-    for loop in list(_loops):
-        loop._after_fork()
-
-
-atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,6 +12,7 @@ from llmasos_hookspecs import (
     RESERVED_INPUTS,
     STAGES,
     AccelerationResult,
+    EncoderInfo,
     Endpoint,
     EngineInfo,
     Exported,
@@ -33,6 +34,23 @@ def fault_of(hook: str, value: Any) -> str:
     return "" if check is None else check(value)
 
 
+def _loaded(value: Any) -> str:
+    return _encoder(value) if isinstance(getattr(value, "info", None), EncoderInfo) else _engine(value)
+
+
+def _encoder(value: Any) -> str:
+    if missing := _missing(value, ("encode", "shutdown")):
+        return missing
+    info = value.info
+    if fault := _low(info, {"dimensions": 1, "context_length": 1, "vocab_size": 1, "weight_bytes": 0, "batch_bytes": 0}, "an encoder"):
+        return fault
+    if fault := _low(info, {"max_batch_tokens": info.context_length}, "an encoder"):
+        return fault
+    if not info.features & {"embed", "rank"}:
+        return f"an encoder whose info.features are {sorted(info.features)!r:.60}, and embed or rank must be among them"
+    return ""
+
+
 def _engine(value: Any) -> str:
     if missing := _missing(value, _ENGINE):
         return missing
@@ -47,16 +65,22 @@ def _engine(value: Any) -> str:
         "kv_bytes_per_token": 0,
         "source_length": int("source" in info.features),
     }
-    for name, low in least.items():
-        number = getattr(info, name)
-        if isinstance(number, bool) or not isinstance(number, int) or number < low:
-            return f"an engine whose info.{name} is {number!r:.40}, and it must be a whole number of at least {low}"
+    if fault := _low(info, least, "an engine"):
+        return fault
     if info.source_length >= info.context_length:
         return (
             f"an engine whose info.source_length is {info.source_length}, and a context of {info.context_length} has no room for a target"
         )
     takes_media = not info.features.isdisjoint({"media", "source"})
     return _missing(value, ("media_length",)) if takes_media else ""
+
+
+def _low(info: EngineInfo | EncoderInfo, least: Mapping[str, int], what: str) -> str:
+    for name, low in least.items():
+        number = getattr(info, name)
+        if isinstance(number, bool) or not isinstance(number, int) or number < low:
+            return f"{what} whose info.{name} is {number!r:.40}, and it must be a whole number of at least {low}"
+    return ""
 
 
 def _placement(value: Any) -> str:
@@ -164,7 +188,7 @@ def _missing(value: Any, methods: tuple[str, ...]) -> str:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
-    "llmasos_load": _engine,
+    "llmasos_load": _loaded,
     "llmasos_predict": _estimate,
     "llmasos_create_scheduler": _policy,
     "llmasos_create_placement": _placement,

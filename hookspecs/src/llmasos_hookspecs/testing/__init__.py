@@ -9,6 +9,7 @@ from llmasos_hookspecs.testing.access import AccessConformance
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, quantize, tiny_checkpoint
 from llmasos_hookspecs.testing.command import CommandConformance, CommandRun, run_command
 from llmasos_hookspecs.testing.command_context import EchoTask, SandboxCommandContext, ScriptedCommandModel
+from llmasos_hookspecs.testing.encoder import EncoderConformance
 from llmasos_hookspecs.testing.encoder_decoder import EncoderDecoderConformance
 from llmasos_hookspecs.testing.encoder_decoder_engine import ReferenceEncoderDecoderEngine
 from llmasos_hookspecs.testing.encoder_decoder_model import ENCODER_DECODER_CASES, ReferenceEncoderDecoder, tiny_encoder_decoder
@@ -21,6 +22,7 @@ from llmasos_hookspecs.testing.media_engine import ReferenceMediaEngine
 from llmasos_hookspecs.testing.observer import ObserverConformance
 from llmasos_hookspecs.testing.placement import PlacementConformance
 from llmasos_hookspecs.testing.plugin import PluginConformance
+from llmasos_hookspecs.testing.reference_encoder import ReferenceEncoder, tiny_encoder
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext, SandboxStore, SandboxWriter, read_folder
 from llmasos_hookspecs.testing.scheduler import SchedulerConformance
 from llmasos_hookspecs.testing.scripted_runtime import ScriptedAnswer, ScriptedRuntime
@@ -44,6 +46,7 @@ __all__ = [
     "CommandConformance",
     "CommandRun",
     "EchoTask",
+    "EncoderConformance",
     "EncoderDecoderConformance",
     "FormatConformance",
     "GuardConformance",
@@ -55,6 +58,7 @@ __all__ = [
     "PluginConformance",
     "PluginSandbox",
     "ReferenceDecoder",
+    "ReferenceEncoder",
     "ReferenceEncoderDecoder",
     "ReferenceEncoderDecoderEngine",
     "ReferenceEngine",
@@ -82,5 +86,6 @@ __all__ = [
     "read_folder",
     "run_command",
     "tiny_checkpoint",
+    "tiny_encoder",
     "tiny_encoder_decoder",
 ]

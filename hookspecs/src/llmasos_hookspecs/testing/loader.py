@@ -32,14 +32,14 @@ class LoaderConformance(EngineTests, standard=True):
 
     def test_shutdown_twice(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """``shutdown`` works with open slots; calling it again does nothing."""
-        engine = self.load(sandbox, self.make_checkpoint(self.covered_cases()[0], tmp_path / "model"), tmp_path)
+        engine = self.load(sandbox, self.make_checkpoint(self.first_case(), tmp_path / "model"), tmp_path)
         engine.step([Row(engine.open(), [1, 2, 3], 0)])
         engine.shutdown()
         engine.shutdown()
 
     def test_two_engines_of_one_checkpoint(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """Two engines of one checkpoint coexist, give the same logits, and share no slot."""
-        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        checkpoint = self.make_checkpoint(self.first_case(), tmp_path / "model")
         one, two = self.load(sandbox, checkpoint, tmp_path), self.load(sandbox, checkpoint, tmp_path)
         a, b = one.open(), two.open()
         first = np.array(one.step([Row(a, [1, 2, 3], 0)])[0])
@@ -52,7 +52,7 @@ class LoaderConformance(EngineTests, standard=True):
 
     def test_memory_is_a_limit(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """Within a memory budget the engine fits, weights and KV together; where it cannot, ``ResourceError`` says so."""
-        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        checkpoint = self.make_checkpoint(self.first_case(), tmp_path / "model")
         for memory in (8 * 2**10, 2 * 2**20, 64 * 2**20):
             try:
                 engine = self.load(sandbox, checkpoint, tmp_path, EngineLimits(threads=1, max_sequences=4, memory=memory))
@@ -74,9 +74,9 @@ class LoaderConformance(EngineTests, standard=True):
     @pytest.mark.parametrize("damage", ["missing", "shape"])
     def test_a_damaged_checkpoint_is_refused(self, sandbox: PluginSandbox, tmp_path: Path, damage: str) -> None:
         """A tensor that is missing or has the wrong shape is an ``LLMasOSError`` that names it, never a wrong model."""
-        if "huggingface" not in sandbox.component.formats or self.covered_cases()[0] not in CASES:
+        if "huggingface" not in sandbox.component.formats or self.first_case() not in CASES:
             pytest.skip("The loader takes no named tensors.")
-        whole = tiny_checkpoint(self.covered_cases()[0])
+        whole = tiny_checkpoint(self.first_case())
         name = "model.layers.1.self_attn.k_proj.weight"
         tensors: dict[str, Any] = dict(whole.tensors)
         bad = tensors.pop(name)

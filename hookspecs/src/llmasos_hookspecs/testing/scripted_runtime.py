@@ -21,7 +21,7 @@ from llmasos_hookspecs.server import (
     TextEvent,
     UsageEvent,
 )
-from llmasos_hookspecs.tasks import Prompt, TokenPrompt
+from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenPrompt
 from llmasos_hookspecs.testing.scripted_administration import ScriptedAdministration
 
 #: The key that the runtime knows.
@@ -201,9 +201,23 @@ class ScriptedRuntime(ScriptedAdministration):
             self._wait(-1)
         return self.generate(principal, prompt, model=model, n=n, **sampling)
 
-    def embed(self, principal: Principal, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+    def embed(
+        self,
+        principal: Principal,
+        texts: Sequence[str | TokenPrompt],
+        *,
+        model: str | None = None,
+        kind: TextKind = "passage",
+        dimensions: int | None = None,
+    ) -> Sequence[Sequence[float]]:
         self._check(principal)
         raise UnsupportedModel("The scripted model has no embeddings.")
+
+    def rank(
+        self, principal: Principal, query: str, documents: Sequence[str], *, model: str | None = None, top: int | None = None
+    ) -> Sequence[Ranked]:
+        self._check(principal)
+        raise UnsupportedModel("The scripted model has no scores of documents.")
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
         self._check(principal)

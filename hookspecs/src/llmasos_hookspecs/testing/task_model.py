@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from llmasos_hookspecs.errors import ContextLengthExceeded, RequestError
 from llmasos_hookspecs.sampling import SamplingParams
-from llmasos_hookspecs.tasks import Choice, FinishReason, Generation, Prompt, Score
+from llmasos_hookspecs.tasks import Choice, FinishReason, Generation, Prompt, Ranked, Score, TextKind
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 
 _FORMS: Final = ("schema", "regex", "choices", "grammar")
@@ -112,6 +113,38 @@ class ScriptedTaskModel:
         weights /= weights.sum()
         best = int(weights.argmax())
         return Choice(index=best, text=choices[best], probabilities=tuple(float(weight) for weight in weights))
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        kind: TextKind = "passage",
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Counts of words, spread over 32 dimensions: texts that share words are near one another."""
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
+            raise RequestError("embed takes a list of texts, none of them empty.")
+        found = np.zeros((len(texts), 32), dtype=np.float32)
+        for place, text in enumerate(texts):
+            size = len(self.tokenizer.encode(text))
+            if size > self._context_length and not truncate:
+                raise ContextLengthExceeded(f"Text {place + 1} has {size} tokens, and the model takes {self._context_length}.")
+            for word in text.lower().split():
+                found[place, int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % 32] += 1
+        found = found[:, :dimensions]
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.float32(1e-12)) if normalize else found
+
+    def rank(self, query: str, documents: Sequence[str], *, top: int | None = None, truncate: bool = False) -> list[Ranked]:
+        vectors = self.embed([query, *documents], truncate=truncate)
+        scores = vectors[1:] @ vectors[0]
+        order = np.argsort(-scores, kind="stable")[:top].tolist()
+        return [Ranked(index=place, text=documents[place], score=float(scores[place])) for place in order]
+
+    def other(self, name: str) -> ScriptedTaskModel:
+        """This model, by whatever name."""
+        return self
 
     def _text(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else self.render(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -11,6 +12,10 @@ from llmasos_hookspecs.nearest import listed
 
 #: What a Hugging Face folder may hold that a loader or tokenizer reads. No code, no pickle.
 MODEL_SUFFIXES: Final = (".json", ".safetensors", ".txt", ".model", ".jinja", ".tiktoken")
+
+#: By this file a folder is one of sentence-transformers, whose modules have numbered folders of their own: ``1_Pooling``.
+MODULES: Final = "modules.json"
+_MODULE: Final = re.compile(r"\d+_\w+$", re.ASCII)
 
 #: A large GGUF comes in numbered parts, of which the first leads to the others.
 _PART: Final = "-of-"
@@ -50,7 +55,7 @@ def _check_link(folder: Path, path: Path) -> None:
 
 def model_files(names: Iterable[str]) -> list[str]:
     """The names, among all files of a package or a repository, that make up its model: its GGUF files, else the Hugging Face folder
-    nearest to the root. Empty where there is none."""
+    nearest to the root, with the modules of sentence-transformers below it. Empty where there is none."""
     known = sorted(names)
     weights = [name for name in known if name.lower().endswith(".gguf")]
     if weights:
@@ -60,4 +65,7 @@ def model_files(names: Iterable[str]) -> list[str]:
     if not homes:
         return []
     home = min(homes, key=lambda root: (len(root.parts), root))
-    return [name for name in known if PurePosixPath(name).parent == home and name.lower().endswith(MODEL_SUFFIXES)]
+    places = {home}
+    if str(home / MODULES) in known:
+        places |= {parent for name in known if (parent := PurePosixPath(name).parent).parent == home and _MODULE.match(parent.name)}
+    return [name for name in known if PurePosixPath(name).parent in places and name.lower().endswith(MODEL_SUFFIXES)]

@@ -24,7 +24,7 @@ from llmasos_huggingface_folder.forms import OWN_FORMS, SIDE_FILES, described, q
 from llmasos_huggingface_folder.quantization import Form, is_cache_scale
 from llmasos_huggingface_folder.safetensors import SafetensorsFile
 from llmasos_huggingface_folder.stored_names import is_derived, is_table, neutral_name, tied_pair
-from llmasos_huggingface_folder.text_files import TEXT_FILES, read_text_files, template_in_folder
+from llmasos_huggingface_folder.text_files import TEXT_FILES, module_files, read_text_files, template_in_folder
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -91,8 +91,9 @@ class HuggingFaceCheckpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the names and digests of config, weights, tokenizer, chat template and generation config."""
-        beside = (name for name in (*TEXT_FILES, *SIDE_FILES) if inside(self.path, name).is_file())
+        """SHA-256 over the names and digests of config, weights, tokenizer, chat template, generation config, and what a folder of
+        sentence-transformers has besides."""
+        beside = (name for name in (*TEXT_FILES, *SIDE_FILES, *module_files(self.path)) if inside(self.path, name).is_file())
         names = {"config.json", *self._weight_files(), *beside}
         for name in names:
             self._verify(name)

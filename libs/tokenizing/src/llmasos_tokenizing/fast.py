@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -55,15 +56,19 @@ class FastTokenizer:
         return self._eos
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        try:
-            with guarded():
-                return self._ids(text, special)
-        except TypeError as error:  # how the library refuses a str that has no UTF-8 form
-            raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
-        except Exception as error:  # the library has no class of its own for what a vocabulary lacks
-            raise RequestError(
-                f"The model's tokenizer cannot encode the text ({error}); give a text that it knows, or mend its tokenizer.json."
-            ) from error
+        with _telling():
+            return self._ids(text, special)
+
+    def encode_pair(self, first: str, second: str, *, limit: int | None = None) -> tuple[list[int], list[int]]:
+        """Token ids of two texts together, with what the model expects around and between them, and the segment of each token: 0 or 1.
+        ``limit``: the last tokens of the second text are left out where all would be more."""
+        with _telling():
+            found = self.backend.encode(first, second)
+        surplus = 0 if limit is None else max(0, len(found.ids) - limit)
+        seconds = [place for place, side in enumerate(found.sequence_ids) if side == 1]
+        dropped = set(seconds[len(seconds) - min(surplus, len(seconds)) :])
+        kept = [place for place in range(len(found.ids)) if place not in dropped]
+        return [found.ids[place] for place in kept], [found.type_ids[place] for place in kept]
 
     def _ids(self, text: str, special: bool) -> list[int]:
         ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
@@ -103,3 +108,17 @@ class FastTokenizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size}, bos={self._bos}, eos={sorted(self._eos)})"
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Encode in the ``with`` block: what the library raises becomes ``RequestError``."""
+    try:
+        with guarded():
+            yield
+    except TypeError as error:  # how the library refuses a str that has no UTF-8 form
+        raise RequestError("The text is no Unicode text, or holds half a surrogate pair; give it as UTF-8.") from error
+    except Exception as error:  # the library has no class of its own for what a vocabulary lacks
+        raise RequestError(
+            f"The model's tokenizer cannot encode the text ({error}); give a text that it knows, or mend its tokenizer.json."
+        ) from error

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.passages import Passage, best_passages, split_passages
+from llmasos_app_text.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """How documents are cut."""
+    """How documents are cut and searched."""
 
     passage_tokens: int = attrs.field(default=160, metadata={"help": "Documents are cut into passages of at most this many tokens."})
+    embedding_model: str | None = attrs.field(
+        default=None,
+        metadata={"help": "A model of the config by name that embeds texts: passages are then found by their meaning, too."},
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -42,7 +46,8 @@ class Output:
 
 
 class Answer:
-    """Answer a question from the best-matching passages of the documents (BM25)."""
+    """Answer a question from the best-matching passages of the documents: by the words that they share with it (BM25), and by their meaning
+    too where config names an embedding model."""
 
     inputs = Inputs
     output = Output
@@ -52,6 +57,7 @@ class Answer:
         if options.passage_tokens < 16:
             raise RequestError(f"passage_tokens is {options.passage_tokens!r}, and it must be a whole number of at least 16.")
         self._passage_tokens = options.passage_tokens
+        self._embedding_model = options.embedding_model
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
         if inputs.passages < 1:
@@ -65,7 +71,7 @@ class Answer:
         candidates = split_passages(inputs.documents, size, model.tokenizer)
         used: list[Passage] = []
         prompt = _prompt(asked, used, model)
-        for passage in best_passages(candidates, inputs.question, inputs.passages) if candidates else []:
+        for passage in self._best(candidates, inputs, model) if candidates else []:
             longer = _prompt(asked, [*used, passage], model)
             if model.count_tokens(longer) > room:
                 break
@@ -74,6 +80,12 @@ class Answer:
         prompt, _ = shorten_last(model, prompt, room)
         generation = model.generate(prompt, max_new_tokens=new, stop=turn_stops(model), copying=True)
         return Output(text=generation.text.strip(), passages=tuple(used), finish_reason=generation.finish_reason)
+
+    def _best(self, candidates: list[Passage], inputs: Inputs, model: TaskModel) -> list[Passage]:
+        if self._embedding_model is None:
+            return best_passages(candidates, inputs.question, inputs.passages)
+        ranked = model.other(self._embedding_model).rank(inputs.question, [passage.text for passage in candidates], truncate=True)
+        return fused_passages(candidates, inputs.question, [each.index for each in ranked], inputs.passages)
 
 
 def _prompt(question: str, passages: list[Passage], model: TaskModel) -> list[Message]:

@@ -20,7 +20,8 @@ from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
 from llmasos_decoder_kit.artifact import cache_key, obtain
-from llmasos_hookspecs import Checkpoint, Context, Engine, EngineInfo, UnsupportedModel, check_tensors, unread_note
+from llmasos_encoder_kit.choice import is_encoder
+from llmasos_hookspecs import Checkpoint, Context, Encoder, Engine, EngineInfo, UnsupportedModel, check_tensors, unread_note
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
 _GRAPH_VERSION: Final = 6
@@ -30,8 +31,9 @@ _GRAPH_VERSION: Final = 6
 EXPORTS: Final = ("onnx", "onnx_genai")
 
 
-def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
-    """The engine for a checkpoint of named tensors, or for a decoder that another tool exported to ONNX.
+def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | Encoder:
+    """The engine for a checkpoint of named tensors, or for a decoder that another tool exported to ONNX; an encoder where that is
+    what it is of.
 
     Raises:
         UnsupportedModel: this loader does not support the decoder.
@@ -39,6 +41,15 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
         ConfigError: the options set what an export cannot change.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
+    # Each form of model is imported by its users only.
+    if is_encoder(checkpoint):
+        if checkpoint.format in EXPORTS:
+            from llmasos_backend_onnx.encoder.exported import load_exported_encoder
+
+            return load_exported_encoder(checkpoint, options, context)
+        from llmasos_backend_onnx.encoder.loading import load_encoder
+
+        return load_encoder(checkpoint, options, context)
     if checkpoint.format in EXPORTS:
         from llmasos_backend_onnx.seq2seq.graphs import holds_encoder
 
@@ -46,7 +57,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
             from llmasos_backend_onnx.seq2seq.loading import load_seq2seq
 
             return load_seq2seq(checkpoint, options, context)
-        from llmasos_backend_onnx.foreign.loading import load_export  # only their users pay for it
+        from llmasos_backend_onnx.foreign.loading import load_export
 
         return load_export(checkpoint, options, context)
     return build(checkpoint, options, context)

@@ -12,6 +12,7 @@ from llmasos_backend_onnx.integer import RowMatrix
 from llmasos_backend_onnx.linear import choose
 from llmasos_backend_onnx.options import Options, Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
+from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor
 
 #: Rows that are packed to measure the bytes of a packed row.
@@ -20,8 +21,8 @@ _ROWS: Final = 8
 
 def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> MemoryEstimate | None:
     """Predict the memory of what ``build`` makes, assuming that all layers are like the first; None for exports, which are not
-    converted."""
-    if checkpoint.format not in NEUTRAL_FORMATS:
+    converted, and for encoders, whose weights stay as they are."""
+    if checkpoint.format not in NEUTRAL_FORMATS or is_encoder(checkpoint):
         return None
     config, precision, names = checkpoint.decoder, options.precision, checkpoint.decoder.names
     vectors = sum(4 * shape[0] for shape in config.tensor_shapes().values() if len(shape) == 1)

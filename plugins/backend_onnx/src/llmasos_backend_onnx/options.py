@@ -6,13 +6,15 @@ from typing import Literal
 
 import attrs
 
+from llmasos_encoder_kit.options import EncoderOptions
+
 Precision = Literal["auto", "fp32", "int8", "int8_channel", "int4"]
 Provider = Literal["cpu", "cuda"]
 PrefillActivations = Literal["auto", "fp32", "int16", "int8"]
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(EncoderOptions):
     """Options of the ``onnx`` loader."""
 
     precision: Precision = attrs.field(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from llmasos_encoder_kit.choice import is_encoder
+from llmasos_encoder_kit.config import read_config
 from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
 
 if TYPE_CHECKING:
@@ -46,10 +48,15 @@ def takes(checkpoint: Checkpoint) -> str | None:
     """Why this loader does not support a checkpoint, as the end of a sentence ("it has ..."); None if it does.
 
     Raises:
-        UnsupportedModel: ``DecoderConfig`` does not describe the architecture.
+        UnsupportedModel: neither ``DecoderConfig`` nor, of an encoder, ``EncoderConfig`` describes the architecture.
         CheckpointError: a size is missing or impossible.
     """
-    return refusal(checkpoint.decoder) if checkpoint.format in NEUTRAL_FORMATS else None  # an export brings its graph
+    if checkpoint.format not in NEUTRAL_FORMATS:
+        return None  # an export brings its graph
+    if is_encoder(checkpoint):
+        read_config(checkpoint.config, str(checkpoint.path))
+        return None
+    return refusal(checkpoint.decoder)
 
 
 def refusal(config: DecoderConfig) -> str | None:

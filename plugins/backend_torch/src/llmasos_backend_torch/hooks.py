@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING
 
 from llmasos_backend_torch.architectures import refusal
 from llmasos_backend_torch.options import Options
+from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
-    from llmasos_hookspecs import Checkpoint, Context, Engine, MemoryEstimate
+    from llmasos_hookspecs import Checkpoint, Context, Encoder, Engine, MemoryEstimate
 
 
 def takes(checkpoint: Checkpoint) -> str | None:
-    """``Component.takes``: an exported program brings its own decoder, and is tried at load."""
-    return refusal(checkpoint.config) if checkpoint.format in NEUTRAL_FORMATS else None
+    """``Component.takes``: an exported program brings its own decoder, and is tried at load, as any encoder of transformers is."""
+    if checkpoint.format not in NEUTRAL_FORMATS or is_encoder(checkpoint):
+        return None
+    return refusal(checkpoint.config)
 
 
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="PyTorch: any decoder of transformers, and encoder-decoders such as T5, on CPU or GPU, with its own KV cache and batching.",
+        summary="PyTorch: any decoder or encoder of transformers, and encoder-decoders such as T5, on CPU or GPU, with batching.",
         options=Options,
         frameworks={"torch": "torch", "transformers": "transformers"},
         examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run 'Hello' --model smollm2 --set loader.use=torch"),
@@ -32,7 +35,7 @@ def llmasos_component() -> Component:
 
 
 @hookimpl
-def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+def llmasos_load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | Encoder:
     try:
         from llmasos_backend_torch.loading import load
     except ModuleNotFoundError as error:

@@ -16,10 +16,13 @@ from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.seq2seq.config import is_encoder_decoder
 from llmasos_backend_torch.threads import release_pool
+from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import (
+    NEUTRAL_FORMATS,
     Checkpoint,
     ConfigError,
     Context,
+    Encoder,
     Engine,
     EngineInfo,
     EngineLimits,
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
     from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
 
 
-def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
-    """The fastest engine that computes the checkpoint exactly: the fused forward, else transformers over our slots, else recomputation of
-    the whole sequence at each step.
+def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | Encoder:
+    """An encoder for a checkpoint of one; else the fastest engine that computes the checkpoint exactly: the fused forward, else
+    transformers over our slots, else recomputation of the whole sequence at each step.
 
     Raises:
         UnsupportedModel: no implementation supports this model.
@@ -48,6 +51,10 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
+        if checkpoint.format in NEUTRAL_FORMATS and is_encoder(checkpoint):
+            from llmasos_backend_torch.encoder.loading import load_encoder  # only their users pay for it
+
+            return load_encoder(checkpoint, options, context)
         engine = _load(checkpoint, options, context)
     finally:
         release_pool()  # steps will come from another thread

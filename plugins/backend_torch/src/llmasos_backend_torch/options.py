@@ -7,6 +7,8 @@ from typing import Literal
 
 import attrs
 
+from llmasos_encoder_kit.options import EncoderOptions
+
 DType = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 Implementation = Literal["auto", "fused", "transformers"]
 Sampling = Literal["auto", "device", "host"]
@@ -27,7 +29,7 @@ def _device(instance: object, attribute: attrs.Attribute[str], value: str) -> No
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(EncoderOptions):
     """Options of the ``torch`` loader."""
 
     device: str = attrs.field(

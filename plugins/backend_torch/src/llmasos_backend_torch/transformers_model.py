@@ -44,7 +44,7 @@ class TransformersDecoder:
     @property
     def nbytes(self) -> int:
         """Bytes of weights in memory."""
-        return _parameter_bytes(self.model)
+        return parameter_bytes(self.model)
 
     def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
         # If no logits are wanted one row is computed anyway, because models do not support an empty selection.
@@ -101,16 +101,18 @@ class KernelLinear(nn.Module):
         return self.kernel(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
 
 
-def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[], None]) -> PreTrainedModel:
+def load_model(
+    checkpoint: Checkpoint, precision: Precision, advance: Callable[[], None], mapping: Any = MODEL_FOR_CAUSAL_LM_MAPPING
+) -> PreTrainedModel:
     """Build the model that config.json describes and load the checkpoint's weights; ``advance`` is called once a tensor. Unused tensors are
-    named in ``precision.notes``.
+    named in ``precision.notes``. ``mapping``: from configs to classes of models, those of transformers' ``Auto`` classes.
 
     Raises:
-        UnsupportedModel: transformers has no decoder of this architecture.
+        UnsupportedModel: transformers has no model of this architecture and kind.
         CheckpointError: tensors are missing or of another shape than the config says.
     """
-    config = _config(checkpoint)
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    config = _config(checkpoint, mapping)
+    architecture = mapping[type(config)]
     text = config.sub_configs.get("text_config")
     if text is not None and architecture.config_class is text:  # the class takes the text part only, as with AutoModelForCausalLM
         config = config.get_text_config()
@@ -127,7 +129,7 @@ def load_model(checkpoint: Checkpoint, precision: Precision, advance: Callable[[
         except Exception as error:  # each architecture fails in its own way over sizes that do not fit
             message = f"transformers {transformers.__version__} cannot build {checkpoint.path}: {_in_one_line(error)}"
             raise UnsupportedModel(message) from error
-    _check_complete(checkpoint, found)
+    _check_complete(checkpoint, found, without=("pooler.",) if mapping is not MODEL_FOR_CAUSAL_LM_MAPPING else ())
     precision.notes.update(unread_note(checkpoint, found.get("unexpected_keys", ())))
     return model.eval().requires_grad_(False).to(precision.device)
 
@@ -177,7 +179,7 @@ def _stored(checkpoint: Checkpoint, names: set[str], name: str, weight: Tensor) 
     return weight.float().cpu().contiguous().numpy()
 
 
-def _config(checkpoint: Checkpoint) -> PretrainedConfig:
+def _config(checkpoint: Checkpoint, mapping: Any) -> PretrainedConfig:
     """The checkpoint's config as a transformers config, without keys that would make it dequantise weights or run code of the model."""
     kept = {key: value for key, value in checkpoint.config.items() if key not in ("quantization_config", "auto_map", "model_type")}
     kind = str(checkpoint.config.get("model_type"))
@@ -189,18 +191,23 @@ def _config(checkpoint: Checkpoint) -> PretrainedConfig:
         config = AutoConfig.for_model(kind, **kept)
     except Exception as error:  # each config class checks its fields in its own way
         raise CheckpointError(f"config.json of {checkpoint.path} is not one of {kind!r}: {_in_one_line(error)}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is no decoder-only language model.")
+    decodes = mapping is MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) not in mapping:
+        what = "no decoder-only language model" if decodes else "no encoder of texts"
+        raise UnsupportedModel(f"{checkpoint.path} has model_type {kind!r}, which is {what}.")
+    if not decodes:
+        return config
     if reason := refusal(checkpoint.config):
         raise UnsupportedModel(f"{checkpoint.path} is not computed: {reason}.")
     return config
 
 
-def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any]) -> None:
+def _check_complete(checkpoint: Checkpoint, found: Mapping[str, Any], without: tuple[str, ...]) -> None:
+    """``without``: how the names of tensors begin that are not needed."""
     wrong = [entry[0] if isinstance(entry, tuple) else entry for entry in found.get("mismatched_keys", ())]
     if wrong:
         raise CheckpointError(f"{checkpoint.path} holds {wrong[0]} in another shape than its config says; get the model again.")
-    missing = sorted(found.get("missing_keys", ()))
+    missing = sorted(name for name in found.get("missing_keys", ()) if not name.startswith(without))
     if missing:
         raise CheckpointError(f"{checkpoint.path} lacks the tensor {missing[0]} ({len(missing)} are missing); get the model again.")
 
@@ -212,7 +219,8 @@ def _ropes(config: PretrainedConfig) -> list[Mapping[str, Any]]:
     return [part for part in each if "rope_type" in part]
 
 
-def _parameter_bytes(model: nn.Module) -> int:
+def parameter_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights in memory, each counted once."""
     seen = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
     return sum(seen.values()) + sum(module.kernel.nbytes for module in model.modules() if isinstance(module, KernelLinear))
 

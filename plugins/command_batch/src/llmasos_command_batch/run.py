@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos_command_batch.results import ResultFile
 from llmasos_hookspecs import CommandTask, RequestError, TaskModel
 from llmasos_hookspecs.nesting import levels
 from llmasos_task_kit.concurrency import DEFAULT_WORKERS, BatchProgress, Finished, finished_in_turn
+from llmasos_task_kit.results import ResultFile
 from llmasos_task_kit.rows import InputRow, other_columns, read_inputs, read_rows, run_task
 
 #: Levels of lists and mappings that a row may have.

@@ -20,6 +20,7 @@ _OPERATIONS: Final = {
     "/v1/completions": "text_completion",
     "/api/generate": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
 }
 #: Headers that carry a trace's context (https://www.w3.org/TR/trace-context/).
 CARRIERS: Final = ("traceparent", "tracestate")

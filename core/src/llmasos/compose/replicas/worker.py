@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from llmasos.compose.composition import Composer
-from llmasos.compose.host import OpenedModel, Policy, RunningModel
+from llmasos.compose.host import OpenedModel, Policy, Running, RunningModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.serving import LoopCall
@@ -28,7 +28,7 @@ from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
 from llmasos.system.requirements import installed_version
 from llmasos.system.store import Store
-from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, SchedulingPolicy, SequenceView, Stats
+from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, SchedulingPolicy, SequenceView, Stats, UnsupportedModel
 from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
@@ -83,7 +83,7 @@ class _ReportingComposer(Composer):
         on_lost: Callable[[], None],
         *,
         listeners: Listeners,
-    ) -> RunningModel:
+    ) -> Running:
         """As ``Composer.load``; but where the model is lost the process exits, and the parent starts another."""
         return super().load(model, opened, scheduler, account, _end_lost, listeners=listeners)
 
@@ -158,6 +158,11 @@ class Worker:
         (model,) = config.models.values()
         self._host = self._composer.host(model, Listeners(**{event: functools.partial(self._tell, "told", event) for event in listened}))
         with self._host.lease() as running:
+            if not isinstance(running, RunningModel):
+                raise UnsupportedModel(
+                    f"The model {model.name} makes vectors or scores of texts, and such models run in the process that uses them; leave "
+                    "out its replicas and its placement."
+                )
             self._host.tracked.pinned = True
             # What is there now stays: a full collection would walk it again and again, 30 to 60 ms in the middle of a step.
             gc.collect()

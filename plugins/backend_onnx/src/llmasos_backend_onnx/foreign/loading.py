@@ -33,8 +33,8 @@ _TRIAL_SEQUENCES: Final = 2
 _GROWING_SHARE: Final = 2.5
 
 #: What inspects a graph at first sight, and the version of its checks.
-_INSPECT: Final = "llmasos_backend_onnx.foreign.graph:inspect"
-_INSPECTION: Final = 1
+INSPECT: Final = "llmasos_backend_onnx.foreign.graph:inspect"
+INSPECTION: Final = 1
 
 _NO_CACHE: Final = "The export keeps no KV cache, so each step computes all the tokens before it again; export it with past_key_values."
 _NO_CHUNKS: Final = "The export takes one token a run behind its cache, so what a prompt adds to a conversation is computed slowly."
@@ -77,7 +77,7 @@ def load_export(checkpoint: Checkpoint, options: Options, context: Context) -> E
         UnsupportedModel: it is no decoder of text, or one of another form.
         ResourceError: the memory limit is too small.
     """
-    _check_options(options)
+    check_options(options)
     limits = context.limits
     opened = _open(find_files(checkpoint.path, checkpoint.config), options, context)
     opened.first.probe()
@@ -123,7 +123,8 @@ def _try_out(opened: _Opened, chunk: int) -> tuple[_Opened, Abilities]:
     return find(attrs.evolve(opened, in_place=False))
 
 
-def _check_options(options: Options) -> None:
+def check_options(options: Options) -> None:
+    """Raise ``ConfigError`` for options that change how weights are stored."""
     for name in ("precision", "prefill_activations"):
         value = getattr(options, name)
         if value != "auto":
@@ -132,7 +133,7 @@ def _check_options(options: Options) -> None:
 
 def _open(files: ExportFiles, options: Options, context: Context) -> _Opened:
     def start(path: Path) -> tuple[ExportedGraph, ExportedDecoder]:
-        inspect_once(context, _INSPECT, [path], version=_INSPECTION)
+        inspect_once(context, INSPECT, [path], version=INSPECTION)
         graph = read_graph(path, files.root)
         signature = read_signature(graph, files)
         return graph, ExportedDecoder(_session(path, options, context.limits.threads), signature)

@@ -6,7 +6,7 @@ from typing import Final
 
 from llmasos_serve_http.openai.chat import MOST_ALTERNATIVES as CHAT_ALTERNATIVES
 from llmasos_serve_http.openai.completions import MOST_ALTERNATIVES as COMPLETION_ALTERNATIVES, REFUSED as COMPLETIONS_REFUSED
-from llmasos_serve_http.openai.embeddings import REFUSED as EMBEDDINGS_REFUSED
+from llmasos_serve_http.openai.embeddings import MOST_TEXTS
 from llmasos_serve_http.openai.response_bodies import REFUSED as RESPONSES_REFUSED
 from llmasos_serve_http.openai.sampling import FIELDS, MOST_ANSWERS, REFUSED
 from llmasos_serve_http.operation import Operation
@@ -141,9 +141,20 @@ EMBEDDINGS: Final = Operation(
     body=body(
         {
             "model": TEXT,
-            "input": {"type": ["string", "array"], "minLength": 1, "items": {"type": "string", "minLength": 1}, "minItems": 1},
+            "input": {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "items": _ID, "minItems": 1},
+                    {
+                        "type": "array",
+                        "items": {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": _ID, "minItems": 1}]},
+                        "minItems": 1,
+                        "maxItems": MOST_TEXTS,
+                    },
+                ]
+            },
             "encoding_format": {"enum": ["float", "base64"]},
-            **harmless(EMBEDDINGS_REFUSED),
+            "dimensions": COUNT,
         },
         required=["input"],
     ),
@@ -154,4 +165,17 @@ EMBEDDINGS: Final = Operation(
             embedding={"type": ["string", "array"], "items": {"type": "number"}},
         )
     ),
+)
+RERANK: Final = Operation(
+    body=body(
+        {
+            "model": TEXT,
+            "query": {"type": "string", "minLength": 1},
+            "documents": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": MOST_TEXTS},
+            "top_n": COUNT,
+            "return_documents": FLAG,
+        },
+        required=["query", "documents"],
+    ),
+    answer=answer(results={"type": "array", "items": answer(index={"type": "integer"}, relevance_score={"type": "number"})}),
 )

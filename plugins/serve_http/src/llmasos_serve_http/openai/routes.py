@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from llmasos_hookspecs import ModelFacts, Prompt, TokenPrompt, UnknownModel
+from llmasos_hookspecs import ModelFacts, Prompt, Ranked, TokenPrompt, UnknownModel
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.openai import chat, completions, operations, response_bodies
-from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked
+from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked, RankingAsked
 from llmasos_serve_http.openai.response_rendering import ResponseRendering
 from llmasos_serve_http.routes import Guarded, Service
 
@@ -45,6 +45,7 @@ class OpenAI:
         yield Route(
             "/v1/embeddings", Guarded(self._service, "use", plain, self.embeddings, operation=operations.EMBEDDINGS), methods=["POST"]
         )
+        yield Route("/v1/rerank", Guarded(self._service, "use", plain, self.rerank, operation=operations.RERANK), methods=["POST"])
 
     async def models(self, call: Call) -> None:
         """Those that the client may use."""
@@ -91,11 +92,24 @@ class OpenAI:
         runtime, principal = self._service.runtime, call.known
 
         def embed() -> EmbeddingsAnswer:
-            vectors = runtime.embed(principal, asked.texts, model=asked.model)
-            tokens = sum(runtime.count_tokens(principal, text, model=asked.model) for text in asked.texts)
-            return EmbeddingsAnswer(vectors=vectors, tokens=tokens)
+            vectors = runtime.embed(principal, asked.texts, model=asked.model, dimensions=asked.dimensions)
+            counts = (
+                len(text.tokens) if isinstance(text, TokenPrompt) else runtime.count_tokens(principal, text, model=asked.model)
+                for text in asked.texts
+            )
+            return EmbeddingsAnswer(vectors=vectors, tokens=sum(counts))
 
         await call.reply(asked.body(await self._service.threads.call(embed)))
+
+    async def rerank(self, call: Call) -> None:
+        """Documents, the best answer to a query first."""
+        asked = RankingAsked.of(await call.fields())
+        runtime, principal = self._service.runtime, call.known
+
+        def rank() -> Sequence[Ranked]:
+            return runtime.rank(principal, asked.query, asked.documents, model=asked.model, top=asked.top)
+
+        await call.reply(asked.body(await self._service.threads.call(rank)))
 
 
 def _described(facts: ModelFacts) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Encoders: models that make vectors or scores of texts."""
