@@ -47,7 +47,7 @@ class Formats:
             UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
             PluginError: the format that reads it is broken.
         """
-        path = Path(path)
+        path = path if isinstance(path, Path) else Path(path)  # a path of another class stays one
         quantized = None
         try:
             if (found := read_checkpoint(path, self._own_context())) is not None:
