@@ -26,7 +26,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from llmasos_checkpoint_kit.folder import parse_json, read_json, read_small
+from llmasos_checkpoint_kit.folder import parse_json, read_small
 from llmasos_hookspecs import CheckpointError
 from llmasos_hookspecs.atomic import write_atomically
 from llmasos_seal import HEADER
@@ -140,13 +140,19 @@ def write_header(folder: Path, header: Header) -> None:
 def read_header(folder: Path) -> Header:
     """Raises ``CheckpointError`` where the header is damaged, or of a newer form."""
     path = folder / HEADER
-    found = read_json(path)
+    data = read_small(path)
+    found = parse_json(data, str(path))
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no JSON object; get the model again.")
     if found.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {str(found.get('format'))[:20]!r}, and {FORMAT} is read; update llmasos-seal.")
     try:
-        return _header(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: it has no number, keys and signature of the right form; get the model again.") from error
+        header = _header(found)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        header = None
+    if header is None or header.to_bytes() != data:  # so that there is one way to write a header, and every bit of it counts
+        raise CheckpointError(f"{path} is damaged: it has no number, keys and signature of the right form; get the model again.")
+    return header
 
 
 def _header(found: Mapping[str, Any]) -> Header:
