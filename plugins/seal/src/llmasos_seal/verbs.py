@@ -146,10 +146,10 @@ def rekey(context: CommandContext) -> Command:
         quiet: Quiet = False,
     ) -> int:
         """Let those whom --to names open a sealed model, and nobody else. Its files stay as they are, unless --full is given."""
-        recipients = Recipients.of(to or ())
-        files = _open(sealed, identity)
         if sign is not None and not full:
             raise RequestError("--sign signs what is encrypted anew; give --full with it, or leave it out: the signature stays valid.")
+        recipients = Recipients.of(to or ())
+        files = _open(sealed, identity)
         if full and sign is None and files.header.signer is not None:
             raise RequestError(f"{sealed} is signed by {files.header.signer}, and its files change; sign them again with --sign KEY.")
         if full:
