@@ -32,11 +32,11 @@ class InMemory:
     """Graphs that were written into no file.
 
     Attributes:
-        graphs: name -> the graph, serialised.
+        graphs: name -> the graph, serialised, and the names of the large initializers in it.
         weights: name of each large initializer -> ONNX's number of its type, its shape, and its bytes, uint8 [n].
     """
 
-    graphs: dict[str, bytes] = attrs.field(factory=dict)
+    graphs: dict[str, tuple[bytes, tuple[str, ...]]] = attrs.field(factory=dict)
     weights: dict[str, tuple[int, tuple[int, ...], npt.NDArray[np.uint8]]] = attrs.field(factory=dict)
 
 
@@ -136,7 +136,7 @@ class GraphWriter:
         graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
         if isinstance(self._output, InMemory):
-            self._output.graphs[name] = model.SerializeToString()
+            self._output.graphs[name] = (model.SerializeToString(), tuple(initializers.keys() & self._output.weights.keys()))
         else:
             onnx.save_model(model, self._output / name)
         # A view of a whole initializer shares its memory; a view of a part is packed separately.

@@ -52,9 +52,9 @@ def open_session(model: Path | tuple[InMemory, str], *, threads: int | None, spi
         if isinstance(model, Path):
             return ort.InferenceSession(str(model), options, providers=providers)
         built, name = model
-        values = {key: _ort_value(*weight) for key, weight in built.weights.items()}
-        options.add_external_initializers(list(values), list(values.values()))
-        return ort.InferenceSession(built.graphs[name], options, providers=providers)
+        graph, large = built.graphs[name]
+        options.add_external_initializers(list(large), [_ort_value(*built.weights[key]) for key in large])
+        return ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:
         shown = model if isinstance(model, Path) else "a graph that was built in memory"
         raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {shown}: {_first_line(error)}.") from error
