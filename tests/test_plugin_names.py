@@ -33,6 +33,7 @@ WORDS: Final = {
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
     "quantized": "what weights are, and the tensors that hold their codes",
+    "seal": "encrypt a model's files; a finished entry of the store",
     "size": "of anything",
     "speed": "whether times are measured",
     "torch": "the library, which reads pickle files and with which a model is compared",

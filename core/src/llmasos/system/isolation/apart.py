@@ -36,7 +36,7 @@ def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None)
     limits = limits or ApartLimits()
     head = json.dumps({"function": function, "limits": attrs.asdict(limits)}).encode() + b"\n"
     # Files rather than pipes: neither side can hold the other up, and the size of the answer is a limit that the system enforces.
-    with _file("arguments") as source, _file("answer") as answer:
+    with _file("call") as source, _file("result") as answer:
         source.writelines((head, pack(arguments)))
         source.seek(0)
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET
