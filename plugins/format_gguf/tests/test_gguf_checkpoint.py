@@ -252,5 +252,5 @@ def test_a_header_that_is_longer_than_what_is_read_at_first_is_read_on(
     for name in whole.names():
         np.testing.assert_array_equal(piecewise.tensor(name), whole.tensor(name))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match="announces|runs past its end"):
+    with pytest.raises(CheckpointError, match=r"announces|runs past its end"):
         open_model(path)
