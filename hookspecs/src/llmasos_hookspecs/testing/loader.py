@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,33 @@ class LoaderConformance(EngineTests, standard=True):
             engine.shutdown()
             used = info.weight_bytes + info.kv_bytes_per_token * info.context_length * info.max_sequences
             assert used <= memory, f"Of a budget of {memory} bytes the engine takes {used}; raise ResourceError, or take a shorter context."
+
+    def test_nothing_of_a_sealed_checkpoint_is_written(
+        self, sandbox: PluginSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The engine is built in memory and gives the same logits, or the checkpoint is ``UnsupportedModel``: no file is made of it, in the
+        cache, the working folder or the folder of temporary files."""
+        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        plain = self.load(sandbox, checkpoint, tmp_path / "plain")
+        expected = np.array(plain.step([Row(plain.open(), [1, 2, 3], 0)])[0])
+        plain.shutdown()
+        places = [tmp_path / name for name in ("sealed", "work", "temporary")]
+        for place in places:
+            place.mkdir()
+        monkeypatch.chdir(places[1])
+        monkeypatch.setattr(tempfile, "tempdir", str(places[2]))
+        monkeypatch.setenv("TMPDIR", str(places[2]))
+        try:
+            engine = self.load(sandbox, attrs.evolve(checkpoint, sealed=True), places[0])
+        except UnsupportedModel:
+            pass
+        else:
+            found = np.array(engine.step([Row(engine.open(), [1, 2, 3], 0)])[0])
+            engine.shutdown()
+            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+            assert error < 1e-4, f"A sealed checkpoint gives other logits than the same one in the clear: {error:.3g} apart."
+        written = [str(path.relative_to(tmp_path)) for place in places for path in place.rglob("*")]
+        assert not written, f"Of a sealed checkpoint the loader wrote {', '.join(written[:5])}; build it in memory (is_sealed tells it)."
 
     def test_an_unknown_architecture_is_refused(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """A checkpoint of an architecture that the loader does not take is ``UnsupportedModel``."""
