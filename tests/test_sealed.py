@@ -185,6 +185,15 @@ def test_verify_reads_all_of_a_sealed_model(models: Models, tmp_path: Path, llma
     assert "was changed since it was sealed: chunk 1 of 1" in done.stdout
 
 
+def test_verify_reads_every_tensor_of_a_plain_model_at_a_path(tmp_path: Path, llmasos_cli: Any) -> None:
+    """One that holds NaN in a weight is told so."""
+    model = tiny_checkpoint("llama")
+    broken = {**model.tensors, "model.norm.weight": np.full(64, np.nan, dtype=np.float32)}
+    attrs.evolve(model, tensors=broken).write(tmp_path / "model")
+    done = llmasos_cli("models", "verify", str(tmp_path / "model"))
+    assert (done.returncode, "holds NaN or infinity in model.norm.weight" in done.stdout) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("sealed", "loaders"),
     [
