@@ -15,7 +15,7 @@ SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long lint bench bench-seal bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -42,6 +42,9 @@ bench-serve: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.serving $(if $(wildcard $(VENV)/llama-server),--llama-server $(VENV)/llama-server) $(ARGS)
 
 llama-server: $(VENV)/llama-server
+
+bench-seal: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.seal_load $(ARGS)
 
 simulate: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/simulate.py $(ARGS)

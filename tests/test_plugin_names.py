@@ -34,6 +34,7 @@ WORDS: Final = {
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
     "quantized": "what weights are, and the tensors that hold their codes",
+    "seal": "encrypt a model's files; a finished entry of the store",
     "size": "of anything",
     "speed": "whether times are measured",
     "top": "the likeliest tokens: top_p, top_k, top-1 agreement",

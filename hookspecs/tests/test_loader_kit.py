@@ -369,6 +369,23 @@ WRONG = {
         """),
         ("test_an_unknown_architecture_is_refused", "test_a_damaged_checkpoint_is_refused"),
     ),
+    "keeps a sealed model's weights in a temporary file": Wrong(
+        plugin("""
+            import tempfile
+            with tempfile.NamedTemporaryFile(delete=False) as file:
+                file.write(checkpoint.tensor("model.norm.weight").tobytes())
+            return ReferenceEngine(checkpoint, context.limits)
+        """),
+        ("test_nothing_of_a_sealed_checkpoint_is_written",),
+    ),
+    "loads other weights where a model is sealed": Wrong(
+        plugin("""
+            from llmasos_hookspecs import is_sealed
+            tensors = {n: t * (1.1 if is_sealed(checkpoint) else 1) for n, t in checkpoint.tensors.items()}
+            return ReferenceEngine(attrs.evolve(checkpoint, tensors=tensors), context.limits)
+        """),
+        ("test_nothing_of_a_sealed_checkpoint_is_written",),
+    ),
     "keeps slots for all engines together": Wrong(
         plugin("""
             engine = ReferenceEngine(checkpoint, context.limits)
@@ -414,6 +431,14 @@ def test_a_wrong_loader_is_caught(run_conformance: Callable[..., Any], defect: s
     outcomes = run_conformance("LoaderConformance", wrong.source, f"cases = {wrong.cases!r}\npath_cases = cases", wrong.caught_by)
     assert not outcomes.collection_errors
     assert set(wrong.caught_by) <= outcomes.failed, f"caught only by {sorted(outcomes.failed)}, passed {sorted(outcomes.passed)}"
+
+
+def test_a_loader_that_keeps_files_may_refuse_sealed_models(run_conformance: Callable[..., Any]) -> None:
+    """Asking for the cache is enough: that refuses for it."""
+    source = plugin("context.cache.joinpath('built').touch()\nreturn ReferenceEngine(checkpoint, context.limits)")
+    outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)', ("test_nothing_of_a_sealed_checkpoint_is_written",))
+    assert not outcomes.failed, outcomes.messages
+    assert outcomes.passed
 
 
 @pytest.mark.slow

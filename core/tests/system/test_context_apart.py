@@ -132,3 +132,11 @@ def test_a_function_that_is_not_there_is_told_of(context: Context, function: str
     with pytest.raises(ApartError, match=r"nothing|nowhere") as caught:
         context.apart(function)
     assert caught.value.kind == kind
+
+
+def test_a_plugin_that_keeps_files_of_a_sealed_model_is_refused(tmp_path: Path) -> None:
+    """It may know nothing of sealed models: it gets no folder to write to."""
+    context = HookContext(name="hoarder", cache=None, store=Store(tmp_path))
+    with pytest.raises(UnsupportedModel, match=r'"hoarder" keeps files that it derives .* take another plugin, or unseal the model'):
+        _ = context.cache
+    assert HookContext(name="other", cache=tmp_path, store=Store(tmp_path)).cache == tmp_path

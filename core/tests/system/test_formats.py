@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.formats import formats
 from llmasos.system.config import ComponentConfig
-from llmasos_hookspecs import CheckpointError, PluginError
+from llmasos_hookspecs import CheckpointError, PluginError, UnsupportedModel, virtual_folder
 from llmasos_hookspecs.testing import tiny_checkpoint
 
 from .conftest import Site
@@ -255,3 +256,41 @@ def test_a_folder_that_is_not_there_holds_no_tokenizer(tmp_path: Path) -> None:
     """One sentence, for every caller."""
     with pytest.raises(CheckpointError, match=r"none holds no tokenizer\.json, and no other tokenizer that is read"):
         formats().tokenizer(tmp_path / "none")
+
+
+class Held:
+    """A ``FileTree`` of the files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        self.sizes = {name: len(data) for name, data in self.files.items()}
+
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        return np.frombuffer(self.files[name][start:stop], dtype=np.uint8)
+
+    def sha256(self, name: str) -> str:
+        return hashlib.sha256(self.files[name]).hexdigest()
+
+    def pseudonym(self, digest: str) -> str:
+        return hashlib.sha256(f"secret {digest}".encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "sentence"),
+    [
+        ("np.load(path / options.weights)", 'np.load(__import__("io").BytesIO((path / options.weights).read_bytes()))', None),
+        ("", "", "weights.npz is not kept as a plain file"),
+        ("np.load(path / options.weights)", "np.load(context.cache / path.name)", '"npz" keeps files that it derives from a model'),
+    ],
+)
+def test_a_format_reads_files_that_are_no_plain_ones(site: Site, model: Path, ours: str, theirs: str, sentence: str | None) -> None:
+    """By the methods of its path. A library that opens files itself is refused, and so is a copy of them in the format's cache."""
+    site.add("llmasos-format-npz", "format", "npz", FORMAT.replace(ours, theirs) if ours else FORMAT)
+    known, folder = formats(registry=site.registry), virtual_folder(model.parent / "virtual", Held(model))
+    if sentence is not None:
+        with pytest.raises(UnsupportedModel, match=sentence):
+            known.open(folder)
+        return
+    opened = known.open(folder)
+    np.testing.assert_array_equal(opened.tensor("model.norm.weight"), known.open(model).tensor("model.norm.weight"))
+    assert opened.tokenizer().encode("otter") == known.open(model).tokenizer().encode("otter")

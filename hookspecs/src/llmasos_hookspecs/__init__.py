@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.administration import Administration as Administration, Record as Record
     from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
     from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
-    from llmasos_hookspecs.checkpoint import Checkpoint as Checkpoint, CheckpointWriter as CheckpointWriter, Tokenizer as Tokenizer
+    from llmasos_hookspecs.checkpoint import (
+        Checkpoint as Checkpoint,
+        CheckpointWriter as CheckpointWriter,
+        Tokenizer as Tokenizer,
+        is_sealed as is_sealed,
+    )
     from llmasos_hookspecs.commands import (
         Command as Command,
         CommandContext as CommandContext,
@@ -175,6 +180,7 @@ if TYPE_CHECKING:
         as_float32 as as_float32,
         is_finite as is_finite,
     )
+    from llmasos_hookspecs.virtual_path import FileTree as FileTree, VirtualPath as VirtualPath, virtual_folder as virtual_folder
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
@@ -182,7 +188,7 @@ _MODULES: Final = {
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
-    "checkpoint": "Checkpoint CheckpointWriter Tokenizer",
+    "checkpoint": "Checkpoint CheckpointWriter Tokenizer is_sealed",
     "commands": "Command CommandContext CommandModel CommandTask ComponentEntry",
     "component": "API_VERSION NEUTRAL_FORMATS Component NoOptions",
     "context": "WORKING Context EngineLimits ModelStore Progress ReachedComponent",
@@ -215,6 +221,7 @@ _MODULES: Final = {
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
     "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
+    "virtual_path": "FileTree VirtualPath virtual_folder",
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 

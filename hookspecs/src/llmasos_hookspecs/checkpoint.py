@@ -62,7 +62,13 @@ class Checkpoint(Protocol):
     Tensor names are Hugging Face's (``model.layers.0.self_attn.q_proj.weight``) in every format; linear weights are
     [out_features, in_features].
 
-    A checkpoint further may have ``notes``: what a user should know of how its weights are stored, a tuple of one sentence each.
+    A checkpoint further may have:
+
+    - ``notes``: what a user should know of how its weights are stored, a tuple of one sentence each;
+    - ``sealed``: True where its files are encrypted. Nothing that is derived from it may then be written in the clear, to whatever folder:
+      contexts lend no ``cache``, and a loader builds in memory (``is_sealed`` tells it);
+    - ``signer``: the public key of who signed it, where that was checked;
+    - ``verify()``: reads every byte of its files, and raises ``CheckpointError`` where one is not what was written.
 
     Attributes:
         path: the folder or file.
@@ -112,6 +118,11 @@ class Checkpoint(Protocol):
         """Tokenizer, chat template and generation config as the files of a Hugging Face folder, name -> contents: what is written beside
         changed weights. Empty where the model has none."""
         ...
+
+
+def is_sealed(checkpoint: Checkpoint) -> bool:
+    """Whether nothing that is derived from a checkpoint may be written in the clear."""
+    return bool(getattr(checkpoint, "sealed", False))
 
 
 class CheckpointWriter(Protocol):

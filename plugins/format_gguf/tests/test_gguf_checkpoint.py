@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmasos.compose.formats import open_model
+from llmasos_format_gguf import header
 from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, QuantizedTensor, UnsupportedModel, as_float32
 
 
@@ -237,3 +238,19 @@ def test_an_array_where_one_value_belongs_is_one_clear_sentence(kind: str, tmp_p
         <= refused
         <= {*names, *more}
     )
+
+
+def test_a_header_that_is_longer_than_what_is_read_at_first_is_read_on(
+    tmp_path: Path, tiny_model: Any, write_gguf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are decrypted as they are read are not read whole for it; a file that ends within its header is still damaged."""
+    path = write_gguf(tmp_path / "x.gguf", tiny_model("llama"))
+    whole = open_model(path)
+    monkeypatch.setattr(header, "FIRST_BYTES", 16)
+    piecewise = open_model(path)
+    assert (dict(piecewise.config), list(piecewise.names())) == (dict(whole.config), list(whole.names()))
+    for name in whole.names():
+        np.testing.assert_array_equal(piecewise.tensor(name), whole.tensor(name))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"announces|runs past its end"):
+        open_model(path)

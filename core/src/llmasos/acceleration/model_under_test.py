@@ -20,7 +20,7 @@ from llmasos.acceleration.corpus import Corpus
 from llmasos.acceleration.fitting import fitting_length
 from llmasos.acceleration.reference import DequantizedCheckpoint
 from llmasos.system.context import ProgressSink
-from llmasos_hookspecs import Checkpoint, Engine, PluginError, Progress, TaskModel
+from llmasos_hookspecs import Checkpoint, Engine, PluginError, Progress, TaskModel, is_sealed
 from llmasos_hookspecs.atomic import write_atomically
 
 
@@ -118,6 +118,8 @@ class SeenBySuite:
 
     def remember(self, key: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         model = self._model
+        if is_sealed(model.checkpoint) or is_sealed(model.compared):
+            return measure()
         parts = (self._suite, key, model.key, model.compared.digest, model.corpus.digest, model.backend.label)
         path = model.cache / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.json"
         known = _read(path)

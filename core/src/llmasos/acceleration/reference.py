@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmasos_hookspecs import Checkpoint, DecoderConfig, Tensor, Tokenizer, as_float32
+from llmasos_hookspecs import Checkpoint, DecoderConfig, Tensor, Tokenizer, as_float32, is_sealed
 
 
 class DequantizedCheckpoint:
@@ -51,6 +51,10 @@ class DequantizedCheckpoint:
 
     def tensor(self, name: str) -> Tensor:
         return as_float32(self._checkpoint.tensor(name))
+
+    @property
+    def sealed(self) -> bool:
+        return is_sealed(self._checkpoint)
 
     @property
     def chat_template(self) -> str | None:

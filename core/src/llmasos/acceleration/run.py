@@ -31,7 +31,7 @@ from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig
 from llmasos.system.context import HookContext, ProgressSink, SilentSink
 from llmasos.system.digests import file_digest
-from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement
+from llmasos_hookspecs import AccelerationError, AccelerationResult, Checkpoint, LLMasOSError, Measurement, is_sealed
 from llmasos_huggingface_folder.finite import check_all
 from llmasos_huggingface_folder.manifest import file_records, read_manifest, verify_digest, verify_sizes
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
@@ -104,6 +104,8 @@ def run_acceleration(
         CheckpointError: the base, or another model that a stage reads, holds NaN or infinity, or is damaged.
     """
     sink = sink or SilentSink()
+    if stages:
+        _refuse_sealed(checkpoint)
     plan = plan_stages(
         checkpoint,
         stages,
@@ -112,6 +114,7 @@ def run_acceleration(
         bound=accelerators.bound,
         open_checkpoint=accelerators.open_checkpoint,
     )
+    _refuse_sealed(*plan.opened)
     corpus = corpus or Corpus.default()
     measurer = StageMeasurer(base=checkpoint, backend=backend, corpus=corpus, suites=suites, open_model=open_model, cache=cache, sink=sink)
     with contextlib.ExitStack() as uses:
@@ -160,6 +163,16 @@ def run_acceleration(
         else:
             export(current.path, output, report, _page(report, suites))
     return report
+
+
+def _refuse_sealed(*read: Checkpoint) -> None:
+    """Raise where a stage reads a sealed model."""
+    for checkpoint in read:
+        if is_sealed(checkpoint):
+            raise AccelerationError(
+                f"{checkpoint.path} is sealed, and what a stage writes would lie in the clear on the disk; unseal the model where that may "
+                "be, accelerate it there, and seal the result."
+            )
 
 
 def _stage_report(stage: PlannedStage, finished: CachedStage, cached: bool, share: float, measurement: Measurement | None) -> StageReport:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import attrs
 
-from llmasos_hookspecs import CheckpointError, PluginError, RequestError
+from llmasos_hookspecs import CheckpointError, PluginError, RequestError, is_sealed
 from llmasos_hookspecs.atomic import flush
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def export_as(
     for warning in found.warnings:
         sink.note(warning)
     checkpoint = known.open(found.path)
+    if is_sealed(checkpoint):
+        raise RequestError(f"{found.path} is sealed, and an export would lie in the clear on the disk; unseal the model where that may be.")
     partial = output.parent / f".{output.name}.partial-{os.getpid()}-{uuid4().hex[:8]}"
     try:
         partial.mkdir(parents=True)

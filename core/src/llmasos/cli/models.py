@@ -292,17 +292,39 @@ def alias(
 
 
 @app.command("verify")
-def verify(reference: Annotated[str | None, typer.Argument(help="A model; left out: all.")] = None, as_json: o.JsonOption = False) -> int:
-    """Read every stored file and compare it with its digest."""
+def verify(
+    reference: Annotated[str | None, typer.Argument(help="A model, of the store or at a path; left out: all of the store.")] = None,
+    as_json: o.JsonOption = False,
+) -> int:
+    """Read every stored file and compare it with its digest; of a model at a path read every tensor, and what its format can check."""
     from llmasos.system.aliases import Aliases
     from llmasos.system.store import Store
 
-    problems = list(Store().verify(None if reference is None else Aliases().expand(reference).reference))
+    if reference is not None and Path(reference).exists():
+        problems = _problems(Path(reference))
+    else:
+        problems = list(Store().verify(None if reference is None else Aliases().expand(reference).reference))
     if as_json:
         print_json({"problems": problems})
     for problem in [] if as_json else problems:
         print_result(problem)
     return 1 if problems else 0
+
+
+def _problems(path: Path) -> list[str]:
+    """What is wrong with the model at a path: the first problem, or nothing."""
+    from llmasos.compose.formats import open_model
+    from llmasos_hookspecs import CheckpointError
+    from llmasos_huggingface_folder.finite import check_all
+
+    try:
+        checkpoint = open_model(path)
+        getattr(checkpoint, "verify", lambda: None)()
+        check_all(checkpoint)
+        checkpoint.text_files()
+    except CheckpointError as error:
+        return [str(error)]
+    return []
 
 
 def _stages() -> StageCache:

@@ -18,6 +18,7 @@ from llmasos.compose.host import ModelHost, OpenedModel, Policy, Running, Runnin
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
+from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
 from llmasos.engine.encoder_loop import EncoderLoop
 from llmasos.engine.ledger import kv_capacity
@@ -51,6 +52,7 @@ from llmasos_hookspecs import (
     LLMasOSError,
     SeatSpec,
     UnsupportedModel,
+    is_sealed,
 )
 from llmasos_hookspecs.guarding.edge import crossing
 
@@ -120,7 +122,9 @@ class Composer(ComponentMaker):
         )
         for sentence in found.warnings:
             warnings.warn(sentence, UserWarning, stacklevel=2)
-        return found.canonical, self.formats(model.allow_pickle).open(found.path)
+        checkpoint = self.formats(model.allow_pickle).open(found.path)
+        check_security(checkpoint, self.config.security)
+        return found.canonical, checkpoint
 
     def accelerate(self, checkpoint: Checkpoint, stages: Sequence[ComponentConfig]) -> Checkpoint:
         """The checkpoint after the accelerator stages; stages that ran before come from the cache."""
@@ -350,7 +354,8 @@ class Composer(ComponentMaker):
             context_length=model.context_length,
             memory=self._memory(),
         )
-        context = self.context(loader, limits=limits, allow_pickle=model.allow_pickle)
+        kept = {"cache": None} if is_sealed(checkpoint) else {}
+        context = self.context(loader, limits=limits, allow_pickle=model.allow_pickle, **kept)
         return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:

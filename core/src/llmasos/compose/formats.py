@@ -19,7 +19,7 @@ from llmasos.system.context import HookContext
 from llmasos.system.descriptions import described
 from llmasos.system.folders import cache_folder
 from llmasos.system.options import structure_options
-from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer, UnsupportedModel
+from llmasos_hookspecs import Checkpoint, CheckpointError, PluginError, Tokenizer, UnsupportedModel, VirtualPath
 from llmasos_hookspecs.nearest import listed
 from llmasos_huggingface_folder.quantization import UnreadQuantization
 
@@ -47,7 +47,7 @@ class Formats:
             UnsupportedModel: it is a checkpoint of an architecture or a quantisation that is not read.
             PluginError: the format that reads it is broken.
         """
-        path = Path(path)
+        path = path if isinstance(path, Path) else Path(path)  # a path of another class stays one
         quantized = None
         try:
             if (found := read_checkpoint(path, self._own_context())) is not None:
@@ -56,7 +56,7 @@ class Formats:
             quantized = error
         broken: list[str] = []
         for loaded in self._candidates(path, broken):
-            checkpoint = self.calls.call(loaded, "llmasos_open", path=path, options=self._options(loaded))
+            checkpoint = self._call(loaded, "llmasos_open", path, path=path)
             if checkpoint is not None:
                 return GuardedCheckpoint(checkpoint, loaded.entry.label)
         raise self._unknown(path, broken) if quantized is None else self._unread(path, quantized, broken)
@@ -76,7 +76,7 @@ class Formats:
         broken: list[str] = []
         for loaded in self._candidates(folder, broken):
             if loaded.implements(_READ_TOKENIZER):
-                tokenizer: Tokenizer | None = self.calls.call(loaded, _READ_TOKENIZER, folder=folder, options=self._options(loaded))
+                tokenizer: Tokenizer | None = self._call(loaded, _READ_TOKENIZER, folder, folder=folder)
                 if tokenizer is not None:
                     return tokenizer
         if (missing := self._missing(folder, known_tokenizers())) is not None:
@@ -113,6 +113,14 @@ class Formats:
                     yield self.find(name)
                 except PluginError as error:
                     broken.append(str(error))
+
+    def _call(self, loaded: LoadedComponent, hook: str, place: Path, **arguments: Any) -> Any:
+        """Call a format's hook. Where the files are no plain ones, perhaps because they are secret, it gets no folder to copy them to."""
+        context = self.calls.context(loaded)
+        if isinstance(place, VirtualPath):
+            context = attrs.evolve(context, cache=None)
+        calling = self.calls.plugins
+        return calling.call(calling.take(loaded), hook, options=self._options(loaded), context=context, **arguments)
 
     def _options(self, loaded: LoadedComponent) -> Any:
         for config in self.configured.values():

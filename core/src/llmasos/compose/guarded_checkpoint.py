@@ -55,10 +55,27 @@ class GuardedCheckpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        found = self._call("notes", lambda: getattr(self._checkpoint, "notes", ()), tuple)
+        found = self._optional("notes", (), tuple)
         if not all(isinstance(note, str) for note in found):
             raise self._fault("notes", "something other than sentences")
         return tuple(found)
+
+    @property
+    def sealed(self) -> bool:
+        return bool(self._optional("sealed", False, bool))
+
+    @property
+    def signer(self) -> str | None:
+        found: str | None = self._optional("signer", None, object)
+        if not isinstance(found, str | None):
+            raise self._fault("signer", f"{kind_of(found)}, and it must be text or None")
+        return found
+
+    def verify(self) -> None:
+        """Read every byte of its files, where the format can. Raises ``CheckpointError`` where one is not what was written."""
+        own = self._optional("verify", None, object)
+        if own is not None:
+            self._call("verify()", own)
 
     @property
     def chat_template(self) -> str | None:
@@ -120,6 +137,9 @@ class GuardedCheckpoint:
     def _check_name(self, name: str) -> None:
         if name not in self._known:
             raise CheckpointError(f"{self.path} holds no tensor {name!r}; its names are those of Checkpoint.names().")
+
+    def _optional(self, attribute: str, default: Any, kind: type[Any]) -> Any:
+        return self._call(attribute, lambda: getattr(self._checkpoint, attribute, default), kind)
 
     def _of(self, attribute: str, kind: type[Any]) -> Any:
         return self._call(attribute, lambda: getattr(self._checkpoint, attribute), kind)

@@ -26,6 +26,7 @@ from llmasos_hookspecs import (
     Progress,
     ReachedComponent,
     Tokenizer,
+    UnsupportedModel,
 )
 
 _log = logging.getLogger("llmasos")
@@ -85,11 +86,12 @@ class HookContext:
         read_tokenizer(folder) -> Tokenizer
         calibration_windows(windows, length) -> int32 [windows, length]
 
+    ``folder`` is what the plugin knows as ``cache``; None where it handles a sealed model, of which it may keep nothing.
     ``progressed`` is called whenever the plugin does something with its context, which shows that it makes progress.
     """
 
     name: str
-    cache: Path
+    folder: Path | None = attrs.field(alias="cache")
     store: ModelStore
     seed: int = 0
     limits: EngineLimits = attrs.field(factory=EngineLimits)
@@ -103,6 +105,15 @@ class HookContext:
     read_tokenizer: Callable[[Path], Tokenizer] | None = None
     calibration_windows: Callable[[int, int], npt.NDArray[np.int32]] | None = None
     progressed: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
+
+    @property
+    def cache(self) -> Path:
+        if self.folder is None:
+            raise UnsupportedModel(
+                f'The plugin "{self.name}" keeps files that it derives from a model, and of a sealed model nothing may be written in the '
+                "clear; take another plugin, or unseal the model."
+            )
+        return self.folder
 
     @contextmanager
     def progress(self, label: str, total: float | None = None, unit: str = "") -> Iterator[Progress]:

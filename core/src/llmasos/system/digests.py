@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Final
 
 from llmasos.system.folders import cache_folder
+from llmasos_hookspecs import VirtualPath
 from llmasos_hookspecs.atomic import write_atomically
 
 #: Least size in bytes of a file whose digest is cached on disk; smaller files are read again as quickly.
@@ -25,6 +26,8 @@ _lock = Lock()
 
 def file_digest(path: Path) -> str:
     """Hexadecimal SHA-256 of a file. A file of unchanged device, inode, size and times is not read twice. Raises ``OSError``."""
+    if isinstance(path, VirtualPath):
+        return path.sha256()
     key = _key(os.stat(path))
     with _lock:
         known = _known.get(key)

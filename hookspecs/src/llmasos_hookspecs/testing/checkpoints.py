@@ -129,6 +129,7 @@ class TinyCheckpoint:
     path: Path = Path("tiny-checkpoint-in-memory")
     format: str = "huggingface"
     manifest: Mapping[str, Any] = attrs.field(factory=dict)
+    sealed: bool = False
 
     @property
     def digest(self) -> str:

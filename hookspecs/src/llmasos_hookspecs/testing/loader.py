@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import attrs
 import numpy as np
 import pytest
 
+from llmasos_hookspecs.component import NEUTRAL_FORMATS
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.engine import Row
 from llmasos_hookspecs.errors import CheckpointError, ResourceError, UnsupportedModel
 from llmasos_hookspecs.testing.checkpoints import CASES, tiny_checkpoint
 from llmasos_hookspecs.testing.engine_tests import EngineTests
+from llmasos_hookspecs.testing.engine_under_test import EngineUnderTest
 from llmasos_hookspecs.testing.sandbox import PluginSandbox
 
 
@@ -63,6 +66,32 @@ class LoaderConformance(EngineTests, standard=True):
             engine.shutdown()
             used = info.weight_bytes + info.kv_bytes_per_token * info.context_length * info.max_sequences
             assert used <= memory, f"Of a budget of {memory} bytes the engine takes {used}; raise ResourceError, or take a shorter context."
+
+    def test_nothing_of_a_sealed_checkpoint_is_written(
+        self, sandbox: PluginSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The engine is built in memory and gives the right logits, or the checkpoint is ``UnsupportedModel``: no file is made of it, in
+        the cache, the working folder or the folder of temporary files."""
+        checkpoint = self.make_checkpoint(self.covered_cases()[0], tmp_path / "model")
+        if checkpoint.format not in NEUTRAL_FORMATS:
+            pytest.skip("The loader takes exports of other tools, which are never sealed.")
+        places = [tmp_path / name for name in ("context", "work", "temporary")]
+        for place in places:
+            place.mkdir()
+        monkeypatch.chdir(places[1])
+        monkeypatch.setattr(tempfile, "tempdir", str(places[2]))
+        monkeypatch.setenv("TMPDIR", str(places[2]))
+        try:
+            made = self.load(sandbox, attrs.evolve(checkpoint, sealed=True), places[0])
+        except UnsupportedModel:
+            pass
+        else:
+            engine = EngineUnderTest(made, checkpoint, self.tolerance, self.consistency)
+            tokens = engine.prompt(5, seed=15)
+            engine.agree(engine.prefill(engine.open(), tokens), engine.reference.logits(tokens), "a sealed model", engine.tolerance)
+            made.shutdown()
+        written = [str(path.relative_to(tmp_path)) for place in places for path in place.rglob("*")]
+        assert not written, f"Of a sealed checkpoint the loader wrote {', '.join(written[:5])}; build it in memory (is_sealed tells it)."
 
     def test_an_unknown_architecture_is_refused(self, sandbox: PluginSandbox, tmp_path: Path) -> None:
         """A checkpoint of an architecture that the loader does not take is ``UnsupportedModel``."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 import pytest
 
-from llmasos_hookspecs.checkpoint import Checkpoint
+from llmasos_hookspecs.checkpoint import Checkpoint, is_sealed
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.engine import Engine
@@ -59,7 +59,7 @@ class LoaderCases(PluginConformance, standard=True):
     @classmethod
     def load(cls, sandbox: PluginSandbox, checkpoint: Checkpoint, root: Path, limits: EngineLimits = LIMITS) -> Engine:
         """The engine that the loader makes of a checkpoint."""
-        context = SandboxContext(root=root, limits=limits)
+        context = SandboxContext(root=root, limits=limits, lends_cache=not is_sealed(checkpoint))
         engine: Engine = sandbox.call("llmasos_load", checkpoint=checkpoint, options=cls.plugin_options(sandbox), context=context)
         return engine
 

@@ -25,7 +25,7 @@ from llmasos_hookspecs.apart import ApartLimits
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import Component
 from llmasos_hookspecs.context import WORKING, EngineLimits
-from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError
+from llmasos_hookspecs.errors import AccelerationError, CheckpointError, PluginError, SourceError, UnsupportedModel
 from llmasos_hookspecs.kinds import GROUPS, KINDS
 from llmasos_hookspecs.markers import PROJECT
 from llmasos_hookspecs.tensors import QuantizedTensor, Tensor
@@ -138,7 +138,7 @@ class SandboxStore:
 @attrs.define(eq=False, kw_only=True)
 class SandboxContext:
     """A ``Context`` over one temporary folder. Notes are kept in ``notes``, and what ran in a
-    child process in ``ran_apart``; calibration is random text of a fixed seed."""
+    child process in ``ran_apart``; calibration is random text of a fixed seed. ``lends_cache``: False where a sealed model is handled."""
 
     root: Path
     name: str = "under-test"
@@ -150,10 +150,13 @@ class SandboxContext:
     notes: list[str] = attrs.field(factory=list)
     ran_apart: list[str] = attrs.field(factory=list)
     vocab_size: int = 256
+    lends_cache: bool = True
     _store: SandboxStore | None = attrs.field(default=None, init=False)
 
     @property
     def cache(self) -> Path:
+        if not self.lends_cache:
+            raise UnsupportedModel("The plugin keeps files that it derives from a model, and this one is sealed.")
         folder = self.root / "cache"
         folder.mkdir(parents=True, exist_ok=True)
         return folder

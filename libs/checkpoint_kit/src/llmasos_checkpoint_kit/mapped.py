@@ -1,22 +1,32 @@
-"""A file mapped into memory, read-only."""
+"""A file as bytes that are read when they are looked at: mapped into memory, or of another keeping than a plain file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import CheckpointError
+from llmasos_hookspecs import CheckpointError, VirtualPath
 
 
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """The whole file as uint8 [size]; nothing is read until it is looked at, and the pages are the system's to drop.
+class MappedFile(Protocol):
+    """The bytes of a file: an array over a mapped one, whose slices are views, or a ``VirtualFile``, whose slices are read."""
+
+    @property
+    def size(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint8]: ...
+
+
+def map_file(path: Path) -> MappedFile:
+    """The whole file; nothing is read until it is sliced, and the pages of a mapped one are the system's to drop.
 
     Raises:
         CheckpointError: the file is missing, empty or unreadable.
     """
+    if isinstance(path, VirtualPath) and path.is_file() and path.stat().st_size:
+        return path.mapped()
     try:
         size = path.stat().st_size
         if not size:
@@ -30,7 +40,7 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(mapped).view(np.ndarray)
 
 
-def view(data: npt.NDArray[np.uint8], start: int, stop: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def view(data: MappedFile, start: int, stop: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Bytes ``start .. stop`` as an array of ``dtype`` and ``shape``, without a copy where they are aligned."""
     raw = data[start:stop]
     kind = np.dtype(dtype)

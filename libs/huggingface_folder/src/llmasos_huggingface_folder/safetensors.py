@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_checkpoint_kit.folder import parse_json
-from llmasos_checkpoint_kit.mapped import map_file, view
+from llmasos_checkpoint_kit.mapped import MappedFile, map_file, view
 from llmasos_hookspecs import CheckpointError
 
 #: Name in the header -> numpy's type.
@@ -74,12 +74,12 @@ class SafetensorsFile:
         self.tensors: Mapping[str, StoredTensor] = _read_header(path, self._data)
 
     def tensor(self, name: str) -> npt.NDArray[Any]:
-        """The tensor as a read-only view of the mapped file."""
+        """The tensor, read-only: a view of the file where that is mapped."""
         stored = self.tensors[name]
         return view(self._data, stored.start, stored.stop, stored.dtype, stored.shape)
 
 
-def _read_header(path: Path, data: npt.NDArray[np.uint8]) -> dict[str, StoredTensor]:
+def _read_header(path: Path, data: MappedFile) -> dict[str, StoredTensor]:
     if data.size < 8:
         raise CheckpointError(f"{path} has {data.size} bytes and is no safetensors file; get the checkpoint again.")
     length = int.from_bytes(data[:8].tobytes(), "little")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError
+from llmasos_hookspecs import ApartError, ApartLimits, CheckpointError, VirtualPath
 from llmasos_hookspecs.remembered import Remembered
 
 #: Version of the checks: increased when ``probe`` checks more.
@@ -46,13 +46,15 @@ class ApartContext(Protocol):
     def apart(self, function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any: ...
 
 
-def check_at_first_sight(data: bytes, where: str, context: ApartContext) -> None:
-    """Check a tokenizer.json in a child process, unless one of the same content passed before.
+def check_at_first_sight(data: bytes, path: Path, context: ApartContext) -> None:
+    """Check a tokenizer.json, read from ``path``, in a child process, unless one of the same content passed before.
 
     Raises:
         CheckpointError: it breaks the bounds, or the library cannot read it.
     """
-    digest = hashlib.sha256(data).hexdigest()
+    where, digest = str(path), hashlib.sha256(data).hexdigest()
+    if isinstance(path, VirtualPath):
+        digest = path.pseudonym(digest)
     known = Remembered(context.cache / f"tokenizers-{_VERSION}")
     if digest in known:
         return

@@ -34,7 +34,7 @@ def tokenizer_from_folder(folder: Path, context: ApartContext) -> FastTokenizer 
         return None
     config = read_json_if_there(folder, "tokenizer_config.json")
     data = read_small(path, MAX_TOKENIZER_BYTES)
-    check_at_first_sight(data, str(path), context)
+    check_at_first_sight(data, path, context)
     try:
         with guarded():
             backend = Backend.from_buffer(data)

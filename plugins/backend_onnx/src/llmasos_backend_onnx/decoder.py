@@ -27,7 +27,7 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.attention import Attention
-from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
+from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter, InMemory
 from llmasos_backend_onnx.norms import Norms
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
@@ -57,15 +57,15 @@ class Built:
     notes: tuple[str, ...]
 
 
-def build_decoder(checkpoint: Checkpoint, folder: Path, precision: Precision, progress: Progress, *, integer: bool) -> Built:
-    """Write the graph and its weights into ``folder``: ``MODEL``, also ``FLOAT_MODEL`` if it has 4-bit layers, and with ``integer`` also
-    ``INTEGER_MODEL`` if it has quantised layers.
+def build_decoder(checkpoint: Checkpoint, output: Path | InMemory, precision: Precision, progress: Progress, *, integer: bool) -> Built:
+    """Write the graph and its weights into a folder, or into no file: ``MODEL``, also ``FLOAT_MODEL`` if it has 4-bit layers, and with
+    ``integer`` also ``INTEGER_MODEL`` if it has quantised layers.
 
     Raises:
         UnsupportedModel: ``DecoderConfig`` does not describe the checkpoint's decoder.
         CheckpointError: a tensor is missing or damaged.
     """
-    with GraphWriter(folder) as writer:
+    with GraphWriter(output) as writer:
         decoder = _Decoder(checkpoint, writer, precision, progress, integer=integer)
         decoder.build()
         projections = decoder.projections

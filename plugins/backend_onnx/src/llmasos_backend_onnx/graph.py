@@ -1,12 +1,13 @@
-"""Writes an ONNX graph with its weights in one external file."""
+"""Writes an ONNX graph with its weights beside it: in one external file, or in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -26,12 +27,26 @@ _ALIGNMENT: Final = 4096
 _SMALL: Final = 1024
 
 
-class GraphWriter:
-    """Collects nodes; writes every large initializer to ``folder / WEIGHTS`` at once, so that only one tensor is in memory at a time."""
+@attrs.define(eq=False)
+class InMemory:
+    """Graphs that were written into no file.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file = (folder / WEIGHTS).open("wb")
+    Attributes:
+        graphs: name -> the graph, serialised, and the names of the large initializers in it.
+        weights: name of each large initializer -> ONNX's number of its type, its shape, and its bytes, uint8 [n].
+    """
+
+    graphs: dict[str, tuple[bytes, tuple[str, ...]]] = attrs.field(factory=dict)
+    weights: dict[str, tuple[int, tuple[int, ...], npt.NDArray[np.uint8]]] = attrs.field(factory=dict)
+
+
+class GraphWriter:
+    """Collects nodes; writes every large initializer to ``folder / WEIGHTS`` at once, so that only one tensor is in memory at a time.
+    Given an ``InMemory`` in the place of a folder it fills that, and touches no disk."""
+
+    def __init__(self, output: Path | InMemory) -> None:
+        self._output = output
+        self._file: BinaryIO | None = (output / WEIGHTS).open("wb") if isinstance(output, Path) else None
         self._nodes: list[tuple[onnx.NodeProto, str | None]] = []
         self._initializers: dict[str, TensorProto] = {}
         self._sizes: dict[str, int] = {}
@@ -44,7 +59,8 @@ class GraphWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, _onnx_type(np.dtype(dtype)), shape))
@@ -79,9 +95,7 @@ class GraphWriter:
         if array.nbytes <= _SMALL:
             proto.raw_data = array.tobytes()
         else:
-            self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
-            self._refer(proto, self._file.tell(), array.nbytes)
-            self._file.write(array.view(np.uint8).reshape(-1).data)
+            self._refer(proto, self._place(proto, array.reshape(-1).view(np.uint8)), array.nbytes)
         self._initializers[name] = proto
         self._sizes[name] = array.nbytes
         return name
@@ -97,6 +111,8 @@ class GraphWriter:
         length = int(np.prod(shape)) * helper.tensor_dtype_to_np_dtype(proto.data_type).itemsize
         if proto.data_location == TensorProto.EXTERNAL:
             next(entry for entry in proto.external_data if entry.key == "length").value = str(length)
+            if isinstance(self._output, InMemory):
+                self._place(proto, self._output.weights[source][2][:length])
         else:
             proto.raw_data = proto.raw_data[:length]
         self._initializers[name] = proto
@@ -105,7 +121,8 @@ class GraphWriter:
         return name
 
     def save(self, name: str) -> int:
-        """Write the graph ``name`` as ``folder / name``, without nodes that its outputs do not need; several graphs may share the weights.
+        """Write the graph ``name`` as a file of the folder, without nodes that its outputs do not need; several graphs may share the
+        weights.
 
         Returns the bytes of its weights in memory.
         """
@@ -118,10 +135,24 @@ class GraphWriter:
         initializers = {key: proto for key, proto in self._initializers.items() if key in needed}
         graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
-        onnx.save_model(model, self.folder / name)
+        if isinstance(self._output, InMemory):
+            self._output.graphs[name] = (model.SerializeToString(), tuple(initializers.keys() & self._output.weights.keys()))
+        else:
+            onnx.save_model(model, self._output / name)
         # A view of a whole initializer shares its memory; a view of a part is packed separately.
         shared = {key for key, source in self._sources.items() if source in needed and self._sizes[key] == self._sizes[source]}
         return sum(self._sizes[key] for key in initializers if key not in shared)
+
+    def _place(self, proto: TensorProto, data: npt.NDArray[np.uint8]) -> int:
+        """Write the bytes of an initializer; returns where they begin in the file."""
+        if isinstance(self._output, InMemory):
+            self._output.weights[proto.name] = (proto.data_type, tuple(proto.dims), data)
+            return 0
+        assert self._file is not None
+        self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
+        start = self._file.tell()
+        self._file.write(data.data)
+        return start
 
     def _refer(self, proto: TensorProto, offset: int, length: int) -> None:
         proto.data_location = TensorProto.EXTERNAL

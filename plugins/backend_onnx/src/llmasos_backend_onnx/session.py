@@ -11,7 +11,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from onnx import helper
 
+from llmasos_backend_onnx.graph import InMemory
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
@@ -21,8 +23,8 @@ from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 _BINDINGS: Final = 32
 
 
-def open_session(model: Path, *, threads: int | None, spin: bool, provider: str = "cpu") -> ort.InferenceSession:
-    """A session of the graph at ``model``. The KV cache stays in the host's memory whatever the provider.
+def open_session(model: Path | tuple[InMemory, str], *, threads: int | None, spin: bool, provider: str = "cpu") -> ort.InferenceSession:
+    """A session of the graph at ``model``, or of one of those in memory. The KV cache stays in the host's memory whatever the provider.
 
     Raises:
         CheckpointError: ONNX Runtime cannot load it.
@@ -47,9 +49,22 @@ def open_session(model: Path, *, threads: int | None, spin: bool, provider: str 
     # spin for some 30 ms, against those of the other session too, which made a step that prefills and decodes 12 % slower.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     try:
-        return ort.InferenceSession(str(model), options, providers=providers)
+        if isinstance(model, Path):
+            return ort.InferenceSession(str(model), options, providers=providers)
+        built, name = model
+        graph, large = built.graphs[name]
+        options.add_external_initializers(list(large), [_ort_value(*built.weights[key]) for key in large])
+        return ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {model}: {_first_line(error)}.") from error
+        shown = model if isinstance(model, Path) else "a graph that was built in memory"
+        raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {shown}: {_first_line(error)}.") from error
+
+
+def _ort_value(kind: int, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) -> ort.OrtValue:
+    """A tensor of ONNX's type ``kind`` over bytes that the session shares."""
+    width = helper.tensor_dtype_to_np_dtype(kind).itemsize
+    array = data.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[width]).reshape(shape)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind)
 
 
 @attrs.define(eq=False)
@@ -79,6 +94,7 @@ class DecoderSession:
         prefill: the session for prompts; may be the same.
         tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
         exact: make a token's logits bitwise identical regardless of the batch composition.
+        kept: what owns memory that the sessions read.
     """
 
     def __init__(
@@ -90,7 +106,9 @@ class DecoderSession:
         vocab_size: int,
         *,
         exact: bool,
+        kept: object = None,
     ) -> None:
+        self._kept = kept
         self._decoding = decode
         self._prefilling = prefill
         self._cache = cache

@@ -9,7 +9,7 @@ import attrs
 
 from llmasos_backend_openvino.attention import BLOCK, insert_attention
 from llmasos_backend_openvino.cpu import chosen_precision
-from llmasos_backend_openvino.decoder import build_decoder, ropes_of
+from llmasos_backend_openvino.decoder import BuiltDecoder, build_decoder, ropes_of
 from llmasos_backend_openvino.engine import OpenVinoEngine
 from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for, token_bytes
 from llmasos_backend_openvino.memory import dtype_of
@@ -28,6 +28,7 @@ from llmasos_hookspecs import (
     ResourceError,
     UnsupportedModel,
     check_tensors,
+    is_sealed,
     require_plain,
     unread_note,
 )
@@ -57,12 +58,13 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     check_tensors(checkpoint)
     switch = _switch(checkpoint)
     precision = chosen_precision(options)
-    folder, built = _graph(checkpoint, precision, context)
+    source: Path | BuiltDecoder
+    source, built = _in_memory(checkpoint, precision, context) if is_sealed(checkpoint) else _graph(checkpoint, precision, context)
     weight_bytes: int = built["weight_bytes"]
     blocks, length = _room(config, context.limits, weight_bytes, BLOCK * token_bytes(config, precision))
     pool = _pool(config, blocks, precision)
-    compiled = _compiled(folder / _MODEL, config, precision, options.threads or context.limits.threads)
-    session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)])
+    compiled = _compiled(source, config, precision, options.threads or context.limits.threads)
+    session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)], kept=source)
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
@@ -75,8 +77,15 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     return OpenVinoEngine(info, session, pool, chunk=options.prefill_chunk, switch=switch)
 
 
+def _in_memory(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[BuiltDecoder, dict[str, Any]]:
+    """The checkpoint's graph without a file, and facts about it."""
+    with context.progress("Building the OpenVINO decoder", total=checkpoint.decoder.num_layers + 1, unit="layers") as progress:
+        built = build_decoder(checkpoint, precision, progress)
+    return built, {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
+
+
 def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Path, dict[str, Any]]:
-    """The folder of the checkpoint's graph, and what was said of it when it was built."""
+    """The file of the checkpoint's graph, and what was said of it when it was built."""
     config = checkpoint.decoder
     key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=precision, version=_GRAPH_VERSION)
 
@@ -86,11 +95,12 @@ def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Pa
             ov.serialize(built.model, folder / _MODEL)
         return {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
 
-    return obtain(context.cache, key, write, of=checkpoint.path)
+    folder, facts = obtain(context.cache, key, write, of=checkpoint.path)
+    return folder / _MODEL, facts
 
 
-def _compiled(path: Path, config: DecoderConfig, precision: str, threads: int | None) -> Any:
-    """The graph in a file, compiled; it reads its weights where the file is mapped."""
+def _compiled(source: Path | BuiltDecoder, config: DecoderConfig, precision: str, threads: int | None) -> Any:
+    """The graph, or the one in a file, compiled; it reads its weights where the file is mapped."""
     core = ov.Core()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -102,12 +112,14 @@ def _compiled(path: Path, config: DecoderConfig, precision: str, threads: int | 
         **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
     }
     try:
-        model = core.read_model(path)
+        model = core.read_model(source) if isinstance(source, Path) else source.model
         insert_attention(model, config)
         return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].rstrip(".")
-        raise CheckpointError(f"OpenVINO {ov.get_version()} cannot compile {path}: {reason}.") from error
+        raise CheckpointError(
+            f"OpenVINO {ov.get_version()} cannot compile {source if isinstance(source, Path) else 'a sealed model'}: {reason}."
+        ) from error
 
 
 def _switch(checkpoint: Checkpoint) -> int | None:

@@ -41,11 +41,13 @@ class Session:
     Args:
         compiled: the graph of ``build_decoder``, compiled.
         rotations: a table for each of the graph's ropes.
+        kept: what owns memory that the graph reads.
 
     Raises ``UnsupportedModel`` where the compiled graph keeps keys and values in another layout than the pool.
     """
 
-    def __init__(self, compiled: Any, pool: BlockPool, rotations: Sequence[RotationTable]) -> None:
+    def __init__(self, compiled: Any, pool: BlockPool, rotations: Sequence[RotationTable], kept: object = None) -> None:
+        self._kept = kept
         self._request = compiled.create_infer_request()
         self._ports = {port.get_any_name(): port for port in compiled.inputs}
         self._rotations = rotations

@@ -99,13 +99,12 @@ class GGUFCheckpoint:
 
     def _part(self, source: Source, tensor: GGUFTensor) -> Tensor:
         """The tensor, or the rows or the expert of it that the source takes."""
-        raw = self.header.raw(tensor)
         if source.rows is not None:
             start, stop = source.rows
             width = tensor.nbytes // tensor.shape[0]
-            return read_tensor(raw[start * width : stop * width], tensor.kind, (stop - start, *tensor.shape[1:]))
+            return read_tensor(self.header.raw(tensor, start * width, stop * width), tensor.kind, (stop - start, *tensor.shape[1:]))
         if source.expert is not None:
             size = tensor.nbytes // tensor.shape[0]
             start = source.expert * size
-            return read_tensor(raw[start : start + size], tensor.kind, tensor.shape[1:])
-        return read_tensor(raw, tensor.kind, tensor.shape)
+            return read_tensor(self.header.raw(tensor, start, start + size), tensor.kind, tensor.shape[1:])
+        return read_tensor(self.header.raw(tensor), tensor.kind, tensor.shape)

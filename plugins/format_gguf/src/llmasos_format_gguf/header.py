@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from llmasos_checkpoint_kit.mapped import map_file
+from llmasos_checkpoint_kit.mapped import MappedFile, map_file
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
 MAX_STRING_BYTES: Final = 16 << 20
@@ -26,6 +26,8 @@ MAX_ENTRIES: Final = 100_000
 MAX_ARRAY: Final = 4_000_000
 MAX_DIMENSIONS: Final = 4
 DEFAULT_ALIGNMENT: Final = 32
+#: Bytes that are parsed as the header at first; vocabularies of 250,000 tokens need some 10 MB.
+FIRST_BYTES: Final = 16 << 20
 
 _SCALARS: Final[Mapping[int, struct.Struct]] = {
     kind: struct.Struct(code)
@@ -87,13 +89,13 @@ class GGUFHeader:
     """
 
     path: Path
-    files: tuple[npt.NDArray[np.uint8], ...]
+    files: tuple[MappedFile, ...]
     metadata: Mapping[str, Any]
     tensors: tuple[GGUFTensor, ...]
 
-    def raw(self, tensor: GGUFTensor) -> npt.NDArray[np.uint8]:
-        """The bytes of a tensor: uint8 [nbytes], a view of its file."""
-        return self.files[tensor.part][tensor.start : tensor.start + tensor.nbytes]
+    def raw(self, tensor: GGUFTensor, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """The bytes of a tensor, or those from ``start`` to ``stop`` of it: uint8, a view of its file where that is mapped."""
+        return self.files[tensor.part][tensor.start + start : tensor.start + (tensor.nbytes if stop is None else stop)]
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -104,7 +106,16 @@ def read_header(path: Path) -> GGUFHeader:
         UnsupportedModel: it is big-endian, of another version, or holds a tensor type that is not read here.
     """
     data = map_file(path)
-    reader = _Reader(path, data)
+    length = min(FIRST_BYTES, data.size)
+    while True:
+        try:
+            return _parse(path, data, _Reader(path, data[:length], data.size))
+        except _Longer:  # of a mapped file only the parsing is done again
+            length = min(4 * length, data.size)
+
+
+def _parse(path: Path, data: MappedFile, reader: _Reader) -> GGUFHeader:
+    """The header that ``reader`` has the first bytes of. Raises ``_Longer`` where it needs more of them."""
     if reader.take(4) != b"GGUF":
         raise CheckpointError(f"{path} does not begin with GGUF and is no GGUF file; get it again.")
     version = reader.unpack(_U32)
@@ -173,18 +184,23 @@ def _placed(path: Path, size: int, base: int, alignment: int, table: list[_Entry
     return tuple(tensors)
 
 
-class _Reader:
-    """Reads forward through the header and never past the end of the file."""
+class _Longer(Exception):
+    """The header is longer than what was read of the file."""
 
-    def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
+
+class _Reader:
+    """Reads forward through ``data``, the beginning of a file of ``size`` bytes, and never past its end."""
+
+    def __init__(self, path: Path, data: npt.NDArray[np.uint8], size: int) -> None:
         self.path = path
         self.offset = 0
         self._data = data
         self._buffer = data.data
+        self._size = size
 
     @property
     def left(self) -> int:
-        return self._data.size - self.offset
+        return self._size - self.offset
 
     def take(self, count: int) -> bytes:
         return bytes(self._buffer[self._advance(count) : self.offset])
@@ -233,6 +249,8 @@ class _Reader:
     def _advance(self, count: int) -> int:
         start = self.offset
         if count > self._data.size - start:
+            if self._data.size < self._size and count <= self._size - start:
+                raise _Longer
             raise CheckpointError(f"{self.path} is truncated or damaged: its header runs past its end; get it again.")
         self.offset = start + count
         return start

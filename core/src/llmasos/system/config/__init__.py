@@ -1,7 +1,7 @@
 """Config: the whole pipeline in one TOML file. What looks at plugins too, ``check`` and ``schema``, is imported by its own name."""
 
 from llmasos.system.config.layers import Layer, find_layers, load_config, read_layer
-from llmasos.system.config.sections import ComponentConfig, Config, ModelConfig, ResourcesConfig
+from llmasos.system.config.sections import ComponentConfig, Config, ModelConfig, ResourcesConfig, SecurityConfig
 from llmasos.system.config.toml import to_toml
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Layer",
     "ModelConfig",
     "ResourcesConfig",
+    "SecurityConfig",
     "find_layers",
     "load_config",
     "read_layer",

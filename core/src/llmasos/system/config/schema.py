@@ -13,6 +13,7 @@ from llmasos.system.config.sections import (
     GlobalTable,
     ModelTable,
     ResourcesConfig,
+    SecurityConfig,
 )
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
@@ -52,6 +53,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             "model": model,
             **composed,
             "resources": resources,
+            "security": json_schema(SecurityConfig),
             "tasks": {"type": "object", "additionalProperties": {"$ref": "#/$defs/task"}},
             "sources": {"type": "object", "additionalProperties": {"$ref": "#/$defs/source"}},
             "formats": {"type": "object", "additionalProperties": {"$ref": "#/$defs/format"}},

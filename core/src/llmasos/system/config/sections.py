@@ -210,6 +210,24 @@ SIZES: Final = tuple(field.name for field in attrs.fields(ResourcesConfig) if fi
 
 
 @attrs.frozen(kw_only=True)
+class SecurityConfig:
+    """What the files of a model must have before it is loaded."""
+
+    require: str | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.in_(("signed", "sealed"))),
+        metadata={
+            "help": '"signed": load only models that a trusted key signed; "sealed": only those that are encrypted; left out: any model.'
+        },
+    )
+    trusted: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        metadata={"help": "Public keys that may sign. Where there are any, a sealed model must be signed by one of them."},
+    )
+
+
+@attrs.frozen(kw_only=True)
 class GlobalTable:
     """The keys of config that stand outside of any table."""
 
@@ -223,7 +241,7 @@ class GlobalTable:
 
 _TABLES: Final = (
     *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "guard", "server", "access"),
-    *("sources", "formats", "suites", "models"),
+    *("sources", "formats", "suites", "security", "models"),
 )
 _COMPOSED: Final = ("loader", "accelerate", "scheduler", "placement")
 
@@ -244,6 +262,7 @@ class Config:
         formats: options for formats, by name.
         suites: what measures the stages of an acceleration, in order.
         resources: for all models together.
+        security: what the files of every model must have.
         seed, offline: for all components.
         origins: dotted path of each value that was set -> where; what is not listed is a default.
     """
@@ -258,6 +277,7 @@ class Config:
     formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     suites: tuple[ComponentConfig, ...] = ()
     resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
+    security: SecurityConfig = attrs.field(factory=SecurityConfig)
     seed: int = 0
     offline: bool = False
     origins: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
@@ -314,6 +334,8 @@ class Config:
         resources = {key: value for key, value in unstructure(self.resources).items() if value is not None}
         if resources:
             found["resources"] = resources
+        if self.security != SecurityConfig():
+            found["security"] = {key: value for key, value in unstructure(self.security).items() if value is not None}
         for name, model in self.models.items():
             table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": model.replicas}
             if model.context_length is not None:
@@ -368,6 +390,7 @@ class _Reader:
         plain = {key: value for key, value in self.mapping.items() if key not in _TABLES}
         own = self._section(GlobalTable, plain, "", also=_TABLES)
         resources = self._section(ResourcesConfig, self._table("resources"), "resources")
+        security = self._section(SecurityConfig, self._table("security"), "security")
         return Config(
             models=self._models(),
             tasks=self._named("tasks"),
@@ -379,6 +402,7 @@ class _Reader:
             servers=self._components(self.mapping.get("server", ()), "server"),
             access=self._component(self.mapping.get("access", {}), "access", DEFAULT_ACCESS),
             resources=resources,
+            security=security,
             seed=own.seed,
             offline=own.offline,
             origins={**self.origins, **origins},

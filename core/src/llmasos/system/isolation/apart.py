@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import attrs
 
@@ -36,7 +36,7 @@ def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None)
     limits = limits or ApartLimits()
     head = json.dumps({"function": function, "limits": attrs.asdict(limits)}).encode() + b"\n"
     # Files rather than pipes: neither side can hold the other up, and the size of the answer is a limit that the system enforces.
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as answer:
+    with _file("call") as source, _file("result") as answer:
         source.writelines((head, pack(arguments)))
         source.seek(0)
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | _SET
@@ -52,3 +52,10 @@ def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None)
             process.wait()
         answer.seek(0)
         return result(answer.read(limits.output))
+
+
+def _file(name: str) -> IO[bytes]:
+    """A new file of no folder: in memory where the system has such files, because the bytes may be of an encrypted model."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create(name), "w+b")
+    return tempfile.TemporaryFile()

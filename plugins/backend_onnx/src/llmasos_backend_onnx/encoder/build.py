@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmasos_backend_onnx.graph import CONTRIB, MODEL, GraphWriter
+from llmasos_backend_onnx.graph import CONTRIB, MODEL, GraphWriter, InMemory
 from llmasos_encoder_kit.config import EncoderConfig, EncoderLayer
 from llmasos_encoder_kit.weights import EncoderWeights, LayerWeights, Matrix, Norm, rotations
 from llmasos_hookspecs import Progress
@@ -27,9 +27,11 @@ def has_bias(config: EncoderConfig) -> bool:
     return bool(config.buckets) or any(layer.window is not None for layer in config.layers)
 
 
-def build_encoder(weights: EncoderWeights, config: EncoderConfig, folder: Path, progress: Progress, length: int) -> dict[str, Any]:
-    """Write the graph for texts of up to ``length`` tokens into ``folder``; returns what is to be kept beside it."""
-    with GraphWriter(folder) as writer:
+def build_encoder(
+    weights: EncoderWeights, config: EncoderConfig, output: Path | InMemory, progress: Progress, length: int
+) -> dict[str, Any]:
+    """Write the graph for texts of up to ``length`` tokens into a folder, or into no file; returns what is to be kept beside it."""
+    with GraphWriter(output) as writer:
         graph = _Encoder(writer, config, length)
         x = graph.embedded(weights)
         for index, kind in enumerate(config.layers):
