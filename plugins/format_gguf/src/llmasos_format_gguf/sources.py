@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_format_gguf import metadata as meta
+from llmasos_format_gguf import metadata as meta, two_widths
 from llmasos_format_gguf.blocks import READABLE
 from llmasos_format_gguf.config import layers_ahead
 from llmasos_format_gguf.families import ROPE_TENSORS
@@ -85,6 +85,8 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             continue
         if "{}" in place.module.name:
             layers.add(place.layer)
+        if family.two_widths and two_widths.is_spare(place.name(), config, count):
+            continue
         if len(place.module.tensors) > 1:
             grouped.setdefault(attrs.evolve(place, part=0), {})[place.part] = tensor
             if len(grouped[attrs.evolve(place, part=0)]) < len(place.module.tensors):

@@ -22,6 +22,7 @@ from llmasos_format_gguf.header import GGUFHeader
 from llmasos_format_gguf.names import NameTable, Place, name_table
 from llmasos_format_gguf.quantize import encode
 from llmasos_format_gguf.split import read_parts
+from llmasos_format_gguf.two_widths import is_spare
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
 from llmasos_hookspecs.atomic import flush
 
@@ -176,6 +177,8 @@ def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], k
     left -= {name.format(layer) for name in table.family.scalars for layer in range(layers)}
     if table.family.ahead:
         left -= _ahead(names, layers)
+    if table.family.two_widths:
+        left -= {name for name in names if is_spare(name, checkpoint.config, layers)}
     planned = []
     for place, filled in table.tensors(layers, _stacks(table, names), left):
         left -= set(filled)

@@ -1,0 +1,73 @@
+"""Gemma's families of GGUF: norms by 1 and more, windows, and in Gemma 4 heads of two widths."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from gguf.constants import MODEL_TENSOR, Keys
+
+from llmasos_format_gguf.family import Family, Field
+from llmasos_format_gguf.layouts import Halves, PlusOne
+from llmasos_format_gguf.modules import LLAMA, QK_NORMS, modules_of, of_layer, with_changes
+
+_GEMMA: Final = tuple(attrs.evolve(module, layout=PlusOne()) if module.name.endswith("norm") else module for module in LLAMA)
+_GEMMA2: Final = with_changes(_GEMMA, of_layer("pre_feedforward_layernorm", PlusOne()), of_layer("post_feedforward_layernorm", PlusOne()))
+_GEMMA4: Final = (
+    *with_changes(LLAMA, of_layer("pre_feedforward_layernorm"), of_layer("post_feedforward_layernorm")), *QK_NORMS,
+    *modules_of(
+        "model.embed_tokens_per_layer model.per_layer_model_projection model.per_layer_projection_norm", "model.layers.{}",
+        "per_layer_input_gate per_layer_projection post_per_layer_input_norm router.proj pre_feedforward_layernorm_2 "
+        "post_feedforward_layernorm_1 post_feedforward_layernorm_2",
+    ),
+    of_layer("layer_scalar", leaf="weight"),
+    of_layer("router.scale", tensors=(MODEL_TENSOR.FFN_GATE_INP,), leaf="scale"),
+    of_layer("router.per_expert_scale", tensors=(MODEL_TENSOR.FFN_DOWN_EXP,), leaf="scale"),
+    of_layer("experts.gate_up_proj", leaf="weight"), of_layer("experts.down_proj", leaf="weight"),
+    # Files whose experts are stored as those of other families.
+    of_layer("experts.gate_up_proj", Halves(), (MODEL_TENSOR.FFN_GATE_EXP, MODEL_TENSOR.FFN_UP_EXP), "weight", written=False),
+)  # fmt: skip
+
+GEMMAS: Final[tuple[Family, ...]] = (
+    Family(
+        arch="gemma", model_type="gemma", architecture="GemmaForCausalLM", modules=_GEMMA,
+        fixed={"hidden_act": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, tied=True,
+    ),
+    Family(
+        arch="gemma2", model_type="gemma2", architecture="Gemma2ForCausalLM", modules=_GEMMA2,
+        fields=(
+            Field("attn_logit_softcapping", Keys.LLM.ATTN_LOGIT_SOFTCAPPING, "number", 50.0),
+            Field("final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, "number", 30.0),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096),
+        ),
+        fixed={"hidden_activation": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, windows=2,
+        tied=True, defaults={"num_key_value_heads": 4},
+    ),
+    Family(
+        arch="gemma3", model_type="gemma3_text", architecture="Gemma3ForCausalLM", modules=(*_GEMMA2, *(
+            attrs.evolve(module, layout=PlusOne()) for module in QK_NORMS
+        )),
+        fields=(
+            Field("final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, "number", None),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096),
+        ),
+        fixed={"hidden_activation": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, windows=6,
+        theta=1e6, local_theta=1e4, tied=True, defaults={"num_key_value_heads": 4},
+    ),
+    Family(
+        arch="gemma4", model_type="gemma4_text", architecture="Gemma4ForCausalLM", modules=_GEMMA4,
+        fields=(
+            Field("final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, "number", None),
+            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=512),
+            Field("num_kv_shared_layers", Keys.Attention.SHARED_KV_LAYERS, "natural", 0),
+            Field("hidden_size_per_layer_input", Keys.LLM.EMBD_LENGTH_PER_LAYER_INP, "natural", 256, absent=0, off=0),
+            Field("num_experts", Keys.LLM.EXPERT_COUNT, default=None),
+            Field("top_k_experts", Keys.LLM.EXPERT_USED_COUNT, default=None),
+            Field("moe_intermediate_size", Keys.LLM.EXPERT_FEED_FORWARD_LENGTH, default=None),
+        ),
+        fixed={"hidden_activation": "gelu_pytorch_tanh"},
+        present={"attention_bias": "attn_q.bias", "enable_moe_block": "ffn_gate_inp.weight"}, head_dim=256, windows=6, theta=1e6,
+        local_theta=1e4, scaling={"rope_type": "proportional", "partial_rotary_factor": 0.25}, tied=True, two_widths=True,
+        defaults={"num_key_value_heads": 4},
+    ),
+)  # fmt: skip
