@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gguf.constants import GGMLQuantizationType, Keys
 
-from llmasos_format_gguf import alone, metadata as meta, two_widths
+from llmasos_format_gguf import alone, altup, metadata as meta, two_widths
 from llmasos_format_gguf.dense import read_mlp_kinds
 from llmasos_format_gguf.families import family_of
 from llmasos_format_gguf.family import Family, Field
@@ -245,6 +245,8 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         found["layer_types"] = _layer_types(header, family, config[family.key("num_hidden_layers")], config.get("sliding_window"))
     if family.two_widths:
         found |= two_widths.read_rest(header, family, config | found)
+    if family.model_type == "gemma3n_text":
+        found |= altup.read_rest(header, family, config | found)
     if family.model_type == "smollm3":
         interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
         found["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in range(layers)]

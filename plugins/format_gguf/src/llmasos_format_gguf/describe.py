@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
-from llmasos_format_gguf import alone, metadata as meta, two_widths
+from llmasos_format_gguf import alone, altup, metadata as meta, two_widths
 from llmasos_format_gguf.config import MAX_LAYERS
 from llmasos_format_gguf.dense import mlp_kinds
 from llmasos_format_gguf.families import FAMILIES
 from llmasos_format_gguf.family import Family, Field
 from llmasos_format_gguf.latent import write_latent
 from llmasos_format_gguf.rope import Rope, llama3_divisors, rope_of, write_rope
+from llmasos_format_gguf.sharing import check_tables
 from llmasos_format_gguf.state import (
     feed_forward_width,
     jamba_layers,
@@ -97,7 +98,7 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
         value = config.get(family.key(name))
         if value is None:
             value = config.get(name)
-        found[name] = family.defaults.get(name) if value is None else value
+        found[name] = family.defaults.get(name) if value is None else _one_for_all(value)
     if not family.attention:
         _check_sizes(found, family, where)
         return found
@@ -188,6 +189,10 @@ def metadata_of(
             found[Keys.Attention.HEAD_COUNT_KV] = [np.uint32(groups * (family.local_groups if each else 1)) for each in local]
         if family.two_widths:
             found |= two_widths.write_layers(config, family, sizes, kinds, where)
+        if family.model_type == "gemma3n_text":
+            found |= altup.write_layers(config, family, kinds, where)
+    if family.shares:
+        check_tables(config, config.get("vocab_size"), where)
     metadata = {key.format(arch=arch): value for key, value in found.items()}
     if not family.rope:
         return metadata, {}
@@ -199,6 +204,8 @@ def metadata_of(
         sizes["max_position_embeddings"],
         original if isinstance(original, int) else None,
     )
+    if family.model_type == "gemma3n_text":
+        tensors |= altup.unread_tensors(config, family, sizes)
     return metadata | more, tensors
 
 
@@ -227,7 +234,9 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         expected["mlp_layer_types"] = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.two_widths:
         kinds = _layer_types(config, family, sizes["num_hidden_layers"], _window(config, family), where)
-        expected |= two_widths.implied(config, kinds)
+        expected |= two_widths.implied(config, family, kinds)
+    if family.model_type == "gemma3n_text" and config.get("activation_sparsity_pattern") is None:
+        expected["activation_sparsity_pattern"] = altup.sparsity(sizes["num_hidden_layers"])
     if family.model_type == "lfm2":
         expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
     if family.model_type == "granitemoehybrid" and config.get("position_embedding_type") is None:
@@ -374,10 +383,15 @@ def _look_up(config: Mapping[str, Any], name: str) -> Any:
     found = inside.get(name.rpartition(".")[2])
     if name == "sliding_window" and config.get("model_type") == "mimo_v2_flash" and isinstance(config.get("sliding_window_size"), int):
         found = config["sliding_window_size"] + 1  # without the token itself
-    if name in _PER_LAYER and isinstance(found, list) and found and all(each == found[0] for each in found):
-        found = found[0]
+    if name in _PER_LAYER:
+        found = _one_for_all(found)
     others = (value for other in _ALIASES.get(name, ()) if (value := inside.get(other)) is not None)
     return next(others, None) if found is None else found
+
+
+def _one_for_all(value: Any) -> Any:
+    """What a list for each layer has in all of them; another value as it is."""
+    return value[0] if isinstance(value, list) and value and all(each == value[0] for each in value) else value
 
 
 def _equal(one: Any, other: Any) -> bool:

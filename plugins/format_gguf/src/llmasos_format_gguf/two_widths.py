@@ -1,8 +1,6 @@
-"""Layers with a window beside layers with wider heads that attend to all; the last take keys and values of earlier ones (Gemma 4).
+"""Layers with a window beside layers with wider heads that attend to all (Gemma 4).
 
-A file gives the two widths of heads, and heads of keys and the width of the MLP for each layer. How many of the last layers have no keys
-and values of their own is a number; each takes those of the last layer of its kind before them, which llama.cpp finds by its place: the
-very last where it attends to all, the one before it where it has a window.
+A file gives the two widths of heads, and heads of keys and the width of the MLP for each layer.
 """
 
 from __future__ import annotations
@@ -16,22 +14,11 @@ from gguf.constants import Keys
 from llmasos_format_gguf import metadata as meta
 from llmasos_format_gguf.family import Family
 from llmasos_format_gguf.header import GGUFHeader
+from llmasos_format_gguf.sharing import FULL, LOCAL, check_sharing, shared_layers
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
-
-FULL: Final = "full_attention"
-LOCAL: Final = "sliding_attention"
 
 #: Elements of a head in layers that attend to all, where a config is silent.
 _WIDTH: Final = 512
-
-#: What a layer that takes another's keys and values does not need, though checkpoints and files may hold it.
-_SPARE: Final = ("self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.")
-
-
-def is_spare(name: str, config: Mapping[str, Any], layers: int) -> bool:
-    """Whether a tensor by Hugging Face's name belongs to keys or values that the layer takes from another."""
-    number, _, rest = name.removeprefix("model.layers.").partition(".")
-    return number.isdecimal() and len(number) < 7 and int(number) >= layers - _shared(config) and rest.startswith(_SPARE)
 
 
 def read_head_dim(header: GGUFHeader, family: Family) -> int:
@@ -89,8 +76,8 @@ def read_rest(header: GGUFHeader, family: Family, config: Mapping[str, Any]) -> 
     """
     kinds, where = config["layer_types"], str(header.path)
     layers, groups = len(kinds), config["num_global_key_value_heads"]
-    check_kinds(config, kinds, family, where)
-    unshared = layers - _shared(config)
+    check_sharing(config, kinds, family, where)
+    unshared = layers - shared_layers(config, family)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     full = [layer for layer in range(unshared) if kinds[layer] == FULL]
     one_projection = bool(full) and not any(f"blk.{layer}.attn_v.weight" in tensors for layer in full)
@@ -145,9 +132,12 @@ def sizes_of(config: Mapping[str, Any], sizes: Mapping[str, Any], kinds: Sequenc
     return {"global_head_dim": found["head_dim"], "num_global_key_value_heads": groups if one_projection else None}
 
 
-def implied(config: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+def implied(config: Mapping[str, Any], family: Family, kinds: Sequence[str]) -> dict[str, Any]:
     """Entries of a config as they take effect."""
-    return {"layer_types": list(kinds), "use_double_wide_mlp": bool(config.get("use_double_wide_mlp")) and _shared(config) > 0}
+    return {
+        "layer_types": list(kinds),
+        "use_double_wide_mlp": bool(config.get("use_double_wide_mlp")) and shared_layers(config, family) > 0,
+    }
 
 
 def write_layers(config: Mapping[str, Any], family: Family, sizes: Mapping[str, Any], kinds: Sequence[str], where: str) -> dict[str, Any]:
@@ -157,9 +147,9 @@ def write_layers(config: Mapping[str, Any], family: Family, sizes: Mapping[str, 
         CheckpointError: a size is impossible.
         UnsupportedModel: layers share in a way that GGUF cannot say.
     """
-    check_kinds(config, kinds, family, where)
-    width, groups, unshared = sizes["intermediate_size"], sizes["num_key_value_heads"], len(kinds) - _shared(config)
-    times = 2 if implied(config, kinds)["use_double_wide_mlp"] else 1
+    check_sharing(config, kinds, family, where)
+    width, groups, unshared = sizes["intermediate_size"], sizes["num_key_value_heads"], len(kinds) - shared_layers(config, family)
+    times = 2 if implied(config, family, kinds)["use_double_wide_mlp"] else 1
     full = sizes["num_global_key_value_heads"] or groups
     return {
         Keys.Attention.KEY_LENGTH: np.uint32(sizes["global_head_dim"]),
@@ -170,30 +160,3 @@ def write_layers(config: Mapping[str, Any], family: Family, sizes: Mapping[str, 
         Keys.Attention.HEAD_COUNT_KV: [np.uint32(full if kind == FULL else groups) for kind in kinds],
         Keys.LLM.FEED_FORWARD_LENGTH: [np.uint32(width * (1 if layer < unshared else times)) for layer in range(len(kinds))],
     }
-
-
-def check_kinds(config: Mapping[str, Any], kinds: Sequence[str], family: Family, where: str) -> None:
-    """Hold the kinds of layers against what llama.cpp and transformers both compute.
-
-    Raises:
-        CheckpointError: more layers share than there are.
-        UnsupportedModel: a layer is of another kind, the last one has a window, or layers share with others than llama.cpp takes.
-    """
-    if unknown := set(kinds) - {FULL, LOCAL}:
-        raise UnsupportedModel(f"{where} has layers of the kind {min(unknown)[:40]!r}, which a GGUF of {family.arch} does not know.")
-    if kinds[-1] != FULL:
-        raise UnsupportedModel(f"{where} has a window in its last layer, which transformers does not compute.")
-    start = len(kinds) - _shared(config)
-    if start < 1:
-        raise CheckpointError(f"{where} has {_shared(config)} of {len(kinds)} layers without keys of their own; mend it or get it again.")
-    last = {FULL: kinds[start - 1], LOCAL: kinds[start - 2] if start > 1 else None}
-    if any(last[kind] != kind for kind in kinds[start:]):
-        raise UnsupportedModel(
-            f"{where} has layers that take keys and values of others than the two before them, which a GGUF of {family.arch} cannot say."
-        )
-
-
-def _shared(config: Mapping[str, Any]) -> int:
-    """How many of the last layers take keys and values of earlier ones."""
-    found = config.get("num_kv_shared_layers")
-    return found if isinstance(found, int) and found > 0 else 0

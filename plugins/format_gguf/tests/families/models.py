@@ -61,6 +61,7 @@ _GEMMA4 = {
     **TIED, **_WIDTH, "num_hidden_layers": 6, "global_head_dim": 32, "sliding_window": 8, "vocab_size_per_layer_input": 288,
     "layer_types": [*["sliding_attention"] * 3, "full_attention", "sliding_attention", "full_attention"], "final_logit_softcapping": 30.0,
 }  # fmt: skip
+_GEMMA3N = {**TIED, **_WIDTH, "num_hidden_layers": 22, "num_kv_shared_layers": 2, "sliding_window": 8, "vocab_size_per_layer_input": 288}
 _LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -97,6 +98,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", {**TIED, **_WIDTH}),
     "gemma2": ("gemma2", {**TIED, **_WIDTH, "query_pre_attn_scalar": 16, "sliding_window": 8}),
     "gemma3": ("gemma3_text", {**TIED, **_WIDTH, "num_hidden_layers": 7, "query_pre_attn_scalar": 16, "sliding_window": 8}),
+    "gemma3n": ("gemma3n_text", _GEMMA3N),
     "gemma4": ("gemma4_text", {**_GEMMA4, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32, "use_double_wide_mlp": True}),
     "gemma4, experts": (
         "gemma4_text",
@@ -297,11 +299,12 @@ def tiny(name: str) -> PreTrainedModel:
     kind, changes = MODELS[name]
     torch.manual_seed(5)
     config = AutoConfig.for_model(kind, **changes)
+    times = 1.0 if kind == "gemma3n_text" else 3.0  # of 22 layers, in which rounding grows
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
-        if kind == "gemma4_text":
+            parameter.mul_(times) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
+        if kind in ("gemma3n_text", "gemma4_text"):
             for part, tensor in (*model.named_parameters(), *model.named_buffers()):
                 if part.endswith("layer_scalar"):
                     tensor.add_(torch.randn_like(tensor) * 0.1)

@@ -1,4 +1,4 @@
-"""Gemma 4: files and configs that ``write_gguf`` and transformers do not make, and what neither can say."""
+"""Gemma 3n and Gemma 4: files and configs that ``write_gguf`` and transformers do not make, and what neither can say."""
 
 from __future__ import annotations
 
@@ -94,6 +94,25 @@ def test_what_a_file_cannot_say_is_refused_before_it_is_written(changes: dict[st
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_kv_shared_layers": 3}, "19 layers with keys and values of their own, and a GGUF of gemma3n 20"),
+        ({"layer_types": ["full_attention"] * 22}, "all but each fifth"),
+        ({"activation_sparsity_pattern": [0.95] * 22}, "activation_sparsity_pattern"),
+        ({"laurel_rank": 32}, "laurel_rank = 32"),
+        ({"vocab_size_per_layer_input": 256}, "which GGUF wants alike"),
+        ({"intermediate_size": [96] * 21 + [192]}, "intermediate_size"),
+    ],
+)
+def test_what_llama_cpp_takes_as_given_of_gemma_3n_is_refused_before_it_is_written(
+    changes: dict[str, Any], words: str, made: Any, tmp_path: Path
+) -> None:
+    _, folder, _ = made("gemma3n")
+    with pytest.raises(LLMasOSError, match=words):
+        write_gguf(open_model(copied(folder, tmp_path / "model", changes)), tmp_path / "x.gguf", "f32")
+
+
+@pytest.mark.parametrize(
     ("name", "metadata", "tensors", "refusal", "words"),
     [
         ("gemma4", {"attention.head_count_kv": [2, 1, 2, 2, 2, 2]}, {}, UnsupportedModel, r"\[1, 2\] heads of keys in layers of one kind"),
@@ -103,6 +122,9 @@ def test_what_a_file_cannot_say_is_refused_before_it_is_written(changes: dict[st
         ("gemma4", {"attention.shared_kv_layers": 9}, {}, CheckpointError, "9 of 6 layers without keys"),
         ("gemma4", {"attention.sliding_window_pattern": [0, 0, 0, 0, 0, 1]}, {}, UnsupportedModel, "a window in its last layer"),
         ("gemma4", {}, {"rope_freqs.weight": np.array([1, 2, *[1e30] * 14], np.float32)}, UnsupportedModel, "rope_freqs"),
+        ("gemma3n", {"attention.shared_kv_layers": 1}, {}, UnsupportedModel, "21 layers with keys and values of their own"),
+        ("gemma3n", {"activation_sparsity_scale": [1.6449] * 22}, {}, UnsupportedModel, "few activations in other layers"),
+        ("gemma3n", {"altup.num_inputs": 3}, {}, UnsupportedModel, "altup.num_inputs = 3"),
         ("gemma4", {}, {"rope_freqs.weight": np.ones(8, np.float32)}, UnsupportedModel, "rope_freqs"),
     ],
 )  # fmt: skip
@@ -110,7 +132,7 @@ def test_a_file_that_no_config_of_transformers_describes_is_refused(
     name: str, metadata: dict[str, Any], tensors: dict[str, Any], refusal: type[Exception], words: str, made: Any, tmp_path: Path
 ) -> None:
     _, _, file = made(name)
-    changed = {f"gemma4.{key}": value for key, value in metadata.items()}
+    changed = {f"{name}.{key}": value for key, value in metadata.items()}
     changed_copy(file, tmp_path / "x.gguf", changed, tensors, "rope_freqs" if tensors else "nothing")
     with pytest.raises(refusal, match=words):
         open_model(tmp_path / "x.gguf")
