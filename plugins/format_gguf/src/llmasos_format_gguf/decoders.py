@@ -100,6 +100,14 @@ DECODERS: Final[tuple[Family, ...]] = (
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=SILU, head_dim=True,
         defaults={"num_key_value_heads": 8}, unwindowed=True, title="mistral",
     ),
+    *(
+        # transformers has configs of their own for them, and computes them as Llama.
+        Family(
+            arch="llama", model_type=kind, architecture="LlamaForCausalLM", modules=LLAMA_ROTATED, fixed=SILU, present=BIASES,
+            epsilon=1e-5, head_dim=128, defaults={"num_key_value_heads": groups}, title=title,
+        )
+        for kind, title, groups in (("internlm3", "internlm3", 2), ("iquestcoder", "iquest", 8))
+    ),
     Family(
         arch="mistral3", model_type="ministral3", architecture="Ministral3ForCausalLM", modules=LLAMA_ROTATED,
         fixed={**SILU, "sliding_window": None}, head_dim=128, epsilon=1e-5, theta=1e6, defaults={"num_key_value_heads": 8}, grows=True,

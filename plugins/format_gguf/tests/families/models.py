@@ -81,6 +81,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, biases": ("llama", {**SIZES, "attention_bias": True}),
     "mistral": ("mistral", {**SIZES, "sliding_window": None}),
     "mistral, window": ("mistral", {**SIZES, "sliding_window": 9}),
+    "internlm3": ("internlm3", {**SIZES, **_WIDTH}),
+    "iquestcoder": ("iquestcoder", {**SIZES, **_WIDTH}),
     "mixtral": ("mixtral", {**SIZES, **_EXPERTS}),
     "ministral3": (
         "ministral3",
