@@ -192,7 +192,7 @@ def metadata_of(
         if family.model_type == "gemma3n_text":
             found |= altup.write_layers(config, family, kinds, where)
     if family.shares:
-        check_tables(config, config.get("vocab_size"), where)
+        check_tables(config, family, where)
     metadata = {key.format(arch=arch): value for key, value in found.items()}
     if not family.rope:
         return metadata, {}

@@ -15,6 +15,9 @@ from llmasos_hookspecs import CheckpointError, UnsupportedModel
 FULL: Final = "full_attention"
 LOCAL: Final = "sliding_attention"
 
+#: Embeddings of tokens for each layer.
+TABLE: Final = "model.embed_tokens_per_layer"
+
 #: What a layer that takes another's keys and values does not need, though checkpoints and files may hold it.
 _SPARE: Final = ("self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.")
 
@@ -55,14 +58,16 @@ def check_sharing(config: Mapping[str, Any], kinds: Sequence[str], family: Famil
         )
 
 
-def check_tables(config: Mapping[str, Any], vocabulary: Any, where: str) -> None:
+def check_tables(config: Mapping[str, Any], family: Family, where: str) -> None:
     """Hold the table of embeddings for each layer against the vocabulary: llama.cpp wants both of one length.
 
     Raises:
         UnsupportedModel: they differ.
     """
-    rows = config.get("vocab_size_per_layer_input", 262144)
-    if config.get("hidden_size_per_layer_input", 256) and rows != vocabulary:
+    if not any(module.name == TABLE for module in family.modules) or not config.get("hidden_size_per_layer_input", 256):
+        return
+    vocabulary, rows = config.get("vocab_size"), config.get("vocab_size_per_layer_input", 262144)
+    if rows != vocabulary:
         raise UnsupportedModel(
             f"{where} has vocab_size = {str(vocabulary)[:20]} and vocab_size_per_layer_input = {str(rows)[:20]}, which GGUF wants alike."
         )

@@ -102,6 +102,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", {**TIED, **_WIDTH, "num_hidden_layers": 7, "query_pre_attn_scalar": 16, "sliding_window": 8}),
     "gemma3n": ("gemma3n_text", _GEMMA3N),
     "gemma4": ("gemma4_text", {**_GEMMA4, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32, "use_double_wide_mlp": True}),
+    "gemma4, unified": (
+        "gemma4_unified_text",
+        {
+            **{key: value for key, value in _GEMMA4.items() if "per_layer" not in key},
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+    ),
     "gemma4, experts": (
         "gemma4_text",
         {
@@ -306,7 +314,7 @@ def tiny(name: str) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(times) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
-        if kind in ("gemma3n_text", "gemma4_text"):
+        if kind in ("gemma3n_text", "gemma4_text", "gemma4_unified_text"):
             for part, tensor in (*model.named_parameters(), *model.named_buffers()):
                 if part.endswith("layer_scalar"):
                     tensor.add_(torch.randn_like(tensor) * 0.1)
