@@ -157,6 +157,11 @@ class Runner:
         return self._deadlines[0][0] if self._deadlines else None
 
     @property
+    def _label(self) -> str:
+        """The engine's name in messages: the plugin's, where it has a guard."""
+        return str(getattr(self._engine, "label", "engine"))
+
+    @property
     def idle(self) -> bool:
         """Whether there is no request."""
         return not self._live
@@ -221,8 +226,8 @@ class Runner:
             self._fail(
                 part.sequence,
                 CapacityExceeded(
-                    f"The engine has no memory for request {part.sequence.request.id} at token {part.row.position}, though it runs alone; "
-                    f"give it a smaller context or more memory."
+                    f"The {self._label} has no memory for request {part.sequence.request.id} at token {part.row.position}, though it runs "
+                    f"alone; give it a smaller context or more memory."
                 ),
             )
 
@@ -302,8 +307,7 @@ class Runner:
             if self._stalled <= _PATIENCE:
                 return
             self._stalled = 0
-            label = getattr(self._engine, "label", "engine")
-            told = f"The {label} has no slot for request {request.id}, though nothing else runs; give it more memory."
+            told = f"The {self._label} has no slot for request {request.id}, though nothing else runs; give it more memory."
             self._fail(stuck, CapacityExceeded(told))
             return
         self._fail(
