@@ -89,8 +89,10 @@ def test_ctrl_c_in_a_policy_is_the_users_on_the_main_thread_alone(method: str) -
 
 
 def test_an_answer_of_another_kind_admits_the_request_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    refusal = Reject("full")
-    assert guarded(admit=lambda *_: refusal).admit(sequence("a").shown, STATS) is refusal
+    refusal, request = Reject("full"), sequence("a").shown
+    policy = guarded(admit=lambda *_: refusal)
+    assert policy.admit(request, STATS) is refusal
+    assert policy.policy.given["admit"] == (request, STATS)  # type: ignore[attr-defined]
     with caplog.at_level(logging.WARNING):
         assert guarded(admit=lambda *_: 3).admit(sequence("a").shown, STATS) == Admit()
     assert "failed in admit (it returned an int and not Admit or Reject)" in caplog.text
