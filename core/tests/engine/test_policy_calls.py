@@ -17,12 +17,14 @@ class Listener:
     def __init__(self) -> None:
         self.times: set[tuple[str, Any]] = set()
         self.told: list[Stats] = []
+        self.asked: list[str] = []
         self.charges: list[Any] = []
         self.victims: list[tuple[list[str], str]] = []
         self.choose: Callable[[Any, Any], str | None] = lambda *_: None
 
     def admit(self, request: Any, stats: Stats) -> Any:
         self.told.append(stats)
+        self.asked.append(request.id)
         return Admit()
 
     def rank(self, sequence: Any, now: float) -> Any:
@@ -97,6 +99,7 @@ def test_every_call_has_the_time_of_the_clock(make_runner: Any, hash_engine: Any
     assert after.times == {("rank", 7.0)}
     assert all(isinstance(stats, Stats) for stats in after.told)
     assert len(after.told) == len(stepped.scheduler.sequences()) > 0
+    assert sorted(after.asked) == sorted(each.request.id for each in stepped.scheduler.sequences())
 
 
 def test_a_new_policy_is_named_in_messages(
@@ -131,6 +134,8 @@ def test_the_policy_chooses_whom_to_preempt_where_none_can_advance(make_runner: 
         assert sequences[expected] in stepped.scheduler.waiting
         stepped.step()
         assert sequences[expected].state == "running", "Without hold= a preempted sequence may start at once."
+        stepped.scheduler.make_room()
+        assert stepped.scheduler.preempted == 2
 
 
 def test_after_an_error_nothing_is_cached(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
