@@ -148,6 +148,10 @@ def test_too_little_damping_is_raised_until_the_factor_can_be_trusted(damping: f
     curvature = Curvature.of(x.T @ x / len(x), damping)
     assert damping < curvature.damping <= 1e-3
     assert np.log10(curvature.damping / damping) == pytest.approx(round(np.log10(curvature.damping / damping)), abs=1e-6)
+    moments = (x.T @ x / len(x)).astype(np.float64)[np.ix_(curvature.order, curvature.order)]
+    damped = moments + curvature.damping * np.diagonal(moments).mean() * np.eye(128)
+    wide = curvature.factor.astype(np.float64)
+    assert np.linalg.norm(wide.T @ wide @ damped - np.eye(128)) < 0.02 * np.sqrt(128)
     found = gptq(weight, curvature, bits=4, group=32, symmetric=True).dequantize()
     nearest = Grid.spanning(weight, bits=4, group=32, symmetric=True).nearest(weight).dequantize()
     assert output_error(weight, found, x) < output_error(weight, nearest, x)
