@@ -208,3 +208,29 @@ def test_a_rewound_sequence_holds_what_is_left(make_runner: Any, hash_engine: An
         stepped.scheduler.rewind(sequence, length)
     assert truncated == [5]
     assert (sequence.computed, stepped.cache.ledger.held(sequence.slot), len(stepped.engine.slots[sequence.slot])) == (5, 5, 5)
+
+
+def test_the_first_policy_is_named_with_its_plugin(make_loop: Any, hash_engine: Any) -> None:
+    loop = make_loop(hash_engine(), Listener(), policy_label="scheduler x of y 1.0")
+    assert repr(loop._scheduler.policy) == "the scheduling policy Listener (scheduler x of y 1.0)"
+
+
+def test_a_policy_is_not_asked_for_a_victim_among_none(make_runner: Any, hash_engine: Any, request_of: Any) -> None:
+    """A sequence that has gained nothing since it started cannot be preempted."""
+    policy = Listener()
+    stepped = make_runner(hash_engine(), policy, max_sequences=1)
+    stepped.add(request_of([1] * 5, 3, id="a", ignore_eos=True))
+    stepped.add(request_of([2] * 5, 3, id="b", priority=1, ignore_eos=True))
+    stepped.scheduler.plan()
+    assert policy.victims == []
+
+
+def test_rows_grow_to_double_with_each_step_that_computes(make_runner: Any, hash_engine: Any, fifo: Any) -> None:
+    """After an engine was short of memory, up to the tokens of a step."""
+    scheduler = make_runner(hash_engine(), fifo, step_tokens=20).scheduler
+    scheduler.row_tokens = 3
+    found = []
+    for _ in range(4):
+        scheduler.moved()
+        found.append(scheduler.row_tokens)
+    assert found == [6, 12, 20, 20]
