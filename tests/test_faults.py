@@ -50,7 +50,7 @@ class Place:
         process.communicate()
 
     def generate(self, *more: str) -> tuple[str | Path, ...]:
-        return ("run", "Hello", "--model", self.model, "--loader", "onnx", "-n", "8", "--json", *more)
+        return ("run", "Hello", "--model", self.model, "--loader", "onnx", "-n", "8", "--json", "--no-log", *more)
 
 
 @pytest.fixture
