@@ -13,9 +13,10 @@ JOBS   ?= 2
 # A process that dies fails the run: where xdist starts another in its place, the run waits for ever at its end.
 SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
+KILLS  ?= 20
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint bench bench-seal bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long lint bench bench-seal bench-serve llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -54,6 +55,10 @@ many-models: $(VENV)/test.stamp
 
 soak: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+faults: $(VENV)/test.stamp
+	LLMASOS_FAULTS=all LLMASOS_KILLS=$(KILLS) $(BIN)/python -m pytest -o timeout=0 tests/test_faults.py core/tests/engine/test_generated_faults.py \
+		core/tests/test_generated_plugin_faults.py core/tests/residency/test_replica_generated_faults.py $(ARGS)
 
 fuzz: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)

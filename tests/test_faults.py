@@ -1,6 +1,6 @@
 """After a command is killed at any moment, the next one works, and no partly written file is used.
 
-``LLMASOS_FAULTS`` sets how often each is killed, at random moments: 2 where it is not set.
+``LLMASOS_KILLS`` sets how often each is killed, at random moments: 2 where it is not set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
-ROUNDS = int(os.environ.get("LLMASOS_FAULTS", "2"))
+ROUNDS = int(os.environ.get("LLMASOS_KILLS", "2"))
 COMMAND = [sys.executable, "-c", "from llmasos.cli import main; main()"]
 
 

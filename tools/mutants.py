@@ -77,9 +77,9 @@ def prepare(target: Target) -> Path:
         shutil.rmtree(work / folder, ignore_errors=True)
         shutil.copytree(target.package / folder, work / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "conftest.py", work)
-    if not (work / "benchmarks").exists():
-        (work / "benchmarks").symlink_to(ROOT / "benchmarks")  # the simulation, which has tests
     code = f"src/{target.code.as_posix()}"
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    options["pythonpath"] = [str(ROOT)]  # for the simulation, which has tests, and for what tests of several folders share
     tables = {
         "mutmut": {
             "source_paths": ["src"],
@@ -89,7 +89,7 @@ def prepare(target: Target) -> Path:
             "pytest_add_cli_args": ["--hypothesis-profile=mutants", "--hypothesis-seed=0", "-p", "no:xdist", *ARGUMENTS],
             "use_git_change_detection": False,
         },
-        "pytest.ini_options": tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"],
+        "pytest.ini_options": options,
     }
     lines = [
         line

@@ -90,6 +90,27 @@ def test_an_engine_without_any_memory_fails_the_request(make_loop: Any, hash_eng
     assert loop.submit(request_of([1, 2], 3)).result(SECONDS).tokens
 
 
+@pytest.mark.parametrize("refusals", [1, 8, 9])
+def test_a_slot_that_an_engine_refuses_is_asked_for_again(refusals: int, make_loop: Any, hash_engine: Any, request_of: Any) -> None:
+    """Eight times where nothing else runs: memory that others held may be free by then. Then the request fails with the reason."""
+    engine = hash_engine()
+    opened, left = engine.open, iter(range(refusals))
+
+    def open_slot() -> int:
+        if next(left, None) is not None:
+            raise CapacityExceeded("planted")
+        return int(opened())
+
+    engine.open = open_slot
+    loop = make_loop(engine, engine_label='loader "planted"')
+    ticket = loop.submit(request_of([1, 2], 3, ignore_eos=True))
+    if refusals > 8:
+        with pytest.raises(CapacityExceeded, match='loader "planted" has no slot for request r0, though nothing else runs'):
+            ticket.result(SECONDS)
+        ticket = loop.submit(request_of([1, 2], 3, ignore_eos=True))
+    assert len(ticket.result(SECONDS).tokens) == 3
+
+
 def test_policies_are_swapped_under_load(make_loop: Any, hash_engine: Any, request_of: Any, expected: Any, fifo: Any) -> None:
     """Requests that wait and run under one policy are all served under the next."""
     engine = hash_engine(max_sequences=2)

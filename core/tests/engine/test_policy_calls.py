@@ -17,12 +17,14 @@ class Listener:
     def __init__(self) -> None:
         self.times: set[tuple[str, Any]] = set()
         self.told: list[Stats] = []
+        self.asked: list[str] = []
         self.charges: list[Any] = []
         self.victims: list[tuple[list[str], str]] = []
         self.choose: Callable[[Any, Any], str | None] = lambda *_: None
 
     def admit(self, request: Any, stats: Stats) -> Any:
         self.told.append(stats)
+        self.asked.append(request.id)
         return Admit()
 
     def rank(self, sequence: Any, now: float) -> Any:
@@ -97,6 +99,7 @@ def test_every_call_has_the_time_of_the_clock(make_runner: Any, hash_engine: Any
     assert after.times == {("rank", 7.0)}
     assert all(isinstance(stats, Stats) for stats in after.told)
     assert len(after.told) == len(stepped.scheduler.sequences()) > 0
+    assert sorted(after.asked) == sorted(each.request.id for each in stepped.scheduler.sequences())
 
 
 def test_a_new_policy_is_named_in_messages(
@@ -131,6 +134,8 @@ def test_the_policy_chooses_whom_to_preempt_where_none_can_advance(make_runner: 
         assert sequences[expected] in stepped.scheduler.waiting
         stepped.step()
         assert sequences[expected].state == "running", "Without hold= a preempted sequence may start at once."
+        stepped.scheduler.make_room()
+        assert stepped.scheduler.preempted == 2
 
 
 def test_after_an_error_nothing_is_cached(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
@@ -203,3 +208,29 @@ def test_a_rewound_sequence_holds_what_is_left(make_runner: Any, hash_engine: An
         stepped.scheduler.rewind(sequence, length)
     assert truncated == [5]
     assert (sequence.computed, stepped.cache.ledger.held(sequence.slot), len(stepped.engine.slots[sequence.slot])) == (5, 5, 5)
+
+
+def test_the_first_policy_is_named_with_its_plugin(make_loop: Any, hash_engine: Any) -> None:
+    loop = make_loop(hash_engine(), Listener(), policy_label="scheduler x of y 1.0")
+    assert repr(loop._scheduler.policy) == "the scheduling policy Listener (scheduler x of y 1.0)"
+
+
+def test_a_policy_is_not_asked_for_a_victim_among_none(make_runner: Any, hash_engine: Any, request_of: Any) -> None:
+    """A sequence that has gained nothing since it started cannot be preempted."""
+    policy = Listener()
+    stepped = make_runner(hash_engine(), policy, max_sequences=1)
+    stepped.add(request_of([1] * 5, 3, id="a", ignore_eos=True))
+    stepped.add(request_of([2] * 5, 3, id="b", priority=1, ignore_eos=True))
+    stepped.scheduler.plan()
+    assert policy.victims == []
+
+
+def test_rows_grow_to_double_with_each_step_that_computes(make_runner: Any, hash_engine: Any, fifo: Any) -> None:
+    """After an engine was short of memory, up to the tokens of a step."""
+    scheduler = make_runner(hash_engine(), fifo, step_tokens=20).scheduler
+    scheduler.row_tokens = 3
+    found = []
+    for _ in range(4):
+        scheduler.moved()
+        found.append(scheduler.row_tokens)
+    assert found == [6, 12, 20, 20]

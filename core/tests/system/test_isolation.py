@@ -59,6 +59,7 @@ def test_no_process_program_or_connection_can_be_made(code):
 
 
 def test_a_crash_of_a_library_is_an_error_and_no_crash_of_ours():
+    """The kernel's log then has a line of a segmentation fault at address 0 in strlen, which is meant."""
     assert failure("__import__('ctypes').string_at(0)").kind == "Killed"
     assert failure("__import__('os')._exit(3)").kind == "Killed"
 

@@ -37,7 +37,7 @@ from llmasos_hookspecs.tasks import FinishReason
 
 _log = logging.getLogger("llmasos.engine")
 
-#: Consecutive steps in which the engine may refuse one token of the only running sequence before that sequence fails.
+#: Consecutive steps in which the engine may refuse one token of the only running sequence, or a slot where nothing runs, before it fails.
 _PATIENCE: Final = 8
 
 Logits = npt.NDArray[np.float32]
@@ -157,6 +157,11 @@ class Runner:
         return self._deadlines[0][0] if self._deadlines else None
 
     @property
+    def _label(self) -> str:
+        """The engine's name in messages: the plugin's, where it has a guard."""
+        return str(getattr(self._engine, "label", "engine"))
+
+    @property
     def idle(self) -> bool:
         """Whether there is no request."""
         return not self._live
@@ -221,8 +226,8 @@ class Runner:
             self._fail(
                 part.sequence,
                 CapacityExceeded(
-                    f"The engine has no memory for request {part.sequence.request.id} at token {part.row.position}, though it runs alone; "
-                    f"give it a smaller context or more memory."
+                    f"The {self._label} has no memory for request {part.sequence.request.id} at token {part.row.position}, though it runs "
+                    f"alone; give it a smaller context or more memory."
                 ),
             )
 
@@ -287,18 +292,31 @@ class Runner:
             )
 
     def _give_up_stuck(self) -> None:
-        """The scheduler planned nothing: fail the first running sequence, or the best-ranked waiting one, which cannot fit even alone."""
+        """The scheduler planned nothing: fail the first running sequence, or the best-ranked waiting one, which cannot fit even alone.
+
+        One that would fit, to which the engine refuses a slot though nothing runs, is tried again a few times before.
+        """
         scheduler = self.scheduler
+        cache = scheduler.cache
         stuck = scheduler.running[0] if scheduler.running else scheduler.waiting.best(self._clock())
-        if stuck is not None:
-            ledger = scheduler.cache.ledger
-            self._fail(
-                stuck,
-                ResourceError(
-                    f"Request {stuck.request.id} cannot go on at {len(stuck.tokens)} tokens: the KV cache holds {ledger.capacity} tokens, "
-                    f"and the engine has no slot or room left; raise resources.memory."
-                ),
-            )
+        if stuck is None:
+            return
+        request = stuck.request
+        if not scheduler.running and cache.has_room(min(len(stuck.tokens) + 1, stuck.limit)):
+            self._stalled += 1
+            if self._stalled <= _PATIENCE:
+                return
+            self._stalled = 0
+            told = f"The {self._label} has no slot for request {request.id}, though nothing else runs; give it more memory."
+            self._fail(stuck, CapacityExceeded(told))
+            return
+        self._fail(
+            stuck,
+            ResourceError(
+                f"Request {request.id} cannot go on at {len(stuck.tokens)} tokens: the KV cache holds {cache.ledger.capacity} tokens, "
+                f"and the engine has no slot or room left; raise resources.memory."
+            ),
+        )
 
     # Endings
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gguf.constants import GGMLQuantizationType, Keys
 
-from llmasos_format_gguf import alone, metadata as meta
+from llmasos_format_gguf import alone, altup, metadata as meta, two_widths
 from llmasos_format_gguf.dense import read_mlp_kinds
 from llmasos_format_gguf.families import family_of
 from llmasos_format_gguf.family import Family, Field
@@ -99,6 +99,8 @@ def _sizes(header: GGUFHeader, family: Family) -> dict[str, int]:
         return sizes | {"num_key_value_heads": heads}  # the file counts the one latent vector, or the heads
     if family.hybrid:
         return sizes | {"num_key_value_heads": read_groups(header, family, sizes["num_hidden_layers"])[0]}
+    if family.two_widths:
+        return sizes | two_widths.read_groups(header, family, _layer_types(header, family, layers, 1))
     if family.local_groups > 1:
         return sizes | {"num_key_value_heads": _groups_by_window(header, family, layers)}
     groups = meta.count(header, Keys.Attention.HEAD_COUNT_KV.format(arch=arch), family.kv_heads or heads)
@@ -127,6 +129,8 @@ def _feed_forward(header: GGUFHeader, family: Family, layers: int) -> int:
     """The width of the MLP."""
     if family.alone:
         return max(alone.feed_forward_widths(header, family, layers))
+    if family.two_widths:
+        return two_widths.read_feed_forward(header, family, layers)
     return meta.count(header, Keys.LLM.FEED_FORWARD_LENGTH.format(arch=family.arch))
 
 
@@ -151,6 +155,8 @@ def _vocab_size(header: GGUFHeader, arch: str) -> int:
 def _head_dim(header: GGUFHeader, family: Family, hidden: int, heads: int) -> int:
     if family.latent:
         return rotated_width(header, family.arch)
+    if family.two_widths:
+        return two_widths.read_head_dim(header, family)
     arch, told = family.arch, Keys.Attention.KEY_LENGTH.format(arch=family.arch)
     shared = max(1, hidden // heads)
     head_dim = meta.count(header, told, shared)
@@ -197,7 +203,7 @@ def _put(config: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, Any]:
-    found = read_rope(header, family, head_dim)
+    found = read_rope(header, family, two_widths.read_full_head_dim(header, family) if family.two_widths else head_dim)
     scaling = found.get("rope_scaling") or {}
     if scaling.get("rope_type") == "longrope":
         # Phi-3 reads it outside of the scaling.
@@ -237,6 +243,10 @@ def _special(header: GGUFHeader, family: Family, config: dict[str, Any], head_di
         found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else head_dim
     if family.windows:
         found["layer_types"] = _layer_types(header, family, config[family.key("num_hidden_layers")], config.get("sliding_window"))
+    if family.two_widths:
+        found |= two_widths.read_rest(header, family, config | found)
+    if family.model_type == "gemma3n_text":
+        found |= altup.read_rest(header, family, config | found)
     if family.model_type == "smollm3":
         interval, layers = config["no_rope_layer_interval"], config["num_hidden_layers"]
         found["no_rope_layers"] = [int((layer + 1) % interval != 0) for layer in range(layers)]

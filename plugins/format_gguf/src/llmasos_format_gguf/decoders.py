@@ -34,8 +34,6 @@ from llmasos_format_gguf.modules import (
 )  # fmt: skip
 
 _NO_NORMS: Final = tuple(module for module in with_changes(LLAMA_ROTATED, without=NORMS) if module.name != "model.norm")
-_GEMMA: Final = tuple(attrs.evolve(module, layout=PlusOne()) if module.name.endswith("norm") else module for module in LLAMA)
-_GEMMA2: Final = with_changes(_GEMMA, of_layer("pre_feedforward_layernorm", PlusOne()), of_layer("post_feedforward_layernorm", PlusOne()))
 
 
 _MIXTRAL: Final = (of_layer("block_sparse_moe.gate"), *stacked_experts("block_sparse_moe", "w1", "w3", "w2"))
@@ -102,6 +100,14 @@ DECODERS: Final[tuple[Family, ...]] = (
         fields=(Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096, absent=None),), fixed=SILU, head_dim=True,
         defaults={"num_key_value_heads": 8}, unwindowed=True, title="mistral",
     ),
+    *(
+        # transformers has configs of their own for them, and computes them as Llama.
+        Family(
+            arch="llama", model_type=kind, architecture="LlamaForCausalLM", modules=LLAMA_ROTATED, fixed=SILU, present=BIASES,
+            epsilon=1e-5, head_dim=128, defaults={"num_key_value_heads": groups}, title=title,
+        )
+        for kind, title, groups in (("internlm3", "internlm3", 2), ("iquestcoder", "iquest", 8))
+    ),
     Family(
         arch="mistral3", model_type="ministral3", architecture="Ministral3ForCausalLM", modules=LLAMA_ROTATED,
         fixed={**SILU, "sliding_window": None}, head_dim=128, epsilon=1e-5, theta=1e6, defaults={"num_key_value_heads": 8}, grows=True,
@@ -135,31 +141,6 @@ DECODERS: Final[tuple[Family, ...]] = (
         # llama.cpp makes the chosen experts' weights sum to 1, as all published models want; transformers does not by default.
         fixed={**SILU, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
         present={"attention_bias": "attn_q.bias"}, head_dim=True, defaults={"num_key_value_heads": 4},
-    ),
-    Family(
-        arch="gemma", model_type="gemma", architecture="GemmaForCausalLM", modules=_GEMMA,
-        fixed={"hidden_act": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, tied=True,
-    ),
-    Family(
-        arch="gemma2", model_type="gemma2", architecture="Gemma2ForCausalLM", modules=_GEMMA2,
-        fields=(
-            Field("attn_logit_softcapping", Keys.LLM.ATTN_LOGIT_SOFTCAPPING, "number", 50.0),
-            Field("final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, "number", 30.0),
-            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096),
-        ),
-        fixed={"hidden_activation": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, windows=2,
-        tied=True, defaults={"num_key_value_heads": 4},
-    ),
-    Family(
-        arch="gemma3", model_type="gemma3_text", architecture="Gemma3ForCausalLM", modules=(*_GEMMA2, *(
-            attrs.evolve(module, layout=PlusOne()) for module in QK_NORMS
-        )),
-        fields=(
-            Field("final_logit_softcapping", Keys.LLM.FINAL_LOGIT_SOFTCAPPING, "number", None),
-            Field("sliding_window", Keys.Attention.SLIDING_WINDOW, default=4096),
-        ),
-        fixed={"hidden_activation": "gelu_pytorch_tanh"}, present={"attention_bias": "attn_q.bias"}, head_dim=256, windows=6,
-        theta=1e6, local_theta=1e4, tied=True, defaults={"num_key_value_heads": 4},
     ),
     Family(
         arch="phi2", model_type="phi", architecture="PhiForCausalLM",

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import Keys
 
-from llmasos_format_gguf import alone, metadata as meta
+from llmasos_format_gguf import alone, altup, metadata as meta, two_widths
 from llmasos_format_gguf.config import MAX_LAYERS
 from llmasos_format_gguf.dense import mlp_kinds
 from llmasos_format_gguf.families import FAMILIES
 from llmasos_format_gguf.family import Family, Field
 from llmasos_format_gguf.latent import write_latent
 from llmasos_format_gguf.rope import Rope, llama3_divisors, rope_of, write_rope
+from llmasos_format_gguf.sharing import check_tables
 from llmasos_format_gguf.state import (
     feed_forward_width,
     jamba_layers,
@@ -71,7 +72,7 @@ _ROPE_KEYS: Final = (
     "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_emb_base", "rotary_pct", "rope_local_base_freq",
     "original_max_position_embeddings",
 )  # fmt: skip
-_DERIVED: Final = ("moe_layers", "layer_types", "no_rope_layers", "head_dim", "num_ln_in_parallel_attn")
+_DERIVED: Final = ("moe_layers", "layer_types", "no_rope_layers", "head_dim", "num_ln_in_parallel_attn", "vocab_size_per_layer_input")
 _SILENT: Final = (
     "architectures",
     "model_type",
@@ -97,7 +98,7 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
         value = config.get(family.key(name))
         if value is None:
             value = config.get(name)
-        found[name] = family.defaults.get(name) if value is None else value
+        found[name] = family.defaults.get(name) if value is None else _one_for_all(value)
     if not family.attention:
         _check_sizes(found, family, where)
         return found
@@ -115,6 +116,9 @@ def sizes_of(config: Mapping[str, Any], family: Family, where: str) -> dict[str,
     told = config.get("qk_rope_head_dim") if family.latent else config.get("head_dim") if family.head_dim else None
     default = family.head_dim if type(family.head_dim) is int else None
     found["head_dim"] = told or default or found["hidden_size"] // found["num_attention_heads"]
+    if family.two_widths:
+        kinds = _layer_types(config, family, found["num_hidden_layers"], _window(config, family), where)
+        found |= two_widths.sizes_of(config, found, kinds, where)
     return found
 
 
@@ -177,11 +181,18 @@ def metadata_of(
         found[Keys.LLM.LEADING_DENSE_BLOCK_COUNT] = np.uint32(kinds.count("dense"))
     if family.windows:
         layers, window = sizes["num_hidden_layers"], _window(config, family)
-        local = [kind == "sliding_attention" for kind in _layer_types(config, family, layers, window, where)]
+        kinds = _layer_types(config, family, layers, window, where)
+        local = [kind == "sliding_attention" for kind in kinds]
         found[Keys.Attention.SLIDING_WINDOW_PATTERN] = local
         if family.local_groups > 1:
             groups = sizes["num_key_value_heads"]
             found[Keys.Attention.HEAD_COUNT_KV] = [np.uint32(groups * (family.local_groups if each else 1)) for each in local]
+        if family.two_widths:
+            found |= two_widths.write_layers(config, family, sizes, kinds, where)
+        if family.model_type == "gemma3n_text":
+            found |= altup.write_layers(config, family, kinds, where)
+    if family.shares:
+        check_tables(config, family, where)
     metadata = {key.format(arch=arch): value for key, value in found.items()}
     if not family.rope:
         return metadata, {}
@@ -189,10 +200,12 @@ def metadata_of(
     more, tensors = write_rope(
         rope_of(config, family),
         family,
-        sizes["head_dim"],
+        _rotated(sizes),
         sizes["max_position_embeddings"],
         original if isinstance(original, int) else None,
     )
+    if family.model_type == "gemma3n_text":
+        tensors |= altup.unread_tensors(config, family, sizes)
     return metadata | more, tensors
 
 
@@ -219,6 +232,11 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
         expected["layer_types"] = layer_kinds(config, family, sizes["num_hidden_layers"], where)
     if family.dense is not None:
         expected["mlp_layer_types"] = mlp_kinds(config, family, sizes["num_hidden_layers"], where)
+    if family.two_widths:
+        kinds = _layer_types(config, family, sizes["num_hidden_layers"], _window(config, family), where)
+        expected |= two_widths.implied(config, family, kinds)
+    if family.model_type == "gemma3n_text" and config.get("activation_sparsity_pattern") is None:
+        expected["activation_sparsity_pattern"] = altup.sparsity(sizes["num_hidden_layers"])
     if family.model_type == "lfm2":
         expected["block_auto_adjust_ff_dim"] = False  # the width that was written is the adjusted one
     if family.model_type == "granitemoehybrid" and config.get("position_embedding_type") is None:
@@ -237,8 +255,13 @@ def check_same(config: Mapping[str, Any], described: Mapping[str, Any], family: 
     for key in sorted(_known_keys() - written):
         if (value := _look_up(config, key)) and written.isdisjoint(_ALIASES.get(key, ())) and not _harmless(key, value, config):
             raise UnsupportedModel(f"{where} has {key} = {_short(value)}, which a GGUF of {family.arch} cannot say.")
-    if family.rope and not _same_rope(rope_of(config, family), rope_of(described, family), sizes["head_dim"]):
+    if family.rope and not _same_rope(rope_of(config, family), rope_of(described, family), _rotated(sizes)):
         raise UnsupportedModel(f"{where} has rotary embeddings that a GGUF of {family.arch} cannot say; export to another format.")
+
+
+def _rotated(sizes: Mapping[str, Any]) -> int:
+    """The width of the heads whose rotation is told first: those of layers that attend to all."""
+    return int(sizes.get("global_head_dim") or sizes["head_dim"])
 
 
 def _plain_embedding(config: Mapping[str, Any]) -> bool:
@@ -271,10 +294,10 @@ def _layer_types(config: Mapping[str, Any], family: Family, layers: int, window:
         period = config.get("sliding_window_pattern")
         period = period if isinstance(period, int) and period > 0 else family.windows
         local = [window is not None and layer >= family.opening and (layer + 1) % period != 0 for layer in range(layers)]
-        return ["sliding_attention" if each else "full_attention" for each in local]
+        found = ["sliding_attention" if each else "full_attention" for each in local]
     if not isinstance(found, list) or len(found) != layers:
         raise CheckpointError(f"{where} has no list of {layers} layer_types; mend it.")
-    return found
+    return [*found[:-1], "full_attention"] if family.two_widths else found  # transformers takes the last one so in any case
 
 
 def _known_keys() -> set[str]:
@@ -289,6 +312,8 @@ def _harmless(key: str, value: Any, config: Mapping[str, Any]) -> bool:
     """Whether a key that a family does not have says what it does anyhow."""
     if key == "moe_layer_end_index":
         return value in (-1, config.get("num_hidden_layers", 0) - 1)
+    if key == "use_bidirectional_attention":
+        return bool(value == "vision")  # text attends to what was before
     if key == "time_step_min":
         return True  # weights are made by it; Nemotron-H alone computes with it too
     if key == "time_step_limit":
@@ -358,10 +383,15 @@ def _look_up(config: Mapping[str, Any], name: str) -> Any:
     found = inside.get(name.rpartition(".")[2])
     if name == "sliding_window" and config.get("model_type") == "mimo_v2_flash" and isinstance(config.get("sliding_window_size"), int):
         found = config["sliding_window_size"] + 1  # without the token itself
-    if name in _PER_LAYER and isinstance(found, list) and found and all(each == found[0] for each in found):
-        found = found[0]
+    if name in _PER_LAYER:
+        found = _one_for_all(found)
     others = (value for other in _ALIASES.get(name, ()) if (value := inside.get(other)) is not None)
     return next(others, None) if found is None else found
+
+
+def _one_for_all(value: Any) -> Any:
+    """What a list for each layer has in all of them; another value as it is."""
+    return value[0] if isinstance(value, list) and value and all(each == value[0] for each in value) else value
 
 
 def _equal(one: Any, other: Any) -> bool:

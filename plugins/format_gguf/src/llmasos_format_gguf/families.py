@@ -18,11 +18,12 @@ from llmasos_format_gguf.alone import told_kinds
 from llmasos_format_gguf.decoders import DECODERS
 from llmasos_format_gguf.experts import EXPERTS
 from llmasos_format_gguf.family import Family
+from llmasos_format_gguf.gemmas import GEMMAS
 from llmasos_format_gguf.header import GGUFHeader
 from llmasos_format_gguf.hybrids import HYBRIDS
 from llmasos_hookspecs import UnsupportedModel
 
-FAMILIES: Final[tuple[Family, ...]] = (*DECODERS, *EXPERTS, *HYBRIDS)
+FAMILIES: Final[tuple[Family, ...]] = (*DECODERS, *GEMMAS, *EXPERTS, *HYBRIDS)
 
 #: Buffers of some checkpoints that follow from the config, and that GGUF does not hold.
 BUFFERS: Final = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "rotary_emb.inv_freq")

@@ -125,6 +125,8 @@ class Family:
         state: what a config calls the sizes of its state-space layers; None for none.
         ahead: whether layers that predict tokens further ahead may follow; they are neither read nor written.
         marks: tensors (of layer 0) that tell this family from others of its ``arch``; it has all of them.
+        shares: whether the last layers may take keys and values of earlier ones (``sharing``); ``two_widths``: whether layers that attend
+            to all have wider heads.
         unwindowed: whether llama.cpp computes it with full attention, whatever window the file tells.
         title: what the name of a file's model holds where neither metadata nor tensors tell this family from another of its ``arch``.
         dense: how many of the first layers have an MLP in place of experts where the config's ``mlp_layer_types`` is silent; None: it has
@@ -175,6 +177,8 @@ class Family:
     mlp: bool = True
     state: StateNames | None = None
     marks: tuple[str, ...] = ()
+    shares: bool = False
+    two_widths: bool = False
     unwindowed: bool = False
     title: str = ""
     dense: int | None = None

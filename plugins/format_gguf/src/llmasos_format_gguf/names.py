@@ -14,7 +14,7 @@ from gguf.tensor_mapping import get_tensor_name_map
 from llmasos_format_gguf.family import Family, Module
 from llmasos_format_gguf.layouts import Layout
 
-_NAME: Final = re.compile(r"(?:blk\.(\d{1,6})\.)?([a-z0-9_.]+?)(?:\.(weight|bias))?")
+_NAME: Final = re.compile(r"(?:blk\.(\d{1,6})\.)?([a-z0-9_.]+?)(?:\.(weight|bias|scale))?")
 _ARCHITECTURES: Final[Mapping[str, MODEL_ARCH]] = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
 
 #: How a layer is named in GGUF.

@@ -32,6 +32,9 @@ _GROWTH: Final = "llama_4_scaling_beta"
 #: What the converter multiplies ``mscale_all_dim`` by.
 _LOG_MULTIPLIER: Final = 0.1
 
+#: By what files divide frequencies that are 0.
+_ENDLESS: Final = 1e30
+
 
 #: Coordinates of a position that a file has sections for.
 _COORDINATES: Final = 4
@@ -68,6 +71,12 @@ def rope_of(config: Mapping[str, Any], family: Family) -> Rope:
     scaling.pop("max_position_embeddings", None)  # the context once more
     scaling.pop("mrope_interleaved", None)  # what the architecture has anyhow
     sections = tuple(scaling.pop("mrope_section", None) or family.sections)
+    if family.two_widths and kind == "default":
+        share = 1.0
+    if kind == "proportional" and share == 1.0 and scaling.get("factor") in (None, 1.0):
+        kind = "default"
+    if family.two_widths and (local or {}).get("rope_type", "default") != "default":
+        raise UnsupportedModel("config.json scales the rotary embeddings of layers with a window, which GGUF cannot say.")
     if len(sections) > _COORDINATES or not all(isinstance(each, int) and 0 <= each < 2**16 for each in sections):
         raise CheckpointError(f"config.json has mrope_section = {str(sections)[:40]}, which are no numbers of pairs; mend it.")
     if family.alpha and kind == "dynamic" and scaling.get("alpha"):
@@ -103,7 +112,7 @@ def read_rope(header: GGUFHeader, family: Family, head_dim: int) -> dict[str, An
     if family.grows and (scaling is None or _GROWTH not in scaling):
         growth = Keys.Attention.TEMPERATURE_SCALE.format(arch=arch)
         raise UnsupportedModel(f"{header.path} has no YaRN scaling with {growth}, by which queries of a {arch} grow with their position.")
-    if scaling is not None:
+    if scaling is not None and not family.two_widths:
         config["rope_scaling"] = scaling
     elif family.scaling:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}  # silence would mean the family's own scaling
@@ -138,19 +147,22 @@ def write_rope(
         UnsupportedModel: GGUF has no form for this scaling.
     """
     arch = family.arch
-    rotated = int(head_dim * rope.share)
+    rotated = head_dim if family.two_widths else int(head_dim * rope.share)
     found: dict[str, Any] = {Keys.Rope.DIMENSION_COUNT: np.uint32(rotated), Keys.Rope.FREQ_BASE: meta.stored(rope.theta)}
     if rope.local_theta is not None:
         found[Keys.Rope.FREQ_BASE_SWA] = meta.stored(rope.local_theta)
     if rope.sections:
         found[Keys.Rope.DIMENSION_SECTIONS] = [np.uint32(each) for each in (*rope.sections, *[0] * _COORDINATES)[:_COORDINATES]]
     tensors: dict[str, npt.NDArray[np.float32]] = {}
+    if family.two_widths:  # llama.cpp wants the tensor in any case
+        tensors["rope_freqs.weight"] = np.ones(head_dim // 2, np.float32)
     told = rope.scaling or {}
     if family.grows and (told.get("rope_type") != "yarn" or not isinstance(told.get(_GROWTH), (int, float))):
         raise UnsupportedModel(f"config.json has no YaRN scaling with {_GROWTH}, which a GGUF of {arch} needs.")
     if rope.scaling is not None:
-        more, tensors = _write_scaling(rope, rotated, context, original)
+        more, scaled = _write_scaling(rope, rotated, context, original)
         found |= more
+        tensors |= scaled
         if family.latent and rope.scaling["rope_type"] == "yarn":
             found[Keys.Rope.SCALING_YARN_LOG_MUL] = meta.stored(_LOG_MULTIPLIER * _attention_scale(rope.scaling))
         if family.grows:
@@ -172,6 +184,8 @@ def _write_scaling(
         found: dict[str, Any] = {Keys.Rope.SCALING_TYPE: "yarn", Keys.Rope.SCALING_FACTOR: meta.stored(factor)}
         found[Keys.Rope.SCALING_ORIG_CTX_LEN] = np.uint32(before or context)
         return found | {key: meta.stored(scaling[name]) for name, key in _YARN.items() if name in scaling}, {}
+    if kind == "proportional":
+        return {}, {"rope_freqs.weight": _proportional_divisors(rope.share, factor, rotated)}
     if kind == "llama3":
         return {}, {"rope_freqs.weight": llama3_divisors(scaling, rope.theta, rotated)}
     if kind == "longrope" and "attention_factor" not in scaling and before:
@@ -207,6 +221,8 @@ def _share(rotated: int, head_dim: int) -> float:
 
 def _scaling(header: GGUFHeader, family: Family, head_dim: int, theta: float) -> dict[str, Any] | None:
     arch, held = family.arch, {tensor.name: tensor for tensor in header.tensors}
+    if family.two_widths:
+        return _proportional_scaling(header, head_dim)
     if "rope_freqs.weight" in held:
         return llama3_scaling(_vector(header, "rope_freqs.weight", head_dim), theta, str(header.path))
     kind = meta.text(header, Keys.Rope.SCALING_TYPE.format(arch=arch))
@@ -246,6 +262,31 @@ def _vector(header: GGUFHeader, name: str, head_dim: int) -> npt.NDArray[np.floa
     if tensor is None or tensor.kind != GGMLQuantizationType.F32 or len(tensor.shape) != 1 or tensor.shape[0] > head_dim // 2:
         raise UnsupportedModel(f"{header.path} has a {name} of a form that is not read.")
     return header.raw(tensor).copy().view(np.float32)
+
+
+def _proportional_divisors(share: float, factor: float, width: int) -> npt.NDArray[np.float32]:
+    """What the frequencies of a head are divided by of which the first pairs alone are rotated: float32 [width / 2]."""
+    pairs = int(share * width // 2)
+    if not 0 < factor < _ENDLESS / 2 or not 0 <= pairs <= width // 2:
+        raise CheckpointError(f"config.json rotates {share} of each head by a factor of {factor}; mend it.")
+    return np.array([factor] * pairs + [_ENDLESS] * (width // 2 - pairs), np.float32)
+
+
+def _proportional_scaling(header: GGUFHeader, head_dim: int) -> dict[str, Any] | None:
+    """The share of each head that is rotated, as ``rope_parameters`` have it; None where all of it is.
+
+    Raises:
+        UnsupportedModel: frequencies are divided in another way.
+    """
+    divisors = _vector(header, "rope_freqs.weight", head_dim)
+    pairs = int((divisors < _ENDLESS / 2).sum())
+    factor = meta.shortest(divisors[0]) if pairs else 1.0
+    if len(divisors) != head_dim // 2 or not factor > 0 or not np.array_equal(divisors[:pairs], np.full(pairs, factor, np.float32)):
+        raise UnsupportedModel(f"{header.path} has rope_freqs.weight that do not leave the last elements of a head as they are.")
+    if pairs == len(divisors) and factor == 1.0:
+        return None
+    scaled = {} if factor == 1.0 else {"factor": factor}
+    return {"rope_type": "proportional", "partial_rotary_factor": _share(2 * pairs, head_dim), **scaled}
 
 
 def llama3_divisors(scaling: Mapping[str, Any], theta: float, rotated: int) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from llmasos_format_gguf.family import Family
 from llmasos_format_gguf.header import GGUFHeader, GGUFTensor
 from llmasos_format_gguf.layouts import Layout, Same
 from llmasos_format_gguf.names import NameTable, Place, name_table
+from llmasos_format_gguf.sharing import is_spare
 from llmasos_format_gguf.t5 import t5_name
 from llmasos_hookspecs import CheckpointError, UnsupportedModel
 
@@ -85,6 +86,8 @@ def sources_of(header: GGUFHeader, family: Family, config: Mapping[str, Any]) ->
             continue
         if "{}" in place.module.name:
             layers.add(place.layer)
+        if family.shares and is_spare(place.name(), config, family, count):
+            continue
         if len(place.module.tensors) > 1:
             grouped.setdefault(attrs.evolve(place, part=0), {})[place.part] = tensor
             if len(grouped[attrs.evolve(place, part=0)]) < len(place.module.tensors):
@@ -163,6 +166,8 @@ def _stacked(header: GGUFHeader, place: Place, tensor: GGUFTensor, config: Mappi
         raise CheckpointError(f"{header.path} holds {tensor.name!r} in the shape {tensor.shape}, which no stack has; get it again.")
     keys = _EXPERT_COUNTS if "experts" in place.module.name else _HEAD_COUNTS["k_" in place.module.name]
     told = next((config[key] for key in keys if config.get(key) is not None), None)
+    if "altup" in place.module.name:
+        told = config["altup_num_inputs"] - 1  # the first input is not projected
     if told != tensor.shape[0]:
         raise CheckpointError(
             f"{header.path} holds {tensor.shape[0]} matrices in {tensor.name!r}, and its metadata says {told}; get it again."

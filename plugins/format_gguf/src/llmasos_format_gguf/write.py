@@ -21,6 +21,7 @@ from llmasos_format_gguf.file import Entry, GGUFFile
 from llmasos_format_gguf.header import GGUFHeader
 from llmasos_format_gguf.names import NameTable, Place, name_table
 from llmasos_format_gguf.quantize import encode
+from llmasos_format_gguf.sharing import is_spare
 from llmasos_format_gguf.split import read_parts
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
 from llmasos_hookspecs.atomic import flush
@@ -176,6 +177,8 @@ def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], k
     left -= {name.format(layer) for name in table.family.scalars for layer in range(layers)}
     if table.family.ahead:
         left -= _ahead(names, layers)
+    if table.family.shares:
+        left -= {name for name in names if is_spare(name, checkpoint.config, table.family, layers)}
     planned = []
     for place, filled in table.tensors(layers, _stacks(table, names), left):
         left -= set(filled)
@@ -211,7 +214,7 @@ def _stacks(table: NameTable, names: set[str]) -> dict[str, int]:
         for name in names:
             if not name.startswith(head) or not name.endswith(f"{after}.weight"):
                 continue
-            layer, _, rest = name[len(head) :].partition(middle)
+            layer, _, rest = name[len(head) :].partition(middle) if middle else ("0", "", name[len(head) :])
             number = rest.partition(after)[0] if after else rest.partition(".")[0]
             if layer.isdigit() and number.isdigit() and len(number) < 6:
                 found[module.name] = max(found.get(module.name, 0), int(number) + 1)

@@ -57,6 +57,11 @@ _DELTA = {
 _SECTIONS = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.25, "mrope_section": [1, 1, 0]}
 _FALCON = {**_VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
+_GEMMA4 = {
+    **TIED, **_WIDTH, "num_hidden_layers": 6, "global_head_dim": 32, "sliding_window": 8, "vocab_size_per_layer_input": 288,
+    "layer_types": [*["sliding_attention"] * 3, "full_attention", "sliding_attention", "full_attention"], "final_logit_softcapping": 30.0,
+}  # fmt: skip
+_GEMMA3N = {**TIED, **_WIDTH, "num_hidden_layers": 22, "num_kv_shared_layers": 2, "sliding_window": 8, "vocab_size_per_layer_input": 288}
 _LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -76,6 +81,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, biases": ("llama", {**SIZES, "attention_bias": True}),
     "mistral": ("mistral", {**SIZES, "sliding_window": None}),
     "mistral, window": ("mistral", {**SIZES, "sliding_window": 9}),
+    "internlm3": ("internlm3", {**SIZES, **_WIDTH}),
+    "iquestcoder": ("iquestcoder", {**SIZES, **_WIDTH}),
     "mixtral": ("mixtral", {**SIZES, **_EXPERTS}),
     "ministral3": (
         "ministral3",
@@ -93,6 +100,30 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", {**TIED, **_WIDTH}),
     "gemma2": ("gemma2", {**TIED, **_WIDTH, "query_pre_attn_scalar": 16, "sliding_window": 8}),
     "gemma3": ("gemma3_text", {**TIED, **_WIDTH, "num_hidden_layers": 7, "query_pre_attn_scalar": 16, "sliding_window": 8}),
+    "gemma3n": ("gemma3n_text", _GEMMA3N),
+    "gemma4": ("gemma4_text", {**_GEMMA4, "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32, "use_double_wide_mlp": True}),
+    "gemma4, unified": (
+        "gemma4_unified_text",
+        {
+            **{key: value for key, value in _GEMMA4.items() if "per_layer" not in key},
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+    ),
+    "gemma4, experts": (
+        "gemma4_text",
+        {
+            **_GEMMA4,
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 262144,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 32,
+        },
+    ),
     "phi": ("phi", SIZES),
     "phi3": ("phi3", SIZES),
     "phi3, window": ("phi3", {**SIZES, "sliding_window": 9}),
@@ -278,10 +309,17 @@ def tiny(name: str) -> PreTrainedModel:
     kind, changes = MODELS[name]
     torch.manual_seed(5)
     config = AutoConfig.for_model(kind, **changes)
+    times = 1.0 if kind == "gemma3n_text" else 3.0  # of 22 layers, in which rounding grows
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.mul_(times) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
+        if kind in ("gemma3n_text", "gemma4_text", "gemma4_unified_text"):
+            for part, tensor in (*model.named_parameters(), *model.named_buffers()):
+                if part.endswith("layer_scalar"):
+                    tensor.add_(torch.randn_like(tensor) * 0.1)
+                if part.endswith("q_norm.weight"):
+                    tensor.mul_(0.25)  # as trained models have it, which divide queries by nothing else
     return model
 
 

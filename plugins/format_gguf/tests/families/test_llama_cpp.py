@@ -27,6 +27,7 @@ NOT_IN_LLAMA_CPP = {
     "phimoe": "it chooses experts by softmax, transformers by SparseMixer",
     "exaone4, windows": "it knows windows in EXAONE 4 of 64 layers only",
     "deepseek_v2, groups": "it rates groups by their best two experts, transformers by the best one",
+    "gemma3n": "it keeps activations by the standard deviation of a sample, transformers by that of all",
     "cohere, norms": "it looks for norms of queries and keys in Command R of 64 layers or more only",
 }
 
@@ -58,6 +59,24 @@ def test_llama_cpp_computes_what_transformers_computes(name: str, made: Any, lla
     best = follow.max(axis=1)
     assert (best - follow[np.arange(len(found)), found] <= 5e-3 * np.abs(follow).max()).all()
     assert found[0] == int(wanted[-1].argmax())
+
+
+@pytest.mark.peer
+def test_llama_cpp_computes_gemma_3n_but_for_the_standard_deviation(
+    made: Any, llama_cpp_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, file = made("gemma3n")
+    tokens = prompt(40)
+    peer = llama_cpp_model(file)
+    peer.eval(tokens)
+    assert apart(np.array(peer._scores), expected(model, tokens)) > 2e-3
+
+    def keep_few(mlp: Any, values: torch.Tensor) -> torch.Tensor:
+        quantile = torch.distributions.normal.Normal(0, 1).icdf(torch.tensor(mlp.activation_sparsity))
+        return torch.relu(values - values.mean(-1, keepdim=True) - values.std(-1, keepdim=True, unbiased=True) * quantile)
+
+    monkeypatch.setattr(type(model.model.layers[0].mlp), "_gaussian_topk", keep_few)
+    assert apart(np.array(peer._scores), expected(model, tokens)) < 2e-3
 
 
 @pytest.mark.peer
