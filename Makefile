@@ -15,7 +15,7 @@ SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long lint docs bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -34,6 +34,11 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site in site/, to be opened from disk or served by any web server; it fetches nothing.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m tools.site.check
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -65,7 +70,7 @@ wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done
 
 clean:
-	rm -rf dist $(VENV)
+	rm -rf dist site $(VENV)
 
 # One build backend for all packages, rather than an environment of its own for each build.
 $(BIN)/python:
@@ -97,6 +102,10 @@ $(VENV)/llama-server: | $(VENV)/test.stamp
 		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
 	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group docs
+	@touch $@
 
 $(VENV)/mutants.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group mutants
