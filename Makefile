@@ -15,7 +15,7 @@ SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint docs bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long test-arm lint docs bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -27,7 +27,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 test-long: $(VENV)/test.stamp
-	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
+	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "not arm" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
+
+# Fetches an ARM64 Python and qemu by apt into .venv/arm; some minutes, and longer the first time.
+test-arm: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp
