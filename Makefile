@@ -6,16 +6,21 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml libs/*/pyproject.toml plugins/*/pyproject.toml)
 
 DEMO_PACKAGES := hookspecs core libs/answer_parts libs/chat_templates libs/checkpoint_kit libs/conversations libs/decoder_kit libs/fetch_kit libs/huggingface_folder libs/task_kit libs/tokenizing plugins/format_gguf plugins/backend_onnx plugins/sched_fifo plugins/app_text plugins/source_pypi
-ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml)))
+# Packages that are not installed, such as SKIP=plugins/backend_tf.
+SKIP ?=
+ALL_PACKAGES  := hookspecs core $(filter-out $(SKIP),$(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml))))
 PROMPT ?= 今天天气很好
 # Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
 JOBS   ?= 2
 # A process that dies fails the run: where xdist starts another in its place, the run waits for ever at its end.
 SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
+# Per cent of lines and branches that `make coverage` asks for.
+CORE_FLOOR      ?= 85
+HOOKSPECS_FLOOR ?= 85
 SECONDS ?= 1200
 
-.PHONY: demo test test-long test-arm lint docs bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long test-arm lint docs bench bench-serve llama-server simulate many-models soak fuzz fuzz-guided mutants wheels release coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -73,6 +78,18 @@ fuzz-guided: $(VENV)/fuzz.stamp
 wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done
 
+# Every wheel, checked, and tried in an environment of its own; changelog.d goes into CHANGELOG.md by `towncrier build --version ...` before.
+release: $(VENV)/release.stamp
+	$(BIN)/python tools/release.py $(ALL_PACKAGES)
+
+# What the tests of core and the contract run of them, child processes included; some twice as long as the tests alone.
+coverage: $(VENV)/coverage.stamp
+	rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
+	$(BIN)/python -m coverage run -m pytest $(or $(ARGS),hookspecs/tests core/tests)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --include="core/src/*" --fail-under=$(CORE_FLOOR)
+	$(BIN)/python -m coverage report --include="hookspecs/src/*" --fail-under=$(HOOKSPECS_FLOOR)
+
 clean:
 	rm -rf dist site $(VENV)
 
@@ -109,6 +126,10 @@ $(VENV)/llama-server: | $(VENV)/test.stamp
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group docs
+	@touch $@
+
+$(VENV)/release.stamp $(VENV)/coverage.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group $(basename $(notdir $@))
 	@touch $@
 
 $(VENV)/mutants.stamp: $(VENV)/test.stamp

@@ -238,7 +238,8 @@ def test_a_command_of_a_page_prints_what_it_says(
     config.write_text('[loader]\nuse = "onnx"\nprecision = "fp32"\n', encoding="utf-8")
     monkeypatch.setenv("LLMASOS_CONFIG", str(config))
     monkeypatch.chdir(tmp_path)
-    invoke(shlex.split(command))
+    words = shlex.split(command)
+    invoke([*words, "--no-log"] if words[0] == "run" else words)
     printed = capsys.readouterr()
     assert printed.out + printed.err == output
 
@@ -247,3 +248,11 @@ def test_the_table_of_expectations_has_forty_rows_each_with_an_answer_and_a_link
     text = (ROOT / "docs" / "expectations.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| .+ \| (llm|Ollama|transformers) \| (yes|partly|no) \| .*\]\([\w/.#-]+\) \|$", text, re.M)
     assert [int(number) for number, _, _ in rows] == list(range(1, 41))
+
+
+def test_notes_of_changes_have_a_kind_that_the_release_knows() -> None:
+    kinds = {
+        each["directory"] for each in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["towncrier"]["type"]
+    }
+    notes = [path.name for path in (ROOT / "changelog.d").iterdir() if path.name != "README.md"]
+    assert [name for name in notes if not re.fullmatch(rf"\+?[\w-]+\.({'|'.join(kinds)})\.md", name)] == []
