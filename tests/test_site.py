@@ -256,3 +256,10 @@ def test_notes_of_changes_have_a_kind_that_the_release_knows() -> None:
     }
     notes = [path.name for path in (ROOT / "changelog.d").iterdir() if path.name != "README.md"]
     assert [name for name in notes if not re.fullmatch(rf"\+?[\w-]+\.({'|'.join(kinds)})\.md", name)] == []
+
+
+def test_the_recorded_terminal_is_small_and_fetches_no_font() -> None:
+    picture = (ROOT / "docs" / "terminal.svg").read_text(encoding="utf-8")
+    assert len(picture) < 200_000
+    assert "llmasos" in picture
+    assert re.findall(r"(?:url\(|href=)[\"']?(https?:[^\"')]+)", picture) == []

@@ -1,4 +1,4 @@
-"""Records the picture of README.md from a real run: `python tools/recording.py` writes docs/drawings/terminal.svg.
+"""Records the picture of README.md from a real run: `python tools/recording.py` writes docs/terminal.svg.
 
 It runs the commands below in a folder of their own, with the models that the store has, and draws what they print; no font is fetched.
 """
@@ -17,7 +17,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-PICTURE: Final = Path(__file__).parents[1] / "docs" / "drawings" / "terminal.svg"
+PICTURE: Final = Path(__file__).parents[1] / "docs" / "terminal.svg"
 COMMANDS: Final = (
     'llmasos run "What is the capital of Japan?"',
     'echo "The tower was built in 1889." | llmasos run "When was the tower built?"',
@@ -31,13 +31,19 @@ COMMANDS: Final = (
 
 def transcript() -> list[tuple[str, str]]:
     """Each command with what it prints."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "88"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "88",
+        "OMP_NUM_THREADS": "1",
+    }
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             quiet = command.replace("llmasos run", "llmasos run --no-log")  # the user's own conversations stay as they are
-            done = subprocess.run(["bash", "-c", quiet], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            found.append((command, done.stdout + done.stderr))
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # in the order in which a terminal shows them
+            done = subprocess.run(["bash", "-c", quiet], cwd=folder, env=environment, text=True, check=False, **pipes)
+            found.append((command, done.stdout))
     return found
 
 
