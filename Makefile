@@ -6,7 +6,9 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SETUP  := $(wildcard pyproject.toml constraints.txt hookspecs/pyproject.toml core/pyproject.toml libs/*/pyproject.toml plugins/*/pyproject.toml)
 
 DEMO_PACKAGES := hookspecs core libs/answer_parts libs/chat_templates libs/checkpoint_kit libs/command_kit libs/conversations libs/decoder_kit libs/encoder_kit libs/fetch_kit libs/huggingface_folder libs/task_kit libs/tokenizing plugins/format_gguf plugins/backend_onnx plugins/sched_fifo plugins/app_text plugins/command_plugins plugins/source_pypi
-ALL_PACKAGES  := hookspecs core $(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml)))
+# Packages that are not installed, such as SKIP=plugins/backend_tf.
+SKIP ?=
+ALL_PACKAGES  := hookspecs core $(filter-out $(SKIP),$(sort $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml plugins/*/pyproject.toml))))
 PROMPT ?= 今天天气很好
 # Processes that share the tests; the whole suite needs some 2 GB of memory for each. `ARGS` run in one process unless they say `-n`.
 JOBS   ?= 2
@@ -14,9 +16,12 @@ JOBS   ?= 2
 SPREAD  = -n $(JOBS) --max-worker-restart=0
 CASES  ?= 100000
 KILLS  ?= 20
+# Per cent of lines and branches that `make coverage` asks for; they are raised as tests are added, and not lowered.
+CORE_FLOOR      ?= 60
+HOOKSPECS_FLOOR ?= 60
 SECONDS ?= 1200
 
-.PHONY: demo test test-long lint bench bench-seal bench-serve llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels clean
+.PHONY: demo test test-long test-arm lint docs bench bench-seal bench-serve llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels release coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -28,13 +33,22 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
 test-long: $(VENV)/test.stamp
-	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
+	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "not arm" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
+
+# Fetches an ARM64 Python and qemu by apt into .venv/arm; some minutes, and longer the first time.
+test-arm: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site in site/, to be opened from disk or served by any web server; it fetches nothing.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m tools.site.check
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -72,8 +86,20 @@ fuzz-guided: $(VENV)/fuzz.stamp
 wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done
 
+# Every wheel, checked, and tried in an environment of its own; changelog.d goes into CHANGELOG.md by `towncrier build --version ...` before.
+release: $(VENV)/release.stamp
+	$(BIN)/python tools/release.py $(ALL_PACKAGES)
+
+# What the tests of core and the contract run of them, child processes included; some twice as long as the tests alone.
+coverage: $(VENV)/coverage.stamp
+	rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
+	$(BIN)/python -m coverage run -m pytest $(or $(ARGS),hookspecs/tests core/tests)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --include="core/src/*" --fail-under=$(CORE_FLOOR)
+	$(BIN)/python -m coverage report --include="hookspecs/src/*" --fail-under=$(HOOKSPECS_FLOOR)
+
 clean:
-	rm -rf dist $(VENV)
+	rm -rf dist site $(VENV)
 
 # One build backend for all packages, rather than an environment of its own for each build.
 $(BIN)/python:
@@ -105,6 +131,14 @@ $(VENV)/llama-server: | $(VENV)/test.stamp
 		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
 	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group docs
+	@touch $@
+
+$(VENV)/release.stamp $(VENV)/coverage.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt --group $(basename $(notdir $@))
+	@touch $@
 
 $(VENV)/mutants.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group mutants

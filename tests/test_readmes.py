@@ -16,7 +16,7 @@ from llmasos.cli.app import app
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     path
-    for pattern in ("*.md", "docs/*.md", "core/*.md", "libs/*/*.md", "plugins/*/*.md", "examples/*/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "core/*.md", "libs/*/*.md", "plugins/*/*.md", "examples/*/*.md")
     for path in ROOT.glob(pattern)
 ]
 
@@ -31,10 +31,10 @@ def own_verbs(document: Path) -> set[str]:
 def commands() -> Iterator[tuple[str, str]]:
     for path in sorted(DOCUMENTS):
         for line in path.read_text(encoding="utf-8").splitlines():
-            # Indented by four, as a block of code; assignments of environment variables may stand before it.
-            if re.match(r"    \S", line):
-                for part in line.split("&&"):
-                    found = re.match(r"\s*(?:\w+=\S+ )*(llmasos [a-z].*)", part)
+            # Indented by four, as a block of code, or behind a prompt; assignments of environment variables may stand before it.
+            if re.match(r"    \S|\$ ", line):
+                for part in line.removeprefix("$ ").split("&&"):
+                    found = re.match(r"\s*(?:\w+=\S+ )*(?:\.venv/bin/)?(llmasos [a-z].*)", part)
                     if found and found[1].split()[1] not in own_verbs(path):
                         yield str(path.relative_to(ROOT)), found[1]
 

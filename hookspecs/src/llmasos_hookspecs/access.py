@@ -9,6 +9,7 @@ import attrs
 
 #: What a client can be allowed: to use a model or a task, to see what runs, to change what runs.
 Permission = Literal["use", "inspect", "administer"]
+#: Every ``Permission``.
 PERMISSIONS: Final[tuple[Permission, ...]] = ("use", "inspect", "administer")
 
 

@@ -8,6 +8,7 @@ import attrs
 
 #: Where a guard can look: a prompt, an answer, the arguments of a call to a tool, and what the tool gave back.
 Stage = Literal["input", "output", "tool_call", "tool_result"]
+#: Every ``Stage``.
 STAGES: Final[tuple[Stage, ...]] = ("input", "output", "tool_call", "tool_result")
 
 
@@ -53,6 +54,7 @@ class Block:
     text: str = ""
 
 
+#: What a guard says of a text.
 Verdict = Allow | Replace | Block
 
 

@@ -108,6 +108,7 @@ class ErrorEvent:
 
 #: What an answer consists of.
 PartEvent = TextEvent | ReasoningEvent | ToolCallEvent
+#: What the stream of an answer consists of: its parts, then what it used and why it ended, or the error that ended it.
 Event = PartEvent | UsageEvent | FinishEvent | ErrorEvent
 
 

@@ -179,8 +179,10 @@ class Task(Protocol):
     Without it: ``("classification",)`` where the output has a ``label``, else ``("text",)``.
     """
 
-    inputs: type
-    output: type
+    @property
+    def inputs(self) -> type: ...
+    @property
+    def output(self) -> type: ...
 
     def run(self, model: TaskModel, inputs: Any) -> Any:
         """Run the task; returns an instance of ``output``."""

@@ -103,6 +103,7 @@ class QuantizedTensor:
         return np.repeat(groups, self.group, axis=1)[:, :columns]
 
 
+#: A tensor of a checkpoint: a numpy array, or codes with their scales.
 Tensor: TypeAlias = "Array | QuantizedTensor"
 
 

@@ -107,6 +107,7 @@ _COHERE: Final = {
     "logit_scale": 0.0625,
 }
 
+#: ``model_type`` -> what is known of the family; ``DecoderConfig`` describes these.
 DECODER_FAMILIES: Final[Mapping[str, Family]] = {
     "llama": Family(qkv_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias"),
     "mistral": Family(defaults=_MISTRAL, windows="all"),

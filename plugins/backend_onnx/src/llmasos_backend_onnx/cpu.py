@@ -12,6 +12,8 @@ from typing import Final, Literal
 from llmasos_backend_onnx.options import Options
 from llmasos_hookspecs import ConfigError, DecoderConfig, EngineLimits
 
+#: What Linux calls the instructions of ARM that int8 kernels use -> ARM's own names.
+_ARM: Final = {"asimddp": "dotprod", "i8mm": "i8mm", "sve": "sve", "sve2": "sve2"}
 #: Share of the memory that a second copy of the weights may take under ``auto``.
 _SHARE: Final = 1 / 8
 #: Extra bytes a weight for the int16 GEMM: the int8 high half is stored once alone and once together with the low half.
@@ -30,6 +32,9 @@ def prefill_activations(options: Options, config: DecoderConfig, limits: EngineL
         check_int8_gemm("prefill_activations", "int16")
     if options.prefill_activations != "auto":
         return options.prefill_activations
+    if _is_arm():
+        # Without DOTPROD ONNX Runtime has no int8 kernel for blocks, and computes in float32 whatever is asked for.
+        return "int8" if "dotprod" in _flags() else "fp32"
     if "amx_tile" not in _flags():
         return "int8"
     weights = sum(math.prod(shape) for shape in config.tensor_shapes().values() if len(shape) == 2)
@@ -38,7 +43,10 @@ def prefill_activations(options: Options, config: DecoderConfig, limits: EngineL
 
 
 def check_int8_gemm(option: str, value: str) -> None:
-    """Raise ``ConfigError`` on an x86 CPU without VNNI, whose int8 GEMM saturates sums of two products to 16 bits."""
+    """Raise ``ConfigError`` on an x86 CPU without VNNI, whose int8 GEMM saturates sums of two products to 16 bits.
+
+    That of ARM is exact with DOTPROD, I8MM and without: it widens to 32 bits, or to 16 before each sum.
+    """
     if platform.machine().lower() in ("x86_64", "amd64") and not {"avx512_vnni", "avx_vnni", "amx_int8"} & _flags():
         raise ConfigError(
             f"{option} is {value!r}, but this CPU has no VNNI, so its int8 GEMM is not exact; leave {option} at 'auto'.",
@@ -46,13 +54,32 @@ def check_int8_gemm(option: str, value: str) -> None:
         )
 
 
+def features_in(cpuinfo: str) -> frozenset[str]:
+    """The instruction sets that a text of /proc/cpuinfo lists for every core.
+
+    x86's under Linux's names (``avx512_vnni``), ARM's under ARM's (``dotprod``, ``i8mm``, ``sve``, ``sve2``). The cores of an ARM chip may
+    differ, and a thread may run on any of them.
+    """
+    cores = []
+    for line in cpuinfo.splitlines():
+        key, _, words = line.partition(":")
+        if key.strip() == "flags":
+            cores.append(set(words.split()))
+        elif key.strip() == "Features":
+            cores.append({_ARM[word] for word in words.split() if word in _ARM})
+    return frozenset(set.intersection(*cores)) if cores else frozenset()
+
+
 @functools.cache
 def _flags() -> frozenset[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+        return features_in(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:  # macOS, whose ARM chips all have DOTPROD
+        return frozenset({"dotprod"} if _is_arm() else ())
+
+
+def _is_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
 
 
 def _physical_memory() -> int:
