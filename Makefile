@@ -21,7 +21,7 @@ CORE_FLOOR      ?= 60
 HOOKSPECS_FLOOR ?= 60
 SECONDS ?= 1200
 
-.PHONY: demo test test-long test-arm lint docs bench bench-seal bench-serve llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels release coverage clean
+.PHONY: demo test test-long test-arm lint docs bench bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels release browser coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -56,6 +56,9 @@ bench: $(VENV)/bench.stamp
 bench-serve: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.serving $(if $(wildcard $(VENV)/llama-server),--llama-server $(VENV)/llama-server) $(ARGS)
 
+bench-console: $(VENV)/test.stamp browser
+	$(BIN)/python -m benchmarks.console $(ARGS)
+
 llama-server: $(VENV)/llama-server
 
 bench-seal: $(VENV)/test.stamp
@@ -82,6 +85,14 @@ mutants: $(VENV)/mutants.stamp
 
 fuzz-guided: $(VENV)/fuzz.stamp
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET)) $(ARGS)
+
+# For the tests of the HTTP server's page: Debian's chromium and its driver, and axe. Without them these tests skip.
+AXE := 4.10.3
+browser:
+	@{ command -v chromium && command -v chromedriver; } > /dev/null || \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
+	@[ -f $(VENV)/browser/node_modules/axe-core/axe.min.js ] || \
+		npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/browser axe-core@$(AXE)
 
 wheels: $(VENV)/test.stamp
 	for package in $(ALL_PACKAGES); do $(BIN)/python -m build -q --wheel --no-isolation --outdir dist $$package || exit 1; done

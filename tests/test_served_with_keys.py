@@ -19,7 +19,14 @@ from llmasos_access_keys.store import Store, open_store
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 CHAT = "/v1/chat/completions"
-PUBLIC = {"/healthz", "/readyz"}
+PUBLIC = {"/healthz", "/readyz", "/", "/console/main.js"}
+#: What a key that may ask is answered where it is not 200: the loader has no embeddings, and there is nothing of that id.
+ANSWERED = {
+    "/v1/embeddings": 501,
+    "/admin/requests/7/cancel": 404,
+    "/console/conversations/open": 400,
+    "/console/conversations/delete": 400,
+}
 #: A request that each route of POST answers, where the key may use it.
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
@@ -30,6 +37,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "a"},
     "/detokenize": {"tokens": [1]},
     "/v1/tasks/generate": {"inputs": {"prompt": "a"}},
+    "/console/conversations": {"messages": [{"role": "user", "content": "a"}]},
+    "/console/conversations/search": {"query": "a"},
+    "/console/conversations/open": {"label": "7"},
+    "/console/conversations/delete": {"label": "7"},
     "/admin/scheduler": {"use": "fifo"},
     "/admin/models/default/scheduler": {"use": "fifo"},
 }
@@ -84,6 +95,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "server": [{"use": "more-http", "port": 0}],
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMASOS_HOME", str(folder / "home"))
         patch.syspath_prepend(str(folder / "site"))
         with (
             llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline,
@@ -131,15 +143,15 @@ def test_every_route_with_every_role_and_every_state_of_a_key(served: Served) ->
         wrong[f"cut {role}"] = key[:-1]
     seen = set()
     for route in served.routes:
-        path = route.path.replace("{name:path}", "default").replace("{name}", "generate")
+        name = "main.js" if route.path.startswith("/console/") else "generate"
+        path = route.path.replace("{name:path}", "default").replace("{name}", name).replace("{id}", "7")
         for method in route.methods - {"HEAD"}:
             body = BODIES.get(path, chat()) if method == "POST" else None
             for state, answer in zip(wrong, ask(served, *((method, path, key, body) for key in wrong.values())), strict=True):
                 assert answer.status_code == (200 if path in PUBLIC else 401), (method, path, state)
             for role, key in keys.items():
                 (answer,) = ask(served, (method, path, key, body))
-                allowed = 501 if path == "/v1/embeddings" else 200
-                expected = allowed if may(role, route.endpoint.needs, route.endpoint.resource) else 403
+                expected = ANSWERED.get(path, 200) if may(role, route.endpoint.needs, route.endpoint.resource) else 403
                 assert answer.status_code == expected, (method, path, role, answer.text)
                 seen.add((route.endpoint.needs, expected))
     assert {("administer", 403), ("administer", 200), ("inspect", 403), ("inspect", 200), ("use", 200), ("public", 200)} <= seen

@@ -205,6 +205,10 @@ class Runtime(Administration, Protocol):
         server answers by itself; the other methods check for themselves."""
         ...
 
+    def allows(self, principal: Principal, permission: Permission, resource: str = "server") -> bool:
+        """Whether ``authorize`` would let the client do that; asked to show what it may do, so nothing is recorded."""
+        ...
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         """The models that the client may use."""
         ...

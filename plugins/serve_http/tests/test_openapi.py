@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from schemathesis.checks import CHECKS
 from schemathesis.core.failures import FailureGroup
 from starlette.routing import Route
 
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import Principal, Ranked
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_serve_http.application import Application
@@ -42,6 +44,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "hi"},
     "/detokenize": {"tokens": [104]},
     "/v1/tasks/{name}": {"inputs": {"text": "hi"}},
+    "/console/conversations": {"label": "1", "messages": [{"role": "user", "content": "hi"}]},
+    "/console/conversations/search": {"query": "otters"},
+    "/console/conversations/open": {"label": "1"},
+    "/console/conversations/delete": {"label": "1"},
     "/admin/scheduler": {"use": "fifo"},
     "/admin/models/{name}/scheduler": {"use": "fifo"},
 }
@@ -50,6 +56,13 @@ ELSEWHERE = {"/tokenize": {"messages", "tools", "tool_choice", "parallel_tool_ca
 #: Requests of each operation, and wrong ones; `make test-long` sends more.
 EXAMPLES = settings.default.max_examples // 25
 CHECKED = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conversation 1."""
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path))
+    ConversationStore.chosen().add(None, [{"role": "user", "content": "Hello otters"}])
 
 
 class Complete(ScriptedRuntime):
@@ -105,7 +118,7 @@ def test_every_route_is_in_the_document(complete: Client) -> None:
         for method, operation in operations.items():
             assert operation["summary"].endswith("."), (path, method)
             assert ("requestBody" in operation) == (path in BODIES and method == "post"), (path, method)
-            assert (operation["security"] == []) == (path in ("/healthz", "/readyz"))
+            assert (operation["security"] == []) == (path in ("/", "/console/{name}", "/healthz", "/readyz"))
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -168,7 +181,8 @@ def operations() -> list[tuple[str, str]]:
     paths = document(application.routes)["paths"]
     application.close()
     found = [(f"{method.upper()} {path}", each) for path, each_of in paths.items() for method, each in each_of.items()]
-    wrong = [label for label, each in found if "requestBody" in each or each["parameters"]]
+    # Any text is a name, so what takes nothing else has wrong requests only where a key can be wrong.
+    wrong = [label for label, each in found if "requestBody" in each or (each["parameters"] and each["security"])]
     return [*((label, "positive") for label, _ in found), *((label, "negative") for label in wrong)]
 
 

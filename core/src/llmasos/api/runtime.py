@@ -63,6 +63,9 @@ class PipelineRuntime(PipelineAdministration):
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
         self._allow(principal, permission, resource, permission)
 
+    def allows(self, principal: Principal, permission: Permission, resource: str = "server") -> bool:
+        return self._access.allows(principal, permission, resource)
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         found = []
         for name, model in self._pipeline.models.items():

@@ -157,6 +157,10 @@ class ScriptedRuntime(ScriptedAdministration):
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
         self._may(principal, permission, resource)
 
+    def allows(self, principal: Principal, permission: Permission, resource: str = "server") -> bool:
+        self._check(principal)
+        return permission in self.permissions
+
     def models(self, principal: Principal) -> Sequence[ModelFacts]:
         self._check(principal)
         features = frozenset({"generate", "chat"})

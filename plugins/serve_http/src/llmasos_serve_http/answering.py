@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
+
+import attrs
 
 from llmasos_hookspecs import Answer, Event, LLMasOSError, PartEvent, Prompt, Rejected, Runtime, TokenPrompt
 from llmasos_serve_http.asked import Asked, Collected, Rendering
 from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
+from llmasos_serve_http.handled import Facts
 from llmasos_serve_http.joint import Batched, given_up, joint_answer
 from llmasos_serve_http.keeping import Keeper
 from llmasos_serve_http.metrics import Measure, Metrics
@@ -28,6 +33,31 @@ _UNENDED: Final = Failure(
 )
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Generation:
+    """A generation in progress.
+
+    Attributes:
+        id: a number that no other generation of the server has; clients choose their own request ids, so those may repeat.
+        began: when the runtime took it, by ``time.monotonic``.
+        facts: what is known of its request so far.
+    """
+
+    id: str
+    answer: Batched
+    began: float
+    facts: Facts
+
+    @property
+    def model(self) -> str:
+        return self.answer.model
+
+    @property
+    def seconds(self) -> float:
+        """Since the runtime took it."""
+        return time.monotonic() - self.began
+
+
 class Answering:
     """The generations in progress of one server. All of it runs on the server's event loop.
 
@@ -40,7 +70,8 @@ class Answering:
         self._metrics: Final = metrics
         self._runtime: Final = runtime
         self._comment_every: Final = comment_every
-        self._answers: set[Batched] = set()
+        self._generations: dict[str, Generation] = {}
+        self._numbers = itertools.count(1)
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def stop(self) -> None:
@@ -48,8 +79,19 @@ class Answering:
         self.stopping = True
         for task in self._waiting:
             task.cancel()
-        for answer in self._answers:
-            answer.cancel()
+        for generation in self._generations.values():
+            generation.answer.cancel()
+
+    def in_progress(self) -> Sequence[Generation]:
+        """What the runtime has taken and not ended, the oldest first."""
+        return list(self._generations.values())
+
+    def cancel(self, generation: str) -> bool:
+        """End the generation of that id, whose client is told so; False where there is none."""
+        found = self._generations.get(generation)
+        if found is not None:
+            found.answer.cancel()
+        return found is not None
 
     async def answer(self, call: Call, asked: Asked, rendering: Rendering) -> None:
         """Answer a request, whole or piece by piece.
@@ -140,7 +182,7 @@ class Answering:
         measure.accepted(answer.model)
         call.limited(answer.left)
         pieces, outcome = [], Outcome()
-        with self._watched(answer, leaving):
+        with self._watched(call, answer, leaving):
             async with contextlib.aclosing(answer.batches()) as batches:
                 async for batch in batches:
                     for event in batch:
@@ -166,7 +208,7 @@ class Answering:
         measure.accepted(answer.model)
         call.limited(answer.left)
         outcome = Outcome()
-        with self._watched(answer, leaving):
+        with self._watched(call, answer, leaving):
             async with contextlib.aclosing(answer.batches()) as batches:
                 batch = await self._first(call, rendering, leaving, batches)
                 if headed := any(isinstance(event, PartEvent) for event in batch or ()):
@@ -233,16 +275,17 @@ class Answering:
             keeper.close()
 
     @contextlib.contextmanager
-    def _watched(self, answer: Batched, leaving: asyncio.Task[None]) -> Iterator[None]:
+    def _watched(self, call: Call, answer: Batched, leaving: asyncio.Task[None]) -> Iterator[None]:
         """Cancel the answer when the client leaves, when the server stops, and where it is not read to its end."""
-        self._answers.add(answer)
+        generation = Generation(id=str(next(self._numbers)), answer=answer, began=time.monotonic(), facts=call.facts)
+        self._generations[generation.id] = generation
         if self.stopping:
             answer.cancel()
         leaving.add_done_callback(lambda _: answer.cancel())
         try:
             yield
         finally:
-            self._answers.discard(answer)
+            del self._generations[generation.id]
             answer.cancel()
 
     def _ended(self, outcome: Outcome, leaving: asyncio.Task[None], measure: Measure) -> bool:

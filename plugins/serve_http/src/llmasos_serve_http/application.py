@@ -12,9 +12,13 @@ from llmasos_serve_http.access_log import AccessLog
 from llmasos_serve_http.administration import Administration
 from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.anthropic.routes import Anthropic
+from llmasos_serve_http.console.conversations import Conversations
+from llmasos_serve_http.console.files import Files
+from llmasos_serve_http.console.session import Session
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
 from llmasos_serve_http.health import HEALTH, Health
+from llmasos_serve_http.in_progress import InProgress
 from llmasos_serve_http.mcp_tools import McpTools
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
@@ -91,3 +95,9 @@ class Application:
         if self._service.options.mcp:
             yield from McpTools(self._service, self.answering).routes()
         yield from Administration(self._service, self._changes).routes()
+        yield from InProgress(self._service, self.answering).routes()
+        if self._service.options.console:
+            yield from Session(self._service).routes()
+            if self._service.options.conversations:
+                yield from Conversations(self._service).routes()
+            yield from Files(self._service).routes()

@@ -43,6 +43,11 @@ class Options:
     tls_certificate: str = attrs.field(default="", metadata={"help": "File of the certificate and its chain (PEM), for https."})
     tls_key: str = attrs.field(default="", metadata={"help": "File of the certificate's private key (PEM)."})
     mcp: bool = attrs.field(default=False, metadata={"help": "Offer the tasks as tools of the Model Context Protocol, at /mcp."})
+    console: bool = attrs.field(default=True, metadata={"help": "Serve the page at /: chat, tasks and operation in a browser."})
+    conversations: bool = attrs.field(
+        default=True,
+        metadata={"help": "Keep what is said on the page: with the conversations of llmasos chat, or apart for the owner of each key."},
+    )
     access_log: str = attrs.field(
         default="", metadata={"help": 'File to which each request is logged as a line of JSON; "-": standard error; empty: none.'}
     )

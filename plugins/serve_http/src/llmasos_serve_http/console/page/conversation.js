@@ -1,0 +1,75 @@
+// A conversation as a tree: an edited message and a retried answer are branches beside those before, and nothing that was said is lost.
+
+/** One message. `parent` is null for the root, which holds nothing. */
+export class Message {
+  constructor(role, content, parent) {
+    Object.assign(this, { role, content, parent, reasoning: "", calls: [], usage: null, failure: "", finish: "" });
+    this.children = [];
+    this.chosen = -1;
+    parent?.children.push(this);
+    if (parent) parent.chosen = parent.children.length - 1;
+  }
+
+  /** Place among those that were said instead, from 0. */
+  get place() {
+    return this.parent.children.indexOf(this);
+  }
+}
+
+/** Messages from the first to the one shown last, of those chosen at each branch. */
+export class Conversation {
+  constructor(messages = []) {
+    this.root = new Message("", "", null);
+    /** Name or number by which the server keeps it; null: not yet. */
+    this.label = null;
+    let last = this.root;
+    for (const { role, content } of messages) last = new Message(role, content, last);
+  }
+
+  get shown() {
+    const found = [];
+    for (let node = this.root; node.chosen >= 0; found.push(node)) node = node.children[node.chosen];
+    return found;
+  }
+
+  get last() {
+    return this.shown.at(-1) ?? this.root;
+  }
+
+  /** What the model gets: all before `message`, and itself. */
+  upTo(message) {
+    const found = [];
+    for (let node = message; node.parent; node = node.parent) found.unshift({ role: node.role, content: node.content });
+    return found;
+  }
+
+  /** A plain object for a file: the shown branch, and every other one. */
+  exported() {
+    const plain = (node) => ({
+      role: node.role,
+      content: node.content,
+      ...(node.reasoning && { reasoning: node.reasoning }),
+      chosen: node.chosen,
+      answers: node.children.map(plain),
+    });
+    return { format: "llmasos-conversation", version: 1, chosen: this.root.chosen, answers: this.root.children.map(plain) };
+  }
+
+  /** The conversation that `exported` made a file of. Throws where it is none. */
+  static imported(data) {
+    if (data?.format !== "llmasos-conversation" || data.version !== 1) throw new Error("format");
+    const made = new Conversation();
+    const grow = (parent, { answers, chosen }) => {
+      for (const each of answers) {
+        if (!["user", "assistant"].includes(each.role) || typeof each.content !== "string") throw new Error("message");
+        const node = new Message(each.role, each.content, parent);
+        node.reasoning = typeof each.reasoning === "string" ? each.reasoning : "";
+        grow(node, each);
+      }
+      if (!Number.isInteger(chosen) || chosen >= answers.length || (answers.length && chosen < 0)) throw new Error("branch");
+      parent.chosen = chosen;
+    };
+    grow(made.root, data);
+    return made;
+  }
+}
