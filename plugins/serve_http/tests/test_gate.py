@@ -81,16 +81,17 @@ def test_keys_are_read_from_both_headers(client: Make, runtime: ScriptedRuntime,
         assert runtime.principals[-1].tenant == tenant
 
 
-def test_no_route_but_health_answers_without_a_key(client: Make, runtime: ScriptedRuntime) -> None:
+def test_no_route_but_health_and_the_page_answers_without_a_key(client: Make, runtime: ScriptedRuntime) -> None:
     """A key in the address counts as none."""
     runtime.open = False
     made = client()
     routes = [route for route in made.application.routes if isinstance(route, Route)]
     public = {route.path for route in routes if route.endpoint.needs == "public"}
-    assert public == {"/healthz", "/readyz"}
+    assert public == {"/healthz", "/readyz", "/", "/console/{name}"}
     for route in routes:
         for method in route.methods or ():
-            path = route.path.replace("{name:path}", "default").replace("{name}", "default")
+            name = "main.js" if route.path in public else "default"
+            path = route.path.replace("{name:path}", "default").replace("{name}", name)
             for query in ("", f"?key={KEY}", f"?api_key={KEY}&access_token={KEY}"):
                 status = made.ask(method, path + query).status_code
                 assert status == (200 if route.path in public else 401), (method, path, query)
@@ -145,7 +146,7 @@ def test_bodies_that_are_no_request_are_refused(client: Make, path: str, body: b
 
 
 def test_what_is_not_there_and_methods_that_are_not_taken(client: Make) -> None:
-    for method, path, status in (("GET", "/", 404), ("GET", "/v1/model", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405)):
+    for method, path, status in (("GET", "/v1", 404), ("GET", "/v1/model", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405)):
         answer = client().ask(method, path)
         assert (answer.status_code, answer.json()["error"]["type"]) == (status, "invalid_request_error")
     assert client().ask("GET", CHAT).headers["allow"] == "POST"

@@ -7,6 +7,8 @@ import { t } from "./words.js";
 
 /** Milliseconds between two looks at the server, while the view is shown. */
 const EVERY = 2000;
+/** Looks over which quantiles are taken: a minute. */
+const WINDOW = 30;
 const TTFT = "vllm:time_to_first_token_seconds";
 const ITL = "vllm:request_time_per_output_token_seconds";
 
@@ -16,7 +18,7 @@ export default class Operate {
   #timer = null;
   #shown = true;
   #closed = false;
-  #before = null;
+  #looks = [];
   #schedulers = [];
   #drawn = "";
 
@@ -164,16 +166,18 @@ export default class Operate {
 
   #measure(found, now) {
     const next = { now, tokens: total(found, "vllm:generation_tokens_total"), first: histogram(found, TTFT), between: histogram(found, ITL) };
-    const before = this.#before ?? { ...next, now: now - EVERY };
+    const before = this.#looks.at(-1) ?? { ...next, now: now - EVERY };
+    const oldest = this.#looks.at(0) ?? next;
     const seconds = Math.max(0.001, (now - before.now) / 1000);
     this.charts.speed.add([Math.max(0, next.tokens - before.tokens) / seconds]);
     this.charts.busy.add([total(found, "vllm:num_requests_running"), total(found, "vllm:num_requests_waiting")]);
     const kv = found.get("vllm:kv_cache_usage_perc") ?? [];
     this.charts.kv.add([kv.length ? Math.max(...kv.map((each) => each.value)) : 0]);
     for (const name of ["first", "between"]) {
-      this.charts[name].add([0.5, 0.95].map((share) => quantile(before[name], next[name], share)));
+      this.charts[name].add([0.5, 0.95].map((share) => quantile(oldest[name], next[name], share)));
     }
-    this.#before = next;
+    this.#looks.push(next);
+    if (this.#looks.length > WINDOW) this.#looks.shift();
   }
 
   // Requests
