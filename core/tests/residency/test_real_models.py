@@ -67,7 +67,8 @@ def test_three_models_in_memory_for_two(many: Any, for_two: llmasos.Pipeline, al
     """Eight threads ask three models in random order: all are answered as by a model alone, no byte is committed twice, and only idle
     models go, no more of them than were in the way. ``make many-models`` does the same for minutes."""
     outcome = many.hit(for_two, alone[0], go_on=lambda asked: asked < 12)
-    assert (outcome.requests, outcome.faults, outcome.unlike) == (8 * 12, [], [])
+    assert outcome.faults == []  # alone, so that a failure tells all of their text
+    assert (outcome.requests, outcome.unlike) == (8 * 12, [])
     usage = for_two.usage()
     evictions = sum(model["evictions"] for model in usage.values())
     assert evictions == sum(map(len, for_two._process.residency.evictions)) >= 1

@@ -27,7 +27,6 @@ def store(tmp_path: Path) -> ConversationStore:
 
 def test_conversations_are_kept_listed_and_removed(store: ConversationStore) -> None:
     assert store.summaries() == ()
-    assert not store.path.exists(), "Looking makes no file."
     store.append("otters", turn("你好", "🙂"), system="Be kind.")
     store.append("otters", turn("And?", "Yes."))
     store.append("水獭", turn("你好", "🙂"))
@@ -39,6 +38,26 @@ def test_conversations_are_kept_listed_and_removed(store: ConversationStore) -> 
     assert store.names() == ("水獭",)
     with pytest.raises(RequestError, match='no conversation "otters"'):
         store.delete("otters")
+
+
+def test_reading_where_nothing_is_kept_makes_no_file_and_no_folder(store: ConversationStore, tmp_path: Path) -> None:
+    """Whatever is asked, the answer is that of an empty store; a folder that is there stays empty."""
+    for _ in range(2):
+        assert (store.names(), store.summaries(), store.search("otters"), store.last()) == ((), (), (), None)
+        assert store.load("otters").messages == ()
+        assert (store.has("otters"), store.keeps_all, store.clear(named=True)) == (False, True, 0)
+        for act in (store.find, store.delete):
+            with pytest.raises(RequestError, match='no conversation "otters"'):
+                act("otters")
+        assert [path.name for path in tmp_path.rglob("*")] == ([store.path.parent.name] if store.path.parent.exists() else [])
+        store.path.parent.mkdir(exist_ok=True)
+
+
+def test_a_folder_that_cannot_be_looked_at_is_one_sentence(tmp_path: Path) -> None:
+    store = ConversationStore(tmp_path / ("long" * 100))
+    for act in (store.names, store.clear, lambda: store.search("otters"), lambda: store.append("a", turn("b", "c"))):
+        with pytest.raises(LLMasOSError, match=r"conversations\.db cannot be read or written \(File name too long\)"):
+            act()
 
 
 def test_a_conversation_without_a_name_has_its_number(store: ConversationStore) -> None:

@@ -54,6 +54,13 @@ def test_conversations_are_listed_shown_and_found(context: SandboxCommandContext
     assert (lost.code, lost.error) == (2, 'There is no conversation "brids"; did you mean "birds"?')
 
 
+def test_looking_at_nothing_makes_no_file_and_no_folder(context: SandboxCommandContext, tmp_path: Path) -> None:
+    for words, code in ((("list",), 0), (("search", "otters"), 1), (("show",), 2), (("show", "1"), 2), (("status",), 0)):
+        assert run_command(make(context), *words).code == code
+    assert run_command(make(context), "clear", "--yes").output == "Removed 0 conversations.\n"
+    assert not (tmp_path / "home").exists()
+
+
 def test_clearing_asks_and_spares_the_named(context: SandboxCommandContext) -> None:
     store = fill()
     assert run_command(make(context), "clear", "--days", "1", "--yes").output == "Removed 0 conversations.\n"

@@ -64,17 +64,18 @@ class Database:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was ever kept here; then reading need not make a file."""
-        return not self.path.exists() and not old_files(self.folder)
+        """Whether nothing was ever kept here. Raises ``LLMasOSError`` where the folder cannot be looked at."""
+        with self._faults():
+            return not self.path.exists() and not old_files(self.folder)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one state of the file.
+        """A connection that sees one state of the file; of empty tables in memory where nothing was ever kept, so that no file is made.
 
         Raises:
             LLMasOSError: the file is damaged or cannot be read; what the block does to it included.
         """
-        with self._faults(), contextlib.closing(self._open()) as connection:
+        with self._faults(), contextlib.closing(_nothing() if self.empty else self._open()) as connection:
             connection.execute("BEGIN")
             yield connection
             connection.rollback()
@@ -121,8 +122,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if not self._found_version(connection):  # else another process has made them a moment ago
-                for statement in _statements(_TABLES):
-                    connection.execute(statement)
+                _make_tables(connection)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
                 done = take_over(self.folder, connection)
             connection.commit()
@@ -148,6 +148,22 @@ class Database:
                 f"The conversations in {self.path} cannot be read or written ({reason}); make room for them, mend the file's permissions, "
                 "or move a damaged file away to start a new one."
             ) from error
+
+
+def _nothing() -> sqlite3.Connection:
+    """Empty tables in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        _make_tables(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_TABLES):
+        connection.execute(statement)
 
 
 def _version(connection: sqlite3.Connection) -> int:

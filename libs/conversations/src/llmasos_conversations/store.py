@@ -89,15 +89,11 @@ class ConversationStore:
 
     def names(self) -> tuple[str, ...]:
         """Names of the conversations that have one, in order."""
-        if self._database.empty:
-            return ()
         with self._database.reading() as connection:
             return tuple(name for (name,) in connection.execute("SELECT name FROM conversations WHERE name IS NOT NULL ORDER BY name"))
 
     def summaries(self, limit: int | None = None) -> tuple[ConversationSummary, ...]:
         """The conversations used last, the newest first, ``limit`` at most."""
-        if self._database.empty:
-            return ()
         with self._database.reading() as connection:
             rows = connection.execute(
                 "SELECT id, label, updated, model FROM kept ORDER BY updated DESC, id DESC LIMIT ?", (-1 if limit is None else limit,)
@@ -124,8 +120,6 @@ class ConversationStore:
 
     def last(self, form: Form | None = None) -> Conversation | None:
         """The conversation used last, of a form or of any."""
-        if self._database.empty:
-            return None
         with self._database.reading() as connection:
             found = connection.execute(
                 "SELECT * FROM kept WHERE form = coalesce(?, form) ORDER BY updated DESC, id DESC LIMIT 1",
@@ -135,8 +129,6 @@ class ConversationStore:
 
     def search(self, query: str, limit: int = 20) -> tuple[FoundMessage, ...]:
         """Messages that hold every word of ``query``, those of the conversations used last first."""
-        if self._database.empty:
-            return ()
         with self._database.reading() as connection:
             return find_messages(connection, query, limit)
 
@@ -216,8 +208,6 @@ class ConversationStore:
     @property
     def keeps_all(self) -> bool:
         """Whether conversations without a name are kept: yes, until ``keep_all(False)``."""
-        if self._database.empty:
-            return True
         with self._database.reading() as connection:
             said = connection.execute("SELECT value FROM settings WHERE name = 'keeps_all'").fetchone()
             return bool(said != ("no",))
@@ -228,8 +218,6 @@ class ConversationStore:
             connection.execute("INSERT OR REPLACE INTO settings VALUES ('keeps_all', ?)", ("yes" if on else "no",))
 
     def _find(self, label: str) -> Conversation | None:
-        if self._database.empty:
-            return None
         with self._database.reading() as connection:
             found = connection.execute("SELECT * FROM kept WHERE name = ?", (label,)).fetchone()
             if found is None and label.isascii() and label.isdigit() and len(label) < 19:
