@@ -183,7 +183,7 @@ def test_a_plain_decoder_embeds_where_the_pooling_is_named(tiny_model: Any, tmp_
         with llmasos.load_model(str(tmp_path), loader=loader) as model:
             for call in (lambda model=model: model.embed(["w1"]), lambda model=model: model.rank("w1", ["w2"])):
                 with pytest.raises(
-                    UnsupportedModel, match=r'generates text, and has no embeddings .* loader torch and the option pooling = "last"'
+                    UnsupportedModel, match=r'generates text, and has no embeddings .* loader torch with the option pooling = "last"'
                 ):
                     call()
     with (
@@ -311,7 +311,8 @@ def test_a_servers_client_gets_what_the_model_gives(written: tuple[Folders, Hidd
     from llmasos.api.runtime import PipelineRuntime
     from llmasos_hookspecs import Credentials
 
-    with llmasos.Pipeline.from_config({"model": {"source": str(written[0]["bert"])}}) as pipeline:
+    config = {"model": {"source": str(written[0]["bert"])}, "loader": {"use": "onnx", "passage_prompt": "w7 w8 w9 "}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
         runtime = PipelineRuntime(pipeline, pipeline.composer.access())
         try:
             client = runtime.authenticate(Credentials(client="127.0.0.1"))
@@ -320,5 +321,8 @@ def test_a_servers_client_gets_what_the_model_gives(written: tuple[Folders, Hidd
             assert [each.index for each in runtime.rank(client, TEXTS[2], TEXTS, top=1)] == [2]
             assert runtime.active == 0
             assert runtime.models(client)[0].features == {"embed"}
+            plain = runtime.count_tokens(client, "w1 w2")
+            assert runtime.count_tokens(client, "w1 w2", kind="passage") == plain + 3
+            assert runtime.count_tokens(client, "w1 w2", kind="query") == plain
         finally:
             runtime.close()

@@ -144,6 +144,10 @@ class RunningModel:
         """As ``RunningEncoder.embeddings``, which a model that generates text cannot do."""
         self._refuse_to_encode()
 
+    def count(self, *_: Any) -> NoReturn:
+        """As ``RunningEncoder.count``."""
+        self._refuse_to_encode()
+
     def rankings(self, *_: Any, **__: Any) -> NoReturn:
         """As ``RunningEncoder.rankings``."""
         self._refuse_to_encode()
