@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests.tiny_encoders import FAMILIES, TEXTS, write_encoder, write_modules
+from tests.tiny_encoders import FAMILIES, TEXTS, write_encoder, write_modules, write_tokenizer
 
 import llmasos
 from llmasos.api.model import LanguageModel
-from llmasos_hookspecs import ContextLengthExceeded, RequestError, TokenPrompt, UnknownModel, UnsupportedModel
+from llmasos_hookspecs import ConfigError, ContextLengthExceeded, RequestError, TokenPrompt, UnknownModel, UnsupportedModel
 
 LOADERS = ("torch", "onnx")
 Folders = Mapping[str, Path]
@@ -147,7 +147,6 @@ def test_a_cross_encoder_ranks_as_transformers_scores(tmp_path: Path, kind: str)
 def test_a_decoder_saved_as_an_embedding_model_gives_its_last_token(tiny_model: Any, tmp_path: Path) -> None:
     """A Qwen3 with the files of sentence-transformers embeds, as Qwen3-Embedding does: the last token's hidden state, of length 1."""
     import torch
-    from tests.tiny_encoders import write_tokenizer
     from transformers import PreTrainedTokenizerFast
 
     decoder = tiny_model("qwen3")
@@ -161,6 +160,50 @@ def test_a_decoder_saved_as_an_embedding_model_gives_its_last_token(tiny_model: 
         found = model.embed(TEXTS[:5])
         assert far(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True)) < 1e-5
         assert far(model.embed(["w1"], "query"), model.embed(["w7 w8 w1"])) < 1e-6
+
+
+def test_a_plain_decoder_embeds_where_the_pooling_is_named(tiny_model: Any, tmp_path: Path) -> None:
+    """On torch its hidden states become a vector as the option says; without the option, and on onnx, one sentence says what to do."""
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    decoder = tiny_model("llama")
+    decoder.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    with torch.inference_mode():
+        hidden = [decoder.model(torch.tensor([tokenizer(text).input_ids])).last_hidden_state[0].numpy() for text in TEXTS[:5]]
+    for pooling, wanted in (("last", [each[-1] for each in hidden]), ("mean", [each.mean(0) for each in hidden])):
+        with llmasos.load_model(str(tmp_path), loader={"use": "torch", "pooling": pooling}) as model:
+            assert far(model.embed(TEXTS[:5], normalize=False), wanted) < 1e-5
+            assert model.describe()["pooling"] == pooling
+            with pytest.raises(UnsupportedModel, match=r"generates none"):
+                model.generate_text("w1")
+    for loader in LOADERS:
+        with llmasos.load_model(str(tmp_path), loader=loader) as model:
+            for call in (lambda model=model: model.embed(["w1"]), lambda model=model: model.rank("w1", ["w2"])):
+                with pytest.raises(
+                    UnsupportedModel, match=r'generates text, and has no embeddings .* loader torch with the option pooling = "last"'
+                ):
+                    call()
+    with (
+        pytest.raises(ConfigError, match=r'pooling is "last", and .* generates text: .* use the loader torch'),
+        llmasos.load_model(str(tmp_path), loader={"use": "onnx", "pooling": "last"}) as model,
+    ):
+        model.embed(["w1"])
+
+
+def test_an_encoder_decoder_has_no_pooling(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with (
+        pytest.raises(ConfigError, match=r'pooling is "last", and .* is an encoder-decoder, which gives no vectors'),
+        llmasos.load_model(str(tmp_path), loader={"use": "torch", "pooling": "last"}) as model,
+    ):
+        model.embed(["w1"])
 
 
 def test_vectors_are_of_length_one_and_shortened_before_that(bert: LanguageModel) -> None:
@@ -268,7 +311,8 @@ def test_a_servers_client_gets_what_the_model_gives(written: tuple[Folders, Hidd
     from llmasos.api.runtime import PipelineRuntime
     from llmasos_hookspecs import Credentials
 
-    with llmasos.Pipeline.from_config({"model": {"source": str(written[0]["bert"])}}) as pipeline:
+    config = {"model": {"source": str(written[0]["bert"])}, "loader": {"use": "onnx", "passage_prompt": "w7 w8 w9 "}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
         runtime = PipelineRuntime(pipeline, pipeline.composer.access())
         try:
             client = runtime.authenticate(Credentials(client="127.0.0.1"))
@@ -277,5 +321,8 @@ def test_a_servers_client_gets_what_the_model_gives(written: tuple[Folders, Hidd
             assert [each.index for each in runtime.rank(client, TEXTS[2], TEXTS, top=1)] == [2]
             assert runtime.active == 0
             assert runtime.models(client)[0].features == {"embed"}
+            plain = runtime.count_tokens(client, "w1 w2")
+            assert runtime.count_tokens(client, "w1 w2", kind="passage") == plain + 3
+            assert runtime.count_tokens(client, "w1 w2", kind="query") == plain
         finally:
             runtime.close()

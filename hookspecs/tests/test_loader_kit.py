@@ -213,6 +213,31 @@ WRONG = {
         """),
         ("test_sampling",),
     ),
+    "gives hidden states of another scale": Wrong(
+        engine("""
+            def step(self, rows):
+                return [out * 1.5 if row.want == "hidden" else out for row, out in zip(rows, super().step(rows), strict=True)]
+        """),
+        ("test_hidden_states",),
+    ),
+    "gives logits to a row that wants hidden states": Wrong(
+        engine("""
+            def step(self, rows):
+                return super().step([attrs.evolve(row, want="all") if row.want == "hidden" else row for row in rows])
+        """),
+        ("test_hidden_states",),
+    ),
+    "forgets the tokens whose hidden states it gave": Wrong(
+        engine("""
+            def step(self, rows):
+                found = super().step(rows)
+                for row in rows:
+                    if row.want == "hidden" and row.position == 7:
+                        self._slots[row.slot].keys[0][:, 7:] = 0
+                return found
+        """),
+        ("test_hidden_states",),
+    ),
     "gives results in slot order": Wrong(
         engine("""
             def step(self, rows):
@@ -454,14 +479,14 @@ def test_an_engine_that_cannot_fork_may_say_so(run_conformance: Callable[..., An
     source = engine("""
         @property
         def info(self):
-            return attrs.evolve(super().info, features=frozenset({"batch", "kv_cache"}))
+            return attrs.evolve(super().info, features=frozenset({"batch", "kv_cache"}), hidden_size=0)
 
         def fork(self, slot):
             raise NotImplementedError
     """)
     outcomes = run_conformance("LoaderConformance", source, 'cases = ("llama",)')
     assert not outcomes.failed, outcomes.messages
-    assert outcomes.skipped == {"test_fork", "test_drafts", "test_sampling"}
+    assert outcomes.skipped == {"test_fork", "test_drafts", "test_sampling", "test_hidden_states"}
 
 
 @pytest.mark.slow

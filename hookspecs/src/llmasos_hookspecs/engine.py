@@ -17,7 +17,7 @@ from llmasos_hookspecs.sampling import Draw
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Want = Literal["last", "all", "none"]
+Want = Literal["last", "all", "none", "hidden"]
 
 
 @attrs.frozen(kw_only=True)
@@ -39,8 +39,10 @@ class EngineInfo:
             engine samples tokens itself where a row has a ``draw``, so that logits need not leave its device), ``media`` (it is a
             ``MediaEngine``), ``whole_media`` (the positions of one media attend to each other in both directions, so that a step computes
             all of them or none), ``source`` (it is an encoder-decoder, and a ``MediaEngine``: every sequence begins with media of the kind
-            ``source``, whole, which the target's tokens after it attend to; the source has no logits).
+            ``source``, whole, which the target's tokens after it attend to; the source has no logits), ``embeddings`` (rows may
+            want hidden states).
         source_length: tokens of a source at most; the rest of ``context_length`` is the target's. 0 without the feature ``source``.
+        hidden_size: width of the hidden states; 0 without the feature ``embeddings``.
         preprocessing: names how the engine prepares media, and changes with it; it goes into virtual tokens.
         notes: changes that the load made and that the user should know, one sentence each.
     """
@@ -56,6 +58,7 @@ class EngineInfo:
     notes: tuple[str, ...] = ()
     source_length: int = 0
     preprocessing: str = ""
+    hidden_size: int = 0
 
 
 @attrs.frozen
@@ -67,7 +70,8 @@ class Row:
         tokens: 1 or more token ids to compute: a prefill chunk, or a generated token with draft tokens after it. Those of media are
             virtual tokens, past the vocabulary.
         position: tokens the slot already holds; ``tokens[0]`` gets this position.
-        want: logits of the ``last`` token, of ``all``, or of ``none``.
+        want: logits of the ``last`` token, of ``all``, or of ``none``; ``hidden``: in the place of logits the hidden states of all tokens
+            after the final norm, which the model's head makes logits of; only for an engine with the feature ``embeddings``.
         generated: the tokens were generated, or are draft tokens; they are no part of the prompt. With the feature ``drafts`` their
             logits, keys and values are bitwise identical to those of rows of one token.
         draw: sample the next token instead of returning logits; only with ``want="last"``, and only for an engine with the feature
@@ -105,9 +109,10 @@ class Engine(Protocol):
     def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         """Compute the tokens of every row, and append their keys and values to the slots. A slot is in one row at most.
 
-        Returns one float32 array [n, vocab_size] for each row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``; for a row
-        with a ``draw`` an int64 array [1], the sampled token, or -1 where the logits hold NaN or no token may be chosen. The arrays are
-        valid until the next step only. A row's result does not depend on the batch composition.
+        Returns one float32 array [n, vocab_size] for each row: n is 1 for ``last``, ``len(tokens)`` for ``all``, 0 for ``none``; for
+        ``hidden`` float32 [len(tokens), hidden_size]; for a row with a ``draw`` an int64 array [1], the sampled token, or -1 where the
+        logits hold NaN or no token may be chosen. The arrays are valid until the next step only. A row's result does not depend on the
+        batch composition.
 
         Raises:
             CapacityExceeded: a slot would pass ``context_length``, or memory is short; a smaller step can succeed.

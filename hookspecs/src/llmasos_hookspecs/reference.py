@@ -62,16 +62,21 @@ class ReferenceDecoder:
         one call.
         """
         c = self.config
+        head = c.names.embedding if c.tie_embeddings else c.names.head
+        out = self.hidden(tokens, cache) @ self._weights[f"{head}.weight"].T
+        if c.head_bias:
+            out = out + self._weights[f"{c.names.head}.bias"]
+        return _capped(out * c.logit_scale, c.logit_softcap).astype(np.float32)
+
+    def hidden(self, tokens: Sequence[int], cache: KeyValues | None = None) -> Array:
+        """Hidden states float64 [len(tokens), hidden_size] after the final norm, from which the head makes logits; as ``logits``."""
+        c = self.config
         cache = self.cache() if cache is None else cache
         positions = np.arange(cache.length, cache.length + len(tokens))
         x = self._weights[f"{c.names.embedding}.weight"][np.asarray(tokens, dtype=np.int64)] * c.embedding_scale
         for index in range(c.num_layers):
             x = self._block(index, x, positions, cache)
-        head = c.names.embedding if c.tie_embeddings else c.names.head
-        out = self._norm(x, c.names.final_norm) @ self._weights[f"{head}.weight"].T
-        if c.head_bias:
-            out = out + self._weights[f"{c.names.head}.bias"]
-        return _capped(out * c.logit_scale, c.logit_softcap).astype(np.float32)
+        return self._norm(x, c.names.final_norm)
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """Greedy generation of ``count`` tokens after ``tokens``."""

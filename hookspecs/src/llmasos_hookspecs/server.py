@@ -264,7 +264,8 @@ class Runtime(Administration, Protocol):
         ...
 
     def count_tokens(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> int:
-        """Tokens of a prompt, chat template included; ``options`` such as ``tools``, as for ``generate``."""
+        """Tokens of a prompt, chat template included; ``options`` such as ``tools``, as for ``generate``, or ``kind``: those that ``embed``
+        encodes for a text of that kind, the model's own prompt before it included."""
         ...
 
     def tokenize(self, principal: Principal, prompt: Prompt, *, model: str | None = None, **options: Any) -> Sequence[int]:

@@ -12,6 +12,7 @@ import pytest
 import llmasos
 from llmasos_backend_onnx import Options, llmasos_component, llmasos_predict
 from llmasos_backend_onnx.engine import OnnxEngine
+from llmasos_encoder_kit.names import FAMILIES as ENCODER_FAMILIES
 from llmasos_hookspecs import DECODER_FAMILIES, CheckpointError, EngineLimits, Tensor, UnsupportedModel
 from llmasos_hookspecs.testing.checkpoints import CASES, QUANTIZED_CASES, TRAIT_CASES, TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.families import FAMILY_CASES, FAMILY_SIZES, ROPE_CASES
@@ -32,7 +33,7 @@ def asked(config: dict[str, Any], form: str = "huggingface") -> str | None:
 
 
 def test_every_family_is_taken_from_its_config_alone() -> None:
-    assert set(COMPONENT.architectures) == set(DECODER_FAMILIES)
+    assert set(COMPONENT.architectures) == {*DECODER_FAMILIES, *ENCODER_FAMILIES}
     configs = [(kind, changes) for kind, changes in FAMILY_CASES] + [(kind, {"rope_parameters": rope}) for kind, rope in ROPE_CASES]
     for kind, changes in configs:
         assert asked({"model_type": kind, **FAMILY_SIZES, **changes}) is None, (kind, changes)

@@ -28,6 +28,15 @@ def test_vectors_come_as_numbers_or_packed(client: Make, runtime: ScriptedRuntim
     assert struct.unpack("<2f", base64.b64decode(packed)) == (3.0, -0.5)
 
 
+def test_the_models_own_prompt_counts_as_used(client: Make, runtime: ScriptedRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model puts before a passage is encoded, so it counts; token ids are encoded as they are."""
+    monkeypatch.setattr(runtime, "embed", lambda _, texts, **__: [[0.0]] * len(texts))
+    prompts = {"passage": "passage :", None: ""}
+    monkeypatch.setattr(runtime, "count_tokens", lambda _, text, kind=None, **__: len(f"{prompts[kind]} {text}".split()))
+    found = data(client().post(PATH, {"input": ["a b", "c", [5, 6]]}))
+    assert found["usage"] == {"prompt_tokens": 4 + 3 + 2, "total_tokens": 9}
+
+
 def test_a_loader_without_embeddings_is_said_with_501(client: Make) -> None:
     status, error = client().refusal(PATH, {"input": "a"})
     assert (status, error["code"]) == (501, "unsupported_model")

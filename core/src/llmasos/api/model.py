@@ -22,7 +22,19 @@ from llmasos.compose.generation_params import GenerationParams, token_ids
 from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.task_scope import current_task
-from llmasos_hookspecs import Checkpoint, Choice, EngineInfo, Generation, Prompt, RequestError, Score, Task, Tokenizer, TokenPrompt
+from llmasos_hookspecs import (
+    Checkpoint,
+    Choice,
+    EngineInfo,
+    Generation,
+    Prompt,
+    RequestError,
+    Score,
+    Task,
+    TextKind,
+    Tokenizer,
+    TokenPrompt,
+)
 from llmasos_hookspecs.sampling import plain_number
 
 if TYPE_CHECKING:
@@ -289,8 +301,12 @@ class LanguageModel(TextEncoding):
         prompts = self._host.opened().prompts
         return prompts.render(self._given(messages), GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
-    def count_tokens(self, prompt: Prompt, **options: Any) -> int:
-        """Count of the prompt's tokens, chat template included; ``options`` as for ``render``."""
+    def count_tokens(self, prompt: Prompt, *, kind: TextKind | None = None, **options: Any) -> int:
+        """Count of the prompt's tokens, chat template included; ``options`` as for ``render``. ``kind``: count what ``embed`` encodes for
+        such a text, the model's prompt before it included."""
+        if kind is not None:
+            with self._host.lease() as running:
+                return running.count(prompt, kind)
         return len(self.encode(prompt, **options))
 
     def encode(self, prompt: Prompt, **options: Any) -> list[int]:

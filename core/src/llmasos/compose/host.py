@@ -144,6 +144,10 @@ class RunningModel:
         """As ``RunningEncoder.embeddings``, which a model that generates text cannot do."""
         self._refuse_to_encode()
 
+    def count(self, *_: Any) -> NoReturn:
+        """As ``RunningEncoder.count``."""
+        self._refuse_to_encode()
+
     def rankings(self, *_: Any, **__: Any) -> NoReturn:
         """As ``RunningEncoder.rankings``."""
         self._refuse_to_encode()
@@ -167,8 +171,9 @@ class RunningModel:
         self.switch(scheduler, make())  # for replicas too: a scheduler that cannot be made is the caller's error, and no process ends by it
 
     def _refuse_to_encode(self) -> NoReturn:
+        cure = "" if self.sources is not None else ', or load it by the loader torch with the option pooling = "last", so that it embeds'
         raise UnsupportedModel(
-            f"The model {self.name} generates text, and its loader gives no embeddings of texts; name an embedding model, or a reranker."
+            f"The model {self.name} generates text, and has no embeddings of texts; name an embedding model or a reranker{cure}."
         )
 
     def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> list[int]:

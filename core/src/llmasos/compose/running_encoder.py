@@ -77,6 +77,10 @@ class RunningEncoder:
             )
         return self._call(self.rows.texts(texts, kind, truncate=truncate, first=first), params, first)
 
+    def count(self, text: Any, kind: TextKind) -> int:
+        """Tokens that ``embeddings`` encodes for a text, the prompt of its kind included."""
+        return len(self.rows.texts([text], kind, truncate=False)[0].tokens)
+
     def rankings(self, query: str, documents: Sequence[str], params: GenerationParams, *, truncate: bool) -> LoopCall[Ticket[Vectors]]:
         """What the documents are compared with the query by: the raw score of each, float32 [len(documents), 1]; for an embedding model the
         vector of the query, and then of each document."""

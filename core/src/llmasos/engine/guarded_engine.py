@@ -134,7 +134,8 @@ class GuardedEngine:
         if row.draw is not None:
             return result.shape == (1,) and result.dtype.kind in "iu" and -1 <= int(result[0]) < self.info.vocab_size
         wanted = {"last": 1, "none": 0}.get(row.want, len(row.tokens))
-        return result.dtype.kind == "f" and len(result) == wanted and (not wanted or result.shape[1:] == (self.info.vocab_size,))
+        width = self.info.hidden_size if row.want == "hidden" else self.info.vocab_size
+        return result.dtype.kind == "f" and len(result) == wanted and (not wanted or result.shape[1:] == (width,))
 
 
 def _sentence(error: Exception) -> str:

@@ -42,7 +42,8 @@ class ReferenceEngine:
             max_sequences=limits.max_sequences,
             weight_bytes=weights,
             kv_bytes_per_token=token,
-            features=frozenset({"fork", "batch", "kv_cache", "sampling"}),
+            features=frozenset({"fork", "batch", "kv_cache", "sampling", "embeddings"}),
+            hidden_size=c.hidden_size,
         )
 
     @property
@@ -56,6 +57,9 @@ class ReferenceEngine:
         self._check(rows)
         out: list[npt.NDArray[Any]] = []
         for row in rows:
+            if row.want == "hidden":
+                out.append(self.decoder.hidden(row.tokens, self._slots[row.slot]).astype(np.float32))
+                continue
             logits = self.decoder.logits(row.tokens, self._slots[row.slot])
             if row.draw is not None:
                 out.append(np.array([drawn_token(logits[-1], row.draw)]))

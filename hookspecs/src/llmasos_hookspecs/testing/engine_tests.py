@@ -70,7 +70,8 @@ class EngineTests(LoaderCases, standard=True):
         assert info.max_sequences >= 1
         assert info.weight_bytes > 0
         assert (info.kv_bytes_per_token > 0) == ("kv_cache" in info.features)
-        assert info.features <= {"fork", "batch", "kv_cache", "drafts", "sampling"}
+        assert info.features <= {"fork", "batch", "kv_cache", "drafts", "sampling", "embeddings"}
+        assert info.hidden_size == (decoder.hidden_size if "embeddings" in info.features else 0)
         assert all(isinstance(note, str) and note for note in info.notes)
 
     def test_prefill(self, engine: EngineUnderTest, case: str) -> None:
@@ -156,6 +157,34 @@ class EngineTests(LoaderCases, standard=True):
         engine.agree(got, engine.expected(tokens)[18:19], "want='last'")
         got = engine.step(Row(slot, tokens[19:], 19, "all"))[0]
         engine.agree(got, engine.expected(tokens)[19:], "want='all'")
+
+    @every_path
+    def test_hidden_states(self, engine: EngineUnderTest, case: str) -> None:
+        """With the feature ``embeddings``, ``hidden`` gives the states from which the head makes logits: in one step, in chunks, and
+        beside a row that wants logits, in either order; the slot then holds the tokens."""
+        if "embeddings" not in engine.engine.info.features:
+            pytest.skip("The engine gives logits only.")
+        tokens, other = engine.prompt(20, seed=6), engine.prompt(9, seed=7)
+        engine.learn(tokens, other)
+        slot = engine.open()
+        whole = engine.step(Row(slot, tokens, 0, "hidden"))[0]
+        engine.close(slot)
+        if engine.tolerance <= 0.02:
+            wanted = engine.reference.hidden(tokens).astype(np.float32)
+            engine.agree(whole, wanted, "hidden states", max(engine.tolerance, engine.consistency))
+        slot = engine.open()
+        if engine.engine.info.max_sequences == 1:
+            engine.agree(engine.step(Row(slot, tokens[:7], 0, "hidden"))[0], whole[:7], "hidden states in chunks")
+            engine.agree(engine.step(Row(slot, tokens[7:], 7, "all"))[0], engine.expected(tokens)[7:], "logits after hidden states")
+            return
+        second = engine.open()
+        first, logits = engine.step(Row(slot, tokens[:7], 0, "hidden"), Row(second, other[:8], 0, "all"))
+        engine.agree(first, whole[:7], "hidden states beside a row of logits")
+        engine.agree(logits, engine.expected(other)[:8], "logits beside a row of hidden states")
+        logits, one = engine.step(Row(second, other[8:], 8), Row(slot, tokens[7:8], 7, "hidden"))
+        engine.agree(one, whole[7:8], "the hidden state of one token")
+        engine.agree(logits, engine.expected(other)[8:], "logits of one token beside a row of hidden states")
+        engine.agree(engine.step(Row(slot, tokens[8:], 8, "all"))[0], engine.expected(tokens)[8:], "logits after hidden states")
 
     @every_path
     def test_unequal_batch(self, engine: EngineUnderTest, case: str) -> None:

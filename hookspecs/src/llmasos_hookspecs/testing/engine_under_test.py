@@ -64,12 +64,13 @@ class EngineUnderTest:
         results = self.engine.step(rows)
         assert len(results) == len(rows), f"step returned {len(results)} arrays for {len(rows)} rows."
         for row, result in zip(rows, results, strict=True):
-            count = {"all": len(row.tokens), "last": 1, "none": 0}[row.want]
-            expected = (count, self.engine.info.vocab_size)
+            count = {"last": 1, "none": 0}.get(row.want, len(row.tokens))
+            info = self.engine.info
+            expected = (count, info.hidden_size if row.want == "hidden" else info.vocab_size)
             assert isinstance(result, np.ndarray), f"step returned {type(result).__name__}, and it must return numpy arrays."
-            assert result.dtype == np.float32, f"Logits are {result.dtype}, and they must be float32."
+            assert result.dtype == np.float32, f"Results are {result.dtype}, and they must be float32."
             assert result.shape == expected, f"want={row.want!r} for {len(row.tokens)} tokens gave {result.shape}; it must give {expected}."
-            assert np.isfinite(result).all(), "Logits are not finite."
+            assert np.isfinite(result).all(), "Results are not finite."
         return [np.array(result) for result in results]
 
     def prefill(self, slot: int, tokens: Sequence[int]) -> Logits:

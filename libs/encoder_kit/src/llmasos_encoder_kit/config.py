@@ -92,7 +92,7 @@ def read_config(config: Mapping[str, Any], where: str) -> EncoderConfig:
     size = {name: _size(config, name, where) for name in _NAMES}
     if size["hidden_size"] % size["num_attention_heads"]:
         raise CheckpointError(f"{where} has a hidden size of {size['hidden_size']} for {size['num_attention_heads']} heads; get it again.")
-    first = (1 if kind == "mpnet" else _whole(config, "pad_token_id", 1, where)) + 1 if family.counts_from_padding else 0
+    first = first_position(config, where)
     activation = config.get("hidden_act", config.get("hidden_activation", config.get("activation", config.get("activation_function"))))
     activation = family.activation if activation is None else activation
     if activation not in _ACTIVATIONS:
@@ -114,6 +114,19 @@ def read_config(config: Mapping[str, Any], where: str) -> EncoderConfig:
         buckets=_whole(config, "relative_attention_num_buckets", 32, where) if family.names[0].relative else 0,
         layers=_layers(config, kind, size["num_hidden_layers"]),
     )
+
+
+def first_position(config: Mapping[str, Any], where: str) -> int:
+    """The position of a text's first token: 0, or one more than the padding token's id in families that count from there.
+
+    Raises:
+        CheckpointError: the padding token's id is impossible.
+    """
+    kind = config.get("model_type")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None or not family.counts_from_padding:
+        return 0
+    return (1 if kind == "mpnet" else _whole(config, "pad_token_id", 1, where)) + 1
 
 
 def _layers(config: Mapping[str, Any], kind: str, count: int) -> tuple[EncoderLayer, ...]:

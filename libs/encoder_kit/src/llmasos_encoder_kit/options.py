@@ -18,7 +18,7 @@ class EncoderOptions:
         default="auto",
         validator=attrs.validators.in_(_POOLINGS),
         metadata={
-            "help": "Encoders: how tokens become a vector; auto: as the model's folder says, else their mean.",
+            "help": "How tokens become a vector; auto: as the model's folder says, else their mean. Torch makes decoders embed by it.",
             "choices": _POOLINGS,
         },
     )

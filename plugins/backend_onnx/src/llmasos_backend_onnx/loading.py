@@ -21,7 +21,18 @@ from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
 from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_encoder_kit.choice import is_encoder
-from llmasos_hookspecs import Checkpoint, Context, Encoder, Engine, EngineInfo, UnsupportedModel, check_tensors, is_sealed, unread_note
+from llmasos_hookspecs import (
+    Checkpoint,
+    ConfigError,
+    Context,
+    Encoder,
+    Engine,
+    EngineInfo,
+    UnsupportedModel,
+    check_tensors,
+    is_sealed,
+    unread_note,
+)
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
 _GRAPH_VERSION: Final = 6
@@ -38,7 +49,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
     Raises:
         UnsupportedModel: this loader does not support the decoder.
         CheckpointError: a tensor or file is missing or damaged, or a file leads outside its folder.
-        ConfigError: the options set what an export cannot change.
+        ConfigError: the options set what an export cannot change, or a pooling for a model that generates.
         ResourceError: the memory limit is too small for the weights and one token a slot.
     """
     # Each form of model is imported by its users only.
@@ -50,6 +61,12 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
         from llmasos_backend_onnx.encoder.loading import load_encoder
 
         return load_encoder(checkpoint, options, context)
+    if options.pooling != "auto":
+        raise ConfigError(
+            f'pooling is "{options.pooling}", and {checkpoint.path} generates text: the loader onnx makes vectors with encoders only; '
+            'use the loader torch, or leave it "auto".',
+            "loader.pooling",
+        )
     if checkpoint.format in EXPORTS:
         from llmasos_backend_onnx.seq2seq.graphs import holds_encoder
 

@@ -130,7 +130,9 @@ class TensorFlowEngine:
         for i in pending:
             left = len(rows[i].tokens) - offsets[i]
             length = next((size for size in _LENGTHS if left <= size <= self._chunk), self._chunk)
-            want: Want = rows[i].want
+            asked = rows[i].want
+            assert asked != "hidden", "only engines with the feature embeddings are asked for hidden states"
+            want: Want = asked
             if want == "last" and left > length:
                 want = "none"
             groups.setdefault((length, want), []).append(i)

@@ -21,7 +21,8 @@ class Decoder(Protocol):
     """The forward pass of a model over a packed batch."""
 
     def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
-        """Write the batch's keys and values into the cache; return the logits [len(plan.wanted), vocab_size], any float dtype."""
+        """Write the batch's keys and values into the cache; return the logits [len(plan.wanted), vocab_size], or the final hidden
+        states [len(plan.wanted), hidden_size] where ``plan.hidden``, any float dtype."""
         ...
 
     @property
@@ -51,12 +52,22 @@ class TorchEngine:
             return []
         check_rows(rows, self._slots, self.info)
         with torch.inference_mode(), typed_errors():
-            parts = [[row] for row in rows] if decoder.separate_rows else [rows]
-            results = [result for part in parts for result in self._forward(decoder, part)]
+            results = self._results(decoder, rows)
         # Lengths change only after success, so a failed step changes nothing: what it wrote lies past the length.
         for row in rows:
             self._slots.get(row.slot).length = row.position + len(row.tokens)
         return results
+
+    def _results(self, decoder: Decoder, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
+        if decoder.separate_rows:
+            return [result for row in rows for result in self._forward(decoder, [row])]
+        hidden = [row for row in rows if row.want == "hidden"]
+        if not hidden or len(hidden) == len(rows):
+            return self._forward(decoder, rows)
+        # A forward pass ends with logits or with hidden states.
+        states = iter(self._forward(decoder, hidden))
+        logits = iter(self._forward(decoder, [row for row in rows if row.want != "hidden"]))
+        return [next(states if row.want == "hidden" else logits) for row in rows]
 
     def _forward(self, decoder: Decoder, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         plan = plan_step(rows, [self._slots.get(row.slot).row for row in rows], self._device)

@@ -72,6 +72,11 @@ class LlamaDecoder:
         return self._embedding.dtype
 
     @property
+    def hidden_size(self) -> int:
+        """Width of hidden states."""
+        return self._config.hidden_size
+
+    @property
     def window(self) -> int | None:
         """Tokens that a token sees, itself included; None: all before it."""
         return self._config.sliding_window
@@ -89,7 +94,8 @@ class LlamaDecoder:
             x = x[plan.wanted]
         if not x.shape[0]:
             return x.new_empty(0, self._config.vocab_size)
-        return self._head(self._normalized(x, self._norm))
+        x = self._normalized(x, self._norm)
+        return x if plan.hidden else self._head(x)
 
     def _layer(self, index: int, layer: LlamaLayer, x: Tensor, rotations: Tensor, plan: StepPlan, cache: KVCache) -> Tensor:
         config = self._config

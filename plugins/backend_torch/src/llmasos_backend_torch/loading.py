@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | Encoder:
-    """An encoder for a checkpoint of one; else the fastest engine that computes the checkpoint exactly: the fused forward, else
-    transformers over our slots, else recomputation of the whole sequence at each step.
+    """An encoder for a checkpoint of one, or of a decoder for which the options name a pooling; else the fastest engine that
+    computes the checkpoint exactly: the fused forward, else transformers over our slots, else recomputation of the whole sequence at each
+    step.
 
     Raises:
         UnsupportedModel: no implementation supports this model.
@@ -51,7 +52,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        if checkpoint.format in NEUTRAL_FORMATS and is_encoder(checkpoint):
+        if encodes(checkpoint, options):
             from llmasos_backend_torch.encoder.loading import load_encoder  # only their users pay for it
 
             return load_encoder(checkpoint, options, context)
@@ -61,6 +62,27 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
     if options.sampling == "device" or (options.sampling == "auto" and engine.info.device != "cpu"):
         engine.info = attrs.evolve(engine.info, features=engine.info.features | {"sampling"})
     return engine
+
+
+def encodes(checkpoint: Checkpoint, options: Options) -> bool:
+    """Whether an encoder is made of a checkpoint: because it is one, or because the options say how a decoder's hidden states become a
+    vector.
+
+    Raises:
+        ConfigError: they say it of a model whose hidden states are not computed from a text alone.
+    """
+    if checkpoint.format in NEUTRAL_FORMATS and is_encoder(checkpoint):
+        return True
+    if options.pooling == "auto":
+        return False
+    if checkpoint.format not in NEUTRAL_FORMATS or is_encoder_decoder(checkpoint.config):
+        what = "an encoder-decoder" if checkpoint.format in NEUTRAL_FORMATS else "an exported program"
+        raise ConfigError(
+            f'pooling is "{options.pooling}", and {checkpoint.path} is {what}, which gives no vectors of texts; leave it "auto", or '
+            "name an embedding model.",
+            "loader.pooling",
+        )
+    return True
 
 
 def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine | Seq2SeqEngine:
@@ -108,7 +130,12 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
         weight_bytes=model.nbytes,
         kv_bytes_per_token=model.kv_bytes_per_token(),
     )
-    info = attrs.evolve(info, notes=(*info.notes, *unread_note(checkpoint)))
+    info = attrs.evolve(
+        info,
+        features=info.features | {"embeddings"},
+        hidden_size=model.hidden_size,
+        notes=(*info.notes, *unread_note(checkpoint)),
+    )
     if not options.compile and precision.device.type != "cuda":
         return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
     from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph, or_plain

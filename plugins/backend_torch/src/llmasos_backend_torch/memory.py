@@ -6,10 +6,9 @@ import math
 
 from llmasos_backend_torch import quantized
 from llmasos_backend_torch.linear import PackedLinear
-from llmasos_backend_torch.loading import check_fused
+from llmasos_backend_torch.loading import check_fused, encodes
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision, choose_precision
-from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import Checkpoint, EngineLimits, MemoryEstimate, QuantizedTensor, Tensor, UnsupportedModel
 
 
@@ -18,7 +17,7 @@ def predict(checkpoint: Checkpoint, options: Options, limits: EngineLimits) -> M
 
     Raises ``ConfigError`` if the options cannot be met.
     """
-    if checkpoint.format == "torch_export" or is_encoder(checkpoint) or options.implementation == "transformers":
+    if checkpoint.format == "torch_export" or encodes(checkpoint, options) or options.implementation == "transformers":
         return None
     try:
         check_fused(checkpoint)

@@ -55,6 +55,7 @@ class StepPlan:
         longest: the longest sequence, including tokens that are known to follow.
         rows_used: upper bound of the cache rows of the step.
         masks: see ``mask``.
+        hidden: the final hidden states of all tokens are returned in the place of logits.
         fixed_mask: additive mask of the single decode run if the plan is part of a captured program, which is replayed with other positions
             and lengths and must take these from tensors.
     """
@@ -71,6 +72,7 @@ class StepPlan:
     rows_used: int
     masks: dict[tuple[int, int, torch.dtype], Tensor | None]  # no factory: the compiler cannot follow attrs there
     fixed_mask: Tensor | None = None
+    hidden: bool = False
 
     @property
     def total(self) -> int:
@@ -91,7 +93,7 @@ class StepPlan:
 
 
 def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.device) -> StepPlan:
-    """Pack the rows of a step; ``cache_rows[i]`` is the cache row of ``rows[i]``."""
+    """Pack the rows of a step, all or none of which want hidden states; ``cache_rows[i]`` is the cache row of ``rows[i]``."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens) > 1, cache_rows[i]))
     tokens: list[int] = []
     positions: list[int] = []
@@ -109,7 +111,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         else:
             chunks.append(PrefillChunk(start, cache_rows[i], row.position, count))
         if row.want != "none":
-            begin = start if row.want == "all" else start + count - 1
+            begin = start if row.want in ("all", "hidden") else start + count - 1
             results[i] = (len(wanted), start + count - begin)
             wanted.extend(range(begin, start + count))
     parts = (tokens, positions, [row for row, _ in decodes], wanted)
@@ -128,6 +130,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         longest=max(max(row.known, row.position + len(row.tokens)) for row in rows),
         rows_used=max(cache_rows) + 1,
         masks={},
+        hidden=rows[0].want == "hidden",
     )
 
 

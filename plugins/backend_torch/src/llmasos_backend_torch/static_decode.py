@@ -51,7 +51,7 @@ class StaticDecoder:
 
     def forward(self, plan: StepPlan, cache: KVCache) -> Tensor:
         rows = _power(1, plan.rows_used, cache.max_rows)
-        if plan.chunks or plan.total * 4 < rows:
+        if plan.hidden or plan.chunks or plan.total * 4 < rows:
             return self._decoder.forward(plan, cache)
         span = _power(_FIRST_SPAN, plan.span, cache.max_positions)
         cache.reserve(rows, span)

@@ -25,8 +25,10 @@ def check_rows(rows: Sequence[Row], slots: SlotTable, info: EngineInfo) -> None:
             raise RequestError(f"The row of slot {row.slot} has no tokens; leave the slot out of the step.")
         if row.draw is not None and row.want != "last":
             raise RequestError(f"The row of slot {row.slot} wants {row.want!r} and a draw, and one token can be drawn, after the last.")
-        if row.want not in ("last", "all", "none"):
-            raise RequestError(f"The row of slot {row.slot} wants {row.want!r}, and it must be 'last', 'all' or 'none'.")
+        if row.want == "hidden" and "embeddings" not in info.features:
+            raise RequestError(f"The row of slot {row.slot} wants hidden states, and this engine gives logits only.")
+        if row.want not in ("last", "all", "none", "hidden"):
+            raise RequestError(f"The row of slot {row.slot} wants {row.want!r}, and it must be 'last', 'all', 'none' or 'hidden'.")
         low, high = min(row.tokens), max(row.tokens)
         if low < 0 or high >= info.vocab_size:
             wrong = low if low < 0 else high

@@ -68,7 +68,7 @@ def read_graph(path: Path, root: Path) -> ExportedGraph:
 
     Raises:
         CheckpointError: the file is no ONNX model, data is missing or cut, or leads outside the folder.
-        UnsupportedModel: an operator is not on the list of decoder operators, or the graph is larger or deeper than any decoder's.
+        UnsupportedModel: an operator is not on the list of those of language models, or the graph is larger or deeper than any of theirs.
     """
     model, nodes = _parse(path)
     weights = sum(_tensor_bytes(tensor, path, root) for tensor in _tensors(model, nodes))
@@ -207,7 +207,7 @@ def _check_operators(model: onnx.ModelProto, nodes: list[onnx.NodeProto], path: 
     unknown = sorted(f"{domain}:{name}"[:80] if domain else name[:80] for domain, name in used if name not in OPERATORS.get(domain, ()))
     if unknown:
         raise UnsupportedModel(
-            f"{path} uses the operators {', '.join(unknown[:4])}, which are none that decoders are made of here; export it without."
+            f"{path} uses the operators {', '.join(unknown[:4])}, which are none that language models are made of here; export it without."
         )
 
 

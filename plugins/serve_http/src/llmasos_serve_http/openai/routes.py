@@ -94,7 +94,9 @@ class OpenAI:
         def embed() -> EmbeddingsAnswer:
             vectors = runtime.embed(principal, asked.texts, model=asked.model, dimensions=asked.dimensions)
             counts = (
-                len(text.tokens) if isinstance(text, TokenPrompt) else runtime.count_tokens(principal, text, model=asked.model)
+                len(text.tokens)
+                if isinstance(text, TokenPrompt)
+                else runtime.count_tokens(principal, text, model=asked.model, kind="passage")
                 for text in asked.texts
             )
             return EmbeddingsAnswer(vectors=vectors, tokens=sum(counts))
