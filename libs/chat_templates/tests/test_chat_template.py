@@ -303,3 +303,39 @@ def test_what_is_no_template_is_one_clear_sentence(source: str) -> None:
     with pytest.raises(CheckpointError, match="chat template") as caught:
         ChatTemplate(source, TOKENS, "model.gguf")
     assert len(str(caught.value)) < 400
+
+
+#: Templates of vision-language models, which read a content as a list of parts: alone, or beside a text.
+PARTS_ALONE = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}:{% else %}: {% endif %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}<image>{% endif %}{% endfor %}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+PARTS_OR_TEXT = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'text' %}({{ part.text }}){% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_that_reads_parts_alone_gets_a_text_as_one(reference: Any) -> None:
+    """A plain text would vanish from the prompt; with the parts that such a model was trained on, it is as transformers renders those."""
+    template = ChatTemplate(PARTS_ALONE, TOKENS, "test")
+    texts = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": ""}]
+    parts = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in texts]
+    assert template.render(texts) == "User: Hi</s>\nAssistant: Hello</s>\nUser: </s>\nAssistant:"
+    expected = reference.apply_chat_template(parts, chat_template=PARTS_ALONE, tokenize=False, add_generation_prompt=True)
+    assert template.render(texts) == expected
+
+
+@pytest.mark.parametrize("source", [*TEMPLATES.values(), PARTS_OR_TEXT, "{% for m in messages %}{{ m['type'] }}{% endfor %}"])
+def test_every_other_template_gets_a_text_as_it_is(source: str) -> None:
+    """Also one that reads either, and one that shows no content at all."""
+    assert not ChatTemplate(source, TOKENS, "test").reads_parts
+
+
+def test_a_template_that_refuses_the_probe_gets_a_text_as_it_is() -> None:
+    """Whatever it raises for the message that it is tried with, it is not for the user of another one."""
+    source = "{% if messages | length < 2 %}{{ raise_exception('type') }}{% endif %}{{ messages[0]['type'] }}{{ messages[1]['content'] }}"
+    template = ChatTemplate(source, TOKENS, "test")
+    assert template.render([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]) == "b"

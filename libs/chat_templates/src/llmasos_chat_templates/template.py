@@ -17,6 +17,8 @@ from llmasos_hookspecs import Checkpoint, CheckpointError, RequestError
 
 #: Names under which a message's reasoning is passed; the first is what templates read, the second what some older ones do.
 _REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+#: A text that no template has or changes: where a rendered prompt lacks it, the template read no text.
+_PROBE: Final = "4815162342"
 #: Variables that switch reasoning: of Qwen 3 and SmolLM3, and of DeepSeek 3.1 and Granite.
 _SWITCHES: Final = ("enable_thinking", "thinking")
 
@@ -91,6 +93,21 @@ class ChatTemplate:
         """Whether the template writes calls of tools and their results."""
         return self.writes_tools or "tool_calls" in self.source
 
+    @cached_property
+    def reads_parts(self) -> bool:
+        """Whether the template reads a message's content as a list of parts alone, as those of vision-language models do: a plain text
+        would be left out of the prompt, without an error."""
+        if "'type'" not in self.source and '"type"' not in self.source and ".type" not in self.source:
+            return False
+
+        def shows(parts: bool) -> bool:
+            try:
+                return _PROBE in self._rendered([_message({"role": "user", "content": _PROBE}, parts)], True, None, None)
+            except (RequestError, CheckpointError):
+                return False
+
+        return not shows(False) and shows(True)
+
     def check(self, options: ChatOptions) -> None:
         """Raises ``RequestError`` where the template would silently ignore an argument."""
         for name in options.template_arguments:
@@ -119,10 +136,20 @@ class ChatTemplate:
         """
         if not messages:
             raise RequestError("A chat needs at least one message; give messages with role and content.")
+        parts = self.reads_parts
+        return self._rendered([_message(message, parts) for message in messages], add_generation_prompt, tools, arguments)
+
+    def _rendered(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        arguments: Mapping[str, Any] | None,
+    ) -> str:
         values = {
             **{name: _plain(value) for name, value in (arguments or {}).items()},
             **self._tokens,
-            "messages": [_plain(_message(message)) for message in messages],
+            "messages": [_plain(message) for message in messages],
             "tools": _plain(tools),
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
@@ -136,11 +163,14 @@ class ChatTemplate:
             raise RequestError(f"The chat template of {self._where} refuses these messages: {_short(error)}.") from error
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as transformers passes it to templates: without keys whose value is None, and with reasoning under the names they read."""
+def _message(message: Mapping[str, Any], parts: bool) -> dict[str, Any]:
+    """A message as transformers passes it to templates: without keys whose value is None, and with reasoning under the names they read;
+    its text as one part of its content where the template reads ``parts``."""
     if not isinstance(message, Mapping):
         raise RequestError(f"A chat message is {type(message).__name__!r}, and a mapping with role and content is needed.")
     kept = {key: value for key, value in message.items() if value is not None}
+    if parts and isinstance(kept.get("content"), str):
+        kept["content"] = [{"type": "text", "text": kept["content"]}]
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
 

@@ -1,4 +1,4 @@
-"""The text files of a checkpoint: tokenizer, chat template and generation config."""
+"""The text files of a checkpoint: tokenizer, chat template, generation config, and how images are prepared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmasos_hookspecs.atomic import write_atomically
 TEXT_FILES: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "spiece.model",
     "source.spm", "target.spm", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-    "generation_config.json",
+    "generation_config.json", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 
 #: Files by which sentence-transformers says what comes before and after a transformer.

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from llmasos_backend_torch.seq2seq.config import KINDS as SEQ2SEQ_KINDS, is_encoder_decoder
+from llmasos_backend_torch.vision import KINDS as VISION_KINDS
 
 #: The version of transformers whose decoders were tested.
 WALKED: Final = (5, 24)
@@ -92,7 +93,7 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     if kind in REFUSED:
         return REFUSED[kind]
     whole = is_encoder_decoder(config)
-    if not (whole or is_known(kind) or _is_newer()):
+    if not (whole or kind in VISION_KINDS or is_known(kind) or _is_newer()):
         return f"transformers has no decoder of model_type {kind[:40]!r}"
     saved = [name for name in config.get("architectures") or () if isinstance(name, str)]
     other = next((name for name in saved if any(task in name for task in _OTHER_TASKS)), None)

@@ -16,6 +16,7 @@ from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.seq2seq.config import is_encoder_decoder
 from llmasos_backend_torch.threads import release_pool
+from llmasos_backend_torch.vision import KINDS as VISION_KINDS
 from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
@@ -35,6 +36,7 @@ from llmasos_hookspecs import (
 
 if TYPE_CHECKING:
     from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
+    from llmasos_backend_torch.vision.engine import VisionEngine
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine | Encoder:
@@ -85,7 +87,7 @@ def encodes(checkpoint: Checkpoint, options: Options) -> bool:
     return True
 
 
-def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine | Seq2SeqEngine:
+def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEngine | RecomputeEngine | Seq2SeqEngine | VisionEngine:
     if checkpoint.format == "torch_export":
         from llmasos_backend_torch.exported.loading import load_exported
 
@@ -95,6 +97,10 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEn
         from llmasos_backend_torch.seq2seq.loading import load_seq2seq
 
         return load_seq2seq(checkpoint, precision, context)
+    if checkpoint.config.get("model_type") in VISION_KINDS:
+        from llmasos_backend_torch.vision.loading import load_vision
+
+        return load_vision(checkpoint, precision, context)
     if options.implementation != "transformers":
         try:
             check_fused(checkpoint)

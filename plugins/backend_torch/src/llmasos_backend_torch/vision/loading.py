@@ -1,0 +1,48 @@
+"""Makes the engine of a vision-language model."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from llmasos_backend_torch.kv_cache import KVCache
+from llmasos_backend_torch.loading import engine_info, reading
+from llmasos_backend_torch.plan import plan_step
+from llmasos_backend_torch.precision import Precision
+from llmasos_backend_torch.transformers_model import load_model, use_kernels
+from llmasos_backend_torch.vision.engine import VisionEngine
+from llmasos_backend_torch.vision.images import ImageReader
+from llmasos_backend_torch.vision.model import VisionDecoder
+from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
+
+#: The text model of every published Idefics3 and SmolVLM.
+_TEXT: Final = "llama"
+
+
+def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) -> VisionEngine:
+    """See ``llmasos_backend_torch.loading.load``."""
+    images = ImageReader.of(checkpoint)
+    with reading(context, checkpoint) as advance:
+        model = load_model(checkpoint, precision, advance, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    text: Any = model.config.get_text_config()
+    if text.model_type != _TEXT:
+        raise UnsupportedModel(f"{checkpoint.path} has a text model of type {text.model_type!r}, and with images only {_TEXT} is computed.")
+    use_kernels(model, checkpoint, precision)
+    decoder = VisionDecoder(model, precision.compute)
+    cache = KVCache(1, 1)
+    with torch.inference_mode():
+        decoder.forward(plan_step([Row(0, [0], 0)], [0], precision.device), cache)
+    info = engine_info(
+        precision,
+        context.limits,
+        vocab_size=text.vocab_size,
+        context_length=text.max_position_embeddings,
+        weight_bytes=decoder.nbytes,
+        # A slot keeps the embeddings of an image until all of it is computed.
+        kv_bytes_per_token=cache.bytes_per_token + decoder.embedding_bytes,
+    )
+    info = attrs.evolve(info, features=info.features | {"media"}, preprocessing=images.preprocessing)
+    return VisionEngine(decoder, images, info)
