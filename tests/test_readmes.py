@@ -1,4 +1,4 @@
-"""Every command of the command line that a document prints is one that it understands."""
+"""Every command of the command line that a document or a component's example prints is one that it understands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 import typer.main
 
 from llmasos.cli.app import app
+from llmasos.system.components import load_component
+from llmasos.system.discovery import registry
+from llmasos_hookspecs.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -39,8 +42,29 @@ def commands() -> Iterator[tuple[str, str]]:
                         yield str(path.relative_to(ROOT)), found[1]
 
 
+def printed() -> Iterator[tuple[str, str]]:
+    """What ``llmasos tasks`` and ``plugins show`` print as examples of the command line."""
+    for kind in KINDS:
+        for entry in registry().entries(kind):
+            for example in load_component(entry).component.examples:
+                if example.startswith("llmasos "):
+                    yield entry.label, example
+
+
+def test_the_command_line_understands_the_examples_of_every_component() -> None:
+    """And every task has one."""
+    found = list(printed())
+    for label, example in found:
+        understood(label, example)
+    assert {entry.label for entry in registry().entries("task")} <= {label for label, _ in found}
+
+
 @pytest.mark.parametrize(("document", "command"), list(commands()))
 def test_the_command_line_understands_it(document: str, command: str) -> None:
+    understood(document, command)
+
+
+def understood(document: str, command: str) -> None:
     arguments = shlex.split(command, comments=True)[1:]
     group = typer.main.get_command(app)
     context = group.make_context("llmasos", list(arguments))

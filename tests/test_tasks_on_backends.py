@@ -40,7 +40,7 @@ INPUTS: dict[str, Any] = {
     "classify": st.builds(classify.Inputs, text=texts(), labels=st.lists(names(), min_size=2, max_size=4, unique_by=str.strip).map(tuple)),
     "extract": st.builds(extract.Inputs, text=texts(), schema=schemas, max_new_tokens=tokens),
     "code": st.builds(code.Inputs, instruction=texts(), language=languages, check=st.booleans(), max_new_tokens=tokens),
-    "complete": st.builds(complete.Inputs, prefix=texts(), suffix=texts(), max_new_tokens=tokens),
+    "complete": st.builds(complete.Inputs, prefix=texts(), suffix=texts() | st.just(""), max_new_tokens=tokens),
     "code_translate": st.builds(code_translate.Inputs, code=texts(), target=languages, max_new_tokens=tokens),
     "explain": st.builds(explain.Inputs, code=texts(), max_new_tokens=tokens),
     "grade": st.builds(grade.Inputs, submission=texts(), rubric=rubrics.map(tuple), reason_tokens=tokens),

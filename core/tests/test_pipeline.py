@@ -140,7 +140,7 @@ def test_another_scheduler_takes_over_what_waits_and_runs(tiny):
         assert pipeline.model.usage()["waiting"] + pipeline.model.usage()["running"] > 0
         thread.join()
         assert found == expected
-        assert pipeline.model.describe()["scheduler"] == "fair"
+        assert pipeline.model.describe()["scheduler"] == pipeline.model.usage()["scheduler"] == "fair"
         with pytest.raises(PluginError, match='did you mean "fifo"'):
             pipeline.use_scheduler("fifoo")
 

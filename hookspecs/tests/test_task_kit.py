@@ -29,7 +29,7 @@ class Label:
 
     def run(self, model, inputs):
         if not inputs.text.strip():
-            raise RequestError("The text is empty; give one to label.")
+            raise RequestError("text is empty; give one to label.")
         said = model.generate([{"role": "user", "content": inputs.text}], max_new_tokens=8).text
         label = next((label for label in inputs.labels if label in said), inputs.labels[0])
         return Output(label, 0.5, len(said.split()))
@@ -68,6 +68,19 @@ WRONG = {
     ),
     "fails on an empty text": Wrong(
         changed("if not inputs.text.strip():", "if not inputs.text.split()[0]:"), ("test_answers_or_refuses_the_extreme",)
+    ),
+    "labels an empty text": Wrong(changed("if not inputs.text.strip():", "if inputs.text is None:"), ("test_refuses_an_empty_text",)),
+    "labels white space": Wrong(changed("if not inputs.text.strip():", "if not inputs.text:"), ("test_refuses_an_empty_text",)),
+    "asks the model before it looks at the text": Wrong(
+        changed("if not inputs.text.strip():", "model.generate('Label:')\n        if not inputs.text.strip():"),
+        ("test_refuses_an_empty_text",),
+    ),
+    "does not say what is empty": Wrong(
+        changed("text is empty; give one to label.", "Nothing was given."), ("test_refuses_an_empty_text",)
+    ),
+    "streams about an empty text": Wrong(
+        changed("yield self.run(model, inputs).label", "yield self.run(model, inputs).label if inputs.text else 'good'"),
+        ("test_refuses_an_empty_text",),
     ),
     "cuts long texts in the middle of its own error": Wrong(
         changed("said = model", "assert len(inputs.text) < 5000\n        said = model"), ("test_answers_or_refuses_the_extreme",)

@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from llmasos.cli import invoke
+from llmasos.cli.options import names_model
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
 from llmasos_conversations.store import ConversationStore
 
@@ -86,6 +87,49 @@ def test_what_is_piped_in_stands_before_the_prompt(run, talker):
     assert both == run(talker, "Notes.\n\nSummarise.", "--raw").output != plain
     assert run(talker, "Summarise.", "--raw", stdin=" \n").output == plain
     assert run(talker, "-", "--raw", stdin="Summarise.\n").output == plain
+
+
+def test_one_word_that_names_a_model_is_the_model_of_what_is_piped_in(run, talker):
+    """``cat question | llmasos run MODEL``; without a pipe, beside ``--model``, or where it names none, the word is the prompt."""
+    assert run(talker, "--raw", stdin="Summarise.\n").output == run(talker, "Summarise.", "--raw").output
+    beside = run(talker, "--model", talker, "--raw", stdin="Notes.\n").output
+    assert beside == run(f"Notes.\n\n{talker}", "--model", talker, "--raw").output
+    none = run("nemo", "--model", talker, "--raw", stdin="Notes.\n").output
+    assert none == run("Notes.\n\nnemo", "--model", talker, "--raw").output
+
+
+def test_words_that_name_a_model(tmp_path, monkeypatch, home):
+    """Aliases, references of installed sources, what is there, and models of the config; not a prompt of one word, however long."""
+    monkeypatch.setenv("LLMASOS_HOME", str(home))
+    (config := tmp_path / "c.toml").write_text('[models.small]\nsource = "x"\n')
+    named = ("smollm2", "hf:org/name", str(tmp_path), "small")
+    assert all(names_model(word, config, None) for word in named)
+    assert not any(names_model(word, config, None) for word in ("Summarise:", "smollm", "a b", "x" * 5000, "say:hf"))
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (("run", "x", "--max-tokens", "5"), "here it is --max-new-tokens."),
+        (("run", "x", "--max_new_tokens", "5"), "here it is --max-new-tokens."),
+        (("run", "x", "--num-predict=5"), "here it is --max-new-tokens."),
+        (("run", "x", "--response-format", "json"), "here it is --schema."),
+        (("run", "x", "--do-sample"), "here it is --temperature: 0 is greedy, and above 0 tokens are drawn."),
+        (("run", "x", "--num-ctx", "512"), "here it is --set model.context_length=VALUE."),
+        (("run", "x", "--beams", "4"), "here it is --set model.sampling.num_beams=VALUE."),
+        (("run", "x", "--functions", "f"), "here it is tools."),
+        (("run", "x", "--num-return-sequences", "2"), "here it is --n."),
+        (("run", "x", "--system-prompt", "Hush."), "here it is --system."),
+        (("serve", "--backend", "torch"), "here it is --loader."),
+        (("chat", "--max-tokens", "5"), "here it is --max-new-tokens."),
+    ],
+)
+def test_the_words_of_other_tools_are_refused_with_ours(capsys, words, ours):
+    """Of built-in verbs and installed ones; the nearest name is left out, which would point elsewhere."""
+    assert invoke(list(words)) == 2
+    said = capsys.readouterr().err
+    assert f"No such option: {words[2 - (words[0] != 'run')].partition('=')[0]}; {ours}" in said
+    assert "Possible" not in said
 
 
 def test_a_conversation_goes_on(run, talker, home):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -16,10 +17,28 @@ from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 from llmasos_task_kit.concurrency import finished_in_turn
 from llmasos_task_kit.conversations import in_words, manage
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import head, tail, without_control_tokens
 
 TOKENIZER = ByteTokenizer()
+
+
+@attrs.frozen
+class Cursor:
+    before: str = attrs.field(metadata={"help": "The code before the cursor."})
+    after: str = ""
+
+
+@pytest.mark.parametrize("nothing", ["", " \n\t "])
+def test_nothing_to_work_on_is_refused_in_the_words_of_the_input(nothing: str) -> None:
+    """One text of several is enough; without any the sentence names them all, and says what the first is for."""
+    with pytest.raises(RequestError, match=r"before is empty, so .* give before a text: The code before the cursor."):
+        refuse_empty(Cursor(nothing, "b"), "before")
+    with pytest.raises(RequestError, match="before, after are empty"):
+        refuse_empty(Cursor(nothing, nothing), "before", "after")
+    refuse_empty(Cursor(nothing, "b"), "before", "after")
+    refuse_empty(Cursor("a"), "before")
 
 
 @settings(deadline=None)

@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     ),
     "complete": (
         complete.Complete(),
-        st.builds(complete.Inputs, prefix=texts(), suffix=texts(), max_new_tokens=tokens),
+        st.builds(complete.Inputs, prefix=texts(), suffix=texts() | st.just(""), max_new_tokens=tokens),
     ),
     "explain": (explain.Explain(), st.builds(explain.Inputs, code=texts(), language=languages, max_new_tokens=tokens)),
 }
@@ -135,7 +135,7 @@ def test_code_is_taken_out_of_its_fence(reply: str, expected: str) -> None:
 
 
 @settings(deadline=None)
-@given(texts())
+@given(texts() | st.just(""))
 def test_a_fence_gives_back_the_code_put_into_it(text: str) -> None:
     text = text.replace("\r", "").strip("\n").rstrip()
     assert code_in(fenced(text, "x")) == text

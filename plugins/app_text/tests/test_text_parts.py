@@ -25,7 +25,7 @@ TOKENIZER = ByteTokenizer()
 
 
 @settings(deadline=None)
-@given(texts(), st.integers(4, 400))
+@given(texts() | st.sampled_from(("", " \n\t ")), st.integers(4, 400))
 def test_sentences_paragraphs_and_chunks_join_to_the_text(text: str, size: int) -> None:
     assert "".join(sentences(text)) == text
     assert "".join(paragraphs(text)) == text

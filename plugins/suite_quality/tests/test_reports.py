@@ -11,10 +11,12 @@ from xml.etree import ElementTree
 import attrs
 import pytest
 
-from llmasos_hookspecs import Figure, Measurement, Report, Section, SuiteResult, figure_table
+from llmasos_hookspecs import Figure, Measurement, Report, Section, SuiteResult, figure_columns, figure_table
 from llmasos_hookspecs.testing import SandboxCommandContext, SandboxModel, quantize, run_command, tiny_checkpoint
 from llmasos_suite_quality import quality, size, speed, verb
+from llmasos_suite_quality.charts import bar_chart, line_chart
 from llmasos_suite_quality.page import render
+from llmasos_suite_quality.verdict import verdicts
 
 
 def measured(model: SandboxModel, **options: Any) -> SuiteResult:
@@ -151,6 +153,68 @@ def test_figures_that_say_the_same_again_have_no_chart() -> None:
     page = render(attrs.evolve(report(), models={"m": found}))
     assert [part.partition("<")[0] for part in page.split("<figcaption>")[1:]] == ["disk", "perplexity", "mean KL (nats/token)"]
     assert "m: on b, computed from float32" in page
+
+
+def model(dtype: str, perplexity: float, decode: float, disk: float) -> Measurement:
+    figures = (
+        Figure(name="perplexity", value=perplexity, error=0.1, better="lower"),
+        Figure(name="decode", value=decode, error=1.0, unit="tok/s", better="higher", repeatable=False),
+        Figure(name="disk", value=disk, unit="B", better="lower"),
+    )
+    return Measurement(results={"s": SuiteResult(figures=figures)}, backend="b", dtype=dtype)
+
+
+def test_what_was_gained_and_lost_is_told_at_equal_precision() -> None:
+    """Perplexity against the base; speed and bytes against it only at its precision, else against the nearest model before at the same."""
+    models = {
+        "base": model("int4", 10.0, 100.0, 4e6),
+        "1 prune": model("float32", 10.1, 40.0, 16e6),
+        "2 distil": model("float32", 9.0, 41.0, 15e6),
+        "3 quant": model("int4", 12.0, 150.0, 2e6),
+    }
+    pruned, distilled, packed = verdicts(models, figure_columns(found.results for found in models.values()))
+    assert (pruned.gained, pruned.lost, pruned.same) == ((), (), ("perplexity",))
+    assert pruned.precision == ("base was computed from int4 and this from float32: decode (tok/s), disk are compared with no other model.")
+    assert distilled.gained == ("perplexity 10.00 → 9.00 (10.0% less)", "disk 16.00 MB → 15.00 MB (6.2% less)")
+    assert "compared with 1 prune, at the same precision" in distilled.precision
+    assert distilled.same == ("decode (tok/s)",)
+    assert packed.gained == ("decode (tok/s) 100.00 → 150.00 (50.0% more)", "disk 4.00 MB → 2.00 MB (1/2.0)")
+    assert (packed.lost, packed.precision) == (("perplexity 10.00 → 12.00 (20.0% more)",), "")
+
+
+def test_a_verdict_stands_between_what_was_measured_and_the_table() -> None:
+    """A page of one model has none; infinity is a loss, and what is no number is not compared."""
+    models = {"base": model("f", 10.0, 100.0, 4e6), "<b>": model("f", math.inf, math.nan, 9e6)}
+    page = render(attrs.evolve(report(), models=models))
+    assert page.index("Text.") < page.index("<h2>Verdict</h2>") < page.index("<table>")
+    told = page.partition("<h2>Verdict</h2>")[2].partition("</ul>")[0]
+    assert "<strong>&lt;b&gt;</strong> against base. " in told
+    assert 'class="lost">Lost: perplexity 10.00 → inf; disk 4.00 MB → 9.00 MB (2.2 times)</span>.' in told
+    assert "decode" not in told
+    assert "Verdict" not in render(attrs.evolve(report(), models={"base": models["base"]}))
+
+
+def test_no_name_is_cut_in_a_chart_and_every_curve_has_its_colour_in_the_legend() -> None:
+    """All of a long name stands inside the drawing, whatever it is written in; with more curves than colours the lines differ too."""
+    names = ("models/" + "part-of-a-path/" * 9, "一个很长的名字" * 12, *"abcdef")
+    bars = bar_chart("t", [(name, 1.0, 0.0) for name in names], str)
+    lines = line_chart("t", {name: [(0.0, 1.0), (1.0, 2.0)] for name in names})
+    for page in (bars, lines):
+        drawing = ElementTree.fromstring("<svg" + page.partition("<svg")[2].partition("</svg>")[0] + "</svg>")
+        height = float(drawing.attrib["height"])
+        words = [each for each in drawing.findall("text") if each.get("text-anchor") is None]
+        assert "".join(each.text or "" for each in words).replace("1.0", "").endswith("".join(names))
+        for each in words:
+            places = sum(2 if ord(letter) > 0x2E80 else 1 for letter in each.text or "")
+            assert float(each.attrib["x"]) + 6.6 * places <= 480
+            assert 0 < float(each.attrib["y"]) < height
+    curves = [(each.attrib["class"], each.attrib["stroke-dasharray"]) for each in drawing.findall("polyline")]
+    legend = [(each.attrib["class"], each.get("stroke-dasharray")) for each in drawing.findall("line") if each.get("class") != "axis"]
+    assert curves == legend
+    assert len(set(curves)) == len(names)
+    page = render(report())
+    assert all(f".{name.split()[1]} {{ --c: #" in page for name, _ in curves)
+    assert page.count("prefers-color-scheme: dark") == 2
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def invoke(arguments: list[str] | None = None) -> int:
 
     from llmasos.cli.app import app
     from llmasos.cli.console import print_error, print_note
+    from llmasos.cli.foreign_options import in_our_words
     from llmasos.cli.installed import INTERRUPTED
     from llmasos_hookspecs import ConfigError, LLMasOSError, RequestError
 
@@ -39,6 +40,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     try:
         result = app(arguments, prog_name="llmasos", standalone_mode=False)
     except TyperException as error:
+        in_our_words(error)
         show_usage = getattr(error, "show", None)
         if show_usage is not None:
             show_usage()

@@ -6,7 +6,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -26,8 +26,9 @@ class Asked:
     model: str | None = None
 
 
-def read_asked(words: Sequence[str]) -> Asked:
-    """The words ``PROMPT`` or ``MODEL PROMPT``. Text that is piped in stands before the prompt; for ``-`` or without one, it is the prompt.
+def read_asked(words: Sequence[str], names_model: Callable[[str], bool]) -> Asked:
+    """The words ``PROMPT`` or ``MODEL PROMPT``. Text that is piped in stands before the prompt; for ``-`` or without one, it is the prompt,
+    also after one word that ``names_model`` knows.
 
     Raises:
         RequestError: there are more words, or standard input is no text.
@@ -38,6 +39,8 @@ def read_asked(words: Sequence[str]) -> Asked:
     if prompt == "-":
         return Asked(read_text(None), *model)
     context = _piped()
+    if context.strip() and not model and names_model(prompt):
+        return Asked(context, prompt)
     return Asked(f"{context}\n\n{prompt}" if context.strip() else prompt, *model)
 
 

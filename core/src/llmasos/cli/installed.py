@@ -243,6 +243,9 @@ def _shown(error: Exception) -> int | None:
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if not callable(show) or not isinstance(code, int):
         return None
+    from llmasos.cli.foreign_options import in_our_words
+
     sys.stdout.flush()
+    in_our_words(error)
     show()
     return code

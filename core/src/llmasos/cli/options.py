@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,6 +107,24 @@ def read_config(
         found = load_config(config, overrides=[*changes, f"model.source={json.dumps(name, ensure_ascii=False)}"])
         name = "default"
     return found, name
+
+
+def names_model(word: str, config: Path | None, overrides: list[str] | None) -> bool:
+    """Whether a word names a model: one of the config or the store, an alias, a preset, a reference of an installed source, or a folder or
+    file that is there."""
+    from llmasos.cli.completion import KnownNames
+    from llmasos.system.config import load_config
+
+    if any(letter.isspace() for letter in word):
+        return False
+    source, colon, _ = word.partition(":")
+    names = KnownNames()
+    if word in names.names("model") or (colon and source in names.names("source")):
+        return True
+    with contextlib.suppress(OSError):  # a word that is too long for a name
+        if Path(word).exists():
+            return True
+    return word in load_config(config, overrides=overrides or ()).models
 
 
 def read_file(path: Path, name: str) -> str:

@@ -78,7 +78,7 @@ def run(
         raise RequestError("--logprobs prints figures for every token, as JSON only; give --json too.")
     if raw and (system is not None or continued or resume is not None):
         raise RequestError("--raw continues a plain text, without a system message or a conversation before it; leave one of them out.")
-    asked = read_asked(words or [])
+    asked = read_asked(words or [], lambda word: model is None and o.names_model(word, config, overrides))
     if asked.model is not None and model is not None:
         raise RequestError(f'Two models are named, "{asked.model}" and "{model}"; name one.')
     if not asked.text:

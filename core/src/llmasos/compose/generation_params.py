@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 import attrs
 
+from llmasos.compose.foreign_words import FOREIGN_WORDS
 from llmasos.compose.schemas import as_schema
 from llmasos.system.config import Config
 from llmasos.system.config.sections import DEFAULT_MODEL
@@ -34,29 +35,6 @@ _PLACE: Final = ("tenant", "priority", "weight", "deadline")
 _LENGTH: Final = ("max_new_tokens", "max_length")
 _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 _LANGUAGES: Final = ("source_language", "target_language")
-
-#: What other libraries and servers call our options.
-_FOREIGN: Final = {
-    **dict.fromkeys(("max_tokens", "num_predict", "n_predict", "max_completion_tokens", "max_output_tokens"), "max_new_tokens"),
-    **dict.fromkeys(("repeat_penalty", "repetition"), "repetition_penalty"),
-    **dict.fromkeys(("stop_sequences", "stop_strings", "stopping_criteria"), "stop"),
-    **dict.fromkeys(("response_format", "format", "guided_json", "json_schema", "response_model"), "schema"),
-    **dict.fromkeys(("guided_regex", "pattern"), "regex"),
-    **dict.fromkeys(("guided_choice",), "choices"),
-    **dict.fromkeys(("guided_grammar",), "grammar"),
-    **dict.fromkeys(("do_sample", "sample", "greedy"), "temperature: 0 is greedy, and above 0 tokens are drawn"),
-    **dict.fromkeys(("top_n", "topk"), "top_k"),
-    **dict.fromkeys(("topp", "nucleus"), "top_p"),
-    **dict.fromkeys(("top_logprobs", "output_scores"), "logprobs"),
-    **dict.fromkeys(("random_seed", "random_state", "generator"), "seed"),
-    **dict.fromkeys(("beam_width", "beams"), "num_beams"),
-    **dict.fromkeys(("functions",), "tools"),
-    **dict.fromkeys(("think", "enable_thinking", "reasoning_effort"), "reasoning, True or False"),
-    **dict.fromkeys(("num_return_sequences", "best_of"), "n of generate"),
-    **dict.fromkeys(("num_ctx", "n_ctx", "max_model_len", "max_seq_len"), "context_length of load_model, and of [model] in config"),
-    "stream": "a method of its own, stream_text or stream_chat",
-    "system": "a message of chat, or system of [model] in config",
-}
 
 _numbers = itertools.count(1)
 
@@ -130,7 +108,7 @@ class GenerationParams:
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
-                meant = f"; here it is {_FOREIGN[name]}." if name in _FOREIGN else did_you_mean(name, known)
+                meant = f"; here it is {FOREIGN_WORDS[name]}." if name in FOREIGN_WORDS else did_you_mean(name, known)
                 raise RequestError(f'"{name}" is no option of a generation{meant}', name)
         if "schema" in arguments:
             arguments["schema"] = as_schema(arguments["schema"])

@@ -409,8 +409,7 @@ class ModelHost:
                 "architecture": opened.checkpoint.config.get("model_type"),
             }
         if (running := self._running) is not None:
-            scheduled = {"scheduler": self.scheduler.use} if isinstance(running, RunningModel) else {}
-            facts |= {"loader": running.loader, **scheduled, **running.facts()}
+            facts |= {"loader": running.loader, **self._scheduled(running), **running.facts()}
         return facts
 
     def usage(self) -> dict[str, Any]:
@@ -431,7 +430,11 @@ class ModelHost:
             "weight_bytes": account.weights,
             "kv_bytes": account.kv,
         }
-        return facts if running is None else facts | attrs.asdict(running.loop.usage())
+        return facts if running is None else facts | attrs.asdict(running.loop.usage()) | self._scheduled(running)
+
+    def _scheduled(self, running: Running) -> dict[str, str]:
+        """The scheduler by its component's name, where the model has one: an encoder's batches have no order to decide."""
+        return {"scheduler": self.scheduler.use} if isinstance(running, RunningModel) else {}
 
     def _open(self) -> OpenedModel:
         if self._opened is None:  # else another caller has opened it a moment ago

@@ -41,6 +41,8 @@ class Keywords:
     def run(self, model, inputs):
         if not 1 <= inputs.count <= 8:
             raise RequestError(f"count is {inputs.count!r}, and it must be a whole number from 1 to 8.")
+        if not inputs.text.strip():
+            raise RequestError("text is empty; give one to find keywords of.")
         text = inputs.text[: min(self.options.characters, model.context_length // 4)]
         prompt = f"Text: {' '.join(text.split())}\nThe {inputs.count} keywords of the text, as a JSON list:"
         # A regular expression rather than a schema: each word is bounded, so the list always fits the limit.

@@ -1,4 +1,4 @@
-"""Texts that a task must stand: other scripts, emoji, nothing, very much, and text that means to take over. Needs hypothesis."""
+"""Texts that a task must stand: other scripts, emoji, very much, and text that means to take over. Needs hypothesis."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from llmasos_hookspecs.testing.values import type_problems
 
 AWKWARD_TEXTS: Final = (
-    "",
-    " \n\t ",
     "今天天气很好。我们去公园散步吧！",
     "👩‍👩‍👧‍👦🏳️‍🌈🙂" * 3,
     "مرحبا بالعالم. كيف حالك؟",
@@ -27,8 +25,9 @@ _PIECES: Final = ("One day. ", "Really? ", "他来了。", "🙂\n\n", "word ", 
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Awkward texts, texts of any characters, and texts of many sentences."""
-    return st.one_of(st.sampled_from(AWKWARD_TEXTS), st.text(max_size=80), st.lists(st.sampled_from(_PIECES), max_size=60).map("".join))
+    """Awkward texts, texts of any characters, and texts of many sentences; none is empty or white space, which a task refuses."""
+    sentences = st.lists(st.sampled_from(_PIECES), min_size=1, max_size=60).map("".join)
+    return st.one_of(st.sampled_from(AWKWARD_TEXTS), st.text(min_size=1, max_size=80), sentences).filter(str.strip)
 
 
 def names() -> st.SearchStrategy[str]:

@@ -7,6 +7,7 @@ import attrs
 from llmasos_app_code.languages import canonical
 from llmasos_app_code.writing import Written, write_code
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import user_prompt, without_control_tokens
 
 
@@ -27,6 +28,7 @@ class Code:
     output = Written
 
     def run(self, model: TaskModel, inputs: Inputs) -> Written:
+        refuse_empty(inputs, "instruction")
         language = canonical(inputs.language)
         instruction = without_control_tokens(inputs.instruction, model.tokenizer)
         prompt = user_prompt(f"Write {language} code for the following. Reply with one code block and nothing else.\n\n{instruction}")

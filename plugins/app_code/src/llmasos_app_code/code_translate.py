@@ -8,6 +8,7 @@ from llmasos_app_code.fences import fenced
 from llmasos_app_code.languages import canonical
 from llmasos_app_code.writing import Written, write_code
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import user_prompt, without_control_tokens
 
 
@@ -29,6 +30,7 @@ class CodeTranslate:
     output = Written
 
     def run(self, model: TaskModel, inputs: Inputs) -> Written:
+        refuse_empty(inputs, "code")
         if not inputs.target.strip():
             raise RequestError('target is empty; name the programming language to translate into, such as "rust".')
         source = canonical(inputs.source) if inputs.source.strip() else ""

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, Tokenizer, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import head, reply_room, tail, without_control_tokens
 
 #: Control tokens before the prefix, the suffix and the middle (fill-in-the-middle, Bavarian et al., 2022), by family: StarCoder and related
@@ -62,6 +63,7 @@ class Complete:
         return model.stream(prompt, **sampling)
 
     def _request(self, model: TaskModel, inputs: Inputs) -> tuple[str, dict[str, Any], str]:
+        refuse_empty(inputs, "prefix", "suffix")
         new = reply_room(model, inputs.max_new_tokens)
         # Room for the three control tokens, and for text that encodes differently at the boundaries.
         room = max(1, model.context_length - new - 8)

@@ -10,6 +10,7 @@ import attrs
 from llmasos_app_code.fences import fenced
 from llmasos_app_code.languages import canonical
 from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
@@ -51,6 +52,7 @@ class Explain:
         return model.stream(prompt, **sampling)
 
     def _request(self, model: TaskModel, inputs: Inputs) -> tuple[list[Message], dict[str, Any], int]:
+        refuse_empty(inputs, "code")
         new = reply_room(model, inputs.max_new_tokens)
         language = canonical(inputs.language) if inputs.language.strip() else ""
         question = inputs.question.strip() or "Explain what this code does, step by step."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, user_prompt, without_control_tokens
 
 #: Every score from 0 to ``points`` is a candidate, scored by likelihood.
@@ -67,6 +68,7 @@ class Grade:
     output = Output
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "submission")
         _check(inputs)
         new = reply_room(model, inputs.reason_tokens)
         prompts: list[list[Message]] = []

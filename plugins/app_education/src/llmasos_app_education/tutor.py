@@ -7,6 +7,7 @@ import attrs
 from llmasos_conversations.store import ConversationStore, ConversationSummary
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
 from llmasos_task_kit.conversations import action_field, in_words, manage
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
@@ -67,6 +68,7 @@ class Tutor:
         if inputs.action != "send":
             refusal = f"tutor with action {inputs.action!r} needs the name of a dialogue."
             return Output(**manage(self._store, inputs.action, inputs.conversation, refusal))
+        refuse_empty(inputs, "message")
         kept = self._store.load(inputs.conversation) if inputs.conversation else None
         system = kept.system if kept and kept.system and not inputs.topic else _instructions(inputs)
         said = [{"role": "user", "content": inputs.message}]

@@ -6,6 +6,7 @@ import attrs
 
 from llmasos_app_text.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
@@ -60,6 +61,9 @@ class Answer:
         self._embedding_model = options.embedding_model
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "question")
+        if inputs.documents and not any(map(str.strip, inputs.documents)):
+            raise RequestError("All the documents are empty, so they hold no answer; give their texts, or leave documents out.")
         if inputs.passages < 1:
             raise RequestError(f"passages is {inputs.passages!r}, and it must be a whole number of at least 1.")
         new = reply_room(model, inputs.max_new_tokens)

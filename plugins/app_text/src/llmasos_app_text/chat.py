@@ -10,6 +10,7 @@ from llmasos_app_text.sampling import SamplingInputs
 from llmasos_conversations.store import ConversationStore, ConversationSummary
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.conversations import action_field, in_words, manage
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.history import fit_history
 from llmasos_task_kit.prompting import Message, reply_room, turn_stops, without_control_tokens
 
@@ -92,6 +93,7 @@ class Chat:
                 self._keep(inputs, "".join(pieces).strip())
 
     def _prompt(self, model: TaskModel, inputs: Inputs) -> tuple[list[Message], int, int, int]:
+        refuse_empty(inputs, "message")
         messages = _checked(inputs.messages)
         system = inputs.system
         if inputs.conversation:

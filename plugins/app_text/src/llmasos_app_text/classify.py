@@ -8,6 +8,7 @@ import attrs
 
 from llmasos_app_text.labels import LabelScorer
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 
 
 def classify_prompt(text: str, labels: tuple[str, ...], instruction: str) -> str:
@@ -56,6 +57,7 @@ class Classify:
         self._scorer = LabelScorer(calibrate=options.calibrate, chunk_tokens=options.chunk_tokens)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "text")
         prompt = partial(classify_prompt, labels=inputs.labels, instruction=inputs.instruction)
         found = self._scorer.score(model, prompt, inputs.text, inputs.labels)
         return Output(label=found.label, score=found.probabilities[found.label], probabilities=found.probabilities)

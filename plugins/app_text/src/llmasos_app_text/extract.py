@@ -9,6 +9,7 @@ import attrs
 
 from llmasos_app_text.json_completion import compact, complete_json, parse_json
 from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import reply_room, shorten_last, user_prompt, without_control_tokens
 
 
@@ -43,6 +44,7 @@ class Extract:
     metrics = ("text",)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "text")
         new = reply_room(model, inputs.max_new_tokens)
         text = without_control_tokens(inputs.text, model.tokenizer)
         task = inputs.instruction.strip() or "Extract the facts from the text."

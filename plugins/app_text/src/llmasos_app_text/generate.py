@@ -9,6 +9,7 @@ import attrs
 
 from llmasos_app_text.sampling import SamplingInputs
 from llmasos_hookspecs import Component, Context, ContextLengthExceeded, NoOptions, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, tail, turn_stops, user_prompt, without_control_tokens
 
 
@@ -69,6 +70,7 @@ class Generate:
         return model.stream(prompt, **sampling)
 
     def _request(self, model: TaskModel, inputs: Inputs) -> tuple[str | list[Message], dict[str, Any], int]:
+        refuse_empty(inputs, "prompt")
         chat = inputs.chat or bool(inputs.system)
         new = reply_room(model, inputs.max_new_tokens)
         sampling = {**inputs.sampling(), "max_new_tokens": new, "stop": (*inputs.stop, *(turn_stops(model) if chat else ()))}

@@ -6,6 +6,7 @@ import attrs
 
 from llmasos_app_text.labels import LabelScorer
 from llmasos_hookspecs import Component, Context, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 
 LABELS = ("positive", "negative")
 
@@ -57,6 +58,7 @@ class Sentiment:
         self._scorer = LabelScorer(calibrate=options.calibrate, chunk_tokens=options.chunk_tokens)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "text")
         found = self._scorer.score(model, sentiment_prompt, inputs.text, LABELS)
         return Output(label=found.label, score=found.probabilities[found.label], probabilities=found.probabilities)
 

@@ -6,6 +6,7 @@ import attrs
 
 from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, head, reply_room, turn_stops, user_prompt, without_control_tokens
 
 
@@ -53,6 +54,7 @@ class Summarize:
         self._chunk_tokens = options.chunk_tokens
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "text")
         if inputs.sentences < 1:
             raise RequestError(f"sentences is {inputs.sentences!r}, and it must be a whole number of at least 1.")
         new = reply_room(model, inputs.max_new_tokens)

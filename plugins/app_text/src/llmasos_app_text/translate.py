@@ -10,6 +10,7 @@ import attrs
 from llmasos_app_text.languages import code_of, prefix_of
 from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Component, Context, Prompt, RequestError, Task, TaskModel, hookimpl
+from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, turn_stops, user_prompt, without_control_tokens
 
 
@@ -57,6 +58,7 @@ class Translate:
         self._chunk_tokens = options.chunk_tokens
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
+        refuse_empty(inputs, "text")
         target, source = inputs.target.strip(), inputs.source.strip()
         if not target:
             raise RequestError('target is empty; name the language to translate into, such as "French".')

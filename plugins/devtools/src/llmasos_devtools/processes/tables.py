@@ -7,7 +7,12 @@ from typing import Any, Final
 
 from llmasos_hookspecs.sizes import size_in_words
 
-COLUMNS: Final = ("pid", "model", "state", "running", "waiting", "weights", "kv", "kv %", "hits", "prefill/s", "decode/s", "done", "where")
+COLUMNS: Final = (
+    *("pid", "model", "source", "loader", "scheduler", "state", "running", "waiting", "weights", "kv", "kv %", "hits", "prefill/s"),
+    *("decode/s", "done", "where"),
+)
+#: Characters of a model's source in a table; ``--json`` has all of it.
+_SOURCE_WIDTH: Final = 40
 OBSERVER_COLUMNS: Final = ("pid", "observer", "waiting", "dropped")
 
 
@@ -28,6 +33,9 @@ def rows(processes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
             yield [
                 str(process["pid"]),
                 name,
+                _short(model.get("source", "")),  # a process of an older version tells neither
+                _named(model.get("loader", "")),
+                model.get("scheduler", ""),
                 model["state"],
                 str(model.get("running", 0)),
                 str(model.get("waiting", 0)),
@@ -40,6 +48,17 @@ def rows(processes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
                 str(model.get("finished", 0)),
                 "; ".join(each["where"] for each in model.get("replicas", ())),
             ]
+
+
+def _short(source: str) -> str:
+    """The end of a long source, which tells models apart: the file or folder with the folder above it, or the name in a repository."""
+    return source if len(source) <= _SOURCE_WIDTH else "…" + source[-(_SOURCE_WIDTH - 1) :]
+
+
+def _named(label: str) -> str:
+    """The component's name in a label such as ``loader "onnx" (llmasos-backend-onnx 0.1.0)``."""
+    _, quoted, rest = label.partition('"')
+    return rest.partition('"')[0] if quoted else label
 
 
 def observer_rows(processes: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
