@@ -53,6 +53,7 @@ LITERALS: Final = {
     ("api/runtime.py", "chat"): "a feature of a model",
     ("api/runtime.py", "embed"): "what is recorded of a request",
     ("api/runtime.py", "generate"): "a feature of a model, and a permission",
+    ("api/text_encoding.py", "top"): "an argument of a ranking",
     ("api/text_encoding.py", "embed"): "what is recorded of a request",
     ("checkpoints/foreign.py", "onnx"): "a format, and the subfolder that holds it",
     ("cli/keeping.py", "chat"): "a form of a conversation",
