@@ -23,6 +23,7 @@ PUBLIC = {"/healthz", "/readyz", "/", "/console/main.js"}
 #: What a key that may ask is answered where it is not 200: the loader has no embeddings, and there is nothing of that id.
 ANSWERED = {
     "/v1/embeddings": 501,
+    "/v1/rerank": 501,
     "/admin/requests/7/cancel": 404,
     "/console/conversations/open": 400,
     "/console/conversations/delete": 400,
@@ -31,6 +32,7 @@ ANSWERED = {
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/embeddings": {"input": "a"},
+    "/v1/rerank": {"query": "a", "documents": ["a"]},
     "/v1/responses": {"input": "a", "max_output_tokens": 1},
     "/api/generate": {"prompt": "a", "options": {"num_predict": 1}},
     "/api/show": {"model": "default"},

@@ -324,11 +324,11 @@ def test_an_architecture_that_was_not_walked_is_recomputed(tmp_path: Path, load_
 def test_what_is_taken_is_said_without_a_framework() -> None:
     """Core asks each loader before it chooses one."""
     code = (
-        "import sys, types, llmasos_backend_torch as plugin\n"
+        "import pathlib, sys, types, llmasos_backend_torch as plugin\n"
         "takes = plugin.llmasos_component().takes\n"
         "for config in ({'model_type': 'umt5'}, {'model_type': 'mamba'}):\n"
-        "    print(takes(types.SimpleNamespace(format='huggingface', config=config)))\n"
-        "print(takes(types.SimpleNamespace(format='torch_export', config={})))\n"
+        "    print(takes(types.SimpleNamespace(format='huggingface', config=config, path=pathlib.Path('nowhere'))))\n"
+        "print(takes(types.SimpleNamespace(format='torch_export', config={}, path=pathlib.Path('nowhere'))))\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()

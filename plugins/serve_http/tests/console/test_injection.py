@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ class Hostile(ScriptedRuntime):
         text = "\n".join(TAGS)
         schema = {"type": "object", "properties": {TAGS[0]: {"type": "string", "description": text}}}
         return [TaskFacts(name=TAGS[1], summary=text, inputs=schema, output=schema, streams=False)]
+
+    async def arun(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        return await asyncio.to_thread(self.run, principal, task, inputs, model=model)
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
         return {each: each for each in PAYLOADS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import threading
 from collections.abc import Callable, Mapping
@@ -40,6 +41,9 @@ class Sorting(ScriptedRuntime):
 
     def tasks(self, principal: Principal) -> list[TaskFacts]:
         return [TaskFacts(name="sort", summary="Sort a text.", inputs=INPUTS, output={"type": "object"}, streams=False)]
+
+    async def arun(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
+        return await asyncio.to_thread(self.run, principal, task, inputs, model=model)
 
     def run(self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None) -> Mapping[str, Any]:
         self.inputs.append(inputs)

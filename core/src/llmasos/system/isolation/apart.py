@@ -17,7 +17,7 @@ from llmasos_hookspecs.apart import pack, result
 _MAIN: Final = "from llmasos.system.isolation.child import main; main()"
 
 #: The environment variables of a child: the library path; one compute thread, because threads reserve memory; and no plugins of hypothesis,
-#: which a module with tests in it may import: it loads those of whatever is installed, and trio's cannot be imported where nothing is written.
+#: which a module with tests in it may import: it would load those of all that is installed, and trio's needs a temporary file.
 _KEPT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "LANG", "LC_ALL")
 _SET: Final = {
     "TOKENIZERS_PARALLELISM": "false",
