@@ -107,7 +107,11 @@ def test_an_edited_message_is_a_branch_and_neither_is_lost(runtime: ScriptedRunt
     assert [len(each) for each in runtime.given] == [1, 1]
     shown.button("‹").click()
     shown.wait(lambda: shown.answers() == ["First."])
+    shown.say("three")
+    shown.answered()
     shown.wait(lambda: sorted(shown.kept()) == ["one", "two"])
+    shown.one(".kept li:nth-child(2) [data-label]").click()
+    shown.wait(lambda: shown.answers() == ["Second."])
 
 
 def test_a_retried_answer_is_a_branch_and_the_prompt_is_the_same(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:

@@ -22,6 +22,7 @@ export default class Chat {
   #answering = null;
   #settings = JSON.parse(sessionStorage.getItem(SETTINGS) ?? "{}");
   #kept = [];
+  #keeping = Promise.resolve();
 
   constructor(place, api, session) {
     this.#api = api;
@@ -192,8 +193,7 @@ export default class Chat {
     const send = () => {
       if (!text.value.trim()) return;
       // What was said before is another branch, and another kept conversation.
-      this.#conversation.label = null;
-      this.#answer(new Message("user", text.value, message.parent));
+      this.#answer(Object.assign(new Message("user", text.value, message.parent), { owner: true }));
     };
     const article = this.log.children[this.#conversation.shown.indexOf(message)];
     fill(
@@ -307,14 +307,19 @@ export default class Chat {
 
   async #keep() {
     if (!this.#session.keeps) return;
-    const messages = this.#conversation.shown.filter((message) => message.content).map(({ role, content }) => ({ role, content }));
-    const body = { label: this.#conversation.label, model: this.models.value, system: this.#settings.system ?? "", messages };
-    try {
-      this.#conversation.label = (await this.#api.post("console/conversations", body)).label;
-      await this.#refreshKept();
-    } catch (error) {
-      this.#complain(t("not kept", { reason: error.message }));
-    }
+    const { owner, shown } = this.#conversation;
+    const messages = shown.filter((message) => message.content).map(({ role, content }) => ({ role, content }));
+    const body = { model: this.models.value, system: this.#settings.system ?? "", messages };
+    // One after the other: what is kept has its label only once that was answered.
+    this.#keeping = this.#keeping.then(async () => {
+      try {
+        owner.label = (await this.#api.post("console/conversations", { ...body, label: owner.label })).label;
+        await this.#refreshKept();
+      } catch (error) {
+        this.#complain(t("not kept", { reason: error.message }));
+      }
+    });
+    await this.#keeping;
   }
 
   #searchSoon() {
@@ -355,7 +360,7 @@ export default class Chat {
     try {
       const found = await this.#api.post("console/conversations/open", { label });
       const conversation = new Conversation(found.messages);
-      conversation.label = found.label;
+      conversation.root.label = found.label;
       this.#show(conversation);
     } catch (error) {
       this.#complain(error.message);

@@ -1,9 +1,13 @@
 // A conversation as a tree: an edited message and a retried answer are branches beside those before, and nothing that was said is lost.
 
-/** One message. `parent` is null for the root, which holds nothing. */
+/**
+ * One message. `parent` is null for the root, which holds nothing. With `owner`, this branch is kept on the server apart from the others, as
+ * `label`, a name or number; null: not yet.
+ */
 export class Message {
   constructor(role, content, parent) {
     Object.assign(this, { role, content, parent, reasoning: "", calls: [], usage: null, failure: "", finish: "" });
+    Object.assign(this, { owner: parent === null, label: null });
     this.children = [];
     this.chosen = -1;
     parent?.children.push(this);
@@ -20,8 +24,6 @@ export class Message {
 export class Conversation {
   constructor(messages = []) {
     this.root = new Message("", "", null);
-    /** Name or number by which the server keeps it; null: not yet. */
-    this.label = null;
     let last = this.root;
     for (const { role, content } of messages) last = new Message(role, content, last);
   }
@@ -34,6 +36,15 @@ export class Conversation {
 
   get last() {
     return this.shown.at(-1) ?? this.root;
+  }
+
+  /** What the shown branch is kept by: the last of its messages that is an owner. */
+  get owner() {
+    return this.shown.findLast((message) => message.owner) ?? this.root;
+  }
+
+  get label() {
+    return this.owner.label;
   }
 
   /** What the model gets: all before `message`, and itself. */
