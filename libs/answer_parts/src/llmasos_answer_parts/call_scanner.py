@@ -6,6 +6,8 @@ import json
 from collections.abc import Collection
 from typing import Any, Final
 
+from llmasos_answer_parts.nesting import Nesting
+
 _NAME: Final = "name"
 #: The form says under which of these a template has them; models take the other one now and then.
 _ARGUMENTS: Final = ("arguments", "parameters")
@@ -34,8 +36,7 @@ class CallScanner:
         self._key: Any = None
         self._token: list[str] = []
         self._escaped = False
-        self._quoted = False
-        self._depth = 0
+        self._nesting = Nesting()
         self._telling = False  # what is nested is the arguments
         self._seen = False  # the arguments
         self._kept: list[str] = []  # of the arguments, until the name is known
@@ -104,7 +105,7 @@ class CallScanner:
         if character == '"':
             self._token, self._read = ['"'], self._in_string
         elif character in "{[":
-            self._depth, self._quoted, self._telling, self._read = 0, False, self._is_arguments(), self._nested
+            self._nesting, self._telling, self._read = Nesting(), self._is_arguments(), self._nested
             self._nested(character)
         else:
             self._token, self._read = [character], self._scalar
@@ -123,21 +124,8 @@ class CallScanner:
         """In a list or an object."""
         if self._telling:
             self._take(character)
-        if self._quoted:
-            if self._escaped:
-                self._escaped = False
-            elif character == "\\":
-                self._escaped = True
-            elif character == '"':
-                self._quoted = False
-        elif character == '"':
-            self._quoted = True
-        elif character in "{[":
-            self._depth += 1
-        elif character in "}]":
-            self._depth -= 1
-            if not self._depth:
-                self._read = self._member
+        if self._nesting.closes(character):
+            self._read = self._member
 
     def _scalar(self, character: str) -> None:
         """In a number or a word."""

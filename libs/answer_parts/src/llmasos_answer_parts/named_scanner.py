@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from llmasos_answer_parts.nesting import Nesting
+
 
 class NamedScanner:
     """Reads a name between ``head`` and ``separator``, and the object after it, which is told unchanged while it is written.
@@ -19,9 +21,7 @@ class NamedScanner:
         self.done = False
         self.broken = False
         self._opening = ""
-        self._depth = 0
-        self._quoted = False
-        self._escaped = False
+        self._nesting = Nesting()
         self._named = False
 
     def push(self, character: str) -> str:
@@ -35,20 +35,7 @@ class NamedScanner:
             self.begun, self.broken = character == "{", character != "{" and not character.isspace()
             if not self.begun:
                 return ""
-        if self._quoted:
-            if self._escaped:
-                self._escaped = False
-            elif character == "\\":
-                self._escaped = True
-            elif character == '"':
-                self._quoted = False
-        elif character == '"':
-            self._quoted = True
-        elif character in "{[":
-            self._depth += 1
-        elif character in "}]":
-            self._depth -= 1
-            self.done = not self._depth
+        self.done = self._nesting.closes(character)
         return character
 
     def end(self) -> str:
