@@ -18,7 +18,6 @@ from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import EngineLoop
 from llmasos_hookspecs import (
     SOURCE,
-    Admit,
     CheckpointError,
     ContextLengthExceeded,
     Engine,
@@ -33,6 +32,8 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.testing import ByteTokenizer
 from llmasos_hookspecs.testing.tokenizer import BOS, EOS, tokenizer_files
+
+from .newest_first import Newest
 
 VOCAB = 288
 
@@ -195,26 +196,6 @@ def test_sources_of_mixed_lengths_in_one_batch_equal_each_alone(name: str, runni
     model.pipeline.close()
     other = running(name, scheduler={"use": "fifo", "max_sequences": 1})
     assert [other.generate(source, max_new_tokens=6).tokens for source in sources] == together
-
-
-class Newest:
-    """The newest first, so that those before it are preempted; a step reads few tokens of a prompt."""
-
-    def admit(self, request: Any, stats: Any) -> Admit:
-        return Admit()
-
-    def rank(self, sequence: Any, now: float) -> Any:
-        return -sequence.request.arrival
-
-    def victim(self, running: Any, needy: Any, now: float) -> str | None:
-        worst = max(running, key=lambda each: -each.request.arrival)
-        return str(worst.request.id) if worst.request.arrival < needy.request.arrival else None
-
-    def quantum(self, sequence: Any, budget: int) -> int:
-        return min(budget, 4)
-
-    def on_commit(self, charges: Any) -> None:
-        pass
 
 
 @pytest.mark.parametrize("name", FEW)

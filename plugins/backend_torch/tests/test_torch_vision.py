@@ -19,7 +19,6 @@ from llmasos.compose.formats import open_model
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import EngineLoop
 from llmasos_hookspecs import (
-    Admit,
     Checkpoint,
     CheckpointError,
     Engine,
@@ -34,6 +33,8 @@ from llmasos_hookspecs import (
 )
 from llmasos_hookspecs.testing import ByteTokenizer, MediaConformance
 from llmasos_hookspecs.testing.tokenizer import BOS, tokenizer_files
+
+from .newest_first import Newest
 
 IMAGE_TOKEN = 260
 VOCAB = 288
@@ -218,26 +219,6 @@ def test_rows_whose_images_do_not_fit_are_refused(wrong: str, made: Callable[[st
     with pytest.raises(RequestError, match="image"):
         engine.step([Row(slot, row.tokens, 0, "all", media=images[wrong])])
     assert close(engine.step([row])[0], reference(made("idefics3"), *parts))
-
-
-class Newest:
-    """The newest first, so that those before it are preempted; a step reads few tokens of a prompt."""
-
-    def admit(self, request: Any, stats: Any) -> Admit:
-        return Admit()
-
-    def rank(self, sequence: Any, now: float) -> Any:
-        return -sequence.request.arrival
-
-    def victim(self, running: Any, needy: Any, now: float) -> str | None:
-        worst = max(running, key=lambda each: -each.request.arrival)
-        return str(worst.request.id) if worst.request.arrival < needy.request.arrival else None
-
-    def quantum(self, sequence: Any, budget: int) -> int:
-        return min(budget, 4)
-
-    def on_commit(self, charges: Any) -> None:
-        pass
 
 
 def request_of(engine: Any, index: int, *parts: str | Any, new: int = 8) -> Request:
