@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import abc
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed, EngineInfo, Media, Row
-from llmasos_hookspecs.guarding.edge import crossing, in_words, interrupted, kind_of
+from llmasos.engine.guard import Guard
+from llmasos_hookspecs import Engine, EngineFailed, EngineInfo, Media, Row
+from llmasos_hookspecs.guarding.edge import crossing, kind_of
 from llmasos_hookspecs.guarding.watchdog import Watch
 
 _log = logging.getLogger("llmasos.engine")
 
-R = TypeVar("R")
 
-
-class GuardedEngine:
+class GuardedEngine(Guard):
     """An ``Engine`` that enforces the contract on a plugin's engine.
 
     ``open`` and ``fork`` may raise ``CapacityExceeded``; ``step`` may also raise any other ``Exception``, after which its slots can be
@@ -29,28 +27,16 @@ class GuardedEngine:
 
     Attributes:
         info: the engine's ``EngineInfo``, read once.
-        label: names the plugin in messages.
-        lost: why the engine is lost; None while it is not.
     """
 
+    short_of_memory = frozenset(("open", "fork", "step"))
+    may_fail = frozenset(("fork", "step"))
+
     def __init__(self, engine: Engine, label: str = "engine", watch: Watch | None = None) -> None:
+        super().__init__(engine, label, watch)
         self.info: Final[EngineInfo] = engine.info
-        self.label: Final = label
-        self.lost: EngineFailed | None = None
         self._engine = engine
-        self._watch = watch or Watch()
         self._slots: set[int] = set()
-
-    def check(self) -> None:
-        """Raises ``EngineFailed`` where the engine is lost."""
-        if self.lost is not None:
-            raise self.lost
-
-    def lose(self, why: str) -> EngineFailed:
-        """Mark the engine as lost; returns the ``EngineFailed`` that says so."""
-        if self.lost is None:
-            self.lost = EngineFailed(why)
-        return self.lost
 
     def open(self) -> int:
         return self._new_slot("open", self._call("open", self._engine.open))
@@ -87,39 +73,6 @@ class GuardedEngine:
             except EngineFailed as error:
                 _log.error("%s", error)
 
-    def shutdown(self) -> None:
-        try:
-            self._engine.shutdown()
-        except BaseException as error:
-            if interrupted(error):
-                raise
-            _log.warning("The %s failed to shut down: %s.", self.label, in_words(error))
-
-    def _call(self, method: str, function: Callable[..., R], *arguments: Any) -> R:
-        self.check()
-        watch = self._watch
-        before, watch.calling = watch.calling, (self.label, method)
-        try:
-            result = function(*arguments)
-        except CapacityExceeded:
-            if method in ("open", "fork", "step"):
-                raise
-            raise self.lose(f"The {self.label} raised CapacityExceeded from {method}, which needs no memory.") from None
-        except MemoryError as error:
-            if method in ("open", "fork", "step"):
-                raise CapacityExceeded(f"The {self.label} ran out of memory in {method}.") from error
-            raise self.lose(f"The {self.label} ran out of memory in {method}.") from error
-        except EngineFailed as error:
-            raise self.lose(f"The {self.label} failed in {method}: {_sentence(error)}") from error
-        except BaseException as error:
-            if interrupted(error) or (isinstance(error, Exception) and method in ("fork", "step")):
-                raise
-            raise self.lose(f"The {self.label} failed in {method}: {in_words(error)}.") from error
-        finally:
-            watch.calling = before
-        self.check()  # it may have been given up while it computed
-        return result
-
     def _new_slot(self, method: str, slot: Any) -> int:
         if isinstance(slot, bool) or not isinstance(slot, int | np.integer):
             raise self.lose(f"The {self.label} returned {_described(slot)} from {method}, and a slot is a whole number.")
@@ -136,11 +89,6 @@ class GuardedEngine:
         wanted = {"last": 1, "none": 0}.get(row.want, len(row.tokens))
         width = self.info.hidden_size if row.want == "hidden" else self.info.vocab_size
         return result.dtype.kind == "f" and len(result) == wanted and (not wanted or result.shape[1:] == (width,))
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error).rstrip()
-    return text if text.endswith(".") else f"{text}."
 
 
 def _described(value: Any) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from llmasos.engine.exiting import begin_exit
+from llmasos.engine.guard import Guard
 from llmasos.engine.heap import trim_heap
 from llmasos.engine.inbox import Inbox, closed_error
 from llmasos.engine.ticket import Ticket
@@ -31,24 +32,8 @@ CLOSE_SECONDS: Final = 10.0
 _REBUILDS: Final = 3
 
 
-class Guarded(Protocol):
-    """A guard around the plugin's object."""
-
-    def check(self) -> None:
-        """Raises ``EngineFailed`` where the object is lost."""
-        ...
-
-    def lose(self, why: str) -> EngineFailed:
-        """Mark the object as lost; returns the ``EngineFailed`` that says so."""
-        ...
-
-    def shutdown(self) -> None:
-        """Free what it holds; never raises."""
-        ...
-
-
-G = TypeVar("G", bound=Guarded)
-G_contra = TypeVar("G_contra", bound=Guarded, contravariant=True)
+G = TypeVar("G", bound=Guard)
+G_contra = TypeVar("G_contra", bound=Guard, contravariant=True)
 
 
 class Work(Protocol[G_contra]):
