@@ -249,18 +249,25 @@ def test_the_byte_tokenizer_is_the_one_it_writes(text: str, tmp_path: Path) -> N
     assert ours.decode(tokens, skip_special=False) == text
 
 
-def test_what_is_exported_when_it_is_used_is_what_type_checkers_see() -> None:
+@pytest.mark.parametrize("package", [llmasos_hookspecs, llmasos_hookspecs.testing], ids=lambda package: package.__name__)
+def test_what_is_exported_when_it_is_used_is_what_type_checkers_see(package: Any) -> None:
     """The table of modules names what the block for type checkers imports, and every name is there."""
-    source = Path(llmasos_hookspecs.__file__).read_text(encoding="utf-8")
+    source = Path(package.__file__).read_text(encoding="utf-8")
     (block,) = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     seen = {alias.name: str(node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert {name: f"llmasos_hookspecs.{module}" for name, module in llmasos_hookspecs._MODULE_OF.items()} == seen
-    assert all(getattr(llmasos_hookspecs, name) is not None for name in llmasos_hookspecs.__all__)
+    assert {name: f"llmasos_hookspecs.{module}" for name, module in package.__getattr__.module_of.items()} == seen
+    assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        llmasos_hookspecs.Nothing  # noqa: B018
+        package.Nothing  # noqa: B018
 
 
 def test_hook_markers_and_errors_cost_no_numpy() -> None:
     """What a plugin's module needs to describe itself."""
     code = "import sys; from llmasos_hookspecs import Component, PluginError, hookimpl; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_what_is_small_in_the_kit_loads_no_test_tool() -> None:
+    """Else each module that takes one would load the plugins of hypothesis and pytest, whichever are installed."""
+    code = "import sys\nfrom llmasos_hookspecs.testing import ByteTokenizer\nassert not {'pytest', 'hypothesis'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=120)

@@ -5,8 +5,9 @@ A name is imported with its module when it is first used: a plugin that needs a 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from llmasos_hookspecs.lazy_names import LazyNames
 
 if TYPE_CHECKING:
     from llmasos_hookspecs.acceleration import AccelerationResult as AccelerationResult, StagePlan as StagePlan
@@ -223,18 +224,9 @@ _MODULES: Final = {
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",
 }
-_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = sorted(_MODULE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = found  # found at once the next time
-    return found
+__getattr__ = LazyNames(__name__, _MODULES)
+__all__ = __getattr__.names
 
 
 def __dir__() -> list[str]:

@@ -16,16 +16,9 @@ from llmasos_hookspecs.apart import pack, result
 
 _MAIN: Final = "from llmasos.system.isolation.child import main; main()"
 
-#: The environment variables of a child: the library path; one compute thread, because threads reserve memory; and no plugins of hypothesis,
-#: which a module with tests in it may import: it would load those of all that is installed, and trio's needs a temporary file.
+#: The environment variables of a child: the library path, and one compute thread, because threads reserve memory.
 _KEPT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "LANG", "LC_ALL")
-_SET: Final = {
-    "TOKENIZERS_PARALLELISM": "false",
-    "RAYON_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "HYPOTHESIS_NO_PLUGINS": "1",
-}
+_SET: Final = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def run_apart(function: str, *arguments: Any, limits: ApartLimits | None = None) -> Any:
