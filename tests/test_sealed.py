@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
-from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint
+from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
 from llmasos_seal.age import VARIABLE, Recipients, new_identity
 from llmasos_seal.signing import new_signing_key, read_signing_key
 from llmasos_seal.writing import seal
@@ -38,6 +39,7 @@ class Models:
     sealed_folder: Path
     sealed_gguf: Path
     signer: str
+    recipient: str
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
         seal(sources, top / name, Recipients.of([public]), read_signing_key(top / "key.pem"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(top / "identity.txt"))
-        yield Models(plain, top / "plain.gguf", top / "folder", top / "gguf", signer)
+        yield Models(plain, top / "plain.gguf", top / "folder", top / "gguf", signer, public)
 
 
 def planted(checkpoint: TinyCheckpoint) -> TinyCheckpoint:
@@ -77,6 +79,23 @@ def test_a_sealed_model_gives_the_same_logits(models: Models, loader: str, form:
     plain, sealed = (getattr(models, name) for name in (form, f"sealed_{form}"))
     assert is_sealed(open_model(sealed))
     np.testing.assert_array_equal(logits(sealed, loader), logits(plain, loader))
+
+
+@pytest.mark.parametrize("loader", ["onnx", "torch"])
+def test_a_sealed_encoder_gives_the_same_vectors(models: Models, loader: str, tmp_path: Path) -> None:
+    """Also after its weights could have been freed: a graph in memory keeps what it reads."""
+    plain = tiny_encoder().write(tmp_path / "plain").path
+    (tmp_path / "sealed").mkdir()
+    seal({file.name: file for file in plain.iterdir()}, tmp_path / "sealed", Recipients.of([models.recipient]), None)
+    texts = ["Good morning", "An otter sleeps", "x"]
+    found = []
+    for source in (plain, tmp_path / "sealed"):
+        with llmasos.load_model(str(source), loader=loader) as model:
+            gc.collect()
+            rubbish = [np.full(64_000, 7.0, np.float32) for _ in range(50)]
+            found.append(model.embed(texts))
+            del rubbish
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8", "int8_channel"])

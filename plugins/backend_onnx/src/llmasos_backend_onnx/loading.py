@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -10,7 +9,8 @@ import attrs
 from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations
 from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
-from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL, InMemory
+from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
+from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
 from llmasos_backend_onnx.histories import Histories
 from llmasos_backend_onnx.kv_cache import KVCache
@@ -19,7 +19,7 @@ from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.rope import Ropes
 from llmasos_backend_onnx.session import DecoderSession, open_session
 from llmasos_backend_onnx.traits import refusal
-from llmasos_decoder_kit.artifact import cache_key, obtain
+from llmasos_decoder_kit.artifact import cache_key
 from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import (
     Checkpoint,
@@ -30,7 +30,6 @@ from llmasos_hookspecs import (
     EngineInfo,
     UnsupportedModel,
     check_tensors,
-    is_sealed,
     unread_note,
 )
 
@@ -110,16 +109,11 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         **({} if width == config.head_dim else {"head_width": width}),  # of others there are older folders that are right
     )
 
-    def write(output: Path | InMemory) -> dict[str, Any]:
+    def write(output: Place) -> dict[str, Any]:
         with context.progress("Building the ONNX decoder", total=config.num_layers + 1, unit="layers") as progress:
             return attrs.asdict(build_decoder(checkpoint, output, options.precision, progress, integer=integer))
 
-    place: Path | InMemory
-    if is_sealed(checkpoint):
-        place = InMemory()
-        built = write(place)
-    else:
-        place, built = obtain(context.cache, key, write, of=checkpoint.path)
+    place, built = obtain_graphs(checkpoint, context, key, write)
     for note in built["notes"]:
         context.note(note)
     kv_bytes = kv_bytes_per_token(config)
@@ -132,9 +126,7 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
     sessions = {
-        name: open_session(
-            (place, name) if isinstance(place, InMemory) else place / name, threads=threads, spin=options.spin, provider=options.provider
-        )
+        name: open_session(graph_at(place, name), threads=threads, spin=options.spin, provider=options.provider)
         for name in dict.fromkeys((MODEL, for_prompts))
     }
     # After the longest sequence there must be room for the padding of a run.
@@ -156,8 +148,6 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
         notes=(*built["notes"], *switches, *unread_note(checkpoint)),
     )
-    decoder = DecoderSession(
-        sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts, kept=place
-    )
+    decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)
     histories = Histories(ropes) if ropes.switches else None
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories)

@@ -54,10 +54,18 @@ def open_session(model: Path | tuple[InMemory, str], *, threads: int | None, spi
         built, name = model
         graph, large = built.graphs[name]
         options.add_external_initializers(list(large), [_ort_value(*built.weights[key]) for key in large])
-        return ort.InferenceSession(graph, options, providers=providers)
+        return _InMemorySession(built, graph, options, providers)
     except Exception as error:
         shown = model if isinstance(model, Path) else "a graph that was built in memory"
         raise CheckpointError(f"ONNX Runtime {ort.__version__} cannot load {shown}: {_first_line(error)}.") from error
+
+
+class _InMemorySession(ort.InferenceSession):
+    """A session of a graph in memory; it keeps the weights, which ONNX Runtime reads where they are and does not own."""
+
+    def __init__(self, built: InMemory, graph: bytes, options: ort.SessionOptions, providers: Sequence[str]) -> None:
+        self._built = built
+        super().__init__(graph, options, providers=providers)
 
 
 def _ort_value(kind: int, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) -> ort.OrtValue:
@@ -94,7 +102,6 @@ class DecoderSession:
         prefill: the session for prompts; may be the same.
         tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
         exact: make a token's logits bitwise identical regardless of the batch composition.
-        kept: what owns memory that the sessions read.
     """
 
     def __init__(
@@ -106,9 +113,7 @@ class DecoderSession:
         vocab_size: int,
         *,
         exact: bool,
-        kept: object = None,
     ) -> None:
-        self._kept = kept
         self._decoding = decode
         self._prefilling = prefill
         self._cache = cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -12,15 +11,16 @@ import numpy.typing as npt
 
 from llmasos_backend_onnx.encoder.build import BIAS, HIDDEN, IDS, MASK, PLACES, TYPES, build_encoder, has_bias
 from llmasos_backend_onnx.encoder.engine import Floats, OnnxEncoder, Padded
-from llmasos_backend_onnx.graph import MODEL, InMemory
+from llmasos_backend_onnx.graph import MODEL
+from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.session import open_session
-from llmasos_decoder_kit.artifact import cache_key, obtain
+from llmasos_decoder_kit.artifact import cache_key
 from llmasos_encoder_kit.config import EncoderConfig, read_config
 from llmasos_encoder_kit.fitting import batch_tokens
 from llmasos_encoder_kit.sentence import classifier, surroundings
 from llmasos_encoder_kit.weights import EncoderWeights, distance_biases
-from llmasos_hookspecs import Checkpoint, ConfigError, Context, EncoderInfo, is_sealed
+from llmasos_hookspecs import Checkpoint, ConfigError, Context, EncoderInfo
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
 _GRAPH_VERSION: Final = 1
@@ -43,16 +43,11 @@ def load_encoder(checkpoint: Checkpoint, options: Options, context: Context) -> 
     around = classifier(checkpoint, config, weights) or surroundings(checkpoint, options)
     key = cache_key(digest=checkpoint.digest, encoder=attrs.asdict(config), version=_GRAPH_VERSION)
 
-    def write(output: Path | InMemory) -> dict[str, Any]:
+    def write(output: Place) -> dict[str, Any]:
         with context.progress("Building the ONNX encoder", total=len(config.layers), unit="layers") as progress:
             return build_encoder(weights, config, output, progress, config.positions)
 
-    place: Path | InMemory
-    if is_sealed(checkpoint):
-        place = InMemory()
-        built = write(place)
-    else:
-        place, built = obtain(context.cache, key, write, of=checkpoint.path)
+    place, built = obtain_graphs(checkpoint, context, key, write)
     limits = context.limits
     length = min(config.positions, around.max_length or config.positions, limits.context_length or config.positions)
     inner = config.intermediate_size * (2 if config.family.gated else 1)
@@ -71,8 +66,7 @@ def load_encoder(checkpoint: Checkpoint, options: Options, context: Context) -> 
         prompts=around.prompts,
         notes=around.notes,
     )
-    graph = (place, MODEL) if isinstance(place, InMemory) else place / MODEL
-    session = open_session(graph, threads=options.threads or limits.threads, spin=options.spin, provider=options.provider)
+    session = open_session(graph_at(place, MODEL), threads=options.threads or limits.threads, spin=options.spin, provider=options.provider)
     relative = weights.embeddings().relative if config.buckets else None
     return OnnxEncoder(session, BuiltGraph(config, relative), around, info)
 

@@ -1,0 +1,28 @@
+"""Where the graphs of a checkpoint are: built in a cache folder, or in memory where nothing of it may touch the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmasos_backend_onnx.graph import InMemory
+from llmasos_decoder_kit.artifact import obtain
+from llmasos_hookspecs import Checkpoint, Context, is_sealed
+
+Place = Path | InMemory
+
+
+def obtain_graphs(
+    checkpoint: Checkpoint, context: Context, key: str, write: Callable[[Place], dict[str, Any]]
+) -> tuple[Place, dict[str, Any]]:
+    """Where ``write`` has put the graphs, now or once before under ``key``, and the plain data that it returned."""
+    if is_sealed(checkpoint):
+        place = InMemory()
+        return place, write(place)
+    return obtain(context.cache, key, write, of=checkpoint.path)
+
+
+def graph_at(place: Place, name: str) -> Path | tuple[InMemory, str]:
+    """One of the graphs, as ``open_session`` takes it."""
+    return (place, name) if isinstance(place, InMemory) else place / name
