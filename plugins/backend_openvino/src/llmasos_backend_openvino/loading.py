@@ -90,10 +90,9 @@ def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Pa
     key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=precision, version=_GRAPH_VERSION)
 
     def write(folder: Path) -> dict[str, Any]:
-        with context.progress("Building the OpenVINO decoder", total=config.num_layers + 1, unit="layers") as progress:
-            built = build_decoder(checkpoint, precision, progress)
-            ov.serialize(built.model, folder / _MODEL)
-        return {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
+        built, facts = _in_memory(checkpoint, precision, context)
+        ov.serialize(built.model, folder / _MODEL)
+        return facts
 
     folder, facts = obtain(context.cache, key, write, of=checkpoint.path)
     return folder / _MODEL, facts
