@@ -18,6 +18,7 @@ from llmasos_hookspecs.errors import ContextLengthExceeded, LLMasOSError, Reques
 from llmasos_hookspecs.media import SOURCE, Media, PlacedMedia, virtual_tokens
 from llmasos_hookspecs.testing.encoder_decoder_model import ENCODER_DECODER_CASES, ReferenceEncoderDecoder, tiny_encoder_decoder
 from llmasos_hookspecs.testing.engine_under_test import TOLERANCES
+from llmasos_hookspecs.testing.held_slots import HeldSlots
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 from llmasos_hookspecs.testing.tokenizer import BOS
@@ -27,14 +28,13 @@ Logits = npt.NDArray[np.float32]
 _LIMITS = EngineLimits(threads=1, max_sequences=4, context_length=96)
 
 
-class EncoderDecoderUnderTest:
+class EncoderDecoderUnderTest(HeldSlots[MediaEngine]):
     """An engine, the reference of its checkpoint, and the slots that a test opened."""
 
     def __init__(self, engine: MediaEngine, reference: ReferenceEncoderDecoder, tolerance: float | None) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.reference = reference
         self.tolerance = TOLERANCES.get(engine.info.dtype, 0.1) if tolerance is None else tolerance
-        self._slots: list[int] = []
 
     def numbers(self, length: int, seed: int) -> list[int]:
         """Random tokens, the same for the same arguments."""
@@ -44,18 +44,6 @@ class EncoderDecoderUnderTest:
         """The virtual tokens of a source, and its place."""
         info, media = self.engine.info, Media.of(SOURCE, np.array(source, np.int64))
         return virtual_tokens(media, len(source), info.vocab_size, info.preprocessing), (PlacedMedia(media, 0, len(source), whole=True),)
-
-    def open(self) -> int:
-        self._slots.append(self.engine.open())
-        return self._slots[-1]
-
-    def fork(self, slot: int) -> int:
-        self._slots.append(self.engine.fork(slot))
-        return self._slots[-1]
-
-    def close_all(self) -> None:
-        while self._slots:
-            self.engine.close(self._slots.pop())
 
     def read(self, slot: int, source: Sequence[int], *target: int) -> Logits:
         """Compute a source, and the first tokens of its target in the same row; the last logits."""

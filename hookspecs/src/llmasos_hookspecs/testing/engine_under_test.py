@@ -10,6 +10,7 @@ import numpy.typing as npt
 from llmasos_hookspecs.engine import Engine, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
+from llmasos_hookspecs.testing.held_slots import HeldSlots
 
 Logits = npt.NDArray[np.float32]
 
@@ -23,41 +24,22 @@ TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16":
 CONSISTENCY: Mapping[str, float] = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08, "int8": 0.002, "int4": 0.02}
 
 
-class EngineUnderTest:
+class EngineUnderTest(HeldSlots[Engine]):
     """An engine, the reference of its checkpoint, and the slots that a test opened."""
 
     def __init__(self, engine: Engine, checkpoint: TinyCheckpoint, tolerance: float | None, consistency: float | None) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.checkpoint = checkpoint
         self.reference = ReferenceDecoder(checkpoint)
         dtype = engine.info.dtype
         exact = checkpoint.format == "gguf" and dtype in ("int8", "int4")  # codes as they are stored: no second rounding is due
         self.tolerance = (0.1 if exact else TOLERANCES.get(dtype, 0.1)) if tolerance is None else tolerance
         self.consistency = CONSISTENCY.get(dtype, 0.1) if consistency is None else consistency
-        self._slots: list[int] = []
         self._expected: dict[tuple[int, ...], Logits] = {}
 
     def prompt(self, length: int, seed: int) -> list[int]:
         """Random tokens, the same for the same arguments."""
         return [int(t) for t in np.random.default_rng(seed).integers(0, 256, length)]
-
-    def open(self) -> int:
-        slot = self.engine.open()
-        self._slots.append(slot)
-        return slot
-
-    def fork(self, slot: int) -> int:
-        copy = self.engine.fork(slot)
-        self._slots.append(copy)
-        return copy
-
-    def close(self, slot: int) -> None:
-        self._slots.remove(slot)
-        self.engine.close(slot)
-
-    def close_all(self) -> None:
-        while self._slots:
-            self.engine.close(self._slots.pop())
 
     def step(self, *rows: Row) -> list[Logits]:
         """One step, its results checked for form and copied."""

@@ -17,6 +17,7 @@ from llmasos_hookspecs.engine import MediaEngine, Row
 from llmasos_hookspecs.errors import LLMasOSError, RequestError
 from llmasos_hookspecs.media import Media, PlacedMedia, virtual_tokens
 from llmasos_hookspecs.testing.engine_under_test import CONSISTENCY
+from llmasos_hookspecs.testing.held_slots import HeldSlots
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 
@@ -40,14 +41,13 @@ class MediaPrompt:
         return Row(slot, self.tokens[start:end], start, want, media=media)
 
 
-class MediaUnderTest:
+class MediaUnderTest(HeldSlots[MediaEngine]):
     """An engine, and the slots that a test opened."""
 
     def __init__(self, engine: MediaEngine, consistency: float | None) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.whole = "whole_media" in engine.info.features
         self.consistency = CONSISTENCY.get(engine.info.dtype, 0.1) if consistency is None else consistency
-        self._slots: list[int] = []
 
     def prompt(self, *parts: Media | Sequence[int]) -> MediaPrompt:
         """A prompt of media and text tokens."""
@@ -61,18 +61,6 @@ class MediaUnderTest:
             else:
                 tokens += part
         return MediaPrompt(tokens, tuple(placed))
-
-    def open(self) -> int:
-        self._slots.append(self.engine.open())
-        return self._slots[-1]
-
-    def fork(self, slot: int) -> int:
-        self._slots.append(self.engine.fork(slot))
-        return self._slots[-1]
-
-    def close_all(self) -> None:
-        while self._slots:
-            self.engine.close(self._slots.pop())
 
     def step(self, *rows: Row) -> list[Logits]:
         """One step, its results copied and of the right shape."""
