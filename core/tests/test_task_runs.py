@@ -203,13 +203,15 @@ def test_no_more_tasks_wait_than_may() -> None:
         assert refused.value.retry_after
         second.cancel()
         await asyncio.wait([second])
+        third = asyncio.ensure_future(runs.run(lambda: done.append("third")))  # in the place of the second, which has not begun
+        await asyncio.sleep(0)
         gate.set()
         assert await first
-        await runs.run(lambda: done.append("third"))
+        await asyncio.gather(third, runs.run(lambda: done.append("fourth")))  # in the place of the first, which has ended
 
     asyncio.run(main())
     runs.close()
-    assert done == ["third"]
+    assert done == ["third", "fourth"]
 
 
 def test_requests_of_a_task_that_has_ended_are_cancelled_when_they_come() -> None:

@@ -30,11 +30,17 @@ LONG = Bound(1000.0, "resources.load_timeout")
 
 
 class LateSignal(SimpleQueue[Any]):
-    """A queue of whose thread Ctrl-C comes just before it begins to wait: after the last instruction at which Python looks for signals."""
+    """A queue: the first time that the main thread waits for one, Ctrl-C comes just before it begins to, after the last instruction at
+    which Python looks for signals."""
+
+    struck = False
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        calls = (functools.partial(pythonapi.PyErr_SetInterruptEx, int(signal.SIGINT)), functools.partial(super().get, block, timeout))
-        return list(map(operator.call, calls))[1]
+        wait = functools.partial(super().get, block, timeout)
+        if LateSignal.struck or threading.current_thread() is not threading.main_thread():
+            return wait()
+        LateSignal.struck = True
+        return list(map(operator.call, (functools.partial(pythonapi.PyErr_SetInterruptEx, int(signal.SIGINT)), wait)))[1]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,9 @@ class LateSignal(SimpleQueue[Any]):
 def test_a_signal_just_before_a_wait_is_noticed(wait: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Python runs its handler only between two instructions, so a wait without a timeout would outlast it."""
     monkeypatch.setattr(changes, "SimpleQueue", LateSignal)
+    monkeypatch.setattr(bounded, "SimpleQueue", LateSignal)
     monkeypatch.setattr(bounded, "_CLEANING_SECONDS", 0.0)
+    monkeypatch.setattr(LateSignal, "struck", False)
     with pytest.raises(KeyboardInterrupt):
         wait()
 

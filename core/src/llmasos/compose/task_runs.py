@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Final, TypeVar
@@ -45,18 +46,19 @@ class TaskRuns:
 
         def do() -> None:
             try:
-                with task_scope(scope):
+                with self._place(), task_scope(scope):
                     result = work()
             except BaseException as error:
                 handover.fail(error)
             else:
                 handover.succeed(result)
 
-        self._begin(do)
+        begun = self._begin(do)
         try:
             return await handover.take()
         finally:
             scope.end()
+            self._forget(begun)
 
     async def stream(self, work: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
         """The pieces that ``work`` gives, as they come. Leaving the iteration early ends it.
@@ -70,7 +72,7 @@ class TaskRuns:
 
         def do() -> None:
             try:
-                with task_scope(scope), contextlib.closing(_closable(work())) as pieces:
+                with self._place(), task_scope(scope), contextlib.closing(_closable(work())) as pieces:
                     for piece in pieces:
                         scope.check()
                         arrive(piece)
@@ -79,7 +81,7 @@ class TaskRuns:
             else:
                 arrive(None)
 
-        self._begin(do)
+        begun = self._begin(do)
         try:
             while (found := await arrived.get()) is not None:
                 if isinstance(found, BaseException):
@@ -87,31 +89,42 @@ class TaskRuns:
                 yield found
         finally:
             scope.end()
+            self._forget(begun)
 
     def close(self) -> None:
         """End the threads once nothing is in progress."""
         self._workers.close()
 
-    def _begin(self, do: Callable[[], None]) -> None:
+    def _begin(self, do: Callable[[], None]) -> Callable[[], None]:
+        """Have a thread call ``do``, which is in a ``_place``. Returns what ``_forget`` takes."""
         with self._lock:
             if self._count >= self._most:
                 raise Rejected(f"{self._count} tasks are in progress or wait, and no more may; send it again later.", _RETRY)
             self._count += 1
-        context = contextvars.copy_context()
-
-        def counted() -> None:
-            try:
-                context.run(do)
-            finally:
-                with self._lock:
-                    self._count -= 1
-
+        work = functools.partial(contextvars.copy_context().run, do)
         try:
-            self._workers.do(counted)
+            self._workers.do(work)
         except RuntimeError:
-            with self._lock:
-                self._count -= 1
+            self._leave()
             raise Rejected("This machine has no thread left for the task; send it again later.", _RETRY) from None
+        return work
+
+    def _forget(self, begun: Callable[[], None]) -> None:
+        """Nobody waits for the task any more: one that has not begun leaves its place at once."""
+        if self._workers.forget(begun):
+            self._leave()
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """A task's place among those that may be in progress or wait: free again before anybody has the task's result."""
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._count -= 1
 
 
 def _on_loop(call: Callable[..., object]) -> Callable[..., None]:

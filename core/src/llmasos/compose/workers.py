@@ -42,6 +42,14 @@ class Workers:
             self._work.append(work)
             self._changes.tell()
 
+    def forget(self, work: Callable[[], object]) -> bool:
+        """Do not do ``work``; False where it has begun, or is done."""
+        with self._changes.lock:
+            waits = work in self._work
+            if waits:
+                self._work.remove(work)
+            return waits
+
     def close(self) -> None:
         """End the threads once the work that there is has been done."""
         with self._changes.lock:
