@@ -25,6 +25,8 @@ ANSWERED = {
     "/v1/embeddings": 501,
     "/v1/rerank": 501,
     "/admin/requests/7/cancel": 404,
+    "/admin/keys/7/rotate": 400,
+    "/admin/keys/7/revoke": 400,
     "/console/conversations/open": 400,
     "/console/conversations/delete": 400,
 }
@@ -43,6 +45,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/console/conversations/search": {"query": "a"},
     "/console/conversations/open": {"label": "7"},
     "/console/conversations/delete": {"label": "7"},
+    "/admin/keys": {"label": "another"},
     "/admin/scheduler": {"use": "fifo"},
     "/admin/models/default/scheduler": {"use": "fifo"},
 }

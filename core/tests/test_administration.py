@@ -17,6 +17,7 @@ from llmasos_hookspecs import (
     PluginError,
     Principal,
     Record,
+    RequestError,
     RequestRecord,
     RequestStarted,
     ResourceError,
@@ -146,3 +147,10 @@ def test_a_step_that_does_not_end_is_told(
     stuck.set()
     list(answer)
     until(lambda: runtime.health() == {})
+
+
+def test_without_keys_there_are_none_to_manage(runtime: PipelineRuntime, local: Principal) -> None:
+    assert not runtime.keeps_keys
+    for asked in (lambda: runtime.list_keys(local), lambda: runtime.create_key(local, {"label": "x"}), lambda: runtime.verify_audit(local)):
+        with pytest.raises(RequestError, match="keeps no keys; name one that does in"):
+            asked()

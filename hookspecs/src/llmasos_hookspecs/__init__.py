@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Access as Access,
         AuditEvent as AuditEvent,
         Credentials as Credentials,
+        KeyRegister as KeyRegister,
         Limits as Limits,
         Permission as Permission,
         Principal as Principal,
@@ -185,7 +186,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
-    "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Quota Remaining Reservation",
+    "access": "PERMISSIONS Access AuditEvent Credentials KeyRegister Limits Permission Principal Quota Remaining Reservation",
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -141,4 +141,39 @@ class Access(Protocol):
 
     def audit(self, event: AuditEvent) -> None:
         """Record an event."""
+        ...
+
+
+@runtime_checkable
+class KeyRegister(Protocol):
+    """What an ``Access`` that keeps keys may also have, so that administrators manage them through a server. Thread-safe.
+
+    A key is plain data without its secret: at least ``id``, ``label``, ``tenant``, ``role`` and ``state`` (``active`` where it may be
+    used); ``created`` and ``expires`` (times of UTC such as ``2027-01-31T12:00:00Z``, or None), ``limits`` (name -> number or None) and
+    ``usage`` (period -> ``used`` and ``reserved`` tokens) where they are known.
+    """
+
+    def list_keys(self) -> Sequence[Mapping[str, Any]]:
+        """Every key, the oldest first."""
+        ...
+
+    def create_key(self, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A new key, and beside its data its secret as ``key``, which is told this once. ``wanted``: ``label``, and what else the register
+        knows. Raises ``RequestError``."""
+        ...
+
+    def rotate_key(self, key: str) -> Mapping[str, Any]:
+        """A new key in place of the one with the id ``key``, as ``create_key`` gives it; the old one ends. Raises ``RequestError``."""
+        ...
+
+    def revoke_key(self, key: str) -> Mapping[str, Any]:
+        """End a key at once, and return it. Raises ``RequestError`` where there is none with that id."""
+        ...
+
+    def audit_events(self, last: int) -> Sequence[Mapping[str, Any]]:
+        """The last events that were recorded, the newest first: the fields of ``AuditEvent``, with ``time`` as text."""
+        ...
+
+    def verify_audit(self) -> Sequence[str]:
+        """Check the record: a sentence for each place where it was changed; empty where it is as it was written."""
         ...

@@ -18,7 +18,13 @@ class Administration(Protocol):
     Methods that take a principal check first that it may do it, and record what was done or refused; they raise ``NotAllowed`` where not,
     and ``UnknownModel`` for a model that is not there. What is about one model needs the permission for ``model:NAME``, all else that for
     ``server``. They block; loading a model takes as long as it takes.
+
+    Attributes:
+        keeps_keys: the access control is a ``KeyRegister``. Where not, the methods about keys and the audit log raise ``RequestError``.
     """
+
+    @property
+    def keeps_keys(self) -> bool: ...
 
     def resources(self, principal: Principal) -> Mapping[str, Any]:
         """Memory and models in use, as plain data; needs ``inspect``."""
@@ -29,7 +35,8 @@ class Administration(Protocol):
         ...
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
-        """The installed components, each with kind, name, distribution and version; needs ``inspect``."""
+        """The installed components, each with kind, name, distribution, version and, where it cannot be used, the problem; needs
+        ``inspect``."""
         ...
 
     def load_model(self, principal: Principal, model: str) -> None:
@@ -57,6 +64,30 @@ class Administration(Protocol):
         Raises ``ConfigError`` or ``PluginError`` where it is refused, or holds what cannot change without a restart; then nothing is
         changed.
         """
+        ...
+
+    def list_keys(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        """The keys of the access control. Needs ``administer``, as the methods after it; they are those of ``KeyRegister``."""
+        ...
+
+    def create_key(self, principal: Principal, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A new key with its secret."""
+        ...
+
+    def rotate_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        """A new key with its secret, in place of another."""
+        ...
+
+    def revoke_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        """End a key at once."""
+        ...
+
+    def audit_events(self, principal: Principal, last: int) -> Sequence[Mapping[str, Any]]:
+        """The last events of the audit log, the newest first."""
+        ...
+
+    def verify_audit(self, principal: Principal) -> Sequence[str]:
+        """What is wrong with the audit log; empty: nothing."""
         ...
 
     def health(self) -> Mapping[str, float]:

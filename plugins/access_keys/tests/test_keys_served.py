@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,58 @@ def test_a_revoked_key_ends_with_its_next_request(store: Store, runtime: Pipelin
     store.keys.revoke(key.id, now=0.0)
     with pytest.raises(NotAllowed):
         runtime.generate(principal, "otters", **SAMPLING)
+
+
+def test_administrators_manage_keys_and_read_the_log(store: Store, runtime: PipelineRuntime) -> None:
+    """What they do is recorded under their own key, and neither the list nor the log holds a secret; who is no administrator is refused."""
+    key, admin = client(store, runtime, role="admin")
+    _, operator = client(store, runtime, role="operator")
+    assert runtime.keeps_keys
+    made = runtime.create_key(
+        admin, {"label": "reader", "tenant": "library", "models": ["default"], "expires": "1d", "tokens_per_day": 500}
+    )
+    reader = runtime.authenticate(Credentials(scheme="bearer", secret=made["key"]))
+    assert (reader.tenant, made["limits"]["tokens_per_day"]) == ("library", 500)
+    list(runtime.generate(reader, "otters", **SAMPLING))
+    renewed = runtime.rotate_key(admin, made["id"])
+    with pytest.raises(NotAuthenticated):
+        runtime.authenticate(Credentials(scheme="bearer", secret=made["key"]))
+    runtime.revoke_key(admin, renewed["id"])
+    with pytest.raises(RequestError, match="cannot be rotated"):
+        runtime.rotate_key(admin, renewed["id"])
+    for refused in (runtime.list_keys, lambda each: runtime.create_key(each, {"label": "x"}), lambda each: runtime.audit_events(each, 9)):
+        with pytest.raises(NotAllowed, match="may not administer server"):
+            refused(operator)
+    assert runtime.close(None)
+    listed = {each["id"]: each for each in runtime.list_keys(admin)}
+    assert listed[renewed["id"]]["state"] == "revoked"
+    assert listed[renewed["id"]]["usage"]["day"]["used"] > 0  # what the key before it has used
+    done = [each for each in runtime.audit_events(admin, 100) if each["principal"] == key.id]
+    assert [(each["action"], each["outcome"], each["details"].get("id")) for each in reversed(done)] == [
+        ("create_key", "done", made["id"]),
+        ("rotate_key", "done", renewed["id"]),
+        ("revoke_key", "done", renewed["id"]),
+        ("rotate_key", "failed", None),
+    ]
+    assert runtime.verify_audit(admin) == []
+    assert not any(each["key"] in repr((listed, done)) for each in (made, renewed))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ({}, "The label is ''"),
+        ({"label": 7}, "label must be a text"),
+        ({"label": "x", "models": "default"}, "models must be a list of texts"),
+        ({"label": "x", "tokens_per_day": True}, "tokens_per_day must be a whole number"),
+        ({"label": "x", "tokens_per_day": 0}, "tokens_per_day is 0"),
+        ({"label": "x", "role": "king"}, 'The role "king" is not known'),
+        ({"label": "x", "expires": "soon"}, "is no time"),
+        ({"label": "x", "colour": "red"}, "A key has no 'colour'"),
+    ],
+)
+def test_a_wrong_key_is_refused_in_one_sentence(store: Store, runtime: PipelineRuntime, wanted: dict[str, Any], sentence: str) -> None:
+    _, admin = client(store, runtime, role="admin")
+    with pytest.raises(RequestError, match=re.escape(sentence)):
+        runtime.create_key(admin, wanted)
+    assert len(store.keys.all()) == 1

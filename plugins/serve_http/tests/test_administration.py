@@ -25,7 +25,28 @@ def test_what_runs_is_told(admin: Client) -> None:
     assert (model["name"], model["state"]) == ("default", "loaded")
     assert data(admin.ask("GET", "/admin/resources"))["memory"]["used"] == 0
     (plugin,) = data(admin.ask("GET", "/admin/plugins"))["data"]
-    assert set(plugin) == {"kind", "name", "distribution", "version"}
+    assert set(plugin) == {"kind", "name", "distribution", "version", "problem"}
+
+
+def test_keys_are_made_listed_replaced_and_ended(admin: Client, runtime: ScriptedRuntime) -> None:
+    """A secret is told once, and no cache on the way may keep it."""
+    answer = admin.post("/admin/keys", {"label": "reader", "tokens_per_day": 5, "expires": None, "colour": "red"})
+    made = data(answer)
+    assert (made["key"], answer.headers["cache-control"]) == ("secret-0", "no-store")
+    assert runtime.changes[0] == ("create_key", {"label": "reader", "tokens_per_day": 5}, None)
+    renewed = data(admin.post(f"/admin/keys/{made['id']}/rotate", {}))
+    assert data(admin.post(f"/admin/keys/{renewed['id']}/revoke", {}))["state"] == "revoked"
+    listed = admin.ask("GET", "/admin/keys")
+    assert [each["state"] for each in data(listed)["data"]] == ["revoked", "revoked"]
+    assert "secret" not in listed.text
+
+
+def test_the_audit_log_is_told_and_verified(admin: Client, runtime: ScriptedRuntime) -> None:
+    runtime.events = [{"action": "generate", "outcome": "done"}]
+    assert data(admin.ask("GET", "/admin/audit"))["data"] == runtime.events
+    assert data(admin.post("/admin/audit/verify", {})) == {"whole": True, "problems": []}
+    runtime.audit_problems = ["Row 3 was changed."]
+    assert data(admin.post("/admin/audit/verify", {})) == {"whole": False, "problems": ["Row 3 was changed."]}
 
 
 def test_what_is_changed_reaches_the_runtime(admin: Client, runtime: ScriptedRuntime) -> None:
@@ -56,6 +77,8 @@ def test_what_is_changed_reaches_the_runtime(admin: Client, runtime: ScriptedRun
         ("/admin/scheduler", {"use": "fifo", "options": []}, 400, "invalid_value", "options"),
         ("/admin/scheduler", {"use": "fastest"}, 400, "invalid_value", "use"),
         ("/admin/models/other/scheduler", {"use": "fifo"}, 404, "model_not_found", "model"),
+        ("/admin/keys", {}, 400, "invalid_value", "label"),
+        ("/admin/keys/nobody/revoke", {}, 400, "invalid_value", None),
     ],
 )
 def test_what_cannot_be_changed_is_refused(

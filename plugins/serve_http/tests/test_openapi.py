@@ -48,6 +48,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/console/conversations/search": {"query": "otters"},
     "/console/conversations/open": {"label": "1"},
     "/console/conversations/delete": {"label": "1"},
+    "/admin/keys": {"label": "reader"},
     "/admin/scheduler": {"use": "fifo"},
     "/admin/models/{name}/scheduler": {"use": "fifo"},
 }

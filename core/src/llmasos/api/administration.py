@@ -10,7 +10,9 @@ from llmasos.api.pipeline import Pipeline
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.client import Desk
 from llmasos.compose.host import ModelHost
-from llmasos_hookspecs import LLMasOSError, NotAllowed, Permission, Principal, Record, RequestError
+from llmasos.system.descriptions import described
+from llmasos_hookspecs import KeyRegister, LLMasOSError, NotAllowed, Permission, Principal, Record, RequestError
+from llmasos_hookspecs.guarding.edge import crossing
 
 #: What describes a model and is of no use beyond this machine.
 _LOCAL: Final = frozenset({"path", "name", "model"})
@@ -34,18 +36,18 @@ class PipelineAdministration:
         return self._pipeline.resources_in_use()
 
     def inspect_models(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
-        found = []
+        found, guards = [], [guard.use for guard in self._pipeline.composer.config.guards]
         for name, host in self._pipeline.hosts.items():
             if self._access.allows(principal, "inspect", f"model:{name}"):
                 facts = host.usage() | host.describe()
-                found.append({"name": name, **{key: value for key, value in facts.items() if key not in _LOCAL}})
+                found.append({"name": name, "guards": guards, **{key: value for key, value in facts.items() if key not in _LOCAL}})
         return found
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         self._allow(principal, "inspect", "server", "plugins")
         return [
-            {"kind": entry.kind, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
-            for entry in self._pipeline.composer.installed()
+            {**{name: getattr(each.entry, name) for name in ("kind", "name", "distribution", "version")}, "problem": each.problem}
+            for each in described(self._pipeline.composer.installed())
         ]
 
     def load_model(self, principal: Principal, model: str) -> None:
@@ -70,6 +72,34 @@ class PipelineAdministration:
                 raise RequestError("This program cannot read its config again; restart it to change its config.")
             return self.reloader()
 
+    @property
+    def keeps_keys(self) -> bool:
+        return isinstance(self._access.access, KeyRegister)
+
+    def list_keys(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        self._allow(principal, "administer", "server", "list_keys")
+        return self._asked("list_keys")
+
+    def create_key(self, principal: Principal, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        with self._changing(principal, "create_key", "server") as details:
+            return self._made(details, self._asked("create_key", wanted))
+
+    def rotate_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        with self._changing(principal, "rotate_key", "server") as details:
+            return self._made(details, self._asked("rotate_key", key))
+
+    def revoke_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        with self._changing(principal, "revoke_key", "server") as details:
+            return self._made(details, self._asked("revoke_key", key))
+
+    def audit_events(self, principal: Principal, last: int) -> Sequence[Mapping[str, Any]]:
+        self._allow(principal, "administer", "server", "show_audit")
+        return self._asked("audit_events", last)
+
+    def verify_audit(self, principal: Principal) -> Sequence[str]:
+        self._allow(principal, "administer", "server", "verify_audit")
+        return self._asked("verify_audit")
+
     def health(self) -> Mapping[str, float]:
         found = {}
         for name, host in self._pipeline.hosts.items():
@@ -84,12 +114,24 @@ class PipelineAdministration:
     def _host(self, model: str) -> ModelHost:
         return self._pipeline.hosts[self._pipeline.model_named(model).name]
 
+    def _asked(self, method: str, *arguments: Any) -> Any:
+        """What the access control's register of keys answers."""
+        register = self._access.register()
+        with crossing(self._access.label, method):
+            return getattr(register, method)(*arguments)
+
+    @staticmethod
+    def _made(details: dict[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The facts of a key that was changed; the record says which one it is, and never its secret."""
+        details |= {name: facts.get(name) for name in ("id", "label", "role")}
+        return facts
+
     @contextlib.contextmanager
-    def _changing(self, principal: Principal, action: str, resource: str, **details: Any) -> Iterator[None]:
-        """Record a change that is made within, whether it succeeds or not. Raises ``NotAllowed``."""
+    def _changing(self, principal: Principal, action: str, resource: str, **details: Any) -> Iterator[dict[str, Any]]:
+        """Record a change that is made within, whether it succeeds or not, with details that may grow. Raises ``NotAllowed``."""
         self._allow(principal, "administer", resource, action)
         try:
-            yield
+            yield details
         except LLMasOSError as error:
             self._desk.record(principal, action, resource, "failed", error=str(error), **details)
             raise

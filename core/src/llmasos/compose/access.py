@@ -11,7 +11,18 @@ from typing import Any, Final
 import attrs
 
 from llmasos.compose.open_access import OpenAccess
-from llmasos_hookspecs import Access, AuditEvent, Credentials, LLMasOSError, Permission, PluginError, Principal, Reservation
+from llmasos_hookspecs import (
+    Access,
+    AuditEvent,
+    Credentials,
+    KeyRegister,
+    LLMasOSError,
+    Permission,
+    PluginError,
+    Principal,
+    RequestError,
+    Reservation,
+)
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
 
 _log = logging.getLogger("llmasos.access")
@@ -28,6 +39,12 @@ class NamedAccess:
     def is_open(self) -> bool:
         """Whether it lets everybody in."""
         return isinstance(self.access, OpenAccess)
+
+    def register(self) -> KeyRegister:
+        """Its keys and its audit log. Raises ``RequestError`` where it keeps none."""
+        if not isinstance(self.access, KeyRegister):
+            raise RequestError(f"The {self.label} keeps no keys; name one that does in [access], such as keys of llmasos-access-keys.")
+        return self.access
 
     def authenticate(self, credentials: Credentials) -> Principal:
         with crossing(self.label, "authenticate"):

@@ -46,6 +46,8 @@ from llmasos_hookspecs import (
     UnsupportedModel,
 )
 
+#: What is told of each stage of an accelerated model.
+_STAGE: Final = ("use", "version", "seconds", "coverage", "measured")
 #: Most characters a token, on average over a text; vocabularies have longer tokens, but no text consists of them alone.
 _LONGEST_TOKEN: Final = 256
 
@@ -407,6 +409,7 @@ class ModelHost:
                 "path": str(opened.checkpoint.path),
                 "format": opened.checkpoint.format,
                 "architecture": opened.checkpoint.config.get("model_type"),
+                "stages": [{name: stage.get(name) for name in _STAGE} for stage in opened.checkpoint.manifest.get("stages", ())],
             }
         if (running := self._running) is not None:
             facts |= {"loader": running.loader, **self._scheduled(running), **running.facts()}

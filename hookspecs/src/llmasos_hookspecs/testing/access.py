@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Final
 import attrs
 import pytest
 
-from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credentials, Principal
-from llmasos_hookspecs.errors import NotAuthenticated, QuotaExceeded
+from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credentials, KeyRegister, Principal
+from llmasos_hookspecs.errors import NotAuthenticated, QuotaExceeded, RequestError
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
 
@@ -208,6 +208,53 @@ class AccessConformance(PluginConformance, standard=True):
         for thread in threads:
             thread.join(30)
         assert not faults, f"audit raised {faults[0]!r}."
+
+    def test_keys_are_managed_by_a_register(self, access: Access) -> None:
+        """A new key is known, is listed without its secret, and is known no more once it was replaced or revoked."""
+        register = self.register(access)
+        made = register.create_key({"label": "kit 钥匙"})
+        assert self.admitted(access, made), "A key that create_key has made is not recognised."
+        assert {"id", "label", "tenant", "role", "state"} <= set(made), f"A key is {sorted(made)}; tell id, label, tenant, role and state."
+        assert self.states(register)[made["id"]] == "active"
+        renewed = register.rotate_key(made["id"])
+        assert not self.admitted(access, made), "rotate_key does not end the old key."
+        assert self.admitted(access, renewed), "A key that rotate_key has made is not recognised."
+        register.revoke_key(renewed["id"])
+        assert not self.admitted(access, renewed), "A revoked key is recognised."
+        assert "active" not in (self.states(register)[each["id"]] for each in (made, renewed))
+        assert not any(each["key"] in repr(register.list_keys()) for each in (made, renewed)), "list_keys tells a secret."
+        for wrong in (lambda: register.create_key({}), lambda: register.revoke_key("nobody"), lambda: register.rotate_key(renewed["id"])):
+            with pytest.raises(RequestError):
+                wrong()
+
+    def test_the_record_is_shown_and_verified(self, access: Access) -> None:
+        """The last events come first, no more than were asked for, and what nobody has changed is found to be whole."""
+        register = self.register(access)
+        for event in EVENTS:
+            access.audit(event)
+        shown = register.audit_events(2)
+        assert [each["action"] for each in shown] == [event.action for event in EVENTS[:-3:-1]], f"audit_events(2) tells {shown}."
+        assert list(register.verify_audit()) == []
+
+    def register(self, access: Access) -> KeyRegister:
+        """The access control as the register of keys that it is."""
+        if not isinstance(access, KeyRegister):
+            pytest.skip("The plugin lets servers manage no keys.")
+        return access
+
+    @staticmethod
+    def states(register: KeyRegister) -> dict[str, str]:
+        """Id of each key -> its state."""
+        return {each["id"]: each["state"] for each in register.list_keys()}
+
+    @staticmethod
+    def admitted(access: Access, made: Mapping[str, Any]) -> bool:
+        """Whether the key that was made is recognised."""
+        try:
+            access.authenticate(Credentials(scheme="bearer", secret=made["key"]))
+        except NotAuthenticated:
+            return False
+        return True
 
     def limited_principal(self, access: Access) -> Principal:
         """Who ``limited`` is."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmasos_hookspecs.access import Permission, Principal
 from llmasos_hookspecs.administration import Record
-from llmasos_hookspecs.errors import NotAllowed, PluginError, ResourceError, UnknownModel
+from llmasos_hookspecs.errors import NotAllowed, PluginError, RequestError, ResourceError, UnknownModel
 
 
 class ScriptedAdministration:
@@ -19,6 +19,10 @@ class ScriptedAdministration:
         in_use: the model cannot be unloaded.
         silent: what ``health`` tells.
         listeners: who listens.
+        keeps_keys: there are keys and an audit log.
+        key_facts: the keys.
+        events: what the audit log holds, the newest first.
+        audit_problems: what is wrong with it.
     """
 
     def __init__(self) -> None:
@@ -27,6 +31,10 @@ class ScriptedAdministration:
         self.in_use = False
         self.silent: dict[str, float] = {}
         self.listeners: list[Callable[[Record], object]] = []
+        self.keeps_keys = True
+        self.key_facts: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.audit_problems: list[str] = []
 
     def resources(self, principal: Principal) -> Mapping[str, Any]:
         self._may(principal, "inspect", "server")
@@ -38,7 +46,7 @@ class ScriptedAdministration:
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         self._may(principal, "inspect", "server")
-        return [{"kind": "loader", "name": "scripted", "distribution": "kit", "version": "1.0"}]
+        return [{"kind": "loader", "name": "scripted", "distribution": "kit", "version": "1.0", "problem": ""}]
 
     def load_model(self, principal: Principal, model: str) -> None:
         self._change(principal, model, "load_model")
@@ -59,6 +67,38 @@ class ScriptedAdministration:
     def reload(self, principal: Principal) -> Sequence[str]:
         self._change(principal, None, "reload")
         return ["server[0]"]
+
+    def list_keys(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
+        self._may(principal, "administer", "server")
+        return self.key_facts
+
+    def create_key(self, principal: Principal, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._change(principal, None, "create_key", dict(wanted))
+        if not wanted.get("label"):
+            raise RequestError("The label is empty, and it must be a text that can be printed.", "label")
+        number = len(self.key_facts)
+        self.key_facts.append({"tenant": wanted["label"], "role": "user", **wanted, "id": f"{number:012x}", "state": "active"})
+        return {**self.key_facts[-1], "key": f"secret-{number}"}
+
+    def rotate_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        old = self.revoke_key(principal, key)
+        return self.create_key(principal, {name: old[name] for name in ("label", "tenant", "role")})
+
+    def revoke_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
+        self._change(principal, None, "revoke_key", key)
+        for facts in self.key_facts:
+            if facts["id"] == key:
+                facts["state"] = "revoked"
+                return facts
+        raise RequestError("No key has that id.")
+
+    def audit_events(self, principal: Principal, last: int) -> Sequence[Mapping[str, Any]]:
+        self._may(principal, "administer", "server")
+        return self.events[:last]
+
+    def verify_audit(self, principal: Principal) -> Sequence[str]:
+        self._may(principal, "administer", "server")
+        return self.audit_problems
 
     def health(self) -> Mapping[str, float]:
         return self.silent

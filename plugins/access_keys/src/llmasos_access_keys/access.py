@@ -9,6 +9,7 @@ from typing import Final
 from llmasos_access_keys.failed_attempts import FailedAttempts
 from llmasos_access_keys.keys import ALL, Key
 from llmasos_access_keys.quotas import Quotas, Reserved
+from llmasos_access_keys.register import Register
 from llmasos_access_keys.store import Store
 from llmasos_hookspecs import AuditEvent, Credentials, Limits, NotAuthenticated, Permission, Principal
 
@@ -20,12 +21,14 @@ _ON_SERVER: Final = {"use": {"user", "operator", "admin"}, "inspect": {"operator
 _ON_NAMED: Final = {"use": {"user", "operator", "admin"}, "inspect": {"operator", "admin"}, "administer": {"operator", "admin"}}
 
 
-class KeysAccess:
-    """Clients are recognised by their keys. Each answer is from the database: a key that is revoked is refused from then on."""
+class KeysAccess(Register):
+    """Clients are recognised by their keys, which administrators manage. Each answer is from the database: a key that is revoked is refused
+    from then on."""
 
     def __init__(self, store: Store, *, bound: float, failures: int = 60, clock: Callable[[], float] = time.time) -> None:
         """``bound``: seconds after which what a request reserved and never settled is free again. ``failures``: failed authentications of a
         minute that are recorded each."""
+        super().__init__(store, clock)
         self._keys = store.keys
         self._log = store.log
         self._failed = FailedAttempts(failures)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Final
 
-import attrs
 import typer
 
 from llmasos_access_keys.keys import ALL, Key, KeyLimits
-from llmasos_access_keys.quotas import day_of, tokens_of
+from llmasos_access_keys.register import facts_of, usage_of
 from llmasos_access_keys.store import Store, open_store
-from llmasos_access_keys.times import seconds_of, shown, time_of
+from llmasos_access_keys.times import seconds_of, time_of
 from llmasos_hookspecs import AuditEvent, Command, CommandContext
 
 Folder = Annotated[str, typer.Option("--folder", help="The folder of the keys, as [access] of the config has it.", show_default=False)]
@@ -82,13 +81,13 @@ def make(context: CommandContext) -> Command:
             expires=ends,
         )
         _record(store, "create_key", key, now)
-        context.answer({"key": text, **_facts(key, now)}, f"{text}\n{_ONCE}", as_json=as_json)
+        context.answer({"key": text, **facts_of(key, now)}, f"{text}\n{_ONCE}", as_json=as_json)
 
     @app.command("list")
     def list_keys(folder: Folder = "", as_json: AsJson = False) -> None:
         """List the keys, without their secrets."""
         now = time.time()
-        found = [_facts(key, now) for key in open_store(folder, make=False).keys.all()]
+        found = [facts_of(key, now) for key in open_store(folder, make=False).keys.all()]
         if as_json:
             context.answer(found, as_json=True)
         else:
@@ -100,7 +99,7 @@ def make(context: CommandContext) -> Command:
         now = time.time()
         store = open_store(folder, make=False)
         key = store.keys.find(identity)
-        facts = {**_facts(key, now), "usage": _usage(store, key, now)}
+        facts = {**facts_of(key, now), "usage": usage_of(store, key, now)}
         context.answer(facts, "\n".join(_lines(facts)), as_json=as_json)
 
     @app.command("rotate")
@@ -119,7 +118,7 @@ def make(context: CommandContext) -> Command:
         store = open_store(folder, make=False)
         key, text = store.keys.rotate(identity, now=now, grace=seconds_of(grace), expires=ends)
         _record(store, "rotate_key", key, now, replaces=store.keys.find(identity).id)
-        context.answer({"key": text, **_facts(key, now)}, f"{text}\n{_ONCE}", as_json=as_json)
+        context.answer({"key": text, **facts_of(key, now)}, f"{text}\n{_ONCE}", as_json=as_json)
 
     @app.command("revoke")
     def revoke(identity: Identity, folder: Folder = "", as_json: AsJson = False) -> None:
@@ -128,7 +127,7 @@ def make(context: CommandContext) -> Command:
         store = open_store(folder, make=False)
         key = store.keys.revoke(identity, now=now)
         _record(store, "revoke_key", key, now)
-        context.answer(_facts(key, now), f"The key {key.id} ({key.label}) is revoked.", as_json=as_json)
+        context.answer(facts_of(key, now), f"The key {key.id} ({key.label}) is revoked.", as_json=as_json)
 
     return typer.main.get_command(app)
 
@@ -138,18 +137,6 @@ def _record(store: Store, action: str, key: Key, now: float, **details: Any) -> 
     resource = f"key:{key.id}"
     facts = {"label": key.label, "role": key.role, **details}
     store.log.append(AuditEvent(time=now, principal="", tenant=key.tenant, action=action, resource=resource, outcome="done", details=facts))
-
-
-def _facts(key: Key, now: float) -> dict[str, Any]:
-    found = {**attrs.asdict(key), "state": key.state(now)}
-    return found | {name: shown(found[name]) for name in ("created", "expires", "revoked")}
-
-
-def _usage(store: Store, key: Key, now: float) -> dict[str, dict[str, int]]:
-    day = day_of(now)
-    with store.database.read() as connection:
-        counts = {name: tokens_of(connection, key.account, period) for name, period in (("day", day), ("month", day[:7]))}
-    return {name: {"used": used, "reserved": reserved} for name, (used, reserved) in counts.items()}
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.gate import Gate
 from llmasos_serve_http.health import HEALTH, Health
 from llmasos_serve_http.in_progress import InProgress
+from llmasos_serve_http.keys import Keys
 from llmasos_serve_http.mcp_tools import McpTools
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
@@ -96,6 +97,7 @@ class Application:
             yield from McpTools(self._service, self.answering).routes()
         yield from Administration(self._service, self._changes).routes()
         yield from InProgress(self._service, self.answering).routes()
+        yield from Keys(self._service).routes()
         if self._service.options.console:
             yield from Session(self._service).routes()
             if self._service.options.conversations:

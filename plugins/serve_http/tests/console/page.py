@@ -40,8 +40,29 @@ class Page:
         self.wait(lambda: len(self._buttons(text)) == 1)
         return self._buttons(text)[0]
 
+    def press(self, text: str) -> None:
+        """Click the only button with that text; another time where it was drawn again meanwhile."""
+        self.wait(lambda: self._pressed(text))
+
+    def _pressed(self, text: str) -> bool:
+        buttons = self._buttons(text)
+        if len(buttons) == 1:
+            buttons[0].click()
+        return len(buttons) == 1
+
     def _buttons(self, text: str) -> list[Any]:
         return [each for each in self.all("button") if each.text.strip() == text]
+
+    def field(self, label: str) -> Any:
+        """The only input with that label."""
+        inputs = "return [...document.querySelectorAll('.field')].filter((each) => each.querySelector('label')?.textContent === args[0])"
+        self.wait(lambda: len(self.js(inputs, label)) == 1)
+        return self.js(inputs, label)[0].find_element("css selector", "input, select, textarea")
+
+    def agree(self, action: Callable[[], object]) -> None:
+        """Do something, and agree to what the page asks then."""
+        action()
+        self.driver.switch_to.alert.accept()
 
     def wait(self, ready: Callable[[], Any]) -> None:
         """Until ``ready`` gives something true."""

@@ -39,7 +39,7 @@ def test_axe_finds_nothing_in_any_view_and_theme(page: Callable[..., Page], axe:
             shown.view(view)
             shown.wait(lambda view=view: view != "operate" or shown.texts(".cards h3"))
             assert violations(shown, axe) == []
-        shown.button("◐").click()
+        shown.press("◐")
 
 
 def test_axe_finds_nothing_where_a_key_is_asked_for(page: Callable[..., Page], axe: str, runtime: ScriptedRuntime) -> None:

@@ -52,7 +52,7 @@ def test_a_stopped_answer_is_kept_and_its_request_ends(runtime: ScriptedRuntime,
     shown = page()
     shown.say("hi")
     shown.wait(lambda: shown.answers() == ["Slowly "])
-    shown.button("Stop").click()
+    shown.press("Stop")
     shown.answered()
     assert runtime.answers[0].cancelled.wait(60)
     assert shown.texts("article .trouble") == ["Stopped."]
@@ -96,16 +96,16 @@ def test_an_edited_message_is_a_branch_and_neither_is_lost(runtime: ScriptedRunt
     shown = page()
     shown.say("one")
     shown.answered()
-    shown.button("Edit").click()
+    shown.press("Edit")
     area = shown.one("article textarea")
     area.clear()
     area.send_keys("two")
-    shown.button("Send as a branch").click()
+    shown.press("Send as a branch")
     shown.wait(lambda: shown.answers() == ["Second."])
     shown.answered()
     assert shown.texts(".branches > span") == ["Branch 2 of 2"]
     assert [len(each) for each in runtime.given] == [1, 1]
-    shown.button("‹").click()
+    shown.press("‹")
     shown.wait(lambda: shown.answers() == ["First."])
     shown.say("three")
     shown.answered()
@@ -120,18 +120,41 @@ def test_a_retried_answer_is_a_branch_and_the_prompt_is_the_same(runtime: Script
     shown.say("hi")
     shown.answered()
     runtime.script["hi"] = ["Twice."]
-    shown.button("Retry").click()
+    shown.press("Retry")
     shown.wait(lambda: shown.answers() == ["Twice."])
     shown.answered()
     assert runtime.given[0] == runtime.given[1]
-    shown.button("‹").click()
+    shown.press("‹")
     shown.wait(lambda: shown.answers() == ["Once."])
+
+
+def test_settings_are_saved_as_templates_and_taken_again(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
+    shown = page()
+    shown.one(".settings summary").click()
+    system, temperature = shown.field("System prompt"), shown.field("Temperature")
+    for name, said, value in (("brief", "Be brief.", "0.5"), ("long", "Be long.", "")):
+        system.clear()
+        system.send_keys(said)
+        temperature.clear()
+        temperature.send_keys(value)
+        shown.one(".templates input").send_keys(name)
+        shown.press("Save")
+    assert shown.texts(".templates option") == ["Templates", "brief", "long"]
+    shown.one(".templates select").send_keys("brief")
+    shown.wait(lambda: system.get_attribute("value") == "Be brief.")
+    shown.say("hi")
+    shown.answered()
+    assert runtime.given[0][0] == {"role": "system", "content": "Be brief."}
+    assert runtime.samplings[0]["temperature"] == 0.5
+    shown.one(".settings summary").click()
+    shown.press("Delete")
+    shown.wait(lambda: shown.texts(".templates option") == ["Templates", "long"])
 
 
 def test_settings_and_the_conversation_so_far_go_with_a_request(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     shown = page()
     shown.one(".settings summary").click()
-    system, temperature, *_ = shown.all(".settings textarea, .settings input")
+    system, temperature = shown.field("System prompt"), shown.field("Temperature")
     system.send_keys("Be brief.")
     temperature.send_keys("0.5")
     shown.say("hi")
@@ -155,7 +178,7 @@ def test_a_kept_conversation_is_found_opened_and_removed(page: Callable[..., Pag
         shown.say(text)
         shown.answered()
         shown.wait(lambda text=text: text in shown.kept())
-        shown.button("New chat").click()
+        shown.press("New chat")
     shown.one(".side input").send_keys("otter")
     shown.wait(lambda: shown.kept() == ["otters"])
     shown.one(".kept [data-label]").click()
@@ -217,7 +240,7 @@ def test_a_key_is_asked_for_and_leaves_with_who_signs_out(runtime: ScriptedRunti
     shown.say("hi")
     shown.answered()
     assert {each.name for each in runtime.principals} == {"kit"}
-    shown.button("Sign out").click()
+    shown.press("Sign out")
     shown.wait(lambda: shown.all(".sign-in"))
     assert KEY not in shown.driver.page_source
     assert shown.js("return JSON.stringify([{ ...sessionStorage }, { ...localStorage }])").find(KEY) < 0
@@ -235,12 +258,12 @@ def test_a_conversation_stays_while_another_view_is_shown(page: Callable[..., Pa
 
 def test_the_page_speaks_chinese_and_is_dark_where_a_user_wants_it(page: Callable[..., Page]) -> None:
     shown = page()
-    shown.button("中文").click()
+    shown.press("中文")
     shown.wait(lambda: [each.text for each in shown.all("#bar nav a")] == ["对话", "任务", "运维"])
     assert shown.js("return document.documentElement.lang") == "zh"
     light = shown.js("return getComputedStyle(document.body).color")
-    shown.button("◐").click()
+    shown.press("◐")
     assert shown.js("return getComputedStyle(document.body).color") != light
-    shown.button("◐").click()
-    shown.button("English").click()
+    shown.press("◐")
+    shown.press("English")
     shown.wait(lambda: shown.all("#bar nav a")[0].text == "Chat")

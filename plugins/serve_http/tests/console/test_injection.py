@@ -147,13 +147,28 @@ def test_no_prompt_and_no_answer_is_more_than_text(runtime: Hostile, page: Calla
 
 def test_no_name_and_no_output_of_a_task_is_more_than_text(page: Callable[..., Page]) -> None:
     shown = page(conversations=False)
-    assert shown.texts(".talk option")[1:] == TAGS
+    assert shown.texts("select[aria-label=Model] option")[1:] == TAGS
     shown.view("tasks")
     shown.wait(lambda: shown.texts(".view.tasks .talk h2") == [TAGS[1]])
-    shown.button("Run").click()
+    shown.press("Run")
     shown.wait(lambda: len(shown.texts(".result > dl > dd")) == len(PAYLOADS))
     untouched(shown, ".result")
     untouched(shown, ".view.tasks nav")
+
+
+def test_no_key_and_no_event_is_more_than_text(runtime: Hostile, page: Callable[..., Page]) -> None:
+    runtime.permissions = {"use", "inspect", "administer"}
+    facts = ("id", "label", "tenant", "role")
+    runtime.key_facts = [{**dict.fromkeys(facts, each), "state": "active"} for each in TAGS]
+    runtime.events = [
+        {**dict.fromkeys(("time", "principal", "tenant", "action", "resource", "outcome"), each), "details": {each: each}} for each in TAGS
+    ]
+    shown = page(conversations=False)
+    shown.view("operate")
+    shown.wait(lambda: len(shown.texts(".events tbody tr")) == len(TAGS))
+    assert shown.texts("[aria-label=Keys] tbody td:first-child") == TAGS
+    untouched(shown, ".events")
+    untouched(shown, "[aria-label=Keys]")
 
 
 def test_no_name_of_a_file_is_more_than_text(page: Callable[..., Page], tmp_path: Path) -> None:

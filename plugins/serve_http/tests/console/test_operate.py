@@ -28,7 +28,18 @@ MODEL = {
     "weight_bytes": 107_556_880,
     "kv_bytes": 2_949_120,
     "replicas": [],
+    "guards": ["privacy"],
+    "stages": [
+        {
+            "use": "llmasos-accel-prune:prune",
+            "seconds": 12.5,
+            "measured": {"size": {"disk": 3 << 20}, "quality": {"mean_kl": 0.92, "top1": 0.55}},
+        },
+        {"use": "llmasos-accel-quant:quant", "seconds": 3.0, "measured": None},
+    ],
 }
+#: What an operator of it is shown, in order.
+PIPELINE = ["smollm2", "gguf, llama", "KL divergence 0.92", "3 s", "onnx", "fifo", "privacy", "this process"]
 
 
 class Running(ScriptedRuntime):
@@ -46,7 +57,8 @@ class Running(ScriptedRuntime):
 
     def plugins(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         names = [("loader", "onnx"), ("scheduler", "fifo"), ("scheduler", "fair")]
-        return [{"kind": kind, "name": name, "distribution": f"llmasos-{name}", "version": "1.0"} for kind, name in names]
+        found = [{"kind": kind, "name": name, "distribution": f"llmasos-{name}", "version": "1.0", "problem": ""} for kind, name in names]
+        return [*found[:-1], {**found[-1], "problem": "It cannot be imported."}]
 
     def unload_model(self, principal: Principal, model: str) -> None:
         super().unload_model(principal, model)
@@ -69,17 +81,27 @@ def runtime() -> Running:
 def test_a_model_and_its_way_from_source_to_placement_are_shown(page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("operate")
-    shown.wait(lambda: shown.texts(".pipeline li span") == ["smollm2", "gguf, llama", "onnx", "fifo", "this process"])
+    shown.wait(lambda: shown.texts(".pipeline li span") == PIPELINE)
     assert shown.texts(".facts dd") == ["cpu, int4", "103 MiB + 3 MiB KV"]
-    assert shown.texts(".page table tbody td")[:4] == ["loader", "onnx", "llmasos-onnx", "1.0"]
+    assert shown.texts("[aria-label=Plugins] tbody td")[:5] == ["loader", "onnx", "llmasos-onnx", "1.0", "usable"]
+    assert shown.texts("[aria-label=Plugins] tbody tr:last-child td")[4] == "It cannot be imported."
+
+
+def test_what_each_stage_of_acceleration_cost_is_a_table(page: Callable[..., Page]) -> None:
+    shown = page()
+    shown.view("operate")
+    shown.wait(lambda: shown.texts(".cards summary") == ["Acceleration"])
+    shown.one(".cards summary").click()
+    assert shown.texts(".cards th") == ["Stage", "Took", "Size on disk", "KL divergence", "Same first choice"]
+    assert shown.texts(".cards td") == ["prune", "12.5 s", "3 MiB", "0.92", "55.0 %", "quant", "3 s", "–", "–", "–"]
 
 
 def test_an_administrator_unloads_pins_and_swaps_the_scheduler(runtime: Running, page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("operate")
-    shown.button("Unload").click()
+    shown.press("Unload")
     shown.wait(lambda: shown.texts(".cards .badge") == ["not loaded"])
-    shown.button("Pin").click()
+    shown.press("Pin")
     shown.wait(lambda: shown.texts(".cards .badge")[1:] == ["pinned"])
     shown.one("#use-0").send_keys("fair")
     shown.one("#swap-0").click()
@@ -92,8 +114,8 @@ def test_a_refused_change_is_told_and_changes_nothing(runtime: Running, page: Ca
     runtime.in_use = True
     shown = page()
     shown.view("operate")
-    shown.button("Unload").click()
-    shown.wait(lambda: shown.texts(".page [role=status]") == ["The model default is in use by 1 requests."])
+    shown.press("Unload")
+    shown.wait(lambda: "The model default is in use by 1 requests." in shown.texts(".page [role=status]"))
     assert shown.texts(".cards .badge") == ["loaded"]
 
 
@@ -136,7 +158,7 @@ def test_a_request_in_progress_is_listed_and_cancelled(runtime: Running, page: C
     shown.say("hi")
     shown.wait(lambda: shown.answers() == ["Slowly "])
     shown.view("operate")
-    shown.button("Cancel").click()
+    shown.press("Cancel")
     assert runtime.answers[0].cancelled.wait(60)
     shown.wait(lambda: "Nothing is in progress." in shown.texts(".view.operate .note"))
     shown.view("chat")

@@ -70,7 +70,7 @@ def test_a_form_gives_a_task_what_its_schema_asks_for(runtime: Sorting, page: Ca
     count.send_keys("5")
     exact.click()
     schema.send_keys('{"type": "string"}')
-    shown.button("Run").click()
+    shown.press("Run")
     shown.wait(lambda: shown.all(".result dd"))
     wanted = {"text": "otters", "labels": ["a", "b"], "mode": "good", "count": 5, "exact": True, "schema": {"type": "string"}}
     assert runtime.inputs == [wanted]
@@ -83,12 +83,12 @@ def test_what_was_not_typed_in_is_left_to_the_task_and_refusals_are_told(runtime
     shown.view("tasks")
     text = shown.one("form.card > div > .field textarea")
     text.send_keys("bad")
-    shown.button("Run").click()
+    shown.press("Run")
     shown.wait(lambda: shown.texts(".result .trouble") == ["It cannot be sorted."])
     assert runtime.inputs == [{"text": "bad"}]
     shown.one("form.card summary").click()
     shown.all("form.card details textarea")[-1].send_keys("{no")
-    shown.button("Run").click()
+    shown.press("Run")
     shown.wait(lambda: shown.texts(".result .trouble")[0].startswith("schema is no JSON: "))
     assert len(runtime.inputs) == 1
 
@@ -100,7 +100,7 @@ def test_a_table_is_answered_row_by_row_and_keeps_its_other_columns(runtime: Sor
     shown.js("URL.createObjectURL = (blob) => ((window.saved = blob), 'blob:none')")
     shown.view("tasks")
     shown.one(".drop input").send_keys(str(table))
-    shown.button("Download").click()
+    shown.press("Download")
     assert shown.texts(".drop p")[-1] == "3 of 3 rows, 1 failed"
     rows = list(csv.DictReader(shown.js("return window.saved.text()").splitlines()))
     assert [row["output.label"] for row in rows] == ["<i>a, b</i>", "", "<i>c</i>"]
@@ -126,7 +126,7 @@ def test_a_stopped_table_begins_no_further_row(runtime: Sorting, page: Callable[
     shown.view("tasks")
     shown.one(".drop input").send_keys(str(table))
     shown.wait(lambda: len(runtime.inputs) == 4)
-    shown.button("Stop").click()
+    shown.press("Stop")
     shown.wait(lambda: shown.button("Download"))
     runtime.pause.set()
     assert len(runtime.inputs) == 4

@@ -20,6 +20,7 @@ _SESSION: Final = Operation(
         tenant=TEXT,
         permissions={"type": "array", "items": {"enum": list(PERMISSIONS)}},
         keeps=FLAG,
+        keys=FLAG,
         models={"type": "array", "items": answer(name=TEXT, state=TEXT)},
     )
 )
@@ -37,7 +38,9 @@ class Session:
         yield Route("/console/session", guarded, methods=["GET"])
 
     async def session(self, call: Call) -> None:
-        """Name, tenant, permissions for the server, and usable models of who asks; ``keeps``: conversations are kept."""
+        """Name, tenant, permissions for the server, and usable models of who asks.
+
+        ``keeps``: conversations are kept. ``keys``: the access control keeps keys and an audit log."""
         await call.reply(await self._service.threads.call(lambda: self._found(call)))
 
     def _found(self, call: Call) -> dict[str, Any]:
@@ -47,6 +50,7 @@ class Session:
             "tenant": known.tenant,
             "permissions": [each for each in PERMISSIONS if each == "use" or runtime.allows(known, each)],
             "keeps": self._service.options.conversations,
+            "keys": runtime.keeps_keys,
             "models": [
                 {
                     "name": model.name,

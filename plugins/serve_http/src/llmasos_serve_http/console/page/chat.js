@@ -3,6 +3,7 @@
 import { announce, button, download, el, field, fill } from "./dom.js";
 import { Conversation, Message } from "./conversation.js";
 import { Markdown, rendered } from "./markdown.js";
+import { templates } from "./templates.js";
 import { current, t } from "./words.js";
 
 const SETTINGS = "llmasos.settings";
@@ -75,12 +76,21 @@ export default class Chat {
   #panel() {
     const system = el("textarea", { rows: 3, prop: { value: this.#settings.system ?? "" } });
     system.addEventListener("input", () => this.#set("system", system.value));
+    const inputs = { system };
     const numbers = Object.entries(OPTIONS).map(([name, bounds]) => {
       const input = el("input", { type: "number", inputmode: "decimal", ...bounds, prop: { value: this.#settings[name] ?? "" } });
+      inputs[name] = input;
       input.addEventListener("input", () => this.#set(name, input.value === "" || !input.checkValidity() ? undefined : input.valueAsNumber));
       return field(t(name), input, t(`${name} hint`));
     });
-    const card = el("div", { class: "card" }, field(t("system prompt"), system, t("system hint")), numbers);
+    const take = (settings) => {
+      for (const [name, input] of Object.entries(inputs)) {
+        input.value = settings[name] ?? "";
+        this.#set(name, settings[name]);
+      }
+    };
+    const saved = templates(() => ({ ...this.#settings }), take);
+    const card = el("div", { class: "card" }, saved, field(t("system prompt"), system, t("system hint")), numbers);
     const details = el("details", { class: "settings" }, el("summary", {}, t("settings")), card);
     // It lies above the conversation, and goes when what is below is used.
     details.addEventListener("keydown", (event) => {

@@ -2,6 +2,7 @@
 
 import { Chart } from "./charts.js";
 import { announce, button, el, fill } from "./dom.js";
+import { bytes, pipeline, report } from "./pipeline.js";
 import { histogram, quantile, samples, total } from "./prometheus.js";
 import { t } from "./words.js";
 
@@ -54,6 +55,7 @@ export default class Operate {
         this.plugins,
       ),
     );
+    if (this.#administers && session.keys) this.#manage(place.lastElementChild);
     this.#begin();
   }
 
@@ -69,13 +71,20 @@ export default class Operate {
     if (again) this.#look();
   }
 
+  /** Keys and the audit log, whose code only administrators need. */
+  async #manage(page) {
+    const { Keys } = await import("./keys.js");
+    if (!this.#closed) new Keys(page, this.#api);
+  }
+
   async #begin() {
     try {
       const found = (await this.#api.get("admin/plugins")).data;
       this.#schedulers = found.filter((each) => each.kind === "scheduler").map((each) => each.name);
       const columns = ["kind", "name", "distribution", "version"];
-      const head = el("tr", {}, columns.map((each) => el("th", { scope: "col" }, t(each))));
-      const rows = found.map((each) => el("tr", {}, columns.map((column) => el("td", {}, each[column] ?? ""))));
+      const head = el("tr", {}, [...columns, "state"].map((each) => el("th", { scope: "col" }, t(each))));
+      const state = ({ problem }) => (problem ? el("span", { class: "trouble" }, problem) : t("usable"));
+      const rows = found.map((each) => el("tr", {}, columns.map((column) => el("td", {}, each[column] ?? "")), el("td", {}, state(each))));
       fill(this.plugins, el("table", {}, el("thead", {}, head), el("tbody", {}, rows)));
     } catch (error) {
       this.#complain(error);
@@ -113,7 +122,7 @@ export default class Operate {
 
   #drawModels(models) {
     // Drawn again only where something that it shows has changed, so that what has the focus keeps it.
-    const facts = models.map((each) => [each.name, each.state, each.pinned, each.scheduler, each.weight_bytes, each.kv_bytes, each.loader]);
+    const facts = models.map((each) => [each.name, each.state, each.pinned, each.scheduler, each.weight_bytes, each.kv_bytes, each.loader, each.stages]);
     if (JSON.stringify(facts) === this.#drawn) return;
     const focused = document.activeElement?.id;
     this.#drawn = JSON.stringify(facts);
@@ -128,7 +137,7 @@ export default class Operate {
     const told = (name, value) => value && facts.append(el("dt", {}, name), el("dd", {}, value));
     told(t("where"), [model.device, model.dtype].filter(Boolean).join(", "));
     told(t("memory"), model.weight_bytes ? `${bytes(model.weight_bytes)} + ${bytes(model.kv_bytes ?? 0)} KV` : "");
-    return el("section", { class: "card", "aria-label": model.name }, title, pipeline(model), facts, this.#administers && this.#actions(model, place));
+    return el("section", { class: "card", "aria-label": model.name }, title, pipeline(model), facts, report(model), this.#administers && this.#actions(model, place));
   }
 
   #actions(model, place) {
@@ -200,25 +209,4 @@ export default class Operate {
     fill(this.requests, el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": t("requests") }, table));
     if (focused) document.getElementById(focused)?.focus();
   }
-}
-
-/** The model's way from its source to its answers. */
-function pipeline(model) {
-  const stages = (model.stages ?? []).map((stage) => [stage.use ?? String(stage), ""]);
-  const placed = model.replicas?.length ? t("replicas", { count: model.replicas.length }) : t("this process");
-  const parts = [
-    [t("source"), model.source],
-    [t("format"), [model.format, model.architecture].filter(Boolean).join(", ")],
-    ...stages,
-    [t("loader"), /"([^"]+)"/.exec(model.loader ?? "")?.[1] ?? model.loader],
-    [t("scheduler"), model.scheduler],
-    [t("placement"), placed],
-  ].filter(([, value]) => value);
-  return el("ol", { class: "pipeline", "aria-label": t("pipeline") }, parts.map(([name, value]) => el("li", {}, el("small", {}, name), el("span", {}, value))));
-}
-
-function bytes(count) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const power = count ? Math.min(units.length - 1, Math.floor(Math.log2(count) / 10)) : 0;
-  return `${(count / 1024 ** power).toFixed(power > 2 ? 1 : 0)} ${units[power]}`;
 }
