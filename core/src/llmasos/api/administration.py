@@ -12,7 +12,6 @@ from llmasos.compose.client import Desk
 from llmasos.compose.host import ModelHost
 from llmasos.system.descriptions import described
 from llmasos_hookspecs import KeyRegister, LLMasOSError, NotAllowed, Permission, Principal, Record, RequestError
-from llmasos_hookspecs.guarding.edge import crossing
 
 #: What describes a model and is of no use beyond this machine.
 _LOCAL: Final = frozenset({"path", "name", "model"})
@@ -78,27 +77,30 @@ class PipelineAdministration:
 
     def list_keys(self, principal: Principal) -> Sequence[Mapping[str, Any]]:
         self._allow(principal, "administer", "server", "list_keys")
-        return self._asked("list_keys")
+        with self._access.register("list_keys") as register:
+            return register.list_keys()
 
     def create_key(self, principal: Principal, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        with self._changing(principal, "create_key", "server") as details:
-            return self._made(details, self._asked("create_key", wanted))
+        with self._changing(principal, "create_key", "server") as details, self._access.register("create_key") as register:
+            return self._made(details, register.create_key(wanted))
 
     def rotate_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
-        with self._changing(principal, "rotate_key", "server") as details:
-            return self._made(details, self._asked("rotate_key", key))
+        with self._changing(principal, "rotate_key", "server") as details, self._access.register("rotate_key") as register:
+            return self._made(details, register.rotate_key(key))
 
     def revoke_key(self, principal: Principal, key: str) -> Mapping[str, Any]:
-        with self._changing(principal, "revoke_key", "server") as details:
-            return self._made(details, self._asked("revoke_key", key))
+        with self._changing(principal, "revoke_key", "server") as details, self._access.register("revoke_key") as register:
+            return self._made(details, register.revoke_key(key))
 
     def audit_events(self, principal: Principal, last: int) -> Sequence[Mapping[str, Any]]:
         self._allow(principal, "administer", "server", "show_audit")
-        return self._asked("audit_events", last)
+        with self._access.register("audit_events") as register:
+            return register.audit_events(last)
 
     def verify_audit(self, principal: Principal) -> Sequence[str]:
         self._allow(principal, "administer", "server", "verify_audit")
-        return self._asked("verify_audit")
+        with self._access.register("verify_audit") as register:
+            return register.verify_audit()
 
     def health(self) -> Mapping[str, float]:
         found = {}
@@ -113,12 +115,6 @@ class PipelineAdministration:
 
     def _host(self, model: str) -> ModelHost:
         return self._pipeline.hosts[self._pipeline.model_named(model).name]
-
-    def _asked(self, method: str, *arguments: Any) -> Any:
-        """What the access control's register of keys answers."""
-        register = self._access.register()
-        with crossing(self._access.label, method):
-            return getattr(register, method)(*arguments)
 
     @staticmethod
     def _made(details: dict[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -40,11 +41,13 @@ class NamedAccess:
         """Whether it lets everybody in."""
         return isinstance(self.access, OpenAccess)
 
-    def register(self) -> KeyRegister:
-        """Its keys and its audit log. Raises ``RequestError`` where it keeps none."""
+    @contextlib.contextmanager
+    def register(self, method: str) -> Iterator[KeyRegister]:
+        """Its keys and its audit log, of which ``method`` is to be called. Raises ``RequestError`` where it keeps none."""
         if not isinstance(self.access, KeyRegister):
             raise RequestError(f"The {self.label} keeps no keys; name one that does in [access], such as keys of llmasos-access-keys.")
-        return self.access
+        with crossing(self.label, method):
+            yield self.access
 
     def authenticate(self, credentials: Credentials) -> Principal:
         with crossing(self.label, "authenticate"):

@@ -223,9 +223,13 @@ class AccessConformance(PluginConformance, standard=True):
         assert not self.admitted(access, renewed), "A revoked key is recognised."
         assert "active" not in (self.states(register)[each["id"]] for each in (made, renewed))
         assert not any(each["key"] in repr(register.list_keys()) for each in (made, renewed)), "list_keys tells a secret."
-        for wrong in (lambda: register.create_key({}), lambda: register.revoke_key("nobody"), lambda: register.rotate_key(renewed["id"])):
+        with pytest.raises(RequestError):
+            register.create_key({})
+        for wrong in ("nobody", renewed["id"]):
             with pytest.raises(RequestError):
-                wrong()
+                register.rotate_key(wrong)
+        with pytest.raises(RequestError):
+            register.revoke_key("nobody")
 
     def test_the_record_is_shown_and_verified(self, access: Access) -> None:
         """The last events come first, no more than were asked for, and what nobody has changed is found to be whole."""
