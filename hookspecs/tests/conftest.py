@@ -51,6 +51,7 @@ def run_conformance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.syspath_prepend(str(tmp_path))
     # A kit needs no plugin of pytest, and to look for them in all installed distributions takes as long as most of its runs.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # options of the run that these tests are in
 
     def run(base: str, plugin: str, body: str = "", only: Iterable[str] = (), *, leaks: bool = False) -> Outcomes:
         module = f"plugin_under_test_{next(_NUMBER)}"
