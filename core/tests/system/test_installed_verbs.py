@@ -378,6 +378,7 @@ def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> 
     assert 0 < found["memory"]["available"] <= found["memory"]["total"]
     assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
     assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
+    assert any(line.startswith("llmasos-kernels-cpu is not installed: it computes ") for line in found["missing"])
 
 
 def test_a_folder_that_a_command_fills_appears_whole(verbs: Site, run: Any, tmp_path: Path) -> None:

@@ -29,6 +29,14 @@ class TestInt4(LoaderConformance):
     cases = ("llama",)
 
 
+class TestOwnKernels(LoaderConformance):
+    """Without the kernels of other packages."""
+
+    module = "llmasos_backend_onnx"
+    options: ClassVar = {"kernels": "onnx"}
+    cases = ("llama-q4-minimums", "llama-q8")
+
+
 class TestInexactDrafts(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"exact_drafts": False}

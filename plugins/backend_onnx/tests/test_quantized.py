@@ -64,14 +64,16 @@ def divergence(logits: np.ndarray, reference: np.ndarray) -> float:
     return float((np.exp(one) * (one - other)).sum(axis=-1).mean())
 
 
+@pytest.mark.parametrize("kernels", ["auto", "onnx"])
 @pytest.mark.parametrize(
     ("family", "form"),
     [*((family, "q4_1") for family in FAMILIES), *(("llama", form) for form in ("q8_0", "int4-zeros", "int8-rows")), ("qwen3", "q8_0")],
 )
-def test_auto_computes_what_is_stored(checkpoints, start: Start, family: str, form: str) -> None:
+def test_auto_computes_what_is_stored(checkpoints, start: Start, family: str, form: str, kernels: str) -> None:
+    """With the kernels that are installed, if any, and with ONNX Runtime's own."""
     checkpoint = checkpoints[family]
     stored = quantized(checkpoint, form, head="q8_0")
-    engine = start(stored, Options())
+    engine = start(stored, Options(kernels=kernels))
     assert engine.info.dtype == ("int4" if "4" in form else "int8")
     assert engine.info.notes == ()
     reference = stored.reference(TOKENS)
@@ -156,7 +158,9 @@ def test_a_cpu_that_cuts_sums_of_bytes_is_refused(monkeypatch, checkpoints, star
     "options", [{}, *({"prefill_activations": each} for each in ("fp32", "int16", "int8")), {"precision": "int8_channel"}]
 )
 @pytest.mark.parametrize("form", [None, "q4_1", "q8_0"])
-def test_the_weights_take_what_was_foretold(checkpoints, start: Start, form: str | None, options: dict[str, str]) -> None:
+@pytest.mark.parametrize("kernels", ["auto", "onnx"])
+def test_the_weights_take_what_was_foretold(checkpoints, start: Start, form: str | None, options: dict[str, str], kernels: str) -> None:
+    options = {**options, "kernels": kernels}
     checkpoint = checkpoints["llama"] if form is None else quantized(checkpoints["llama"], form, head="q8_0")
     engine = start(checkpoint, Options(**options))
     estimate = predict(checkpoint, Options(**options), EngineLimits(threads=1, max_sequences=1))
@@ -165,9 +169,10 @@ def test_the_weights_take_what_was_foretold(checkpoints, start: Start, form: str
     assert estimate.weight_bytes == pytest.approx(engine.info.weight_bytes, rel=0.15 if form == "q4_1" else 0.03)
 
 
+@pytest.mark.parametrize("kernels", ["auto", "onnx"])
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_row_in_a_batch_is_bitwise_identical_to_the_row_alone(checkpoints, start: Start, form: str) -> None:
-    engine = start(quantized(checkpoints["llama"], form), Options())
+def test_a_row_in_a_batch_is_bitwise_identical_to_the_row_alone(checkpoints, start: Start, form: str, kernels: str) -> None:
+    engine = start(quantized(checkpoints["llama"], form), Options(kernels=kernels))
     slots = [engine.open() for _ in range(4)]
     for index, slot in enumerate(slots):
         engine.step([Row(slot, TOKENS[: 5 + 3 * index], 0)])

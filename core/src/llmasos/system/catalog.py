@@ -29,6 +29,11 @@ def published() -> Mapping[str, Mapping[str, str]]:
     }
 
 
+def faster() -> Mapping[str, str]:
+    """Distribution -> what it does, for those that make others faster and have no components of their own."""
+    return dict(_catalog()["faster"])
+
+
 def distribution_for(kind: str, name: str) -> str:
     """The distribution to install for a component: the published one, else the one that the naming convention asks for."""
     known = published().get(kind, {}).get(name)

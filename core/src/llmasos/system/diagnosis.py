@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import attrs
 
-from llmasos.system.catalog import published
+from llmasos.system.catalog import faster, published
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.folders import cache_folder, config_folder, data_folder
 from llmasos.system.hardware import cores, memory
 from llmasos.system.isolation import code_command
+from llmasos.system.requirements import installed_version
 
 #: Seconds that a plugin may take to import with all of its frameworks.
 _PATIENCE: Final = 120
@@ -74,9 +75,14 @@ def try_component(kind: str, use: str) -> str | None:
 
 def _missing(entries: Iterable[InstalledComponent]) -> list[str]:
     installed = {(entry.kind, entry.name) for entry in entries}
-    return [
+    components = [
         f'The {kind} "{name}" is not installed; pip install {distribution}.'
         for kind, names in published().items()
         for name, distribution in names.items()
         if (kind, name) not in installed
+    ]
+    return components + [
+        f"{distribution} is not installed: it {what}; pip install {distribution}."
+        for distribution, what in faster().items()
+        if installed_version(distribution) is None
     ]

@@ -20,6 +20,8 @@ Outputs: ``logits`` float32 [W, vocab] and ``present.L.key``, ``present.L.value`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +35,7 @@ from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack
 from llmasos_backend_onnx.projections import Projection, Projections
 from llmasos_backend_onnx.rope import Ropes
+from llmasos_decoder_kit.onnx_operators import OnnxOperators, PackedLinear
 from llmasos_hookspecs import Checkpoint, DecoderConfig, Progress, QuantizedTensor
 
 #: Activation -> the operator that computes it, its domain and its attributes.
@@ -57,26 +60,42 @@ class Built:
     notes: tuple[str, ...]
 
 
-def build_decoder(checkpoint: Checkpoint, output: Path | InMemory, precision: Precision, progress: Progress, *, integer: bool) -> Built:
+def build_decoder(
+    checkpoint: Checkpoint,
+    output: Path | InMemory,
+    precision: Precision,
+    progress: Progress,
+    *,
+    integer: bool,
+    operators: OnnxOperators | None = None,
+    float_prompts: bool = True,
+) -> Built:
     """Write the graph and its weights into a folder, or into no file: ``MODEL``, also ``FLOAT_MODEL`` if it has 4-bit layers, and with
     ``integer`` also ``INTEGER_MODEL`` if it has quantised layers.
+
+    ``operators`` compute the quantised layers whose form they take. Their weights are no use to ``FLOAT_MODEL``, so without
+    ``float_prompts`` it is left out.
 
     Raises:
         UnsupportedModel: ``DecoderConfig`` does not describe the checkpoint's decoder.
         CheckpointError: a tensor is missing or damaged.
     """
     with GraphWriter(output) as writer:
-        decoder = _Decoder(checkpoint, writer, precision, progress, integer=integer)
+        projections = partial(Projections, integer=integer, operators=operators, float_prompts=float_prompts)
+        decoder = _Decoder(checkpoint, writer, precision, progress, projections)
         decoder.build()
-        projections = decoder.projections
+        bits = decoder.projections.bits
         names = [MODEL]
-        names += [FLOAT_MODEL] * (4 in projections.bits)
-        names += [INTEGER_MODEL] * (integer and min(projections.bits) < 32)
-        return Built(graphs={name: writer.save(name) for name in names}, dtype=projections.dtype(), notes=projections.notes())
+        names += [FLOAT_MODEL] * (4 in bits and float_prompts)
+        names += [INTEGER_MODEL] * (integer and min(bits) < 32)
+        graphs = {name: writer.save(name) for name in names}
+        return Built(graphs=graphs, dtype=decoder.projections.dtype(), notes=decoder.projections.notes())
 
 
 class _Decoder:
-    def __init__(self, checkpoint: Checkpoint, writer: GraphWriter, precision: Precision, progress: Progress, *, integer: bool) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, writer: GraphWriter, precision: Precision, progress: Progress, projections: Callable[..., Projections]
+    ) -> None:
         self.checkpoint = checkpoint
         self.config: DecoderConfig = checkpoint.decoder
         self.writer = writer
@@ -84,7 +103,7 @@ class _Decoder:
         self.progress = progress
         self.ropes = Ropes.of(self.config)
         self.norms = Norms(checkpoint, writer)
-        self.projections = Projections(checkpoint, writer, precision, self.norms.bounds, integer=integer)
+        self.projections = projections(checkpoint, writer, precision, self.norms.bounds)
         self.attention = Attention(self.config, writer, self.ropes, self.norms, self.projections)
 
     def build(self) -> None:
@@ -154,7 +173,11 @@ class _Decoder:
     def _embedding(self) -> str:
         """Rows of the embedding in the precision of their storage."""
         writer, tensor = self.writer, self.checkpoint.tensor(f"{self.config.names.embedding}.weight")
+        operators = self.projections.operators
         if isinstance(tensor, QuantizedTensor):
+            packed = None if self.precision == "fp32" or operators is None else operators.linear([tensor])
+            if packed is not None:
+                return self._installed_embedding(packed)
             block = block_of(tensor)
             if self.precision != "fp32" and block is not None and tensor.minimums is None:
                 return self._quantized_embedding(pack(tensor, bits=4 if tensor.bits <= 4 else 8, block=block))
@@ -164,10 +187,16 @@ class _Decoder:
             return rows
         return writer.node("Cast", [rows], "embedded.float32", to=1)
 
+    def _embedding_prefix(self) -> str:
+        """The name of a tied head's weights, so that one copy in the file serves both; else one of their own."""
+        return "head" if self.config.tie_embeddings and self.precision in ("auto", "int8") else "embedding"
+
+    def _installed_embedding(self, packed: PackedLinear) -> str:
+        inputs = [self.writer.constant(f"{self._embedding_prefix()}.packed", packed.data), "input_ids"]
+        return self.writer.node(packed.rows_of, inputs, "embedded", domain=packed.domain, **packed.attributes)
+
     def _quantized_embedding(self, matrix: BlockMatrix) -> str:
-        writer = self.writer
-        # The name of a tied head's codes, so that one copy in the file serves both.
-        prefix = "head" if self.config.tie_embeddings and self.precision in ("auto", "int8") else "embedding"
+        writer, prefix = self.writer, self._embedding_prefix()
         codes = writer.constant(f"{prefix}.codes", matrix.codes)
         writer.view("embedding.rows", codes, (matrix.rows, matrix.codes.shape[1] * matrix.codes.shape[2]))
         zero_points = matrix.packed_zero_points()

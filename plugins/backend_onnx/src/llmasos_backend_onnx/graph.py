@@ -134,7 +134,9 @@ class GraphWriter:
                 needed.update(filter(None, node.input))
         initializers = {key: proto for key, proto in self._initializers.items() if key in needed}
         graph = helper.make_graph(nodes[::-1], "decoder", self._inputs, self._outputs, list(initializers.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(CONTRIB, 1)], ir_version=10)
+        domains = sorted({CONTRIB, *(node.domain for node in nodes)} - {""})
+        opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         if isinstance(self._output, InMemory):
             self._output.graphs[name] = (model.SerializeToString(), tuple(initializers.keys() & self._output.weights.keys()))
         else:

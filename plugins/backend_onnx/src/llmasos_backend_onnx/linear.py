@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -11,17 +12,34 @@ from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODE
 from llmasos_backend_onnx.integer import RowMatrix, emit_product, round_rows
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import DEFAULT_BLOCK, BlockMatrix, block_of, pack, quantize, stack
+from llmasos_decoder_kit.onnx_operators import OnnxOperators, PackedLinear
 from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 
 Floats = npt.NDArray[np.float32]
+
+
+@attrs.frozen(eq=False)
+class InstalledForm:
+    """Weights in the form of installed operators, and the tensors that they hold, for graphs that compute them otherwise."""
+
+    packed: PackedLinear
+    tensors: Sequence[QuantizedTensor]
+
+    @property
+    def bits(self) -> int:
+        """4, or 8 for all wider codes, as of a ``BlockMatrix``."""
+        return 4 if self.packed.bits <= 4 else 8
+
+
 #: The weights of a linear layer: float32 [rows, columns], or codes with a scale for each block or each row.
-Weights = Floats | BlockMatrix | RowMatrix
+Weights = Floats | BlockMatrix | RowMatrix | InstalledForm
 
 
-def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
+def choose(tensors: Sequence[Tensor], precision: Precision, operators: OnnxOperators | None = None) -> Weights | None:
     """Weights of one layer that computes the outputs of all ``tensors``, concatenated; None if they share no format.
 
-    ``auto`` keeps quantised tensors in 4 bits if all fit and else in 8 bits, and floats as float32.
+    ``auto`` keeps quantised tensors in 4 bits if all fit and else in 8 bits, and floats as float32. ``operators`` take quantised tensors as
+    they are stored, where they take them all.
     """
     if precision == "fp32" or (precision == "auto" and not any(isinstance(tensor, QuantizedTensor) for tensor in tensors)):
         return _floats(tensors)
@@ -31,9 +49,20 @@ def choose(tensors: Sequence[Tensor], precision: Precision) -> Weights | None:
         return None
     wanted = {"int8": 8, "int4": 4}.get(precision)
     quantized = [_quantized(tensor, wanted) for tensor in tensors]
+    if operators is not None:
+        packed = operators.linear(quantized)
+        if packed is not None:
+            return InstalledForm(packed, quantized)
+        if len(quantized) > 1 and all(operators.linear([tensor]) is not None for tensor in quantized):
+            return None
+    return _blocks(quantized, wanted)
+
+
+def _blocks(quantized: Sequence[QuantizedTensor], wanted: int | None) -> Weights:
+    """The weights in blocks of ONNX Runtime's own operators, or as floats where their groups are no such blocks."""
     blocks = [block_of(tensor) for tensor in quantized]
     if any(block is None for block in blocks):
-        return _floats(tensors)
+        return _floats(quantized)
     block = min(block for block in blocks if block is not None)
     bits = wanted or (4 if all(tensor.bits <= 4 for tensor in quantized) else 8)
     if bits == 4 and not _sums_agree(quantized, block):
@@ -76,11 +105,12 @@ def emit(
     *,
     integer: bool = False,
     bound: float | None = None,
+    float_prompts: bool = True,
 ) -> str:
     """Emit nodes for ``value @ weights.T + bias``; return the name of the result, whose last dimension is the weights' rows.
 
     Block-quantised weights get separate nodes for ``MODEL``, for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``. ``bound``:
-    upper bound of the value's magnitude, if known.
+    upper bound of the value's magnitude, if known. ``float_prompts``: whether ``FLOAT_MODEL`` is written.
     """
     if isinstance(weights, RowMatrix):
         return emit_product(writer, name, weights, value, bias, only=MODEL, bound=bound)
@@ -88,13 +118,40 @@ def emit(
         if integer:
             emit_product(writer, name, round_rows(weights.dequantize(), bits=16), value, bias, only=INTEGER_MODEL, bound=bound)
         return _emit_blocks(writer, name, weights, value, bias)
+    if isinstance(weights, InstalledForm):
+        if integer:
+            emit_product(writer, name, round_rows(_floats(weights.tensors), bits=16), value, bias, only=INTEGER_MODEL, bound=bound)
+        return _emit_installed(writer, name, weights, value, bias, float_prompts=float_prompts)
     product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
     if bias is None:
         return product
     return writer.node("Add", [product, writer.constant(f"{name}.bias", bias)], f"{name}.output")
 
 
-def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: str, bias: Floats | None) -> str:
+def _emit_installed(writer: GraphWriter, name: str, weights: InstalledForm, value: str, bias: Floats | None, *, float_prompts: bool) -> str:
+    packed = weights.packed
+    inputs = [value, writer.constant(f"{name}.packed", packed.data)]
+    if bias is not None:
+        inputs.append(writer.constant(f"{name}.bias", bias))
+    graphs = [MODEL, FLOAT_MODEL]
+    if float_prompts and weights.bits == 4:
+        blocks = _blocks(weights.tensors, 4)
+        if isinstance(blocks, BlockMatrix):
+            _emit_blocks(writer, name, blocks, value, bias, graphs=(FLOAT_MODEL,))
+            graphs.remove(FLOAT_MODEL)
+    for graph in graphs:
+        writer.node(packed.product, inputs, f"{name}.product", domain=packed.domain, only=graph, **packed.attributes)
+    return f"{name}.product"
+
+
+def _emit_blocks(
+    writer: GraphWriter,
+    name: str,
+    weights: BlockMatrix,
+    value: str,
+    bias: Floats | None,
+    graphs: Sequence[str] = (MODEL, FLOAT_MODEL),
+) -> str:
     zero_points = weights.packed_zero_points()
     inputs = [
         _append_block_sums(writer, value, weights) if weights.sums else value,
@@ -108,7 +165,8 @@ def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: st
         inputs.pop()
     # Accuracy level 4 rounds activations to int8 by block: 4 times as fast for a few rows, at a KL of about 1e-3. Level 1 uses float
     # activations.
-    for graph, level in ((MODEL, 4), (FLOAT_MODEL, 1 if weights.bits == 4 else 4)):
+    levels = {MODEL: 4, FLOAT_MODEL: 1 if weights.bits == 4 else 4}
+    for graph in graphs:
         writer.node(
             "MatMulNBits",
             inputs,
@@ -119,7 +177,7 @@ def _emit_blocks(writer: GraphWriter, name: str, weights: BlockMatrix, value: st
             N=weights.rows,
             bits=weights.bits,
             block_size=weights.block,
-            accuracy_level=level,
+            accuracy_level=levels[graph],
         )
     return f"{name}.product"
 

@@ -13,6 +13,7 @@ from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
 from llmasos_backend_onnx.histories import Histories
+from llmasos_backend_onnx.installed import installed_operators
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.limits import kv_tokens
 from llmasos_backend_onnx.options import Options
@@ -99,6 +100,8 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         check_int8_gemm("precision", "int8_channel")
     activations = prefill_activations(options, config, limits)
     integer = activations == "int16" and options.precision not in ("fp32", "int8_channel")  # which have no blocks of codes
+    operators = installed_operators(options)
+    float_prompts = operators is None or activations == "fp32"
     width = head_width(config)
     key = cache_key(
         digest=checkpoint.digest,
@@ -106,12 +109,17 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         precision=options.precision,
         integer=integer,
         version=_GRAPH_VERSION,
-        **({} if width == config.head_dim else {"head_width": width}),  # of others there are older folders that are right
+        # Of others there are older folders that are right.
+        **({} if width == config.head_dim else {"head_width": width}),
+        **({} if operators is None else {"operators": operators.name, "float_prompts": float_prompts}),
     )
 
     def write(output: Place) -> dict[str, Any]:
         with context.progress("Building the ONNX decoder", total=config.num_layers + 1, unit="layers") as progress:
-            return attrs.asdict(build_decoder(checkpoint, output, options.precision, progress, integer=integer))
+            built = build_decoder(
+                checkpoint, output, options.precision, progress, integer=integer, operators=operators, float_prompts=float_prompts
+            )
+            return attrs.asdict(built)
 
     place, built = obtain_graphs(checkpoint, context, key, write)
     for note in built["notes"]:
@@ -126,7 +134,13 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     length = min(config.context_length, limits.context_length or config.context_length, room or config.context_length)
     threads = options.threads or limits.threads
     sessions = {
-        name: open_session(graph_at(place, name), threads=threads, spin=options.spin, provider=options.provider)
+        name: open_session(
+            graph_at(place, name),
+            threads=threads,
+            spin=options.spin,
+            provider=options.provider,
+            library=None if operators is None else operators.library,
+        )
         for name in dict.fromkeys((MODEL, for_prompts))
     }
     # After the longest sequence there must be room for the padding of a run.

@@ -40,6 +40,14 @@ class Options(EncoderOptions):
         validator=attrs.validators.in_(("cpu", "cuda")),
         metadata={"help": "The ONNX Runtime execution provider; cuda needs onnxruntime-gpu.", "choices": ("cpu", "cuda")},
     )
+    kernels: str = attrs.field(
+        default="auto",
+        validator=attrs.validators.matches_re("[a-z][a-z0-9_]*"),
+        metadata={
+            "help": "Operators that compute quantised layers: auto takes installed ones that are faster on this CPU (llmasos-kernels-cpu), "
+            "onnx only ONNX Runtime's own, any other name the installed ones of that name."
+        },
+    )
     threads: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.ge(1)),

@@ -10,9 +10,10 @@ import numpy as np
 from llmasos_backend_onnx.graph import GraphWriter
 from llmasos_backend_onnx.heads import Indices, chosen_rows
 from llmasos_backend_onnx.integer import RowMatrix
-from llmasos_backend_onnx.linear import Floats, Weights, choose, emit, loses
+from llmasos_backend_onnx.linear import Floats, InstalledForm, Weights, choose, emit, loses
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix
+from llmasos_decoder_kit.onnx_operators import OnnxOperators
 from llmasos_hookspecs import Checkpoint, Part, QuantizedTensor, Tensor, as_float32
 
 
@@ -40,6 +41,8 @@ class Projections:
 
     Args:
         bounds: value name -> upper bound of its magnitude.
+        operators: installed ones, which take what they can of quantised layers.
+        float_prompts: whether ``FLOAT_MODEL`` is written, if there are such operators.
     """
 
     def __init__(
@@ -50,12 +53,16 @@ class Projections:
         bounds: Mapping[str, float | None],
         *,
         integer: bool,
+        operators: OnnxOperators | None = None,
+        float_prompts: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
         self.writer = writer
         self.precision = precision
         self.bounds = bounds
         self.integer = integer
+        self.operators = operators
+        self.float_prompts = float_prompts
         self.rounded = 0
         self.dequantized = 0
         self.bits: list[int] = []
@@ -79,7 +86,7 @@ class Projections:
     def joined(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
         """One concatenated output for all layers if their weights share a format, else one output for each."""
         tensors = [projection.of(self._tensor(f"{projection.part.module}.weight")) for projection in projections]
-        weights = choose(tensors, self.precision)
+        weights = choose(tensors, self.precision, self.operators)
         if weights is not None:
             self._count(tensors, weights, self.precision)
             biases = None
@@ -97,7 +104,7 @@ class Projections:
         """The output head. It keeps 8 bits if the user asks for 4, because its error acts directly on the logits."""
         tensor = self._tensor(f"{module}.weight")
         precision = "int8" if self.precision == "int4" else self.precision
-        weights = choose([tensor], precision)
+        weights = choose([tensor], precision, self.operators)
         assert weights is not None
         self._count([tensor], weights, precision)
         return self._emit("head", weights, value, None if bias is None else as_float32(self.checkpoint.tensor(bias)))
@@ -120,7 +127,8 @@ class Projections:
         return tuple(notes)
 
     def _emit(self, name: str, weights: Weights, value: str, bias: Floats | None) -> str:
-        return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=self.bounds.get(value))
+        bound = self.bounds.get(value)
+        return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=bound, float_prompts=self.float_prompts)
 
     def _tensor(self, name: str) -> Tensor:
         """A stored tensor; the last one is cached, since several layers may be parts of it."""
@@ -130,8 +138,8 @@ class Projections:
 
     def _count(self, tensors: Sequence[Tensor], weights: Weights, precision: Precision) -> None:
         """Count rounded and dequantised tensors, and the formats of layers."""
-        self.bits.append(weights.bits if isinstance(weights, BlockMatrix) else 8 if isinstance(weights, RowMatrix) else 32)
-        if isinstance(weights, BlockMatrix | RowMatrix):
+        self.bits.append(weights.bits if isinstance(weights, BlockMatrix | InstalledForm) else 8 if isinstance(weights, RowMatrix) else 32)
+        if isinstance(weights, BlockMatrix | RowMatrix | InstalledForm):
             self.rounded += sum(loses(tensor, precision) for tensor in tensors)
         elif precision != "fp32":
             self.dequantized += sum(isinstance(tensor, QuantizedTensor) for tensor in tensors)

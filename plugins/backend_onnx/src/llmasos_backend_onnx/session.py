@@ -23,8 +23,12 @@ from llmasos_hookspecs import CapacityExceeded, CheckpointError, ConfigError
 _BINDINGS: Final = 32
 
 
-def open_session(model: Path | tuple[InMemory, str], *, threads: int | None, spin: bool, provider: str = "cpu") -> ort.InferenceSession:
+def open_session(
+    model: Path | tuple[InMemory, str], *, threads: int | None, spin: bool, provider: str = "cpu", library: Path | None = None
+) -> ort.InferenceSession:
     """A session of the graph at ``model``, or of one of those in memory. The KV cache stays in the host's memory whatever the provider.
+
+    ``library``: the shared library of operators that the graph has beside ONNX Runtime's own.
 
     Raises:
         CheckpointError: ONNX Runtime cannot load it.
@@ -49,6 +53,8 @@ def open_session(model: Path | tuple[InMemory, str], *, threads: int | None, spi
     # spin for some 30 ms, against those of the other session too, which made a step that prefills and decodes 12 % slower.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     try:
+        if library is not None:
+            options.register_custom_ops_library(str(library))
         if isinstance(model, Path):
             return ort.InferenceSession(str(model), options, providers=providers)
         built, name = model

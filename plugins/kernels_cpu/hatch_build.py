@@ -1,0 +1,52 @@
+"""Compiles the native library when a wheel is built, or the package is installed as editable."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class NativeLibrary(BuildHookInterface):  # type: ignore[misc]  # hatchling has no types
+    """Puts the library beside the package's modules, and gives the wheel the platform's tag."""
+
+    PLUGIN_NAME = "custom"
+
+    def dependencies(self) -> list[str]:
+        """Where there is no compiler an isolated build installs one."""
+        module = self._compile_module()
+        try:
+            module.compiler()
+        except module.NoCompiler:
+            return ["ziglang>=0.13"]
+        return []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        module = self._compile_module()
+        library = Path(self.root) / "src" / "llmasos_kernels_cpu" / module.library_name()
+        stamp, digest = library.with_suffix(".stamp"), module.digest()
+        if not library.exists() or not stamp.exists() or stamp.read_text(encoding="utf-8") != digest:
+            self.app.display_info(f"Compiling {library.name} by {' '.join(module.compiler())}")
+            module.compile_library(library)
+            stamp.write_text(digest, encoding="utf-8")
+        build_data["pure_python"] = False
+        # The library knows nothing of Python, so one wheel serves every version.
+        platform = os.environ.get("LLMASOS_WHEEL_PLATFORM") or sysconfig.get_platform()
+        build_data["tag"] = f"py3-none-{platform.replace('-', '_').replace('.', '_')}"
+
+    def _compile_module(self) -> ModuleType:
+        found = importlib.util.spec_from_file_location("llmasos_kernels_compile", Path(self.root) / "compile.py")
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        sys.modules[found.name] = module
+        found.loader.exec_module(module)
+        return module

@@ -1,0 +1,36 @@
+// The instruction sets that were compiled in, and the products over them.
+#pragma once
+
+#include "product.h"
+
+namespace llmasos {
+
+extern const Kernel kScalar;
+#if defined(__x86_64__)
+extern const Kernel kAvx2, kAvx512, kAmx;
+#elif defined(__aarch64__)
+extern const Kernel kDotprod, kI8mm;
+#endif
+
+// The kernel of a name if this processor has its instructions, else null.
+const Kernel* kernel(const char* name);
+
+// The names of all that were compiled in, best first, ending with null.
+extern const char* const kNames[];
+
+// The fastest of this processor, or the one that the environment variable LLMASOS_KERNELS names; null where that one cannot run.
+const Kernel* chosen();
+
+// Calls work(data, i) for each i below count, on any threads.
+struct Parallel {
+    void (*run)(void* context, void (*work)(void* data, size_t index), size_t count, void* data);
+    void* context;
+};
+
+// output [rows of x, matrix.rows] = x [rows, columns] @ matrix.T + bias. False where there is no memory for the rounded activations.
+bool multiply(const Kernel& kernel, const Matrix& matrix, const float* x, size_t rows, float* output, const Parallel& parallel);
+
+// Rows of the matrix, dequantised: output [count, columns]. False if an index is not below the number of rows.
+bool take_rows(const Matrix& matrix, const int64_t* indices, size_t count, float* output);
+
+}  // namespace llmasos

@@ -1,0 +1,112 @@
+// A packed matrix of integer codes, and the activations that it is multiplied with.
+//
+// Sixteen rows are a panel. Its codes stand in the order in which they are read: of each unit of columns (32, or 16 where the scales' groups
+// are no multiple of 32), of each step of four columns, of each row, four codes. So one vector of 64 bytes holds a step of all rows, which is
+// the operand of a dot product of bytes (VNNI, DOTPROD) and the tile of a matrix unit (AMX), and each row's sum runs in one lane.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace llmasos {
+
+constexpr size_t kRows = 16;         // of a panel: one lane each
+constexpr size_t kStep = 4;          // columns whose products one lane adds at once
+constexpr size_t kLine = kRows * kStep;  // bytes of a step of 8-bit codes
+
+enum class Zero : int32_t {
+    fixed = 0,    // the code that stands for 0 is 2 ** (stored bits - 1)
+    stored = 1,   // a byte for each row and group
+    minimum = 2,  // weights are scale * code + minimum
+};
+
+enum class Scale : int32_t {
+    half = 0,       // float16, where that is exact
+    single = 1,     // float32
+    two_level = 2,  // float16 for `super` groups, times int8 for each: GGUF's K blocks
+};
+
+// The shape of a matrix: what `layout.py` packs by. All members are set by the caller.
+struct Shape {
+    int64_t rows;
+    int64_t columns;
+    int32_t bits;   // 4, 6 or 8: bits of a stored code
+    int32_t unit;   // 16 or 32 columns, which share a scale of the activations
+    int32_t group;  // units that share a scale of the weights
+    Zero zero;
+    Scale scale;
+    int32_t super;  // groups that share the upper scale of two levels; else 1
+};
+
+// Where the parts of a panel begin, in bytes. The parts of a group's scale stand before all codes, so that codes stay aligned to lines.
+struct Layout {
+    size_t panels, units, groups, supers;
+    size_t scales, minimums, zeros, codes;  // offsets; those of parts that are absent equal the next one's
+    size_t upper_scales, upper_minimums;    // of two levels
+    size_t unit_bytes, panel_bytes;
+
+    Layout() = default;
+
+    explicit Layout(const Shape& shape) {
+        const auto columns = static_cast<size_t>(shape.columns), unit = static_cast<size_t>(shape.unit);
+        const bool two = shape.scale == Scale::two_level, minimum = shape.zero == Zero::minimum;
+        panels = (static_cast<size_t>(shape.rows) + kRows - 1) / kRows;
+        units = (columns + unit - 1) / unit;
+        groups = (units + shape.group - 1) / shape.group;
+        supers = two ? (groups + shape.super - 1) / shape.super : 0;
+        const size_t width = two ? 1 : shape.scale == Scale::half ? 2 : 4;
+        scales = 0;
+        minimums = scales + groups * kRows * width;
+        zeros = minimums + (minimum ? groups * kRows * width : 0);
+        upper_scales = zeros + (shape.zero == Zero::stored ? groups * kRows : 0);
+        upper_minimums = upper_scales + supers * kRows * 2;
+        codes = (upper_minimums + (minimum ? supers * kRows * 2 : 0) + kLine - 1) / kLine * kLine;
+        unit_bytes = kRows * unit * shape.bits / 8;
+        panel_bytes = codes + units * unit_bytes;
+    }
+};
+
+struct Matrix {
+    Shape shape;
+    Layout layout;
+    const uint8_t* data;  // layout.panels * layout.panel_bytes
+    const float* bias;    // [rows], or null
+};
+
+// Rows of activations, rounded to int8 with a scale for every unit.
+struct Activations {
+    size_t rows;
+    size_t units;
+    size_t groups;
+    int8_t* codes;     // [rows, units * unit], between -127 and 127
+    float* scales;     // [rows, units]
+    int32_t* offsets;  // [rows, units]: what every sum of products begins with, minus the fixed zero times the sum of the unit's codes
+    float* sums;       // [rows, groups]: the sum of the rounded activations of each group of the weights; null where no code's zero varies
+};
+
+constexpr bool valid(const Shape& shape) {
+    return shape.rows > 0 && shape.columns > 0 && shape.rows <= (int64_t{1} << 31) && shape.columns <= (int64_t{1} << 31) &&
+           (shape.bits == 4 || shape.bits == 6 || shape.bits == 8) && (shape.unit == 16 || shape.unit == 32) && shape.group > 0 &&
+           shape.super > 0 && shape.zero >= Zero::fixed && shape.zero <= Zero::minimum && shape.scale >= Scale::half &&
+           shape.scale <= Scale::two_level;
+}
+
+inline bool varies(const Shape& shape) { return shape.zero != Zero::fixed; }
+
+// float16 -> float32, exact, in integer arithmetic that is the same on every processor.
+inline float from_half(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t exponent = half >> 10 & 31, fraction = half & 1023;
+    uint32_t bits;
+    if (exponent == 31) {
+        bits = sign | 0x7f800000 | fraction << 13;
+    } else if (exponent) {
+        bits = sign | (exponent + 112) << 23 | fraction << 13;
+    } else {
+        const float value = static_cast<float>(fraction) * 0x1p-24F;  // zero, or below the normal numbers
+        return sign ? -value : value;
+    }
+    return __builtin_bit_cast(float, bits);
+}
+
+}  // namespace llmasos

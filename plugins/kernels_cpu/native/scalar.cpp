@@ -1,0 +1,106 @@
+// Plain C++: what every other instruction set is compared with, and what runs where there is no other.
+#include "kernels.h"
+
+#include <cmath>
+
+namespace llmasos {
+namespace {
+
+struct Scalar {
+    struct Ints {
+        int32_t lane[kRows];
+    };
+    struct Floats {
+        float lane[kRows];
+    };
+    static constexpr int most = 4;
+    static constexpr bool is_signed = false;
+
+    template <size_t bytes>
+    static void prefetch(const uint8_t*) {}
+
+    template <class From>
+    static Floats each(From from) {
+        Floats found;
+        for (size_t lane = 0; lane < kRows; ++lane) found.lane[lane] = from(lane);
+        return found;
+    }
+
+    static Floats zero() { return Floats{}; }
+    static Floats all(float value) { return each([=](size_t) { return value; }); }
+    static Floats halves(const uint8_t* from) {
+        return each([=](size_t lane) { return from_half(static_cast<uint16_t>(from[2 * lane] | from[2 * lane + 1] << 8)); });
+    }
+    static Floats singles(const uint8_t* from) {
+        return each([=](size_t lane) {
+            float value;
+            __builtin_memcpy(&value, from + 4 * lane, 4);
+            return value;
+        });
+    }
+    static Floats bytes(const uint8_t* from) { return each([=](size_t lane) { return static_cast<float>(static_cast<int8_t>(from[lane])); }); }
+    static Floats negative_codes(const uint8_t* from) { return each([=](size_t lane) { return -static_cast<float>(from[lane]); }); }
+    static Floats some(const float* from, size_t lanes) { return each([=](size_t lane) { return lane < lanes ? from[lane] : 0.0F; }); }
+    static Floats multiply(const Floats& a, const Floats& b) { return each([&](size_t lane) { return a.lane[lane] * b.lane[lane]; }); }
+    static Floats add(const Floats& a, const Floats& b) { return each([&](size_t lane) { return a.lane[lane] + b.lane[lane]; }); }
+    static Floats fma(const Floats& a, const Floats& b, const Floats& c) {
+        return each([&](size_t lane) { return std::fmaf(a.lane[lane], b.lane[lane], c.lane[lane]); });
+    }
+    static Floats to_float(const Ints& ints) { return each([&](size_t lane) { return static_cast<float>(ints.lane[lane]); }); }
+    static Ints all(int32_t value) {
+        Ints found;
+        for (int32_t& lane : found.lane) lane = value;
+        return found;
+    }
+    static void store(float* to, const Floats& from, size_t lanes) {
+        for (size_t lane = 0; lane < lanes; ++lane) to[lane] = from.lane[lane];
+    }
+
+    // The code of a unit at a step and at a place of the step's 64.
+    template <int bits, int unit>
+    static int32_t code(const uint8_t* codes, size_t step, size_t place) {
+        if constexpr (bits == 8) {
+            return codes[step * kLine + place];
+        } else {
+            const int32_t low = codes[step / 2 * kLine + place] >> (step % 2 * 4) & 15;
+            if constexpr (bits == 4) return low;
+            return low | (codes[unit / 8 * kLine + step / 4 * kLine + place] >> (step % 4 * 2) & 3) << 4;
+        }
+    }
+
+    template <int bits, int unit, int M>
+    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+        for (size_t step = 0; step < unit / kStep; ++step) {
+            for (size_t place = 0; place < kLine; ++place) {
+                const int32_t weight = code<bits, unit>(codes, step, place);
+                for (int m = 0; m < M; ++m) sums[m].lane[place / kStep] += weight * values[m * width + step * kStep + place % kStep];
+            }
+        }
+    }
+
+    static int32_t round(const float* from, size_t count, size_t unit, int8_t* codes, float* scale) {
+        uint32_t most_bits = 0;
+        for (size_t at = 0; at < count; ++at) {
+            const uint32_t bits = __builtin_bit_cast(uint32_t, from[at]) & 0x7fffffff;
+            most_bits = bits > most_bits ? bits : most_bits;
+        }
+        const float most_value = __builtin_bit_cast(float, most_bits);
+        for (size_t at = 0; at < unit; ++at) codes[at] = 0;
+        *scale = most_bits < 0x7f800000 ? 0.0F : __builtin_nanf("");
+        if (!(most_value >= 1e-30F) || most_bits >= 0x7f800000) return 0;
+        *scale = most_value / 127.0F;
+        const float factor = 127.0F / most_value;
+        int32_t sum = 0;
+        for (size_t at = 0; at < count; ++at) {
+            codes[at] = static_cast<int8_t>(std::nearbyintf(from[at] * factor));
+            sum += codes[at];
+        }
+        return sum;
+    }
+};
+
+}  // namespace
+
+const Kernel kScalar = kernel_of<Scalar>("scalar");
+
+}  // namespace llmasos

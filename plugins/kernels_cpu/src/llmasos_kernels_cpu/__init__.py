@@ -1,0 +1,1 @@
+"""Matrix products on CPUs with weights as quantised models store them."""

@@ -1,0 +1,45 @@
+"""The library's operators for ONNX Runtime, as loaders find them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from llmasos_decoder_kit.onnx_operators import PackedLinear
+from llmasos_hookspecs import QuantizedTensor
+from llmasos_kernels_cpu import library
+from llmasos_kernels_cpu.packing import pack
+
+#: Version of the packed layout; increase it with every change of ``native/matrix.h``.
+LAYOUT: Final = 1
+
+
+class CpuOperators:
+    """Products of packed matrices with activations in int8; takes groups of a multiple of 16 columns, or one a row."""
+
+    name = f"cpu/{LAYOUT}"
+
+    @property
+    def library(self) -> Path:
+        return library.PATH
+
+    def refusal(self) -> str | None:
+        """Plain C++ is slower than what ONNX Runtime has for every processor."""
+        chosen = library.chosen()
+        return "this processor has none of the instruction sets that they are faster with" if chosen == "scalar" else None
+
+    def linear(self, tensors: Sequence[QuantizedTensor]) -> PackedLinear | None:
+        matrix = pack(tensors)
+        if matrix is None:
+            return None
+        return PackedLinear(
+            domain="llmasos.kernels_cpu",
+            product="Product",
+            rows_of="Rows",
+            attributes=matrix.shape.attributes(),
+            data=matrix.data,
+            rows=matrix.shape.rows,
+            columns=matrix.shape.columns,
+            bits=matrix.shape.bits,
+        )

@@ -1,0 +1,165 @@
+"""The loader ``onnx`` with the kernels of ``llmasos-kernels-cpu`` and without them."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import onnx
+import pytest
+
+import llmasos
+from llmasos_backend_onnx import Options
+from llmasos_backend_onnx.decoder import build_decoder
+from llmasos_backend_onnx.loading import load
+from llmasos_backend_onnx.packing import quantize
+from llmasos_hookspecs import Checkpoint, ConfigError, QuantizedTensor, Row
+from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_hookspecs.testing.sandbox import SandboxContext
+from llmasos_kernels_cpu import library
+from llmasos_kernels_cpu.operators import CpuOperators
+
+TOKENS = np.random.default_rng(3).integers(0, 40, 20).tolist()
+needs_kernels = pytest.mark.skipif(library.chosen() == "scalar", reason="the processor has none of the instruction sets")
+
+
+class Silent:
+    def advance(self, amount: float = 1) -> None:
+        pass
+
+
+def operators_of(checkpoint: Checkpoint, folder: Path, **options: Any) -> Counter[str]:
+    """How many nodes of each operator of linear layers and embeddings the graph has."""
+    folder.mkdir()
+    build_decoder(checkpoint, folder, "auto", Silent(), integer=False, **options)
+    nodes = onnx.load(folder / "model.onnx", load_external_data=False).graph.node
+    return Counter(node.op_type for node in nodes if node.op_type in ("Product", "Rows", "MatMulNBits", "MatMul", "GatherBlockQuantized"))
+
+
+def logits(checkpoint: Checkpoint, root: Path, **options: Any) -> np.ndarray:
+    """Of a prompt, and of the tokens after it one by one."""
+    engine = load(checkpoint, Options(**options), SandboxContext(root=root))
+    try:
+        slot = engine.open()
+        prompt = engine.step([Row(slot, TOKENS[:12], 0, "all")])[0].copy()
+        return np.concatenate([prompt, *(engine.step([Row(slot, [TOKENS[at]], at)])[0].copy() for at in range(12, 20))])
+    finally:
+        engine.shutdown()
+
+
+def quantized(form: Callable[[np.ndarray], QuantizedTensor], *names: str) -> Checkpoint:
+    """A tiny decoder whose layers of these names, or all, have the form."""
+    checkpoint = tiny_checkpoint("llama")
+    chosen = {
+        name: form(np.asarray(tensor))
+        for name, tensor in checkpoint.tensors.items()
+        if name.endswith("proj.weight") and (not names or any(each in name for each in names))
+    }
+    return _with(checkpoint, chosen)
+
+
+def _with(checkpoint: Any, tensors: dict[str, QuantizedTensor]) -> Checkpoint:
+    changed: Checkpoint = attrs.evolve(checkpoint, tensors={**checkpoint.tensors, **tensors})
+    return changed
+
+
+def in_form(form: Callable[[np.ndarray], QuantizedTensor], layer: str, checkpoint: Checkpoint) -> dict[str, QuantizedTensor]:
+    """The layers of that name in another form."""
+    floats = tiny_checkpoint("llama").tensors
+    return {name: form(np.asarray(floats[name])) for name in checkpoint.names() if layer in name}
+
+
+def in_groups_of_8(weights: np.ndarray) -> QuantizedTensor:
+    return quantize(weights, 4, 8)
+
+
+@needs_kernels
+@pytest.mark.parametrize("case", ["llama-q8", "llama-q4-zeros", "llama-q4-minimums"])
+def test_the_kernels_compute_what_onnx_runtime_does(case: str, tmp_path: Path) -> None:
+    """The same logits up to the rounding of activations to 8 bits, which both do in their way."""
+    checkpoint = tiny_checkpoint(case)
+    expected = logits(checkpoint, tmp_path, precision="fp32")
+    for kernels in ("cpu", "onnx"):
+        found = logits(checkpoint, tmp_path, kernels=kernels)
+        assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+        assert not np.array_equal(found, expected)
+
+
+@needs_kernels
+def test_the_graph_has_them_in_the_place_of_block_products(tmp_path: Path) -> None:
+    """Four linear layers a block, the head, and the embedding, without sums of blocks."""
+    checkpoint = tiny_checkpoint("llama-q4-minimums")
+    layers = checkpoint.decoder.num_layers
+    own = operators_of(checkpoint, tmp_path / "own")
+    installed = operators_of(checkpoint, tmp_path / "installed", operators=CpuOperators(), float_prompts=False)
+    assert own["Product"] == 0
+    assert own["MatMulNBits"] >= 4 * layers
+    assert installed["Product"] == own["MatMulNBits"]
+    assert installed["MatMulNBits"] == 0
+    assert not (tmp_path / "installed" / "model_float_activations.onnx").exists()
+
+
+def test_layers_that_they_do_not_take_stay_as_they_were(tmp_path: Path) -> None:
+    """Groups of 8 columns are computed as floats, the others by the kernels."""
+    checkpoint = quantized(in_groups_of_8, "down_proj")
+    layers = checkpoint.decoder.num_layers
+    found = operators_of(checkpoint, tmp_path / "some", operators=CpuOperators())
+    assert found == operators_of(checkpoint, tmp_path / "none")
+    whole = quantized(lambda weights: quantize(weights, 4, 32 if weights.shape[1] % 32 == 0 else 16))
+    mixed = _with(
+        whole, {name: in_groups_of_8(np.asarray(tiny_checkpoint("llama").tensors[name])) for name in whole.tensors if "o_proj" in name}
+    )
+    found = operators_of(mixed, tmp_path / "mixed", operators=CpuOperators())
+    assert found["Product"] == 3 * layers
+    assert found["MatMul"] == layers + 1  # o of each layer, and the head
+
+
+@needs_kernels
+def test_layers_of_several_forms_are_computed_one_by_one(tmp_path: Path) -> None:
+    """As of files that keep the values' projection in more bits."""
+    checkpoint = quantized(lambda weights: quantize(weights, 4, 16))
+    mixed = _with(checkpoint, in_form(lambda weights: quantize(weights, 8, 16), "v_proj", checkpoint))
+    assert operators_of(mixed, tmp_path / "graph", operators=CpuOperators())["Product"] == 6 * mixed.decoder.num_layers
+    expected = logits(mixed, tmp_path, precision="fp32")
+    assert np.linalg.norm(logits(mixed, tmp_path, kernels="cpu") - expected) < 0.03 * np.linalg.norm(expected)
+
+
+@needs_kernels
+def test_every_instruction_set_gives_the_same_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tiny_checkpoint("llama-q4-minimums")
+    expected = logits(checkpoint, tmp_path, kernels="cpu")
+    for name in library.names():
+        if library.runs(name):
+            monkeypatch.setenv(library.VARIABLE, name)
+            np.testing.assert_array_equal(logits(checkpoint, tmp_path, kernels="cpu"), expected)
+    monkeypatch.setenv(library.VARIABLE, "sse9")
+    with pytest.raises(ConfigError, match="LLMASOS_KERNELS is 'sse9'"):
+        logits(checkpoint, tmp_path)
+
+
+def test_unknown_kernels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'kernels is "fpga".*pip install llmasos-kernels-fpga'):
+        logits(tiny_checkpoint("llama-q8"), tmp_path, kernels="fpga")
+
+
+def _log_probabilities(gguf: Path, tokens: list[int], **loader: Any) -> np.ndarray:
+    with llmasos.load_model(gguf, loader={"use": "onnx", **loader}, threads=2, context_length=256) as model:
+        found = np.array(model.logits(tokens), dtype=np.float64)
+    found -= found.max(axis=1, keepdims=True)
+    return found - np.log(np.exp(found).sum(axis=1, keepdims=True))
+
+
+@needs_kernels
+@pytest.mark.model
+def test_the_real_model_is_as_exact_as_before(smollm2_gguf: Path) -> None:
+    """A KL divergence to float32 below 0.01, as of every exact form."""
+    with llmasos.load_model(smollm2_gguf, loader={"use": "onnx"}, threads=2, context_length=256) as model:
+        tokens = model.encode(pydoc_data.topics.topics["assert"])[:120]
+    reference = _log_probabilities(smollm2_gguf, tokens, precision="fp32")
+    found = _log_probabilities(smollm2_gguf, tokens, kernels="cpu")
+    assert (np.exp(reference) * (reference - found)).sum(axis=1).mean() < 0.01
