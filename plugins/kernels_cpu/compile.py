@@ -77,7 +77,7 @@ def compile_library(
     sources = dict.fromkeys(files, ()) | INSTRUCTION_SETS.get(machine(target), {})
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
-        objects = {name: Path(folder) / f"{name}.o" for name in sources}
+        objects = {name: Path(folder) / f"{Path(name).name}.o" for name in sources}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             for done in [
                 pool.submit(_run, [*command, *flags, *own, "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[name])])

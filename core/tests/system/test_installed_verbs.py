@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -378,7 +379,16 @@ def test_a_command_is_told_of_the_machine(verbs: Site, run: Any, home: Path) -> 
     assert 0 < found["memory"]["available"] <= found["memory"]["total"]
     assert all(Path(folder).is_relative_to(home) for folder in found["folders"].values())
     assert 'The command "doctor" is not installed; pip install llmasos-devtools.' in found["missing"]
-    assert any(line.startswith("llmasos-kernels-cpu is not installed: it computes ") for line in found["missing"])
+
+
+@pytest.mark.parametrize(("version", "named"), [(None, True), ("1.0", False)])
+def test_what_would_make_others_faster_is_named_where_it_is_missing(
+    verbs: Site, run: Any, monkeypatch: pytest.MonkeyPatch, version: str | None, named: bool
+) -> None:
+    verbs.add("llmasos-verb", "command", "greet", VERB)
+    monkeypatch.setattr("llmasos.system.diagnosis.installed_version", lambda _: version)
+    found = json.loads(run("greet", "system")[1])["missing"]
+    assert any(re.fullmatch(r"(\S+) is not installed: it .* faster .*; pip install \1\.", line) for line in found) is named
 
 
 def test_a_folder_that_a_command_fills_appears_whole(verbs: Site, run: Any, tmp_path: Path) -> None:

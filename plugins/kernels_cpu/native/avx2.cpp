@@ -16,6 +16,7 @@ struct Avx2 {
     };
     static constexpr int most = 2;
     static constexpr size_t kAhead = 4096;
+    static constexpr bool whole_only = false;
     static constexpr bool is_signed = true;
 
     // Asks for the lines of a unit that is some microseconds ahead, across the end of a page too, where the processor itself stops.

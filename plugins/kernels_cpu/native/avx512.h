@@ -13,6 +13,7 @@ struct Avx512 {
     using Floats = __m512;
     static constexpr int most = 8;
     static constexpr size_t kAhead = 4096;
+    static constexpr bool whole_only = false;
     static constexpr bool is_signed = false;
 
     // Asks for the lines of a unit that is some microseconds ahead, across the end of a page too, where the processor itself stops.

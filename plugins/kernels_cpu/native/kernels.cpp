@@ -38,6 +38,9 @@ bool has_avx512() {
 }
 
 bool has_amx() {
+#ifdef LLMASOS_EMULATED_TILES
+    return has_avx512();
+#endif
     uint32_t a = 7, b, c = 0, d;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
     constexpr uint32_t kTile = 1U << 24, kInt8 = 1U << 25;

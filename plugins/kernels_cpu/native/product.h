@@ -99,16 +99,18 @@ struct Product {
         }
     }
 
-    // Results of one panel for all rows of activations.
+    // Results of one panel for all rows of activations; with `whole_only` for multiples of `most` of them.
     template <int bits, int unit, bool one>
     static void rows(const Matrix& matrix, const Activations& input, size_t index, float* output) {
         size_t at = 0;
         for (; at + Isa::most <= input.rows; at += Isa::most) panel<bits, unit, Isa::most, one>(matrix, input, at, index, output);
-        if constexpr (Isa::most > 4)
-            for (; at + 4 <= input.rows; at += 4) panel<bits, unit, 4, one>(matrix, input, at, index, output);
-        if constexpr (Isa::most > 2)
-            for (; at + 2 <= input.rows; at += 2) panel<bits, unit, 2, one>(matrix, input, at, index, output);
-        for (; at < input.rows; ++at) panel<bits, unit, 1, one>(matrix, input, at, index, output);
+        if constexpr (!Isa::whole_only) {
+            if constexpr (Isa::most > 4)
+                for (; at + 4 <= input.rows; at += 4) panel<bits, unit, 4, one>(matrix, input, at, index, output);
+            if constexpr (Isa::most > 2)
+                for (; at + 2 <= input.rows; at += 2) panel<bits, unit, 2, one>(matrix, input, at, index, output);
+            for (; at < input.rows; ++at) panel<bits, unit, 1, one>(matrix, input, at, index, output);
+        }
     }
 
     template <int bits, int unit>

@@ -14,6 +14,7 @@ struct Scalar {
         float lane[kRows];
     };
     static constexpr int most = 4;
+    static constexpr bool whole_only = false;
     static constexpr bool is_signed = false;
 
     template <size_t bytes>

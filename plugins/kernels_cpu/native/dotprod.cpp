@@ -1,0 +1,7 @@
+#include "neon.h"
+
+namespace llmasos {
+
+const Kernel kDotprod = kernel_of<Neon>("dotprod");
+
+}  // namespace llmasos
