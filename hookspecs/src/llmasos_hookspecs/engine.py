@@ -6,7 +6,7 @@ engine from one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -44,6 +44,8 @@ class EngineInfo:
         source_length: tokens of a source at most; the rest of ``context_length`` is the target's. 0 without the feature ``source``.
         hidden_size: width of the hidden states; 0 without the feature ``embeddings``.
         preprocessing: names how the engine prepares media, and changes with it; it goes into virtual tokens.
+        media_tokens: of each kind of media that messages may hold, the token that the chat template writes where one stands, and whose
+            place the media's positions take: ``{"image": 49190}``. Only with the feature ``media``.
         notes: changes that the load made and that the user should know, one sentence each.
     """
 
@@ -59,6 +61,7 @@ class EngineInfo:
     source_length: int = 0
     preprocessing: str = ""
     hidden_size: int = 0
+    media_tokens: Mapping[str, int] = attrs.field(factory=dict, hash=False)
 
 
 @attrs.frozen

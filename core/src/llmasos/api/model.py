@@ -36,6 +36,7 @@ from llmasos_hookspecs import (
     TokenPrompt,
 )
 from llmasos_hookspecs.sampling import plain_number
+from llmasos_image_input.parts import deferred, has_images
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
@@ -283,7 +284,9 @@ class LanguageModel(TextEncoding):
 
     @lists_options
     def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> str:
-        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of text parts."""
+        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of parts. A part is
+        ``{"type": "text", "text": ...}``, or for a model that reads images, in a message of the user, ``{"type": "image", "image": ...}``
+        with an array uint8 [height, width, 3], a Pillow image, the bytes of a PNG, JPEG, WebP or GIF file, or a ``pathlib.Path``."""
         _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
@@ -298,8 +301,11 @@ class LanguageModel(TextEncoding):
 
         ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
         """
-        prompts = self._host.opened().prompts
-        return prompts.render(self._given(messages), GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+        given = self._given(messages)
+        if has_images(given):
+            with self._host.lease() as running:  # refuses images where the model reads none
+                running.encoded(given, GenerationParams.of(options))
+        return self._host.opened().prompts.render(given, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
     def count_tokens(self, prompt: Prompt, *, kind: TextKind | None = None, **options: Any) -> int:
         """Count of the prompt's tokens, chat template included; ``options`` as for ``render``. ``kind``: count what ``embed`` encodes for
@@ -310,8 +316,13 @@ class LanguageModel(TextEncoding):
         return len(self.encode(prompt, **options))
 
     def encode(self, prompt: Prompt, **options: Any) -> list[int]:
-        """The token ids of a prompt, chat template included; ``options`` as for ``render``."""
-        return self._host.opened().prompts.encode(self._given(prompt), GenerationParams.of(options).chat)
+        """The token ids of a prompt, chat template included; ``options`` as for ``render``. An image takes virtual tokens, past the
+        vocabulary."""
+        given, params = self._given(prompt), GenerationParams.of(options)
+        if not has_images(given):
+            return self._host.opened().prompts.encode(given, params.chat)
+        with self._host.lease() as running:
+            return running.encoded(given, params).tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model's vocabulary."""
@@ -517,7 +528,7 @@ class LanguageModel(TextEncoding):
 
     def _given(self, prompt: P) -> P:
         """A prompt with the messages that stand before those of every chat with this model."""
-        return self._host.defaults.prompt(prompt)
+        return deferred(self._host.defaults.prompt(prompt))
 
     def _arrive(self, unsent: contextlib.ExitStack, action: str = "generate") -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""

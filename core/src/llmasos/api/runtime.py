@@ -72,7 +72,7 @@ class PipelineRuntime(PipelineAdministration):
             if self._access.allows(principal, "use", f"model:{name}"):
                 facts = model.describe()
                 encoder = facts.get("features")  # of a loaded encoder; others are known to generate, or not known yet
-                features = frozenset(encoder) if encoder else frozenset({"generate", "chat"})
+                features = frozenset(encoder) if encoder else frozenset({"generate", "chat", *facts.get("media", ())})
                 found.append(
                     ModelFacts(
                         name=name,

@@ -2,10 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llmasos_hookspecs import RequestError
+import attrs
+
+from llmasos_hookspecs import Media, RequestError
+
+if TYPE_CHECKING:
+    from llmasos_hookspecs import Prompt
+
+P = TypeVar("P", bound="Prompt")
+
+
+@attrs.frozen(eq=False)
+class GivenImage:
+    """An image of a message, which is read where it is known that the model reads images. What walks through the texts of a message does
+    not look into it.
+
+    Attributes:
+        where: what errors call it.
+    """
+
+    where: str
+    _given: Any = attrs.field(repr=False)
+
+    def read(self) -> Media:
+        """Its pixels as media. Raises ``RequestError`` as ``read_pixels`` does."""
+        from llmasos_image_input.reading import IMAGE, read_media  # here, because messages without images need no numpy
+
+        if isinstance(self._given, Media):
+            if self._given.kind != IMAGE:
+                raise RequestError(f"{self.where} is media of the kind {self._given.kind!r}; give an image.")
+            return self._given
+        return read_media(self._given, self.where)
+
+
+def deferred(prompt: P) -> P:
+    """Chat messages whose images are ``GivenImage``, each in a part ``image``; anything else as it is.
+
+    Raises ``RequestError`` where an image part holds nothing.
+    """
+    if isinstance(prompt, str) or not isinstance(prompt, Sequence) or not any(map(_has_images, prompt)):
+        return prompt
+    return cast("P", [_deferred(place, each) if _has_images(each) else each for place, each in enumerate(prompt)])
+
+
+def has_images(prompt: Any) -> bool:
+    """Whether chat messages hold an image."""
+    return not isinstance(prompt, str) and isinstance(prompt, Sequence) and any(map(_has_images, prompt))
+
+
+def _has_images(message: Any) -> bool:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    return isinstance(content, Sequence) and not isinstance(content, str) and any(map(is_image, content))
+
+
+def _deferred(place: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    where = f"The image of chat message {place}"
+    return {**message, "content": [_part(part, where) if is_image(part) else part for part in message["content"]]}
+
+
+def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = image_of(part, where)
+    return {"type": "image", "image": found if isinstance(found, GivenImage) else GivenImage(where, found)}
 
 
 def is_image(part: Any) -> bool:
