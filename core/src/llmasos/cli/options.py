@@ -12,6 +12,7 @@ import typer
 from llmasos_command_kit.options import (
     ConfigOption as ConfigOption,
     ContinueOption as ContinueOption,
+    ImageOption as ImageOption,
     JsonOption as JsonOption,
     LoaderOption as LoaderOption,
     LongConfigOption as LongConfigOption,

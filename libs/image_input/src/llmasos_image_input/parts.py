@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -22,20 +23,31 @@ class GivenImage:
 
     Attributes:
         where: what errors call it.
+        given: as ``read_pixels`` takes it, or media that were read before.
     """
 
     where: str
-    _given: Any = attrs.field(repr=False)
+    given: Any = attrs.field(repr=False)
+    _read: list[Media] = attrs.field(factory=list, init=False, repr=False)
+
+    @classmethod
+    def of_file(cls, path: os.PathLike[Any]) -> GivenImage:
+        """The image of a file, whose bytes are read now. Raises ``RequestError`` as ``read_file`` does."""
+        from llmasos_image_input.reading import read_file
+
+        return cls(f"The image {os.fspath(path)}", read_file(path))
 
     def read(self) -> Media:
-        """Its pixels as media. Raises ``RequestError`` as ``read_pixels`` does."""
+        """Its pixels as media, which are read once. Raises ``RequestError`` as ``read_pixels`` does."""
         from llmasos_image_input.reading import IMAGE, read_media  # here, because messages without images need no numpy
 
-        if isinstance(self._given, Media):
-            if self._given.kind != IMAGE:
-                raise RequestError(f"{self.where} is media of the kind {self._given.kind!r}; give an image.")
-            return self._given
-        return read_media(self._given, self.where)
+        if isinstance(self.given, Media):
+            if self.given.kind != IMAGE:
+                raise RequestError(f"{self.where} is media of the kind {self.given.kind!r}; give an image.")
+            return self.given
+        if not self._read:
+            self._read.append(read_media(self.given, self.where))
+        return self._read[0]
 
 
 def deferred(prompt: P) -> P:
@@ -51,6 +63,13 @@ def deferred(prompt: P) -> P:
 def has_images(prompt: Any) -> bool:
     """Whether chat messages hold an image."""
     return not isinstance(prompt, str) and isinstance(prompt, Sequence) and any(map(_has_images, prompt))
+
+
+def message_of(text: str, images: Sequence[Any]) -> dict[str, Any]:
+    """A message of the user: images, and a text after them."""
+    if not images:
+        return {"role": "user", "content": text}
+    return {"role": "user", "content": [*({"type": "image", "image": each} for each in images), {"type": "text", "text": text}]}
 
 
 def _has_images(message: Any) -> bool:
