@@ -166,6 +166,7 @@ if TYPE_CHECKING:
         RESERVED_INPUTS as RESERVED_INPUTS,
         Choice as Choice,
         Generation as Generation,
+        ImageInput as ImageInput,
         Prompt as Prompt,
         Ranked as Ranked,
         Score as Score,
@@ -220,7 +221,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
-    "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
+    "tasks": "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",
 }
