@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Remaining as Remaining,
         Reservation as Reservation,
     )
+    from llmasos_hookspecs.adapters import Adapter as Adapter, LowRank as LowRank
     from llmasos_hookspecs.administration import Administration as Administration, Record as Record
     from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
     from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
@@ -186,6 +187,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
+    "adapters": "Adapter LowRank",
     "access": "PERMISSIONS Access AuditEvent Credentials Limits Permission Principal Quota Remaining Reservation",
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",

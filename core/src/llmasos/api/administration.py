@@ -82,7 +82,7 @@ class PipelineAdministration:
         return self._pipeline.audience.join("listener of a server", listener)
 
     def _host(self, model: str) -> ModelHost:
-        return self._pipeline.hosts[self._pipeline.model_named(model).name]
+        return self._pipeline.host_of(model)
 
     @contextlib.contextmanager
     def _changing(self, principal: Principal, action: str, resource: str, **details: Any) -> Iterator[None]:

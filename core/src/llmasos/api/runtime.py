@@ -76,7 +76,7 @@ class PipelineRuntime(PipelineAdministration):
                 found.append(
                     ModelFacts(
                         name=name,
-                        source=self._pipeline.config.models[name].source,
+                        source=self._pipeline.config.models[self._pipeline.host_of(name).name].source,
                         state=facts["state"],
                         context_length=facts.get("context_length"),
                         features=features,

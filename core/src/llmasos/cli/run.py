@@ -94,7 +94,7 @@ def run(
     talk = Talk.begin(continued=continued, resume=resume, system=system, keep=not no_log, quiet=quiet)
     parts = {"preset": preset, "loader": loader, "scheduler": scheduler}
     found, name = o.read_config(config, overrides, model=model or asked.model, **parts)
-    if not (model or asked.model or preset) and talk.before.model not in ("", found.models[name].reference):
+    if not (model or asked.model or preset) and talk.before.model not in ("", found.reference_of(name)):
         found, name = o.read_config(config, overrides, model=talk.before.model, **parts)
     with o.pipeline_of(found, quiet=quiet) as pipeline:
         chosen = pipeline.models[name]
@@ -103,7 +103,7 @@ def run(
         prompt: Prompt = asked.text if plain else talk.prompt(asked.text, images, chosen, max_new_tokens or 1)
 
         def keep(answer: str) -> int | None:
-            return talk.add(asked.text, images, answer, model=found.models[name].reference, form="text" if plain else "chat")
+            return talk.add(asked.text, images, answer, model=found.reference_of(name) or name, form="text" if plain else "chat")
 
         answers = _answer(chosen, prompt, n, sampling, keep, as_json=as_json)
         if not (as_json or quiet) and sys.stderr.isatty():

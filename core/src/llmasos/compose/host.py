@@ -119,9 +119,11 @@ class RunningModel:
         cost = room + (n - 1) * (room - min(len(request.tokens), room))
         return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n), form)
 
-    def logits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
+    def logits(
+        self, tokens: Sequence[int], source: Prompt | TokenPrompt | None, params: GenerationParams
+    ) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position; of an encoder-decoder, those of a target after its ``source``."""
-        params, target = GenerationParams.of({}), token_ids(tokens)
+        target = token_ids(tokens)
         given = EncodedPrompt(target, target) if source is None else self._encoded(source, params)
         if source is not None and self.sources is None:
             raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
@@ -173,6 +175,7 @@ class RunningModel:
             "kv_bytes_per_token": info.kv_bytes_per_token,
             "notes": list(info.notes),
             "media": sorted(info.media_tokens),
+            "adapters": list(info.adapters),
         }
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
