@@ -26,11 +26,13 @@ WORDS: Final = {
     "code": "exit codes, code points, code that is run",
     "complete": "finished; shell completion",
     "deadline": "a request's, and a template's time limit",
+    "describe": "what models, plugins and options say of themselves",
     "embed": "what an encoder does with texts",
     "evaluate": "a function of the Python API; markers of requirements are evaluated",
     "generate": "what a model does with a prompt",
     "gguf": "the suffix of files in that format, which sources choose and sizes are estimated from",
     "keys": "what a mapping has, and what clients show",
+    "merge": "what is done with an adapter, and with tables of config",
     "onnx": "the suffix of files in that format",
     "priority": "a request's",
     "quantized": "what weights are, and the tensors that hold their codes",
@@ -69,6 +71,7 @@ LITERALS: Final = {
     ("system/returned.py", "embed"): "a feature of an encoder",
     ("system/returned.py", "audit"): "a method of the contract",
     ("system/store.py", "size"): "a key of an entry: of its files",
+    ("system/options/__init__.py", "describe"): "a function: the options of a class in words",
 }
 
 

@@ -23,7 +23,10 @@ from llmasos_hookspecs import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The libs that core requires.
-LIBS = ("answer_parts", "chat_templates", "checkpoint_kit", "command_kit", "conversations", "fetch_kit", "huggingface_folder", "tokenizing")
+LIBS = (
+    *("answer_parts", "chat_templates", "checkpoint_kit", "command_kit", "conversations", "fetch_kit", "huggingface_folder"),
+    *("image_input", "tokenizing"),
+)
 
 # A loader whose next token is always the last one plus one, so that its answer is known: abc -> defg.
 COUNTING_LOADER = """

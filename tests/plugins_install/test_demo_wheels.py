@@ -32,6 +32,7 @@ DEMO = (
     "llmasos_encoder_kit",
     "llmasos_fetch_kit",
     "llmasos_huggingface_folder",
+    "llmasos_image_input",
     "llmasos_task_kit",
     "llmasos_backend_onnx",
     "llmasos_sched_fifo",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Remaining as Remaining,
         Reservation as Reservation,
     )
+    from llmasos_hookspecs.adapters import Adapter as Adapter, LowRank as LowRank
     from llmasos_hookspecs.administration import Administration as Administration, Record as Record
     from llmasos_hookspecs.admission import QueueBounds as QueueBounds, expected_seconds as expected_seconds
     from llmasos_hookspecs.apart import ApartLimits as ApartLimits, inspect_once as inspect_once
@@ -167,6 +168,7 @@ if TYPE_CHECKING:
         RESERVED_INPUTS as RESERVED_INPUTS,
         Choice as Choice,
         Generation as Generation,
+        ImageInput as ImageInput,
         Prompt as Prompt,
         Ranked as Ranked,
         Score as Score,
@@ -186,6 +188,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
+    "adapters": "Adapter LowRank",
     "access": "PERMISSIONS Access AuditEvent Credentials KeyRegister Limits Permission Principal Quota Remaining Reservation",
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
@@ -221,7 +224,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
-    "tasks": "METRICS RESERVED_INPUTS Choice Generation Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
+    "tasks": "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",
 }

@@ -53,6 +53,7 @@ class Component:
         takes: called before the loader is chosen; returns why it does not take this checkpoint, as the end of a sentence ("it has ..."), or
             None. It decides from the config and tensor names alone and imports no framework. Without it, the component takes the plain
             Llama form of its architectures (``DecoderConfig.traits`` is empty), and every other format or architecture that it names.
+        adapters: its engines compute the adapters of ``context.adapters``; a model with adapters is loaded by no other loader.
     Accelerators:
         stage: ``structure``, ``distil``, ``mask`` or ``quant``; stages of a plan must come in that order. None: any place.
         calibration: whether it calls ``context.calibration``.
@@ -71,6 +72,7 @@ class Component:
     architectures: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
     preference: int = 0
     takes: Callable[[Checkpoint], str | None] | None = None
+    adapters: bool = False
     stage: str | None = attrs.field(default=None, validator=attrs.validators.in_((None, "structure", "distil", "mask", "quant")))
     calibration: bool = False
     plan: Callable[[DecoderConfig, Any, Mapping[str, Any]], StagePlan] | None = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llmasos_hookspecs.adapters import Adapter
     from llmasos_hookspecs.apart import ApartLimits
 
 
@@ -108,6 +109,7 @@ class Context(Protocol):
         store: for sources.
         offline: no network may be used.
         allow_pickle: the user allowed pickle files (still ``weights_only``).
+        adapters: for loaders whose component says that they compute adapters, those of the model by name.
         base: for accelerators, the checkpoint that the first stage started from (a teacher for distillation).
     """
 
@@ -125,6 +127,8 @@ class Context(Protocol):
     def offline(self) -> bool: ...
     @property
     def allow_pickle(self) -> bool: ...
+    @property
+    def adapters(self) -> Mapping[str, Adapter]: ...
     @property
     def base(self) -> Checkpoint | None: ...
 

@@ -6,7 +6,7 @@ engine from one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import attrs
@@ -44,6 +44,9 @@ class EngineInfo:
         source_length: tokens of a source at most; the rest of ``context_length`` is the target's. 0 without the feature ``source``.
         hidden_size: width of the hidden states; 0 without the feature ``embeddings``.
         preprocessing: names how the engine prepares media, and changes with it; it goes into virtual tokens.
+        adapters: names of the adapters that rows may choose; those of ``context.adapters``, where the engine computes adapters.
+        media_tokens: of each kind of media that messages may hold, the token that the chat template writes where one stands, and whose
+            place the media's positions take: ``{"image": 49190}``. Only with the feature ``media``.
         notes: changes that the load made and that the user should know, one sentence each.
     """
 
@@ -59,6 +62,8 @@ class EngineInfo:
     source_length: int = 0
     preprocessing: str = ""
     hidden_size: int = 0
+    media_tokens: Mapping[str, int] = attrs.field(factory=dict, hash=False)
+    adapters: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -78,6 +83,8 @@ class Row:
             ``sampling``.
         known: length of the sequence as far as it is known, tokens of later steps included; 0: not given. Where the length of a sequence
             changes how each of its tokens is computed (``Rope.switch``), the first chunk of a prompt is computed for that length too.
+        adapter: name of the adapter that the row is computed with, one of ``EngineInfo.adapters``, the same for all rows of a slot; empty:
+            none. Rows of one step may have others.
         media: the media that have positions among the row's tokens, in order; only for an engine with the feature ``media`` or ``source``.
     """
 
@@ -89,6 +96,7 @@ class Row:
     draw: Draw | None = None
     known: int = 0
     media: tuple[PlacedMedia, ...] = ()
+    adapter: str = ""
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ class Request:
         deadline: when the request fails if it has not finished; None: never.
         sampling: how tokens are drawn.
         media: the media in the prompt, in the order of their places.
+        adapter: name of the adapter that it is computed with; empty: none.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Request:
     deadline: float | None = None
     sampling: SamplingParams = attrs.field(factory=SamplingParams)
     media: tuple[PlacedMedia, ...] = ()
+    adapter: str = ""
 
 
 class SequenceView(Protocol):

@@ -156,7 +156,8 @@ class ModelFacts:
         source: reference that it was configured with.
         state: ``not loaded``, ``loading``, ``loaded``, ``unloading`` or ``closed``.
         context_length: tokens of prompt and answer together; None while it is not loaded.
-        features: what can be asked of it: ``generate``, ``chat``, ``embed``, ``rank``; the last two are known once it was loaded.
+        features: what can be asked of it: ``generate``, ``chat``, ``embed``, ``rank``, and ``image`` where its messages may hold images;
+            the last three are known once it was loaded.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -24,7 +24,11 @@ RESERVED_INPUTS: Final = (
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
-#: A prompt is plain text, or chat messages with ``role`` and ``content``.
+#: The type of a task's input that is an image: an array, a Pillow image, the bytes of a file, a ``pathlib.Path``, or a ``data:`` URL. At
+#: the command line it is the name of a file; over HTTP a ``data:`` URL, as a plain text never is a path.
+ImageInput = Annotated[Any, "image"]
+
+#: A prompt is plain text, or chat messages with ``role`` and ``content``: a text, or a list of parts (``text``, ``image``).
 Prompt = str | Sequence[Mapping[str, Any]]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,3 +219,56 @@ def test_the_users_folder_is_below_the_home_that_is_set(tmp_path: Path, monkeypa
     assert default_folder() == tmp_path / "data" / "conversations"
     assert ConversationStore.chosen("", "lessons").path.parent == tmp_path / "data" / "lessons"
     assert ConversationStore.chosen(str(tmp_path)).path.parent == tmp_path
+
+
+def pictured(text: str, *images: bytes) -> dict[str, Any]:
+    """A message of the user with images."""
+    return {"role": "user", "content": [*({"type": "image", "image": each} for each in images), {"type": "text", "text": text}]}
+
+
+def blobs(store: ConversationStore) -> list[bytes]:
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        return [data for (data,) in connection.execute("SELECT data FROM images ORDER BY data")]
+
+
+def test_images_are_kept_once_and_removed_with_their_last_message(store: ConversationStore) -> None:
+    """A kept message names them by digest, and is asked again with their files; its text alone is searched."""
+    one, other = b"first image" * 100, b"second image" * 100
+    number, messages = store.add(None, [pictured("What is it?", one, other), {"role": "assistant", "content": "An otter."}])
+    second, _ = store.add(None, [pictured("And this?", one)], name="again")
+    kept = store.find(str(number)).messages
+    digests = [hashlib.sha256(each).hexdigest() for each in (one, other)]
+    assert kept[0] == {"role": "user", "content": "What is it?", "images": digests}
+    assert store.asked(kept) == [pictured("What is it?", one, other), {"role": "assistant", "content": "An otter."}]
+    assert blobs(store) == [one, other]
+    assert [found.excerpt for found in store.search("is it")] == ["What is it?"]
+    store.take_back(messages[:1])
+    assert blobs(store) == [one]
+    with pytest.raises(RequestError, match=f"image {digests[1][:12]} of this conversation is no longer kept"):
+        store.asked(kept)
+    assert store.asked(store.find("again").messages) == [pictured("And this?", one)]
+    store.delete("again")
+    assert blobs(store) == []
+    assert second != number
+    assert one[:20] not in store.path.read_bytes()
+
+
+@pytest.mark.parametrize("part", [{"type": "image", "image": "a.png"}, {"type": "sound"}, 7])
+def test_what_is_neither_text_nor_bytes_is_not_kept(store: ConversationStore, part: Any) -> None:
+    """And nothing of its turn is."""
+    with pytest.raises(RequestError, match="cannot be kept"):
+        store.add(None, [*turn("a", "b"), {"role": "user", "content": [part]}])
+    assert store.summaries() == ()
+
+
+def test_conversations_of_the_version_without_images_stay(store: ConversationStore) -> None:
+    """Their file gets the tables of images when it is first opened."""
+    store.append("otters", turn("Hello", "Yes."))
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        for name in ("TRIGGER image_unused", "TABLE images_of", "TABLE images"):
+            connection.execute(f"DROP {name}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.commit()
+    assert store.load("otters").messages == tuple(turn("Hello", "Yes."))
+    store.append("otters", [pictured("This?", b"image")])
+    assert store.asked(store.load("otters").messages)[-1] == pictured("This?", b"image")

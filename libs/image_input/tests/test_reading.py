@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from llmasos_hookspecs import RequestError
-from llmasos_image_input.parts import image_of, is_image
+from llmasos_image_input.parts import GivenImage, image_of, is_image
 from llmasos_image_input.reading import ImageLimits, read_media, read_pixels
 
 
@@ -170,3 +170,20 @@ def test_parts_of_messages_hold_images() -> None:
     for part in ({"type": "image"}, {"type": "image_url"}, {"type": "image_url", "image_url": {"url": 7}}):
         with pytest.raises(RequestError, match="Part 0"):
             image_of(part, "Part 0")
+
+
+def test_a_file_is_read_once_and_looked_at_in_its_header_alone(tmp_path: Path) -> None:
+    """Its bytes are kept for later; a bomb, another file and a missing one are refused at once."""
+    path = tmp_path / "image.png"
+    path.write_bytes(file_of(Image.fromarray(pixels())))
+    image = GivenImage.of_file(path)
+    path.unlink()
+    assert image.read() is image.read()
+    assert np.array_equal(image.read().data, pixels())
+    for data, said in ((png_header(20_000, 20_000), "more pixels"), (b"text", "is no image"), (None, "cannot be read")):
+        if data is not None:
+            path.write_bytes(data)
+        else:
+            path.unlink()
+        with pytest.raises(RequestError, match=said):
+            GivenImage.of_file(path)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from llmasos_app_text.chat import Inputs, Options, llmasos_create_task
+from llmasos_app_text.logs.verbs import make as make_logs
 from llmasos_app_text.terminal.conversation import Conversation
 from llmasos_app_text.terminal.verb import make
 from llmasos_conversations.store import ConversationStore
+from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.testing import CommandConformance, CommandRun, SandboxCommandContext, ScriptedCommandModel, run_command
 
 
@@ -138,3 +143,49 @@ def test_the_oldest_turns_make_room(context: SandboxCommandContext, monkeypatch:
     assert done.code == 0
     assert [note.partition(" do")[0] for note in context.notes] == ["[The 1 oldest turns", "Error: The message"]
     assert [line[:8] for line in done.output.splitlines()[2:]] == ["user: aa", "assistan", "user: bb", "assistan"]
+
+
+def picture(folder: Path, seed: int = 0) -> tuple[Path, bytes]:
+    """A small PNG file, and its bytes."""
+    path = folder / f"{seed}.png"
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)).save(path)
+    return path, path.read_bytes()
+
+
+def test_images_go_with_the_next_message_and_are_kept(
+    context: SandboxCommandContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--image`` with the first one, ``/image`` with the one after it; the conversation goes on with them from what was kept."""
+    (first, one), (second, other) = picture(tmp_path, 1), picture(tmp_path, 2)
+    script = f"What is it?\n/image {second}\n/image {first}\nAnd these?\nThanks\n/history\n"
+    done = talk(context, script, "--image", str(first), monkeypatch=monkeypatch)
+    assert [call.text.count("<image>") for call in context.scripted.calls] == [1, 3, 3]
+    asked = context.scripted.calls[1].prompt
+    assert [part["image"].given for part in asked[2]["content"] if part["type"] == "image"] == [other, one]
+    assert "user: [image] [image] And these?\n" in done.output
+    run_command(make(context), "Once more?", "--continue")
+    again = context.scripted.calls[-1].prompt
+    assert [part["image"] for part in again[2]["content"] if part["type"] == "image"] == [other, one]
+    assert again[-1] == {"role": "user", "content": "Once more?"}
+    shown = run_command(make_logs(context), "show").output
+    assert f"user: [image {hashlib.sha256(one).hexdigest()[:12]}] What is it?" in shown
+    store = ConversationStore.chosen()
+    store.rename(store.last("chat").number, "seen")
+    with pytest.raises(RequestError, match="The conversation seen holds images, which this task does not read"):
+        llmasos_create_task(Options(), context).run(context.scripted, Inputs(message="Hi", conversation="seen"))
+
+
+def test_an_image_that_cannot_be_shown_is_refused_where_it_is_named(
+    context: SandboxCommandContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is none, one that is not there, and a model of text; the conversation goes on without it."""
+    (tmp_path / "text.txt").write_text("no image")
+    script = f"/image {tmp_path / 'text.txt'}\n/image {tmp_path / 'none.png'}\n/image\nHello\n"
+    talk(context, script, monkeypatch=monkeypatch)
+    for said, note in zip(("is no image of PNG", "cannot be read", "name of a file"), context.notes, strict=True):
+        assert said in note
+    assert context.scripted.calls[-1].prompt == [{"role": "user", "content": "Hello"}]
+    describe = context.scripted.describe
+    monkeypatch.setattr(context.scripted, "describe", lambda: {**describe(), "media": []})
+    refused = run_command(make(context), "What is it?", "--image", str(picture(tmp_path)[0]))
+    assert (refused.code, "reads text alone" in refused.error) == (2, True)

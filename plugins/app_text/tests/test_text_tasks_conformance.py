@@ -41,6 +41,24 @@ class TestClassify(TaskConformance):
     example: ClassVar[dict[str, Any]] = {"text": "Stir the soup.", "labels": ("sports", "cooking")}
 
 
+class TestDescribe(TaskConformance):
+    module = "llmasos_app_text.describe"
+    example: ClassVar[dict[str, Any]] = {"image": b"the bytes of a file"}
+    answers_nothing = True  # without an instruction all of the image is described
+
+
+class TestAnswerAboutImages(TaskConformance):
+    module = "llmasos_app_text.answer"
+    example: ClassVar[dict[str, Any]] = {"question": "What sat on the mat?", "images": (b"a file", b"another")}
+
+
+class TestExtractFromImages(TaskConformance):
+    module = "llmasos_app_text.extract"
+    example: ClassVar[dict[str, Any]] = {"schema": {"type": "array", "items": {"type": "string"}, "maxItems": 3}, "images": (b"a file",)}
+    text_field = "instruction"
+    answers_nothing = True  # with an image the text may be empty
+
+
 class TestExtract(TaskConformance):
     module = "llmasos_app_text.extract"
     example: ClassVar[dict[str, Any]] = {"text": "Ann is 30.", "schema": {"type": "array", "items": {"type": "string"}, "maxItems": 3}}

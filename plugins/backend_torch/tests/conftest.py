@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from llmasos_backend_torch.llama import load_llama
 from llmasos_backend_torch.loading import engine_info, load
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.static_decode import Prepare, StaticDecoder
-from llmasos_hookspecs import Engine, EngineLimits
+from llmasos_hookspecs import Adapter, Engine, EngineLimits
 from llmasos_hookspecs.testing.sandbox import SandboxContext
 
 _SHARED = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
@@ -108,8 +108,11 @@ def load_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """Load a folder or file; options by name, ``limits`` and ``allow_pickle`` aside. Engines are shut down afterwards."""
     engines: list[Engine] = []
 
-    def make(path: Path, *, limits: EngineLimits | None = None, allow_pickle: bool = False, **options: Any) -> Engine:
-        context = SandboxContext(root=tmp_path, limits=limits or EngineLimits(threads=1, max_sequences=4), allow_pickle=allow_pickle)
+    def make(
+        path: Path, *, limits: EngineLimits | None = None, allow_pickle: bool = False, adapters: Mapping[str, Adapter] = {}, **options: Any
+    ) -> Engine:
+        limits = limits or EngineLimits(threads=1, max_sequences=4)
+        context = SandboxContext(root=tmp_path, limits=limits, allow_pickle=allow_pickle, adapters=adapters)
         checkpoint = open_model(path, allow_pickle=allow_pickle)
         engines.append(load(checkpoint, Options(**{"device": "cpu", **options}), context))
         return engines[-1]

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
+import llmasos
 from llmasos.compose.formats import open_model
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import EngineLoop
@@ -41,6 +42,11 @@ VOCAB = 288
 KINDS = ("idefics3", "smolvlm")
 #: Control tokens of images; other tiles than the first row's are spelled in bytes.
 TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>", "<row_1_col_1>", "<row_1_col_2>", "<row_2_col_1>")
+TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}:{% for part in message.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 PROCESSING: dict[str, Any] = {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}}
 
 
@@ -268,6 +274,29 @@ def test_the_same_image_comes_from_the_prefix_cache_and_a_changed_one_does_not(
     assert found[3].cached_tokens <= 5
     for result, parts in zip(found, asked, strict=True):
         assert result.tokens[0] == int(reference(made("idefics3"), *parts)[-1].argmax())
+
+
+def test_messages_with_images_are_the_prompts_of_the_processor(made: Callable[[str], Any], tmp_path: Path) -> None:
+    """Through the chat template, in two replicas in processes of their own: the answer is the likeliest of transformers' logits, and
+    the prompt has the tokens that its processor makes."""
+    model, folder = made("smolvlm")
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"chat_template": TEMPLATE}
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(json.dumps(settings).encode() if file.name == "tokenizer_config.json" else file.read_bytes())
+    images = [pixels(30, 30, seed) for seed in (1, 2)]
+    prompts = [("user:See ", each, "? <|im_end|>assistant:") for each in images]
+    asked = [[{"role": "user", "content": [_text("See "), {"type": "image", "image": each}, _text("? ")]}] for each in images]
+    config = {"model": {"source": str(tmp_path), "replicas": 2}, "loader": {"use": "torch", "threads": 1}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        answers = pipeline.model.batch(asked, max_new_tokens=1)
+        for answer, parts in zip(answers, prompts, strict=True):
+            expected = reference((model, folder), *parts)
+            assert answer.prompt_tokens == len(expected)
+            assert answer.tokens == (int(expected[-1].argmax()),)
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def test_folders_that_do_not_fit_together_are_refused(

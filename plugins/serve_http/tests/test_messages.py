@@ -95,7 +95,9 @@ def test_the_system_and_blocks_become_messages(client: Make, runtime: ScriptedRu
     ("more", "word"),
     [
         ({"max_tokens": None}, "max_tokens"), ({"messages": []}, "messages"), ({"messages": [{"role": "system", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "base64"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://x"}}]}]}, "fetched"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "image"}]}]}, "neither text nor image"),
         ({"tools": [{"type": "web_search_20250305", "name": "f"}]}, "tools"),
         ({"thinking": {"type": "often"}}, "thinking"), ({"tool_choice": {"type": "any"}}, "tool_choice"),
         ({"stream": "x"}, "stream"), ({"system": 7}, "system"),

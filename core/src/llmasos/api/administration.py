@@ -114,7 +114,7 @@ class PipelineAdministration:
         return self._pipeline.audience.join("listener of a server", listener)
 
     def _host(self, model: str) -> ModelHost:
-        return self._pipeline.hosts[self._pipeline.model_named(model).name]
+        return self._pipeline.host_of(model)
 
     @staticmethod
     def _made(details: dict[str, Any], facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -36,6 +36,7 @@ from llmasos_hookspecs import (
     TokenPrompt,
 )
 from llmasos_hookspecs.sampling import plain_number
+from llmasos_image_input.parts import deferred, has_images
 
 if TYPE_CHECKING:
     from llmasos.compose.answer_forms import AnswerForm
@@ -114,9 +115,11 @@ class LanguageModel(TextEncoding):
     Messages that end with one of the assistant's have it continued: the answer is what follows.
     """
 
-    def __init__(self, pipeline: ModelPipeline, host: ModelHost, *, owns_pipeline: bool = False) -> None:
+    def __init__(self, pipeline: ModelPipeline, host: ModelHost, *, owns_pipeline: bool = False, adapter: str = "") -> None:
+        """``adapter``: the one that its requests are computed with; the model then has that one's name."""
         self._pipeline = pipeline
         self._host = host
+        self._adapter = adapter
         self._owns_pipeline = owns_pipeline
         self._client: Client | None = None
         self._runs = TaskRuns()
@@ -131,8 +134,8 @@ class LanguageModel(TextEncoding):
 
     @property
     def name(self) -> str:
-        """The model's name in the pipeline's config."""
-        return self._host.name
+        """The model's name in the pipeline's config; of one with an adapter of its own, the adapter's."""
+        return self._adapter or self._host.name
 
     @property
     def pipeline(self) -> ModelPipeline:
@@ -195,7 +198,7 @@ class LanguageModel(TextEncoding):
 
     def describe(self) -> dict[str, Any]:
         """Source, loader, scheduler and memory of the model, as plain data; sizes in bytes, counts in tokens."""
-        return self._host.describe()
+        return {**self._host.describe(), "name": self.name, **({"adapter": self._adapter} if self._adapter else {})}
 
     def usage(self) -> dict[str, Any]:
         """The model's queue, KV cache and speed at this moment, as plain data."""
@@ -283,7 +286,9 @@ class LanguageModel(TextEncoding):
 
     @lists_options
     def chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> str:
-        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of text parts."""
+        """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of parts. A part is
+        ``{"type": "text", "text": ...}``, or for a model that reads images, in a message of the user, ``{"type": "image", "image": ...}``
+        with an array uint8 [height, width, 3], a Pillow image, the bytes of a PNG, JPEG, WebP or GIF file, or a ``pathlib.Path``."""
         _check_messages(messages)
         return self._submit(messages, sampling).result().text
 
@@ -298,8 +303,11 @@ class LanguageModel(TextEncoding):
 
         ``options``: ``tools``, ``template_arguments`` and ``allow_control_tokens``, as for ``chat``.
         """
-        prompts = self._host.opened().prompts
-        return prompts.render(self._given(messages), GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
+        given = self._given(messages)
+        if has_images(given):
+            with self._host.lease() as running:  # refuses images where the model reads none
+                running.encoded(given, GenerationParams.of(options))
+        return self._host.opened().prompts.render(given, GenerationParams.of(options).chat, add_generation_prompt=add_generation_prompt)
 
     def count_tokens(self, prompt: Prompt, *, kind: TextKind | None = None, **options: Any) -> int:
         """Count of the prompt's tokens, chat template included; ``options`` as for ``render``. ``kind``: count what ``embed`` encodes for
@@ -310,8 +318,13 @@ class LanguageModel(TextEncoding):
         return len(self.encode(prompt, **options))
 
     def encode(self, prompt: Prompt, **options: Any) -> list[int]:
-        """The token ids of a prompt, chat template included; ``options`` as for ``render``."""
-        return self._host.opened().prompts.encode(self._given(prompt), GenerationParams.of(options).chat)
+        """The token ids of a prompt, chat template included; ``options`` as for ``render``. An image takes virtual tokens, past the
+        vocabulary."""
+        given, params = self._given(prompt), GenerationParams.of(options)
+        if not has_images(given):
+            return self._host.opened().prompts.encode(given, params.chat)
+        with self._host.lease() as running:
+            return running.encoded(given, params).tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, control tokens included. Raises ``RequestError`` for what is no id of the model's vocabulary."""
@@ -326,12 +339,12 @@ class LanguageModel(TextEncoding):
     def logits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> npt.NDArray[np.float32]:
         """Raw logits of every position: float32 [len(tokens), vocab_size]. ``source``: of an encoder-decoder, what the target with these
         tokens, its start token included, is made from."""
-        return self._host.submit(lambda running: running.logits(tokens, source)).result()
+        return self._host.submit(self._logits(tokens, source)).result()
 
     def score(self, prompt: Prompt, continuations: Sequence[str], **scheduling: Any) -> list[Score]:
         """The log probability of each continuation after the prompt, which is computed once; natural logarithms.
 
-        ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``.
+        ``scheduling``: ``tenant``, ``priority``, ``weight`` and ``deadline``; and ``adapter``.
         """
         return self._host.wait(self._scoring(prompt, continuations, scheduling)).result()
 
@@ -408,7 +421,7 @@ class LanguageModel(TextEncoding):
 
     async def alogits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> npt.NDArray[np.float32]:
         """``logits`` for an event loop."""
-        ticket = await self._host.room.send(lambda: self._host.sending(lambda running: running.logits(tokens, source)), _cancel)
+        ticket = await self._host.room.send(lambda: self._host.sending(self._logits(tokens, source)), _cancel)
         return await ticket.aresult()
 
     async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
@@ -483,7 +496,8 @@ class LanguageModel(TextEncoding):
         _check_texts("continuations", continuations)
         with contextlib.ExitStack() as unsent:
             charge = self._arrive(unsent)
-            params = self._params(scheduling)
+            adapter = self._host.defaults.arguments({}).get("adapter")
+            params = self._params({**({"adapter": adapter} if adapter else {}), **scheduling})
             guards = self._pipeline.guards
             shown = guards.prompt(self._given(prompt), self.name, params.tenant)
             tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
@@ -513,11 +527,20 @@ class LanguageModel(TextEncoding):
         return self._host.wait(self.generating(prompt, n, sampling))[0]
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
+        if self._adapter:
+            given = {"adapter": self._adapter, **given}
         return GenerationParams.of(given) if self._client is None else self._client.params(given)
+
+    def _logits(
+        self, tokens: Sequence[int], source: Prompt | TokenPrompt | None
+    ) -> Callable[[Running], LoopCall[Ticket[npt.NDArray[np.float32]]]]:
+        adapter = self._host.defaults.arguments({}).get("adapter") or ""
+        params = GenerationParams.of({"adapter": self._adapter or adapter})
+        return lambda running: running.logits(tokens, source, params)
 
     def _given(self, prompt: P) -> P:
         """A prompt with the messages that stand before those of every chat with this model."""
-        return self._host.defaults.prompt(prompt)
+        return deferred(self._host.defaults.prompt(prompt))
 
     def _arrive(self, unsent: contextlib.ExitStack, action: str = "generate") -> Charge | None:
         """The charge of a client's new request, which ``unsent`` ends; None where there is no client."""

@@ -48,6 +48,7 @@ class ObjectOptions(TypedDict, total=False):
     allow_control_tokens: bool
     source_language: str | None
     target_language: str | None
+    adapter: str | None
     tenant: str
     priority: int
     weight: float
@@ -102,6 +103,7 @@ _HELP: Final[Mapping[str, str]] = {
     "allow_control_tokens": "Control tokens that messages spell are encoded as control tokens.",
     "source_language": "Of a multilingual encoder-decoder: the language of the prompt, a code out of model.languages.",
     "target_language": "Of a multilingual encoder-decoder: the language of the answer.",
+    "adapter": "One of the model's LoRA adapters, by name.",
     "tenant": "Whose request it is, for schedulers.",
     "priority": "For schedulers that heed it: higher runs first.",
     "weight": "For schedulers that share: how much of the engine the tenant has.",

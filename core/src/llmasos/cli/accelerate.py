@@ -43,7 +43,7 @@ def accelerate(
             ComponentConfig(*read_component(text, "NAME:bits=4,group=32"), f"accelerate[{index}]")
             for index, text in enumerate(stages or ())
         ]
-        if not found and not pipeline.config.models[chosen.name].accelerate:
+        if not found and not pipeline.config.models[pipeline.host_of(chosen.name).name].accelerate:
             raise RequestError("There is no stage to run; give --stage NAME:bits=8, say, or [[accelerate]] tables in the config.")
         report = pipeline.accelerate(
             found or None,

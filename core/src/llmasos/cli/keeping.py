@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -10,6 +11,7 @@ from llmasos.cli.console import print_note
 from llmasos_conversations.fitting import left_out, newest_turns
 from llmasos_conversations.store import Conversation, ConversationStore, Form
 from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_image_input.parts import GivenImage, message_of
 
 if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
@@ -54,23 +56,23 @@ class Talk:
         return cls(before, keep and (bool(before.number) or store.keeps_all), quiet, store)
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """What was said before, the system message first."""
-        return [*self.before.instructions(), *self.before.messages]
+        return [*self.before.instructions(), *self._store.asked(self.before.messages)]
 
-    def prompt(self, question: str, model: LanguageModel, new_tokens: int) -> list[dict[str, str]]:
-        """The messages for the model: as many of the newest turns as fit its context, and the question."""
-        messages, dropped = newest_turns(model, [*self.messages, {"role": "user", "content": question}], new_tokens)
+    def prompt(self, question: str, images: Sequence[GivenImage], model: LanguageModel, new_tokens: int) -> list[dict[str, Any]]:
+        """The messages for the model: as many of the newest turns as fit its context, and the question with its images."""
+        messages, dropped = newest_turns(model, [*self.messages, message_of(question, images)], new_tokens)
         if dropped and not self.quiet:
             print_note(left_out(dropped))
         return messages
 
-    def add(self, question: str, answer: str, *, model: str, form: Form) -> int | None:
+    def add(self, question: str, images: Sequence[GivenImage], answer: str, *, model: str, form: Form) -> int | None:
         """Keep question and answer; returns the conversation's number, None where it is not kept. Where it cannot be, a note tells why:
         the user has the answer."""
         if not self.keep:
             return None
-        turn = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        turn = [message_of(question, [each.given for each in images]), {"role": "assistant", "content": answer}]
         number = self.before.number or None
         try:
             return self._store.add(number, turn, system=self.before.system or None, model=model, form=form)[0]

@@ -12,6 +12,7 @@ import typer
 from llmasos_command_kit.options import (
     ConfigOption as ConfigOption,
     ContinueOption as ContinueOption,
+    ImageOption as ImageOption,
     JsonOption as JsonOption,
     LoaderOption as LoaderOption,
     LongConfigOption as LongConfigOption,
@@ -103,7 +104,7 @@ def read_config(
     changes = with_preset(changes, preset)
     found = load_config(config, overrides=changes)
     name = found.default_model if model is None else model
-    if name not in found.models:
+    if found.reference_of(name) is None:
         found = load_config(config, overrides=[*changes, f"model.source={json.dumps(name, ensure_ascii=False)}"])
         name = "default"
     return found, name
@@ -124,7 +125,7 @@ def names_model(word: str, config: Path | None, overrides: list[str] | None) -> 
     with contextlib.suppress(OSError):  # a word that is too long for a name
         if Path(word).exists():
             return True
-    return word in load_config(config, overrides=overrides or ()).models
+    return load_config(config, overrides=overrides or ()).reference_of(word) is not None
 
 
 def read_file(path: Path, name: str) -> str:

@@ -30,6 +30,7 @@ def run(
     system: o.SystemOption = None,
     continued: o.ContinueOption = False,
     resume: o.ResumeOption = None,
+    image: o.ImageOption = None,
     no_log: o.NoLogOption = False,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it stands, without the model's chat template.")] = False,
     max_new_tokens: o.MaxNewTokensOption = None,
@@ -76,6 +77,8 @@ def run(
     )
     if logprobs is not None and not as_json:
         raise RequestError("--logprobs prints figures for every token, as JSON only; give --json too.")
+    if raw and image:
+        raise RequestError("--raw continues a plain text, and an image stands in a chat message; leave one of them out.")
     if raw and (system is not None or continued or resume is not None):
         raise RequestError("--raw continues a plain text, without a system message or a conversation before it; leave one of them out.")
     asked = read_asked(words or [], lambda word: model is None and o.names_model(word, config, overrides))
@@ -84,20 +87,23 @@ def run(
     if not asked.text:
         raise RequestError("The prompt is empty; give at least one character.")
     from llmasos.cli.keeping import Talk
+    from llmasos_image_input.parts import GivenImage
+
+    images = [GivenImage.of_file(path) for path in image or ()]
 
     talk = Talk.begin(continued=continued, resume=resume, system=system, keep=not no_log, quiet=quiet)
     parts = {"preset": preset, "loader": loader, "scheduler": scheduler}
     found, name = o.read_config(config, overrides, model=model or asked.model, **parts)
-    if not (model or asked.model or preset) and talk.before.model not in ("", found.models[name].reference):
+    if not (model or asked.model or preset) and talk.before.model not in ("", found.reference_of(name)):
         found, name = o.read_config(config, overrides, model=talk.before.model, **parts)
     with o.pipeline_of(found, quiet=quiet) as pipeline:
         chosen = pipeline.models[name]
         with _first_word(asked):
-            plain = raw or not (chosen.has_chat_template or talk.messages)
-        prompt: Prompt = asked.text if plain else talk.prompt(asked.text, chosen, max_new_tokens or 1)
+            plain = raw or not (images or chosen.has_chat_template or talk.messages)
+        prompt: Prompt = asked.text if plain else talk.prompt(asked.text, images, chosen, max_new_tokens or 1)
 
         def keep(answer: str) -> int | None:
-            return talk.add(asked.text, answer, model=found.models[name].reference, form="text" if plain else "chat")
+            return talk.add(asked.text, images, answer, model=found.reference_of(name) or name, form="text" if plain else "chat")
 
         answers = _answer(chosen, prompt, n, sampling, keep, as_json=as_json)
         if not (as_json or quiet) and sys.stderr.isatty():

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmasos.cli.asking import read_text
 from llmasos.system.options import fields_of, find_problems, structure_options
-from llmasos.system.options.words import is_union, unwrapped
+from llmasos.system.options.words import is_image, is_union, unwrapped
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
@@ -57,7 +57,7 @@ def from_words(cls: type, words: Sequence[str]) -> dict[str, Any]:
                 raise RequestError(f"--{key} lacks its value; it must be {field.allowed}.")
             else:
                 value = left.pop(0)
-        read = _typed(_text_of(value), field.type)
+        read = _typed(value if _is_of_images(field.type) else _text_of(value), field.type)
         if key in inputs and isinstance(inputs[key], list):
             inputs[key].extend(read if isinstance(read, list) else [read])
         else:
@@ -79,7 +79,10 @@ def _text_of(word: str) -> str:
 
 def _typed(text: str, kind: Any) -> Any:
     """A text as the field's type wants it: text stays text, all else is read as JSON where it is JSON; a text that is no JSON is a list
-    of one text where the field is a list."""
+    of one text where the field is a list. An image is the name of a file, or a ``data:`` URL."""
+    if _is_of_images(kind):
+        image = text if text.startswith("data:") else Path(text.removeprefix("@")).expanduser()
+        return image if is_image(kind) else [image]
     kind = unwrapped(kind)
     if kind is str or (is_union(kind) and str in typing.get_args(kind)):
         return text
@@ -87,6 +90,11 @@ def _typed(text: str, kind: Any) -> Any:
         return json.loads(text)
     except ValueError:
         return [text] if _is_list(kind) else text
+
+
+def _is_of_images(kind: Any) -> bool:
+    """Whether a field is an image, or a list of them."""
+    return is_image(kind) or any(is_image(each) for each in typing.get_args(kind))
 
 
 def _is_list(kind: Any) -> bool:

@@ -38,11 +38,12 @@ from llmasos.system.context import ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder
 from llmasos.system.isolation.children import search_path
-from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker
+from llmasos.system.loader_choice import LoaderChoice, choose_loader, installed_loaders, misfit, refusal, taker, without_adapters
 from llmasos.system.options import structure_options
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
 from llmasos_hookspecs import (
+    Adapter,
     Checkpoint,
     Encoder,
     EncoderInfo,
@@ -55,6 +56,7 @@ from llmasos_hookspecs import (
     is_sealed,
 )
 from llmasos_hookspecs.guarding.edge import crossing
+from llmasos_huggingface_folder.adapters import read_adapter
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -355,8 +357,23 @@ class Composer(ComponentMaker):
             memory=self._memory(),
         )
         kept = {"cache": None} if is_sealed(checkpoint) else {}
-        context = self.context(loader, limits=limits, allow_pickle=model.allow_pickle, **kept)
+        adapters = {name: self._adapter(name, reference) for name, reference in model.adapters.items()} if hook == "llmasos_load" else {}
+        context = self.context(loader, limits=limits, allow_pickle=model.allow_pickle, adapters=adapters, **kept)
         return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
+
+    def _adapter(self, name: str, reference: str) -> Adapter:
+        """The adapter of a name, from its folder or from where its reference leads."""
+        found = resolve(
+            reference,
+            registry=self._registry,
+            store=self._store,
+            aliases=self._aliases,
+            offline=self.config.offline,
+            sink=self._sink,
+            sources=self.config.sources.values(),
+            bounds=self.bounds,
+        )
+        return read_adapter(found.path, name)
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
         """The backend for measurements: the model's loader. The float32 reference runs on the same loader with default options, because an
@@ -395,9 +412,13 @@ class Composer(ComponentMaker):
     def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
         """The same as ``loader``, with the loaders that ``auto`` passed over."""
         if model.loader.use == DEFAULT_LOADER:
-            chosen = choose_loader(installed_loaders(self._registry), checkpoint, model.loader, self.bounds.load)
+            chosen = choose_loader(
+                installed_loaders(self._registry), checkpoint, model.loader, self.bounds.load, adapters=bool(model.adapters)
+            )
             return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
         loader = self.component("loader", model.loader.use)
+        if model.adapters and (reason := without_adapters(loader)):
+            raise UnsupportedModel(f"{reason}; load it by the loader torch, or merge one adapter into the model by the stage merge.")
         reason = refusal(loader, checkpoint, self.bounds.load)
         if reason:
             loaders = installed_loaders(self._registry)

@@ -35,6 +35,7 @@ _PLACE: Final = ("tenant", "priority", "weight", "deadline")
 _LENGTH: Final = ("max_new_tokens", "max_length")
 _CHAT: Final = tuple(field.name for field in attrs.fields(ChatOptions))
 _LANGUAGES: Final = ("source_language", "target_language")
+_ADAPTER: Final = "adapter"
 
 _numbers = itertools.count(1)
 
@@ -83,6 +84,7 @@ class GenerationParams:
         chat: what a prompt of chat messages depends on beside them.
         most_new_tokens: what a client may have, whatever it asks for; None: any number.
         source_language, target_language: codes of the languages that an encoder-decoder reads and writes; None: what its files say.
+        adapter: name of the adapter that it is computed with; empty: none.
     """
 
     sampling: SamplingParams
@@ -96,6 +98,7 @@ class GenerationParams:
     most_new_tokens: int | None = None
     source_language: str | None = None
     target_language: str | None = None
+    adapter: str = ""
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationParams:
@@ -104,7 +107,7 @@ class GenerationParams:
         Raises:
             RequestError: one is unknown (with the nearest name), or its value is refused.
         """
-        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT, *_LANGUAGES)
+        known = (*_SAMPLING, *_CONSTRAINTS, *_PLACE, *_LENGTH, *_CHAT, *_LANGUAGES, _ADAPTER)
         arguments = {name: plain_number(value) for name, value in arguments.items()}
         for name in arguments:
             if name not in known:
@@ -138,6 +141,9 @@ class GenerationParams:
         for name, language in languages.items():
             if language is not None and (not isinstance(language, str) or not language):
                 raise RequestError(f"{name} is {language!r}, and it must be one of the model's language codes.", name)
+        adapter = arguments.get(_ADAPTER) or ""
+        if not isinstance(adapter, str):
+            raise RequestError(f"adapter is {adapter!r}, and it must be the name of an adapter of the model, or None.", _ADAPTER)
         return cls(
             sampling=SamplingParams(
                 **{name: value for name, value in arguments.items() if name in _SAMPLING},
@@ -150,6 +156,7 @@ class GenerationParams:
             weight=float(weight),
             deadline=deadline,
             chat=ChatOptions.of(**{name: arguments[name] for name in _CHAT if name in arguments}),
+            adapter=adapter,
             **languages,
         )
 
@@ -174,6 +181,7 @@ class GenerationParams:
             deadline=earliest(None if self.deadline is None else now + self.deadline),
             sampling=self.sampling,
             media=media,
+            adapter=self.adapter,
         )
 
     def _new_tokens(self, prompt: int, context_length: int, room: int) -> int:

@@ -138,7 +138,12 @@ class Guards:
         def passed(text: str, stage: Stage) -> str:
             return self._text(text, Passage(stage=stage, model=model, tenant=tenant, role=role), calls) if text else text
 
-        found = {**message, "content": passed(message["content"], "tool_result" if role == "tool" else "input")}
+        content = message["content"]
+        if isinstance(content, str):
+            content = passed(content, "tool_result" if role == "tool" else "input")
+        else:  # with images, which no guard reads
+            content = [{**part, "text": passed(part["text"], "input")} if part["type"] == "text" else part for part in content]
+        found = {**message, "content": content}
         if message.get("tool_calls"):
             found["tool_calls"] = [_with_arguments(call, lambda text: passed(text, "tool_call")) for call in message["tool_calls"]]
         return found

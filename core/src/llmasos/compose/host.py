@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.compose.generation_params import Defaults, GenerationParams, token_ids
+from llmasos.compose.images import EncodedPrompt, images_in, with_images
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
 from llmasos.compose.serving import LoopCall, R, Sending, Serving, T, Wanted, waited
@@ -113,21 +114,24 @@ class RunningModel:
 
     def generations(self, prompt: Prompt | TokenPrompt, n: int, params: GenerationParams) -> LoopCall[list[Ticket[Generation]]]:
         """``n`` continuations of one prompt, which share its prefill."""
-        tokens = self._encoded(prompt, params)
-        form, sampling = self.prompts.answers.of(prompt, tokens, params.chat, params.sampling)
-        request = self._request(tokens, attrs.evolve(params, sampling=sampling))
+        encoded = self._encoded(prompt, params)
+        form, sampling = self.prompts.answers.of(prompt, encoded.text, params.chat, params.sampling)
+        request = self._request(encoded, attrs.evolve(params, sampling=sampling))
         room = self._room(request, request.max_new_tokens)
         cost = room + (n - 1) * (room - min(len(request.tokens), room))
         return LoopCall(room, cost, lambda loop: [loop.submit(request)] if n == 1 else loop.submit_many(request, n), form)
 
-    def logits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
+    def logits(
+        self, tokens: Sequence[int], source: Prompt | TokenPrompt | None, params: GenerationParams
+    ) -> LoopCall[Ticket[npt.NDArray[np.float32]]]:
         """The logits of every position; of an encoder-decoder, those of a target after its ``source``."""
-        params, target = GenerationParams.of({}), token_ids(tokens)
+        target = token_ids(tokens)
+        given = EncodedPrompt(target, target) if source is None else self._encoded(source, params)
         if source is not None and self.sources is None:
             raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
         if source is None and self.sources is not None:
             raise RequestError(f"The model {self.name} is an encoder-decoder; give the source that the tokens follow.", "source")
-        request = self._request(target, params) if source is None else self._request(self._encoded(source, params), params, target)
+        request = self._request(given, params, None if source is None else target)
         room = self._room(request, 0)
         return LoopCall(room, room, lambda loop: loop.submit_logits(request))
 
@@ -137,10 +141,16 @@ class RunningModel:
         if self.sources is not None:
             tails = [self.sources.encode_target(text) for text in continuations]
         else:
-            tails = self.prompts.encode_continuations(prompt, head, continuations, params.chat)
+            tails = self.prompts.encode_continuations(prompt, head.text, continuations, params.chat)
         request = self._request(head, params)
         room = self._room(request, max(map(len, tails), default=0))
         return LoopCall(room, room, lambda loop: loop.submit_score(request, tails))
+
+    def encoded(self, prompt: Prompt, params: GenerationParams) -> EncodedPrompt:
+        """The tokens of a prompt, with its images at their places."""
+        images = images_in(prompt, self.name, self.info)
+        text = self.prompts.encode(prompt, params.chat)
+        return with_images(text, images, self.info, self.loop.media_length) if images else EncodedPrompt(text, text)
 
     def embeddings(self, *_: Any, **__: Any) -> NoReturn:
         """As ``RunningEncoder.embeddings``, which a model that generates text cannot do."""
@@ -166,6 +176,8 @@ class RunningModel:
             "weight_bytes": info.weight_bytes,
             "kv_bytes_per_token": info.kv_bytes_per_token,
             "notes": list(info.notes),
+            "media": sorted(info.media_tokens),
+            "adapters": list(info.adapters),
         }
 
     def use_policy(self, scheduler: ComponentConfig, make: Callable[[], Policy]) -> None:
@@ -178,10 +190,11 @@ class RunningModel:
             f"The model {self.name} generates text, and has no embeddings of texts; name an embedding model or a reranker{cure}."
         )
 
-    def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> list[int]:
+    def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> EncodedPrompt:
         self.loop.check_queue(lambda: self._at_least(prompt, params))
         if isinstance(prompt, TokenPrompt):
-            return token_ids(prompt.tokens)
+            tokens = token_ids(prompt.tokens)
+            return EncodedPrompt(tokens, tokens)
         if self.sources is not None and not isinstance(prompt, str) and self.prompts.template is None:
             raise RequestError(
                 f"The model {self.name} is an encoder-decoder without a chat template, so it cannot chat; give generate_text its source."
@@ -191,22 +204,22 @@ class RunningModel:
             raise ContextLengthExceeded(
                 f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
             )
-        return self.prompts.encode(prompt, params.chat)
+        return self.encoded(prompt, params)
 
     def _at_least(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> int:
         """Tokens that prompt and answer have at least, without encoding the prompt."""
         size = len(prompt.tokens) if isinstance(prompt, TokenPrompt) else self.prompts.at_least(prompt)
         return size + (params.max_new_tokens if isinstance(params.max_new_tokens, int) else 1)
 
-    def _request(self, tokens: list[int], params: GenerationParams, target: list[int] | None = None) -> Request:
+    def _request(self, prompt: EncodedPrompt, params: GenerationParams, target: list[int] | None = None) -> Request:
         """The request for a prompt; of an encoder-decoder, with the prompt as its source, and what the target begins with."""
         context, room = self.loop.context_length, self.loop.room
         if self.sources is None:
             for param in ("source_language", "target_language"):
                 if getattr(params, param) is not None:
                     raise RequestError(f"{param} is for encoder-decoders, and the model {self.name} is none; say it in the prompt.", param)
-            return params.request(self.name, tokens, context, room)
-        media = self.sources.source(tokens, params.source_language, params.target_language)
+            return params.request(self.name, prompt.tokens, context, room, prompt.media)
+        media = self.sources.source(prompt.tokens, params.source_language, params.target_language)
         source, placed = place(media, 0, self.info, self.loop.media_length)
         head = self.sources.target(params.target_language) if target is None else target
         # What a short source leaves is no room for the target.

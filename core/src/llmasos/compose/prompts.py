@@ -12,7 +12,7 @@ import attrs
 from llmasos.compose.answer_forms import AnswerForms
 from llmasos_answer_parts.written import as_texts, with_tools
 from llmasos_chat_templates.control_tokens import ControlTokens
-from llmasos_chat_templates.messages import ChatOptions, characters, checked_messages
+from llmasos_chat_templates.messages import ChatOptions, characters, checked_messages, images_of
 from llmasos_chat_templates.sandbox.limits import MAX_CHARACTERS
 from llmasos_chat_templates.template import ChatTemplate
 from llmasos_hookspecs import Checkpoint, Prompt, RequestError, Tokenizer
@@ -103,6 +103,7 @@ class PromptEncoder:
         tools = list(options.tools)
         if tools and not template.writes_tools:
             checked, tools = with_tools(checked, tools), []
+        checked = [_with_plain_images(message) for message in checked]
         # Tools hold untrusted text too, so they are treated like messages, after these.
         given = [*checked, {"role": "tools", "tools": tools}] if tools else checked
         with_them = bool(tools)
@@ -131,6 +132,10 @@ class PromptEncoder:
     ) -> tuple[str, list[int]]:
         if options.tools or options.template_arguments or options.reasoning:
             raise RequestError("This model has no chat template, so it cannot be given tools, reasoning or template_arguments.")
+        if images_of(messages):
+            raise RequestError(
+                "This model has no chat template, which would say where images stand; give one (chat_template in the config)."
+            )
         # The tokenizer adds special tokens around the text; the transcript itself contains no control token.
         lines = [f"{message['role']}: {message['content']}\n" for message in messages]
         text = "".join([*lines, "assistant:"] if add_generation_prompt and not continued else lines)
@@ -159,6 +164,13 @@ def is_continued(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the last message is a text of the assistant, which the answer continues."""
     last = messages[-1]
     return last["role"] == "assistant" and not last.get("tool_calls") and bool(last["content"].strip())
+
+
+def _with_plain_images(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose image parts say no more than that an image stands there, as templates read them."""
+    if isinstance(message["content"], str):
+        return message
+    return {**message, "content": [{"type": "image"} if part["type"] == "image" else part for part in message["content"]]}
 
 
 def _up_to(text: str, end: str) -> str:

@@ -93,6 +93,10 @@ class RunningEncoder:
             )
         return self._call(self.rows.pairs(query, documents, truncate=truncate), params)
 
+    def encoded(self, *_: Any) -> NoReturn:
+        """As ``RunningModel.encoded``, which is for messages with images."""
+        raise RequestError(f"The model {self.name} encodes texts, and the messages hold an image; leave it out.")
+
     def generations(self, *_: Any) -> NoReturn:
         """As ``RunningModel.generations``, which an encoder cannot do."""
         self._refuse()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from llmasos.engine.ledger import KVLedger
-from llmasos.engine.prefix_cache import CachedPrefix, PrefixCache, common_prefix
+from llmasos.engine.prefix_cache import CachedPrefix, PrefixCache, common_prefix, sharing
 from llmasos.engine.sequence import Sequence
 from llmasos_hookspecs import CapacityExceeded, Engine, EngineFailed
 from llmasos_hookspecs.guarding.edge import in_words
@@ -46,7 +46,7 @@ class KVSlots:
     def start(self, sequence: Sequence, running: Iterable[Sequence]) -> bool:
         """Give ``sequence`` a slot that holds the longest prefix found in the prefix cache or in a running sequence. False where no slot is
         free."""
-        match = self.prefixes.match(sequence.request.tenant, sequence.tokens, sequence.reusable) if self._keeps else None
+        match = self.prefixes.match(sharing(sequence.request), sequence.tokens, sequence.reusable) if self._keeps else None
         donor, shared = self._donor(sequence, running) if self._can_fork else (None, 0)
         slot: int | None = None
         if donor is not None and (match is None or shared > match[1]):
@@ -81,7 +81,7 @@ class KVSlots:
         self.ledger.release(slot)
         held = self.ledger.held(slot)
         if keep and self._keeps and held >= _WORTH_A_FORK:
-            self.prefixes.add(slot, sequence.request.tenant, sequence.tokens[:held])
+            self.prefixes.add(slot, sharing(sequence.request), sequence.tokens[:held])
         else:
             self._close(slot)
 
@@ -119,10 +119,10 @@ class KVSlots:
         return prefix.slot
 
     def _donor(self, sequence: Sequence, running: Iterable[Sequence]) -> tuple[Sequence | None, int]:
-        """The running sequence of the same tenant with the longest computed common prefix, and its length in tokens."""
+        """The running sequence of the same tenant and adapter with the longest computed common prefix, and its length in tokens."""
         best, length, looked = None, _WORTH_A_FORK - 1, 0
         for other in running:
-            if other.request.tenant != sequence.request.tenant or other.tokens[0] != sequence.tokens[0]:
+            if sharing(other.request) != sharing(sequence.request) or other.tokens[0] != sequence.tokens[0]:
                 continue
             shared = common_prefix(other.tokens, sequence.tokens, min(other.computed, sequence.reusable))
             if shared > length:

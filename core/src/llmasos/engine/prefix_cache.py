@@ -6,6 +6,8 @@ from collections import abc
 
 import attrs
 
+from llmasos_hookspecs import Request
+
 
 def common_prefix(a: abc.Sequence[int], b: abc.Sequence[int], limit: int) -> int:
     """Number of leading tokens that ``a`` and ``b`` share, ``limit`` at most."""
@@ -22,18 +24,24 @@ def common_prefix(a: abc.Sequence[int], b: abc.Sequence[int], limit: int) -> int
     return low
 
 
+def sharing(request: Request) -> str:
+    """Which requests share keys and values: those of one tenant that are computed with the same adapter."""
+    return f"{request.tenant}\0{request.adapter}" if request.adapter else request.tenant
+
+
 @attrs.define(eq=False)
 class CachedPrefix:
     """The slot of a finished sequence, and the tokens it holds. The entry with the least ``value`` is evicted first."""
 
     slot: int
-    tenant: str
+    sharer: str
     tokens: list[int]
     value: float
 
 
 class PrefixCache:
-    """Cached prefixes by tenant. A prefix serves its own tenant only, so that timing reveals nothing about other tenants' prompts.
+    """Cached prefixes by those who may share them (``sharing``). A prefix serves its own tenant only, so that timing reveals nothing about
+    other tenants' prompts.
 
     Evicts by GreedyDual (Cao and Irani: Cost-Aware WWW Proxy Caching Algorithms, 1997) with the tokens to recompute as the cost: an
     entry's value is its length plus the value of the entry evicted last, so that long prefixes stay longer but none for ever.
@@ -50,17 +58,17 @@ class PrefixCache:
     def __contains__(self, entry: CachedPrefix) -> bool:
         return self._entries.get(entry.slot) is entry
 
-    def add(self, slot: int, tenant: str, tokens: list[int]) -> None:
+    def add(self, slot: int, sharer: str, tokens: list[int]) -> None:
         """Add ``slot``, which holds ``tokens``."""
-        self._entries[slot] = CachedPrefix(slot, tenant, tokens, self._floor + len(tokens))
+        self._entries[slot] = CachedPrefix(slot, sharer, tokens, self._floor + len(tokens))
         self.tokens += len(tokens)
 
-    def match(self, tenant: str, tokens: list[int], limit: int) -> tuple[CachedPrefix, int] | None:
-        """The tenant's entry with the longest common prefix with ``tokens``, and that length (at most ``limit``); None without one."""
+    def match(self, sharer: str, tokens: list[int], limit: int) -> tuple[CachedPrefix, int] | None:
+        """The sharer's entry with the longest common prefix with ``tokens``, and that length (at most ``limit``); None without one."""
         best: CachedPrefix | None = None
         length = 0
         for entry in self._entries.values():
-            if entry.tenant == tenant and (shared := common_prefix(entry.tokens, tokens, limit)) > length:
+            if entry.sharer == sharer and (shared := common_prefix(entry.tokens, tokens, limit)) > length:
                 best, length = entry, shared
         return None if best is None else (best, length)
 

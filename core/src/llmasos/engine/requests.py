@@ -16,6 +16,7 @@ from llmasos_hookspecs import (
     ResourceError,
     virtual_tokens,
 )
+from llmasos_hookspecs.nearest import did_you_mean
 
 
 class RequestChecks:
@@ -41,6 +42,10 @@ class RequestChecks:
         if not len(request.tokens):
             raise RequestError("The prompt is empty; give at least one token to continue from.")
         self._media(request)
+        if request.adapter and request.adapter not in self._info.adapters:
+            known = self._info.adapters
+            cure = did_you_mean(request.adapter, known) if known else "; this model was loaded without adapters."
+            raise RequestError(f'There is no adapter "{request.adapter}"{cure}', "adapter")
         self._known(text_tokens(request), "The prompt")
         self._room(request, new_tokens)
 

@@ -320,7 +320,8 @@ class Scheduler:
             draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
             tokens_given = (*new, *sequence.draft)
             media = sequence.media_within(position, position + len(tokens_given)) if sequence.media else ()
-            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=len(sequence.tokens), media=media)
+            known, adapter = len(sequence.tokens), sequence.request.adapter
+            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=known, media=media, adapter=adapter)
             planned.append(Planned(sequence, row))
         return granted
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from llmasos.system.digests import file_digest
 from llmasos.system.isolation import run_apart
 from llmasos_hookspecs import (
+    Adapter,
     ApartError,
     ApartLimits,
     Checkpoint,
@@ -98,6 +99,7 @@ class HookContext:
     offline: bool = False
     allow_pickle: bool = False
     base: Checkpoint | None = None
+    adapters: Mapping[str, Adapter] = MappingProxyType({})
     sink: ProgressSink = attrs.field(factory=SilentSink)
     reach: Callable[[str, str, str, Mapping[str, Any]], ReachedComponent] | None = None
     open_checkpoint: Callable[[Path], Checkpoint] | None = None

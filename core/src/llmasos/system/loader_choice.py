@@ -36,12 +36,12 @@ def installed_loaders(registry: Registry) -> list[Description]:
 
 
 def choose_loader(
-    loaders: Iterable[Description], checkpoint: Checkpoint, config: ComponentConfig, bound: Bound = UNBOUNDED
+    loaders: Iterable[Description], checkpoint: Checkpoint, config: ComponentConfig, bound: Bound = UNBOUNDED, *, adapters: bool = False
 ) -> LoaderChoice:
     """The preferred loader that takes the checkpoint, whose frameworks are installed and whose options are those that config gives.
 
     ``loaders``: the preferred first. One is imported only where it is the first whose description fits. ``bound``: of each question that is
-    asked of one.
+    asked of one. ``adapters``: only a loader that computes adapters will do.
 
     Raises:
         UnsupportedModel: no installed loader takes the checkpoint.
@@ -57,7 +57,8 @@ def choose_loader(
             except PluginError as error:
                 reason = str(error).rstrip(".")
             else:
-                reason = refusal(loaded, checkpoint, bound) or _wrong_options(loaded, config)
+                reason = (without_adapters(loaded) if adapters else "") or refusal(loaded, checkpoint, bound)
+                reason = reason or _wrong_options(loaded, config)
                 if not reason:
                     return LoaderChoice(loaded, tuple(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in refusals))
         refusals.append(reason)
@@ -87,6 +88,11 @@ def refusal(loaded: LoadedComponent, checkpoint: Checkpoint, bound: Bound = UNBO
     except UnsupportedModel as error:
         reason = str(error).rstrip(".")
     return f"the {label} does not take {checkpoint.path} ({_kind(checkpoint)}): {reason}" if reason else ""
+
+
+def without_adapters(loaded: LoadedComponent) -> str:
+    """Why a loader does not take a model with adapters, as the beginning of a sentence; empty where it does."""
+    return "" if loaded.component.adapters else f"the {loaded.entry.label} computes no adapters"
 
 
 def taker(loaders: Iterable[Description], checkpoint: Checkpoint) -> str:

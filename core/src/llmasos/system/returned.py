@@ -71,8 +71,21 @@ def _engine(value: Any) -> str:
         return (
             f"an engine whose info.source_length is {info.source_length}, and a context of {info.context_length} has no room for a target"
         )
+    if fault := _media_tokens(info):
+        return fault
     takes_media = not info.features.isdisjoint({"media", "source"})
     return _missing(value, ("media_length",)) if takes_media else ""
+
+
+def _media_tokens(info: EngineInfo) -> str:
+    found = info.media_tokens
+    if not isinstance(found, Mapping) or not all(
+        isinstance(kind, str) and isinstance(token, int) and 0 <= token < info.vocab_size for kind, token in found.items()
+    ):
+        return f"an engine whose info.media_tokens is {found!r:.60}, and it must name a token of the vocabulary for each kind of media"
+    if found and "media" not in info.features:
+        return 'an engine whose info.media_tokens names tokens of media, and "media" is none of its info.features'
+    return ""
 
 
 def _low(info: EngineInfo | EncoderInfo, least: Mapping[str, int], what: str) -> str:

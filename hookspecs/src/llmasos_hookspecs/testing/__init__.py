@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.testing.guard import GuardConformance as GuardConformance
     from llmasos_hookspecs.testing.loader import LoaderConformance as LoaderConformance
     from llmasos_hookspecs.testing.media import MediaConformance as MediaConformance
-    from llmasos_hookspecs.testing.media_engine import ReferenceMediaEngine as ReferenceMediaEngine
+    from llmasos_hookspecs.testing.media_engine import (
+        ReferenceImageEngine as ReferenceImageEngine,
+        ReferenceMediaEngine as ReferenceMediaEngine,
+        image_checkpoint as image_checkpoint,
+    )
     from llmasos_hookspecs.testing.observer import ObserverConformance as ObserverConformance
     from llmasos_hookspecs.testing.placement import PlacementConformance as PlacementConformance
     from llmasos_hookspecs.testing.plugin import PluginConformance as PluginConformance
@@ -84,7 +88,7 @@ _MODULES: Final = {
     "testing.guard": "GuardConformance",
     "testing.loader": "LoaderConformance",
     "testing.media": "MediaConformance",
-    "testing.media_engine": "ReferenceMediaEngine",
+    "testing.media_engine": "ReferenceImageEngine ReferenceMediaEngine image_checkpoint",
     "testing.observer": "ObserverConformance",
     "testing.placement": "PlacementConformance",
     "testing.plugin": "PluginConformance",

@@ -93,7 +93,7 @@ class ScriptedCommandModel(ScriptedTaskModel):
 
     def describe(self) -> Mapping[str, Any]:
         facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "dtype": "float32"}
-        return {"name": "default", "state": "loaded", **facts, "context_length": self.context_length}
+        return {"name": "default", "state": "loaded", **facts, "media": ["image"], "context_length": self.context_length}
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return self._decoder.logits(tokens)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -14,10 +16,21 @@ from llmasos_hookspecs.context import EngineLimits
 from llmasos_hookspecs.engine import EngineInfo, Row
 from llmasos_hookspecs.errors import RequestError
 from llmasos_hookspecs.media import Media
+from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint, tiny_checkpoint
 from llmasos_hookspecs.testing.engine import ReferenceEngine
+from llmasos_hookspecs.testing.tokenizer import tokenizer_files
 
 #: The kind of media that it takes: float [positions, hidden_size].
 EMBEDDINGS: Final = "embeddings"
+#: What the tokenizer of ``image_checkpoint`` spells where an image stands, and its token.
+IMAGE_TEXT: Final = "<image>"
+IMAGE_TOKEN: Final = 260
+_IMAGE_TEMPLATE: Final = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 class ReferenceMediaEngine(ReferenceEngine):
@@ -40,6 +53,11 @@ class ReferenceMediaEngine(ReferenceEngine):
             raise RequestError(f"The engine takes {EMBEDDINGS} of width {self._table.shape[1]}, not {media.kind} of {data.shape}.")
         return int(data.shape[0])
 
+    def embedded(self, media: Media) -> npt.NDArray[Any]:
+        """The embeddings of media, float [positions, hidden_size]. Raises ``RequestError`` as ``media_length`` does."""
+        self.media_length(media)
+        return media.data
+
     def step(self, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         embedded = [self.embeddings(row) for row in rows]
         results = []
@@ -58,8 +76,8 @@ class ReferenceMediaEngine(ReferenceEngine):
         tokens, extra, count = list(row.tokens), [], self.info.vocab_size
         end = row.position + len(tokens)
         for placed in row.media:
-            data = placed.media.data
-            if placed.length != self.media_length(placed.media):
+            data = self.embedded(placed.media)
+            if placed.length != len(data):
                 raise RequestError(f"The media at {placed.start} have {len(data)} positions, not {placed.length}.")
             first, last = max(placed.start, row.position), min(placed.end, end)
             tokens[first - row.position : last - row.position] = range(count, count + last - first)
@@ -68,3 +86,36 @@ class ReferenceMediaEngine(ReferenceEngine):
         if any(not 0 <= token < count for token in tokens):
             raise RequestError(f"The row of slot {row.slot} has a token outside the vocabulary that no media stand for.")
         return tokens, extra
+
+
+class ReferenceImageEngine(ReferenceMediaEngine):
+    """The same for images: each row of pixels is a position."""
+
+    def __init__(self, checkpoint: Checkpoint, limits: EngineLimits | None = None) -> None:
+        super().__init__(checkpoint, limits)
+        self._media_info = attrs.evolve(self._media_info, preprocessing="rows", media_tokens={"image": IMAGE_TOKEN})
+
+    def media_length(self, media: Media) -> int:
+        data = media.data
+        if media.kind != "image" or data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
+            raise RequestError(f"The engine takes images, uint8 [height, width, 3], not {media.kind} of {data.dtype} {data.shape}.")
+        return int(data.shape[0])
+
+    def embedded(self, media: Media) -> npt.NDArray[Any]:
+        rows = self.media_length(media)
+        flat = media.data.reshape(rows, -1) / 255 - 0.5
+        flat = flat * (1 + np.arange(flat.shape[1]) / flat.shape[1])  # so that no two pixels can be exchanged
+        width = int(self._table.shape[1])
+        return 0.3 * np.pad(flat, ((0, 0), (0, -flat.shape[1] % width))).reshape(rows, -1, width).sum(axis=1)
+
+
+def image_checkpoint(folder: Path, **config: Any) -> TinyCheckpoint:
+    """A tiny checkpoint for ``ReferenceImageEngine``, in a folder: its chat template writes images in parts of messages."""
+    checkpoint = tiny_checkpoint(folder=folder, **config)
+    files = tokenizer_files()
+    added = files["tokenizer.json"]["added_tokens"]
+    added.append({**added[0], "id": IMAGE_TOKEN, "content": IMAGE_TEXT})
+    files["tokenizer_config.json"]["chat_template"] = _IMAGE_TEMPLATE
+    for name, contents in files.items():
+        (folder / name).write_text(json.dumps(contents), encoding="utf-8")
+    return checkpoint

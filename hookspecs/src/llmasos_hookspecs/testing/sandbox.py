@@ -21,6 +21,7 @@ import pluggy
 
 from llmasos_hookspecs import specs
 from llmasos_hookspecs.acceleration import AccelerationResult
+from llmasos_hookspecs.adapters import Adapter
 from llmasos_hookspecs.apart import ApartLimits
 from llmasos_hookspecs.checkpoint import Checkpoint, CheckpointWriter, Tokenizer
 from llmasos_hookspecs.component import Component
@@ -147,6 +148,7 @@ class SandboxContext:
     offline: bool = True
     allow_pickle: bool = False
     base: Checkpoint | None = None
+    adapters: Mapping[str, Adapter] = attrs.field(factory=dict)
     notes: list[str] = attrs.field(factory=list)
     ran_apart: list[str] = attrs.field(factory=list)
     vocab_size: int = 256

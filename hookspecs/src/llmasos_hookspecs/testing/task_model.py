@@ -77,11 +77,11 @@ class ScriptedTaskModel:
     def has_chat_template(self) -> bool:
         return self._has_chat_template
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         if self._has_chat_template:
-            text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+            text = "".join(f"<|im_start|>{m['role']}\n{_content(m)}<|im_end|>\n" for m in messages)
             return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
-        return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + ("assistant:" if add_generation_prompt else "")
+        return "".join(f"{m['role']}: {_content(m)}\n" for m in messages) + ("assistant:" if add_generation_prompt else "")
 
     def count_tokens(self, prompt: Prompt) -> int:
         return len(self.tokenizer.encode(self._text(prompt)))
@@ -220,6 +220,14 @@ class ScriptedTaskModel:
             matcher.consume_token(token)
             written.append(token)
         return bytes(written)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    """The text of a message, with ``<image>`` for each image."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join("<image>" if part["type"] in ("image", "image_url") else part["text"] for part in content)
 
 
 def _check_limit(limit: Any) -> None:

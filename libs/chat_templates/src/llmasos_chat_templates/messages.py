@@ -75,7 +75,8 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
     """Messages with a role and a text each.
 
     A content of text parts is joined by line ends; an assistant's message that calls tools may have none. The arguments of a call become
-    an object where they are its JSON, as templates want them.
+    an object where they are its JSON, as templates want them. The content of a user's message with images stays a list of parts, ``text``
+    and ``image``, of which no two of text follow each other.
 
     Raises:
         RequestError: they are no messages, or hold what a model of text cannot read.
@@ -110,13 +111,35 @@ def _message(place: int, message: Any) -> dict[str, Any]:
         found["content"] = "" if found.get("content") is None else found["content"]
     content = found.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
-        found["content"] = "\n".join(_part(place, part) for part in content)
+        found["content"] = _content(place, found["role"], content)
     elif not isinstance(content, str):
         raise RequestError(f"Chat message {place} has content = {_shown(content)}, and it must be a text.")
     return found
 
 
-def _part(place: int, part: Any) -> str:
+def images_of(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What the image parts of checked messages hold, in order."""
+    parts = (part for message in messages if isinstance(message["content"], list) for part in message["content"])
+    return [part["image"] for part in parts if part["type"] == "image"]
+
+
+def _content(place: int, role: str, parts: Sequence[Any]) -> str | list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, Mapping) and part.get("type") == "image" and part.get("image") is not None:
+            if role != "user":
+                raise RequestError(f"Chat message {place} of the role {_shown(role)} holds an image; images stand in messages of the user.")
+            found.append({"type": "image", "image": part["image"]})
+            continue
+        text = _text(place, part)
+        if found and found[-1]["type"] == "text":
+            found[-1]["text"] += f"\n{text}"
+        else:
+            found.append({"type": "text", "text": text})
+    return found if any(part["type"] == "image" for part in found) else "".join(part["text"] for part in found)
+
+
+def _text(place: int, part: Any) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
     if not isinstance(part, Mapping) or kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
         raise RequestError(f"Chat message {place} holds a part of the type {_shown(kind)}, and this model reads text alone.")

@@ -21,6 +21,9 @@ LongConfigOption = Annotated[
 SystemOption = Annotated[str | None, typer.Option("--system", "-s", help="What the model is told first.")]
 ContinueOption = Annotated[bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")]
 ResumeOption = Annotated[str | None, typer.Option("--resume", "-r", help="Go on with a conversation, by its name or number.")]
+ImageOption = Annotated[
+    list[Path] | None, typer.Option("--image", help="An image that the model is shown with the message: a PNG, JPEG, WebP or GIF file.")
+]
 NoLogOption = Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override one config value: path=value, such as seed=7.")]
 ModelOption = Annotated[

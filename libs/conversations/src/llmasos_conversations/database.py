@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from llmasos_conversations.images import TABLES as IMAGES
 from llmasos_conversations.taking_over import old_files, take_over
 from llmasos_hookspecs import LLMasOSError
 
@@ -18,7 +19,7 @@ from llmasos_hookspecs import LLMasOSError
 _PATIENCE: Final = 30.0
 
 #: Raised with every change of the tables; a file of a later version is refused.
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 # Three characters at a time are indexed, so that a word is found in any script, spaces between words or none.
 _TABLES: Final = """
@@ -121,10 +122,11 @@ class Database:
         done: list[Path] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if not self._found_version(connection):  # else another process has made them a moment ago
-                _make_tables(connection)
+            found = self._found_version(connection)
+            if found < _VERSION:  # else another process has made them a moment ago
+                _make_tables(connection, IMAGES if found else _TABLES + IMAGES)
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
-                done = take_over(self.folder, connection)
+                done = [] if found else take_over(self.folder, connection)
             connection.commit()
         except BaseException:
             connection.rollback()
@@ -154,15 +156,15 @@ def _nothing() -> sqlite3.Connection:
     """Empty tables in memory."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        _make_tables(connection)
+        _make_tables(connection, _TABLES + IMAGES)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in _statements(_TABLES):
+def _make_tables(connection: sqlite3.Connection, script: str) -> None:
+    for statement in _statements(script):
         connection.execute(statement)
 
 

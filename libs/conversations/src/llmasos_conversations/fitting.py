@@ -17,7 +17,7 @@ class CountingModel(Protocol):
     def count_tokens(self, prompt: Sequence[Mapping[str, Any]]) -> int: ...
 
 
-def newest_turns(model: CountingModel, messages: Sequence[dict[str, str]], new_tokens: int) -> tuple[list[dict[str, str]], int]:
+def newest_turns(model: CountingModel, messages: Sequence[dict[str, Any]], new_tokens: int) -> tuple[list[dict[str, Any]], int]:
     """The system message and as many of the newest turns as leave room for ``new_tokens``; and how many of the oldest are left out.
 
     Raises:

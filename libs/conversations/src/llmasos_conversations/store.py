@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import attrs
 
 from llmasos_conversations.database import Database
+from llmasos_conversations.images import digests_of, keep_images, text_and_images, with_images
 from llmasos_conversations.search import FoundMessage, find_messages
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
-#: A message of a chat: ``role`` and ``content``.
-Message = dict[str, str]
+#: A message of a chat: ``role`` and ``content``; of a kept one with images, also ``images``, their SHA-256. One that is to be kept may have
+#: a list of parts as its content: texts, and images as the bytes of their files.
+Message = dict[str, Any]
 
 #: Turns of a chat, or a plain text and its continuation.
 Form = Literal["chat", "text"]
@@ -131,6 +133,16 @@ class ConversationStore:
         """Messages that hold every word of ``query``, those of the conversations used last first."""
         with self._database.reading() as connection:
             return find_messages(connection, query, limit)
+
+    def asked(self, messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+        """Kept messages as a model is asked them: with the files of their images in parts of their content.
+
+        Raises ``RequestError`` where one was removed meanwhile."""
+        kept = list(messages)
+        if not any("images" in each for each in kept):
+            return [dict(each) for each in kept]
+        with self._database.reading() as connection:
+            return with_images(connection, kept)
 
     # Writing
 
@@ -248,10 +260,12 @@ def _add(
     assert conversation is not None
     numbers = []
     for each in messages:
+        text, images = text_and_images(each["content"])
         added = connection.execute(
-            "INSERT INTO messages(conversation, role, content) VALUES (?, ?, ?)", (conversation, each["role"], each["content"])
+            "INSERT INTO messages(conversation, role, content) VALUES (?, ?, ?)", (conversation, each["role"], text)
         ).lastrowid
         assert added is not None
+        keep_images(connection, added, images)
         numbers.append(added)
     return conversation, numbers
 
@@ -259,6 +273,7 @@ def _add(
 def _conversation(connection: sqlite3.Connection, row: tuple[int, str, Form, str, str, str, str, str]) -> Conversation:
     number, name, form, model, system, created, updated, _ = row
     rows = connection.execute("SELECT id, role, content FROM messages WHERE conversation = ? ORDER BY id", (number,)).fetchall()
+    images = digests_of(connection, number)
     return Conversation(
         number=number,
         name=name,
@@ -267,9 +282,13 @@ def _conversation(connection: sqlite3.Connection, row: tuple[int, str, Form, str
         system=system,
         created=created,
         updated=updated,
-        messages=tuple({"role": role, "content": content} for _, role, content in rows),
+        messages=tuple({"role": role, "content": content} | _pictured(images.get(each)) for each, role, content in rows),
         numbers=tuple(each for each, _, _ in rows),
     )
+
+
+def _pictured(digests: list[str] | None) -> Message:
+    return {"images": digests} if digests else {}
 
 
 def _summary(connection: sqlite3.Connection, number: int, label: str, updated: str, model: str) -> ConversationSummary:

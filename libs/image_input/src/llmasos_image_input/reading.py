@@ -70,6 +70,16 @@ def read_pixels(given: Any, where: str = "The image", limits: ImageLimits = _USU
     raise RequestError(f"{where} is a {type(given).__name__}; give a numpy array, a Pillow image, bytes, a path or a data: URL.")
 
 
+def read_file(path: os.PathLike[Any], where: str = "The image", limits: ImageLimits = _USUAL) -> bytes:
+    """The bytes of an image's file, of which the header alone has been looked at; a message keeps them where it is kept.
+
+    Raises ``RequestError`` as ``read_pixels`` does, but for damage that only decoding finds.
+    """
+    data = _file(path, where, limits)
+    with _opened(data, f"{where} {os.fspath(path)}", limits):
+        return data
+
+
 def _array(given: npt.NDArray[Any], where: str, limits: ImageLimits) -> npt.NDArray[np.uint8]:
     if given.dtype != np.uint8 or given.ndim not in (2, 3) or (given.ndim == 3 and given.shape[2] != 3) or not given.size:
         raise RequestError(f"{where} is {given.dtype} of shape {given.shape}; give uint8 [height, width, 3], or [height, width] for grey.")
@@ -89,6 +99,12 @@ def _file(path: os.PathLike[Any], where: str, limits: ImageLimits) -> bytes:
 
 
 def _decoded(data: bytes, where: str, limits: ImageLimits) -> npt.NDArray[np.uint8]:
+    with _opened(data, where, limits) as image:
+        return _rgb(image, where)
+
+
+def _opened(data: bytes, where: str, limits: ImageLimits) -> Image.Image:
+    """An image whose header is read, and whose size is within the limits."""
     from PIL import Image
 
     if len(data) > limits.size:
@@ -100,9 +116,12 @@ def _decoded(data: bytes, where: str, limits: ImageLimits) -> npt.NDArray[np.uin
         raise _too_many_pixels(where, limits) from error
     except Exception as error:  # decoders of damaged files raise what they like
         raise RequestError(f"{where} is no image of {', '.join(_FORMATS)}, or its header is damaged.") from error
-    with image:
+    try:
         _check_pixels(image.width, image.height, where, limits)
-        return _rgb(image, where)
+    except RequestError:
+        image.close()
+        raise
+    return image
 
 
 def _rgb(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:

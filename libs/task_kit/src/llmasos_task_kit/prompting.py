@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llmasos_hookspecs import RequestError, TaskModel, Tokenizer
 
-#: A message of a chat: ``role`` and ``content``.
-Message = dict[str, str]
+#: A message of a chat: ``role`` and ``content``, a text, or a list of parts: images, and a text after them.
+Message = dict[str, Any]
 
 
 def without_control_tokens(text: str, tokenizer: Tokenizer) -> str:
@@ -30,10 +31,22 @@ def without_control_tokens(text: str, tokenizer: Tokenizer) -> str:
         seen.update(found)
 
 
-def user_prompt(text: str, *, system: str = "") -> list[Message]:
-    """Chat messages with one user turn."""
-    messages = [{"role": "system", "content": system}] if system else []
-    return [*messages, {"role": "user", "content": text}]
+def user_prompt(text: str, *, system: str = "", images: Sequence[Any] = ()) -> list[Message]:
+    """Chat messages with one user turn, whose images stand before its text."""
+    messages: list[Message] = [{"role": "system", "content": system}] if system else []
+    parts = [{"type": "image", "image": image} for image in images]
+    return [*messages, {"role": "user", "content": [*parts, {"type": "text", "text": text}] if parts else text}]
+
+
+def text_of(message: Message) -> str:
+    """The text of a message, without its images."""
+    content = message["content"]
+    return content if isinstance(content, str) else str(content[-1]["text"])
+
+
+def _with_text(message: Message, text: str) -> Message:
+    content = message["content"]
+    return {**message, "content": text if isinstance(content, str) else [*content[:-1], {"type": "text", "text": text}]}
 
 
 def turn_stops(model: TaskModel) -> tuple[str, ...]:
@@ -82,17 +95,17 @@ def shorten_last(model: TaskModel, messages: Sequence[Message], room: int) -> tu
     if total <= room:
         return messages, 0
     last = messages[-1]
-    frame = model.count_tokens([*messages[:-1], {**last, "content": "…\n…"}])
+    text = text_of(last)
+    frame = model.count_tokens([*messages[:-1], _with_text(last, "…\n…")])
     keep = room - frame
     if keep < 1:
-        raise RequestError(
-            f"The system message and the chat template take {frame} tokens, and the context has room for {room}: "
-            "shorten the system message."
-        )
+        shown = not isinstance(last["content"], str)
+        what, cure = ("The images", "give fewer or smaller ones") if shown else ("The system message", "shorten the system message")
+        raise RequestError(f"{what} and the chat template take {frame} tokens, and the context has room for {room}: {cure}.")
     while True:
-        begin = head(last["content"], keep // 2, model.tokenizer)
-        end = tail(last["content"], keep - keep // 2, model.tokenizer)
-        messages[-1] = {**last, "content": f"{begin}…\n…{end}"}
+        begin = head(text, keep // 2, model.tokenizer)
+        end = tail(text, keep - keep // 2, model.tokenizer)
+        messages[-1] = _with_text(last, f"{begin}…\n…{end}")
         now = model.count_tokens(messages)
         if now <= room or keep == 0:
             return messages, total - now

@@ -1,13 +1,15 @@
-"""Task ``answer``: answers a question from given documents."""
+"""Task ``answer``: answers a question from given documents, and about given images."""
 
 from __future__ import annotations
 
 import attrs
 
+from llmasos_app_text.images import given_images
 from llmasos_app_text.passages import Passage, best_passages, fused_passages, split_passages
-from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_hookspecs import Component, Context, ImageInput, RequestError, Task, TaskModel, hookimpl
+from llmasos_image_input.parts import GivenImage
 from llmasos_task_kit.emptiness import refuse_empty
-from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
+from llmasos_task_kit.prompting import Message, reply_room, shorten_last, text_of, turn_stops, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +30,9 @@ class Inputs:
     question: str = attrs.field(metadata={"help": "The question."})
     documents: tuple[str, ...] = attrs.field(
         default=(), metadata={"help": "Texts to find the answer in; without any, the model answers by itself."}
+    )
+    images: tuple[ImageInput, ...] = attrs.field(
+        default=(), metadata={"help": "Images that the question is about; the model must read images."}
     )
     passages: int = attrs.field(default=3, metadata={"help": "Passages to show the model at most."})
     max_new_tokens: int = attrs.field(default=128, metadata={"help": "Tokens of the answer at most."})
@@ -68,15 +73,16 @@ class Answer:
             raise RequestError(f"passages is {inputs.passages!r}, and it must be a whole number of at least 1.")
         new = reply_room(model, inputs.max_new_tokens)
         room = model.context_length - new
+        images = given_images(inputs.images)
         # At least half of the prompt's room stays for passages, however long the question is.
         question, _ = shorten_last(model, user_prompt(without_control_tokens(inputs.question, model.tokenizer)), max(1, room // 2))
-        asked = question[-1]["content"]
+        asked = text_of(question[-1])
         size = max(1, min(self._passage_tokens, room // 4))
         candidates = split_passages(inputs.documents, size, model.tokenizer)
         used: list[Passage] = []
-        prompt = _prompt(asked, used, model)
+        prompt = _prompt(asked, used, images, model)
         for passage in self._best(candidates, inputs, model) if candidates else []:
-            longer = _prompt(asked, [*used, passage], model)
+            longer = _prompt(asked, [*used, passage], images, model)
             if model.count_tokens(longer) > room:
                 break
             used.append(passage)
@@ -92,23 +98,25 @@ class Answer:
         return fused_passages(candidates, inputs.question, [each.index for each in ranked], inputs.passages)
 
 
-def _prompt(question: str, passages: list[Passage], model: TaskModel) -> list[Message]:
+def _prompt(question: str, passages: list[Passage], images: list[GivenImage], model: TaskModel) -> list[Message]:
     if not passages:
-        return user_prompt(question)
+        return user_prompt(question, images=images)
     shown = "\n\n".join(f"[{n}] {without_control_tokens(p.text, model.tokenizer)}" for n, p in enumerate(passages, 1))
     return user_prompt(
         "Answer the question from the passages, in one or two sentences. If they do not hold the answer, say that you do not know.\n\n"
-        f"{shown}\n\nQuestion: {question}"
+        f"{shown}\n\nQuestion: {question}",
+        images=images,
     )
 
 
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="Answer a question from given documents, with the passages used.",
+        summary="Answer a question from given documents, with the passages used, or about images.",
         options=Options,
         examples=(
             'llmasos task answer --question "When was it built?" --documents @history.txt',
+            'llmasos task answer --question "What does the sign say?" --images street.jpg',
             'model.run("answer", question="Who wrote it?", documents=[text]).passages',
         ),
     )

@@ -100,6 +100,11 @@ class Chat:
             if messages:
                 raise RequestError("chat takes the name of a kept conversation or a list of messages, not both.")
             kept = self._store.load(inputs.conversation)
+            if any("images" in each for each in kept.messages):
+                raise RequestError(
+                    f"The conversation {inputs.conversation} holds images, which this task does not read; go on with llmasos chat --resume "
+                    f"{inputs.conversation}."
+                )
             messages, system = list(kept.messages), inputs.system or kept.system
         if system:
             messages = [{"role": "system", "content": system}, *(message for message in messages if message["role"] != "system")]

@@ -1,4 +1,4 @@
-"""Task ``extract``: facts of a text as JSON that satisfies a JSON Schema."""
+"""Task ``extract``: facts of a text, or of images, as JSON that satisfies a JSON Schema."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from typing import Any
 
 import attrs
 
+from llmasos_app_text.images import given_images
 from llmasos_app_text.json_completion import compact, complete_json, parse_json
-from llmasos_hookspecs import Component, Context, NoOptions, RequestError, Task, TaskModel, hookimpl
+from llmasos_hookspecs import Component, Context, ImageInput, NoOptions, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import reply_room, shorten_last, user_prompt, without_control_tokens
 
 
 @attrs.frozen(kw_only=True)
 class Inputs:
-    """A text, and the form in which its facts are wanted."""
+    """A text, or images, and the form in which their facts are wanted."""
 
-    text: str = attrs.field(metadata={"help": "The text to read."})
+    text: str = attrs.field(default="", metadata={"help": "The text to read."})
     schema: dict[str, Any] = attrs.field(metadata={"help": "JSON Schema of the answer."})
+    images: tuple[ImageInput, ...] = attrs.field(
+        default=(), metadata={"help": "Images to read the facts from, with the text or without one; the model must read images."}
+    )
     instruction: str = attrs.field(default="", metadata={"help": "What to look for, in a sentence."})
     max_new_tokens: int = attrs.field(default=512, metadata={"help": "Tokens of the answer at most."})
 
@@ -37,19 +41,26 @@ class Output:
 
 
 class Extract:
-    """Read facts out of a text, in the form of a JSON Schema, by constrained decoding."""
+    """Read facts out of a text or of images, in the form of a JSON Schema, by constrained decoding."""
 
     inputs = Inputs
     output = Output
     metrics = ("text",)
 
     def run(self, model: TaskModel, inputs: Inputs) -> Output:
-        refuse_empty(inputs, "text")
+        images = given_images(inputs.images)
+        if not images:
+            refuse_empty(inputs, "text")
         new = reply_room(model, inputs.max_new_tokens)
         text = without_control_tokens(inputs.text, model.tokenizer)
-        task = inputs.instruction.strip() or "Extract the facts from the text."
+        task = inputs.instruction.strip() or f"Extract the facts from the {'images' if images else 'text'}."
         frame = f"{task}\nReply in JSON with this schema:\n{json.dumps(inputs.schema, ensure_ascii=False)}"
-        messages = user_prompt(text, system=without_control_tokens(frame, model.tokenizer))
+        # Few templates of models that read images have a place for a system message beside one.
+        frame = without_control_tokens(frame, model.tokenizer)
+        if images:
+            messages = user_prompt(f"{text}\n\n{frame}" if text.strip() else frame, images=images)
+        else:
+            messages = user_prompt(text, system=frame)
         messages, cut = shorten_last(model, messages, model.context_length - new)
         generation = model.generate(messages, max_new_tokens=new, schema=compact(inputs.schema), copying=True)
         complete = generation.finish_reason != "length"
@@ -65,10 +76,11 @@ class Extract:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="Read facts out of a text, in the form of a JSON Schema.",
+        summary="Read facts out of a text or of images, in the form of a JSON Schema.",
         options=NoOptions,
         examples=(
             "llmasos task extract --text @mail.txt --schema @person.json",
+            "llmasos task extract --images receipt.jpg --schema @receipt.json",
             'model.run("extract", text=mail, schema={"type": "array", "items": {"type": "string"}}, instruction="List the names.").data',
         ),
     )

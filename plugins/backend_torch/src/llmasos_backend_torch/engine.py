@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llmasos_backend_torch.adapters import adapting
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import StepPlan, plan_step
 from llmasos_backend_torch.results import step_results
@@ -72,7 +73,8 @@ class TorchEngine:
     def _forward(self, decoder: Decoder, rows: Sequence[Row]) -> list[npt.NDArray[Any]]:
         plan = plan_step(rows, [self._slots.get(row.slot).row for row in rows], self._device)
         self._cache.reserve(plan.rows_used, plan.span)
-        logits = decoder.forward(plan, self._cache)
+        with adapting(plan.shares):
+            logits = decoder.forward(plan, self._cache)
         return step_results(logits, plan, [row.draw for row in rows])
 
     def truncate(self, slot: int, length: int) -> None:

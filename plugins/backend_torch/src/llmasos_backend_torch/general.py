@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from llmasos_backend_torch.adapters import AdapterSet
 from llmasos_backend_torch.architectures import is_known
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.interface import UnknownAttention, checking_masks
@@ -19,7 +20,7 @@ from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.switching import SwitchingEngine
-from llmasos_backend_torch.transformers_model import TransformersDecoder, load_model, use_kernels, use_slots
+from llmasos_backend_torch.transformers_model import TransformersDecoder, load_model, use_adapters, use_kernels, use_slots
 from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
 
 _DEFAULT_CONTEXT: Final = 2048
@@ -44,6 +45,11 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
     notes: list[str] = []
     if reason is not None:
         notes.append(f"There is no KV cache, since {reason}; each step computes its whole sequence again.")
+    adapters = AdapterSet(context.adapters, precision)
+    if adapters and (reason is not None or decoder.switches):
+        raise UnsupportedModel(
+            f"{checkpoint.path} is computed with no KV cache that adapters could share; merge one into the model by the stage merge."
+        )
     of_weights = set(precision.notes)
     undo = use_kernels(model, checkpoint, precision)
     try:
@@ -54,6 +60,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
             notes.append(f"The weights are not {precision.dtype}, since this model's code reads them itself.")
         precision = attrs.evolve(precision, dtype=str(precision.compute).removeprefix("torch."), notes=of_weights)
         bytes_per_token = _kv_bytes_per_token(decoder, precision, cached=reason is None)
+    use_adapters(model, adapters)
     info = engine_info(
         precision,
         context.limits,
@@ -62,7 +69,7 @@ def load_general(checkpoint: Checkpoint, precision: Precision, context: Context)
         weight_bytes=decoder.nbytes,
         kv_bytes_per_token=bytes_per_token,
     )
-    info = attrs.evolve(info, notes=(*notes, *info.notes))
+    info = attrs.evolve(info, notes=(*notes, *info.notes), adapters=adapters.names)
     if reason is not None:
         info = attrs.evolve(info, features=frozenset({"fork"}))
         return RecomputeEngine(_whole_sequence(model), info)

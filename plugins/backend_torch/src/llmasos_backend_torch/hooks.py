@@ -31,6 +31,7 @@ def llmasos_component() -> Component:
         architectures=("*",),
         preference=50,
         takes=takes,
+        adapters=True,
     )
 
 

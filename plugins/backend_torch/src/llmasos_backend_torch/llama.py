@@ -6,13 +6,14 @@ A layer of SmolLM2 takes about 20 operations here and about 60 in transformers, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from llmasos_backend_torch.adapters import AdapterSet
 from llmasos_backend_torch.attention import AttentionForm, attend
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.linear import Linear, PlainLinear
@@ -119,20 +120,24 @@ class LlamaDecoder:
         return (x * torch.addcmul(self._eps, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(weight).to(x.dtype)
 
 
-def load_llama(checkpoint: Checkpoint, precision: Precision, positions: int, advance: Callable[[], None]) -> LlamaDecoder:
+def load_llama(
+    checkpoint: Checkpoint, precision: Precision, positions: int, advance: Callable[[], None], adapters: AdapterSet | None = None
+) -> LlamaDecoder:
     """Read a checkpoint of the Llama family; ``advance`` is called once a layer.
 
     Raises:
-        UnsupportedModel: it is of another family.
+        UnsupportedModel: it is of another family, or an adapter was made for another model.
         CheckpointError: a tensor is missing or of another shape than the config says.
     """
     config = checkpoint.decoder
+    adapters = adapters or AdapterSet({}, precision)
     hidden, vocab = config.hidden_size, config.vocab_size
     embedding = read(checkpoint, "model.embed_tokens.weight", (vocab, hidden))
     layers = []
     for index in range(config.num_layers):
-        layers.append(_load_layer(checkpoint, config, precision, f"model.layers.{index}."))
+        layers.append(_load_layer(checkpoint, config, precision, f"model.layers.{index}.", adapters))
         advance()
+    adapters.check("a layer of the decoder")
     table = as_torch(embedding, precision.compute).to(precision.device)
     if config.tie_embeddings and precision.shares_embedding:
         head: Linear = PlainLinear(table)
@@ -142,7 +147,7 @@ def load_llama(checkpoint: Checkpoint, precision: Precision, positions: int, adv
     return LlamaDecoder(config, table, layers, _vector(checkpoint, precision, "model.norm.weight", hidden), head, positions)
 
 
-def _load_layer(checkpoint: Checkpoint, config: DecoderConfig, precision: Precision, prefix: str) -> LlamaLayer:
+def _load_layer(checkpoint: Checkpoint, config: DecoderConfig, precision: Precision, prefix: str, adapters: AdapterSet) -> LlamaLayer:
     hidden, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
     q_order, k_order = interleaved(config.num_heads, dim), interleaved(config.num_kv_heads, dim)
     attention, mlp = prefix + "self_attn.", prefix + "mlp."
@@ -160,29 +165,32 @@ def _load_layer(checkpoint: Checkpoint, config: DecoderConfig, precision: Precis
             vectors.append(vector if order is None else vector[order.to(vector.device)])
         return torch.cat(vectors)
 
+    def layer(parts: Sequence[tuple[str, int, int, Tensor | None]], bias: Tensor | None) -> Linear:
+        return adapters.adapted(precision.matrix([matrix(*part) for part in parts], bias), parts)
+
     q, k, v = (attention + name for name in ("q_proj", "k_proj", "v_proj"))
     gate, up = mlp + "gate_proj", mlp + "up_proj"
     q_rows, k_rows = config.num_heads * dim, config.kv_width
     norm_order = interleaved(1, dim).to(precision.device)
     return LlamaLayer(
         input_norm=_vector(checkpoint, precision, prefix + "input_layernorm.weight", hidden),
-        qkv=precision.matrix(
-            [matrix(q, q_rows, hidden, q_order), matrix(k, k_rows, hidden, k_order), matrix(v, k_rows, hidden)],
+        qkv=layer(
+            [(q, q_rows, hidden, q_order), (k, k_rows, hidden, k_order), (v, k_rows, hidden, None)],
             bias((q, q_rows, q_order), (k, k_rows, k_order), (v, k_rows, None)) if config.attention_bias else None,
         ),
         q_norm=_vector(checkpoint, precision, attention + "q_norm.weight", dim)[norm_order] if config.qk_norm else None,
         k_norm=_vector(checkpoint, precision, attention + "k_norm.weight", dim)[norm_order] if config.qk_norm else None,
-        output=precision.matrix(
-            [matrix(attention + "o_proj", hidden, q_rows)],
+        output=layer(
+            [(attention + "o_proj", hidden, q_rows, None)],
             bias((attention + "o_proj", hidden, None)) if config.output_bias else None,
         ),
         mlp_norm=_vector(checkpoint, precision, prefix + "post_attention_layernorm.weight", hidden),
-        gate_up=precision.matrix(
-            [matrix(gate, inner, hidden), matrix(up, inner, hidden)],
+        gate_up=layer(
+            [(gate, inner, hidden, None), (up, inner, hidden, None)],
             bias((gate, inner, None), (up, inner, None)) if config.mlp_bias else None,
         ),
-        down=precision.matrix(
-            [matrix(mlp + "down_proj", hidden, inner)],
+        down=layer(
+            [(mlp + "down_proj", hidden, inner, None)],
             bias((mlp + "down_proj", hidden, None)) if config.mlp_bias else None,
         ),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
+from llmasos_backend_torch.adapters import AdapterSet
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.options import Options
@@ -54,6 +55,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
     if threads is not None:
         torch.set_num_threads(threads)
     try:
+        _check_adapters(checkpoint, options, context)
         if encodes(checkpoint, options):
             from llmasos_backend_torch.encoder.loading import load_encoder  # only their users pay for it
 
@@ -64,6 +66,16 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
     if options.sampling == "device" or (options.sampling == "auto" and engine.info.device != "cpu"):
         engine.info = attrs.evolve(engine.info, features=engine.info.features | {"sampling"})
     return engine
+
+
+def _check_adapters(checkpoint: Checkpoint, options: Options, context: Context) -> None:
+    """Raise ``UnsupportedModel`` where there are adapters for a model that is computed without them."""
+    config = checkpoint.config
+    decodes = checkpoint.format in NEUTRAL_FORMATS and not (is_encoder_decoder(config) or config.get("model_type") in VISION_KINDS)
+    if context.adapters and (not decodes or encodes(checkpoint, options)):
+        raise UnsupportedModel(
+            f"{checkpoint.path} is no plain decoder, and adapters are computed for those alone; merge one into it by the stage merge."
+        )
 
 
 def encodes(checkpoint: Checkpoint, options: Options) -> bool:
@@ -126,8 +138,9 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
     check_tensors(checkpoint)
     decoder = checkpoint.decoder
     positions = min(decoder.context_length, context.limits.context_length or decoder.context_length)
+    adapters = AdapterSet(context.adapters, precision)
     with context.progress("Loading weights", decoder.num_layers, "layers") as progress:
-        model = load_llama(checkpoint, precision, positions, progress.advance)
+        model = load_llama(checkpoint, precision, positions, progress.advance, adapters)
     info = engine_info(
         precision,
         context.limits,
@@ -140,9 +153,11 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
         info,
         features=info.features | {"embeddings"},
         hidden_size=model.hidden_size,
+        adapters=adapters.names,
         notes=(*info.notes, *unread_note(checkpoint)),
     )
-    if not options.compile and precision.device.type != "cuda":
+    # A captured program has its layers without adapters.
+    if adapters or (not options.compile and precision.device.type != "cuda"):
         return TorchEngine(model, KVCache(info.max_sequences, info.context_length), info)
     from llmasos_backend_torch.static_decode import StaticDecoder, compiled, cuda_graph, or_plain
 

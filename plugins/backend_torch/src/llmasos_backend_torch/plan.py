@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from llmasos_backend_torch.adapters import shares_of
 from llmasos_hookspecs import Row
 
 #: Padded positions that cost as much as one more attention call: a position of one row costs about 0.08 us on two cores, a call 12 us.
@@ -58,6 +59,7 @@ class StepPlan:
         hidden: the final hidden states of all tokens are returned in the place of logits.
         fixed_mask: additive mask of the single decode run if the plan is part of a captured program, which is replayed with other positions
             and lengths and must take these from tensors.
+        shares: see ``adapters.shares_of``.
     """
 
     tokens: Tensor
@@ -73,6 +75,7 @@ class StepPlan:
     masks: dict[tuple[int, int, torch.dtype], Tensor | None]  # no factory: the compiler cannot follow attrs there
     fixed_mask: Tensor | None = None
     hidden: bool = False
+    shares: tuple[tuple[str, Tensor | None], ...] = ()
 
     @property
     def total(self) -> int:
@@ -100,9 +103,11 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
     decodes: list[tuple[int, int]] = []
     chunks: list[PrefillChunk] = []
     wanted: list[int] = []
+    starts = [0] * len(rows)
     results: list[tuple[int, int]] = [(0, 0)] * len(rows)
     for i in order:
         row, start = rows[i], len(tokens)
+        starts[i] = start
         count = len(row.tokens)
         tokens.extend(row.tokens)
         positions.extend(range(row.position, row.position + count))
@@ -131,6 +136,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         rows_used=max(cache_rows) + 1,
         masks={},
         hidden=rows[0].want == "hidden",
+        shares=shares_of(rows, starts, device) if any(row.adapter for row in rows) else (),
     )
 
 

@@ -29,6 +29,10 @@ def check_rows(rows: Sequence[Row], slots: SlotTable, info: EngineInfo) -> None:
             raise RequestError(f"The row of slot {row.slot} wants hidden states, and this engine gives logits only.")
         if row.want not in ("last", "all", "none", "hidden"):
             raise RequestError(f"The row of slot {row.slot} wants {row.want!r}, and it must be 'last', 'all', 'none' or 'hidden'.")
+        if row.adapter and row.adapter not in info.adapters:
+            raise RequestError(
+                f"The row of slot {row.slot} names the adapter {row.adapter!r}, and the engine has {info.adapters or 'none'}."
+            )
         low, high = min(row.tokens), max(row.tokens)
         if low < 0 or high >= info.vocab_size:
             wrong = low if low < 0 else high

@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
+from llmasos_backend_torch.adapters import AdaptedModule, AdapterSet
 from llmasos_backend_torch.architectures import refusal
 from llmasos_backend_torch.interface import SLOTS, computing
 from llmasos_backend_torch.kv_cache import KVCache
@@ -166,6 +167,26 @@ def use_kernels(model: PreTrainedModel, checkpoint: Checkpoint, precision: Preci
     return undo
 
 
+def use_adapters(model: PreTrainedModel, adapters: AdapterSet) -> None:
+    """Have the adapters change the outputs of the model's linear layers, those with kernels of ours too.
+
+    Raises ``UnsupportedModel`` where one changes something else.
+    """
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        sizes = _sizes(module)
+        if sizes is not None and module is not head and (parts := adapters.parts([(name, *sizes, None)])):
+            _replace(model, name, AdaptedModule(module, parts))
+    adapters.check("a layer of the model")
+
+
+def _sizes(module: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of a linear layer; None for another."""
+    if isinstance(module, nn.Linear | KernelLinear):
+        return module.out_features, module.in_features
+    return (int(module.weight.shape[1]), int(module.weight.shape[0])) if isinstance(module, Conv1D) else None
+
+
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
@@ -222,7 +243,8 @@ def _ropes(config: PretrainedConfig) -> list[Mapping[str, Any]]:
 def parameter_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights in memory, each counted once."""
     seen = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-    return sum(seen.values()) + sum(module.kernel.nbytes for module in model.modules() if isinstance(module, KernelLinear))
+    kernels = sum(module.kernel.nbytes for module in model.modules() if isinstance(module, KernelLinear))
+    return sum(seen.values()) + kernels + sum(module.part_bytes for module in model.modules() if isinstance(module, AdaptedModule))
 
 
 def _in_one_line(error: BaseException) -> str:

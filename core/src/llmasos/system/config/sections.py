@@ -74,6 +74,10 @@ class ModelTable:
         factory=dict, metadata={"help": "Options of a generation, such as temperature, where a request gives none of its own."}
     )
     chat_template: str = attrs.field(default="", metadata={"help": "A jinja2 chat template in place of the model's own."})
+    adapters: dict[str, str] = attrs.field(
+        factory=dict,
+        metadata={"help": "LoRA adapters, name to folder (PEFT's form): requests choose one, and each is a model of its name."},
+    )
     context_length: int | None = attrs.field(
         default=None,
         validator=attrs.validators.optional([attrs.validators.ge(1), attrs.validators.le(MAX_CONTEXT)]),
@@ -98,6 +102,7 @@ class ModelConfig:
     messages: tuple[Mapping[str, str], ...] = ()
     sampling: Mapping[str, Any] = attrs.field(factory=dict)
     chat_template: str = ""
+    adapters: Mapping[str, str] = attrs.field(factory=dict)
     context_length: int | None
     allow_pickle: bool
     replicas: int = 1
@@ -310,6 +315,12 @@ class Config:
         """The name of the model that is meant where none is named."""
         return DEFAULT_MODEL if DEFAULT_MODEL in self.models else next(iter(self.models))
 
+    def reference_of(self, name: str) -> str | None:
+        """What users call a model of the config by, a model of its own name or an adapter; None where there is none of that name."""
+        if name in self.models:
+            return self.models[name].reference
+        return name if any(name in model.adapters for model in self.models.values()) else None
+
     def components(self) -> Iterator[tuple[str, ComponentConfig]]:
         """Kind and config of every component that config names. What several models share is given once."""
         seen: set[str] = set()
@@ -340,7 +351,7 @@ class Config:
             table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": model.replicas}
             if model.context_length is not None:
                 table["context_length"] = model.context_length
-            for key in ("system", "sampling", "messages", "chat_template"):
+            for key in ("system", "sampling", "messages", "chat_template", "adapters"):
                 if value := getattr(model, key):
                     table[key] = unstructure(value)
             composed = {
@@ -431,7 +442,20 @@ class _Reader:
             own = {key: item for key, item in value.items() if key not in _COMPOSED}
             composed = {key: item for key, item in value.items() if key in _COMPOSED}
             found[name] = self._model(name, own, composed, {**shared, "model": inherited}, path)
+        self._check_adapters(found)
         return found
+
+    def _check_adapters(self, models: Mapping[str, ModelConfig]) -> None:
+        """Adapters are served as models, so no two things may have one name."""
+        taken = dict.fromkeys(models, "a model")
+        for name, model in models.items():
+            for adapter in model.adapters:
+                path = dotted(dotted("model" if name == DEFAULT_MODEL else dotted("models", name), "adapters"), adapter)
+                if not adapter or adapter in taken:
+                    self._refuse(
+                        path, f"{path}: {value_in_words(adapter)} names {taken.get(adapter, 'nothing')} already; give another name."
+                    )
+                taken[adapter] = f"an adapter of the model {name}"
 
     def _model(self, name: str, own: Mapping[str, Any], composed: Mapping[str, Any], shared: Mapping[str, Any], path: str) -> ModelConfig:
         """A model. What its tables ``own`` and ``composed`` say holds, then what its preset says, then what all models share."""
@@ -465,6 +489,7 @@ class _Reader:
             messages=table.messages,
             sampling=table.sampling,
             chat_template=table.chat_template,
+            adapters=table.adapters,
             context_length=table.context_length,
             allow_pickle=table.allow_pickle,
             replicas=table.replicas,

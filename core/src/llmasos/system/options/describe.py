@@ -11,7 +11,7 @@ import attrs
 
 from llmasos.system.options.fields import fields_of
 from llmasos.system.options.unstructure import unstructure
-from llmasos.system.options.words import is_union, unwrapped, value_in_words
+from llmasos.system.options.words import is_image, is_union, unwrapped, value_in_words
 
 _PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _BOUNDS = {">=": "minimum", ">": "exclusiveMinimum", "<=": "maximum", "<": "exclusiveMaximum"}
@@ -82,6 +82,8 @@ def _with_choices(schema: dict[str, Any], choices: list[Any]) -> dict[str, Any]:
 
 
 def _schema(kind: Any, outer: tuple[type, ...]) -> dict[str, Any]:
+    if is_image(kind):
+        return {"type": "string", "pattern": "^data:", "contentEncoding": "base64"}
     kind = unwrapped(kind)
     if kind is Any or kind is object:
         return {}

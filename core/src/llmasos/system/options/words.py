@@ -13,6 +13,8 @@ from typing import Any
 
 import attrs
 
+from llmasos_hookspecs import ImageInput
+
 _PLAIN = {
     bool: "true or false",
     int: "a whole number",
@@ -44,6 +46,11 @@ def unwrapped(kind: Any) -> Any:
             return kind
 
 
+def is_image(kind: Any) -> bool:
+    """Whether a type is ``ImageInput``."""
+    return bool(kind == ImageInput)
+
+
 def is_union(kind: Any) -> bool:
     """Whether a type is ``A | B``, spelt either way."""
     return typing.get_origin(kind) in (typing.Union, types.UnionType)
@@ -51,6 +58,8 @@ def is_union(kind: Any) -> bool:
 
 def type_in_words(kind: Any) -> str:
     """What a value of a type looks like in config: ``a whole number``, ``a list of strings``."""
+    if is_image(kind):
+        return "an image"
     kind = unwrapped(kind)
     if kind in _PLAIN:
         return _PLAIN[kind]

@@ -57,7 +57,8 @@ def make(context: CommandContext) -> Command:
             context.answer(None, "".join(each["content"] for each in found.messages))
         else:
             for each in (*found.instructions(), *found.messages):
-                context.answer(None, f"{each['role']}: {each['content']}")
+                images = "".join(f"[image {digest[:12]}] " for digest in each.get("images", ()))
+                context.answer(None, f"{each['role']}: {images}{each['content']}")
 
     @app.command("search")
     def search(

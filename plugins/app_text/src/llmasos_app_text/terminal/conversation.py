@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from llmasos_app_text.terminal.reading import line_editing, read_message
@@ -12,12 +14,13 @@ from llmasos_conversations.fitting import left_out, newest_turns
 from llmasos_conversations.store import Conversation as Kept, ConversationStore, default_folder
 from llmasos_hookspecs import CommandContext, CommandModel, LLMasOSError, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
-from llmasos_task_kit.prompting import Message
+from llmasos_image_input.parts import GivenImage, message_of
 
 _COMMANDS: Final = {
     "/help": "list the commands",
     "/new": "begin anew; the system message stays",
     "/system TEXT": "set the system message, and begin anew",
+    "/image FILE": "show the model an image with the next message",
     "/retry": "answer the last message again",
     "/undo": "take the last message and its reply back",
     "/set NAME VALUE": "change how replies are drawn: temperature, top_p, top_k, seed, max_new_tokens; /set alone shows it",
@@ -49,7 +52,9 @@ class Conversation:
         self._store = ConversationStore.chosen()
         self._sampling = sampling
         self._keep = keep and self._store.keeps_all
-        self._messages: list[Message] = []
+        self._messages: list[dict[str, Any]] = []
+        #: Images that the next message is asked with.
+        self._images: list[GivenImage] = []
         #: The store's number of each message that it has; those are the first of ``_messages``, the system message aside.
         self._stored: list[int] = []
         self._number: int | None = None
@@ -58,7 +63,7 @@ class Conversation:
 
     def answer_once(self, message: str, *, as_json: bool = False) -> None:
         """Answer one message, and be done."""
-        self._messages.append({"role": "user", "content": message})
+        self._say(message)
         if as_json:
             generation = self._model.generate(self._fitting(), **self._sampling)
             self._messages.append({"role": "assistant", "content": generation.text})
@@ -83,10 +88,16 @@ class Conversation:
                         if self._command(text.strip()):
                             break
                         continue
-                    self._messages.append({"role": "user", "content": text})
+                    self._say(text)
                     self._reply()
                 except LLMasOSError as error:
                     self._context.note(f"Error: {error}")
+
+    def show_image(self, path: Path) -> None:
+        """Show the model an image with the next message. Raises ``RequestError`` where it reads none, or the file is no image."""
+        if "image" not in self._media():
+            raise RequestError("This model reads text alone, so it is shown no image; ask one that reads images.")
+        self._images.append(GivenImage.of_file(path))
 
     def save(self, name: str) -> None:
         """Keep the conversation under a name. Raises ``RequestError`` where another one has it, or it cannot be one."""
@@ -114,7 +125,7 @@ class Conversation:
     def _go_on(self, found: Kept) -> None:
         if found.form != "chat":
             raise RequestError(f"Conversation {found.label} is a plain text and its continuation, which cannot go on as a chat.")
-        self._messages = [*found.instructions(), *found.messages]
+        self._messages = [*found.instructions(), *self._store.asked(found.messages)]
         self._number, self._named, self._stored = found.number, bool(found.name), list(found.numbers)
 
     def _update(self) -> None:
@@ -134,7 +145,7 @@ class Conversation:
         fresh = messages[len(self._stored) :]
         if fresh or name:
             model = str(self._model.describe().get("source", ""))
-            self._number, added = self._store.add(self._number, fresh, name=name, system=system or "", model=model)
+            self._number, added = self._store.add(self._number, map(_kept, fresh), name=name, system=system or "", model=model)
             self._stored += added
 
     def _reply(self) -> bool:
@@ -168,7 +179,17 @@ class Conversation:
         self._update()
         return interrupted
 
-    def _fitting(self) -> list[Message]:
+    def _say(self, text: str) -> None:
+        """Add a message of the user, with the images that it is to have."""
+        self._messages.append(message_of(text, self._images))
+        self._images = []
+
+    def _media(self) -> Sequence[str]:
+        _ = self._model.context_length  # what it reads is known once it is loaded
+        found: Sequence[str] = self._model.describe().get("media", ())
+        return found
+
+    def _fitting(self) -> list[dict[str, Any]]:
         """The conversation, without its oldest turns where they do not fit the context; the user is told."""
         messages, dropped = newest_turns(self._model, self._messages, self._sampling.get("max_new_tokens", 1))
         if dropped:
@@ -188,6 +209,10 @@ class Conversation:
             self._begin(self._system())
         elif name == "/system":
             self._begin(rest or None)
+        elif name == "/image":
+            if not rest:
+                raise RequestError("/image needs the name of a file: /image photo.jpg.")
+            self.show_image(Path(rest).expanduser())
         elif name == "/retry":
             self._take_back("assistant")
             if self._messages and self._messages[-1]["role"] == "user":
@@ -208,7 +233,7 @@ class Conversation:
             self._context.note("\n".join(listed) or "No conversation is kept.")
         elif name == "/history":
             for each in self._messages:
-                self._context.answer(None, f"{each['role']}: {each['content']}")
+                self._context.answer(None, f"{each['role']}: {_shown(each['content'])}")
         else:
             raise RequestError(f"{name} is no command{did_you_mean(name, [command.split()[0] for command in _COMMANDS])}")
         return False
@@ -230,7 +255,7 @@ class Conversation:
 
     def _system(self) -> str | None:
         first = self._messages[0] if self._messages else None
-        return first["content"] if first is not None and first["role"] == "system" else None
+        return str(first["content"]) if first is not None and first["role"] == "system" else None
 
     def _begin(self, system: str | None) -> None:
         # What begins anew must not take a kept one's place.
@@ -240,3 +265,22 @@ class Conversation:
     def _take_back(self, role: str) -> None:
         if self._messages and self._messages[-1]["role"] == role:
             self._messages.pop()
+
+
+def _kept(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as the store takes it, with images as the bytes of their files."""
+    if isinstance(message["content"], str):
+        return message
+    parts = [{**part, "image": _file(part["image"])} if part["type"] == "image" else part for part in message["content"]]
+    return {**message, "content": parts}
+
+
+def _file(image: Any) -> Any:
+    return image.given if isinstance(image, GivenImage) else image
+
+
+def _shown(content: Any) -> str:
+    """A message's content as a line: its images are named as such."""
+    if isinstance(content, str):
+        return content
+    return " ".join("[image]" if part["type"] == "image" else part["text"] for part in content)

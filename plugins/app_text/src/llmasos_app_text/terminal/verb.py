@@ -19,6 +19,7 @@ def make(context: CommandContext) -> Command:
         system: o.SystemOption = None,
         continued: o.ContinueOption = False,
         resume: o.ResumeOption = None,
+        image: o.ImageOption = None,
         no_log: Annotated[bool, typer.Option("--no-log", help="Do not keep the conversation, unless it is given a name.")] = False,
         model: o.ModelOption = None,
         preset: o.PresetOption = None,
@@ -44,6 +45,8 @@ def make(context: CommandContext) -> Command:
         changes = o.with_preset(o.with_scheduler(settings, scheduler), preset)
         with context.model(model, loader=loader, config=config, settings=changes, quiet=quiet) as opened:
             conversation = Conversation(context, opened, sampling, system=system, keep=not no_log)
+            for path in image or ():
+                conversation.show_image(path)
             if resume is not None:
                 conversation.load(resume)
             elif continued:

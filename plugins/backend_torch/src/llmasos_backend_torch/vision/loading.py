@@ -17,6 +17,7 @@ from llmasos_backend_torch.vision.engine import VisionEngine
 from llmasos_backend_torch.vision.images import ImageReader
 from llmasos_backend_torch.vision.model import VisionDecoder
 from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
+from llmasos_image_input.reading import IMAGE
 
 #: The text model of every published Idefics3 and SmolVLM.
 _TEXT: Final = "llama"
@@ -44,5 +45,10 @@ def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) 
         # A slot keeps the embeddings of an image until all of it is computed.
         kv_bytes_per_token=cache.bytes_per_token + decoder.embedding_bytes,
     )
-    info = attrs.evolve(info, features=info.features | {"media"}, preprocessing=images.preprocessing)
+    info = attrs.evolve(
+        info,
+        features=info.features | {"media"},
+        preprocessing=images.preprocessing,
+        media_tokens={IMAGE: int(model.config.image_token_id)},
+    )
     return VisionEngine(decoder, images, info)

@@ -9,6 +9,7 @@ from llmasos_hookspecs import RequestError
 from llmasos_serve_http.anthropic.tools import tools_of
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
+from llmasos_serve_http.images import of_base64
 
 FIELDS: Final = {
     "temperature": "temperature",
@@ -19,7 +20,7 @@ FIELDS: Final = {
 }
 REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {"mcp_servers": ([],), "container": (), "output_format": ()}
 #: The blocks that are read of each role; reasoning that Anthropic hid tells nothing.
-_BLOCKS: Final = {"user": ("text", "tool_result"), "assistant": ("text", "tool_use", "thinking", "redacted_thinking")}
+_BLOCKS: Final = {"user": ("text", "image", "tool_result"), "assistant": ("text", "tool_use", "thinking", "redacted_thinking")}
 #: Where none is named, as Anthropic has it.
 _TEMPERATURE: Final = 1.0
 
@@ -56,20 +57,35 @@ def _messages(where: str, message: Any) -> Iterator[dict[str, Any]]:
     for block in content:
         kind = block.get("type") if isinstance(block, Mapping) else None
         if kind not in blocks:
-            raise RequestError(f"{where}.content holds a block that is no text, and this server reads text alone.", f"{where}.content")
+            raise RequestError(f"{where}.content holds a block that is neither text nor image.", f"{where}.content")
         blocks[kind].append(block)
     results = blocks.get("tool_result", [])
     for block in results:
         text = _text(block.get("content") or "", f"{where}.content")
         yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id", where), "content": text}
-    if results and not blocks["text"]:
+    images = blocks.get("image", [])
+    if results and not (blocks["text"] or images):
         return
-    found: dict[str, Any] = {"role": message["role"], "content": _text(blocks["text"], f"{where}.content")}
+    found: dict[str, Any] = {"role": message["role"]}
+    if images:
+        found["content"] = [_part(block, f"{where}.content") for block in content if block["type"] in ("text", "image")]
+    else:
+        found["content"] = _text(blocks["text"], f"{where}.content")
     if thinking := blocks.get("thinking"):
         found["reasoning_content"] = "\n".join(_string(block, "thinking", where) for block in thinking)
     if calls := blocks.get("tool_use"):
         found["tool_calls"] = [_call(block, where) for block in calls]
     yield found
+
+
+def _part(block: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A block of text or of an image as a part of a message."""
+    if block["type"] == "text":
+        return {"type": "text", "text": _text([block], where)}
+    match block.get("source"):
+        case {"type": "base64", "data": data, "media_type": str() as kind}:
+            return of_base64(data, where, kind)
+    raise RequestError(f"{where} holds an image whose source is not base64 with a media_type; send it so, since nothing is fetched.", where)
 
 
 def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:

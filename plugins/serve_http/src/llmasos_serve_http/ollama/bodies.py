@@ -10,6 +10,7 @@ import attrs
 from llmasos_hookspecs import Prompt, RequestError
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
+from llmasos_serve_http.images import with_images
 
 OPTIONS: Final = {
     "temperature": "temperature",
@@ -26,13 +27,11 @@ OPTIONS: Final = {
 _TEMPERATURE: Final = 0.8
 REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "suffix": ("",),
-    "images": ([],),
     "template": ("",),
     "context": ([],),
     "logprobs": (False,),
 }
 REFUSED_OPTIONS: Final[Mapping[str, tuple[Any, ...]]] = {"mirostat": (0,), "typical_p": (1,), "tfs_z": (1,)}
-REFUSED_IN_MESSAGES: Final[Mapping[str, tuple[Any, ...]]] = {"images": ([],)}
 
 
 def chat_asked(body: Mapping[str, Any]) -> Asked:
@@ -50,10 +49,10 @@ def generate_asked(body: Mapping[str, Any]) -> Asked:
     if not isinstance(prompt, str) or not isinstance(system, str):
         raise RequestError("prompt and system must be texts.", "prompt")
     if flag(body, "raw"):
-        refuse(body, {"system": ("",)})
+        refuse(body, {"system": ("",), "images": ([],)})
         return _asked(body, prompt)
     messages = [{"role": "system", "content": system}] if system else []
-    return _asked(body, [*messages, {"role": "user", "content": prompt}])
+    return _asked(body, [*messages, {"role": "user", "content": with_images(prompt, body.get("images"), "images")}])
 
 
 def name_of(body: Mapping[str, Any]) -> str | None:
@@ -99,5 +98,7 @@ def _message(place: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise RequestError(f"messages[{place}] must be an object with role and content.", f"messages[{place}]")
     found = {name: value for name, value in message.items() if value is not None}
-    refuse(found, REFUSED_IN_MESSAGES, f"messages[{place}].")
-    return {"content": "", **found}
+    images, found = found.pop("images", None), {"content": "", **found}
+    if images and not isinstance(found["content"], str):
+        raise RequestError(f"messages[{place}].content must be a text.", f"messages[{place}].content")
+    return {**found, "content": with_images(found["content"], images, f"messages[{place}].images")} if images else found

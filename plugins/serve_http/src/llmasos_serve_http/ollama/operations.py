@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from llmasos_serve_http.ollama.bodies import OPTIONS, REFUSED, REFUSED_IN_MESSAGES, REFUSED_OPTIONS
+from llmasos_serve_http.ollama.bodies import OPTIONS, REFUSED, REFUSED_OPTIONS
 from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.schemas import COUNT, FLAG, OBJECT, TEXT, Schema, answer, arguments, body, harmless
 
@@ -19,9 +19,10 @@ _SHARED: Final = {
     "format": {"anyOf": [{"enum": ["", "json"]}, OBJECT]},
     **harmless(REFUSED),
 }
+_IMAGES: Final[Schema] = {"type": ["array", "null"], "items": TEXT}
 _MESSAGE: Final[Schema] = {
     "type": "object",
-    "properties": {"role": TEXT, "content": {"type": ["string", "null"]}, **body(harmless(REFUSED_IN_MESSAGES))["properties"]},
+    "properties": {"role": TEXT, "content": {"type": ["string", "null"]}, "images": _IMAGES},
     "required": ["role"],
 }
 _TOLD: Final = {"model": TEXT, "created_at": TEXT, "done": FLAG}
@@ -37,7 +38,7 @@ CHAT: Final = Operation(
     lines={"anyOf": [answer(**_TOLD, message=OBJECT), _ERROR]},
 )
 GENERATE: Final = Operation(
-    body=body({**_SHARED, "prompt": TEXT, "system": TEXT, "raw": FLAG}, required=["prompt"]),
+    body=body({**_SHARED, "prompt": TEXT, "system": TEXT, "raw": FLAG, "images": _IMAGES}, required=["prompt"]),
     answer=answer(**_TOLD, response=TEXT),
     lines={"anyOf": [answer(**_TOLD, response=TEXT), _ERROR]},
 )

@@ -64,7 +64,8 @@ class Ollama:
         for facts in await self._service.models(call.known):
             if facts.name == name:
                 length = {} if facts.context_length is None else {"general.context_length": facts.context_length}
-                await call.reply(_described(facts) | {"model_info": length, "capabilities": ["completion", "tools"]})
+                capabilities = ["completion", "tools", *(["vision"] if "image" in facts.features else [])]
+                await call.reply(_described(facts) | {"model_info": length, "capabilities": capabilities})
                 return
         raise UnknownModel(f"There is no model {shown(name)} that you may use; /api/tags lists them.")
 

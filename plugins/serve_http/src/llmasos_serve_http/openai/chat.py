@@ -9,6 +9,7 @@ from llmasos_hookspecs import ReasoningEvent, RequestError, TextEvent, TokenLogp
 from llmasos_serve_http.asked import Asked, WholeAnswer
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of, refuse
+from llmasos_serve_http.images import checked_urls
 from llmasos_serve_http.openai.rendering import OpenAIRendering, alternatives_within
 from llmasos_serve_http.openai.response_format import constraint_of
 from llmasos_serve_http.openai.sampling import answers_of, sampling_of
@@ -97,7 +98,7 @@ def _message(place: int, message: Any) -> dict[str, Any]:
         raise RequestError(
             f"messages[{place}] is of OpenAI's former function calls; use tool_calls and the role tool.", f"messages[{place}]"
         )
-    return {"content": "", **found}
+    return {**found, "content": checked_urls(found.get("content", ""), f"messages[{place}].content")}
 
 
 def _reasoning(text: str) -> dict[str, str]:

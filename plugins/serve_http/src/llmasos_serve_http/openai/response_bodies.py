@@ -9,6 +9,7 @@ from llmasos_hookspecs import RequestError
 from llmasos_serve_http.asked import Asked
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import flag, model_of, refuse, shown
+from llmasos_serve_http.images import image_part
 from llmasos_serve_http.openai.response_format import constraint_of
 from llmasos_serve_http.openai.sampling import sampling_of
 
@@ -76,12 +77,25 @@ def _message(where: str, item: Any) -> dict[str, Any]:
             parts = kept.get("content") or kept.get("summary") or []
             return {"role": "assistant", "content": "", "reasoning_content": _text(f"{where}.content", parts)}
         case {"role": str() as role} if role in _ROLES and kept.get("type", "message") == "message":
-            return {"role": _ROLES[role], "content": _text(f"{where}.content", kept.get("content"))}
+            return {"role": _ROLES[role], "content": _content(f"{where}.content", kept.get("content"))}
     raise RequestError(
         f"{where} is {shown(item)}, and it must be a message with a role and a content, a function_call, a function_call_output or a "
         "reasoning item.",
         where,
     )
+
+
+def _content(where: str, content: Any) -> Any:
+    """A text, or parts where there is an image among them."""
+    if not isinstance(content, list) or not any(_is_image(part) for part in content):
+        return _text(where, content)
+    return [
+        image_part(part.get("image_url"), where) if _is_image(part) else {"type": "text", "text": _text(where, [part])} for part in content
+    ]
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "input_image"
 
 
 def _text(where: str, content: Any) -> str:

@@ -1,0 +1,46 @@
+"""Images of messages, in the one form that every dialect's become: OpenAI's ``image_url`` with a ``data:`` URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmasos_hookspecs import RequestError
+from llmasos_serve_http.fields import shown
+
+
+def image_part(url: Any, where: str) -> dict[str, Any]:
+    """The part of a message for an image. Raises ``RequestError`` for anything but a ``data:`` URL: nothing is fetched for a client."""
+    if not isinstance(url, str) or not url[:5].lower() == "data:":
+        raise RequestError(
+            f"{where} has an image at {shown(url)}; send it in the request, as data:image/png;base64,... since nothing is fetched.", where
+        )
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def of_base64(data: Any, where: str, kind: str = "image/png") -> dict[str, Any]:
+    """The part for an image in base64 alone; what it is, its first bytes tell. Raises ``RequestError`` where it is no text."""
+    if not isinstance(data, str) or not data:
+        raise RequestError(f"{where} has an image that is {shown(data)}, and it must be a text in base64.", where)
+    return image_part(f"data:{kind};base64,{data}", where)
+
+
+def with_images(text: str, images: Any, where: str) -> str | list[dict[str, Any]]:
+    """A message's content with its images, in base64, before the text; the text alone where there are none."""
+    if not images:
+        return text
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        raise RequestError(f"{where} is {shown(images)}, and it must be a list of images in base64.", where)
+    return [*(of_base64(each, where) for each in images), *([{"type": "text", "text": text}] if text else [])]
+
+
+def checked_urls(content: Any, where: str) -> Any:
+    """A content of OpenAI's parts whose images are ``data:`` URLs. Raises ``RequestError`` where one is not."""
+    if not isinstance(content, list):
+        return content
+    return [_checked(part, where) if isinstance(part, Mapping) and part.get("type") == "image_url" else part for part in content]
+
+
+def _checked(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    found = part.get("image_url")
+    return image_part(found.get("url") if isinstance(found, Mapping) else found, where)
