@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llmasos.compose.replicas.replica import Job, Ready, Replica
 from llmasos.compose.replicas.restarts import MOST_RESTARTS, Restarts
 from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.spec import WorkerSpec
+from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
@@ -30,7 +30,6 @@ from llmasos.engine.usage import Usage
 from llmasos.engine.wakeups import Wakeups
 from llmasos.system.bounded import LOAD_SECONDS
 from llmasos.system.config import ComponentConfig
-from llmasos.system.requirements import installed_version
 from llmasos_hookspecs import (
     Cancelled,
     EngineFailed,
@@ -317,8 +316,6 @@ class ReplicaSet:
             self._tell(replica, *arguments)
         elif verb == "died":
             self._on_death(replica)
-        elif verb == "alive":
-            return
         elif verb == "hello":
             self._on_hello(replica, arguments[0])
         else:
@@ -341,14 +338,21 @@ class ReplicaSet:
             listener(attrs.evolve(record, replica=replica.number) if isinstance(record, StepRecord) else record)
 
     def _on_hello(self, replica: Replica, version: str) -> None:
-        ours = installed_version("llmasos")
-        if version != ours:
+        if version != versions():
             replica.failure = PluginError(
-                f"The {self._label} runs llmasos {version} ({replica.where}), and this process {ours}; install the same on every host."
+                f"The {self._label} runs {version} ({replica.where}), and this process {versions()}; install the same on every host."
             )
             replica.kill("was of another version")
 
     def _on_ready(self, replica: Replica, ready: Ready) -> None:
+        other = next((each.ready.loader for each in self._replicas.values() if each.ready is not None), ready.loader)
+        if ready.loader != other:
+            replica.failure = PluginError(
+                f"Replica {replica.number} of {self.model} ({replica.where}) loads with {ready.loader}, and the others with {other}; their "
+                "answers could differ, so install the same on every host."
+            )
+            replica.kill("had another loader")
+            return
         replica.ready = ready
         if self._scheduler is not None:
             replica.send("scheduler", self._scheduler)
