@@ -401,7 +401,7 @@ class ReplicaSet:
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
-            elif not again and replica.failure is None:
+            elif not again:
                 self._rest(replica.number)
             for job in moved:
                 self._assign(job)
