@@ -283,6 +283,7 @@ class Composer(ComponentMaker):
             accelerate=(),
             scheduler=scheduler,
             replicas=1,
+            elastic=None,
             placement=ComponentConfig(DEFAULT_PLACEMENT),
         )
         config = attrs.evolve(
@@ -321,6 +322,7 @@ class Composer(ComponentMaker):
             seed=self.config.seed,
             on_lost=on_lost,
             listeners=listeners,
+            elastic=model.elastic,
             step_timeout=resources.step_timeout,
             load_timeout=resources.load_timeout,
         )

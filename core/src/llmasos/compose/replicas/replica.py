@@ -28,7 +28,16 @@ _PATIENCE: Final = 5
 
 @attrs.define(eq=False)
 class Job:
-    """One call in progress: its requests' tickets by id, how often it was moved to another replica, and whether it has started."""
+    """One call in progress.
+
+    Attributes:
+        tokens: that its replica may have to compute for it.
+        tickets: of its requests, by id.
+        moves: how often it was moved to another replica.
+        begun: it has started.
+        told: some of its answer has come.
+        left: tickets that its replica has not ended.
+    """
 
     kind: str
     request: Request
@@ -37,6 +46,8 @@ class Job:
     tickets: dict[str, Ticket[Any]]
     moves: int = 0
     begun: bool = False
+    told: bool = False
+    left: int = 0
 
 
 @attrs.frozen
@@ -64,6 +75,7 @@ class Replica:
         failure: why it could not load.
         jobs: unfinished jobs that were sent to it, by request id.
         silence: watchdog checks since its last message.
+        draining: it gets no more jobs, and ends when it has finished those that it has.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class Replica:
         self.failure: LLMasOSError | None = None
         self.jobs: dict[str, Job] = {}
         self.silence = 0
+        self.draining = False
         self._label = label
         self._on_message = on_message
         self._why = ""
