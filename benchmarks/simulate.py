@@ -2,6 +2,8 @@
 
 The scheduling code is core's own; only the engine is modelled, and the clock is virtual. Prints tables, writes them with plots and all
 figures into a folder, and ends with 1 where a decision takes too long or ``fair`` lets a flood through.
+
+With ``--seats`` it is the router that chooses among replicas, up to 10,000 of them, in place of the schedulers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from simulation import report
+from simulation import report, seats
 from simulation.run import Server, decisions, run
 from simulation.traffic import traffic
 
@@ -27,6 +29,8 @@ SCENARIOS = {"busy": (0.9, 0.0, 1.0), "quiet": (0.7, 0.0, 0.1), "flood": (0.7, 2
 PROMPT, OUTPUT = 120.0, 16.0
 #: Milliseconds a decision may take with 256 running and 10,000 waiting, and how much a flood may add to others' p95 TTFT under fair.
 DECISION_MS, FLOOD_FACTOR = 2.0, 1.5
+#: Replicas that the router chooses among, their load, and milliseconds that all but one of a thousand choices may take.
+SEATS, SEATS_LOAD, ROUTE_MS = (10, 100, 1000, 10_000), 0.7, 1.0
 #: Decisions that are timed, each policy.
 DECISIONS = 3000
 
@@ -66,8 +70,11 @@ def main() -> int:
     parser.add_argument("--policies", nargs="+", choices=names, default=names)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("bench-results/simulate"))
+    parser.add_argument("--seats", action="store_true", help="the router among replicas, in place of the schedulers")
     arguments = parser.parse_args()
     console = Console()
+    if arguments.seats:
+        return route(console, arguments)
     started = time.monotonic()
     arguments.output.mkdir(parents=True, exist_ok=True)
     size = (arguments.requests, arguments.tenants, arguments.seed)
@@ -87,6 +94,21 @@ def main() -> int:
     report.plots(results, arguments.output)
     console.print(f"Tables, plots and all figures are in {arguments.output}.")
     return 1 if failed else 0
+
+
+def route(console: Console, arguments: argparse.Namespace) -> int:
+    """The router among more and more seats; a million requests among the most."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for count in SEATS:
+        requests = arguments.requests if count == SEATS[-1] else max(1000, arguments.requests // 10)
+        rows.append(seats.row(count, seats.route(seats=count, requests=requests, load=SEATS_LOAD, seed=arguments.seed)))
+        console.print(f"{count} seats: {requests} requests", highlight=False)
+    text = seats.table(rows)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    (arguments.output / "seats.json").write_text(json.dumps(rows, indent=1))
+    (arguments.output / "seats.md").write_text(text + "\n")
+    return 1 if any(each["decision_p999_ms"] >= ROUTE_MS for each in rows) else 0
 
 
 def summary(results: dict[str, dict[str, dict[str, Any]]], timed: dict[str, dict[int, dict[str, float]]]) -> tuple[str, bool]:

@@ -4,6 +4,8 @@ A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The r
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
 is that of the fastest of its rounds; only ratios within a run are comparable. At last requests come ten times as fast as the server
 answered them at its best, whether they are answered or not: what throughput is left, and how fast the excess is refused.
+
+With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from llmasos.system.sources import resolve
 _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-server"
 #: Seconds in which a server must have loaded its model.
 _START = 300.0
+#: Replicas where placements are compared, and the options of a placement that has to be told where to run.
+_REPLICAS, _PLACEMENT_OPTIONS = 2, {"ray": {"address": "local"}}
 #: Context of each stream.
 _CONTEXT = 512
 #: How many times as many requests come as can be answered, to see what becomes of the excess.
@@ -49,6 +53,7 @@ def main() -> None:
     parser.add_argument("--loader", default="onnx")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--llama-server", type=Path, help="the program, to be compared with")
+    parser.add_argument("--placement", help="of two replicas, to be compared with the placement local in place of all else")
     parser.add_argument("--overload", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "serve.json")
     arguments = parser.parse_args()
@@ -58,18 +63,25 @@ def main() -> None:
         return {"streams": streams, "tokens": arguments.tokens, "first": first, "characters": arguments.characters}
 
     with contextlib.ExitStack() as running:
-        ours = running.enter_context(served(arguments, slots))
-        ways: dict[str, Ask] = {
-            _RUNTIME: lambda streams, first: ours.in_process(work(streams, first)),
-            _OURS: lambda streams, first: ours.over_http(work(streams, first)),
-        }
-        if arguments.llama_server is not None:
+        ways: dict[str, Ask] = {}
+        if arguments.placement:
+            for name in ("local", arguments.placement):
+                placed = {"use": name, **_PLACEMENT_OPTIONS.get(name, {})}
+                each = running.enter_context(served(arguments, slots, placed))
+                ways[f"{_OURS}, placement {name}"] = lambda streams, first, each=each: each.over_http(work(streams, first))
+        else:
+            ours = running.enter_context(served(arguments, slots))
+            ways |= {
+                _RUNTIME: lambda streams, first: ours.in_process(work(streams, first)),
+                _OURS: lambda streams, first: ours.over_http(work(streams, first)),
+            }
+        if not arguments.placement and arguments.llama_server is not None:
             url = running.enter_context(llama_server(arguments, slots))
             ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first))
         runs = measure(ways, arguments.streams, arguments.rounds)
         print(table(runs))
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
-        if arguments.overload:
+        if arguments.overload and not arguments.placement:
             peak = max(best(found).rate for found in runs[_OURS].values())
             rate = _OVERLOAD * peak / arguments.tokens
             over = ours.over_http(work(20 * slots, 100_000), rate)
@@ -132,11 +144,13 @@ class Ours:
 
 
 @contextlib.contextmanager
-def served(arguments: argparse.Namespace, slots: int) -> Iterator[Ours]:
-    """Our server, with ``slots`` sequences at once and as many that wait."""
+def served(arguments: argparse.Namespace, slots: int, placement: dict[str, Any] | None = None) -> Iterator[Ours]:
+    """Our server, with ``slots`` sequences at once and as many that wait; in replicas on ``placement``, which share the threads."""
+    replicas = 1 if placement is None else _REPLICAS
     config = {
-        "model": {"source": arguments.model, "context_length": _CONTEXT},
-        "loader": {"use": arguments.loader, "threads": arguments.threads},
+        "model": {"source": arguments.model, "context_length": _CONTEXT, "replicas": replicas},
+        "placement": placement or {},
+        "loader": {"use": arguments.loader, "threads": max(1, arguments.threads // replicas)},
         "scheduler": {"use": "fifo", "max_sequences": slots, "max_queue": slots},
         "resources": {"max_waiting": 10_000},
         "server": [{"use": "http", "port": 0, "temperature": 0.0}],

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from llmasos.compose.replicas import restarts
+from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos.compose.replicas.spec import WorkerSpec
+from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.residency.prediction import Need
 from llmasos.system.config import Config
-from llmasos.system.requirements import installed_version
 from llmasos_hookspecs import EngineFailed, EngineInfo, Generation, Host, Request, SeatSpec
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
@@ -29,17 +29,23 @@ class FakeSeat:
 
     def __init__(self, dies: Callable[[], bool], receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
         self._dies, self._receive, self._end = dies, receive, end
+        self._told = 0
+        self._arrivals = Arrivals()
+
+    def tell(self, *message: object) -> None:
+        self._receive(numbered(self._told, pack(message)))
+        self._told += 1
 
     def send(self, message: bytes) -> bool:
-        verb, *arguments = unpack(message)
+        verb, *arguments = unpack(self._arrivals.take(message) or b"")
         if verb == "open":
-            self._receive(pack(("hello", installed_version("llmasos"))))
-            self._receive(pack(("ready", INFO, NEED, "a loader", 64, 64, 1)))
+            self.tell("hello", versions())
+            self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
             if self._dies():
                 self._end("died")
         if verb == "submit":
             answer = Generation(text="x", tokens=(1,), finish_reason="length", prompt_tokens=1)
-            self._receive(pack(("answers", [("done", arguments[1].id, answer)])))
+            self.tell("answers", [("done", arguments[1].id, answer)])
         return True
 
     def kill(self) -> None:

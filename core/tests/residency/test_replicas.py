@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import llmasos
-from llmasos.compose.replicas.routing import Router
+from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos_hookspecs import CheckpointError, ContextLengthExceeded, EngineFailed, Request, RequestError, ResourceError
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
@@ -152,7 +153,7 @@ def request(tokens: list[int], tenant: str = "t") -> Request:
 def test_one_of_the_able_replicas_is_chosen(outstanding: dict[int, int], seed: int) -> None:
     """Never the one with most to do, unless all have as much."""
     router = Router(seed)
-    chosen = router.choose(request([seed]), outstanding)
+    chosen = router.choose(request([seed]), Backlogs(outstanding))
     assert chosen in outstanding
     if list(outstanding.values()).count(max(outstanding.values())) < min(2, len(outstanding)):
         assert outstanding[chosen] < max(outstanding.values())
@@ -162,19 +163,40 @@ def test_a_prompt_goes_where_its_beginning_is_cached() -> None:
     """Unless that replica has more to do than the beginning saves, belongs to another tenant, or is gone."""
     router = Router()
     tokens = list(range(300))
-    home = router.choose(request(tokens), {0: 0, 1: 0})
+    home = router.choose(request(tokens), Backlogs({0: 0, 1: 0}))
     other = 1 - home
-    assert router.choose(request([*tokens[:280], 7]), {home: 200, other: 0}) == home
-    assert router.choose(request([*tokens[:280], 7], "u"), {home: 200, other: 0}) == other
-    assert router.choose(request([*tokens[:280], 8]), {home: 400, other: 0}) == other
+    assert router.choose(request([*tokens[:280], 7]), Backlogs({home: 200, other: 0})) == home
+    assert router.choose(request([*tokens[:280], 7], "u"), Backlogs({home: 200, other: 0})) == other
+    assert router.choose(request([*tokens[:280], 8]), Backlogs({home: 400, other: 0})) == other
     router.forget(other)
     router.forget(home)
-    assert router.choose(request(tokens), {home: 1, other: 0}) == other
+    assert router.choose(request(tokens), Backlogs({home: 1, other: 0})) == other
 
 
 def test_two_choices_spread_the_load() -> None:
     """A thousand equal requests over ten replicas end within a few of one another."""
-    router, load = Router(), dict.fromkeys(range(10), 0)
+    router, load = Router(), Backlogs(dict.fromkeys(range(10), 0))
     for _ in range(1000):
-        load[router.choose(request([1]), load)] += 1
-    assert max(load.values()) - min(load.values()) <= 6
+        load.change(router.choose(request([1]), load), 1)
+    tokens = [load[number] for number in range(10)]
+    assert max(tokens) - min(tokens) <= 6
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "change"]), st.integers(0, 5), st.integers(-9, 9))))
+def test_backlogs_are_those_of_the_replicas_that_take_requests(steps: list[tuple[str, int, int]]) -> None:
+    """However they come and go: a mapping of plain numbers would say the same, and two different ones of them are drawn."""
+    backlogs, plain = Backlogs({0: 1}), {0: 1}
+    for step, number, tokens in steps:
+        if step == "add":
+            backlogs.add(number, tokens)
+            plain[number] = tokens
+        elif step == "remove":
+            backlogs.remove(number)
+            plain.pop(number, None)
+        else:
+            backlogs.change(number, tokens)
+            plain |= {number: plain[number] + tokens} if number in plain else {}
+        assert {each: backlogs[each] for each in range(6) if each in backlogs} == plain
+        drawn = backlogs.drawn(random.Random(tokens))
+        assert len(set(drawn)) == len(drawn) == min(2, len(backlogs))
+        assert set(drawn) <= set(plain)

@@ -268,21 +268,24 @@ class Composer(ComponentMaker):
         on_lost: Callable[[], None],
         listeners: Listeners,
     ) -> RunningModel:
-        from llmasos.compose.replicas import WORKER_ENTRY, ReplicaSet, WorkerSpec  # a model in this process does not pay for it
+        # A model in this process does not pay for it.
+        from llmasos.compose.replicas import WORKER_ENTRY, ReplicaSet, WorkerSpec, cores_of_seat
 
         resources = self.config.resources
         memory = self._memory_of_replica(model)
         need = self.predict(model, opened)
         placement, label = self.placement(model.placement)
         with crossing(label, "hosts"):
-            cores = sum(host.cpus for host in placement.hosts() if host.alive)
-        threads = (resources.threads or self._process.threads or cores or model.replicas) // model.replicas
+            cores = cores_of_seat(placement.hosts(), model.replicas)
+        given = resources.threads or self._process.threads
+        threads = given // model.replicas if given else cores
         served = attrs.evolve(
             model,
             source=str(opened.checkpoint.path),
             accelerate=(),
             scheduler=scheduler,
             replicas=1,
+            elastic=None,
             placement=ComponentConfig(DEFAULT_PLACEMENT),
         )
         config = attrs.evolve(
@@ -296,15 +299,18 @@ class Composer(ComponentMaker):
             sources={},
             resources=attrs.evolve(resources, memory=memory, threads=max(1, threads), reserve=None, keep_alive=None),
         )
+        fetched = attrs.evolve(served, source=opened.source, accelerate=model.accelerate)
         specs = [
             WorkerSpec(
                 config=config,
+                elsewhere=attrs.evolve(config, models={model.name: fetched}, sources=self.config.sources),
+                digest=opened.checkpoint.digest,
                 seat=SeatSpec(
                     model=model.name,
                     number=number,
                     entry=WORKER_ENTRY,
                     path=tuple(search_path()),
-                    cpus=cores // model.replicas,
+                    cpus=cores,
                     memory=need.weights // model.replicas,
                 ),
             )
@@ -318,6 +324,7 @@ class Composer(ComponentMaker):
             seed=self.config.seed,
             on_lost=on_lost,
             listeners=listeners,
+            elastic=model.elastic,
             step_timeout=resources.step_timeout,
             load_timeout=resources.load_timeout,
         )

@@ -4,9 +4,9 @@ from typing import Final
 
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.spec import WorkerSpec
+from llmasos.compose.replicas.spec import WorkerSpec, cores_of_seat
 
 #: What the seat of a replica runs.
 WORKER_ENTRY: Final = "llmasos.compose.replicas.worker:serve"
 
-__all__ = ["WORKER_ENTRY", "ReplicaSet", "Router", "WorkerSpec"]
+__all__ = ["WORKER_ENTRY", "ReplicaSet", "Router", "WorkerSpec", "cores_of_seat"]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from llmasos.compose.replicas.numbered import Arrivals, Received, numbered
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.engine.step_meter import Listeners
@@ -21,11 +22,22 @@ _log = logging.getLogger("llmasos.replicas")
 
 #: Seconds that closing a replica waits for its seat to end.
 CLOSE_SECONDS: Final = 10.0
+#: Times that a replica may say, a second apart, that it has not received what was sent to it; then that is lost.
+_PATIENCE: Final = 5
 
 
 @attrs.define(eq=False)
 class Job:
-    """One call in progress: its requests' tickets by id, how often it was moved to another replica, and whether it has started."""
+    """One call in progress.
+
+    Attributes:
+        tokens: that its replica may have to compute for it.
+        tickets: of its requests, by id.
+        moves: how often it was moved to another replica.
+        begun: it has started.
+        told: some of its answer has come.
+        left: tickets that its replica has not ended.
+    """
 
     kind: str
     request: Request
@@ -34,6 +46,8 @@ class Job:
     tickets: dict[str, Ticket[Any]]
     moves: int = 0
     begun: bool = False
+    told: bool = False
+    left: int = 0
 
 
 @attrs.frozen
@@ -52,7 +66,8 @@ class Replica:
     """A worker in a seat.
 
     Messages are sent on a thread of its own: a seat that does not read blocks nobody. What the placement does wrong ends the replica: a
-    message that is none, or an exception in ``send``. What comes after the end is dropped, and of several ends the first counts.
+    message that is none, one that is missing in either direction, or an exception in ``send``. A message that comes twice counts once, what
+    comes after the end is dropped, and of several ends the first counts.
 
     Attributes:
         number: its index among the replicas.
@@ -60,6 +75,7 @@ class Replica:
         failure: why it could not load.
         jobs: unfinished jobs that were sent to it, by request id.
         silence: watchdog checks since its last message.
+        draining: it gets no more jobs, and ends when it has finished those that it has.
     """
 
     def __init__(
@@ -77,17 +93,23 @@ class Replica:
         self.failure: LLMasOSError | None = None
         self.jobs: dict[str, Job] = {}
         self.silence = 0
+        self.draining = False
         self._label = label
         self._on_message = on_message
         self._why = ""
         self._over = threading.Event()
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        self._sent = 0
+        self._arrivals: Final = Arrivals()
+        self._heard: Final = Received(_PATIENCE)
+        self._broken = False
         self._ending = threading.Lock()
         self._called_by: int | None = None
         with crossing(label, "start"):
             self._seat: Final[Seat] = placement.start(spec.seat, self._received, self._ended)
         listened = [event for event, listener in attrs.asdict(listeners, recurse=False).items() if listener is not None]
-        self.send("open", spec.config.to_mapping(), listened)
+        elsewhere = None if spec.elsewhere is None else spec.elsewhere.to_mapping()
+        self.send("open", spec.config.to_mapping(), listened, elsewhere, spec.digest)
         threading.Thread(target=self._deliver, name=f"llmasos-to-replica-{number}", daemon=True).start()
 
     @property
@@ -137,14 +159,22 @@ class Replica:
     # Called by the placement, one at a time
 
     def _received(self, data: bytes) -> None:
-        if self._over.is_set():
+        if self._over.is_set() or self._broken:
             return
         self._called_by = threading.get_ident()
         try:
-            verb, *arguments = unpack(data)
+            message = self._arrivals.take(data)
+            if message is None:
+                _log.warning("A message of replica %d came twice; see the %s.", self.number, self._label)
+                return
+            verb, *arguments = unpack(message)
             self.silence = 0
-            self._on_message(self, verb, tuple(arguments))
+            if verb == "alive":
+                self._heard.said(arguments[0], self._sent)
+            else:
+                self._on_message(self, verb, tuple(arguments))
         except Exception as error:
+            self._broken = True  # what comes after this may rely on it
             _log.exception("Replica %d was misunderstood.", self.number)
             self.kill(f"said what is no answer ({error})")
         finally:
@@ -167,8 +197,9 @@ class Replica:
         while (data := self._outbox.get()) is not None:
             try:
                 with crossing(self._label, "send"):
-                    if not self._seat.send(data):
+                    if not self._seat.send(numbered(self._sent, data)):
                         return  # it has ended, which the placement reports
+                self._sent += 1
             except LLMasOSError as error:
                 self.kill(f"could not be sent a message ({error})")
                 return

@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from llmasos.compose.replicas.replica import Job, Ready, Replica
 from llmasos.compose.replicas.restarts import MOST_RESTARTS, Restarts
-from llmasos.compose.replicas.routing import Router
-from llmasos.compose.replicas.spec import WorkerSpec
+from llmasos.compose.replicas.routing import Backlogs, Router
+from llmasos.compose.replicas.scaling import Load, Scaling
+from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
@@ -29,8 +30,7 @@ from llmasos.engine.ticket import Ticket
 from llmasos.engine.usage import Usage
 from llmasos.engine.wakeups import Wakeups
 from llmasos.system.bounded import LOAD_SECONDS
-from llmasos.system.config import ComponentConfig
-from llmasos.system.requirements import installed_version
+from llmasos.system.config import ComponentConfig, ReplicaRange
 from llmasos_hookspecs import (
     Cancelled,
     EngineFailed,
@@ -80,12 +80,13 @@ class ReplicaSet:
         seed: int = 0,
         on_lost: Callable[[], None] = lambda: None,
         listeners: Listeners = NOBODY,
+        elastic: ReplicaRange | None = None,
         step_timeout: float = STEP_SECONDS,
         load_timeout: float = LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start one seat for each of ``specs``, and return when all are ready. Raises the error of a replica that could not load, or
-        ``ResourceError`` where a seat fits nowhere.
+        """Start one seat for each of ``specs``, or as many as ``elastic`` wants at least, and return when all are ready. Raises the error
+        of a replica that could not load, or ``ResourceError`` where a seat fits nowhere.
 
         The set owns ``placement`` from now on, which ``label`` names in messages. ``on_lost`` is called when no replica is left. A replica
         that sends nothing for ``step_timeout`` seconds while it has requests, or for ``load_timeout`` seconds before it is ready, is ended.
@@ -96,6 +97,7 @@ class ReplicaSet:
         self._placement = placement
         self._label = label
         self._router = Router(seed)
+        self._backlogs = Backlogs()
         self._on_lost = on_lost
         self._listeners = listeners
         self._on_finished = listeners.finished
@@ -111,10 +113,12 @@ class ReplicaSet:
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
         self._closed: LLMasOSError | None = None
+        self._scaling: Scaling | None = None
+        self._growing: set[int] = set()
         _sets.add(self)
         try:
             with self._changes.lock:
-                for number in range(len(specs)):
+                for number in range(len(specs) if elastic is None else elastic.min):
                     self._start(number)
             self._changes.wait_for(lambda: self._closed is not None or all(each.ready for each in self._replicas.values()))
         except BaseException:  # Ctrl-C, or no more processes are to be had
@@ -125,6 +129,8 @@ class ReplicaSet:
             raise self._closed
         self.ready: Final[Ready] = next(each.ready for each in self._replicas.values() if each.ready is not None)
         self.context_length: Final = self.ready.context_length
+        if elastic is not None:
+            self._scaling = Scaling(elastic, self.ready.info.max_sequences)
         self._checks = RequestChecks(self.ready.info, self.context_length, KVLedger(self.ready.kv_capacity))
 
     # Requests, as an engine's loop takes them
@@ -211,7 +217,7 @@ class ReplicaSet:
                     "replica": replica.number,
                     "where": replica.where,
                     "pid": None if replica.ready is None else replica.ready.pid,
-                    "state": "loading" if replica.ready is None else "ready",
+                    "state": "loading" if replica.ready is None else "draining" if replica.draining else "ready",
                     "requests": len(replica.jobs),
                     "outstanding_tokens": replica.outstanding,
                 }
@@ -222,7 +228,7 @@ class ReplicaSet:
         """Fail unfinished requests with ``ModelClosed`` and end all processes. Calling it again does nothing."""
         with self._changes.lock:
             self._closed = self._closed or ModelClosed(f"The model {self.model} is closed; load it again to use it.")
-            replicas, self._replicas = list(self._replicas.values()), {}
+            replicas, self._replicas, self._backlogs = list(self._replicas.values()), {}, Backlogs()
             jobs = self._unassigned + [job for replica in replicas for job in replica.jobs.values()]
             self._unassigned = []
             self._restarts.forget()
@@ -272,6 +278,9 @@ class ReplicaSet:
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
             for number in self._restarts.rested():
                 threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
+            if self._scaling is not None and self._closed is None:
+                self._scale(self._scaling)
+            shrinks = self._scaling is not None and len(self._replicas) > self._scaling.bounds.min
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
                 deadline = job.request.deadline
@@ -279,19 +288,66 @@ class ReplicaSet:
                     lost.append(job)
         for job in lost:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
-        return bool(jobs) or self._restarts.resting or any(replica.ready is None for replica in self._replicas.values())
+        return bool(jobs) or shrinks or self._restarts.resting or any(replica.ready is None for replica in self._replicas.values())
+
+    def _scale(self, scaling: Scaling) -> None:
+        """Start or drain replicas as the load asks, and end those that are drained. With the lock held."""
+        staying = [replica for replica in self._replicas.values() if not replica.draining]
+        jobs = {id(job): job for replica in self._replicas.values() for job in replica.jobs.values()}
+        waiting = [job for job in (*jobs.values(), *self._unassigned) if not job.begun]
+        now = self._clock()
+        load = Load(
+            replicas=len(staying) + len(self._growing),
+            starting=len(self._growing) + sum(replica.ready is None for replica in staying),
+            waiting=len(waiting),
+            unfinished=len(jobs) + len(self._unassigned),
+            longest=max((now - job.request.arrival for job in waiting), default=0.0),
+        )
+        wanted = scaling.target(now, load) - load.replicas
+        if wanted > 0:
+            self._grow(wanted)
+        elif wanted < 0 and (ready := [replica for replica in staying if replica.ready is not None]):
+            least = min(ready, key=lambda replica: (replica.outstanding, -replica.number))
+            least.draining = True
+            self._backlogs.remove(least.number)
+            _log.info("Replica %d of %s is not needed, and ends when it has finished.", least.number, self.model)
+        for replica in list(self._replicas.values()):
+            if replica.draining and not replica.jobs:
+                replica.kill("was no longer needed")
+
+    def _grow(self, wanted: int) -> None:
+        """Keep replicas that were to end, then start new ones. With the lock held."""
+        for replica in self._replicas.values():
+            if replica.draining and replica.jobs and wanted:
+                replica.draining = False
+                self._backlogs.add(replica.number, replica.outstanding)
+                wanted -= 1
+        numbers = range(len(self._specs))
+        free = [each for each in numbers if each not in self._replicas and each not in self._growing and not self._restarts.rests(each)]
+        for number in free[:wanted]:
+            self._growing.add(number)
+            threading.Thread(target=self._start_more, args=(number,), name=f"llmasos-more-{number}", daemon=True).start()
+
+    def _start_more(self, number: int) -> None:
+        """On a thread of its own, because a placement may take long to start a seat. Where it refuses, the load is looked at again."""
+        with self._changes.lock:
+            if self._closed is None:
+                self._start_again(number)
+            self._growing.discard(number)
+            self._changes.tell()
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
-        able = {number: replica.outstanding for number, replica in self._replicas.items() if replica.ready is not None}
-        while able:
-            number = self._router.choose(job.request, able)
+        while len(self._backlogs):
+            number = self._router.choose(job.request, self._backlogs)
             replica = self._replicas[number]
             need = min(job.tokens, replica.ready.context_length if replica.ready else job.tokens) * max(1, job.request.sampling.num_beams)
             if replica.send("submit", job.kind, job.request, job.extra, need):
                 replica.jobs.update(dict.fromkeys(job.tickets, job))
+                job.left = len(job.tickets)
+                self._backlogs.change(number, job.tokens)
                 return
-            del able[number]  # it has died, and its thread is about to report that
+            self._backlogs.remove(number)  # it has died, and its thread is about to report that
         self._unassigned.append(job)
 
     def _cancel(self, request_id: str) -> None:
@@ -317,8 +373,6 @@ class ReplicaSet:
             self._tell(replica, *arguments)
         elif verb == "died":
             self._on_death(replica)
-        elif verb == "alive":
-            return
         elif verb == "hello":
             self._on_hello(replica, arguments[0])
         else:
@@ -341,15 +395,23 @@ class ReplicaSet:
             listener(attrs.evolve(record, replica=replica.number) if isinstance(record, StepRecord) else record)
 
     def _on_hello(self, replica: Replica, version: str) -> None:
-        ours = installed_version("llmasos")
-        if version != ours:
+        if version != versions():
             replica.failure = PluginError(
-                f"The {self._label} runs llmasos {version} ({replica.where}), and this process {ours}; install the same on every host."
+                f"The {self._label} runs {version} ({replica.where}), and this process {versions()}; install the same on every host."
             )
             replica.kill("was of another version")
 
     def _on_ready(self, replica: Replica, ready: Ready) -> None:
+        other = next((each.ready.loader for each in self._replicas.values() if each.ready is not None), ready.loader)
+        if ready.loader != other:
+            replica.failure = PluginError(
+                f"Replica {replica.number} of {self.model} ({replica.where}) loads with {ready.loader}, and the others with {other}; their "
+                "answers could differ, so install the same on every host."
+            )
+            replica.kill("had another loader")
+            return
         replica.ready = ready
+        self._backlogs.add(replica.number)
         if self._scheduler is not None:
             replica.send("scheduler", self._scheduler)
         unassigned, self._unassigned = self._unassigned, []
@@ -361,7 +423,15 @@ class ReplicaSet:
             job = replica.jobs.get(request_id) if verb == "piece" else replica.jobs.pop(request_id, None)
             if job is None:
                 return
+            if self._scaling is not None and verb == "piece" and not job.told:
+                job.told = True
+                now = self._clock()
+                self._scaling.first_token(now, now - job.request.arrival)
             job.begun = True
+            if verb != "piece":
+                job.left -= 1
+                if not job.left:
+                    self._backlogs.change(replica.number, -job.tokens)
             if verb == "done":
                 self._restarts.answered(replica.number)
         ticket = job.tickets[request_id]
@@ -379,14 +449,17 @@ class ReplicaSet:
             if self._replicas.get(replica.number) is not replica:
                 return  # closed on purpose
             del self._replicas[replica.number]
+            self._backlogs.remove(replica.number)
             self._router.forget(replica.number)
             moved: list[Job] = []
             for job in {id(job): job for job in replica.jobs.values()}.values():
                 job.moves += 1
                 (lost if job.begun or job.moves > _MOVES else moved).append(job)
-            self.restarts += 1
-            at_once = self._restarts.died(replica.number)
-            again = replica.failure is None and at_once and self._start_again(replica.number)
+            again = replica.draining  # nothing takes its place
+            if not again:
+                self.restarts += 1
+                at_once = self._restarts.died(replica.number)
+                again = replica.failure is None and at_once and self._start_again(replica.number)
             if not again and (not self._replicas or not any(each.ready for each in self._replicas.values())):
                 self._closed = (
                     replica.failure
@@ -397,7 +470,7 @@ class ReplicaSet:
                 )
                 lost += [*moved, *self._unassigned]
                 moved, self._unassigned = [], []
-            elif not again and replica.failure is None:
+            elif not again:
                 self._rest(replica.number)
             for job in moved:
                 self._assign(job)

@@ -25,6 +25,10 @@ class Restarts:
         """Whether any replica rests."""
         return bool(self._resting)
 
+    def rests(self, number: int) -> bool:
+        """Whether a replica rests."""
+        return number in self._resting
+
     def answered(self, number: int) -> None:
         """A replica has answered a request: it may die as often as a new one again."""
         self._deaths[number], self._rests[number] = 0, _REST[0]

@@ -15,6 +15,50 @@ _LENGTHS: Final = tuple(32 * 2**power for power in range(11))
 _REMEMBERED: Final = 8192
 
 
+class Backlogs:
+    """The tokens that each replica has yet to compute, for those that can take requests. All it does takes constant time."""
+
+    def __init__(self, tokens: Mapping[int, int] | None = None) -> None:
+        """``tokens``: by the number of the replica."""
+        self._tokens = dict(tokens or {})
+        self._numbers = list(self._tokens)
+        self._places = {number: place for place, number in enumerate(self._numbers)}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._tokens
+
+    def __getitem__(self, number: int) -> int:
+        return self._tokens[number]
+
+    def add(self, number: int, tokens: int = 0) -> None:
+        """A replica can take requests from now on."""
+        if number not in self._tokens:
+            self._places[number] = len(self._numbers)
+            self._numbers.append(number)
+        self._tokens[number] = tokens
+
+    def remove(self, number: int) -> None:
+        """A replica takes no more requests. Nothing happens where it took none."""
+        if self._tokens.pop(number, None) is None:
+            return
+        place, last = self._places.pop(number), self._numbers.pop()
+        if last != number:  # it takes the place that is free
+            self._numbers[place] = last
+            self._places[last] = place
+
+    def change(self, number: int, tokens: int) -> None:
+        """A replica has ``tokens`` more to compute, or fewer where they are negative. Nothing happens where it takes no requests."""
+        if number in self._tokens:
+            self._tokens[number] += tokens
+
+    def drawn(self, chance: random.Random) -> list[int]:
+        """Two replicas drawn at random, or as many as there are."""
+        return chance.sample(self._numbers, min(2, len(self._numbers)))
+
+
 class Router:
     """Chooses the replica with fewer outstanding tokens of two drawn at random, unless another one has a prefix of the prompt cached.
 
@@ -27,16 +71,14 @@ class Router:
         self._random = random.Random(seed)  # noqa: S311 - no secret hangs on it
         self._beginnings: OrderedDict[int, int] = OrderedDict()
 
-    def choose(self, request: Request, outstanding: Mapping[int, int]) -> int:
-        """The number of the replica for ``request``. ``outstanding``: replica number -> tokens it has yet to compute; not empty."""
-        replicas = list(outstanding)
-        drawn = self._random.sample(replicas, 2) if len(replicas) > 2 else replicas
-        best = min(drawn, key=outstanding.__getitem__)
+    def choose(self, request: Request, backlogs: Backlogs) -> int:
+        """The number of the replica for ``request``, one of those that can take requests, of which there must be any."""
+        best = min(backlogs.drawn(self._random), key=backlogs.__getitem__)
         keys = self._keys(request)
         for length, key in reversed(keys):
             known = self._beginnings.get(key)
-            if known is not None and known in outstanding:
-                if outstanding[known] - outstanding[best] < length:
+            if known is not None and known in backlogs:
+                if backlogs[known] - backlogs[best] < length:
                     best = known
                 break
         for _, key in keys:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 from llmasos.system.config import Config
-from llmasos_hookspecs import SeatSpec
+from llmasos.system.requirements import installed_version
+from llmasos_hookspecs import Host, SeatSpec
 
 
 @attrs.frozen(kw_only=True)
 class WorkerSpec:
-    """What a replica serves, a config with one model, and what its seat needs."""
+    """What a replica serves, a config with one model, and what its seat needs.
+
+    Attributes:
+        config: names the model by the place of its files on this machine.
+        elsewhere: names it by a reference, with the stages that make it, for hosts where those files are not; None: they are everywhere.
+        digest: of the checkpoint, which a host's files must have; empty: any.
+    """
 
     config: Config
     seat: SeatSpec
+    elsewhere: Config | None = None
+    digest: str = ""
+
+
+def versions() -> str:
+    """What must be the same on both sides of a connection."""
+    return ", ".join(f"{name} {installed_version(name)}" for name in ("llmasos", "llmasos-hookspecs"))
+
+
+def cores_of_seat(hosts: Sequence[Host], seats: int) -> int:
+    """The most cores that each of ``seats`` can have for itself, each on one of the hosts that are alive; 0: there are fewer cores."""
+    cpus = [host.cpus for host in hosts if host.alive]
+    each = sum(cpus) // seats
+    while each and sum(count // each for count in cpus) < seats:
+        each -= 1
+    return each

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 import attrs
@@ -16,7 +20,9 @@ import attrs
 from llmasos.compose.composition import Composer
 from llmasos.compose.host import OpenedModel, Policy, Running, RunningModel
 from llmasos.compose.process import ProcessResources
-from llmasos.compose.replicas.wire import pack, unpack
+from llmasos.compose.replicas.numbered import Arrivals, numbered
+from llmasos.compose.replicas.spec import versions
+from llmasos.compose.replicas.wire import WireError, pack, unpack
 from llmasos.compose.serving import LoopCall
 from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Piece, Ticket
@@ -26,9 +32,18 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
 from llmasos.system.context import SilentSink
-from llmasos.system.requirements import installed_version
 from llmasos.system.store import Store
-from llmasos_hookspecs import Charge, LLMasOSError, Reject, Request, SchedulingPolicy, SequenceView, Stats, UnsupportedModel
+from llmasos_hookspecs import (
+    Charge,
+    CheckpointError,
+    LLMasOSError,
+    Reject,
+    Request,
+    SchedulingPolicy,
+    SequenceView,
+    Stats,
+    UnsupportedModel,
+)
 from llmasos_hookspecs.guarding.edge import as_ours
 from llmasos_hookspecs.placement import Receive, Send
 from llmasos_hookspecs.scheduling import Admit
@@ -73,6 +88,18 @@ class StartReporter:
 
 class _ReportingComposer(Composer):
     report: Callable[[list[str]], None]
+    digest: str
+
+    def open(self, model: ModelConfig) -> OpenedModel:
+        """As ``Composer.open``; but the checkpoint must be the parent's, to the byte."""
+        opened = super().open(model)
+        if self.digest and opened.checkpoint.digest != self.digest:
+            raise CheckpointError(
+                f"{opened.checkpoint.path} on {socket.gethostname()} is not the model that is served (its digest is "
+                f"{opened.checkpoint.digest[:12]}, and {self.digest[:12]} was asked for); remove it there, or pull the same version on "
+                "every host."
+            )
+        return opened
 
     def load(
         self,
@@ -129,17 +156,21 @@ class Worker:
         self._receive = receive
         self._send = send
         self._sending = threading.Lock()
+        self._sent = 0
+        self._arrivals = Arrivals()
+        self._inbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._answers = Answers(functools.partial(self._tell, "answers"))
         self._tickets: dict[str, Ticket[Any]] = {}
 
     def run(self) -> None:
         """Serve until the parent closes the connection or has ended."""
         try:
-            self._tell("hello", installed_version("llmasos"))
-            _, config, listened = self._hear()
+            self._tell("hello", versions())
+            threading.Thread(target=self._read, name="llmasos-reader", daemon=True).start()
             threading.Thread(target=self._stay_in_touch, name="llmasos-alive", daemon=True).start()
+            _, config, listened, elsewhere, digest = self._hear()
             try:
-                self._open(Config.from_mapping(config), listened)
+                self._open(_on_this_host(config, elsewhere), listened, digest)
             except BaseException as error:
                 self._tell("failed", as_ours(error, "replica", "loading"))
                 return
@@ -149,11 +180,12 @@ class Worker:
         except (EOFError, OSError):
             return
 
-    def _open(self, config: Config, listened: Sequence[str]) -> None:
-        """``listened``: the events of ``Listeners`` that the parent wants to hear of."""
+    def _open(self, config: Config, listened: Sequence[str], digest: str) -> None:
+        """``listened``: the events of ``Listeners`` that the parent wants to hear of; ``digest``: as of ``WorkerSpec``."""
         self._composer = _ReportingComposer(
             config, registry=discovery.registry(), store=Store(), aliases=Aliases(), sink=SilentSink(), process=ProcessResources()
         )
+        self._composer.digest = digest
         self._composer.report = functools.partial(self._tell, "started")
         (model,) = config.models.values()
         self._host = self._composer.host(model, Listeners(**{event: functools.partial(self._tell, "told", event) for event in listened}))
@@ -174,7 +206,7 @@ class Worker:
         """Send "alive" messages. They stop where a thread holds the interpreter lock for ever, and the parent then kills the process."""
         while True:
             time.sleep(ALIVE_SECONDS)
-            self._tell("alive")
+            self._tell("alive", self._arrivals.count)
 
     def _do_submit(self, kind: str, request: Request, extra: Any, tokens: int) -> None:
         def send(loop: Any) -> list[Ticket[Any]]:
@@ -233,12 +265,32 @@ class Worker:
         data = pack(message)
         try:
             with self._sending:
-                self._send(data)
+                self._send(numbered(self._sent, data))
+                self._sent += 1
         except OSError:  # the parent has closed the connection
             os._exit(0)
 
+    def _read(self) -> None:
+        """Queue what comes, on a thread of its own, so that the count of it does not wait for what is done with it."""
+        with contextlib.suppress(EOFError, OSError, WireError):  # WireError: a message is missing, and nothing after it can be trusted
+            while True:
+                message = self._arrivals.take(self._receive())
+                if message is not None:
+                    self._inbox.put(message)
+        self._inbox.put(None)
+
     def _hear(self) -> list[Any]:
-        return unpack(self._receive())
+        message = self._inbox.get()
+        if message is None:
+            raise EOFError
+        return unpack(message)
+
+
+def _on_this_host(config: Mapping[str, Any], elsewhere: Mapping[str, Any] | None) -> Config:
+    """The config to serve: ``elsewhere`` where the files that ``config`` names are not on this host."""
+    here = Config.from_mapping(config)
+    (model,) = here.models.values()
+    return here if elsewhere is None or Path(model.source).exists() else Config.from_mapping(elsewhere)
 
 
 def _end_lost() -> None:

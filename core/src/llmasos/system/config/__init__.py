@@ -1,7 +1,7 @@
 """Config: the whole pipeline in one TOML file. What looks at plugins too, ``check`` and ``schema``, is imported by its own name."""
 
 from llmasos.system.config.layers import Layer, find_layers, load_config, read_layer
-from llmasos.system.config.sections import ComponentConfig, Config, ModelConfig, ResourcesConfig, SecurityConfig
+from llmasos.system.config.sections import ComponentConfig, Config, ModelConfig, ReplicaRange, ResourcesConfig, SecurityConfig
 from llmasos.system.config.toml import to_toml
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Config",
     "Layer",
     "ModelConfig",
+    "ReplicaRange",
     "ResourcesConfig",
     "SecurityConfig",
     "find_layers",

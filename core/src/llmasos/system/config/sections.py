@@ -54,6 +54,42 @@ class ComponentConfig:
         return {"use": self.use, **unstructure(self.options)}
 
 
+def _count_of_replicas(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, int) and not 1 <= value <= MAX_REPLICAS:
+        raise ConfigError(f"{attribute.name} is {value}, and it must be from 1 to {MAX_REPLICAS}.")
+
+
+def _not_less_than_min(table: ReplicaRange, _: object, value: int) -> None:
+    if value < table.min:
+        raise ConfigError(f"max is {value} and min is {table.min}; max must not be less.")
+
+
+@attrs.frozen(kw_only=True)
+class ReplicaRange:
+    """How many replicas a model has, by what they have to do."""
+
+    min: int = attrs.field(default=1, validator=_count_of_replicas, metadata={"help": "Replicas that there are always."})
+    max: int = attrs.field(
+        validator=[_count_of_replicas, _not_less_than_min],
+        metadata={"help": "Replicas that there are at most; memory and cores are shared out among so many."},
+    )
+    queue: int = attrs.field(
+        default=4,
+        validator=attrs.validators.ge(1),
+        metadata={"help": "Requests that may wait for each replica before another one is started."},
+    )
+    ttft: float | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.gt(0)),
+        metadata={"help": "Seconds to the first token of 95 % of the requests, beyond which another replica is started."},
+    )
+    idle: float = attrs.field(
+        default=60.0,
+        validator=attrs.validators.gt(0),
+        metadata={"help": "Seconds after which a replica that is not needed ends, once it has finished what it has."},
+    )
+
+
 @attrs.frozen(kw_only=True)
 class ModelTable:
     """The keys of ``[model]`` that are core's own."""
@@ -84,16 +120,25 @@ class ModelTable:
         metadata={"help": "Tokens that one sequence can hold; left out: the model's own, as far as memory allows."},
     )
     allow_pickle: bool = attrs.field(default=False, metadata={"help": "Read pickle files too, with weights_only."})
-    replicas: int = attrs.field(
+    replicas: int | ReplicaRange = attrs.field(
         default=1,
-        validator=[attrs.validators.ge(1), attrs.validators.le(MAX_REPLICAS)],
-        metadata={"help": "Processes that serve the model, each with weights of its own; 1: none beside the program's."},
+        validator=_count_of_replicas,
+        metadata={
+            "help": "Processes that serve the model, each with weights of its own; 1: none beside the program's. A table with min and max: "
+            "as many as the requests need."
+        },
     )
 
 
 @attrs.frozen(kw_only=True)
 class ModelConfig:
-    """One model with all that composes it; ``preset`` is where the values come from that config does not set, and empty without one."""
+    """One model with all that composes it.
+
+    Attributes:
+        preset: where the values come from that config does not set; empty without one.
+        replicas: how many there are at most.
+        elastic: how many there are at a time; None: all of them.
+    """
 
     name: str
     source: str
@@ -106,6 +151,7 @@ class ModelConfig:
     context_length: int | None
     allow_pickle: bool
     replicas: int = 1
+    elastic: ReplicaRange | None = None
     loader: ComponentConfig
     accelerate: tuple[ComponentConfig, ...]
     scheduler: ComponentConfig
@@ -348,7 +394,7 @@ class Config:
         if self.security != SecurityConfig():
             found["security"] = {key: value for key, value in unstructure(self.security).items() if value is not None}
         for name, model in self.models.items():
-            table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": model.replicas}
+            table = {"source": model.source, "allow_pickle": model.allow_pickle, "replicas": unstructure(model.elastic or model.replicas)}
             if model.context_length is not None:
                 table["context_length"] = model.context_length
             for key in ("system", "sampling", "messages", "chat_template", "adapters"):
@@ -492,7 +538,8 @@ class _Reader:
             adapters=table.adapters,
             context_length=table.context_length,
             allow_pickle=table.allow_pickle,
-            replicas=table.replicas,
+            replicas=table.replicas if isinstance(table.replicas, int) else table.replicas.max,
+            elastic=None if isinstance(table.replicas, int) else table.replicas,
             loader=self._component(*place("loader"), DEFAULT_LOADER),
             accelerate=self._components(*place("accelerate")),
             scheduler=self._component(*place("scheduler"), DEFAULT_SCHEDULER),

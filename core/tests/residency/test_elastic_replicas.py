@@ -1,0 +1,260 @@
+"""Replicas come where requests wait, and go, once they have finished, where there is little to do."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from llmasos.compose.replicas.numbered import Arrivals, numbered
+from llmasos.compose.replicas.replica_set import ReplicaSet
+from llmasos.compose.replicas.scaling import Load, Scaling
+from llmasos.compose.replicas.spec import WorkerSpec, versions
+from llmasos.compose.replicas.wire import pack, unpack
+from llmasos.residency.prediction import Need
+from llmasos.system.config import Config, ReplicaRange
+from llmasos_hookspecs import ConfigError, EngineInfo, Generation, Host, Request, ResourceError, SeatSpec
+
+SECONDS = 30.0  # after which somebody counts as one who waits for ever
+INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=4, weight_bytes=8, kv_bytes_per_token=1)
+NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
+_numbers = itertools.count()
+BOUNDS = ReplicaRange(min=1, max=3, queue=2, ttft=None, idle=10.0)
+QUIET = Load(replicas=1, starting=0, waiting=0, unfinished=0, longest=0.0)
+
+
+def load(**changes: Any) -> Load:
+    return attrs.evolve(QUIET, **changes)
+
+
+def test_a_queue_that_stays_long_asks_for_more() -> None:
+    """After a second, and for as many as the queue needs; none while others are being started."""
+    scaling = Scaling(BOUNDS, sequences=4)
+    long = load(waiting=3, unfinished=3)
+    assert [scaling.target(now, long) for now in (0.0, 0.9, 1.0)] == [1, 1, 2]
+    assert [scaling.target(now, attrs.evolve(long, replicas=2, starting=1)) for now in (1.1, 5.0)] == [2, 2]
+    assert [scaling.target(now, load(waiting=90, unfinished=90)) for now in (6.0, 7.0)] == [1, 3]
+
+
+def test_a_burst_that_is_over_in_a_second_asks_for_none() -> None:
+    scaling = Scaling(BOUNDS, sequences=4)
+    assert [scaling.target(now, load(waiting=waiting)) for now, waiting in ((0.0, 9), (0.5, 2), (1.0, 9), (1.9, 9))] == [1] * 4
+
+
+def test_first_tokens_that_come_late_ask_for_more() -> None:
+    """Those that came lately, and those that have not come yet; what came long ago counts no more."""
+    bounds = attrs.evolve(BOUNDS, ttft=0.5)
+    scaling = Scaling(bounds, sequences=4)
+    scaling.first_token(0.0, 0.6)
+    assert [scaling.target(now, QUIET) for now in (0.0, 1.0)] == [1, 2]
+    assert [scaling.target(now, QUIET) for now in (31.0, 40.0)] == [1, 1]
+    assert [scaling.target(now, load(waiting=1, longest=0.7)) for now in (41.0, 42.0)] == [1, 2]
+
+
+def test_what_is_not_needed_for_long_goes() -> None:
+    """One at a time; room for twice the requests is left, and never fewer than the least."""
+    scaling = Scaling(BOUNDS, sequences=4)
+    idle = load(replicas=3, unfinished=4)
+    assert [scaling.target(now, idle) for now in (0.0, 9.0, 10.0, 11.0, 20.0)] == [3, 3, 2, 3, 2]
+    assert [scaling.target(now, load(replicas=2, unfinished=3)) for now in (21.0, 99.0)] == [2, 2]
+    assert [scaling.target(now, QUIET) for now in (100.0, 200.0)] == [1, 1]
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 50), st.integers(0, 50)), max_size=40))
+def test_the_bounds_hold(steps: list[tuple[float, int, int]]) -> None:
+    """Whatever the load: between the least and the most, and never fewer while requests wait."""
+    scaling, now, replicas = Scaling(BOUNDS, sequences=4), 0.0, 1
+    for seconds, waiting, more in steps:
+        now += seconds
+        target = scaling.target(now, load(replicas=replicas, waiting=waiting, unfinished=waiting + more))
+        assert BOUNDS.min <= target <= BOUNDS.max
+        assert target >= replicas or 2 * (waiting + more) <= target * 4
+        replicas = target
+
+
+class HeldSeat:
+    """Answers when it is told to."""
+
+    where = "here"
+
+    def __init__(self, changed: threading.Condition, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
+        self.held: list[str] = []
+        self._changed = changed
+        self.ended = threading.Event()
+        self._receive, self._end = receive, end
+        self._told = 0
+        self._arrivals = Arrivals()
+
+    def tell(self, *message: Any) -> None:
+        self._receive(numbered(self._told, pack(message)))
+        self._told += 1
+
+    def send(self, message: bytes) -> bool:
+        verb, *arguments = unpack(self._arrivals.take(message) or b"")
+        if verb == "open":
+            self.tell("hello", versions())
+            self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
+        if verb == "submit":
+            with self._changed:
+                self.held.append(arguments[1].id)
+                self._changed.notify_all()
+        return not self.ended.is_set()
+
+    def answer(self) -> None:
+        held, self.held = self.held, []
+        done = Generation(text="x", tokens=(1,), finish_reason="length", prompt_tokens=1)
+        for each in held:
+            self.tell("answers", [("done", each, done)])
+
+    def kill(self) -> None:
+        if not self.ended.is_set():
+            self.ended.set()
+            self._end("was killed")
+
+
+class HeldPlacement:
+    def __init__(self) -> None:
+        self.seats: list[HeldSeat] = []
+        self.changed = threading.Condition()
+        self.full = False
+
+    def hosts(self) -> Sequence[Host]:
+        return []
+
+    def start(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> HeldSeat:
+        if self.full:
+            raise ResourceError("No host has room.")
+        self.seats.append(HeldSeat(self.changed, on_message, on_end))
+        return self.seats[-1]
+
+    def close(self) -> None: ...
+
+
+@attrs.define
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@attrs.define
+class Served:
+    replicas: ReplicaSet
+    placement: HeldPlacement
+    clock: Clock
+
+    def submit(self, count: int) -> list[Any]:
+        numbers = itertools.islice(_numbers, count)
+        now = self.clock.now
+        requests = [Request(id=f"r{each}", model="m", tokens=(1, each % 8), max_new_tokens=1, arrival=now) for each in numbers]
+        return [self.replicas.submit(each) for each in requests]
+
+    def held(self, count: int) -> list[int]:
+        """How many requests each seat has not answered, once there are ``count`` of them."""
+        seats = self.placement.seats
+        with self.placement.changed:
+            assert self.placement.changed.wait_for(lambda: sum(len(seat.held) for seat in seats) == count, SECONDS)
+            return [len(seat.held) for seat in seats]
+
+    def spread(self) -> list[Any]:
+        """Submit requests until each seat has one."""
+        tickets = self.submit(3)
+        while min(self.held(len(tickets))) == 0:
+            tickets += self.submit(1)
+        return tickets
+
+    def states(self) -> list[str]:
+        return [each["state"] for each in self.replicas.describe()]
+
+    def after(self, seconds: float, states: list[str]) -> None:
+        """Let time pass; then the replicas get into these states."""
+        self.replicas.look(0.0)
+        self.clock.now += seconds
+        self.replicas.look(0.0)
+        reached = self.replicas._changes.wait_for(lambda: sorted(self.states()) == sorted(states), SECONDS)
+        assert reached, self.states()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    config = Config.from_mapping({"model": {"source": "/nowhere"}})
+    specs = [WorkerSpec(config=config, seat=SeatSpec(model="m", number=number, entry="x:y")) for number in range(BOUNDS.max)]
+    placement, clock = HeldPlacement(), Clock()
+    made = ReplicaSet("m", specs, placement, elastic=BOUNDS, clock=clock)
+    yield Served(made, placement, clock)
+    made.close()
+
+
+def test_replicas_come_with_requests_and_go_when_they_have_finished(served: Served) -> None:
+    """A replica that goes gets no more requests, finishes those that it has, and counts as no restart."""
+    assert served.states() == ["ready"]
+    first = served.submit(5)
+    served.held(5)
+    served.after(1.0, ["ready"] * 3)
+    served.placement.seats[0].answer()
+    assert all(each.result(SECONDS).text == "x" for each in first)
+    one_each = served.spread()
+    served.after(10.0, ["ready", "ready", "draining"])
+    (leaving,) = [each["replica"] for each in served.replicas.describe() if each["state"] == "draining"]
+    before = len(served.placement.seats[leaving].held)
+    more = served.submit(4)
+    served.held(len(one_each) + 4)
+    assert len(served.placement.seats[leaving].held) == before
+    for seat in served.placement.seats:
+        seat.answer()
+    assert all(each.result(SECONDS).text == "x" for each in [*one_each, *more])
+    served.after(0.0, ["ready", "ready"])
+    served.after(10.0, ["ready"])
+    served.after(99.0, ["ready"])
+    assert served.replicas.restarts == 0
+    assert sum(seat.ended.is_set() for seat in served.placement.seats) == 2
+
+
+def test_one_that_was_to_go_stays_where_requests_come(served: Served) -> None:
+    """Rather than starting another one."""
+    served.submit(5)
+    served.held(5)
+    served.after(1.0, ["ready"] * 3)
+    served.placement.seats[0].answer()
+    served.spread()
+    served.after(10.0, ["ready", "ready", "draining"])
+    served.submit(30)
+    served.after(1.0, ["ready"] * 3)
+    assert len(served.placement.seats) == 3
+
+
+def test_a_placement_that_has_no_room_is_asked_again(served: Served) -> None:
+    served.placement.full = True
+    served.submit(9)
+    served.after(1.0, ["ready"])
+    served.placement.full = False
+    served.after(1.0, ["ready"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "problem"),
+    [
+        ({"min": 3, "max": 2}, r"max is 2 and min is 3; max must not be less"),
+        ({"min": 1}, r"max"),
+        ({"max": 0}, r"max"),
+        ({"max": 2, "queues": 1}, r'did you mean "queue"'),
+        (0, r"must be from 1 to 1024"),
+        (9999, r"must be from 1 to 1024"),
+    ],
+)
+def test_what_is_no_range_is_refused(replicas: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Config.from_mapping({"model": {"replicas": replicas}})
+
+
+def test_a_range_survives_the_way_through_config() -> None:
+    config = Config.from_mapping({"model": {"replicas": {"min": 2, "max": 5, "ttft": 0.5}}})
+    (model,) = config.models.values()
+    assert (model.replicas, model.elastic) == (5, ReplicaRange(min=2, max=5, ttft=0.5))
+    assert Config.from_mapping(config.to_mapping()).models == config.models

@@ -1,0 +1,145 @@
+"""The connection of this process to a Ray cluster, which Ray allows one of."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import ray
+
+from llmasos_hookspecs import Host, PluginError
+
+_lock = threading.Lock()
+#: Placements that use the connection which ``join`` made; not counted where the program had connected itself.
+_users = 0
+_ours = False
+
+#: Where a cluster of this process's own listens.
+_LOOPBACK: Final = "127.0.0.1"
+
+
+def join(address: str, namespace: str) -> None:
+    """Connect to a cluster, once for all placements of the process. Where the program is connected already, that connection is used.
+
+    Raises:
+        PluginError: there is no cluster at ``address``, this process is connected to another one, or the cluster can be reached by other
+            machines and does not ask for a token.
+    """
+    global _users, _ours
+    if address.startswith("ray://"):
+        raise PluginError(
+            f'placement.address is "{address}", and seats need a connection as a driver; run this process on a node of the cluster, and '
+            "give HOST:PORT of its head."
+        )
+    with _lock:
+        if not ray.is_initialized():
+            _check_token([address.rpartition(":")[0]] if ":" in address else [])
+            _connect(address, namespace)
+            _ours = True
+        elif ":" in address and address != (there := ray.get_runtime_context().gcs_address):
+            raise PluginError(
+                f'placement.address is "{address}", and this process is connected to {there}; Ray allows one cluster a process.'
+            )
+        try:
+            _check_token([node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]])
+        except PluginError:
+            _disconnect()
+            raise
+        _users += _ours
+
+
+def leave() -> None:
+    """Give up one use of the connection; it is closed with the last."""
+    global _users
+    with _lock:
+        _users -= _ours
+        _disconnect()
+
+
+def _disconnect() -> None:
+    global _ours
+    if _ours and not _users:
+        ray.shutdown()
+        _ours = False
+
+
+def _connect(address: str, namespace: str) -> None:
+    local: Mapping[str, Any] = {"_node_ip_address": _LOOPBACK, "include_dashboard": False} if address == "local" else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        with _own_signals():
+            ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
+        raise PluginError(
+            f'There is no Ray cluster at "{address}" ({why}); {cure}, or set placement.address to "local" for one of this process alone.'
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Leave SIGTERM to the program, which ends in its own order; Ray would exit at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_token(addresses: list[str]) -> None:
+    """Whoever reaches a Ray cluster can run code on it, so one that other machines reach must ask for a token."""
+    open_to_others = [each for each in addresses if not _is_loopback(each)]
+    if open_to_others and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        raise PluginError(
+            f"The Ray cluster listens at {open_to_others[0]}, where other machines reach it, and without a token anybody could run code on "
+            "it; set RAY_AUTH_MODE=token, and the same token, on every node and here (`ray get-auth-token --generate`)."
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
+    """Ray's id, the host, and the resources of every node with at least one CPU."""
+    found = [node for node in ray.nodes() if node["Resources"].get("CPU", 0) >= 1 or not node["Alive"]]
+    names = [_name(node) for node in found]
+    made = []
+    for node, name in zip(found, names, strict=True):
+        resources = node["Resources"]
+        unique = name if names.count(name) == 1 else f"{name}-{node['NodeID'][:6]}"
+        host = Host(
+            name=unique,
+            cpus=max(1, int(resources.get("CPU", 1))),
+            memory=int(resources["memory"]) if "memory" in resources else None,
+            accelerators=tuple(f"gpu:{index}" for index in range(int(resources.get("GPU", 0)))),
+            alive=node["Alive"],
+        )
+        made.append((node["NodeID"], host, resources))
+    return made
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    """The name that its owner gave it; else that of the machine."""
+    named = node.get("NodeName") or ""
+    return str(node["NodeManagerHostname"] if named in ("", node["NodeManagerAddress"]) else named)
+
+
+def free_resources() -> dict[str, Mapping[str, float]]:
+    """What is free on each node now, by Ray's id of it."""
+    from ray._private.state import available_resources_per_node  # has no public name
+
+    found: dict[str, Mapping[str, float]] = available_resources_per_node()
+    return found

@@ -1,0 +1,70 @@
+"""A Ray cluster of three nodes on the loopback interface of this machine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+
+
+@attrs.define
+class Nodes:
+    """The cluster, whose head has the connection of this process and no seat.
+
+    Attributes:
+        address: of the head.
+        workers: the other nodes by name.
+    """
+
+    cluster: Any
+    address: str
+    workers: dict[str, Any] = attrs.field(factory=dict)
+
+    def add(self, name: str, cpus: int = 2) -> None:
+        self.workers[name] = self.cluster.add_node(
+            wait=False, num_cpus=cpus, node_name=name, object_store_memory=80 << 20, memory=1 << 30, include_log_monitor=False
+        )
+
+    def raylet(self, name: str) -> int:
+        """The process id of a node's own process."""
+        (found,) = self.workers[name].all_processes["raylet"]
+        pid: int = found.process.pid
+        return pid
+
+    def remove(self, name: str) -> None:
+        """The node's processes are killed."""
+        self.cluster.remove_node(self.workers.pop(name), allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Two nodes of two CPUs each beside the head, which has none."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    with pytest.MonkeyPatch.context() as patch:
+        # What Ray takes from the environment, here and in the processes that it starts.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
+        from ray._private import ray_constants
+        from ray.cluster_utils import Cluster
+
+        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)  # so that all listen on the loopback interface alone
+        head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "node_name": "head", "temp_dir": folder}
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "include_log_monitor": False})
+        try:
+            patch.setenv("RAY_ADDRESS", cluster.address)
+            made = Nodes(cluster, cluster.address)
+            for name in ("node-1", "node-2"):
+                made.add(name)
+            cluster.wait_for_nodes()
+            yield made
+        finally:
+            import ray
+
+            ray.shutdown()
+            cluster.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
