@@ -131,16 +131,16 @@ $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group bench
 	@touch $@
 
-# llama.cpp's own server, of the sources that its Python package brings; compiling takes every core for some 20 minutes.
+# llama.cpp's own server, of the sources that its Python package brings; compiling takes JOBS cores for some 20 minutes.
 LLAMA_SOURCE := $(VENV)/llama-source
 $(VENV)/llama-server: | $(VENV)/test.stamp
 	rm -rf $(LLAMA_SOURCE) && mkdir $(LLAMA_SOURCE)
-	$(PIP) install -q cmake ninja
+	@{ command -v cmake && command -v ninja; } > /dev/null || $(PIP) install -q cmake ninja
 	$(PIP) download -q -c constraints.txt --no-deps --no-binary llama-cpp-python -d $(LLAMA_SOURCE) llama-cpp-python
 	tar -xzf $(LLAMA_SOURCE)/*.tar.gz -C $(LLAMA_SOURCE) --strip-components=1
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_SOURCE)/vendor/llama.cpp -B $(LLAMA_SOURCE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
 		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
-	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --parallel $(JOBS) --target llama-server
 	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
