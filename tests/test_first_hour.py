@@ -56,8 +56,10 @@ class Step:
 
     @property
     def code(self) -> int:
-        """With which it ends."""
-        return 130 if "^C" in self.below else int(any(line.startswith("Error: ") for line in self.below))
+        """With which it ends: interrupted, wrong use, or done."""
+        if "^C" in self.below:
+            return 130
+        return 2 if any(line.startswith("Error: ") for line in self.below) else 0
 
 
 def steps() -> Iterator[Step]:

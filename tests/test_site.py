@@ -139,7 +139,7 @@ def test_every_verb_is_in_the_reference_with_its_options() -> None:
 
 
 def test_every_package_has_a_page() -> None:
-    named = {tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"] for path in ROOT.glob("*/*/pyproject.toml")}
+    named = {tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"] for path in ROOT.glob("[!.]*/*/pyproject.toml")}
     assert {f"packages/{name}.md" for name in named - examples()} <= set(pages.generated())
 
 
