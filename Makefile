@@ -87,11 +87,11 @@ mutants: $(VENV)/mutants.stamp
 fuzz-guided: $(VENV)/fuzz.stamp
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET)) $(ARGS)
 
-# For the tests of the HTTP server's page: Debian's chromium and its driver, and axe. Without them these tests skip.
+# For the tests that drive a browser or a terminal: Debian's chromium and its driver, tmux, and axe. Without them these tests skip.
 AXE := 4.10.3
 browser:
-	@{ command -v chromium && command -v chromedriver; } > /dev/null || \
-		{ apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver; }
+	@{ command -v chromium && command -v chromedriver && command -v tmux; } > /dev/null || \
+		{ apt-get update -q && apt-get install -y -q --no-install-recommends chromium chromium-driver tmux; }
 	@[ -f $(VENV)/browser/node_modules/axe-core/axe.min.js ] || \
 		npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/browser axe-core@$(AXE)
 
@@ -132,17 +132,19 @@ $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group bench
 	@touch $@
 
-# llama.cpp's own server, of the sources that its Python package brings; compiling takes every core for some 20 minutes.
+# llama.cpp's own server, of the sources that its Python package brings, with the libraries that this package has compiled.
 LLAMA_SOURCE := $(VENV)/llama-source
-$(VENV)/llama-server: | $(VENV)/test.stamp
+LLAMA_SERVER := benchmarks/serving/llama_server
+$(VENV)/llama-server: $(LLAMA_SERVER)/CMakeLists.txt | $(VENV)/bench.stamp
 	rm -rf $(LLAMA_SOURCE) && mkdir $(LLAMA_SOURCE)
-	$(PIP) install -q cmake ninja
+	@{ command -v cmake && command -v ninja; } > /dev/null || $(PIP) install -q cmake ninja
 	$(PIP) download -q -c constraints.txt --no-deps --no-binary llama-cpp-python -d $(LLAMA_SOURCE) llama-cpp-python
 	tar -xzf $(LLAMA_SOURCE)/*.tar.gz -C $(LLAMA_SOURCE) --strip-components=1
-	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_SOURCE)/vendor/llama.cpp -B $(LLAMA_SOURCE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
-		-DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
-	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --target llama-server
-	cp $(LLAMA_SOURCE)/build/bin/llama-server $@
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S $(LLAMA_SERVER) -B $(LLAMA_SOURCE)/build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+		-DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA=$(abspath $(LLAMA_SOURCE))/vendor/llama.cpp \
+		-DLIBRARIES="$$($(BIN)/python -c 'import importlib.util; print(importlib.util.find_spec("llama_cpp").submodule_search_locations[0])')/lib"
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(LLAMA_SOURCE)/build --parallel $(JOBS) --target llama-server
+	cp $(LLAMA_SOURCE)/build/server/llama-server $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
 	$(PIP) install -q -c constraints.txt --group docs

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
+from benchmarks.serving.client import Seen, overload
 
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -61,3 +63,12 @@ def test_a_prompt_that_does_not_fit_is_one_sentence(cli: Run, tiny: str) -> None
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "context" in done.stderr
+
+
+def test_the_throughput_under_overload_is_that_from_the_first_refusal_to_the_last_request() -> None:
+    """A stream counts with the tokens of those of its pieces that came meanwhile."""
+    early = Seen(began=0.0, status=200, ended=3.0, tokens=8, came=[0.5, 1.0, 2.0, 3.0])
+    refused = [Seen(began=at, status=429, ended=at + 0.5) for at in (0.5, 2.0)]
+    late = Seen(began=2.5, status=200, ended=9.0, tokens=3, came=[2.5, 4.0, 8.0])
+    assert overload([early, *refused, late]) == {"seconds": 1.5, "tokens": 4}
+    assert overload([early, attrs.evolve(late, began=3.5)]) == {"seconds": 3.5, "tokens": 9}

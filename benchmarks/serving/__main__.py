@@ -3,7 +3,8 @@
 A client in a process of its own asks for 1, 8, 32 and 64 streams at once. The runtime without HTTP is measured in turn with it, in the
 server's process, and so is llama-server, with as many slots, where ``--llama-server`` names it; ``make llama-server`` builds it. A figure
 is that of the fastest of its rounds; only ratios within a run are comparable. At last requests come ten times as fast as the server
-answered them at its best, whether they are answered or not: what throughput is left, and how fast the excess is refused.
+answered them at its best, whether they are answered or not: what throughput is left from the first refusal to the last request, and how
+fast the excess is refused. The client has no cores of its own, so what it takes is told too.
 
 With ``--placement`` it is the server with two replicas on that placement against the server with two on the placement ``local``.
 """
@@ -85,15 +86,23 @@ def main() -> None:
             peak = max(best(found).rate for found in runs[_OURS].values())
             rate = _OVERLOAD * peak / arguments.tokens
             over = ours.over_http(work(20 * slots, 100_000), rate)
-            print(
-                f"\n{20 * slots} requests, {rate:.1f} in each second, {_OVERLOAD} times what can be answered, where {2 * slots} may run and"
-                f" wait: {over.rate / peak:.3f} of the highest throughput; {len(over.refused)} refused, half of them within "
-                f"{1e3 * share(over.refused, 0.5):.0f} ms and 95 % within {1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
-            )
+            print(f"\n{told(over, peak, 20 * slots, rate, slots)}")
             figures["overload"] = attrs.asdict(over)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     print(f"\nWritten to {arguments.output}.")
+
+
+def told(over: Run, peak: float, requests: int, rate: float, slots: int) -> str:
+    """What became of the excess, and what it cost."""
+    assert over.cpu is not None
+    return (
+        f"{requests} requests, {rate:.1f} in each second, {_OVERLOAD} times what can be answered, where {2 * slots} may run and wait:"
+        f" {over.rate / peak:.3f} of the highest throughput while it lasts; {len(over.refused)} refused, half of them within"
+        f" {1e3 * share(over.refused, 0.5):.0f} ms and 95 % within {1e3 * share(over.refused, 0.95):.0f} ms; {over.failed} failed."
+        f" Of one core the server takes {over.cpu / over.total:.2f} beside its engine, and the client {over.client_cpu / over.total:.2f};"
+        f" the client sends 95 % within {1e3 * share(over.late, 0.95):.0f} ms of when they are due."
+    )
 
 
 def measure(ways: dict[str, Ask], streams: list[int], rounds: int) -> dict[str, dict[int, list[Run]]]:

@@ -11,6 +11,8 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,13 +23,21 @@ from benchmarks.serving.prompts import prompts
 
 @attrs.define
 class Seen:
-    """What came of one request."""
+    """What came of one request.
+
+    Attributes:
+        came: when each piece of text was there, in order.
+    """
 
     began: float = 0.0
     status: int = 0
-    first: float | None = None
     ended: float = 0.0
     tokens: int = 0
+    came: list[float] = attrs.field(factory=list)
+
+    def tokens_between(self, start: float, end: float) -> float:
+        """Its tokens that came in that time; each piece has as many."""
+        return self.tokens * sum(start <= moment < end for moment in self.came) / max(1, len(self.came))
 
 
 async def main(url: str, streams: int, tokens: int, first: int, characters: int, rate: float = 0.0) -> Run:
@@ -42,14 +52,34 @@ async def main(url: str, streams: int, tokens: int, first: int, characters: int,
         return await ask(host, port, text, tokens)
 
     found = await asyncio.gather(*(come(place, text) for place, text in enumerate(prompts(streams, first, characters))))
+    run = summed(found, began)
+    if rate:
+        return attrs.evolve(
+            run, **overload(found), total=run.seconds, late=[each.began - began - place / rate for place, each in enumerate(found)]
+        )
+    return run
+
+
+def summed(found: Sequence[Seen], began: float) -> Run:
+    """All of it, from the first request to the last answer."""
     answered = [each for each in found if each.status == 200]
     return Run(
         seconds=max((each.ended for each in answered), default=began) - began,
         tokens=sum(each.tokens for each in answered),
-        first=[each.first - each.began for each in answered if each.first is not None],
+        first=[each.came[0] - each.began for each in answered if each.came],
         refused=[each.ended - each.began for each in found if each.status == 429],
         failed=sum(each.status not in (200, 429) for each in found),
+        client_cpu=time.process_time(),
     )
+
+
+def overload(found: Sequence[Seen]) -> dict[str, Any]:
+    """Seconds and tokens while more came than could be answered: from the first refusal to the last request. What is before, while the
+    queue fills, and after, while ever fewer streams are left, is no overload."""
+    start = min((each.ended for each in found if each.status == 429), default=found[0].began)
+    end = found[-1].began
+    tokens = sum(each.tokens_between(start, end) for each in found if each.status == 200)
+    return {"seconds": max(0.0, end - start), "tokens": round(tokens)}
 
 
 async def ask(host: str, port: int, prompt: str, tokens: int) -> Seen:
@@ -70,8 +100,8 @@ async def ask(host: str, port: int, prompt: str, tokens: int) -> Seen:
                 break
             elif line.startswith(b"data: "):
                 chunk = json.loads(line[6:])
-                if seen.first is None and any(choice.get("text") for choice in chunk.get("choices", ())):
-                    seen.first = time.perf_counter()
+                if any(choice.get("text") for choice in chunk.get("choices", ())):
+                    seen.came.append(time.perf_counter())
                 seen.tokens = (chunk.get("usage") or {}).get("completion_tokens", seen.tokens)
     finally:
         writer.close()

@@ -19,6 +19,9 @@ class Run:
         refused: until the answer 429 of each request that got it, from when it was sent.
         failed: requests that got anything else.
         cpu: of the server's process beside the engine's threads; None where nobody counted it.
+        client_cpu: of the client's process, which has the same cores.
+        total: until the last answer, where ``seconds`` and ``tokens`` are of a part of it.
+        late: by which the client sent each request after it was due, because it had no core.
     """
 
     seconds: float
@@ -27,6 +30,9 @@ class Run:
     refused: Sequence[float] = ()
     failed: int = 0
     cpu: float | None = None
+    client_cpu: float = 0.0
+    total: float = 0.0
+    late: Sequence[float] = ()
 
     @property
     def rate(self) -> float:

@@ -190,12 +190,15 @@ class Runtime(Administration, Protocol):
     Attributes:
         draining: no new work is accepted.
         active: requests in progress.
+        open: everybody may do everything, so that ``authenticate``, ``authorize`` and ``allows`` wait for nothing and need no thread.
     """
 
     @property
     def draining(self) -> bool: ...
     @property
     def active(self) -> int: ...
+    @property
+    def open(self) -> bool: ...
 
     def authenticate(self, credentials: Credentials) -> Principal:
         """Who the client is. Raises ``NotAuthenticated``."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from llmasos_hookspecs import Event, FinishEvent, Principal, Prompt, TextEvent, TokenPrompt, UsageEvent
+from llmasos_hookspecs import Event, FinishEvent, Principal, Prompt, Rejected, TextEvent, TokenPrompt, UsageEvent
 from llmasos_hookspecs.testing import ScriptedRuntime
 from llmasos_hookspecs.testing.scripted_runtime import ScriptedAnswer
 from llmasos_serve_http import sse
 from llmasos_serve_http.listening import HttpServer
+from llmasos_serve_http.threads import Threads
 
 from .http_clients import chat_body
 
@@ -24,6 +26,8 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 #: Calls of Python and of C functions that one more token costs: 57 when this was written, with the turn of the event loop that 64 streams
 #: share; 122 before chunks were prepared, and parts written without h11.
 MOST_CALLS = 64
+#: Of a request that is refused because the queue is full, on a connection of its own: 1,700 when this was written.
+MOST_CALLS_OF_A_REFUSAL = 1900
 
 
 class Stepping(ScriptedAnswer):
@@ -48,9 +52,20 @@ class SteppingRuntime(ScriptedRuntime):
     ) -> ScriptedAnswer:
         return Stepping(sampling["max_new_tokens"], n)
 
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Refuse everything, as core does where the queue is full."""
+
+        async def refuse(*_: Any, **__: Any) -> ScriptedAnswer:
+            raise Rejected("The queue is full.", retry_after=1.0)
+
+        self.agenerate = refuse  # type: ignore[method-assign]  # of this one
+        yield
+        del self.agenerate
+
 
 @pytest.fixture
-def runtime() -> ScriptedRuntime:
+def runtime() -> SteppingRuntime:
     return SteppingRuntime()
 
 
@@ -69,7 +84,7 @@ def counted(server: HttpServer, body: dict[str, Any]) -> Counter[str]:
         answer = httpx.post(f"{server.endpoints[0].url}{CHAT}", json=body, timeout=60)
     finally:
         server._on_loop(lambda: sys.setprofile(None))
-    assert answer.text.endswith("data: [DONE]\n\n")
+    assert answer.status_code == 429 or answer.text.endswith("data: [DONE]\n\n")
     return calls
 
 
@@ -81,6 +96,21 @@ def test_a_streamed_token_costs_few_calls(start: Callable[..., HttpServer]) -> N
         assert many["send"] - few["send"] <= 200
         each = (many.total() - few.total()) / 200
         assert 10 < each < MOST_CALLS + 12 * (n - 1), each
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_refusal_costs_few_calls_and_no_thread(
+    stream: bool, start: Callable[..., HttpServer], runtime: SteppingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a request that finds the queue full: its connection, its headers and its body read, and the refusal written. Each thread that had
+    to wake up for it would wait for the interpreter's lock while the engine's loop holds it."""
+    server, threads = start(), []
+    monkeypatch.setattr(Threads, "call", lambda *call: threads.append(call))
+    with runtime.full():
+        # The least of several: a machine that does much else lets the server's own timers run meanwhile.
+        costs = [counted(server, chat_body("hi", stream=stream, max_tokens=5)) for _ in range(8)]
+    assert threads == []
+    assert 500 < min(calls.total() for calls in costs) < MOST_CALLS_OF_A_REFUSAL, sorted(calls.total() for calls in costs)
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])

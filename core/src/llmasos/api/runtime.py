@@ -53,6 +53,10 @@ class PipelineRuntime(PipelineAdministration):
     def active(self) -> int:
         return self._desk.active
 
+    @property
+    def open(self) -> bool:
+        return self._access.is_open
+
     def authenticate(self, credentials: Credentials) -> Principal:
         try:
             return self._access.authenticate(credentials)

@@ -46,7 +46,7 @@ class Service:
                 self.runtime.authorize(principal, needs, resource)
             return principal
 
-        return await self.threads.call(check)
+        return check() if self.runtime.open else await self.threads.call(check)
 
     async def models(self, principal: Principal) -> list[ModelFacts]:
         """The models that a client may use."""
