@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.emptiness import refuse_empty
+from llmasos_task_kit.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, turn_stops, user_prompt, without_control_tokens
 
 
