@@ -93,6 +93,8 @@ def _power(base: Number, exponent: Number) -> Number:
 def _bounded(value: Any) -> Number:
     if isinstance(value, complex) or not isinstance(value, int | float):
         raise ToolError("The value is no real number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ToolError("The value is too large.")
     if isinstance(value, int) and value.bit_length() > _BITS:
         raise ToolError("The value has too many digits.")
     return value

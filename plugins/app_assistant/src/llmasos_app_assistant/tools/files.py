@@ -112,14 +112,19 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _inside(root: Path, path: Path) -> bool:
     try:
-        return path.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError):  # a link that leads nowhere, or to itself
+        return _real(path).is_relative_to(root)
+    except OSError:  # a link that leads nowhere, or to itself
         return False
+
+
+def _real(path: Path) -> Path:
+    """Where links lead. Raises ``OSError``, for a link to itself too, where ``Path.resolve`` has an error of its own."""
+    return Path(os.path.realpath(path, strict=True))
 
 
 def _content(root: Path, path: Path, shown: str) -> bytes:
     """The bytes of a file, which lies below ``root`` when it is opened and after."""
-    real = path.resolve(strict=True)
+    real = _real(path)
     if not real.is_relative_to(root):
         raise ToolError(f"{shown!r} is a link that leads out of its folder, so it is not read.")
     # No link is followed that was put there meanwhile, and a pipe does not hold the call.
@@ -128,7 +133,7 @@ def _content(root: Path, path: Path, shown: str) -> bytes:
         opened = os.fstat(descriptor)
         if not stat.S_ISREG(opened.st_mode):
             raise ToolError(f"{shown!r} is no file.")
-        again = path.resolve(strict=True)
+        again = _real(path)
         if not again.is_relative_to(root) or not os.path.samestat(opened, os.stat(again)):
             raise ToolError(f"{shown!r} was replaced while it was opened; try again.")
         if opened.st_size > _BYTES:

@@ -10,6 +10,7 @@ import functools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import IO, Any, Final
 
@@ -51,13 +52,16 @@ class McpTools:
 
     def tools(self) -> Sequence[Tool]:
         """Raises ``LLMasOSError`` where the server cannot be reached, or does not tell."""
-        connection = self._connected()
-        try:
-            found = connection.wait(_listed(connection.client), self._options.connect_seconds)
-        except (LLMasOSError, TimeoutError, concurrent.futures.CancelledError) as error:
-            raise LLMasOSError(f'The server of tools "{self._name}" does not tell its tools ({_sentence(error)}).') from error
-        except Exception as error:  # the library's own errors have no class in common
-            raise LLMasOSError(f'The server of tools "{self._name}" does not tell its tools ({_sentence(error)}).') from error
+        found: list[Any] = []
+        for attempt in range(2):  # a server that ended since it was last asked is connected to again
+            connection = self._connected()
+            try:
+                found = connection.wait(_listed(connection.client), self._options.connect_seconds)
+                break
+            except Exception as error:  # the library's own errors have no class in common
+                if self._dropped(connection, error) and not attempt:
+                    continue
+                raise LLMasOSError(f'The server of tools "{self._name}" does not tell its tools ({_sentence(error)}).') from error
         return [self._tool(each) for each in found if _matches(each.name, self._options.tools)]
 
     def close(self) -> None:
@@ -80,16 +84,28 @@ class McpTools:
         connection = self._connected()
         try:
             result = connection.wait(connection.client.call_tool(name, dict(arguments)), scope.seconds, scope.ended)
-        except (TimeoutError, concurrent.futures.CancelledError) as error:
-            raise ToolError(f"The server {self._name} did not answer, or its connection ended.") from error
-        except ToolError:
-            raise
+        except TimeoutError as error:
+            raise ToolError(f"The server {self._name} did not answer in time.") from error
         except Exception as error:  # the library's own errors have no class in common
-            raise ToolError(f"The server {self._name} refused the call ({_sentence(error)}).") from error
+            lost = self._dropped(connection, error)
+            what = "ended during the call, and whether it was done is not known" if lost else f"refused the call ({_sentence(error)})"
+            raise ToolError(f"The server {self._name} {what}.") from error
         text = "\n".join(_content(part) for part in result.content)
         if result.is_error:
             raise ToolError(text or "The server says that the call failed.")
         return text or as_text(result.structured_content)
+
+    def _dropped(self, connection: _Connection, error: Exception) -> bool:
+        """Whether a connection is lost, which is then closed: the next call makes another."""
+        from mcp_types import CONNECTION_CLOSED
+
+        if connection.alive and getattr(error, "code", None) != CONNECTION_CLOSED:
+            return False
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+        connection.close()
+        return True
 
     def _connected(self) -> _Connection:
         with self._lock:
@@ -138,18 +154,19 @@ class _Connection:
         """What ``work`` gives on the event loop; it is cancelled after ``seconds``, where ``ended`` is set, and where the connection ends.
 
         Raises:
-            TimeoutError, concurrent.futures.CancelledError: it was cancelled.
+            TimeoutError, ConnectionError: it was cancelled.
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        waited = 0.0
+        end = time.monotonic() + seconds
         try:
             while True:
                 done, _ = concurrent.futures.wait((future, self._serving), _LOOKING, concurrent.futures.FIRST_COMPLETED)
                 if future in done:
                     return future.result()
-                waited += _LOOKING
-                if self._serving in done or waited >= seconds or (ended is not None and ended.is_set()):
-                    raise TimeoutError(f"no answer within {seconds:g} seconds" if waited >= seconds else "the connection ended")
+                if self._serving in done:
+                    raise ConnectionError("the connection ended")
+                if time.monotonic() >= end or (ended is not None and ended.is_set()):
+                    raise TimeoutError(f"no answer within {seconds:g} seconds")
         finally:
             future.cancel()
 
