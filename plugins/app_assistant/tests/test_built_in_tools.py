@@ -93,18 +93,13 @@ def test_a_function_that_can_be_no_tool_is_told(function: Any, told: str) -> Non
 
 
 def test_config_names_functions() -> None:
-    assert (
-        function_named("os.path:basename" if False else "textwrap:dedent".replace("textwrap:dedent", f"{__name__}:named")).decision == "ask"
-    )
+    assert function_named(f"{__name__}:named").decision == "ask"
     assert function_named(f"{__name__}:READY") is READY
-    for path, told in (
-        ("no_such:thing", "cannot be imported"),
-        ("os:no_such", "cannot be imported"),
-        ("os", "module:function"),
-        ("os:sep", "no function"),
-    ):
-        with pytest.raises(ConfigError, match=told):
+    for path in ("no_such:thing", "os:no_such", "os"):
+        with pytest.raises(ConfigError, match=r'cannot be imported .*; write "module:function"'):
             function_named(path)
+    with pytest.raises(ConfigError, match="no function"):
+        function_named("os:sep")
 
 
 def named(text: str) -> str:
@@ -188,8 +183,9 @@ def test_the_calculator_calculates(expression: str, value: str) -> None:
 
 @pytest.mark.parametrize("expression", [
     "", "2 +", "1 / 0", "9 ** 9 ** 9", "10 ** 5000", "2.0 ** 5000", "x", "__import__('os')", "().__class__", "'a' * 9", "[1]",
-    "1 if 1 else 2", "sqrt(-1)", "(-8) ** 0.5", "lambda: 1", "sqrt", "True + 1", "f'{1}'", "max(*[1])", "round(1, ndigits=2)", "(" * 400, "1+" * 400 + "1",
-    "gcd(1.5, 2)", "9 ** 1000 * 9 ** 1000", "1e400", "max()", "0x" + "f" * 490 + "**3", "-" * 300 + "1" + "~1", "log(0)", "1j",
+    "1 if 1 else 2", "sqrt(-1)", "(-8) ** 0.5", "lambda: 1", "sqrt", "True + 1", "f'{1}'", "max(*[1])", "round(1, ndigits=2)", "(" * 400,
+    "1+" * 400 + "1", "gcd(1.5, 2)", "9 ** 1000 * 9 ** 1000", "1e400", "max()", "0x" + "f" * 490 + "**3", "-" * 300 + "1" + "~1",
+    "log(0)", "1j",
 ])  # fmt: skip
 def test_the_calculator_runs_no_code_and_comes_to_an_end(expression: str) -> None:
     with pytest.raises(ToolError, match=r"\.$"):
