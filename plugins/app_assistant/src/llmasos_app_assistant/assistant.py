@@ -42,7 +42,7 @@ class Answer:
         calls: that were made, in order.
         pending: calls to decide about; ``resume`` takes their ids.
         conversation: name or number under which the conversation is kept; empty: it is not.
-        tokens: that the model read and wrote.
+        prompt_tokens, generated_tokens: that the model read and wrote, over all steps.
     """
 
     text: str
@@ -50,7 +50,8 @@ class Answer:
     calls: tuple[MadeCall, ...] = ()
     pending: tuple[MadeCall, ...] = ()
     conversation: str = ""
-    tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text
@@ -322,7 +323,8 @@ def _answer(ended: Ended, kept: Conversation) -> Answer:
         calls=ended.calls,
         pending=ended.pending,
         conversation=label,
-        tokens=ended.tokens,
+        prompt_tokens=ended.prompt_tokens,
+        generated_tokens=ended.generated_tokens,
     )
 
 

@@ -23,4 +23,4 @@ class Bounds:
     tokens: int = _bound(65536, _AT_LEAST_1, "Tokens that the model reads and writes in a turn at most, over all its steps.")
     call_seconds: float = _bound(60.0, _ABOVE_0, "Seconds of one call of a tool at most.")
     result_tokens: int = _bound(1024, _AT_LEAST_1, "Tokens of a tool's result that the model is shown at most.")
-    parallel: int = _bound(4, _AT_LEAST_1, "Calls of one step that are run at once.")
+    parallel: int = _bound(4, _AT_LEAST_1, "Calls of one step that are run at once; with 1 a step has one call.")

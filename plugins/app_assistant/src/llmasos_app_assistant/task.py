@@ -94,7 +94,8 @@ class Output:
     finish_reason: str = ""
     calls: tuple[Call, ...] = ()
     pending: tuple[Call, ...] = ()
-    tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
     messages: tuple[dict[str, str], ...] = ()
     conversations: tuple[ConversationSummary, ...] = ()
     recalled: tuple[Recalled, ...] = ()
@@ -171,7 +172,8 @@ def _output(answer: Answer) -> Output:
         finish_reason=answer.finish_reason,
         calls=tuple(map(Call.of, answer.calls)),
         pending=tuple(map(Call.of, answer.pending)),
-        tokens=answer.tokens,
+        prompt_tokens=answer.prompt_tokens,
+        generated_tokens=answer.generated_tokens,
     )
 
 

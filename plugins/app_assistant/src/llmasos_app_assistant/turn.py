@@ -55,13 +55,15 @@ class MadeCall:
 
 @attrs.frozen(kw_only=True)
 class Ended:
-    """How a turn ended: its answer, why, its calls in order, those that wait to be confirmed, and the tokens that it read and wrote."""
+    """How a turn ended: its answer, why, its calls in order, those that wait to be confirmed, and the tokens that the model read and
+    wrote."""
 
     text: str
     finish: Finish
     calls: tuple[MadeCall, ...]
     pending: tuple[MadeCall, ...] = ()
-    tokens: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
 
 
 @attrs.frozen
@@ -71,14 +73,15 @@ class _Reply:
     text: str
     calls: tuple[AskedCall, ...]
     finish: Finish
-    tokens: int
+    read: int = 0
+    written: int = 0
 
     def body(self) -> dict[str, Any]:
-        return {"text": self.text, "calls": [attrs.asdict(call) for call in self.calls], "finish": self.finish, "tokens": self.tokens}
+        return attrs.asdict(self)
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> _Reply:
-        return cls(body["text"], tuple(AskedCall(**call) for call in body["calls"]), body["finish"], body["tokens"])
+        return cls(**{**body, "calls": tuple(AskedCall(**call) for call in body["calls"])})
 
 
 @attrs.frozen
@@ -200,7 +203,7 @@ class Turn:
         return "steps" if len(self._replies) >= self._parts.bounds.steps else None
 
     def _used(self) -> int:
-        return sum(reply.tokens for reply in self._replies)
+        return sum(reply.read + reply.written for reply in self._replies)
 
     # One step of the model
 
@@ -210,10 +213,12 @@ class Turn:
         if self._described:
             choice = parts.choice if not self._replies else "auto"
             asked |= {"tools": self._described, "tool_choice": "none" if last else choice}
+            if parts.bounds.parallel == 1:
+                asked["parallel_tool_calls"] = False
         texts: list[str] = []
         calls: list[AskedCall] = []
         finish: Finish = "time"
-        used = 0
+        used = (0, 0)
         # Closed at once where the time is over, so that nothing goes on computing.
         with contextlib.closing(_closable(parts.model.events(messages, **asked))) as events:
             for event in events:
@@ -225,12 +230,12 @@ class Turn:
                         calls.append(AskedCall(self._new_id(event), event.name, ""))
                     calls[event.call] = attrs.evolve(calls[event.call], arguments=calls[event.call].arguments + event.arguments)
                 elif isinstance(event, UsageEvent):
-                    used = event.prompt_tokens + event.generated_tokens
+                    used = (event.prompt_tokens, event.generated_tokens)
                 elif isinstance(event, FinishEvent):
                     finish = "length" if event.reason == "length" else "stop"
                 if finish == "time" and time.monotonic() >= self._deadline:
                     break
-        reply = _Reply("".join(texts).strip(), () if finish == "time" else tuple(calls), finish, used)
+        reply = _Reply("".join(texts).strip(), () if finish == "time" else tuple(calls), finish, *used)
         if texts and reply.calls:
             yield "\n\n"
         parts.journal.add("reply", reply.body())
@@ -367,7 +372,14 @@ class Turn:
         self.ended = self._ended(text, finish)
 
     def _ended(self, text: str, finish: Finish) -> Ended:
-        return Ended(text=text, finish=finish, calls=tuple(self._made()), pending=tuple(self._waiting), tokens=self._used())
+        return Ended(
+            text=text,
+            finish=finish,
+            calls=tuple(self._made()),
+            pending=tuple(self._waiting),
+            prompt_tokens=sum(reply.read for reply in self._replies),
+            generated_tokens=sum(reply.written for reply in self._replies),
+        )
 
     def _made(self) -> Iterator[MadeCall]:
         for reply in self._replies:
