@@ -15,7 +15,7 @@ import pytest
 from llmasos_app_assistant import Assistant, tool
 from llmasos_app_assistant.options import Options
 from llmasos_app_assistant.task import Assist, Inputs
-from llmasos_hookspecs import LLMasOSError, RequestError
+from llmasos_hookspecs import Cancelled, FinishEvent, LLMasOSError, RequestError
 from llmasos_hookspecs.testing import ScriptedTaskModel
 
 from .scripted_tools import Tools, ask, model_of, results
@@ -102,6 +102,22 @@ def test_a_turn_goes_on_after_an_error_of_the_model(tmp_path: Path) -> None:
     with pytest.raises(LLMasOSError, match="died"):
         assistant.ask("Again.", conversation="sums")
     assert not assistant.unfinished("sums")
+
+
+def test_a_turn_that_is_cancelled_calls_nothing(tmp_path: Path) -> None:
+    """What the model had said by then is left; the turn goes on when it is asked to."""
+
+    class Left(ScriptedTaskModel):
+        def events(self, prompt: Any, **sampling: Any) -> Any:
+            for event in super().events(prompt, **sampling):
+                yield FinishEvent(reason="cancelled") if isinstance(event, FinishEvent) else event
+
+    tools = Tools()
+    assistant = Assistant(Left([[("add", {"a": 1})]], context_length=1 << 14), tools=tools.all(), folder=str(tmp_path))
+    with pytest.raises(Cancelled):
+        assistant.ask("Add.", conversation="sums")
+    assert tools.made == []
+    assert assistant.ask("Add.", conversation="sums", model=model_of("Two.")).text == "Two."
 
 
 def test_a_call_waits_until_somebody_decides(tmp_path: Path) -> None:

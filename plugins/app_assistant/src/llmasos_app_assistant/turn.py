@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import attrs
 
@@ -16,7 +16,8 @@ from llmasos_app_assistant.listeners import CallEvent, Listener
 from llmasos_app_assistant.memory.journal import Journal
 from llmasos_app_assistant.policy import Rule, decide
 from llmasos_app_assistant.tools.tool import Scope, Tool, ToolError
-from llmasos_hookspecs import ContextLengthExceeded, FinishEvent, RequestError, TaskModel, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_hookspecs import Cancelled, ContextLengthExceeded, FinishEvent, RequestError, TaskModel, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_task_kit.prompting import turn_stops
 
 _log = logging.getLogger("llmasos.assist")
 
@@ -209,7 +210,7 @@ class Turn:
 
     def _step(self, messages: Sequence[Mapping[str, Any]], new: int, *, last: bool) -> Generator[str, None, _Reply]:
         parts = self._parts
-        asked: dict[str, Any] = {**parts.sampling, "max_new_tokens": new}
+        asked: dict[str, Any] = {**parts.sampling, "max_new_tokens": new, "stop": turn_stops(parts.model)}
         if self._described:
             choice = parts.choice if not self._replies else "auto"
             asked |= {"tools": self._described, "tool_choice": "none" if last else choice}
@@ -232,6 +233,8 @@ class Turn:
                 elif isinstance(event, UsageEvent):
                     used = (event.prompt_tokens, event.generated_tokens)
                 elif isinstance(event, FinishEvent):
+                    if event.reason == "cancelled":  # what the model had said by then is no reason to call anything
+                        raise Cancelled("The turn was interrupted, because its request was cancelled; go on with it, or ask again.")
                     finish = "length" if event.reason == "length" else "stop"
                 if finish == "time" and time.monotonic() >= self._deadline:
                     break
@@ -280,7 +283,7 @@ class Turn:
             else:
                 self._too_long(messages)
 
-    def _too_long(self, messages: Sequence[Mapping[str, Any]]) -> None:
+    def _too_long(self, messages: Sequence[Mapping[str, Any]]) -> NoReturn:
         model = self._parts.model
         tools = model.count_tokens(messages, tools=self._described) - model.count_tokens(messages) if self._described else 0
         said = f", of which its {len(self._described)} tools take {tools}; name fewer tools, or shorten the message" if tools else ""
@@ -312,15 +315,15 @@ class Turn:
             elif isinstance(found, _Refused):
                 self._finished(call.id, call.tool, found.arguments, Result(text=f"Error: {found.reason}", error=True))
             else:
-                self._waiting.append(MadeCall(id=call.id, tool=call.tool, arguments=call.values() or {}))
+                self._waiting.append(found)
         tokens = self._parts.bounds.result_tokens
         share = max(16, min(tokens, self._parts.model.context_length // 4 // len(reply.calls)))
         for done, result in run_calls(ready, started=self._started, scope=self._scope, parallel=self._parts.bounds.parallel):
             shown = passed(cut(result, share, self._parts.model), self._parts.model)
             self._finished(done.id, done.tool.name, done.arguments, shown)
 
-    def _prepared(self, call: AskedCall) -> ReadyCall | _Refused | None:
-        """A call that may be run, or why not; None: it waits to be confirmed."""
+    def _prepared(self, call: AskedCall) -> ReadyCall | _Refused | MadeCall:
+        """A call that may be run, or why not; or the call as it waits to be confirmed."""
         values, tool = call.values(), self._tools.get(call.tool)
         if values is None:
             return _Refused("the call was cut by the token limit, so it was not run; write shorter arguments.", {})
@@ -335,7 +338,7 @@ class Turn:
         if call.id in self._begun:
             return ready
         if (decision := self._decision(ready)) is None:
-            return None
+            return MadeCall(id=call.id, tool=call.tool, arguments=ready.arguments)
         return ready if decision else _Refused("the call was not allowed, so it was not run.", ready.arguments)
 
     def _decision(self, call: ReadyCall) -> bool | None:
