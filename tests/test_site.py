@@ -34,7 +34,7 @@ DOCUMENTS = [*DOCS, *sorted({*ROOT.glob("*.md"), *(ROOT / path for path in pages
 #: Pages whose examples run: those of users, in both languages.
 #: Those whose examples take seconds each are marked `long`.
 RUN = [path for path in DOCS if path.parent.name in ("guide", "zh") or path.name in ("index.md", "start.md")]
-SLOW = ("chat.md", "constrained.md", "load.md", "schedulers.md", "tasks.md", "guide.md")
+SLOW = ("assistant.md", "chat.md", "constrained.md", "load.md", "schedulers.md", "tasks.md", "guide.md")
 _BLOCK = re.compile(r"(?P<before>[^\n]*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S)
 
 

@@ -102,8 +102,8 @@ def asking(add: Any, tmp_path: Path) -> Iterator[Callable[..., Ask]]:
         runtime: PipelineRuntime = servers.runtime
         principal = runtime.authenticate(Credentials())
 
-        def ask(messages: Any = None, **sampling: Any) -> Answered:
-            """The answer, the same whole and on an event loop."""
+        def ask(messages: Any = None, *, task: bool = False, **sampling: Any) -> Answered:
+            """The answer, the same whole and on an event loop, and with ``task`` as tasks get it."""
             prompt = messages or [{"role": "user", "content": "Hello"}]
             found = Answered.of(list(runtime.generate(principal, prompt, **sampling)))
 
@@ -112,6 +112,11 @@ def asking(add: Any, tmp_path: Path) -> Iterator[Callable[..., Ask]]:
 
             other = Answered.of(asyncio.run(again()))
             assert attrs.evolve(other, events=[], usage=found.usage) == attrs.evolve(found, events=[])
+            if task:
+                own = Answered.of(list(pipeline.model.events(prompt, **sampling)))
+                assert attrs.evolve(own, events=[], usage=attrs.evolve(own.usage, cached_tokens=found.usage.cached_tokens)) == attrs.evolve(
+                    found, events=[]
+                )
             return found
 
         return ask
@@ -195,7 +200,7 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str, str, list[tuple[str, str]]]] =
 def test_calls_are_read_in_the_templates_form(asking: Callable[..., Ask], name: str) -> None:
     """What a model writes of its own accord is nothing that the grammar forbids, and nothing of it is lost."""
     template, control_tokens, answer, text, calls = FORMS[name]
-    found = asking(template, answer, control_tokens)(tools=TOOLS, max_new_tokens=500)
+    found = asking(template, answer, control_tokens)(tools=TOOLS, max_new_tokens=500, task=name in ("hermes", "opened"))
     assert (found.text, found.calls, found.finish) == (text, calls, "stop")
     assert found.reasoning == {"thinking": "Why <tool_call>?", "opened": "Why?", "harmony": "Why?"}.get(template, "")
 

@@ -161,8 +161,9 @@ def test_prompts_pass_before_they_are_encoded(guarded: Callable[..., Pipeline]) 
         assert (caught.value.stage, caught.value.reason) == ("input", "it is not for you")
     assert model.usage()["finished"] == finished
     assert pipeline.check_text("river", stage="tool_call") == "lake"
-    with pytest.raises(Blocked, match="result of a tool"):
-        pipeline.check_text("gold", stage="tool_result")
+    for asked in (pipeline, model):
+        with pytest.raises(Blocked, match="result of a tool"):
+            asked.check_text("gold", stage="tool_result")
 
 
 def test_an_answer_that_is_blocked_ends_there(guarded: Callable[..., Pipeline]) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import attrs
 import pytest
 
+from llmasos_hookspecs import TextEvent, ToolCallEvent
+from llmasos_hookspecs.testing import ScriptedTaskModel
+
 PLUGIN = """
 import attrs
 from llmasos_hookspecs import Component, ContextLengthExceeded, RequestError, hookimpl
@@ -144,3 +147,25 @@ def test_a_wrong_task_is_caught(run_conformance: Callable[..., Any], defect: str
     outcomes = run_conformance("TaskConformance", wrong.source, only=wrong.caught_by)
     assert not outcomes.collection_errors
     assert set(wrong.caught_by) <= outcomes.failed, f"passed {sorted(outcomes.passed)}"
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"enum": [1, 2]}}}}}
+
+
+def test_the_scripted_model_says_texts_and_calls_as_events() -> None:
+    """Piece by piece, cut at the limit; without a script it calls a tool with arguments of its schema, or says something."""
+    model = ScriptedTaskModel([["So.", ("add", {"a": 1}), ("add", {"a": 2})]], passes=lambda text, stage: f"{stage}: {text}")
+    messages = [{"role": "user", "content": "Add."}]
+    *parts, usage, finish = model.events(messages, tools=[TOOL], max_new_tokens=15)
+    assert [part.text for part in parts if isinstance(part, TextEvent)] == ["So."]
+    calls = [part for part in parts if isinstance(part, ToolCallEvent)]
+    assert [(part.call, part.name) for part in calls if part.name] == [(0, "add"), (1, "add")]
+    assert "".join(part.arguments for part in calls) == '{"a": 1}{"a"'
+    assert (usage.generated_tokens, finish.reason) == (15, "length")
+    assert model.count_tokens(messages, tools=[TOOL]) == usage.prompt_tokens > model.count_tokens(messages)
+    assert model.check_text("x", stage="tool_call") == "tool_call: x"
+    random = ScriptedTaskModel(seed=1)
+    answers = [list(random.events(messages, tools=[TOOL], max_new_tokens=64)) for _ in range(20)]
+    called = [next((each.name for each in answer if isinstance(each, ToolCallEvent)), "") for answer in answers]
+    assert {"", "add"} == set(called)
+    assert not any(isinstance(each, ToolCallEvent) for each in random.events(messages, tools=[TOOL], tool_choice="none", max_new_tokens=64))

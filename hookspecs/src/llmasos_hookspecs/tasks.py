@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, runt
 import attrs
 
 from llmasos_hookspecs.checkpoint import Tokenizer
+from llmasos_hookspecs.guards import Stage
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from llmasos_hookspecs.server import Event
 
 #: What ``Task.metrics`` may name, each a way to measure answers against the expected ones.
 METRICS: Final = ("classification", "translation", "text")
@@ -124,14 +127,32 @@ class TaskModel(Protocol):
         """Chat messages as text, by the model's chat template. Without a template: a plain ``role: content`` transcript."""
         ...
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Count of the prompt's tokens."""
+    def count_tokens(self, prompt: Prompt, **options: Any) -> int:
+        """Count of the prompt's tokens; ``options``: the ``tools`` that come with chat messages."""
         ...
 
     def generate(self, prompt: Prompt, **sampling: Any) -> Generation: ...
 
     def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[str]:
         """Pieces of text as they come; joined they are the text of ``generate``."""
+        ...
+
+    def events(self, prompt: Prompt, **sampling: Any) -> Iterator[Event]:
+        """What ``generate`` gives, as events of its parts: text, reasoning, and calls of ``tools``; then what it used, and why it ended.
+
+        Chat messages may come with ``tools`` and ``tool_choice``, as for ``Runtime.generate``; the arguments of a call then follow the
+        tool's JSON Schema, unless the token limit cut the answer. A call and its result go on in the messages in OpenAI's form
+        (``tool_calls``, and the role ``tool``). It raises as ``generate`` does; leaving it early (``contextlib.closing``) cancels the
+        request.
+        """
+        ...
+
+    def check_text(self, text: str, *, stage: Stage) -> str:
+        """What the guards let pass of a text that comes from a tool, or goes to one. Raises ``Blocked``.
+
+        Prompts and answers pass the guards by themselves. A task that calls a tool asks them about the arguments (``tool_call``) before,
+        and about what it gave back (``tool_result``).
+        """
         ...
 
     def batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:

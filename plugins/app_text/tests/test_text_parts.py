@@ -14,12 +14,12 @@ from hypothesis import given, settings, strategies as st
 from llmasos_app_text.answer import Answer, Inputs, Options
 from llmasos_app_text.json_completion import complete_json, parse_json
 from llmasos_app_text.labels import CONTENT_FREE, LabelScorer
-from llmasos_app_text.passages import best_passages, fused_passages, split_passages
-from llmasos_app_text.sentences import chunks, paragraphs, sentences
 from llmasos_hookspecs import Ranked, RequestError
 from llmasos_hookspecs.testing.task_inputs import texts
 from llmasos_hookspecs.testing.task_model import ScriptedTaskModel
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
+from llmasos_task_kit.passages import best_passages, fused_passages, split_passages
+from llmasos_task_kit.sentences import chunks, paragraphs, sentences
 
 TOKENIZER = ByteTokenizer()
 

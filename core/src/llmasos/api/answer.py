@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Final
 
-from llmasos.api.part_events import PartEvents, reasoning_tokens
+from llmasos.api.part_events import PartEvents, Queued, reasoning_tokens
 from llmasos.compose.answer_forms import AnswerForm
 from llmasos.compose.client import Charge
 from llmasos.engine.several import abatches_of, pieces_of
@@ -17,13 +17,13 @@ from llmasos_hookspecs import Blocked, ErrorEvent, Event, FinishEvent, Generatio
 class PipelineAnswer:
     """One request's answers in progress, one or several, as events."""
 
-    def __init__(self, model: str, tickets: Sequence[Ticket[Generation]], charge: Charge, form: AnswerForm) -> None:
-        """``tickets``: what passes the guards; ``charge`` knows what the engine computes for them; ``form``: how they are to be read."""
-        self.id: Final = tickets[0].id
+    def __init__(self, model: str, queued: Queued, charge: Charge) -> None:
+        self.id: Final = queued.answers[0].id
         self.model: Final = model
-        self._tickets: Final = tickets
+        self._tickets: Final = queued.answers
+        self._inner: Final = queued.inner
         self._charge = charge
-        self._form = form
+        self._form = queued.form
 
     @property
     def left(self) -> Remaining | None:
@@ -42,10 +42,10 @@ class PipelineAnswer:
                 elif (error := ends.ended(place, self._tickets[place])) is not None:
                     yield error
                     return
-        for ticket in self._charge.inner:
+        for ticket in self._inner:
             with contextlib.suppress(LLMasOSError):
                 ticket.result()
-        yield from ends.events(self._charge.inner)
+        yield from ends.events(self._inner)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         async with contextlib.aclosing(self.batches()) as batches:
@@ -66,10 +66,10 @@ class PipelineAnswer:
                         return
                 if events:
                     yield events
-        for ticket in self._charge.inner:
+        for ticket in self._inner:
             with contextlib.suppress(LLMasOSError):
                 await ticket.aresult()
-        yield list(ends.events(self._charge.inner))
+        yield list(ends.events(self._inner))
 
 
 class _Ends:

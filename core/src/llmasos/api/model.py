@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.api.options import GenerationOptions, ObjectOptions, Option, lists_options, options
+from llmasos.api.part_events import Queued, events_of
 from llmasos.api.text_encoding import TextEncoding
 from llmasos.compose.answer_forms import PLAIN
 from llmasos.compose.generation_params import GenerationParams, token_ids
@@ -26,10 +27,13 @@ from llmasos_hookspecs import (
     Checkpoint,
     Choice,
     EngineInfo,
+    Event,
     Generation,
+    Passage,
     Prompt,
     RequestError,
     Score,
+    Stage,
     Task,
     TextKind,
     Tokenizer,
@@ -39,7 +43,6 @@ from llmasos_hookspecs.sampling import plain_number
 from llmasos_image_input.parts import deferred, has_images
 
 if TYPE_CHECKING:
-    from llmasos.compose.answer_forms import AnswerForm
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
     from llmasos.compose.host import ModelHost, Running
@@ -250,6 +253,12 @@ class LanguageModel(TextEncoding):
         return self._submit(prompt, sampling).__iter__()
 
     @lists_options
+    def events(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generator[Event, None, None]:
+        """What ``generate`` gives, as events of its parts as they come: text, reasoning, and calls of ``tools``; then what it used, in
+        tokens, and why it ended. Leaving the iteration early cancels the request."""
+        return events_of(self._host.wait(self.generating(prompt, 1, sampling)))
+
+    @lists_options
     def batch(
         self, prompts: Sequence[Prompt], *, progress: Callable[[int, int], None] | None = None, **sampling: Unpack[GenerationOptions]
     ) -> list[Generation]:
@@ -362,6 +371,13 @@ class LanguageModel(TextEncoding):
 
     # Tasks
 
+    def check_text(self, text: str, *, stage: Stage) -> str:
+        """What the guards let pass of a text: of the arguments of a tool's call before it is run, say, or of what a tool gave back.
+
+        Raises ``Blocked`` where one blocks it. Prompts and answers pass the guards by themselves.
+        """
+        return self._pipeline.guards.text(text, Passage(stage=stage, model=self.name, tenant=self._params({}).tenant))
+
     def run(self, task: str, **inputs: Any) -> Any:
         """Run an installed task with this model: ``model.run("translate", text="...", target="French")``."""
         return self._pipeline.run(task, model=self.name, **inputs)
@@ -462,13 +478,13 @@ class LanguageModel(TextEncoding):
 
     async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
-        tickets, _ = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), lambda found: _cancel_all(found[0]))
-        return tickets[0]
+        queued = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), Queued.cancel)
+        return queued.answers[0]
 
     def generating(
         self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
-    ) -> Sending[tuple[list[Ticket[Generation]], AnswerForm]]:
-        """The steps of queueing ``n`` continuations, and how they are to be read; ``charge``: of a client's request that came before."""
+    ) -> Sending[Queued]:
+        """The steps of queueing ``n`` continuations; ``charge``: of a client's request that came before."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise RequestError(f"n is {n!r}, and it must be a whole number of at least 1.", "n")
         form = PLAIN
@@ -489,7 +505,7 @@ class LanguageModel(TextEncoding):
         if (task := current_task()) is not None and (written := task.written) is not None:
             for answer in answers:
                 answer.listen(lambda piece: written(piece.text, len(piece.tokens)))
-        return answers, form
+        return Queued(answers, tickets, form)
 
     def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
         """The steps of queueing the scoring of continuations."""
@@ -524,7 +540,7 @@ class LanguageModel(TextEncoding):
         return self._submit_many(prompt, 1, sampling)[0]
 
     def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        return self._host.wait(self.generating(prompt, n, sampling))[0]
+        return list(self._host.wait(self.generating(prompt, n, sampling)).answers)
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:
         if self._adapter:

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import string
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
+import attrs
+
 from llmasos.compose.answer_forms import AnswerForm
+from llmasos.engine.several import pieces_of
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos_answer_parts.parts import CallPart, Part, ReasoningPart
-from llmasos_hookspecs import Generation, PartEvent, ReasoningEvent, TextEvent, TokenLogprob, ToolCallEvent
+from llmasos_hookspecs import Event, FinishEvent, Generation, PartEvent, ReasoningEvent, TextEvent, TokenLogprob, ToolCallEvent, UsageEvent
 
 #: Mistral's templates take ids of nine letters and digits alone; clients give back those that they were given.
 _ID_LENGTH: Final = 9
 _ID_CHARACTERS: Final = string.ascii_letters + string.digits
+
+
+@attrs.frozen
+class Queued:
+    """Answers that were queued.
+
+    Attributes:
+        answers: what passes the guards.
+        inner: what the engine computes for them.
+        form: how they are to be read.
+    """
+
+    answers: Sequence[Ticket[Generation]]
+    inner: Sequence[Ticket[Generation]]
+    form: AnswerForm
+
+    def cancel(self) -> None:
+        """End them."""
+        for ticket in self.answers:
+            ticket.cancel()
+
+
+def events_of(queued: Queued) -> Generator[Event, None, None]:
+    """The events of one answer as they come. It raises the error of an answer that failed; leaving it early cancels the answer."""
+    (answer,), (inner,) = queued.answers, queued.inner
+    parts = PartEvents(queued.form)
+    with contextlib.closing(pieces_of([answer])) as arrivals:
+        for _, piece in arrivals:
+            if piece is not None:
+                yield from parts.piece(piece)
+        result = answer.result()
+    yield from parts.end(result)
+    computed = inner.result()
+    yield UsageEvent(
+        prompt_tokens=computed.prompt_tokens,
+        cached_tokens=computed.cached_tokens,
+        generated_tokens=len(computed.tokens),
+        reasoning_tokens=reasoning_tokens(queued.form, inner),
+    )
+    yield FinishEvent(reason=result.finish_reason, stop=result.stop)
 
 
 class PartEvents:

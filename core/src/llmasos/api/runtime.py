@@ -115,8 +115,8 @@ class PipelineRuntime(PipelineAdministration):
     ) -> Sending[PipelineAnswer]:
         name = self._model(principal, "generate", model)
         view = self._pipeline.models[name].for_client(Client(self._desk, principal, name))
-        tickets, form = yield from view.generating(prompt, n, sampling, charge)
-        return PipelineAnswer(name, tickets, charge, form)
+        queued = yield from view.generating(prompt, n, sampling, charge)
+        return PipelineAnswer(name, queued, charge)
 
     def embed(
         self,

@@ -13,11 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.errors import ContextLengthExceeded, RequestError
+from llmasos_hookspecs.guards import Stage
 from llmasos_hookspecs.sampling import SamplingParams
+from llmasos_hookspecs.server import Event, FinishEvent, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_hookspecs.tasks import Choice, FinishReason, Generation, Prompt, Ranked, Score, TextKind
 from llmasos_hookspecs.testing.tokenizer import ByteTokenizer
 
 _FORMS: Final = ("schema", "regex", "choices", "grammar")
+#: What a chat prompt may come with beside sampling.
+_TOOLS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+
+#: What ``ScriptedTaskModel`` is told to say: a text, or calls of tools, each a name and arguments; or both, the text first.
+Said = str | Sequence[str | tuple[str, Mapping[str, Any]]]
 
 #: What random text is made of: words, markup that parsers trip over, other scripts, control tokens.
 _PIECES: Final = (
@@ -28,7 +35,7 @@ _PIECES: Final = (
 
 @attrs.frozen
 class Call:
-    """One call that the model was sent: ``method`` is generate, stream or score; ``text`` the rendered prompt."""
+    """One call that the model was sent: ``method`` is generate, stream, events or score; ``text`` the rendered prompt."""
 
     method: str
     prompt: Prompt
@@ -41,17 +48,22 @@ class ScriptedTaskModel:
 
     ``reply`` is called with the rendered prompt and the sampling arguments and returns the text; with ``None`` the text is random,
     and satisfies the constraint where one is given (which needs the package ``llguidance``). Stop strings and token limits cut
-    either. ``likelihood`` is called with the rendered prompt and a continuation and returns a log probability; with ``None`` it is
-    a number that looks random and is always the same for the same two.
+    either. Where it is asked with tools it may return calls of them: a list of texts and of pairs of a name and arguments. With ``None``
+    it calls some tool at random, with arguments that the tool's JSON Schema allows, every other time. ``likelihood`` is called with the
+    rendered prompt and a continuation and returns a log probability; with ``None`` it is a number that looks random and is always the
+    same for the same two.
+
+    ``passes`` is called with a text and the stage of guards that it is at, and returns what passes or raises ``Blocked``.
 
     Attributes:
-        calls: every generate, stream and score, in order.
+        calls: every generate, stream, events and score, in order.
     """
 
     def __init__(
         self,
-        reply: Callable[[str, Mapping[str, Any]], str] | Sequence[str] | None = None,
+        reply: Callable[[str, Mapping[str, Any]], Said] | Sequence[Said] | None = None,
         *,
+        passes: Callable[[str, Stage], str] | None = None,
         likelihood: Callable[[str, str], float] | None = None,
         context_length: int = 2048,
         has_chat_template: bool = True,
@@ -59,9 +71,10 @@ class ScriptedTaskModel:
     ) -> None:
         if reply is not None and not callable(reply):
             lines = iter(list(reply))
-            self._reply: Callable[[str, Mapping[str, Any]], str] | None = lambda _text, _sampling: next(lines)
+            self._reply: Callable[[str, Mapping[str, Any]], Said] | None = lambda _text, _sampling: next(lines)
         else:
             self._reply = reply
+        self._passes = passes
         self._likelihood = likelihood
         self._context_length = context_length
         self._has_chat_template = has_chat_template
@@ -83,8 +96,8 @@ class ScriptedTaskModel:
             return text + ("<|im_start|>assistant\n" if add_generation_prompt else "")
         return "".join(f"{m['role']}: {_content(m)}\n" for m in messages) + ("assistant:" if add_generation_prompt else "")
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        return len(self.tokenizer.encode(self._text(prompt)))
+    def count_tokens(self, prompt: Prompt, **options: Any) -> int:
+        return len(self.tokenizer.encode(self._text(prompt, options.get("tools", ()))))
 
     def generate(self, prompt: Prompt, **sampling: Any) -> Generation:
         return self._generate("generate", prompt, sampling)
@@ -93,6 +106,48 @@ class ScriptedTaskModel:
         text = self._generate("stream", prompt, sampling).text
         for start in range(0, len(text), 3):
             yield text[start : start + 3]
+
+    def events(self, prompt: Prompt, **sampling: Any) -> Generator[Event, None, None]:
+        given = {name: sampling.pop(name) for name in _TOOLS if name in sampling}
+        tools = () if given.get("tool_choice") == "none" else given.get("tools", ())
+        text = self._text(prompt, tools)
+        self.calls.append(Call("events", prompt, text, {**sampling, **given}))
+        params, limit, form = self.read_sampling(sampling)
+        prompt_tokens = len(self.tokenizer.encode(text))
+        limit = self._limit(prompt_tokens, limit)
+        if self._reply is None and tools and self._random.random() < 0.5:
+            function = self._random.choice(list(tools))["function"]
+            schema = {"additionalProperties": False, **function["parameters"]}
+            said: Said = [(function["name"], json.loads(self._constrained("schema", schema, 1 << 16)))]
+        else:
+            said = self._said(text, {**sampling, **given}, form, limit)
+        return self._parts([said] if isinstance(said, str) else said, params, limit, prompt_tokens)
+
+    def _parts(
+        self, said: Sequence[str | tuple[str, Mapping[str, Any]]], params: SamplingParams, limit: int, prompt_tokens: int
+    ) -> Generator[Event, None, None]:
+        """The events of what is said; texts and arguments come piece by piece, and end where no token is left."""
+        used = calls = 0
+        reason: FinishReason = "stop"
+        for part in said:
+            text = part if isinstance(part, str) else json.dumps(part[1], ensure_ascii=False)
+            found = self._finish(
+                text.encode("utf-8", "surrogateescape"), max(0, limit - used), params if isinstance(part, str) else SamplingParams(), 0
+            )
+            used, reason = used + len(found.tokens), found.finish_reason
+            if not isinstance(part, str):
+                yield ToolCallEvent(call=calls, id=f"{calls:09}", name=part[0])
+            for start in range(0, len(found.text), 3):
+                piece = found.text[start : start + 3]
+                yield TextEvent(text=piece) if isinstance(part, str) else ToolCallEvent(call=calls, arguments=piece)
+            calls += not isinstance(part, str)
+            if reason == "length":
+                break
+        yield UsageEvent(prompt_tokens=prompt_tokens, cached_tokens=0, generated_tokens=used)
+        yield FinishEvent(reason=reason)
+
+    def check_text(self, text: str, *, stage: Stage) -> str:
+        return text if self._passes is None else self._passes(text, stage)
 
     def batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Generation]:
         return [self._generate("generate", prompt, sampling) for prompt in prompts]
@@ -146,8 +201,11 @@ class ScriptedTaskModel:
         """This model, by whatever name."""
         return self
 
-    def _text(self, prompt: Prompt) -> str:
-        return prompt if isinstance(prompt, str) else self.render(prompt)
+    def _text(self, prompt: Prompt, tools: Sequence[Any] = ()) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        shown = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        return self.render([{"role": "system", "content": shown}, *prompt] if shown else prompt)
 
     def _check_length(self, prompt_tokens: int, new: int) -> None:
         if not prompt_tokens:
@@ -162,17 +220,26 @@ class ScriptedTaskModel:
         self.calls.append(Call(method, prompt, text, dict(sampling)))
         params, limit, form = self.read_sampling(sampling)
         prompt_tokens = len(self.tokenizer.encode(text))
+        limit = self._limit(prompt_tokens, limit)
+        said = self._said(text, sampling, form, limit)
+        if not isinstance(said, str):
+            raise RequestError("The script calls tools, and the model was not asked with any.")
+        return self._finish(said.encode("utf-8", "surrogateescape"), limit, params, prompt_tokens)
+
+    def _limit(self, prompt_tokens: int, limit: int | None) -> int:
+        """Tokens to generate at most. Raises ``ContextLengthExceeded`` where the prompt leaves no room for them."""
         if limit is None:
             limit = self._context_length - prompt_tokens
             _check_limit(limit)
         self._check_length(prompt_tokens, limit)
+        return limit
+
+    def _said(self, text: str, sampling: Mapping[str, Any], form: Mapping[str, Any], limit: int) -> Said:
         if self._reply is not None:
-            raw = self._reply(text, sampling).encode()
-        elif form:
-            raw = self._constrained(*next(iter(form.items())), limit)
-        else:
-            raw = "".join(self._random.choices(_PIECES, k=self._random.randrange(0, max(2, limit // 2)))).encode()
-        return self._finish(raw, limit, params, prompt_tokens)
+            return self._reply(text, sampling)
+        if form:
+            return self._constrained(*next(iter(form.items())), limit).decode("utf-8", "surrogateescape")  # the limit may cut a character
+        return "".join(self._random.choices(_PIECES, k=self._random.randrange(0, max(2, limit // 2))))
 
     @staticmethod
     def read_sampling(sampling: Mapping[str, Any]) -> tuple[SamplingParams, int | None, dict[str, Any]]:
@@ -223,11 +290,12 @@ class ScriptedTaskModel:
 
 
 def _content(message: Mapping[str, Any]) -> str:
-    """The text of a message, with ``<image>`` for each image."""
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    return "".join("<image>" if part["type"] in ("image", "image_url") else part["text"] for part in content)
+    """The text of a message, with ``<image>`` for each image, and the calls in it."""
+    content = message["content"] or ""
+    if not isinstance(content, str):
+        content = "".join("<image>" if part["type"] in ("image", "image_url") else part["text"] for part in content)
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join([content, *calls])
 
 
 def _check_limit(limit: Any) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 
 from llmasos_app_text.images import given_images
-from llmasos_app_text.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_hookspecs import Component, Context, ImageInput, RequestError, Task, TaskModel, hookimpl
 from llmasos_image_input.parts import GivenImage
 from llmasos_task_kit.emptiness import refuse_empty
+from llmasos_task_kit.passages import Passage, best_passages, fused_passages, split_passages
 from llmasos_task_kit.prompting import Message, reply_room, shorten_last, text_of, turn_stops, user_prompt, without_control_tokens
 
 

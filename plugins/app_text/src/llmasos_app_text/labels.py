@@ -10,8 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import RequestError, TaskModel
+from llmasos_task_kit.sentences import chunks
 
 #: Content-free inputs, to measure the model's bias for each label (contextual calibration: Zhao et al., "Calibrate Before Use", 2021).
 CONTENT_FREE = ("N/A", "...", "Text.")

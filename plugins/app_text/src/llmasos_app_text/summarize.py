@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, head, reply_room, turn_stops, user_prompt, without_control_tokens
+from llmasos_task_kit.sentences import chunks
 
 
 @attrs.frozen(kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from llmasos_app_text.languages import code_of, prefix_of
-from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Component, Context, Prompt, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message, turn_stops, user_prompt, without_control_tokens
+from llmasos_task_kit.sentences import chunks
 
 
 @attrs.frozen(kw_only=True)

@@ -43,6 +43,12 @@ class Options:
     tls_certificate: str = attrs.field(default="", metadata={"help": "File of the certificate and its chain (PEM), for https."})
     tls_key: str = attrs.field(default="", metadata={"help": "File of the certificate's private key (PEM)."})
     mcp: bool = attrs.field(default=False, metadata={"help": "Offer the tasks as tools of the Model Context Protocol, at /mcp."})
+    assistant: str = attrs.field(
+        default="",
+        metadata={
+            "help": "Task that answers /v1/responses of clients which bring no tools, with those that config gives it: assist; empty: none."
+        },
+    )
     console: bool = attrs.field(default=True, metadata={"help": "Serve the page at /: chat, tasks and operation in a browser."})
     conversations: bool = attrs.field(
         default=True,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llmasos_app_text.terminal.reading import line_editing, read_message
+from llmasos_command_kit.reading import line_editing, read_message
 from llmasos_conversations.fitting import left_out, newest_turns
 from llmasos_conversations.store import Conversation as Kept, ConversationStore, default_folder
 from llmasos_hookspecs import CommandContext, CommandModel, LLMasOSError, RequestError

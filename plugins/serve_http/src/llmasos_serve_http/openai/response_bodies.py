@@ -34,20 +34,25 @@ _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "
 
 def asked_of(body: Mapping[str, Any], temperature: float) -> Asked:
     """The request that a body asks for. Raises ``RequestError``."""
+    check_fields(body)
+    sampling = sampling_of(body, temperature) | _format(body) | _reasoning(body) | _tools(body)
+    sampling["max_new_tokens"] = body.get("max_output_tokens", "context")
+    if "chat_template_kwargs" in body:
+        sampling["template_arguments"] = body["chat_template_kwargs"]
+    return Asked(prompt=messages_of(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
+
+
+def check_fields(body: Mapping[str, Any]) -> None:
+    """Raise ``RequestError`` where a body has fields that are not supported."""
     if "previous_response_id" in body:
         raise RequestError(
             "previous_response_id is not supported, because this server keeps no responses; send the whole conversation in input.",
             "previous_response_id",
         )
     refuse(body, REFUSED)
-    sampling = sampling_of(body, temperature) | _format(body) | _reasoning(body) | _tools(body)
-    sampling["max_new_tokens"] = body.get("max_output_tokens", "context")
-    if "chat_template_kwargs" in body:
-        sampling["template_arguments"] = body["chat_template_kwargs"]
-    return Asked(prompt=_messages(body), model=model_of(body), sampling=sampling, stream=flag(body, "stream"))
 
 
-def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """``instructions`` and ``input``, as chat templates know them: an assistant's reasoning, text and calls are one message there."""
     given, instructions = body.get("input"), body.get("instructions", "")
     if not isinstance(instructions, str):

@@ -12,6 +12,7 @@ from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.openai import chat, completions, operations, response_bodies
+from llmasos_serve_http.openai.assisted import Assisted
 from llmasos_serve_http.openai.embeddings import EmbeddingsAnswer, EmbeddingsAsked, RankingAsked
 from llmasos_serve_http.openai.response_rendering import ResponseRendering
 from llmasos_serve_http.routes import Guarded, Service
@@ -23,6 +24,7 @@ class OpenAI:
     def __init__(self, service: Service, answering: Answering) -> None:
         self._service = service
         self._answering = answering
+        self._assisted = Assisted(service, answering)
 
     def routes(self) -> Iterator[BaseRoute]:
         """Each with its permission."""
@@ -83,6 +85,9 @@ class OpenAI:
     async def responses(self, call: Call) -> None:
         """Answer what a response's input holds."""
         body = await call.fields()
+        if self._assisted.answers(body):
+            await self._assisted.answer(call, body)
+            return
         asked = response_bodies.asked_of(body, self._service.options.temperature)
         await self._answering.answer(call, asked, ResponseRendering(call.id, body))
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
-from llmasos_app_text.sentences import chunks
 from llmasos_hookspecs import Tokenizer
+from llmasos_task_kit.sentences import chunks
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # Scripts without spaces between words: Chinese, Japanese kana, Thai, Lao, Khmer, Burmese.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -31,6 +36,14 @@ class Passage:
     start: int
     text: str
     score: float = 0.0
+
+
+@attrs.frozen(eq=False)
+class Vectors:
+    """What texts mean: ``passages`` float32 [n, d], ``question`` float32 [d], each vector of length 1."""
+
+    passages: npt.NDArray[np.float32]
+    question: npt.NDArray[np.float32]
 
 
 def split_passages(documents: Sequence[str], tokens: int, tokenizer: Tokenizer) -> list[Passage]:
@@ -96,3 +109,14 @@ def fused_passages(passages: Sequence[Passage], question: str, by_meaning: Seque
             scores[index] += 1 / (_FUSION + rank)
     best = sorted(range(len(passages)), key=lambda index: (-scores[index], index))[:count]
     return [attrs.evolve(passages[index], score=scores[index]) for index in best]
+
+
+def found_passages(passages: Sequence[Passage], question: str, count: int, vectors: Vectors | None = None) -> list[Passage]:
+    """The ``count`` passages that fit a question best: by words, and by meaning too where ``vectors`` tells the passages' own and the
+    question's, each of length 1. By words alone, those that share none with the question are left out."""
+    if vectors is not None:
+        scores = vectors.passages @ vectors.question
+        order = sorted(range(len(passages)), key=lambda index: (-float(scores[index]), index))
+        return fused_passages(passages, question, order, count)
+    shared = set(words(question))
+    return [passage for passage in best_passages(passages, question, count) if shared & set(words(passage.text))]

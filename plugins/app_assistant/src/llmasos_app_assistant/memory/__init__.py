@@ -1,0 +1,1 @@
+"""What the assistant keeps beside the conversations themselves: turns in progress, summaries, and vectors of texts."""

@@ -1,0 +1,68 @@
+"""SmolLM2 calls tools under constraint: the right ones, with arguments of their schemas; two situations here, the rest at length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+import llmasos
+from llmasos_app_assistant import Assistant
+from llmasos_app_assistant.tools.signature import as_text
+
+from .smollm2_situations import SITUATIONS, real_tools
+
+pytestmark = pytest.mark.model
+
+#: Those that are shown each time; `make test-long` shows the others.
+SHOWN = ("weather", "a call that is denied")
+CONFIG: dict[str, Any] = {
+    "model": {"source": "smollm2"},
+    "loader": "onnx",
+    "tasks": {"assist": {"calculator": True, "bounds": {"steps": 1, "parallel": 1}}},
+    "server": [{"use": "http", "port": 0, "assistant": "assist"}],
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[llmasos.Pipeline]:
+    with llmasos.Pipeline.from_config(CONFIG) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in SHOWN else pytest.mark.long) for name in SITUATIONS])
+def test_situation(pipeline: llmasos.Pipeline, name: str) -> None:
+    """What the model writes is a call that the schema allows, with what the message says; what comes of it, it is shown."""
+    situation = SITUATIONS[name]
+    tools = {tool.name: tool for tool in real_tools()}
+    assistant = Assistant(pipeline.model, tools=list(tools.values()), policy=situation.policy, bounds=situation.bounds)
+    answer = assistant.ask(situation.message, choice=situation.choice, only=situation.only, max_new_tokens=40)
+    (call,) = answer.calls
+    assert call.tool in situation.only if situation.choice == "required" else call.tool == situation.choice
+    jsonschema.validate(dict(call.arguments), dict(tools[call.tool].parameters))
+    assert {key: call.arguments.get(key) for key in situation.arguments} == situation.arguments
+    assert call.result.startswith(situation.result)
+    assert call.error == situation.error
+    assert answer.finish_reason in ("steps", "length")
+    assert answer.text
+
+
+def test_the_server_runs_the_tools_of_a_response(pipeline: llmasos.Pipeline) -> None:
+    """A client asks for no tool of its own, and is told of the call."""
+    with (
+        llmasos.Servers(pipeline) as servers,
+        openai.OpenAI(base_url=f"{servers.endpoints[0].url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        choice: Any = {"type": "mcp", "server_label": "llmasos", "name": "calculator"}
+        answer = client.responses.create(
+            model="default", input="Calculate 17 * 23.", tool_choice=choice, max_output_tokens=32, temperature=0
+        )
+    call, message = answer.output
+    assert (call.type, call.name) == ("mcp_call", "calculator")
+    assert as_text(call.output or call.error)
+    assert message.type == "message"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens > 5
