@@ -156,6 +156,7 @@ def test_a_path_to_nothing_or_to_another_file_says_so(tmp_path: Path) -> None:
         (["genai_config.json", "model.onnx"], "onnx_genai"),
         (["saved_model.pb", "variables/variables.index"], "saved_model"),
         (["model.keras"], "keras"),
+        (["openvino_model.xml", "openvino_model.bin", "config.json"], "openvino"),
         (["model.pt2"], "torch_export"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmasos.system import cgroup
-from llmasos.system.hardware import cores, kv_room, memory
+from llmasos.system.hardware import cores, kv_room, memory, processor
 
 
 def put(root: Path, files: dict[str, str]) -> Path:
@@ -133,3 +133,21 @@ def test_half_of_what_the_weights_leave_is_for_the_kv_cache():
     assert kv_room(1000, weight_bytes=200, limit=None) == 400
     assert kv_room(1000, weight_bytes=200, limit=500) == 150
     assert kv_room(1000, weight_bytes=2000, limit=None) == 0
+
+
+def test_a_processor_is_told_by_its_model_and_instruction_sets(tmp_path):
+    """The first core speaks for all; speeds of the moment and other cores' numbers are no part of it."""
+    (tmp_path / "proc").mkdir()
+    info = tmp_path / "proc" / "cpuinfo"
+
+    def told(text):
+        info.write_text(text, encoding="utf-8")
+        return processor(tmp_path)
+
+    first = told("processor\t: 0\nmodel name\t: Fast\ncpu MHz\t: 2000\nflags\t: avx2 amx_bf16\n\nmodel name\t: Fast\nflags\t: x\n")
+    assert "flags:avx2 amx_bf16" in first
+    assert "model name:Fast" in first
+    assert told("model name\t: Fast\ncpu MHz\t: 3000\nflags\t: avx2 amx_bf16\n") == first
+    assert told("model name\t: Fast\nflags\t: avx2\n") != first
+    info.unlink()
+    assert processor(tmp_path)

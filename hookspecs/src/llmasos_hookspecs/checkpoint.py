@@ -73,7 +73,7 @@ class Checkpoint(Protocol):
     Attributes:
         path: the folder or file.
         format: ``huggingface`` or ``gguf``, or ``neutral`` for another format with named tensors, which every loader takes; else
-            ``onnx``, ``onnx_genai``, ``saved_model``, ``keras``, ``torch_export``.
+            ``onnx``, ``onnx_genai``, ``openvino``, ``saved_model``, ``keras``, ``torch_export``.
         config: the contents of ``config.json``, or its equivalent built from the file's own metadata.
         digest: hexadecimal SHA-256 of all that determines the model's output.
         manifest: the contents of ``llmasos.json``; empty where no accelerator wrote the checkpoint.

@@ -9,7 +9,7 @@ import pytest
 
 from llmasos_backend_openvino.attention import BLOCK, insert_attention
 from llmasos_backend_openvino.decoder import build_decoder
-from llmasos_backend_openvino.kv_cache import BlockPool
+from llmasos_backend_openvino.kv_cache import BlockPool, caches_of
 from llmasos_backend_openvino.runtime import ov
 from llmasos_backend_openvino.session import Session
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, ResourceError, Row, UnsupportedModel
@@ -160,7 +160,7 @@ def test_another_layout_of_keys_and_values_is_refused() -> None:
     insert_attention(model, CHECKPOINT.decoder)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
     with pytest.raises(UnsupportedModel, match=r"as .* of f32, and the loader openvino as .* of bf16"):
-        Session(compiled, BlockPool(CHECKPOINT.decoder, 4, "bf16"), [])
+        Session(compiled, BlockPool(caches_of(CHECKPOINT.decoder), 4, "bf16"), [])
 
 
 class Quiet:

@@ -1,11 +1,14 @@
-"""The loader passes the conformance kit, in float32 and in bfloat16."""
+"""The loader passes the conformance kit, in float32 and in bfloat16, and of what other tools exported."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from llmasos_backend_openvino.cpu import has_bfloat16
-from llmasos_hookspecs.testing import LoaderConformance
+from llmasos_hookspecs.testing import LoaderConformance, TinyCheckpoint
+
+from .exporting import export
 
 
 class TestConformance(LoaderConformance):
@@ -18,3 +21,15 @@ class TestBfloat16(LoaderConformance):
     module = "llmasos_backend_openvino"
     options: ClassVar[dict[str, str]] = {"precision": "bf16"}
     cases = ("llama", "llama-q4-minimums")
+
+
+class TestExport(LoaderConformance):
+    """A folder in the form that optimum-intel writes."""
+
+    module = "llmasos_backend_openvino"
+    options: ClassVar[dict[str, str]] = {"precision": "f32"}
+    cases = ("llama",)
+
+    @classmethod
+    def make_checkpoint(cls, case: str, folder: Path) -> TinyCheckpoint:
+        return export(folder, case)

@@ -77,5 +77,5 @@ def test_a_build_that_fails_leaves_nothing(start: Any, monkeypatch: pytest.Monke
 
 def test_another_format_is_refused(start: Any) -> None:
     """The sentence names the formats that are taken."""
-    with pytest.raises(UnsupportedModel, match="takes huggingface and gguf"):
+    with pytest.raises(UnsupportedModel, match="takes huggingface, gguf and openvino"):
         start(attrs.evolve(tiny_checkpoint("llama"), format="onnx"))

@@ -22,11 +22,14 @@ _KERAS_KEY: Final = "registered_name"
 
 
 def foreign_format(path: Path) -> str | None:
-    """Which foreign format a file or folder is in: ``onnx``, ``onnx_genai``, ``saved_model``, ``keras`` or ``torch_export``."""
+    """Which foreign format a file or folder is in: ``onnx``, ``onnx_genai``, ``openvino``, ``saved_model``, ``keras`` or
+    ``torch_export``."""
     if path.is_file():
         return {".onnx": "onnx", ".keras": "keras", ".pt2": "torch_export"}.get(path.suffix.lower())
     if (path / "genai_config.json").is_file():
         return "onnx_genai"
+    if (path / "openvino_model.xml").is_file():
+        return "openvino"
     if (path / "saved_model.pb").is_file():
         return "saved_model"
     if any(path.glob("*.onnx")) or any((path / "onnx").glob("*.onnx")):

@@ -151,16 +151,23 @@ def show(
 
 def _runs_on(checkpoint: Checkpoint) -> dict[str, Any]:
     """The loader that ``auto`` takes for a checkpoint, and why it passed over those that are preferred to it."""
+    from llmasos.compose.loader_timing import TIMINGS, KeptTimings
     from llmasos.system.bounds import Bounds
     from llmasos.system.config import ComponentConfig
     from llmasos.system.discovery import registry
+    from llmasos.system.folders import cache_folder
     from llmasos.system.loader_choice import choose_loader, installed_loaders
 
+    loaders = installed_loaders(registry())
     try:
-        chosen = choose_loader(installed_loaders(registry()), checkpoint, ComponentConfig(use="auto"), Bounds().load)
+        chosen = choose_loader(loaders, checkpoint, ComponentConfig(use="auto"), Bounds().load)
     except LLMasOSError as error:
         return {"loader": None, "no_loader": str(error)}
-    return {"loader": chosen.loader.entry.name, **({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})}
+    facts: dict[str, Any] = {"loader": chosen.loader.entry.name}
+    timings = KeptTimings(cache_folder() / TIMINGS).find(checkpoint, loaders)
+    if timings is not None:
+        facts |= {"tuned_loader": timings.ordered(loaders)[0].entry.name, "timings": timings.sentence}
+    return facts | ({"passed_over": list(chosen.passed_over)} if chosen.passed_over else {})
 
 
 class _ExportCommand(TyperCommand):

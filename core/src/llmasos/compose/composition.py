@@ -15,6 +15,7 @@ from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.generation_params import Defaults
 from llmasos.compose.host import ModelHost, OpenedModel, Policy, Running, RunningModel
+from llmasos.compose.loader_timing import TIMINGS, KeptTimings, time_loaders
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
@@ -78,6 +79,7 @@ class Composer(ComponentMaker):
         self.budget: Final = Budget("resources.memory", config.resources.memory, config.resources.reserve or 0)
         self._process = process
         self._measurements = Measurements(cache_folder() / "loads")
+        self._timings = KeptTimings(cache_folder() / TIMINGS)
         self._aliases = aliases
         for observer in config.observers:  # broken ones are found before anything is loaded
             self.component("observer", observer.use)
@@ -188,6 +190,8 @@ class Composer(ComponentMaker):
     ) -> Running:
         """Make the engine and the policy, and start the loop, whose KV cache draws on ``account``; or start the model's replicas.
         ``on_lost`` is called where these end by themselves. An encoder has no policy and no KV cache."""
+        if model.loader.tune:
+            self._time_loaders(model, opened.checkpoint)
         if model.placed:
             return self._start_replicas(model, opened, scheduler, on_lost, listeners)
         policy = self.policy(scheduler)
@@ -198,7 +202,7 @@ class Composer(ComponentMaker):
             engine = load()
         Builds().trim(_LOADER_CACHE if self.config.resources.loader_cache is None else self.config.resources.loader_cache)
         info: EngineInfo | EncoderInfo = engine.info
-        info = attrs.evolve(info, notes=(*choice.passed_over, *storage_notes(opened.checkpoint), *info.notes))
+        info = attrs.evolve(info, notes=(*choice.notes, *storage_notes(opened.checkpoint), *info.notes))
         try:
             sources = None if isinstance(info, EncoderInfo) else _sources(info, opened)
         except BaseException:
@@ -419,10 +423,11 @@ class Composer(ComponentMaker):
     def loader_choice(self, model: ModelConfig, checkpoint: Checkpoint) -> LoaderChoice:
         """The same as ``loader``, with the loaders that ``auto`` passed over."""
         if model.loader.use == DEFAULT_LOADER:
-            chosen = choose_loader(
-                installed_loaders(self._registry), checkpoint, model.loader, self.bounds.load, adapters=bool(model.adapters)
-            )
-            return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry))
+            loaders = installed_loaders(self._registry)
+            timings = self._timings.find(checkpoint, loaders) if model.loader.tune else None
+            ordered = loaders if timings is None else timings.ordered(loaders)
+            chosen = choose_loader(ordered, checkpoint, model.loader, self.bounds.load, adapters=bool(model.adapters))
+            return attrs.evolve(chosen, loader=self.plugins.add(chosen.loader.entry), why="" if timings is None else timings.sentence)
         loader = self.component("loader", model.loader.use)
         if model.adapters and (reason := without_adapters(loader)):
             raise UnsupportedModel(f"{reason}; load it by the loader torch, or merge one adapter into the model by the stage merge.")
@@ -433,6 +438,20 @@ class Composer(ComponentMaker):
             cure = f'use = "{others[0]}" may take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
             raise UnsupportedModel(f"{reason}; {cure}.")
         return LoaderChoice(loader, ())
+
+    def _time_loaders(self, model: ModelConfig, checkpoint: Checkpoint) -> None:
+        """Time the loaders that take a checkpoint, unless that was done on this machine."""
+        loaders = installed_loaders(self._registry)
+        if model.loader.use != DEFAULT_LOADER or self._timings.find(checkpoint, loaders) is not None:
+            return
+
+        def start(loader: LoadedComponent) -> Engine | Encoder:
+            made: Engine | Encoder = self._engine_hook(model, checkpoint, self.plugins.add(loader.entry), "llmasos_load")
+            return made
+
+        timings = time_loaders(loaders, checkpoint, model.loader, start, bound=self.bounds.load)
+        if timings is not None:
+            self._timings.add(checkpoint, loaders, timings)
 
     def _memory(self) -> int | None:
         """Bytes of memory that one model could use if it were the only one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ from llmasos.system import cgroup
 _LEAST_SEQUENCES: Final = 8
 _MOST_SEQUENCES: Final = 64
 _ROW_TOKENS: Final = 2048
+
+#: Keys of /proc/cpuinfo that tell processors apart, on x86 and ARM.
+_TELLING: Final = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +56,18 @@ def memory(root: Path = Path("/")) -> Memory:
     if limits.memory is not None:
         available = min(available, max(0, limits.memory - (limits.memory_used or 0)))
     return Memory(total=int(found.total), available=available, limit=limits.memory)
+
+
+def processor(root: Path = Path("/")) -> str:
+    """What tells this processor from others in how fast it computes: its model, its instruction sets and the usable cores; ``root`` as for
+    ``cores``."""
+    try:
+        lines = (root / "proc" / "cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    facts = dict(reversed([line.split(":", 1) for line in lines if line.startswith(_TELLING) and ":" in line]))
+    told = [f"{key.strip()}:{value.strip()}" for key, value in sorted(facts.items())] or [platform.processor()]
+    return "; ".join([platform.machine(), f"{cores(root).usable:g} cores", *told])
 
 
 def kv_room(available: int, *, weight_bytes: int, limit: int | None) -> int:

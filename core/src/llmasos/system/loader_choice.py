@@ -23,10 +23,17 @@ class LoaderChoice:
     Attributes:
         loader: the loader of highest preference that takes the checkpoint.
         passed_over: why each loader that is preferred to it was not chosen, one sentence each.
+        why: the sentence with the figures by which it was chosen; empty where preference decided.
     """
 
     loader: LoadedComponent
     passed_over: tuple[str, ...]
+    why: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the choice, one sentence each."""
+        return (*((self.why,) if self.why else ()), *self.passed_over)
 
 
 def installed_loaders(registry: Registry) -> list[Description]:

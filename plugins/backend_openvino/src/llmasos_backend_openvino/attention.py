@@ -44,12 +44,12 @@ def insert_attention(model: Any, config: DecoderConfig) -> None:
     The model gets as inputs the ``TABLES`` and, of each layer, ``key_cache.N`` and ``value_cache.N`` [blocks, kv_heads, BLOCK, head_dim] of
     the precision for keys and values that it is compiled for.
     """
-    tables = [_parameter(name, [] if name == "max_context_len" else [-1], ov.Type.i32) for name in TABLES]
+    tables = [parameter(name, [] if name == "max_context_len" else [-1], ov.Type.i32) for name in TABLES]
     model.add_parameters(tables)
     found = {node.get_friendly_name(): node for node in model.get_ops()}
     for layer in range(config.num_layers):
         node = found[f"{_STAND_IN}.{layer}"]
-        caches = [_parameter(f"{name}.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for name in ("key_cache", "value_cache")]
+        caches = [parameter(f"{name}.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for name in ("key_cache", "value_cache")]
         model.add_parameters(caches)
         joined = node.input_value(0).get_node()
         attended = _paged_attention(joined.input_values(), caches, tables, config, config.layer(layer).window)
@@ -81,7 +81,8 @@ def _paged_attention(qkv: Sequence[Any], caches: Sequence[Any], tables: Sequence
     return node.output(0)
 
 
-def _parameter(name: str, shape: Sequence[int], kind: Any) -> Any:
+def parameter(name: str, shape: Sequence[int], kind: Any) -> Any:
+    """An input of a graph."""
     node = ops.parameter(ov.PartialShape(list(shape)), kind, name=name)
     node.output(0).set_names({name})
     return node

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from llmasos_backend_openvino.attention import stand_in
+from llmasos_backend_openvino.attention import parameter, stand_in
 from llmasos_backend_openvino.constants import Constants, product
 from llmasos_backend_openvino.runtime import ops, ov
 from llmasos_backend_openvino.weights import Layer, Linear, Norm, WeightReader
@@ -56,9 +56,9 @@ class _Builder:
 
     def build(self, progress: Progress) -> BuiltDecoder:
         c = self._config
-        tokens, wanted = _input("tokens", [-1], np.int32), _input("wanted", [-1], np.int32)
+        tokens, wanted = parameter("tokens", [-1], ov.Type.i32), parameter("wanted", [-1], ov.Type.i32)
         turns = {
-            rope: tuple(_input(f"{name}.{at}", [-1, 1, c.head_dim], np.float32) for name in ("cos", "sin"))
+            rope: tuple(parameter(f"{name}.{at}", [-1, 1, c.head_dim], ov.Type.f32) for name in ("cos", "sin"))
             for at, rope in enumerate(self._ropes)
         }
         head = self._reader.head()
@@ -151,12 +151,6 @@ class _Builder:
         found = [product(x, self._constants.matrix(matrix)) for matrix in linear.matrices]
         out = found[0] if len(found) == 1 else ops.concat(found, 1)
         return out if linear.bias is None else ops.add(out, self._constants.vector(linear.bias))
-
-
-def _input(name: str, shape: Sequence[int], kind: Any) -> Any:
-    node = ops.parameter(list(shape), kind, name=name)
-    node.output(0).set_names({name})
-    return node
 
 
 def _split(x: Any, axis: int, sizes: Sequence[int]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmasos_backend_openvino.options import Options
-from llmasos_backend_openvino.traits import takes
+from llmasos_backend_openvino.traits import EXPORT, takes
 from llmasos_hookspecs import DECODER_FAMILIES, NEUTRAL_FORMATS, Component, hookimpl
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="OpenVINO: decoders of the Llama family and its relatives on CPUs, prompts and decoded tokens in one call.",
+        summary="OpenVINO: decoders of the Llama family and its relatives on CPUs, prompts and answers in one call; also exported ones.",
         options=Options,
         frameworks={"openvino": "openvino"},
         examples=('model = llmasos.load_model("smollm2", loader="openvino")', 'llmasos run -m smollm2 "Hello" --set loader.use=openvino'),
-        formats=NEUTRAL_FORMATS,
+        formats=(*NEUTRAL_FORMATS, EXPORT),
         architectures=tuple(DECODER_FAMILIES),
         takes=takes,
         preference=40,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,9 +16,18 @@ from llmasos_hookspecs import CapacityExceeded, DecoderConfig
 _TYPES: Final[dict[str, tuple[Any, Any]]] = {"f32": (np.uint32, ov.Type.f32), "bf16": (np.uint16, ov.Type.bf16)}
 
 
-def token_bytes(config: DecoderConfig, precision: str) -> int:
+#: Heads and their size of the key cache of layer 0, of its value cache, of the key cache of layer 1, and so on.
+Caches = Sequence[tuple[int, int]]
+
+
+def caches_of(config: DecoderConfig) -> Caches:
+    """The caches of a decoder whose layers are alike."""
+    return [(config.num_kv_heads, config.head_dim)] * (2 * config.num_layers)
+
+
+def token_bytes(caches: Caches, precision: str) -> int:
     """Bytes of one token's keys and values in all layers."""
-    return int(2 * config.num_layers * config.kv_width * np.dtype(_TYPES[precision][0]).itemsize)
+    return int(sum(heads * size for heads, size in caches) * np.dtype(_TYPES[precision][0]).itemsize)
 
 
 class BlockPool:
@@ -28,14 +37,13 @@ class BlockPool:
     taken first.
     """
 
-    def __init__(self, config: DecoderConfig, blocks: int, precision: str) -> None:
+    def __init__(self, caches: Caches, blocks: int, precision: str) -> None:
         held, kind = _TYPES[precision]
-        shape = (blocks, config.num_kv_heads, BLOCK, config.head_dim)
-        size = int(np.prod(shape)) * np.dtype(held).itemsize
-        self._maps = [_reserve(size) for _ in range(2 * config.num_layers)]
-        self._arrays = [np.frombuffer(area, dtype=held).reshape(shape) for area in self._maps]
+        shapes = [(blocks, heads, BLOCK, size) for heads, size in caches]
+        self._maps = [_reserve(int(np.prod(shape)) * np.dtype(held).itemsize) for shape in shapes]
+        self._arrays = [np.frombuffer(area, dtype=held).reshape(shape) for area, shape in zip(self._maps, shapes, strict=True)]
         #: Key and value cache of layer 0, of layer 1, and so on; they share the pool's memory.
-        self.tensors = [ov.Tensor(array, ov.Shape(list(shape)), kind) for array in self._arrays]
+        self.tensors = [ov.Tensor(array, ov.Shape(list(array.shape)), kind) for array in self._arrays]
         self._holders = [0] * blocks
         self._free = list(range(blocks - 1, -1, -1))
 

@@ -11,13 +11,15 @@ from llmasos_backend_openvino.attention import BLOCK, insert_attention
 from llmasos_backend_openvino.cpu import chosen_precision
 from llmasos_backend_openvino.decoder import BuiltDecoder, build_decoder, ropes_of
 from llmasos_backend_openvino.engine import OpenVinoEngine
-from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for, token_bytes
+from llmasos_backend_openvino.exported import read_export
+from llmasos_backend_openvino.exported_trial import try_out
+from llmasos_backend_openvino.kv_cache import BlockPool, Caches, blocks_for, caches_of, token_bytes
 from llmasos_backend_openvino.memory import dtype_of
 from llmasos_backend_openvino.options import Options
 from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
-from llmasos_backend_openvino.session import Session
-from llmasos_backend_openvino.traits import KNOWN_TRAITS
+from llmasos_backend_openvino.session import Session, compiled_caches
+from llmasos_backend_openvino.traits import EXPORT, KNOWN_TRAITS
 from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
@@ -42,17 +44,20 @@ _MODEL: Final = "decoder.xml"
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
-    """Compile the decoder of a checkpoint of named tensors, or find it in the cache, and give it blocks for keys and values.
+    """Compile the decoder of a checkpoint of named tensors, find it in the cache, or take the one that was exported; and give it blocks for
+    keys and values.
 
     Raises:
         UnsupportedModel: the format, or the architecture, is not one that this loader takes.
         CheckpointError: a tensor is missing or has another shape than the config says.
         ResourceError: the memory limit is too small.
     """
+    if checkpoint.format == EXPORT:
+        return _load_export(checkpoint, options, context)
     if checkpoint.format not in NEUTRAL_FORMATS:
         raise UnsupportedModel(
-            f"{checkpoint.path} is in the format {checkpoint.format!r}, and the loader openvino takes huggingface and gguf; choose a "
-            "loader that takes it."
+            f"{checkpoint.path} is in the format {checkpoint.format!r}, and the loader openvino takes huggingface, gguf and openvino; "
+            "choose a loader that takes it."
         )
     config = require_plain(checkpoint, "The loader openvino", KNOWN_TRAITS)
     check_tensors(checkpoint)
@@ -61,20 +66,45 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     source: Path | BuiltDecoder
     source, built = _in_memory(checkpoint, precision, context) if is_sealed(checkpoint) else _graph(checkpoint, precision, context)
     weight_bytes: int = built["weight_bytes"]
-    blocks, length = _room(config, context.limits, weight_bytes, BLOCK * token_bytes(config, precision))
-    pool = _pool(config, blocks, precision)
-    compiled = _compiled(source, config, precision, options.threads or context.limits.threads)
+    caches = caches_of(config)
+    blocks, length = _room(config.context_length, context.limits, weight_bytes, BLOCK * token_bytes(caches, precision))
+    pool = _pool(caches, blocks, precision)
+    compiled = _compiled(_decoder(source, config), precision, options.threads or context.limits.threads, source)
     session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)], kept=source)
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
         max_sequences=context.limits.max_sequences,
         weight_bytes=weight_bytes,
-        kv_bytes_per_token=token_bytes(config, precision),
+        kv_bytes_per_token=token_bytes(caches, precision),
         dtype=built["dtype"],
         notes=unread_note(checkpoint),
     )
     return OpenVinoEngine(info, session, pool, chunk=options.prefill_chunk, switch=switch)
+
+
+def _load_export(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
+    """An engine of a graph that another tool exported, once it has computed two sequences together as it does alone."""
+    export = read_export(checkpoint, context)
+    precision = chosen_precision(options)
+    compiled = _compiled(export.model, precision, options.threads or context.limits.threads, checkpoint.path)
+    caches = compiled_caches(compiled)
+    blocks, length = _room(export.context_length, context.limits, export.weight_bytes, BLOCK * token_bytes(caches, precision))
+    pool = _pool(caches, blocks, precision)
+    info = EngineInfo(
+        vocab_size=export.vocab_size,
+        context_length=length,
+        max_sequences=context.limits.max_sequences,
+        weight_bytes=export.weight_bytes,
+        kv_bytes_per_token=token_bytes(caches, precision),
+        dtype=export.dtype,
+        notes=export.notes,
+    )
+    engine = OpenVinoEngine(info, Session(compiled, pool, [], kept=export.model), pool, chunk=options.prefill_chunk, switch=None)
+    try_out(engine, checkpoint.path)
+    for note in export.notes:
+        context.note(note)
+    return engine
 
 
 def _in_memory(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[BuiltDecoder, dict[str, Any]]:
@@ -98,9 +128,17 @@ def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Pa
     return folder / _MODEL, facts
 
 
-def _compiled(source: Path | BuiltDecoder, config: DecoderConfig, precision: str, threads: int | None) -> Any:
-    """The graph, or the one in a file, compiled; it reads its weights where the file is mapped."""
-    core = ov.Core()
+def _decoder(source: Path | BuiltDecoder, config: DecoderConfig) -> Any:
+    """The graph, or the one in a file, with its attention; it reads its weights where the file is mapped."""
+    try:
+        model = ov.Core().read_model(source) if isinstance(source, Path) else source.model
+    except RuntimeError as error:
+        raise _not_compiled(source, error) from error
+    insert_attention(model, config)
+    return model
+
+
+def _compiled(model: Any, precision: str, threads: int | None, source: Path | BuiltDecoder) -> Any:
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
@@ -111,14 +149,15 @@ def _compiled(source: Path | BuiltDecoder, config: DecoderConfig, precision: str
         **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
     }
     try:
-        model = core.read_model(source) if isinstance(source, Path) else source.model
-        insert_attention(model, config)
-        return core.compile_model(model, "CPU", settings)
+        return ov.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].rstrip(".")
-        raise CheckpointError(
-            f"OpenVINO {ov.get_version()} cannot compile {source if isinstance(source, Path) else 'a sealed model'}: {reason}."
-        ) from error
+        raise _not_compiled(source, error) from error
+
+
+def _not_compiled(source: Path | BuiltDecoder, error: RuntimeError) -> CheckpointError:
+    reason = str(error).strip().splitlines()[-1].rstrip(".")
+    where = source if isinstance(source, Path) else "a sealed model"
+    return CheckpointError(f"OpenVINO {ov.get_version()} cannot compile {where}: {reason}.")
 
 
 def _switch(checkpoint: Checkpoint) -> int | None:
@@ -129,9 +168,9 @@ def _switch(checkpoint: Checkpoint) -> int | None:
     return next(iter(switches), None)
 
 
-def _room(config: DecoderConfig, limits: EngineLimits, weight_bytes: int, block_bytes: int) -> tuple[int, int]:
+def _room(context_length: int, limits: EngineLimits, weight_bytes: int, block_bytes: int) -> tuple[int, int]:
     """Blocks of the pool, and tokens that one slot may hold."""
-    length = min(limits.context_length or config.context_length, config.context_length)
+    length = min(limits.context_length or context_length, context_length)
     blocks = limits.max_sequences * blocks_for(length)
     if limits.memory is None:
         return blocks, length
@@ -146,9 +185,9 @@ def _room(config: DecoderConfig, limits: EngineLimits, weight_bytes: int, block_
     return blocks, min(length, blocks * BLOCK)
 
 
-def _pool(config: DecoderConfig, blocks: int, precision: str) -> BlockPool:
+def _pool(caches: Caches, blocks: int, precision: str) -> BlockPool:
     try:
-        return BlockPool(config, blocks, precision)
+        return BlockPool(caches, blocks, precision)
     except (OSError, MemoryError) as error:
         raise ResourceError(
             f"The system gives no address space for {blocks} blocks of {BLOCK} tokens; lower max_sequences or context_length."

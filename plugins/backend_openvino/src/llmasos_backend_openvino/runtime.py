@@ -31,6 +31,7 @@ def _without(module: str) -> Iterator[None]:
 with _without(_TELEMETRY):
     import openvino as ov
     from openvino import opset13 as ops
+    from openvino._offline_transformations import paged_attention_transformation
     from openvino.op import _PagedAttentionExtension as PagedAttention
 
-__all__ = ["PagedAttention", "ops", "ov"]
+__all__ = ["PagedAttention", "ops", "ov", "paged_attention_transformation"]

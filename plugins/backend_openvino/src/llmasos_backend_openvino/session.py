@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llmasos_backend_openvino.attention import TABLES
 from llmasos_backend_openvino.forks import never_free_in_children
-from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for
+from llmasos_backend_openvino.kv_cache import BlockPool, Caches, blocks_for
 from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
 from llmasos_hookspecs import CapacityExceeded, EngineFailed, UnsupportedModel
@@ -35,11 +35,26 @@ class Piece:
     long: bool = False
 
 
+def compiled_caches(compiled: Any) -> Caches:
+    """The caches that a compiled graph writes to."""
+    ports = {port.get_any_name(): port for port in compiled.inputs}
+    found = []
+    while (name := cache_name(len(found))) in ports:
+        shape = ports[name].partial_shape
+        found.append((shape[1].get_length(), shape[3].get_length()))
+    return found
+
+
+def cache_name(at: int) -> str:
+    """The input for the cache at a place of ``Caches``."""
+    return f"{('key_cache', 'value_cache')[at % 2]}.{at // 2}"
+
+
 class Session:
     """Runs pieces of many sequences in one call.
 
     Args:
-        compiled: the graph of ``build_decoder``, compiled.
+        compiled: the graph of ``build_decoder`` or of ``read_export``, compiled.
         rotations: a table for each of the graph's ropes.
         kept: what owns memory that the graph reads.
 
@@ -52,7 +67,7 @@ class Session:
         self._ports = {port.get_any_name(): port for port in compiled.inputs}
         self._rotations = rotations
         for at, tensor in enumerate(pool.tensors):
-            port = self._ports[f"{('key_cache', 'value_cache')[at % 2]}.{at // 2}"]
+            port = self._ports[cache_name(at)]
             if port.element_type != tensor.element_type or not port.partial_shape.compatible(ov.PartialShape(tensor.shape)):
                 raise UnsupportedModel(
                     f"On this CPU OpenVINO keeps keys and values as {port.partial_shape} of {port.element_type.get_type_name()}, and the "
@@ -97,6 +112,8 @@ class Session:
             "wanted": np.concatenate(wanted) if any(piece.wanted for piece in pieces) else np.zeros(1, np.int32),
             **dict(zip(TABLES, tables, strict=True)),
         }
+        if "positions" in self._ports:
+            inputs["positions"] = positions
         long = np.repeat([piece.long for piece in pieces], counts)
         for at, rotation in enumerate(self._rotations):
             inputs[f"cos.{at}"], inputs[f"sin.{at}"] = _rotated(rotation, positions, long)

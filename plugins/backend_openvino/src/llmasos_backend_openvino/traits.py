@@ -23,6 +23,10 @@ KNOWN_TRAITS: Final = frozenset(
 )
 
 
+#: The format of OpenVINO's own folders, as core calls it.
+EXPORT: Final = "openvino"
+
+
 def takes(checkpoint: Checkpoint) -> str | None:
     """Why the loader does not take a checkpoint, from its config alone; None where it does."""
     return beyond(checkpoint.decoder, KNOWN_TRAITS) if checkpoint.format in NEUTRAL_FORMATS else None

@@ -79,6 +79,6 @@ def _component(registry: Registry, kind: str) -> dict[str, Any]:
         required = [*schema.get("required", ()), *(() if kind in _WITHOUT_USE else ("use",))]
         variants.append({**schema, "properties": {"use": use, **schema["properties"]}, "required": required})
     if kind == "loader":
-        variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}}})
+        variants.append({"type": "object", "properties": {"use": {"const": DEFAULT_LOADER}, "tune": {"type": "boolean", "default": False}}})
     # A bare name stands for a table with nothing but ``use``.
     return {"anyOf": [{"type": "string"}, *variants]} if variants else {"type": ["object", "string"]}

@@ -43,15 +43,17 @@ class ComponentConfig:
     Attributes:
         use: a name, ``dist:name``, or ``auto`` for loaders.
         options: the other keys of its table, not yet checked against the plugin's own options.
+        tune: with ``auto``: time the loaders that take a model at its first load on this machine, and take the fastest.
         path: where it stands, such as ``accelerate[1]``; not compared.
     """
 
     use: str
     options: Mapping[str, Any] = attrs.field(factory=dict)
     path: str = attrs.field(default="", eq=False)
+    tune: bool = False
 
     def to_mapping(self) -> dict[str, Any]:
-        return {"use": self.use, **unstructure(self.options)}
+        return {"use": self.use, **({"tune": True} if self.tune else {}), **unstructure(self.options)}
 
 
 def _count_of_replicas(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -601,7 +603,11 @@ class _Reader:
             )
             self._refuse(f"{path}.use", f"{path}.use {known}{hint}")
             use = default or ""
-        return ComponentConfig(use, {str(key): item for key, item in value.items() if key != "use"}, path)
+        options = {str(key): item for key, item in value.items() if key != "use"}
+        tune = options.pop("tune", False) if use == default == DEFAULT_LOADER else False
+        if not isinstance(tune, bool):
+            self._refuse(f"{path}.tune", f"{path}.tune is {found_in_words(tune)}, and it must be true or false.")
+        return ComponentConfig(use, options, path, tune is True)
 
     def _refuse(self, path: str, sentence: str) -> None:
         self.problems.append(ConfigError(sentence, path))
