@@ -30,6 +30,67 @@ def changed(old: str, new: str) -> str:
     return PLUGIN.replace(old, new)
 
 
+#: The same access control, whose keys servers manage.
+REGISTER = """
+
+import secrets
+from llmasos_hookspecs import RequestError
+
+
+class Register(FileAccess):
+    events = ()
+
+    def list_keys(self):
+        return [self.facts(name) for name in self._keys]
+
+    def facts(self, name):
+        key = self._keys[name]
+        state = "revoked" if key.sha256 == "0" * 64 else "active"
+        return {"id": name, "label": name, "tenant": key.tenant, "role": key.roles[0], "state": state}
+
+    def create_key(self, wanted):
+        if not wanted.get("label"):
+            raise RequestError("The label is empty.")
+        secret, name = secrets.token_urlsafe(32), secrets.token_hex(6)
+        self._keys[name] = Key(sha256=hashlib.sha256(secret.encode()).hexdigest(), tenant=wanted["label"])
+        return {**self.facts(name), "key": secret}
+
+    def rotate_key(self, key):
+        if self.facts(self.known(key))["state"] != "active":
+            raise RequestError("The key has ended.")
+        self.revoke_key(key)
+        return self.create_key({"label": self._keys[key].tenant})
+
+    def revoke_key(self, key):
+        self._keys[key] = attrs.evolve(self._keys[self.known(key)], sha256="0" * 64)
+        return self.facts(key)
+
+    def known(self, key):
+        if key not in self._keys:
+            raise RequestError("No key has that id.")
+        return key
+
+    def audit(self, event):
+        super().audit(event)
+        self.events = (attrs.asdict(event), *self.events)
+
+    def audit_events(self, last):
+        return self.events[:last]
+
+    def verify_audit(self):
+        return []
+
+
+FileAccess = Register
+"""
+MANAGED = PLUGIN + REGISTER
+
+
+def mismanaged(old: str, new: str) -> str:
+    assert old in REGISTER, old
+    return PLUGIN + REGISTER.replace(old, new)
+
+
 WRONG = {
     "forgives spaces": (changed("credentials.secret.encode", "credentials.secret.strip().encode"), "test_refuses_everybody_else"),
     "forgives case": (
@@ -63,16 +124,30 @@ WRONG = {
         ),
         "test_no_burst_passes_a_quota",
     ),
+    "keeps a key that was replaced": (mismanaged("self.revoke_key(key)\n", "pass\n"), "test_keys_are_managed_by_a_register"),
+    "keeps a revoked key": (mismanaged('sha256="0" * 64)\n', 'tenant="none")\n'), "test_keys_are_managed_by_a_register"),
+    "lists secrets": (
+        mismanaged('return {**self.facts(name), "key": secret}', 'self._keys[name] = attrs.evolve(self._keys[name], tenant=secret)\n'
+                   '        return {**self.facts(name), "key": secret}'),
+        "test_keys_are_managed_by_a_register",
+    ),
+    "takes a key without a label": (mismanaged('raise RequestError("The label is empty.")', 'wanted = {"label": "none"}'),
+                                    "test_keys_are_managed_by_a_register"),
+    "shows the oldest events": (mismanaged("self.events[:last]", "self.events[-last:]"), "test_the_record_is_shown_and_verified"),
+    "distrusts its own record": (mismanaged("return []", 'return ["Row 1 was changed."]'), "test_the_record_is_shown_and_verified"),
     "cannot record an error": (changed("json.dumps(attrs.asdict(event), default=str)", '"%s" % event.details["client"]'),
                                "test_records_every_event"),
 }  # fmt: skip
 
 
 def test_a_right_access_control_passes(run_conformance: Callable[..., Any]) -> None:
-    """Keys in a file, with roles and quotas, pass every standard test."""
-    outcomes = run_conformance("AccessConformance", PLUGIN, BODY)
+    """Keys in a file, with roles and quotas, that servers manage, pass every standard test; without a register they pass the others."""
+    outcomes = run_conformance("AccessConformance", MANAGED, BODY)
     assert not outcomes.failed, outcomes.messages
     assert not outcomes.skipped
+    outcomes = run_conformance("AccessConformance", PLUGIN, BODY)
+    assert not outcomes.failed, outcomes.messages
+    assert outcomes.skipped == {"test_keys_are_managed_by_a_register", "test_the_record_is_shown_and_verified"}
 
 
 @pytest.mark.parametrize("defect", WRONG)
