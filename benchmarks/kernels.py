@@ -1,13 +1,14 @@
 """``make bench-kernels``: the kernels of ``llmasos-kernels-cpu`` alone, against what the memory allows.
 
-For each format, shape and instruction set: GB/s of packed weights read and GFLOP/s, the fastest of some runs. "of the limit": the share of the
-bandwidth at which the same threads only read a memory as large as the caches do not hold, measured just before. The matrices of a shape are
-many copies, together larger than the caches, as the layers of a model are.
+For each format, shape and instruction set: GB/s of packed weights read and GFLOP/s, the fastest of some runs. "of the limit": the share
+of the bandwidth at which the same threads only read a memory that no cache holds, measured just before. The matrices of a shape are many
+copies, together larger than the caches, as the layers of a model are.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -50,21 +51,18 @@ def bandwidth(threads: int, times: int) -> float:
     return memory.nbytes / fastest(lambda: library.read(memory, threads), times)
 
 
-def measure(
-    form: str, rows: int, columns: int, name: str, batch: int, threads: int, times: int, large: int = _LARGE
-) -> tuple[float, float]:
-    """Bytes and operations a second of one product after another, of copies of the matrix."""
-    shape = Shape(rows=rows, columns=columns, **FORMATS[form])
+def measure(shape: Shape, name: str, batch: int, threads: int, times: int, large: int) -> tuple[float, float]:
+    """Bytes and operations a second of one product after another, of copies of the matrix that take ``large`` bytes."""
     one = np.full((shape.panels, shape.panel_bytes), 17, dtype=np.uint8)
     copies = [PackedMatrix(shape, one.copy()) for _ in range(max(1, large // one.nbytes))]
-    x = np.random.default_rng(0).normal(size=(batch, columns)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(batch, shape.columns)).astype(np.float32)
 
     def run() -> None:
         for matrix in copies:
             library.multiply(matrix, x, name=name, threads=threads)
 
     seconds = fastest(run, times) / len(copies)
-    return one.nbytes / seconds, 2 * batch * rows * columns / seconds
+    return one.nbytes / seconds, 2 * batch * shape.rows * shape.columns / seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,18 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for threads in given.threads:
         limit = bandwidth(threads, given.times)
         print(f"\n{threads} threads read {limit / 1e9:.1f} GB/s.\n")
-        print(
-            "| format | rows x columns | instructions | batch | GB/s | of the limit | GFLOP/s |\n| --- | --- | --- | --- | --- | --- | --- |"
-        )
-        for form in given.formats:
-            for rows, columns in SHAPES:
-                for name in given.sets:
-                    for batch in given.batches:
-                        read, computed = measure(form, rows, columns, name, batch, threads, given.times, given.megabytes << 20)
-                        print(
-                            f"| {form} | {rows} x {columns} | {name} | {batch} | {read / 1e9:.1f} | {read / limit:.0%} | {computed / 1e9:.0f} |",
-                            flush=True,
-                        )
+        print("| format | rows x columns | instructions | batch | GB/s | of the limit | GFLOP/s |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        for form, (rows, columns), name, batch in itertools.product(given.formats, SHAPES, given.sets, given.batches):
+            shape = Shape(rows=rows, columns=columns, **FORMATS[form])
+            read, computed = measure(shape, name, batch, threads, given.times, given.megabytes << 20)
+            figures = f"{read / 1e9:.1f} | {read / limit:.0%} | {computed / 1e9:.0f}"
+            print(f"| {form} | {rows} x {columns} | {name} | {batch} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":
