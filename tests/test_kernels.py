@@ -169,7 +169,8 @@ def test_the_real_model_is_as_exact_as_before(smollm2_gguf: Path) -> None:
 
 def test_the_benchmark_has_a_row_for_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
     """Of formats, shapes, instruction sets and batches, each beside what the memory allows."""
-    benchmark.main(["--formats", "Q4_K", "Q6_K", "--sets", "scalar", "--batches", "1", "--threads", "1", "--times", "1", "--megabytes", "0"])
+    asked = {"formats": ["Q4_K", "Q6_K"], "sets": ["scalar"], "batches": ["1"], "threads": ["1"], "times": ["1"], "megabytes": ["0"]}
+    benchmark.main([word for name, values in asked.items() for word in (f"--{name}", *values)])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| Q")]
     assert len(rows) == 2 * len(benchmark.SHAPES)
     assert all(re.fullmatch(r"\| Q._K \| \d+ x \d+ \| scalar \| 1 \| [\d.]+ \| \d+% \| \d+ \|", row) for row in rows)
