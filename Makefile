@@ -22,7 +22,7 @@ CORE_FLOOR      ?= 60
 HOOKSPECS_FLOOR ?= 60
 SECONDS ?= 1200
 
-.PHONY: demo test test-long test-arm lint docs bench bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided mutants wheels release browser coverage clean
+.PHONY: demo test test-long test-arm lint docs bench bench-kernels bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -62,6 +62,9 @@ bench-console: $(VENV)/test.stamp browser
 
 llama-server: $(VENV)/llama-server
 
+bench-kernels: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.kernels $(ARGS)
+
 bench-seal: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.seal_load $(ARGS)
 
@@ -80,6 +83,10 @@ faults: $(VENV)/test.stamp
 
 fuzz: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -o timeout=0 tests/fuzz $(ARGS)
+
+# Random shapes and contents for the CPU kernels, under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/test.stamp
+	$(BIN)/python plugins/kernels_cpu/sanitize.py $(CASES) $(ARGS)
 
 mutants: $(VENV)/mutants.stamp
 	ARGS='$(subst ','\'',$(ARGS))' JOBS=$(JOBS) $(BIN)/python tools/mutants.py $(TARGET)
@@ -117,6 +124,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt pip editables hatchling
+	@[ -n "$$CXX" ] || command -v c++ > /dev/null || command -v g++ > /dev/null || command -v clang++ > /dev/null || $(PIP) install -q -c constraints.txt ziglang
 
 $(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
 	$(PIP) install -q -c constraints.txt --no-build-isolation $(addprefix -e ./,$(DEMO_PACKAGES))

@@ -29,6 +29,7 @@ from llmasos.system.folders import cache_folder
 #: name -> module, options.
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx auto": ("llmasos_engine", {"loader": {"use": "onnx"}}),
+    "onnx auto, ONNX Runtime alone": ("llmasos_engine", {"loader": {"use": "onnx", "kernels": "onnx"}}),
     "onnx auto, inexact drafts": ("llmasos_engine", {"loader": {"use": "onnx", "exact_drafts": False}}),
     "onnx int8_channel": ("llmasos_engine", {"loader": {"use": "onnx", "precision": "int8_channel"}}),
     "onnx int8_channel, inexact drafts": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import attrs
 import numpy as np
 import onnx
 import pytest
+from benchmarks import kernels as benchmark
 
 import llmasos
 from llmasos_backend_onnx import Options
@@ -163,3 +165,12 @@ def test_the_real_model_is_as_exact_as_before(smollm2_gguf: Path) -> None:
     reference = _log_probabilities(smollm2_gguf, tokens, precision="fp32")
     found = _log_probabilities(smollm2_gguf, tokens, kernels="cpu")
     assert (np.exp(reference) * (reference - found)).sum(axis=1).mean() < 0.01
+
+
+def test_the_benchmark_has_a_row_for_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of formats, shapes, instruction sets and batches, each beside what the memory allows."""
+    asked = {"formats": ["Q4_K", "Q6_K"], "sets": ["scalar"], "batches": ["1"], "threads": ["1"], "times": ["1"], "megabytes": ["0"]}
+    benchmark.main([word for name, values in asked.items() for word in (f"--{name}", *values)])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| Q")]
+    assert len(rows) == 2 * len(benchmark.SHAPES)
+    assert all(re.fullmatch(r"\| Q._K \| \d+ x \d+ \| scalar \| 1 \| [\d.]+ \| \d+% \| \d+ \|", row) for row in rows)

@@ -47,8 +47,8 @@ def prepare(folder: Path) -> Path:
         folder.mkdir(parents=True)
         _fetch_system(folder, system)
         # Children start by it as well: sys.executable is this script, where the kernel could not run an ARM program.
-        emulator, interpreter = folder / "qemu" / "usr" / "bin" / "qemu-aarch64-static", (system / "usr" / "bin" / "python3").resolve()
-        python.write_text(f'#!/bin/sh\nexec "{emulator}" -L "{system}" -0 "$0" "{interpreter}" "$@"\n', encoding="utf-8")
+        interpreter = (system / "usr" / "bin" / "python3").resolve()
+        python.write_text(f'#!/bin/sh\nexec "{emulator(folder)}" -L "{system}" -0 "$0" "{interpreter}" "$@"\n', encoding="utf-8")
         python.chmod(0o755)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != _sources():
         # Among the system's own packages, so that isolated children (-I) find them too.
@@ -92,27 +92,38 @@ def _run(*command: str | Path) -> str:
     return done.stdout
 
 
+def emulator(folder: Path) -> Path:
+    """qemu for ARM64 programs, fetched into the folder the first time. Raises ``Unavailable``."""
+    program = folder.resolve() / "qemu" / "usr" / "bin" / "qemu-aarch64-static"
+    if not program.exists():
+        _unpack(folder.resolve(), "qemu", _run("dpkg", "--print-architecture").strip(), ["qemu-user-static"])
+    return program
+
+
+def _unpack(folder: Path, name: str, architecture: str, packages: list[str]) -> None:
+    """Fetch Debian's packages and what they need, and unpack them below the folder: of qemu itself alone."""
+    state, archives = folder / f"apt-{name}", folder / f"apt-{name}" / "archives"
+    shutil.rmtree(state, ignore_errors=True)
+    for part in (state / "lists" / "partial", archives / "partial"):
+        part.mkdir(parents=True)
+    (state / "status").touch()
+    options = [
+        *("-o", f"Dir::State={state}", "-o", f"Dir::State::status={state / 'status'}", "-o", f"Dir::State::lists={state / 'lists'}"),
+        *("-o", f"Dir::Cache={state}", "-o", f"Dir::Cache::archives={archives}", "-o", "Debug::NoLocking=1"),
+        *("-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures={architecture}"),
+    ]
+    _run("apt-get", *options, "-qq", "update")
+    _run("apt-get", *options, "-qq", "-y", "--no-install-recommends", "--download-only", "install", *packages)
+    for archive in sorted(archives.glob("*.deb")):
+        if name == "root" or archive.name.startswith("qemu"):
+            _run("dpkg-deb", "-x", archive, folder / name)
+    shutil.rmtree(state)
+
+
 def _fetch_system(folder: Path, system: Path) -> None:
     """Unpack qemu for this machine, and Debian's Python for ARM64."""
-    for name, architecture, packages in (
-        ("qemu", _run("dpkg", "--print-architecture").strip(), ["qemu-user-static"]),
-        ("root", "arm64", ["python3", "libstdc++6", "libgomp1"]),
-    ):
-        state, archives = folder / f"apt-{name}", folder / f"apt-{name}" / "archives"
-        for part in (state / "lists" / "partial", archives / "partial"):
-            part.mkdir(parents=True)
-        (state / "status").touch()
-        options = [
-            *("-o", f"Dir::State={state}", "-o", f"Dir::State::status={state / 'status'}", "-o", f"Dir::State::lists={state / 'lists'}"),
-            *("-o", f"Dir::Cache={state}", "-o", f"Dir::Cache::archives={archives}", "-o", "Debug::NoLocking=1"),
-            *("-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures={architecture}"),
-        ]
-        _run("apt-get", *options, "-qq", "update")
-        _run("apt-get", *options, "-qq", "-y", "--no-install-recommends", "--download-only", "install", *packages)
-        for archive in sorted(archives.glob("*.deb")):
-            if name == "root" or archive.name.startswith("qemu"):
-                _run("dpkg-deb", "-x", archive, folder / name)
-        shutil.rmtree(state)
+    emulator(folder)
+    _unpack(folder, "root", "arm64", ["python3", "libstdc++6", "libgomp1"])
     (system / "proc").mkdir()
     (system / "proc" / "cpuinfo").write_text(CPUINFO, encoding="utf-8")
     cpus = system / "sys" / "devices" / "system" / "cpu"

@@ -23,21 +23,21 @@ from typing import Final
 NATIVE: Final = Path(__file__).with_name("native")
 #: Files for any processor.
 COMMON: Final = ("scalar", "kernels", "pool", "abi", "onnx_operators")
-_AVX512: Final = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
+_AVX512: Final = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
 #: Machine -> file -> the flags of its instruction set.
 INSTRUCTION_SETS: Final = {
     "x86_64": {
-        "avx2": ("-mavx2", "-mfma", "-mf16c"),
+        "avx2": ("-O3", "-mavx2", "-mfma", "-mf16c"),
         "avx512": _AVX512,
         "amx": (*_AVX512, "-mamx-tile", "-mamx-int8"),
     },
     "aarch64": {
-        "dotprod": ("-march=armv8.2-a+dotprod",),
-        "i8mm": ("-march=armv8.2-a+dotprod+i8mm",),
+        "dotprod": ("-O3", "-mcpu=generic+dotprod"),
+        "i8mm": ("-O3", "-mcpu=generic+dotprod+i8mm"),
     },
 }
 #: Without -ffp-contract=off a compiler may fuse what one instruction set computes in two steps, and another would round otherwise.
-FLAGS: Final = ("-std=c++20", "-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-pthread")
+FLAGS: Final = ("-std=c++20", "-O2", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fvisibility=hidden", "-pthread")
 #: GCC takes the undefined operands of its own intrinsics for uninitialised variables (bug 105593).
 GCC_FLAGS: Final = ("-Wno-uninitialized", "-Wno-maybe-uninitialized")
 
@@ -73,14 +73,14 @@ def compile_library(
     compiler printed, and ``NoCompiler``.
     """
     command = list(command) or compiler()
-    flags = [*FLAGS, *extra, *(() if _is_clang(command) else GCC_FLAGS)]
+    flags = [*FLAGS, *(() if _is_clang(command) else GCC_FLAGS)]
     sources = dict.fromkeys(files, ()) | INSTRUCTION_SETS.get(machine(target), {})
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         objects = {name: Path(folder) / f"{Path(name).name}.o" for name in sources}
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             for done in [
-                pool.submit(_run, [*command, *flags, *own, "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[name])])
+                pool.submit(_run, [*command, *flags, *own, *extra, "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[name])])
                 for name, own in sources.items()
             ]:
                 done.result()

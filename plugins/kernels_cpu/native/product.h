@@ -107,8 +107,6 @@ struct Product {
         if constexpr (!Isa::whole_only) {
             if constexpr (Isa::most > 4)
                 for (; at + 4 <= input.rows; at += 4) panel<bits, unit, 4, one>(matrix, input, at, index, output);
-            if constexpr (Isa::most > 2)
-                for (; at + 2 <= input.rows; at += 2) panel<bits, unit, 2, one>(matrix, input, at, index, output);
             for (; at < input.rows; ++at) panel<bits, unit, 1, one>(matrix, input, at, index, output);
         }
     }

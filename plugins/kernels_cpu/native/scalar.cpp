@@ -13,7 +13,7 @@ struct Scalar {
     struct Floats {
         float lane[kRows];
     };
-    static constexpr int most = 4;
+    static constexpr int most = 1;
     static constexpr bool whole_only = false;
     static constexpr bool is_signed = false;
 

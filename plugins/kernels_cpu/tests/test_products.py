@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import attrs
 import numpy as np
 import pytest
 from plugins.kernels_cpu.tests.matrices import FORMS, Form, product, whole
 
-from llmasos_hookspecs import ConfigError, LLMasOSError, QuantizedTensor
+from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError, QuantizedTensor
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import PackedMatrix, pack
 
@@ -157,6 +158,17 @@ def test_an_environment_variable_forces_an_instruction_set(name: str) -> None:
         [sys.executable, "-c", code], env={**os.environ, library.VARIABLE: name}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == name
+
+
+def test_a_library_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As of a wheel that was copied from another machine."""
+    monkeypatch.setattr(library, "PATH", tmp_path / "none.so")
+    library._library.cache_clear()
+    try:
+        with pytest.raises(PluginError, match=r"cannot be loaded \(.*none\.so.*\); install it again on this machine"):
+            library.chosen()
+    finally:
+        library._library.cache_clear()
 
 
 def test_one_that_does_not_run_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

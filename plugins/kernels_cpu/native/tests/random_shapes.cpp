@@ -32,8 +32,9 @@ std::unique_ptr<T[]> exactly(size_t count) {
 
 Shape random_shape(Random& random) {
     Shape shape{};
-    shape.rows = 1 + random.below(random.one_of({3, 40, 120}));
-    shape.columns = 1 + random.below(random.one_of({20, 100, 700, 2500}));
+    const bool large = random.below(50) == 0;  // more groups than are unpacked at once, and more rows than a thread takes
+    shape.rows = 1 + random.below(large ? 100 : random.one_of({3, 20, 40}));
+    shape.columns = 1 + random.below(large ? 3000 : random.one_of({20, 70, 70, 300}));
     shape.bits = random.one_of({4, 6, 8});
     shape.unit = random.one_of({16, 32});
     shape.group = random.one_of({1, 1, 1, 2, 4, 100});
@@ -80,7 +81,7 @@ int run(uint64_t number, uint64_t seed) {
     const Shape shape = random_shape(random);
     const Layout layout(shape);
     const auto rows = static_cast<size_t>(shape.rows), columns = static_cast<size_t>(shape.columns);
-    const auto count = static_cast<size_t>(1 + random.below(random.one_of({2, 10, 40})));
+    const auto count = static_cast<size_t>(1 + random.below(shape.columns > 300 ? 3 : random.one_of({2, 10, 40})));
     const auto data = exactly<uint8_t>(layout.panels * layout.panel_bytes);
     fill(random, shape, data.get());
     const auto x = exactly<float>(count * columns), bias = exactly<float>(rows);

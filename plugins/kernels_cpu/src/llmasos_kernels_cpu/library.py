@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import ConfigError, LLMasOSError
+from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError
 from llmasos_kernels_cpu.packing import PackedMatrix
 from llmasos_kernels_cpu.shape import NativeShape, Shape
 
@@ -34,7 +34,10 @@ _ERRORS: Final = {
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(PATH))
+    try:
+        library = ctypes.CDLL(str(PATH))
+    except OSError as error:
+        raise PluginError(f"The library of llmasos-kernels-cpu cannot be loaded ({error}); install it again on this machine.") from error
     shape, pointer, number, text = ctypes.POINTER(NativeShape), ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
     for name, result, arguments in (
         ("names", text, []),

@@ -136,7 +136,7 @@ def _pack_codes(codes: Bytes, shape: Shape) -> Bytes:
     if shape.bits == 8:
         return lines.reshape(shape.panels, -1)
     low = lines & 15
-    packed = low[:, :, 0::2] | low[:, :, 1::2] << 4
+    packed: Bytes = np.asarray(low[:, :, 0::2] | low[:, :, 1::2] << 4, dtype=np.uint8)
     if shape.bits == 6:
         high = lines >> 4
         pairs = high[:, :, 0::4] | high[:, :, 1::4] << 2 | high[:, :, 2::4] << 4 | high[:, :, 3::4] << 6

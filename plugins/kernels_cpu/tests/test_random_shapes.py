@@ -1,0 +1,55 @@
+"""Random shapes and contents by the native program of ``make sanitize``: here under sanitizers, and on an emulated ARM64 processor."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tools import arm
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def sanitize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script ``sanitize.py``, which imports its neighbour ``compile.py``."""
+    for name in ("compile", "sanitize"):
+        found = importlib.util.spec_from_file_location(name, PACKAGE / f"{name}.py")
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, name, module)
+        found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.long
+def test_sanitizers_find_nothing(sanitize: ModuleType, tmp_path: Path) -> None:
+    """And every instruction set gives the bits of plain C++, with the tiles of AMX emulated."""
+    done = subprocess.run([sanitize.build(tmp_path), "1000", "7"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1000 cases" in done.stdout
+    assert done.stdout.endswith(": 0 failures\n")
+
+
+@pytest.mark.arm
+@pytest.mark.timeout(1800)
+def test_arm_processors_give_the_same_bits(sanitize: ModuleType, tmp_path: Path) -> None:
+    """With DOTPROD, and with I8MM too; compiled by ziglang, run by qemu."""
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("pip install ziglang, which compiles for ARM64.")
+    try:
+        qemu = arm.emulator(PACKAGE.parents[1] / ".venv" / "arm-qemu")
+    except arm.Unavailable as error:
+        pytest.skip(str(error))
+    program = tmp_path / "random_shapes"
+    command = [sys.executable, "-m", "ziglang", "c++", "-target", "aarch64-linux-musl"]
+    sanitize.compile_library(program, target="aarch64", command=command, extra=("-static",), files=sanitize.FILES)
+    for processor, sets in (("max", "i8mm dotprod scalar"), ("neoverse-n1", "dotprod scalar"), ("cortex-a72", "scalar")):
+        done = subprocess.run([qemu, "-cpu", processor, program, "200", "3"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout == f"200 cases, instruction sets {sets}: 0 failures\n"
