@@ -116,6 +116,7 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
     """Ray's id, the host, and the resources of every node with at least one CPU."""
     found = [node for node in ray.nodes() if node["Resources"].get("CPU", 0) >= 1 or not node["Alive"]]
     names = [_name(node) for node in found]
+    leaving = _draining()
     made = []
     for node, name in zip(found, names, strict=True):
         resources = node["Resources"]
@@ -125,7 +126,8 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
             cpus=max(1, int(resources.get("CPU", 1))),
             memory=int(resources["memory"]) if "memory" in resources else None,
             accelerators=tuple(f"gpu:{index}" for index in range(int(resources.get("GPU", 0)))),
-            alive=node["Alive"],
+            alive=node["Alive"] and node["NodeID"] not in leaving,
+            leaving=node["Alive"] and node["NodeID"] in leaving,
         )
         made.append((node["NodeID"], host, resources))
     return made
@@ -135,6 +137,14 @@ def _name(node: Mapping[str, Any]) -> str:
     """The name that its owner gave it; else that of the machine."""
     named = node.get("NodeName") or ""
     return str(node["NodeManagerHostname"] if named in ("", node["NodeManagerAddress"]) else named)
+
+
+def _draining() -> Mapping[str, int]:
+    """The nodes that Ray was told to drain, on which it starts nothing more."""
+    from ray._private.state import state  # has no public name
+
+    found: Mapping[str, int] = state.get_draining_nodes()
+    return found
 
 
 def free_resources() -> dict[str, Mapping[str, float]]:
