@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import ray
 
@@ -18,9 +19,6 @@ _lock = threading.Lock()
 #: Placements that use the connection which ``join`` made; not counted where the program had connected itself.
 _users = 0
 _ours = False
-
-#: Where a cluster of this process's own listens.
-_LOOPBACK: Final = "127.0.0.1"
 
 
 def join(address: str, namespace: str) -> None:
@@ -69,11 +67,11 @@ def _disconnect() -> None:
 
 
 def _connect(address: str, namespace: str) -> None:
-    local: Mapping[str, Any] = {"_node_ip_address": _LOOPBACK, "include_dashboard": False} if address == "local" else {}
+    own = {"include_dashboard": False} if address == "local" else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        with _own_signals():
-            ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **local)
+        with _own_signals(), _loopback() if address == "local" else contextlib.nullcontext():
+            ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
@@ -83,10 +81,28 @@ def _connect(address: str, namespace: str) -> None:
 
 
 @contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """A cluster that is started listens on the loopback interface alone. Ray has no option for it: it replaces a loopback address."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Leave SIGTERM to the program, which ends in its own order; Ray would exit at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    if threading.current_thread() is not threading.main_thread():  # Ray warns that it cannot take the signal there
+        logger = logging.getLogger("ray._private.utils")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
