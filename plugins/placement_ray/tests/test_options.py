@@ -56,10 +56,11 @@ def test_an_address_of_the_ray_client_is_refused() -> None:
 
 @pytest.mark.long
 def test_a_cluster_of_ones_own_listens_on_the_loopback_interface(tmp_path: Path) -> None:
-    """Alone, and the placement ends it; the token that Ray makes for it is kept in the user's home."""
+    """Alone, and the placement ends it, at the end of the program at the latest; the token that Ray makes is kept in the user's home."""
     code = """
-        import json, signal
+        import json, queue, signal
         import ray
+        from llmasos_hookspecs import SeatSpec
         from llmasos_placement_ray import Options
         from llmasos_placement_ray.placement import RayPlacement
         before = signal.getsignal(signal.SIGTERM)
@@ -68,7 +69,15 @@ def test_a_cluster_of_ones_own_listens_on_the_loopback_interface(tmp_path: Path)
         first.close()
         still = ray.is_initialized()
         second.close()
-        print(json.dumps([addresses, still, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is before]))
+        print(json.dumps([addresses, still, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is before]), flush=True)
+
+        # A program that closes nothing ends its seats all the same, and has its own status.
+        spec = SeatSpec(model="m", number=0, entry="llmasos_hookspecs.seat_program:serve")
+        told = queue.SimpleQueue()
+        seat = RayPlacement(Options(address="local")).start(spec, told.put, told.put)
+        seat.send(b"pid")
+        print(told.get().decode(), flush=True)
+        raise SystemExit(7)
     """
     folder = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets lie in it, and their paths must be short
     try:
@@ -77,7 +86,10 @@ def test_a_cluster_of_ones_own_listens_on_the_loopback_interface(tmp_path: Path)
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode == 0, done.stderr
-    addresses, still, after, own = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    found, pid = done.stdout.splitlines()
+    addresses, still, after, own = json.loads(found)
     assert all(address.startswith("127.") for address in addresses), addresses
     assert (still, after, own) == (True, False, True)
+    assert not Path(f"/proc/{pid}").exists()

@@ -96,7 +96,7 @@ def _loopback() -> Iterator[None]:
 def _own_signals() -> Iterator[None]:
     """Leave SIGTERM to the program, which ends in its own order; Ray would exit at once."""
     if threading.current_thread() is not threading.main_thread():  # Ray warns that it cannot take the signal there
-        logger = logging.getLogger("ray._private.utils")
+        logger = logging.getLogger("ray._private.worker")
         level = logger.level
         logger.setLevel(logging.ERROR)
         try:
