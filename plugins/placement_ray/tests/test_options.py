@@ -58,21 +58,29 @@ def test_an_address_of_the_ray_client_is_refused() -> None:
 def test_a_cluster_of_ones_own_listens_on_the_loopback_interface(tmp_path: Path) -> None:
     """Alone, and the placement ends it, at the end of the program at the latest; the token that Ray makes is kept in the user's home."""
     code = """
-        import json, queue, signal
+        import json, queue, signal, threading
         import ray
         from llmasos_hookspecs import SeatSpec
         from llmasos_placement_ray import Options
         from llmasos_placement_ray.placement import RayPlacement
         before = signal.getsignal(signal.SIGTERM)
-        first, second = RayPlacement(Options(address="local")), RayPlacement(Options(address="local"))
+        made = []
+        for _ in range(2):  # as core does: on threads that end
+            thread = threading.Thread(target=lambda: made.append(RayPlacement(Options(address="local"))))
+            thread.start()
+            thread.join()
+        first, second = made
         addresses = [node["NodeManagerAddress"] for node in ray.nodes()] + [ray.get_runtime_context().gcs_address]
+        spec = SeatSpec(model="m", number=0, entry="llmasos_hookspecs.seat_program:serve")
+        told = queue.SimpleQueue()
+        assert first.start(spec, told.put, told.put).send(b"echo here")
+        assert told.get() == b"here"
         first.close()
         still = ray.is_initialized()
         second.close()
         print(json.dumps([addresses, still, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is before]), flush=True)
 
         # A program that closes nothing ends its seats all the same, and has its own status.
-        spec = SeatSpec(model="m", number=0, entry="llmasos_hookspecs.seat_program:serve")
         told = queue.SimpleQueue()
         seat = RayPlacement(Options(address="local")).start(spec, told.put, told.put)
         seat.send(b"pid")

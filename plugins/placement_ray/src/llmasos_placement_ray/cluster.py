@@ -6,9 +6,9 @@ import contextlib
 import ipaddress
 import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator, Mapping
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -19,6 +19,8 @@ _lock = threading.Lock()
 #: Placements that use the connection which ``join`` made; not counted where the program had connected itself.
 _users = 0
 _ours = False
+#: Set when the connection that ``join`` made is closed.
+_left = threading.Event()
 
 
 def join(address: str, namespace: str) -> None:
@@ -63,21 +65,37 @@ def _disconnect() -> None:
     global _ours
     if _ours and not _users:
         ray.shutdown()
+        _left.set()
         _ours = False
 
 
 def _connect(address: str, namespace: str) -> None:
-    own = {"include_dashboard": False} if address == "local" else {}
+    global _left
+    _left = threading.Event()
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+    threading.Thread(target=_stay, args=(address, namespace, outcome, _left), name="llmasos-ray", daemon=True).start()
+    if (error := outcome.get()) is None:
+        return
+    why = str(error).strip().partition("\n")[0] or type(error).__name__
+    cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
+    raise PluginError(
+        f'There is no Ray cluster at "{address}" ({why}); {cure}, or set placement.address to "local" for one of this process alone.'
+    ) from error
+
+
+def _stay(address: str, namespace: str, outcome: SimpleQueue[Exception | None], left: threading.Event) -> None:
+    """Connect, on a thread that stays as long as the connection: the processes of a cluster that Ray starts die with the thread that starts
+    them. Ray does not take SIGTERM from the program there, which ends in its own order."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        with _own_signals(), _loopback() if address == "local" else contextlib.nullcontext():
+        with _without_warning(), _loopback() if address == "local" else contextlib.nullcontext():
             ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
-        raise PluginError(
-            f'There is no Ray cluster at "{address}" ({why}); {cure}, or set placement.address to "local" for one of this process alone.'
-        ) from error
+    except Exception as error:
+        outcome.put(error)
+        return
+    outcome.put(None)
+    left.wait()
 
 
 @contextlib.contextmanager
@@ -93,22 +111,15 @@ def _loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Leave SIGTERM to the program, which ends in its own order; Ray would exit at once."""
-    if threading.current_thread() is not threading.main_thread():  # Ray warns that it cannot take the signal there
-        logger = logging.getLogger("ray._private.worker")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-        return
-    before = signal.getsignal(signal.SIGTERM)
+def _without_warning() -> Iterator[None]:
+    """Ray does not say that it leaves SIGTERM alone."""
+    logger = logging.getLogger("ray._private.worker")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        logger.setLevel(level)
 
 
 def _check_token(addresses: list[str]) -> None:
