@@ -67,6 +67,7 @@ WRONG = {
     "returns before they have ended": (
         changed("                seat.thread.join()", "                pass"), "test_closing_ends_every_seat"
     ),
+    "says not on which host a seat is": (changed('f"{socket.gethostname()}, pid', 'f"pid'), "test_messages_arrive_whole_and_in_order"),
     "has no host": (changed("memory=_memory())]", "memory=_memory(), alive=False)]"), "test_names_its_hosts"),
 }  # fmt: skip
 

@@ -80,9 +80,10 @@ def test_the_bounds_hold(steps: list[tuple[float, int, int]]) -> None:
 class HeldSeat:
     """Answers when it is told to."""
 
-    where = "here"
-
-    def __init__(self, changed: threading.Condition, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
+    def __init__(
+        self, number: int, where: str, changed: threading.Condition, receive: Callable[[bytes], None], end: Callable[[str], None]
+    ) -> None:
+        self.number, self.where = number, where
         self.held: list[str] = []
         self._changed = changed
         self.ended = threading.Event()
@@ -122,14 +123,17 @@ class HeldPlacement:
         self.seats: list[HeldSeat] = []
         self.changed = threading.Condition()
         self.full = False
+        self.leaving = False
 
     def hosts(self) -> Sequence[Host]:
-        return []
+        return [Host(name="here", cpus=1, leaving=self.leaving), Host(name="there", cpus=1)]
 
     def start(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> HeldSeat:
         if self.full:
             raise ResourceError("No host has room.")
-        self.seats.append(HeldSeat(self.changed, on_message, on_end))
+        self.seats.append(
+            HeldSeat(spec.number, "there, pid 2" if self.leaving or spec.number else "here, pid 1", self.changed, on_message, on_end)
+        )
         return self.seats[-1]
 
     def close(self) -> None: ...
@@ -202,12 +206,13 @@ def test_replicas_come_with_requests_and_go_when_they_have_finished(served: Serv
     one_each = served.spread()
     served.after(10.0, ["ready", "ready", "draining"])
     (leaving,) = [each["replica"] for each in served.replicas.describe() if each["state"] == "draining"]
-    before = len(served.placement.seats[leaving].held)
+    (seat,) = [seat for seat in served.placement.seats if seat.number == leaving]
+    before = len(seat.held)
     more = served.submit(4)
     served.held(len(one_each) + 4)
-    assert len(served.placement.seats[leaving].held) == before
-    for seat in served.placement.seats:
-        seat.answer()
+    assert len(seat.held) == before
+    for each in served.placement.seats:
+        each.answer()
     assert all(each.result(SECONDS).text == "x" for each in [*one_each, *more])
     served.after(0.0, ["ready", "ready"])
     served.after(10.0, ["ready"])
@@ -235,6 +240,28 @@ def test_a_placement_that_has_no_room_is_asked_again(served: Served) -> None:
     served.after(1.0, ["ready"])
     served.placement.full = False
     served.after(1.0, ["ready"] * 3)
+
+
+def test_replicas_leave_a_host_that_will_be_gone(served: Served) -> None:
+    """Once they have finished; another one takes the place of each, and no request fails."""
+    served.submit(5)
+    served.held(5)
+    served.after(1.0, ["ready"] * 3)
+    seat = served.placement.seats[0]
+    seat.answer()
+    held = served.spread()
+    served.placement.leaving = True
+    served.after(5.0, ["draining", "ready", "ready"])
+    before = len(seat.held)
+    more = served.submit(4)
+    served.held(len(held) + 4)
+    assert len(seat.held) == before
+    for each in list(served.placement.seats):
+        each.answer()
+    assert all(each.result(SECONDS).text == "x" for each in [*held, *more])
+    served.after(0.0, ["ready"] * 3)
+    assert {each["where"] for each in served.replicas.describe()} == {"there, pid 2"}
+    assert served.replicas.restarts == 0
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Host:
         memory: bytes that seats may use; None: not known.
         accelerators: one name for each device, such as ``cuda:0``.
         alive: whether seats can be started on it now.
+        leaving: whether it will be gone soon: core ends the seats on it when they have finished, and starts them elsewhere.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Host:
     memory: int | None = None
     accelerators: tuple[str, ...] = ()
     alive: bool = True
+    leaving: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +70,8 @@ class Seat(Protocol):
     """One replica that was started. Methods may be called from any thread, also from the seat's own callbacks.
 
     Attributes:
-        where: on which host it runs and as what, in a few words for people: ``node-3, pid 4711``. It may be ``starting`` at first.
+        where: on which host it runs and as what, in a few words for people, the host's name and a comma first: ``node-3, pid 4711``. It may
+            be ``starting`` at first.
     """
 
     @property

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from llmasos_hookspecs import ConfigError, PluginError
@@ -43,3 +52,52 @@ def test_no_token_is_needed_on_the_loopback_interface(addresses: list[str], monk
 def test_an_address_of_the_ray_client_is_refused() -> None:
     with pytest.raises(PluginError, match="run this process on a node of the cluster"):
         cluster.join("ray://127.0.0.1:10001", "llmasos")
+
+
+@pytest.mark.long
+def test_a_cluster_of_ones_own_listens_on_the_loopback_interface(tmp_path: Path) -> None:
+    """Alone, and the placement ends it, at the end of the program at the latest; the token that Ray makes is kept in the user's home."""
+    code = """
+        import json, queue, signal, threading
+        import ray
+        from llmasos_hookspecs import SeatSpec
+        from llmasos_placement_ray import Options
+        from llmasos_placement_ray.placement import RayPlacement
+        before = signal.getsignal(signal.SIGTERM)
+        made = []
+        for _ in range(2):  # as core does: on threads that end
+            thread = threading.Thread(target=lambda: made.append(RayPlacement(Options(address="local"))))
+            thread.start()
+            thread.join()
+        first, second = made
+        addresses = [node["NodeManagerAddress"] for node in ray.nodes()] + [ray.get_runtime_context().gcs_address]
+        spec = SeatSpec(model="m", number=0, entry="llmasos_hookspecs.seat_program:serve")
+        told = queue.SimpleQueue()
+        assert first.start(spec, told.put, told.put).send(b"echo here")
+        assert told.get() == b"here"
+        first.close()
+        still = ray.is_initialized()
+        second.close()
+        print(json.dumps([addresses, still, ray.is_initialized(), signal.getsignal(signal.SIGTERM) is before]), flush=True)
+
+        # A program that closes nothing ends its seats all the same, and has its own status.
+        told = queue.SimpleQueue()
+        seat = RayPlacement(Options(address="local")).start(spec, told.put, told.put)
+        seat.send(b"pid")
+        print(told.get().decode(), flush=True)
+        raise SystemExit(7)
+    """
+    folder = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets lie in it, and their paths must be short
+    try:
+        environment = {**os.environ, "HOME": str(tmp_path), "RAY_TMPDIR": folder}
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    found, pid = done.stdout.splitlines()
+    addresses, still, after, own = json.loads(found)
+    assert all(address.startswith("127.") for address in addresses), addresses
+    assert (still, after, own) == (True, False, True)
+    assert not Path(f"/proc/{pid}").exists()

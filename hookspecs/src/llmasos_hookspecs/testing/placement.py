@@ -137,7 +137,9 @@ class PlacementConformance(PluginConformance, standard=True):
             assert two.send(b"echo 2" + message)
         assert first.wait(len(MESSAGES)) == list(MESSAGES), "Messages were changed, lost or arrived in another order."
         assert second.wait(len(MESSAGES)) == [b"2" + message for message in MESSAGES], "Messages of two seats were mixed up."
-        assert one.where, "where is empty; name the host and the process."
+        assert one.where.partition(",")[0] in {host.name for host in placement.hosts()}, (
+            f"where is {one.where!r}; begin it with the name of one of the hosts and a comma, then say what the seat is there."
+        )
         first.check()
         second.check()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
-import signal
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any
 
 import ray
 
@@ -18,9 +19,8 @@ _lock = threading.Lock()
 #: Placements that use the connection which ``join`` made; not counted where the program had connected itself.
 _users = 0
 _ours = False
-
-#: Where a cluster of this process's own listens.
-_LOOPBACK: Final = "127.0.0.1"
+#: Set when the connection that ``join`` made is closed.
+_left = threading.Event()
 
 
 def join(address: str, namespace: str) -> None:
@@ -65,34 +65,61 @@ def _disconnect() -> None:
     global _ours
     if _ours and not _users:
         ray.shutdown()
+        _left.set()
         _ours = False
 
 
 def _connect(address: str, namespace: str) -> None:
-    local: Mapping[str, Any] = {"_node_ip_address": _LOOPBACK, "include_dashboard": False} if address == "local" else {}
+    global _left
+    _left = threading.Event()
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+    threading.Thread(target=_stay, args=(address, namespace, outcome, _left), name="llmasos-ray", daemon=True).start()
+    if (error := outcome.get()) is None:
+        return
+    why = str(error).strip().partition("\n")[0] or type(error).__name__
+    cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
+    raise PluginError(
+        f'There is no Ray cluster at "{address}" ({why}); {cure}, or set placement.address to "local" for one of this process alone.'
+    ) from error
+
+
+def _stay(address: str, namespace: str, outcome: SimpleQueue[Exception | None], left: threading.Event) -> None:
+    """Connect, on a thread that stays as long as the connection: the processes of a cluster that Ray starts die with the thread that starts
+    them. Ray does not take SIGTERM from the program there, which ends in its own order."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
-        with _own_signals():
-            ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        cure = "start one by `ray start --head`" if address == "auto" else "see whether it runs, and whether it can be reached from here"
-        raise PluginError(
-            f'There is no Ray cluster at "{address}" ({why}); {cure}, or set placement.address to "local" for one of this process alone.'
-        ) from error
+        with _without_warning(), _loopback() if address == "local" else contextlib.nullcontext():
+            ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **own)
+    except Exception as error:
+        outcome.put(error)
+        return
+    outcome.put(None)
+    left.wait()
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Leave SIGTERM to the program, which ends in its own order; Ray would exit at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
+def _loopback() -> Iterator[None]:
+    """A cluster that is started listens on the loopback interface alone. Ray has no option for it: it replaces a loopback address."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _without_warning() -> Iterator[None]:
+    """Ray does not say that it leaves SIGTERM alone."""
+    logger = logging.getLogger("ray._private.worker")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_token(addresses: list[str]) -> None:
@@ -116,6 +143,7 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
     """Ray's id, the host, and the resources of every node with at least one CPU."""
     found = [node for node in ray.nodes() if node["Resources"].get("CPU", 0) >= 1 or not node["Alive"]]
     names = [_name(node) for node in found]
+    leaving = _draining()
     made = []
     for node, name in zip(found, names, strict=True):
         resources = node["Resources"]
@@ -125,7 +153,8 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
             cpus=max(1, int(resources.get("CPU", 1))),
             memory=int(resources["memory"]) if "memory" in resources else None,
             accelerators=tuple(f"gpu:{index}" for index in range(int(resources.get("GPU", 0)))),
-            alive=node["Alive"],
+            alive=node["Alive"] and node["NodeID"] not in leaving,
+            leaving=node["Alive"] and node["NodeID"] in leaving,
         )
         made.append((node["NodeID"], host, resources))
     return made
@@ -135,6 +164,14 @@ def _name(node: Mapping[str, Any]) -> str:
     """The name that its owner gave it; else that of the machine."""
     named = node.get("NodeName") or ""
     return str(node["NodeManagerHostname"] if named in ("", node["NodeManagerAddress"]) else named)
+
+
+def _draining() -> Mapping[str, int]:
+    """The nodes that Ray was told to drain, on which it starts nothing more."""
+    from ray._private.state import state  # has no public name
+
+    found: Mapping[str, int] = state.get_draining_nodes()
+    return found
 
 
 def free_resources() -> dict[str, Mapping[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ class RayPlacement:
         self._seats: list[RaySeat] = []
         self._closed = False
         cluster.join(options.address, options.namespace)
+        atexit.register(self.close)  # before Ray leaves the cluster, which it does at exit too
         self._actors = ray.remote(concurrency_groups=GROUPS)(SeatProcess)
 
     def hosts(self) -> Sequence[Host]:
@@ -73,6 +75,7 @@ class RayPlacement:
             if self._closed:
                 return
             self._closed = True
+            atexit.unregister(self.close)
             seats, self._seats = self._seats, []
         for seat in seats:
             seat.kill()

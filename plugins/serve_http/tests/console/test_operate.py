@@ -96,6 +96,14 @@ def test_what_each_stage_of_acceleration_cost_is_a_table(page: Callable[..., Pag
     assert shown.texts(".cards td") == ["prune", "12.5 s", "3 MiB", "0.92", "55.0 %", "quant", "3 s", "–", "–", "–"]
 
 
+def test_replicas_are_shown_with_their_hosts(runtime: Running, page: Callable[..., Page]) -> None:
+    """Each host once, with how many of them it has."""
+    runtime.model["replicas"] = [{"where": f"{host}, pid {pid}"} for pid, host in enumerate(("node-1", "node-2", "node-1"))]
+    shown = page()
+    shown.view("operate")
+    shown.wait(lambda: shown.texts(".pipeline li span")[-1:] == ["3 replicas: node-1 (2), node-2"])
+
+
 def test_an_administrator_unloads_pins_and_swaps_the_scheduler(runtime: Running, page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("operate")

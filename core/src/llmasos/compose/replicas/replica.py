@@ -76,6 +76,7 @@ class Replica:
         jobs: unfinished jobs that were sent to it, by request id.
         silence: watchdog checks since its last message.
         draining: it gets no more jobs, and ends when it has finished those that it has.
+        leaves: it drains because its host will be gone; another one takes its place.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Replica:
         self.jobs: dict[str, Job] = {}
         self.silence = 0
         self.draining = False
+        self.leaves = False
         self._label = label
         self._on_message = on_message
         self._why = ""

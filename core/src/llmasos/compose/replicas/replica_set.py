@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import itertools
 import logging
+import math
 import threading
 import time
 import weakref
@@ -56,6 +57,8 @@ _log = logging.getLogger("llmasos.replicas")
 _MOVES: Final = 2
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
+#: Seconds after which the placement is asked again which hosts are leaving.
+_HOSTS_SECONDS: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
 _USAGE_TIMEOUT: Final = 2.0
 
@@ -115,6 +118,7 @@ class ReplicaSet:
         self._closed: LLMasOSError | None = None
         self._scaling: Scaling | None = None
         self._growing: set[int] = set()
+        self._hosts_due = clock() + _HOSTS_SECONDS
         _sets.add(self)
         try:
             with self._changes.lock:
@@ -278,8 +282,15 @@ class ReplicaSet:
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
             for number in self._restarts.rested():
                 threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
-            if self._scaling is not None and self._closed is None:
-                self._scale(self._scaling)
+            if self._closed is None:
+                if self._scaling is not None:
+                    self._scale(self._scaling)
+                if self._clock() >= self._hosts_due:
+                    self._hosts_due = math.inf  # until they are known
+                    threading.Thread(target=self._leave_hosts, name="llmasos-hosts", daemon=True).start()
+                for replica in list(self._replicas.values()):
+                    if replica.draining and not replica.jobs:
+                        replica.kill("was no longer needed")
             shrinks = self._scaling is not None and len(self._replicas) > self._scaling.bounds.min
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
@@ -308,17 +319,36 @@ class ReplicaSet:
             self._grow(wanted)
         elif wanted < 0 and (ready := [replica for replica in staying if replica.ready is not None]):
             least = min(ready, key=lambda replica: (replica.outstanding, -replica.number))
-            least.draining = True
-            self._backlogs.remove(least.number)
+            self._drain(least)
             _log.info("Replica %d of %s is not needed, and ends when it has finished.", least.number, self.model)
-        for replica in list(self._replicas.values()):
-            if replica.draining and not replica.jobs:
-                replica.kill("was no longer needed")
+
+    def _drain(self, replica: Replica) -> None:
+        """Let a replica finish what it has, and then end. With the lock held."""
+        replica.draining = True
+        self._backlogs.remove(replica.number)
+
+    def _leave_hosts(self) -> None:
+        """Drain the replicas on hosts that will be gone soon, as long as others serve. On a thread of its own, because a placement may take
+        long to answer."""
+        try:
+            with crossing(self._label, "hosts"):
+                leaving = {host.name for host in self._placement.hosts() if host.leaving}
+        except LLMasOSError as error:
+            _log.warning("%s", error)
+            leaving = set()
+        with self._changes.lock:
+            self._hosts_due = self._clock() + _HOSTS_SECONDS
+            for replica in list(self._replicas.values()):
+                there = replica.where.partition(",")[0]
+                if there in leaving and replica.number in self._backlogs and len(self._backlogs) > 1:
+                    replica.leaves = True
+                    self._drain(replica)
+                    _log.info("Replica %d of %s leaves %s when it has finished.", replica.number, self.model, there)
 
     def _grow(self, wanted: int) -> None:
         """Keep replicas that were to end, then start new ones. With the lock held."""
         for replica in self._replicas.values():
-            if replica.draining and replica.jobs and wanted:
+            if replica.draining and not replica.leaves and replica.jobs and wanted:
                 replica.draining = False
                 self._backlogs.add(replica.number, replica.outstanding)
                 wanted -= 1
@@ -455,8 +485,10 @@ class ReplicaSet:
             for job in {id(job): job for job in replica.jobs.values()}.values():
                 job.moves += 1
                 (lost if job.begun or job.moves > _MOVES else moved).append(job)
-            again = replica.draining  # nothing takes its place
-            if not again:
+            again = replica.draining and not replica.leaves  # nothing takes its place
+            if replica.leaves:
+                again = self._start_again(replica.number)
+            elif not again:
                 self.restarts += 1
                 at_once = self._restarts.died(replica.number)
                 again = replica.failure is None and at_once and self._start_again(replica.number)

@@ -11,8 +11,9 @@ from llmasos_hookspecs import Request
 
 #: Lengths in tokens of the prompt prefixes that the router remembers.
 _LENGTHS: Final = tuple(32 * 2**power for power in range(11))
-#: Most prefixes that the router remembers.
+#: Most prefixes that the router remembers, and how many for each replica where that is more: some 150 bytes each.
 _REMEMBERED: Final = 8192
+_REMEMBERED_EACH: Final = 16
 
 
 class Backlogs:
@@ -84,7 +85,7 @@ class Router:
         for _, key in keys:
             self._beginnings[key] = best
             self._beginnings.move_to_end(key)
-        while len(self._beginnings) > _REMEMBERED:
+        while len(self._beginnings) > max(_REMEMBERED, _REMEMBERED_EACH * len(backlogs)):
             self._beginnings.popitem(last=False)
         return best
 

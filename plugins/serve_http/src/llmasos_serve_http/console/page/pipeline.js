@@ -16,7 +16,7 @@ const MEASURED = {
 /** The model's parts in their order. */
 export function pipeline(model) {
   const stages = (model.stages ?? []).map((stage) => [name(stage), cost(stage)]);
-  const placed = model.replicas?.length ? t("replicas", { count: model.replicas.length }) : t("this process");
+  const placed = model.replicas?.length ? `${t("replicas", { count: model.replicas.length })}: ${hosts(model.replicas)}` : t("this process");
   const guards = (model.guards ?? []).map((guard) => [t("guard"), guard]);
   const parts = [
     [t("source"), model.source],
@@ -65,4 +65,11 @@ function seconds(stage) {
 
 function measured(stage, column) {
   return stage.measured ? MEASURED[column](stage.measured) : null;
+}
+
+/** Where replicas run: each host, and how many of them are on it. */
+function hosts(replicas) {
+  const counts = new Map();
+  for (const host of replicas.map((each) => each.where.split(",")[0])) counts.set(host, (counts.get(host) ?? 0) + 1);
+  return [...counts].map(([host, count]) => (count > 1 ? `${host} (${count})` : host)).join(", ");
 }
