@@ -1,4 +1,4 @@
-"""The command lines that documents and components print as examples."""
+"""What documents and components print as examples: command lines, calls, and blocks of code."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from llmasos_hookspecs.kinds import KINDS
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENTS: Final = [
     path
-    for pattern in ("*.md", "docs/**/*.md", "core/*.md", "libs/*/*.md", "plugins/*/*.md", "examples/*/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "core/*.md", "hookspecs/*.md", "libs/*/*.md", "plugins/*/*.md", "examples/*/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
+
+
+_BLOCK: Final = re.compile(
+    r"(?P<before>[^\n]*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 
 
 @attrs.frozen
@@ -72,3 +77,13 @@ def examples() -> Iterator[tuple[str, str]]:
         for entry in registry().entries(kind):
             for example in load_component(entry).component.examples:
                 yield entry.label, example
+
+
+def blocks(path: Path) -> list[tuple[str, str, bool]]:
+    """The fenced blocks of a document: language, text, and whether a comment before it says that it is not run."""
+    found = []
+    for block in _BLOCK.finditer(path.read_text(encoding="utf-8")):
+        lines = block["code"].splitlines(keepends=True)
+        code = "".join(line.removeprefix(block["indent"]) for line in lines)
+        found.append((block["language"], code, "<!-- not run:" in (block["before"] or "")))
+    return found

@@ -28,7 +28,7 @@ class Terminal:
         seconds: that anything may take, on a machine that does much else.
     """
 
-    def __init__(self, folder: Path, socket: Path, environment: Mapping[str, str], seconds: float = 300.0) -> None:
+    def __init__(self, folder: Path, socket: Path, environment: Mapping[str, str], seconds: float = 900.0) -> None:
         self._tmux = ["tmux", "-u", "-S", str(socket), "-f", "/dev/null"]
         self._seconds = seconds
         self._typed = 0

