@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -201,6 +202,30 @@ def test_what_was_said_is_found_again(tmp_path: Path, embedding: str | None) -> 
         ]
     assert embedded == ([1, 3, 1] if embedding else [])
     assert assistant.memory.find(model, "roof leaks", without=assistant.store.find("roof").number)[:1] != found
+
+
+def test_calls_are_logged_without_what_they_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "llmasos.assist"):
+        ask(Tools(), [SEND, ("fail", {})], "Done.", confirm=lambda _: True)
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert [text.partition(" after")[0] for text in told] == ["The tool fail failed", "The tool send answered"]
+    assert "ann" not in "".join(told)
+
+
+def test_a_memory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A file that is none, and one of a later version; both are left as they are."""
+    assistant = Assistant(model_of("Hello."), folder=str(tmp_path))
+    file = tmp_path / "assistant.db"
+    file.write_bytes(b"no database at all" * 99)
+    with pytest.raises(LLMasOSError, match="cannot be read or written"):
+        assistant.ask("Hello.", conversation="a")
+    assert file.read_bytes().startswith(b"no database")
+    file.unlink()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LLMasOSError, match="later version"):
+        assistant.ask("Hello.", conversation="a")
 
 
 def test_the_task_manages_what_is_kept(tmp_path: Path) -> None:
