@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from llmasos_app_assistant import Assistant, tool
+from llmasos_app_assistant import Assistant, Bounds, Rule, tool
+from llmasos_app_assistant.memory.journal import KeptJournal
 from llmasos_app_assistant.options import Options
 from llmasos_app_assistant.task import Assist, Inputs
+from llmasos_conversations.store import ConversationStore
 from llmasos_hookspecs import Cancelled, FinishEvent, LLMasOSError, RequestError
 from llmasos_hookspecs.testing import ScriptedTaskModel
 
@@ -25,7 +28,8 @@ SEND = ("send", {"to": "ann", "text": "hi"})
 #: A process that answers until a tool kills it, and another that goes on.
 PROGRAM = """
     import os, pathlib, signal, sys
-    from llmasos_app_assistant import Assistant, tool
+    from llmasos_app_assistant import Assistant, Bounds, Rule, tool
+from llmasos_app_assistant.memory.journal import KeptJournal
     from llmasos_hookspecs.testing import ScriptedTaskModel
 
     folder, repeatable = pathlib.Path(sys.argv[1]), sys.argv[2] == "repeatable"
@@ -77,6 +81,63 @@ def test_a_turn_goes_on_after_a_kill_in_the_middle_of_a_call(tmp_path: Path, kin
     assert [each["content"] for each in assistant.store.find("bills").messages] == ["Pay.", "All paid."]
     with pytest.raises(RequestError, match="nothing to go on with"):
         assistant.resume("bills")
+
+
+class Killed(BaseException):
+    """Ends a turn where it stands, as a kill does."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_wherever_a_turn_is_killed_nothing_is_done_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    """Before or after each write: no call is run twice, the answer is kept once, and the turn that goes on says the same."""
+    writes = 0
+    stop = 0
+
+    def breaking(cls: type, name: str) -> None:
+        real = getattr(cls, name)
+
+        def write(self: Any, *arguments: Any, **how: Any) -> Any:
+            nonlocal writes
+            writes += 1
+            if writes == stop and not after:
+                raise Killed
+            done = real(self, *arguments, **how)
+            if writes == stop:
+                raise Killed
+            return done
+
+        monkeypatch.setattr(cls, name, write)
+
+    breaking(KeptJournal, "add")
+    breaking(KeptJournal, "end")
+    breaking(ConversationStore, "add")
+    said = [[("send", {"to": "a", "text": ""}), ("send", {"to": "b", "text": ""})], [("send", {"to": "c", "text": ""})], "Done."]
+    points = 0
+    while True:
+        stop, writes = points + 1, 0
+        tools, folder = Tools(), tmp_path / str(points)
+
+        def reply(text: str, sampling: Any) -> Any:
+            return said[min(2, text.count("<|im_start|>assistant") - 1)]
+
+        model = ScriptedTaskModel(reply, context_length=1 << 14)
+        assistant = Assistant(model, tools=tools.all(), folder=str(folder), policy=[Rule(action="allow")], bounds=Bounds(parallel=1))
+        try:
+            assistant.ask("Send.", conversation="mail")
+        except Killed:
+            points += 1
+        else:
+            break
+        stop = 0
+        kept = "mail" in assistant.store.names()
+        if kept and assistant.unfinished("mail"):
+            assert assistant.resume("mail").text == "Done."
+        elif not (kept and assistant.store.find("mail").messages):
+            assert assistant.ask("Send.", conversation="mail").text == "Done."
+        assert [each["content"] for each in assistant.store.find("mail").messages] == ["Send.", "Done."]
+        assert len(set(tools.made)) == len(tools.made)
+        assert len({"send a", "send b", "send c"} - set(tools.made)) <= 1  # the one that was about to be run
+    assert points == 13
 
 
 class Dying(ScriptedTaskModel):
@@ -201,6 +262,30 @@ def test_what_was_said_is_found_again(tmp_path: Path, embedding: str | None) -> 
         ]
     assert embedded == ([1, 3, 1] if embedding else [])
     assert assistant.memory.find(model, "roof leaks", without=assistant.store.find("roof").number)[:1] != found
+
+
+def test_calls_are_logged_without_what_they_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "llmasos.assist"):
+        ask(Tools(), [SEND, ("fail", {})], "Done.", confirm=lambda _: True)
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert [text.partition(" after")[0] for text in told] == ["The tool fail failed", "The tool send answered"]
+    assert "ann" not in "".join(told)
+
+
+def test_a_memory_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """A file that is none, and one of a later version; both are left as they are."""
+    assistant = Assistant(model_of("Hello."), folder=str(tmp_path))
+    file = tmp_path / "assistant.db"
+    file.write_bytes(b"no database at all" * 99)
+    with pytest.raises(LLMasOSError, match="cannot be read or written"):
+        assistant.ask("Hello.", conversation="a")
+    assert file.read_bytes().startswith(b"no database")
+    file.unlink()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LLMasOSError, match="later version"):
+        assistant.ask("Hello.", conversation="a")
 
 
 def test_the_task_manages_what_is_kept(tmp_path: Path) -> None:

@@ -76,15 +76,15 @@ SITUATIONS: dict[str, Situation] = {
         said=[[("fail", {}), ADD], "Done."], made=["add 2 3"], shown=["Error: ValueError", "5"], errors=[True, False]
     ),
     "it hangs": Situation(
-        said=[[("hang", {})], "Done."], how={"bounds": Bounds(call_seconds=0.05)}, shown=["Error: hang did not answer within 0.05"],
+        said=[[("hang", {})], "Done."], how={"bounds": Bounds(call_seconds=0.05)}, shown=["Error: hang did not answer within 0.05 seconds"],
         errors=[True],
     ),
     "one hangs beside another": Situation(
-        said=[[("hang", {}), ADD], "Done."], how={"bounds": Bounds(call_seconds=0.2)}, made=["add 2 3"],
+        said=[[("hang", {}), ADD], "Done."], how={"bounds": Bounds(call_seconds=0.5)}, made=["add 2 3"],
         shown=["Error: hang did not", "5"], errors=[True, False],
     ),
     "one hangs, the others wait for its place": Situation(
-        said=[[("hang", {}), ADD], "Done."], how={"bounds": Bounds(call_seconds=0.05, parallel=1)}, made=["add 2 3"],
+        said=[[("hang", {}), ADD], "Done."], how={"bounds": Bounds(call_seconds=0.5, parallel=1)}, made=["add 2 3"],
         shown=["Error: hang", "5"], errors=[True, False],
     ),
     "it floods": Situation(
@@ -155,7 +155,7 @@ SITUATIONS: dict[str, Situation] = {
         said=[["So far.", ADD]], how={"bounds": Bounds(tokens=10)}, made=[], finish="tokens", errors=[True], text="So far."
     ),
     "the time is over": Situation(
-        said=[["So far.", ("hang", {})]], how={"bounds": Bounds(seconds=0.1)}, finish="time", errors=[True], text="So far."
+        said=[["So far.", ("hang", {})]], how={"bounds": Bounds(seconds=1.0)}, finish="time", errors=[True], text="So far."
     ),
     "an answer that the token limit cut": Situation(said=["Done. " * 50], how={"max_new_tokens": 5}, finish="length"),
     "some of the tools alone": Situation(

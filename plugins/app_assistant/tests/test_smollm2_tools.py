@@ -18,10 +18,11 @@ from .smollm2_situations import SITUATIONS, real_tools
 pytestmark = pytest.mark.model
 
 #: Those that are shown each time; `make test-long` shows the others.
-SHOWN = ("weather", "a call that is denied")
+SHOWN = ("weather", "a tool that answers with an injection")
 CONFIG: dict[str, Any] = {
     "model": {"source": "smollm2"},
     "loader": "onnx",
+    "guard": [{"use": "injection"}],
     "tasks": {"assist": {"calculator": True, "bounds": {"steps": 1, "parallel": 1}}},
     "server": [{"use": "http", "port": 0, "assistant": "assist"}],
 }

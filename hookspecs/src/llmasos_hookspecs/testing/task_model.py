@@ -108,7 +108,7 @@ class ScriptedTaskModel:
             yield text[start : start + 3]
 
     def events(self, prompt: Prompt, **sampling: Any) -> Generator[Event, None, None]:
-        given = {name: sampling.pop(name) for name in _TOOLS if name in sampling}
+        given: dict[str, Any] = {name: sampling.pop(name) for name in _TOOLS if name in sampling}
         tools = () if given.get("tool_choice") == "none" else given.get("tools", ())
         text = self._text(prompt, tools)
         self.calls.append(Call("events", prompt, text, {**sampling, **given}))

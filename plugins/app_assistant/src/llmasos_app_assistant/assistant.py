@@ -21,7 +21,8 @@ from llmasos_app_assistant.memory.vectors import VectorStore
 from llmasos_app_assistant.policy import Rule, always_denied
 from llmasos_app_assistant.tools.functions import tool as as_tool
 from llmasos_app_assistant.tools.tool import Tool, ToolSource
-from llmasos_app_assistant.turn import Ended, MadeCall, Turn, TurnParts, tool_choice
+from llmasos_app_assistant.turn import Turn, tool_choice
+from llmasos_app_assistant.turn_parts import Ended, MadeCall, TurnParts
 from llmasos_conversations.store import Conversation, ConversationStore
 from llmasos_hookspecs import ConfigError, RequestError, TaskModel
 from llmasos_task_kit.prompting import Message, reply_room

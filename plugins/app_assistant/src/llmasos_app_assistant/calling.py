@@ -80,9 +80,14 @@ class _Running:
         threading.Thread(target=run, args=(self._run,), name=f"llmasos-tool-{call.tool.name}", daemon=True).start()
 
     @property
+    def bound(self) -> float:
+        """Seconds that it may take."""
+        return self._scope.seconds
+
+    @property
     def left(self) -> float:
         """Seconds that it may still take."""
-        return self.began + self._scope.seconds - time.monotonic()
+        return self.began + self.bound - time.monotonic()
 
     def give_up(self) -> None:
         """Nobody waits any more."""
@@ -135,9 +140,8 @@ def run_calls(
 
 def _late(each: _Running) -> Result:
     each.give_up()
-    seconds = time.monotonic() - each.began
-    text = f"Error: {each.call.tool.name} did not answer within {seconds:.3g} seconds; whether it did what it was asked is not known."
-    return Result(text=text, error=True, seconds=seconds)
+    text = f"Error: {each.call.tool.name} did not answer within {each.bound:.3g} seconds; whether it did what it was asked is not known."
+    return Result(text=text, error=True, seconds=time.monotonic() - each.began)
 
 
 def cut(result: Result, tokens: int, model: TaskModel) -> Result:

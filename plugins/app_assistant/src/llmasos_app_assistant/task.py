@@ -12,7 +12,7 @@ from llmasos_app_assistant.assistant import Answer, Assistant
 from llmasos_app_assistant.memory.recall import Recalled
 from llmasos_app_assistant.options import Options
 from llmasos_app_assistant.tools.configured import configured_sources, configured_tools
-from llmasos_app_assistant.turn import MadeCall
+from llmasos_app_assistant.turn_parts import MadeCall
 from llmasos_conversations.store import ConversationSummary
 from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
 from llmasos_task_kit.conversations import in_words, manage

@@ -10,19 +10,15 @@ from typing import Any, Final, Literal, NoReturn
 
 import attrs
 
-from llmasos_app_assistant.bounds import Bounds
 from llmasos_app_assistant.calling import AskedCall, ReadyCall, Result, checked, cut, passed, run_calls
-from llmasos_app_assistant.listeners import CallEvent, Listener
-from llmasos_app_assistant.memory.journal import Journal
-from llmasos_app_assistant.policy import Rule, decide
+from llmasos_app_assistant.listeners import CallEvent
+from llmasos_app_assistant.policy import decide
 from llmasos_app_assistant.tools.tool import Scope, Tool, ToolError
-from llmasos_hookspecs import Cancelled, ContextLengthExceeded, FinishEvent, RequestError, TaskModel, TextEvent, ToolCallEvent, UsageEvent
+from llmasos_app_assistant.turn_parts import Ended, Finish, MadeCall, Reply, TurnParts
+from llmasos_hookspecs import Cancelled, ContextLengthExceeded, FinishEvent, RequestError, TextEvent, ToolCallEvent, UsageEvent
 from llmasos_task_kit.prompting import turn_stops
 
 _log = logging.getLogger("llmasos.assist")
-
-#: Why a turn ended: the model answered, or was cut by its token limit; a bound was reached; or a call waits for somebody to confirm it.
-Finish = Literal["stop", "length", "steps", "time", "tokens", "confirm"]
 
 #: Tokens that a step may write at least, where it may write so many at all.
 _LEAST: Final = 16
@@ -34,98 +30,12 @@ _INTERRUPTED: Final = (
 )
 
 
-@attrs.frozen(kw_only=True)
-class MadeCall:
-    """A call, and what it came to.
-
-    Attributes:
-        id: of the call.
-        tool, arguments: what was called.
-        result: what the model was shown of it; empty while it waits to be confirmed.
-        error: it failed, or was refused.
-        seconds: that it took.
-    """
-
-    id: str
-    tool: str
-    arguments: Mapping[str, Any]
-    result: str = ""
-    error: bool = False
-    seconds: float = 0.0
-
-
-@attrs.frozen(kw_only=True)
-class Ended:
-    """How a turn ended: its answer, why, its calls in order, those that wait to be confirmed, and the tokens that the model read and
-    wrote."""
-
-    text: str
-    finish: Finish
-    calls: tuple[MadeCall, ...]
-    pending: tuple[MadeCall, ...] = ()
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-
-
-@attrs.frozen
-class _Reply:
-    """What the model said in one step."""
-
-    text: str
-    calls: tuple[AskedCall, ...]
-    finish: Finish
-    read: int = 0
-    written: int = 0
-
-    def body(self) -> dict[str, Any]:
-        return attrs.asdict(self)
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any]) -> _Reply:
-        return cls(**{**body, "calls": tuple(AskedCall(**call) for call in body["calls"])})
-
-
 @attrs.frozen
 class _Refused:
     """Why a call is not run, and its arguments as the model is shown them from then on."""
 
     reason: str
     arguments: Mapping[str, Any]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class TurnParts:
-    """What a turn is made of.
-
-    Attributes:
-        model: that answers.
-        tools: that it may call.
-        rules: of the policy.
-        bounds: of the turn.
-        journal: where it is written, and what it did before a kill.
-        listener: who is shown its calls.
-        history: the messages before it, the user's included.
-        sampling: further arguments of generations.
-        max_new_tokens: of one step.
-        choice: ``tool_choice`` of the first step; the others are ``auto``.
-        decided: calls that somebody has decided about since they were asked for.
-        kept: whether the turn can be continued later.
-        conversation: number of the kept conversation.
-    """
-
-    model: TaskModel
-    tools: Sequence[Tool]
-    rules: Sequence[Rule]
-    bounds: Bounds
-    journal: Journal
-    listener: Listener
-    history: Sequence[Mapping[str, Any]]
-    sampling: Mapping[str, Any]
-    max_new_tokens: int
-    choice: Any = "auto"
-    decided: Mapping[str, bool] = attrs.field(factory=dict)
-    kept: bool = False
-    conversation: int = 0
 
 
 class Turn:
@@ -141,7 +51,7 @@ class Turn:
         self._tools = {tool.name: tool for tool in parts.tools}
         self._described = [tool.described() for tool in parts.tools]
         self._deadline = time.monotonic() + parts.bounds.seconds
-        self._replies: list[_Reply] = []
+        self._replies: list[Reply] = []
         self._results: dict[str, Result] = {}
         self._begun: set[str] = set()
         self._arguments: dict[str, Mapping[str, Any]] = {}
@@ -149,7 +59,7 @@ class Turn:
         self._answer: Mapping[str, Any] | None = None
         for entry in parts.journal.entries:
             if entry.kind == "reply":
-                self._replies.append(_Reply.of(entry.body))
+                self._replies.append(Reply.of(entry.body))
             elif entry.kind == "started":
                 self._begun.add(entry.body["call"])
             elif entry.kind == "result":
@@ -208,7 +118,7 @@ class Turn:
 
     # One step of the model
 
-    def _step(self, messages: Sequence[Mapping[str, Any]], new: int, *, last: bool) -> Generator[str, None, _Reply]:
+    def _step(self, messages: Sequence[Mapping[str, Any]], new: int, *, last: bool) -> Generator[str, None, Reply]:
         parts = self._parts
         asked: dict[str, Any] = {**parts.sampling, "max_new_tokens": new, "stop": turn_stops(parts.model)}
         if self._described:
@@ -238,7 +148,7 @@ class Turn:
                     finish = "length" if event.reason == "length" else "stop"
                 if finish == "time" and time.monotonic() >= self._deadline:
                     break
-        reply = _Reply("".join(texts).strip(), () if finish == "time" else tuple(calls), finish, *used)
+        reply = Reply("".join(texts).strip(), () if finish == "time" else tuple(calls), finish, *used)
         if texts and reply.calls:
             yield "\n\n"
         parts.journal.add("reply", reply.body())
@@ -303,7 +213,7 @@ class Turn:
 
     # The calls of a step
 
-    def _calls(self, reply: _Reply) -> None:
+    def _calls(self, reply: Reply) -> None:
         """Run the calls of a reply that have no result yet; those that wait to be confirmed are in ``_waiting``."""
         ready: list[ReadyCall] = []
         for call in reply.calls:

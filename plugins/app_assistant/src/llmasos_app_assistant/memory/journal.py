@@ -108,8 +108,9 @@ class Journals:
             ).fetchone()
             if found is None:
                 return None
-            rows = connection.execute("SELECT kind, body FROM entries WHERE turn = ? ORDER BY id", (found[0],)).fetchall()
-        return KeptJournal(self._database, *found, [Entry(kind, json.loads(body)) for kind, body in rows])
+            turn, message, messages = found
+            rows = connection.execute("SELECT kind, body FROM entries WHERE turn = ? ORDER BY id", (turn,)).fetchall()
+        return KeptJournal(self._database, turn, message, messages, [Entry(kind, json.loads(body)) for kind, body in rows])
 
     def forget(self, conversation: int) -> None:
         """Remove all that was written of a conversation."""

@@ -16,8 +16,8 @@ def llmasos_component() -> Component:
         summary="Talk with an assistant that uses tools; it shows each call, and asks before those that a rule says so about.",
         examples=(
             'llmasos assist --calculator "What is 17 % of 2,340?"',
-            "llmasos assist --files ~/notes --documents ~/papers",
-            "llmasos assist --resume house",
+            "llmasos assist --files . --documents notes.txt",
+            "llmasos assist --resume otters",
         ),
     )
 

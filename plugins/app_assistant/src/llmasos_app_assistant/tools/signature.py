@@ -75,9 +75,9 @@ def attrs_parameters(cls: type) -> list[Parameter]:
     for field in attrs.fields(cls):
         if not field.init:
             continue
-        default = REQUIRED if field.default is attrs.NOTHING else field.default
+        default: Any = REQUIRED if field.default is attrs.NOTHING else field.default
         if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types its class as a function
-            default = default.factory()
+            default = default.factory() if not default.takes_self else None
         found.append(
             Parameter(
                 name=field.alias or field.name,

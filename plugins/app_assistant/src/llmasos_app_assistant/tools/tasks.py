@@ -23,6 +23,7 @@ def task_tool(name: str, context: Context) -> Tool:
 
     def run(arguments: Mapping[str, Any], scope: Scope) -> str:
         output = task.run(scope.model, task.inputs(**signature.read(arguments)))
-        return str(output) if type(output).__str__ is not object.__str__ else as_text(output)
+        worded = any("__str__" in vars(cls) for cls in type(output).__mro__[:-1])
+        return str(output) if worded else as_text(output)
 
     return Tool(name=tool_name(name), description=reached.component.summary, parameters=signature.schema, run=run, decision="allow")

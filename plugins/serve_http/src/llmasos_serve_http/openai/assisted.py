@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -140,7 +140,7 @@ def _error(sentence: str) -> dict[str, Any]:
     return {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": sentence}]}
 
 
-def _said(output: Mapping[str, Any]) -> Sequence[TextEvent]:
+def _said(output: Mapping[str, Any]) -> tuple[TextEvent]:
     return (TextEvent(text=output["text"]),)
 
 
