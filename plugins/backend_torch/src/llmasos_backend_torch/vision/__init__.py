@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Final
 
 #: The ``model_type`` values of those that are computed.
-KINDS: Final = ("idefics3", "smolvlm")
+KINDS: Final = ("idefics3", "smolvlm", "llava", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
