@@ -274,6 +274,18 @@ def test_gemma_attends_in_both_directions(made: Made, load_engine: Callable[...,
     assert close(computed(engine, slot, tokens, (placed,), 0, len(tokens)), reference("gemma3", model, *parts))
 
 
+def test_gemma_without_settings_of_images_is_a_model_of_text(made: Made, load_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    """As before; its logits are those of the whole model for the same text."""
+    model, folder = made("gemma3")
+    for file in folder.iterdir():
+        if file.name != "preprocessor_config.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    engine = load_engine(tmp_path)
+    assert "media" not in engine.info.features
+    tokens, _ = prompt_of(engine, "No image here")
+    assert close(computed(engine, engine.open(), tokens, (), 0, 4, len(tokens)), reference("gemma3", model, "No image here"))
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "change", "said"),
     [
