@@ -105,7 +105,7 @@ def prompt_of(engine: Any, *parts: str | Any) -> tuple[list[int], tuple[PlacedMe
             tokens += part.encode()
             continue
         media = Media.of("image", part)
-        placed.append(PlacedMedia(media, len(tokens), engine.media_length(media)))
+        placed.append(PlacedMedia(media, len(tokens), engine.media_length(media), "whole_media" in engine.info.features))
         tokens += virtual_tokens(media, placed[-1].length, engine.info.vocab_size, engine.info.preprocessing)
     return tokens, tuple(placed)
 
@@ -193,7 +193,7 @@ def test_an_image_is_encoded_once_however_it_is_cut(
     engine: Any = load_engine(made("idefics3")[1])
     seen: list[int] = []
     encode = engine._decoder.encode
-    monkeypatch.setattr(engine._decoder, "encode", lambda tiles: seen.append(len(tiles)) or encode(tiles))
+    monkeypatch.setattr(engine._decoder, "encode", lambda tiles, media: seen.append(len(tiles)) or encode(tiles, media))
     tokens, placed = prompt_of(engine, "Look: ", pixels(30, 30), " What?")
     slot = engine.open()
     for start in range(0, len(tokens), 4):
@@ -319,7 +319,7 @@ def test_folders_that_do_not_fit_together_are_refused(
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["model_type"] = "mistral"
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModel, match="only llama is computed"):
+    with pytest.raises(UnsupportedModel, match="with images llama is computed"):
         load_engine(folder)
 
 

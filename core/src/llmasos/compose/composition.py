@@ -7,6 +7,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
@@ -57,7 +58,6 @@ from llmasos_hookspecs import (
     is_sealed,
 )
 from llmasos_hookspecs.guarding.edge import crossing
-from llmasos_huggingface_folder.adapters import read_adapter
 
 if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
@@ -286,6 +286,7 @@ class Composer(ComponentMaker):
         served = attrs.evolve(
             model,
             source=str(opened.checkpoint.path),
+            adapters={name: str(self._adapter_folder(reference)) for name, reference in model.adapters.items()},
             accelerate=(),
             scheduler=scheduler,
             replicas=1,
@@ -373,7 +374,13 @@ class Composer(ComponentMaker):
         return self.plugins.call(loader, hook, checkpoint=checkpoint, options=options, context=context)
 
     def _adapter(self, name: str, reference: str) -> Adapter:
-        """The adapter of a name, from its folder or from where its reference leads."""
+        """The adapter of a name."""
+        from llmasos_huggingface_folder.adapters import read_adapter  # here, because models without adapters need it not
+
+        return read_adapter(self._adapter_folder(reference), name)
+
+    def _adapter_folder(self, reference: str) -> Path:
+        """Where a reference to an adapter leads."""
         found = resolve(
             reference,
             registry=self._registry,
@@ -384,7 +391,7 @@ class Composer(ComponentMaker):
             sources=self.config.sources.values(),
             bounds=self.bounds,
         )
-        return read_adapter(found.path, name)
+        return found.path
 
     def backend(self, model: ModelConfig, checkpoint: Checkpoint) -> Backend:
         """The backend for measurements: the model's loader. The float32 reference runs on the same loader with default options, because an

@@ -106,7 +106,8 @@ class ReferenceImageEngine(ReferenceMediaEngine):
         flat = media.data.reshape(rows, -1) / 255 - 0.5
         flat = flat * (1 + np.arange(flat.shape[1]) / flat.shape[1])  # so that no two pixels can be exchanged
         width = int(self._table.shape[1])
-        return 0.3 * np.pad(flat, ((0, 0), (0, -flat.shape[1] % width))).reshape(rows, -1, width).sum(axis=1)
+        found: npt.NDArray[Any] = 0.3 * np.pad(flat, ((0, 0), (0, -flat.shape[1] % width))).reshape(rows, -1, width).sum(axis=1)
+        return found
 
 
 def image_checkpoint(folder: Path, **config: Any) -> TinyCheckpoint:

@@ -57,7 +57,8 @@ def deferred(prompt: P) -> P:
     """
     if isinstance(prompt, str) or not isinstance(prompt, Sequence) or not any(map(_has_images, prompt)):
         return prompt
-    return cast("P", [_deferred(place, each) if _has_images(each) else each for place, each in enumerate(prompt)])
+    messages: Sequence[Any] = prompt
+    return cast("P", [_deferred(place, each) if _has_images(each) else each for place, each in enumerate(messages)])
 
 
 def has_images(prompt: Any) -> bool:

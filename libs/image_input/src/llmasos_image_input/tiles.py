@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_hookspecs import CheckpointError
+from llmasos_image_input.settings import Normalization, resampling, switch, wrong
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,31 +49,25 @@ class TileSettings:
         longest_edge: what the longer edge of an image is scaled to; None: images keep their size.
         split: images are cut to tiles; else each is one tile.
         resample: Pillow's number of the filter.
-        scale: what pixels are multiplied with.
-        mean, std: of each channel, after that.
+        normalization: what becomes of the pixels of a tile.
     """
 
     tile: int
     longest_edge: int | None
     split: bool = True
     resample: int = _LANCZOS
-    scale: float = 1 / 255
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    normalization: Normalization = attrs.field(factory=Normalization)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TileSettings:
         """Raises ``CheckpointError`` where a value is none that such a processor has."""
-        resize = _switch(config, "do_resize")
-        rescale, normalize = _switch(config, "do_rescale"), _switch(config, "do_normalize")
+        resize = switch(config, "do_resize")
         return cls(
             tile=_edge(config, "max_image_size", 364),
             longest_edge=_edge(config, "size", 4 * 364) if resize else None,
-            split=_switch(config, "do_image_splitting"),
-            resample=_filter(config),
-            scale=_number(config, "rescale_factor", 1 / 255) if rescale else 1.0,
-            mean=_channels(config, "image_mean", 0.5) if normalize else (0.0, 0.0, 0.0),
-            std=_channels(config, "image_std", 0.5) if normalize else (1.0, 1.0, 1.0),
+            split=switch(config, "do_image_splitting"),
+            resample=resampling(config, _LANCZOS),
+            normalization=Normalization.of(config, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         )
 
     def layout(self, height: int, width: int) -> Layout:
@@ -107,9 +101,7 @@ class TileSettings:
             for left in range(0, layout.columns * self.tile, self.tile)
         ]
         found.append(self._resized(image, self.tile, self.tile) if found else image)
-        stacked = np.stack([np.asarray(each) for each in found]).astype(np.float32) * np.float32(self.scale)
-        scaled = (stacked - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
+        return self.normalization.normalized(np.stack([np.asarray(each) for each in found]))
 
     def _resized(self, image: Image.Image, height: int, width: int) -> Image.Image:
         return image.resize((width, height), resample=self.resample)
@@ -137,52 +129,9 @@ def _even(edge: int) -> int:
     return max(edge + edge % 2, 1)
 
 
-def _switch(config: Mapping[str, Any], name: str) -> bool:
-    value = config.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise _wrong(name, value, "true or false")
-    return value is not False
-
-
 def _edge(config: Mapping[str, Any], name: str, default: int) -> int:
     value = config.get(name)
     found = default if value is None else value.get("longest_edge") if isinstance(value, Mapping) else None
     if not isinstance(found, int) or isinstance(found, bool) or not 0 < found <= _LONGEST_EDGE * 4:
-        raise _wrong(name, value, 'such as {"longest_edge": 364}')
+        raise wrong(name, value, 'such as {"longest_edge": 364}')
     return found
-
-
-def _filter(config: Mapping[str, Any]) -> int:
-    value = config.get("resample")
-    if value is None:
-        return _LANCZOS
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 5:
-        raise _wrong("resample", value, "the number of a filter of Pillow, 0 to 5")
-    return value
-
-
-def _number(config: Mapping[str, Any], name: str, default: float) -> float:
-    value = config.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise _wrong(name, value, "a number")
-    return float(value)
-
-
-def _channels(config: Mapping[str, Any], name: str, default: float) -> tuple[float, float, float]:
-    value = config.get(name)
-    if value is None:
-        return (default,) * 3
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        raise _wrong(name, value, "three numbers")
-    red, green, blue = (_number({name: each}, name, default) for each in value)
-    if name == "image_std" and not red * green * blue:
-        raise _wrong(name, value, "three numbers other than 0")
-    return red, green, blue
-
-
-def _wrong(name: str, value: Any, wanted: str) -> CheckpointError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return CheckpointError(f"preprocessor_config.json has {name} = {shown}, and it must be {wanted}; get the model again.")

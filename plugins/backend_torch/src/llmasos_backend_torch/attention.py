@@ -86,7 +86,13 @@ def _prefill(plan: StepPlan, chunk: PrefillChunk, cache: LayerCache, query: Tens
     q = query[chunk.start : chunk.start + chunk.count].view(chunk.count, cache.kv_heads, group, -1).permute(1, 2, 0, 3)
     keys = cache.keys[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
     values = cache.values[chunk.row, :, None, first:end].expand(-1, group, -1, -1)
-    causal = form.is_plain and form.bias is None and chunk.position == 0 and (form.window is None or chunk.count <= form.window)
+    causal = (
+        form.is_plain
+        and form.bias is None
+        and not chunk.spans
+        and chunk.position == 0
+        and (form.window is None or chunk.count <= form.window)
+    )
     mask = None
     if not causal:
         mask = plan.mask(chunk.start, form.window or 0, q.dtype, lambda: _prefill_mask(chunk, first, end, form, q))
@@ -102,7 +108,9 @@ def _prefill_mask(chunk: PrefillChunk, first: int, end: int, form: AttentionForm
     own = torch.arange(chunk.position, chunk.position + chunk.count, device=like.device)[:, None]
     at = torch.arange(first, end, device=like.device)
     seen = at <= own
-    if form.window is not None:
+    for start, after in chunk.spans:
+        seen |= (own >= start) & (own < after) & (at >= start) & (at < after)
+    if form.window is not None:  # which bounds what is before a token, in a span too
         seen &= at > own - form.window
     mask = _additive(seen, like)
     return mask if form.bias is None else mask + form.bias(own[:, 0], at)[:, None]

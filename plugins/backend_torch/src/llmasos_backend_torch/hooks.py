@@ -23,7 +23,7 @@ def takes(checkpoint: Checkpoint) -> str | None:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="PyTorch: any decoder or encoder of transformers, encoder-decoders such as T5, and SmolVLM, on CPU or GPU, with batching.",
+        summary="PyTorch: any decoder or encoder of transformers, encoder-decoders such as T5, and models that see, on CPU or GPU.",
         options=Options,
         frameworks={"torch": "torch", "transformers": "transformers"},
         examples=('model = llmasos.load_model("smollm2", loader="torch")', "llmasos run 'Hello' --model smollm2 --set loader.use=torch"),

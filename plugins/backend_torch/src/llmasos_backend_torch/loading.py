@@ -17,7 +17,7 @@ from llmasos_backend_torch.precision import Precision, choose_precision
 from llmasos_backend_torch.recompute import RecomputeEngine
 from llmasos_backend_torch.seq2seq.config import is_encoder_decoder
 from llmasos_backend_torch.threads import release_pool
-from llmasos_backend_torch.vision import KINDS as VISION_KINDS
+from llmasos_backend_torch.vision import reads_images
 from llmasos_encoder_kit.choice import is_encoder
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
@@ -71,7 +71,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine |
 def _check_adapters(checkpoint: Checkpoint, options: Options, context: Context) -> None:
     """Raise ``UnsupportedModel`` where there are adapters for a model that is computed without them."""
     config = checkpoint.config
-    decodes = checkpoint.format in NEUTRAL_FORMATS and not (is_encoder_decoder(config) or config.get("model_type") in VISION_KINDS)
+    decodes = checkpoint.format in NEUTRAL_FORMATS and not (is_encoder_decoder(config) or reads_images(checkpoint))
     if context.adapters and (not decodes or encodes(checkpoint, options)):
         raise UnsupportedModel(
             f"{checkpoint.path} is no plain decoder, and adapters are computed for those alone; merge one into it by the stage merge."
@@ -109,7 +109,7 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEn
         from llmasos_backend_torch.seq2seq.loading import load_seq2seq
 
         return load_seq2seq(checkpoint, precision, context)
-    if checkpoint.config.get("model_type") in VISION_KINDS:
+    if reads_images(checkpoint):
         from llmasos_backend_torch.vision.loading import load_vision
 
         return load_vision(checkpoint, precision, context)

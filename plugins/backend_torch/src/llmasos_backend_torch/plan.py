@@ -33,12 +33,16 @@ class DecodeRun:
 
 @attrs.frozen
 class PrefillChunk:
-    """Several new tokens of one sequence: packed tokens ``start`` to ``start + count``, at ``position`` of cache row ``row``."""
+    """Several new tokens of one sequence: packed tokens ``start`` to ``start + count``, at ``position`` of cache row ``row``.
+
+    ``spans``: first positions, and the ones after the last, of tokens that see each other in both directions.
+    """
 
     start: int
     row: int
     position: int
     count: int
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @attrs.define(eq=False)
@@ -60,6 +64,7 @@ class StepPlan:
         fixed_mask: additive mask of the single decode run if the plan is part of a captured program, which is replayed with other positions
             and lengths and must take these from tensors.
         shares: see ``adapters.shares_of``.
+        starts: for each row of the step, the place of its first token in the batch.
     """
 
     tokens: Tensor
@@ -76,6 +81,7 @@ class StepPlan:
     fixed_mask: Tensor | None = None
     hidden: bool = False
     shares: tuple[tuple[str, Tensor | None], ...] = ()
+    starts: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
@@ -136,6 +142,7 @@ def plan_step(rows: Sequence[Row], cache_rows: Sequence[int], device: torch.devi
         rows_used=max(cache_rows) + 1,
         masks={},
         hidden=rows[0].want == "hidden",
+        starts=tuple(starts),
         shares=shares_of(rows, starts, device) if any(row.adapter for row in rows) else (),
     )
 

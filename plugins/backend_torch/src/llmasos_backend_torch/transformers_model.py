@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -150,6 +151,8 @@ def use_kernels(model: PreTrainedModel, checkpoint: Checkpoint, precision: Preci
     replaced: list[tuple[str, nn.Module]] = []
     for name, module in list(model.named_modules()):
         if not isinstance(module, nn.Linear | Conv1D) or type(module).forward not in (nn.Linear.forward, Conv1D.forward):
+            continue
+        if isinstance(module, NonDynamicallyQuantizableLinear):  # torch's own attention reads its weight
             continue
         weight = module.weight.data if isinstance(module, nn.Linear) else module.weight.data.t()
         kernel = precision.matrix(

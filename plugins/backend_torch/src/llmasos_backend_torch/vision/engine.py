@@ -13,8 +13,9 @@ from torch import Tensor
 from llmasos_backend_torch.engine import TorchEngine
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.stepping import typed_errors
-from llmasos_backend_torch.vision.images import EMBEDDED, ImageReader
-from llmasos_backend_torch.vision.model import VisionDecoder
+from llmasos_backend_torch.vision.images import EMBEDDED, Images
+from llmasos_backend_torch.vision.model import Shown, VisionDecoder
+from llmasos_backend_torch.vision.places import SlotPlaces
 from llmasos_hookspecs import EngineInfo, Media, RequestError, Row
 
 
@@ -34,7 +35,7 @@ class VisionEngine:
     one at most, and none learns from the time of a step what another has seen.
     """
 
-    def __init__(self, decoder: VisionDecoder, images: ImageReader, info: EngineInfo) -> None:
+    def __init__(self, decoder: VisionDecoder, images: Images, info: EngineInfo) -> None:
         self.info = info
         self._images = images
         self._decoder = decoder
@@ -42,6 +43,7 @@ class VisionEngine:
         self._engine = TorchEngine(decoder, KVCache(info.max_sequences, info.context_length), attrs.evolve(info, vocab_size=ids))
         #: Slot -> the image that its last row ended in.
         self._kept: dict[int, _Encoded] = {}
+        self._places = SlotPlaces(images)
 
     def media_length(self, media: Media) -> int:
         return len(self._images.ids(media))
@@ -57,12 +59,25 @@ class VisionEngine:
             shown: list[Tensor] = []
             kept: dict[int, _Encoded] = {}
             plain = [self._plain(row, shown, kept) for row in rows]
-            with self._decoder.showing(torch.cat(shown) if shown else None):
+            embeddings = torch.cat(shown) if shown else None
+            with self._decoder.showing(Shown(embeddings, self._places.positions(rows), [self._spans(row) for row in rows])):
                 results = self._engine.step(plain)
         for row in rows:
             self._kept.pop(row.slot, None)
+            self._places.keep(row)
         self._kept.update(kept)
         return results
+
+    def _spans(self, row: Row) -> list[tuple[int, int]]:
+        """Where embeddings attend to each other in both directions."""
+        if "whole_media" not in self.info.features:
+            return []
+        spans = []
+        for placed in row.media:
+            ids = self._images.ids(placed.media)
+            first = placed.start + ids.index(EMBEDDED)
+            spans.append((first, first + ids.count(EMBEDDED)))
+        return spans
 
     def _check(self, row: Row) -> None:
         """Raise ``RequestError`` where the row's media do not stand for its tokens past the vocabulary."""
@@ -73,6 +88,8 @@ class VisionEngine:
             own = set(range(max(placed.start, row.position), min(placed.end, row.position + len(row.tokens))))
             if not own <= virtual:
                 raise RequestError(f"The image at {placed.start} overlaps tokens of text, or another image.")
+            if len(own) < placed.length and "whole_media" in self.info.features:
+                raise RequestError(f"The image at {placed.start} is cut by the row, and this model reads an image as a whole.")
             virtual -= own
         if virtual:
             raise RequestError(
@@ -109,21 +126,24 @@ class VisionEngine:
         kept = self._kept.get(slot)
         if kept is not None and kept.digest == media.digest:
             return kept.embeddings
-        return self._decoder.encode(self._images.tiles(media))
+        return self._decoder.encode(self._images.prepared(media), media)
 
     def truncate(self, slot: int, length: int) -> None:
         self._engine.truncate(slot, length)
+        self._places.truncate(slot, length)
         if slot in self._kept and length <= self._kept[slot].start:
             del self._kept[slot]
 
     def fork(self, slot: int) -> int:
         copy = self._engine.fork(slot)
+        self._places.fork(slot, copy)
         if slot in self._kept:
             self._kept[copy] = self._kept[slot]
         return copy
 
     def close(self, slot: int) -> None:
         self._engine.close(slot)
+        self._places.truncate(slot, 0)
         self._kept.pop(slot, None)
 
     def shutdown(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import torch
@@ -14,25 +14,25 @@ from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.transformers_model import load_model, use_kernels
 from llmasos_backend_torch.vision.engine import VisionEngine
-from llmasos_backend_torch.vision.images import ImageReader
+from llmasos_backend_torch.vision.families import FAMILIES
 from llmasos_backend_torch.vision.model import VisionDecoder
 from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
 from llmasos_image_input.reading import IMAGE
 
-#: The text model of every published Idefics3 and SmolVLM.
-_TEXT: Final = "llama"
-
 
 def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) -> VisionEngine:
     """See ``llmasos_backend_torch.loading.load``."""
-    images = ImageReader.of(checkpoint)
+    family = FAMILIES[checkpoint.config["model_type"]]
+    images = family.images(checkpoint)
     with reading(context, checkpoint) as advance:
         model = load_model(checkpoint, precision, advance, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
     text: Any = model.config.get_text_config()
-    if text.model_type != _TEXT:
-        raise UnsupportedModel(f"{checkpoint.path} has a text model of type {text.model_type!r}, and with images only {_TEXT} is computed.")
+    if text.model_type not in family.texts:
+        raise UnsupportedModel(
+            f"{checkpoint.path} has a text model of type {text.model_type!r}, and with images {' and '.join(family.texts)} is computed."
+        )
     use_kernels(model, checkpoint, precision)
-    decoder = VisionDecoder(model, precision.compute)
+    decoder = VisionDecoder(model, family, images, precision.compute)
     cache = KVCache(1, 1)
     with torch.inference_mode():
         decoder.forward(plan_step([Row(0, [0], 0)], [0], precision.device), cache)
@@ -47,8 +47,8 @@ def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) 
     )
     info = attrs.evolve(
         info,
-        features=info.features | {"media"},
+        features=info.features | {"media"} | ({"whole_media"} if family.whole else set()),
         preprocessing=images.preprocessing,
-        media_tokens={IMAGE: int(model.config.image_token_id)},
+        media_tokens={IMAGE: int(getattr(model.config, family.placeholder))},
     )
     return VisionEngine(decoder, images, info)
