@@ -83,9 +83,14 @@ def test_the_distance_of_texts_counts_words() -> None:
 
 
 def test_what_piper_says_whisper_writes_down(pipeline: llmasos.Pipeline, say: Say) -> None:
-    """Three sentences, with at most one word of twenty wrong."""
-    wrong, count = word_errors(pipeline, say, SENTENCES[:3])
-    assert wrong <= 0.05 * count, f"{wrong} of {count} words are wrong."
+    """Three sentences in one recording, with at most one word of twenty wrong; each segment has its time."""
+    pause = np.zeros(RATE // 2, np.float32)
+    recording = np.concatenate([part for sentence in SENTENCES[:3] for part in (say(sentence), pause)])
+    heard = pipeline.run("transcribe", audio=write_wav(recording, RATE))
+    said = words(" ".join(SENTENCES[:3]))
+    assert wrong_words(words(heard.text), said) <= 0.05 * len(said), heard.text
+    assert heard.seconds == pytest.approx(len(recording) / RATE, abs=0.01)
+    assert 0 <= heard.segments[0].start < heard.segments[-1].end <= heard.seconds
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from llmasos_app_voice.talking import detector
+from llmasos_app_voice.talking.files import WavMicrophone
 from llmasos_hookspecs.testing import CommandConformance, PluginSandbox, SandboxCommandContext, ScriptedCommandModel, run_command
 from llmasos_voice_kit.wav import read_wav, write_wav
 
@@ -68,6 +70,22 @@ def test_the_answer_is_a_file_and_the_turns_are_data(run: Any) -> None:
     assert abs(turn["at"] - 1.34) < 0.1
     sound, rate = read_wav(Path("a.wav").read_bytes())
     assert (rate, words_of(sound)) == (8_000, "it is an animal.")
+
+
+def test_ctrl_c_ends_the_conversation(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands: the file holds what was played, and the turns so far are told."""
+    frames = WavMicrophone.frames
+
+    def interrupted(self: WavMicrophone) -> Iterator[Any]:
+        yield from frames(self)
+        yield from [np.zeros(512, np.float32)] * 100
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WavMicrophone, "frames", interrupted)
+    done = run("--listen", "q.wav", "--say", "a.wav", "--json")
+    assert done.code == 0
+    assert [turn["said"] for turn in json.loads(done.output)] == ["it is an animal."]
+    assert words_of(read_wav(Path("a.wav").read_bytes())[0]) == "it is an animal."
 
 
 @pytest.mark.parametrize(

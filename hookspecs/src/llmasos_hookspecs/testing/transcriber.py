@@ -98,7 +98,8 @@ class TranscriberConformance(PluginConformance, standard=True):
 
     def test_the_array_may_be_used_again(self, transcriber: Transcriber, speech: tuple[Sound, str], segments: list[Segment]) -> None:
         """What is pushed is read at once, or copied: recorders use one array for all pieces."""
-        transcription, array, found = transcriber.open(), np.zeros(4096, np.float32), []
+        transcription, array = transcriber.open(), np.zeros(4096, np.float32)
+        found: list[Segment] = []
         for place in range(0, len(speech[0]), len(array)):
             piece = speech[0][place : place + len(array)]
             array[: len(piece)] = piece

@@ -87,7 +87,8 @@ class WavReader:
             found = wide.view("<i4")[:, 0] / 2.0**31
         else:
             found = np.frombuffer(data, f"<i{self._bytes}") / 2.0 ** (8 * self._bytes - 1)
-        return np.clip(found.reshape(-1, self._channels).mean(axis=1), -1, 1).astype(np.float32)
+        mono: Sound = np.clip(found.reshape(-1, self._channels).mean(axis=1), -1, 1).astype(np.float32)
+        return mono
 
     def _exactly(self, size: int) -> bytes:
         """Bytes of the head, which must be there."""

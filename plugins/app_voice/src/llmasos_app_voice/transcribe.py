@@ -6,7 +6,7 @@ import attrs
 
 from llmasos_app_voice.audio import in_base64, recording
 from llmasos_app_voice.reached import Reached
-from llmasos_hookspecs import Component, Context, NoOptions, Task, TaskModel, Transcriber, hookimpl
+from llmasos_hookspecs import Component, Context, NoOptions, Segment, Task, TaskModel, Transcriber, hookimpl
 from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_voice_kit.resampling import Resampler
 
@@ -57,7 +57,7 @@ class Transcribe:
         transcriber = self._transcriber.get()
         transcription = transcriber.open(inputs.language)
         resampler = Resampler(rate, transcriber.sample_rate)
-        found = []
+        found: list[Segment] = []
         for place in range(0, len(sound), rate):
             found += transcription.push(resampler.push(sound[place : place + rate]))
         found += [*transcription.push(resampler.finish()), *transcription.finish()]

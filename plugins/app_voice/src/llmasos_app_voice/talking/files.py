@@ -85,7 +85,7 @@ class WavFile:
         with self._file:
             self._file.seek(0)
             self._file.write(wav_header(self._rate, self._samples))
-        if error is None or isinstance(error, KeyboardInterrupt):  # Ctrl-C ends a conversation
+        if error is None:
             self._partial.replace(self._path)
         else:
             self._partial.unlink()

@@ -91,7 +91,9 @@ def make(context: CommandContext) -> Command:
                 language=language,
                 interruptible=not no_interrupt,
             )
-            session.run(microphone, _output(say, speaker.sample_rate, opened))
+            output = _output(say, speaker.sample_rate, opened)
+            with contextlib.suppress(KeyboardInterrupt):  # so a conversation with a microphone ends
+                session.run(microphone, output)
         if as_json:
             context.answer([_plain(turn) for turn in turns], as_json=True)
 
@@ -119,4 +121,6 @@ def _output(say: str, rate: int, opened: contextlib.ExitStack) -> Output:
 
     if say == _DEVICE:
         return opened.enter_context(DeviceOutput(rate))
-    return opened.enter_context(WavPipe(rate) if say == "-" else WavFile(Path(say), rate))
+    if say == "-":
+        return opened.enter_context(WavPipe(rate))
+    return opened.enter_context(WavFile(Path(say), rate))
