@@ -129,6 +129,8 @@ def config_page() -> str:
                     ("[[guard]]", "a guard; texts pass them in the order of the tables"),
                     ("[[server]]", "a server that `llmasos serve` runs"),
                     ("[access]", "who may use the servers"),
+                    ("[transcriber]", "what writes recordings down"),
+                    ("[speaker]", "what says texts aloud"),
                     ("[models.NAME]", "a further model, with the keys of `[model]` and its own `loader`, `accelerate` and `scheduler`"),
                 )
             ],

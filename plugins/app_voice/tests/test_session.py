@@ -113,7 +113,7 @@ def test_an_interruption_before_the_first_sound_leaves_nothing_said() -> None:
         def pause(self) -> None:
             super().pause()
             release.set()
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     turns, output = talk(Live("one otter sleeps", 1.0, "and another one", 1.0), answer)
     assert [(turn.heard, turn.said, turn.interrupted) for turn in turns] == [
