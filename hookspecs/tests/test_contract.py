@@ -54,6 +54,8 @@ PARAMETERS = {
     "llmasos_create_server": ("runtime", "options", "context"),
     "llmasos_create_access": ("options", "context"),
     "llmasos_create_guard": ("options", "context"),
+    "llmasos_create_transcriber": ("options", "context"),
+    "llmasos_create_speaker": ("options", "context"),
     "llmasos_pipeline_ready": ("pipeline", "options", "context"),
     "llmasos_request_started": ("record", "options", "context"),
     "llmasos_step": ("record", "options", "context"),

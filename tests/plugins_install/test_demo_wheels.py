@@ -57,7 +57,8 @@ def test_every_package_builds_a_typed_wheel_with_its_licence_named(all_wheels: d
         with zipfile.ZipFile(path) as wheel:
             names = wheel.namelist()
             (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-            assert "License-Expression: Apache-2.0" in wheel.read(metadata).decode()
+            licence = "GPL-3.0-or-later" if path.name.startswith("llmasos_voice_piper") else "Apache-2.0"
+            assert f"License-Expression: {licence}\n" in wheel.read(metadata).decode()
         assert any(name.endswith("/py.typed") for name in names), path.name
         assert not any(name.startswith("tests/") for name in names), path.name
 

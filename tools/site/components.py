@@ -29,6 +29,8 @@ _ABOUT: Mapping[str, str] = {
     "server": "A server gives a pipeline to clients. Options stand in a `[[server]]` table.",
     "access": "Access control says who a client is and what it may do. Options stand in `[access]`.",
     "guard": "A guard lets a text pass, replaces it or blocks it. Options stand in a `[[guard]]` table.",
+    "transcriber": "A transcriber writes down what is said. Options stand in `[transcriber]`.",
+    "speaker": "A speaker says texts aloud. Options stand in `[speaker]`.",
 }
 
 
@@ -127,6 +129,8 @@ def config_page() -> str:
                     ("[[guard]]", "a guard; texts pass them in the order of the tables"),
                     ("[[server]]", "a server that `llmasos serve` runs"),
                     ("[access]", "who may use the servers"),
+                    ("[transcriber]", "what writes recordings down"),
+                    ("[speaker]", "what says texts aloud"),
                     ("[models.NAME]", "a further model, with the keys of `[model]` and its own `loader`, `accelerate` and `scheduler`"),
                 )
             ],

@@ -185,6 +185,12 @@ if TYPE_CHECKING:
         is_finite as is_finite,
     )
     from llmasos_hookspecs.virtual_path import FileTree as FileTree, VirtualPath as VirtualPath, virtual_folder as virtual_folder
+    from llmasos_hookspecs.voice import (
+        Segment as Segment,
+        Speaker as Speaker,
+        Transcriber as Transcriber,
+        Transcription as Transcription,
+    )
 
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
@@ -227,6 +233,7 @@ _MODULES: Final = {
     "tasks": "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",
+    "voice": "Segment Speaker Transcriber Transcription",
 }
 
 __getattr__ = LazyNames(__name__, _MODULES)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.checkpoint import Checkpoint
-from llmasos_hookspecs.context import Context
+from llmasos_hookspecs.context import Context, ReachedComponent
 from llmasos_hookspecs.reports import Report
 from llmasos_hookspecs.tasks import Prompt, Task, TaskModel
 
@@ -109,6 +109,10 @@ class CommandModel(TaskModel, Protocol):
 
     def task(self, name: str) -> CommandTask:
         """An installed task, as config has it. Raises ``PluginError`` where there is none (with the nearest name), or it is broken."""
+        ...
+
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = ...) -> ReachedComponent:
+        """As ``Context.component``, by the config with which the model was opened; the component may be used as long as the model."""
         ...
 
     def prefer_throughput(self) -> None:

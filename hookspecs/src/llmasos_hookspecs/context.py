@@ -99,7 +99,8 @@ class ReachedComponent(Protocol):
 
 
 class Context(Protocol):
-    """Passed to every hook, and valid only while the hook runs; a format may use its own as long as the checkpoint that it returned.
+    """Passed to every hook, and valid only while the hook runs. A format may use its own as long as the checkpoint that it returned, and a
+    task ``component`` as long as it is there.
 
     Attributes:
         name: the component's name in config.
@@ -148,8 +149,9 @@ class Context(Protocol):
         """For accelerators: token windows [windows, length] of calibration text, which never overlaps the evaluation text."""
         ...
 
-    def component(self, kind: str, use: str, options: Mapping[str, Any] = ...) -> ReachedComponent:
-        """Another installed component: ``use`` and ``options`` as config would give them; options left out have their defaults.
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = ...) -> ReachedComponent:
+        """Another installed component: ``use`` and ``options`` as config would give them; options left out have their defaults. Without
+        ``use``, for the kinds with a table of their own (``[transcriber]``, ``[speaker]``): what config names, else the usual one.
 
         Raises:
             PluginError: no such component is installed (with the package to install), or it is broken.

@@ -88,6 +88,14 @@ _ROWS: Final = (
         name="guard", plural="guards", hooks=("llmasos_create_guard",), conformance="GuardConformance",
         check="PluginConformance", word="guard",  # it needs texts that are replaced or blocked
     ),
+    Kind(
+        name="transcriber", plural="transcribers", hooks=("llmasos_create_transcriber",), conformance="TranscriberConformance",
+        check="PluginConformance", word="voice",  # it needs speech whose words are known
+    ),
+    Kind(
+        name="speaker", plural="speakers", hooks=("llmasos_create_speaker",), conformance="SpeakerConformance",
+        check="PluginConformance", word="voice",  # it needs a voice, which may have to be fetched
+    ),
 )  # fmt: skip
 
 #: Name -> kind.

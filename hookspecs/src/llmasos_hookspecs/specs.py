@@ -23,6 +23,7 @@ from llmasos_hookspecs.scheduling import SchedulingPolicy
 from llmasos_hookspecs.server import Runtime, Server
 from llmasos_hookspecs.suites import Suite
 from llmasos_hookspecs.tasks import Task
+from llmasos_hookspecs.voice import Speaker, Transcriber
 
 
 @hookspec(firstresult=True)
@@ -111,6 +112,16 @@ def llmasos_create_access(options: Any, context: Context) -> Access | None:
 @hookspec(firstresult=True)
 def llmasos_create_guard(options: Any, context: Context) -> Guard | None:
     """Guard: looks at the texts that go into models and come out."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_transcriber(options: Any, context: Context) -> Transcriber | None:
+    """Transcriber: writes down what is said in recordings."""
+
+
+@hookspec(firstresult=True)
+def llmasos_create_speaker(options: Any, context: Context) -> Speaker | None:
+    """Speaker: says texts aloud."""
 
 
 @hookspec

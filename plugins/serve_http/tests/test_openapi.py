@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "hi"},
     "/v1/responses": {"input": "hi", "tools": [{"type": "function", "name": "f"}]},
     "/v1/embeddings": {"input": "hi"},
+    "/v1/audio/speech": {"input": "hi", "voice": "any"},
     "/v1/rerank": {"query": "hi", "documents": ["hi"]},
     "/v1/messages": chat_body("hi", max_tokens=3, system="Be brief."),
     "/v1/messages/count_tokens": chat_body("hi"),
@@ -52,6 +53,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/admin/scheduler": {"use": "fifo"},
     "/admin/models/{name}/scheduler": {"use": "fifo"},
 }
+#: What takes a form with a file.
+UPLOADS = {"/v1/audio/transcriptions"}
 #: Fields that are read in other requests only.
 ELSEWHERE = {"/tokenize": {"messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"}}
 #: Requests of each operation, and wrong ones; `make test-long` sends more.
@@ -67,7 +70,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Complete(ScriptedRuntime):
-    """With embeddings, and for everybody an administrator's permissions."""
+    """With embeddings and sound, and for everybody an administrator's permissions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,6 +81,13 @@ class Complete(ScriptedRuntime):
 
     def rank(self, principal: Principal, query: str, documents: Sequence[str], **_: Any) -> Sequence[Ranked]:
         return [Ranked(index=place, text=text, score=0.5) for place, text in enumerate(documents)]
+
+    async def arun(self, principal: Principal, task: str, inputs: Mapping[str, Any], **more: Any) -> Mapping[str, Any]:
+        if task == "speak":
+            return {"audio": "UklGRg==", "form": "wav", "sample_rate": 8000, "seconds": 0.1}
+        if task == "transcribe":
+            return {"text": "hi", "seconds": 0.1, "segments": [{"text": "hi", "start": 0.0, "end": 0.1}]}
+        return await super().arun(principal, task, inputs, **more)
 
 
 class Recording(dict[str, Any]):
@@ -118,7 +128,7 @@ def test_every_route_is_in_the_document(complete: Client) -> None:
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"].endswith("."), (path, method)
-            assert ("requestBody" in operation) == (path in BODIES and method == "post"), (path, method)
+            assert ("requestBody" in operation) == (path in BODIES.keys() | UPLOADS and method == "post"), (path, method)
             assert (operation["security"] == []) == (path in ("/", "/console/{name}", "/healthz", "/readyz"))
 
 
@@ -133,7 +143,8 @@ def test_the_fields_that_are_told_are_those_that_are_read(complete: Client, monk
         return bodies[-1]
 
     monkeypatch.setattr(Call, "fields", recorded)
-    data(complete.post(path.replace("{name}", "repeat" if "tasks" in path else "default"), {**BODIES[path], "stream": False}))
+    answer = complete.post(path.replace("{name}", "repeat" if "tasks" in path else "default"), {**BODIES[path], "stream": False})
+    assert answer.status_code == 200, answer.text
     told = document(complete.application.routes)["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert bodies[0].read | ELSEWHERE.get(path, set()) == set(told["properties"])
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
     from llmasos.acceleration.corpus import Corpus
     from llmasos.acceleration.suites import NamedSuite
+    from llmasos_hookspecs import ReachedComponent
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
 ComponentArgument = str | Mapping[str, Any]
@@ -204,6 +205,16 @@ class Pipeline:
             return self._tasks[name]
 
         return making.share(make)
+
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
+        """An installed component for a program of the user's: ``use`` and ``options`` as config would give them. Without ``use``, for a
+        transcriber or a speaker: the one that config names, else the usual one.
+
+        Raises:
+            PluginError: it is not installed (with the package to install), or broken.
+            ConfigError: it refuses the options.
+        """
+        return self._composer.reach("program", kind, use, options)
 
     def use_scheduler(self, scheduler: ComponentArgument, *, model: str | None = None, **options: Any) -> None:
         """Switch to another scheduler, for all models or the one that is named; queued and running requests are kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from llmasos.api.model import LanguageModel
     from llmasos.api.pipeline import Pipeline
     from llmasos.system.discovery import InstalledComponent
-    from llmasos_hookspecs import CommandModel, CommandTask, ComponentEntry, Report, Task
+    from llmasos_hookspecs import CommandModel, CommandTask, ComponentEntry, ReachedComponent, Report, Task
 
 
 class CommandContext:
@@ -145,6 +146,9 @@ class OpenedModel:
 
     def task(self, name: str) -> CommandTask:
         return OpenedTask(name, self._pipeline.task(name))
+
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
+        return self._pipeline.component(kind, use, options)
 
     def prefer_throughput(self) -> None:
         self._pipeline.prefer_throughput(model=self._model.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,7 @@ from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
 from llmasos.system.store import Store
-from llmasos_hookspecs import KINDS, Placement, QueueBounds, Runtime, Server, Task
+from llmasos_hookspecs import KINDS, Placement, QueueBounds, ReachedComponent, Runtime, Server, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration.suites import NamedSuite
@@ -158,6 +158,11 @@ class ComponentMaker:
         made = self._make("task", config)
         return guarded(made.value, made.label, self.bounds.task)
 
+    def reach(self, caller: str, kind: str, use: str, options: Mapping[str, Any]) -> ReachedComponent:
+        """A component for another, or for the one that config calls ``caller``. Raises ``PluginError`` or ``ConfigError``."""
+        find = Reach(registry=self._registry, plugins=self.plugins, context=self.context, configured=self.config.configured)
+        return find(caller, kind, use, options)
+
     def context(self, loaded: LoadedComponent, **more: Any) -> HookContext:
         """The context of one hook call; ``more``: fields that its kind has besides."""
         reading = self.formats()
@@ -168,7 +173,7 @@ class ComponentMaker:
             "seed": self.config.seed,
             "offline": self.config.offline,
             "sink": self._sink,
-            "reach": Reach(registry=self._registry, plugins=self.plugins, context=lambda loaded: self.context(loaded)),
+            "reach": self.reach,
             "open_checkpoint": reading.open,
             "read_tokenizer": reading.tokenizer,
         }

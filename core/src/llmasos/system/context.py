@@ -135,7 +135,7 @@ class HookContext:
         self.progressed()
         return self._given(self.calibration_windows, "calibration")(windows, length)
 
-    def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
         return self._given(self.reach, "component")(self.name, kind, use, options)
 
     def tokenizer(self, folder: Path) -> Tokenizer:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from llmasos.system.components import LoadedComponent, PluginSet
+from llmasos.system.config.sections import ComponentConfig, usual_component
 from llmasos.system.discovery import Registry
 from llmasos.system.options import structure_options
 from llmasos_hookspecs import KINDS, Component, Context, PluginError, specs
@@ -50,15 +51,29 @@ class Reached:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Reach:
-    """Finds components for others. They are imported into ``plugins``; ``context`` makes the context that each gets."""
+    """Finds components for others. They are imported into ``plugins``; ``context`` makes the context that each gets; ``configured`` tells
+    what config names for a kind with a table of its own, and raises ``KeyError`` for other kinds."""
 
     registry: Registry
     plugins: PluginSet
     context: Callable[[LoadedComponent], Context]
+    configured: Callable[[str], ComponentConfig] = usual_component
 
     def __call__(self, caller: str, kind: str, use: str, options: Mapping[str, Any]) -> Reached:
-        """The component that ``use`` names. Raises ``PluginError`` where it is not installed or is broken, and ``ConfigError`` where it
-        refuses the options."""
-        loaded = self.plugins.add(self.registry.find(kind, use))
-        chosen: Any = structure_options(loaded.component.options, options, f"{caller}: {kind} {use}")
+        """The component that ``use`` names, or config where it is empty. Raises ``PluginError`` where it is not installed or is broken, and
+        ``ConfigError`` where it refuses the options."""
+        config = self._asked(caller, kind, use, options)
+        loaded = self.plugins.add(self.registry.find(kind, config.use))
+        chosen: Any = structure_options(loaded.component.options, config.options, config.path)
         return Reached(caller=caller, loaded=loaded, options=chosen, plugins=self.plugins, context=self.context)
+
+    def _asked(self, caller: str, kind: str, use: str, options: Mapping[str, Any]) -> ComponentConfig:
+        if use:
+            return ComponentConfig(use, options, f"{caller}: {kind} {use}")
+        try:
+            config = self.configured(kind)
+        except KeyError:
+            raise PluginError(
+                f'The plugin "{caller}" asked for the {kind} of the config, which has no table for one; this is a fault of the plugin.'
+            ) from None
+        return attrs.evolve(config, options={**config.options, **options})

@@ -114,6 +114,25 @@ def _guard(value: Any) -> str:
     return ""
 
 
+def _transcriber(value: Any) -> str:
+    return _missing(value, ("open",)) or _sounding(value)
+
+
+def _speaker(value: Any) -> str:
+    return _missing(value, ("speak",)) or _sounding(value)
+
+
+def _sounding(value: Any) -> str:
+    """Of what takes or makes sound."""
+    rate = value.sample_rate
+    if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+        return f"{kind_of(value)} whose sample_rate is {rate!r:.40}, and it must be a whole number of samples a second"
+    languages = value.languages
+    if not isinstance(languages, tuple) or not all(isinstance(each, str) for each in languages):
+        return f"{kind_of(value)} whose languages are {languages!r:.60}, and they must be a tuple of codes"
+    return ""
+
+
 def _server(value: Any) -> str:
     if missing := _missing(value, ("start", "drain", "stop")):
         return missing
@@ -208,6 +227,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any], str]]] = {
     "llmasos_create_server": _server,
     "llmasos_create_access": _access,
     "llmasos_create_guard": _guard,
+    "llmasos_create_transcriber": _transcriber,
+    "llmasos_create_speaker": _speaker,
     "llmasos_create_task": _task,
     "llmasos_accelerate": _result,
     "llmasos_fetch": _path,

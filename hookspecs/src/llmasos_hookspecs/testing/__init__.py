@@ -65,11 +65,13 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.testing.server import ServerConformance as ServerConformance
     from llmasos_hookspecs.testing.simulation import SimulatedSequence as SimulatedSequence, Simulation as Simulation
     from llmasos_hookspecs.testing.source import SourceConformance as SourceConformance
+    from llmasos_hookspecs.testing.speaker import SpeakerConformance as SpeakerConformance
     from llmasos_hookspecs.testing.standard import StandardTests as StandardTests, overrides_standard as overrides_standard
     from llmasos_hookspecs.testing.suite import SandboxModel as SandboxModel, SuiteConformance as SuiteConformance
     from llmasos_hookspecs.testing.task import TaskConformance as TaskConformance
     from llmasos_hookspecs.testing.task_model import ScriptedTaskModel as ScriptedTaskModel
     from llmasos_hookspecs.testing.tokenizer import ByteTokenizer as ByteTokenizer
+    from llmasos_hookspecs.testing.transcriber import TranscriberConformance as TranscriberConformance
 
 # Imported when first used: a plugin that takes one small thing of the kit loads no pytest and no hypothesis for it.
 _MODULES: Final = {
@@ -99,11 +101,13 @@ _MODULES: Final = {
     "testing.server": "ServerConformance",
     "testing.simulation": "SimulatedSequence Simulation",
     "testing.source": "SourceConformance",
+    "testing.speaker": "SpeakerConformance",
     "testing.standard": "StandardTests overrides_standard",
     "testing.suite": "SandboxModel SuiteConformance",
     "testing.task": "TaskConformance",
     "testing.task_model": "ScriptedTaskModel",
     "testing.tokenizer": "ByteTokenizer",
+    "testing.transcriber": "TranscriberConformance",
 }
 
 __getattr__ = LazyNames(__name__, _MODULES)

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs.commands import CommandModel, ComponentEntry
+from llmasos_hookspecs.context import ReachedComponent
 from llmasos_hookspecs.errors import ConfigError, PluginError, RequestError
 from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.reports import Measurement, Report, figure_table
@@ -82,6 +84,8 @@ class ScriptedCommandModel(ScriptedTaskModel):
     """A ``CommandModel``: its text is scripted, its logits are those of a tiny random checkpoint, and every task is an ``EchoTask``."""
 
     notes: tuple[str, ...] = ()
+    #: ``component`` of the context that opened it.
+    reach: Callable[[str, str, Mapping[str, Any]], ReachedComponent]
 
     @functools.cached_property
     def checkpoint(self) -> TinyCheckpoint:
@@ -106,6 +110,9 @@ class ScriptedCommandModel(ScriptedTaskModel):
 
     def task(self, name: str) -> EchoTask:
         return EchoTask(name)
+
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> ReachedComponent:
+        return self.reach(kind, use, options)
 
     def prefer_throughput(self) -> None:
         pass
@@ -173,6 +180,7 @@ class SandboxCommandContext(SandboxContext):
         quiet: bool = False,
     ) -> Iterator[CommandModel]:
         self.asked.append(reference)
+        self.scripted.reach = self.component
         yield self.scripted
 
     def measure(

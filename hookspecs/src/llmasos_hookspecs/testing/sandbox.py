@@ -139,7 +139,8 @@ class SandboxStore:
 @attrs.define(eq=False, kw_only=True)
 class SandboxContext:
     """A ``Context`` over one temporary folder. Notes are kept in ``notes``, and what ran in a
-    child process in ``ran_apart``; calibration is random text of a fixed seed. ``lends_cache``: False where a sealed model is handled."""
+    child process in ``ran_apart``; calibration is random text of a fixed seed. ``lends_cache``: False where a sealed model is handled.
+    ``configured``: kind -> import name of the component that ``component`` finds where it is not told which."""
 
     root: Path
     name: str = "under-test"
@@ -153,6 +154,7 @@ class SandboxContext:
     ran_apart: list[str] = attrs.field(factory=list)
     vocab_size: int = 256
     lends_cache: bool = True
+    configured: Mapping[str, str] = attrs.field(factory=dict)
     _store: SandboxStore | None = attrs.field(default=None, init=False)
 
     @property
@@ -182,8 +184,12 @@ class SandboxContext:
     def calibration(self, windows: int, length: int) -> npt.NDArray[np.int32]:
         return np.random.default_rng(self.seed + 1).integers(0, self.vocab_size, (windows, length), dtype=np.int32)
 
-    def component(self, kind: str, use: str, options: Mapping[str, Any] = MappingProxyType({})) -> SandboxComponent:
-        return SandboxComponent(kind, use, PluginSandbox.of_entry(kind, use), options, self)
+    def component(self, kind: str, use: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> SandboxComponent:
+        if use:
+            return SandboxComponent(kind, use, PluginSandbox.of_entry(kind, use), options, self)
+        if kind not in self.configured:
+            raise PluginError(f"No {kind} is configured; give its module to SandboxContext(configured=...).")
+        return SandboxComponent(kind, self.configured[kind], PluginSandbox(self.configured[kind]), options, self)
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         """The byte tokenizer: of a folder into which its files (``TinyCheckpoint.text_files``) were written, unchanged."""

@@ -23,6 +23,7 @@ from llmasos_serve_http.keys import Keys
 from llmasos_serve_http.mcp_tools import McpTools
 from llmasos_serve_http.metrics import Metrics
 from llmasos_serve_http.ollama.routes import Ollama
+from llmasos_serve_http.openai.audio import Audio
 from llmasos_serve_http.openai.routes import OpenAI
 from llmasos_serve_http.openapi import OpenAPI
 from llmasos_serve_http.options import Options
@@ -88,6 +89,7 @@ class Application:
         yield Route("/healthz", Guarded(self._service, "public", plain, health.live, operation=HEALTH), methods=["GET"])
         yield Route("/readyz", Guarded(self._service, "public", plain, health.ready, operation=HEALTH), methods=["GET"])
         yield from OpenAI(self._service, self.answering).routes()
+        yield from Audio(self._service, self.answering).routes()
         yield from Anthropic(self._service, self.answering).routes()
         yield from Ollama(self._service, self.answering).routes()
         yield from self._metrics.routes(self._service)

@@ -84,7 +84,7 @@ def _operation(path: str, method: str, guarded: Guarded) -> Mapping[str, Any]:
         "responses": {"200": {"description": "The answer.", "content": _contents(operation)}, "4XX": failed, "5XX": failed},
     }
     if operation.body is not None:
-        found["requestBody"] = {"required": True, "content": {JSON: {"schema": operation.body}}}
+        found["requestBody"] = {"required": True, "content": {operation.body_type: {"schema": operation.body}}}
     return found
 
 

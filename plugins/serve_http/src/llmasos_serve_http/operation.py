@@ -13,6 +13,7 @@ class Operation:
 
     Attributes:
         body: of the request; None: it takes none.
+        body_type: its media type.
         answer: the body of an answer that succeeded.
         events: the data of each event, where the answer may be a stream of server-sent events.
         lines: each line, where the answer may be lines of JSON.
@@ -20,6 +21,7 @@ class Operation:
     """
 
     body: Schema | None = None
+    body_type: str = "application/json"
     answer: Schema = attrs.field(factory=lambda: {"type": "object"})
     events: Schema | None = None
     lines: Schema | None = None

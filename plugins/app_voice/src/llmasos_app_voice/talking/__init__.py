@@ -1,0 +1,1 @@
+"""A spoken conversation, apart from the command line that begins it."""
