@@ -1,14 +1,17 @@
 """``make bench ARGS=--growth``: how time and memory grow with the prompt, the number of sequences, and the weights.
 
-Random models: a small one with a context of 16,384 tokens for prompts and sequences, and three with the sizes of SmolLM2 (135 million, 360
-million and 1.7 billion weights, 8 bits in blocks of 32). An exponent of 1 is growth in proportion: it is the slope of a line through the
+Random models: a small one with a context of 16,384 tokens for prompts and sequences, and three with the sizes of SmolLM2 (135 million,
+360 million and 1.7 billion weights, 8 bits in blocks of 32). Seconds are processor seconds of one thread, which other work on the machine
+hardly changes. An exponent of 1 is growth in proportion: it is the slope of a line through the
 logarithms, over all points and over the last three.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,8 +91,8 @@ def main(output: Path, loader: str = "onnx") -> None:
 def by_prompt(loader: str) -> list[Curve]:
     """Seconds of a prefill, and of each token behind it."""
     driver = _driver("small", loader, sequences=1, context=PROMPTS[-1] + 2 * _ANSWER)
-    reading = [_best(lambda size=size: driver.prefill(_tokens(size))) for size in PROMPTS]
-    answering = [_best(lambda size=size: driver.decode_steps([_tokens(size)], _ANSWER)[1]) for size in PROMPTS]
+    reading = [_best(functools.partial(driver.prefill_steps, _tokens(size))) for size in PROMPTS]
+    answering = [_best(functools.partial(_token_seconds, driver, _tokens(size))) for size in PROMPTS]
     driver.close()
     return [Curve("prefill s", "prompt tokens", PROMPTS, reading), Curve("decode s a token", "prompt tokens", PROMPTS, answering)]
 
@@ -115,8 +118,8 @@ def by_weights(loader: str) -> list[Curve]:
         before = private_bytes()
         driver = _driver(size, loader, sequences=1, context=_PROMPT + 2 * _ANSWER)
         weights.append(float(sum(np.prod(shape) for shape in _decoder(size).tensor_shapes().values())))
-        reading.append(_best(lambda driver=driver: driver.prefill(_tokens(_PROMPT))))
-        answering.append(_best(lambda driver=driver: driver.decode_steps([_tokens(_PROMPT)], _ANSWER)[1]))
+        reading.append(_best(functools.partial(driver.prefill_steps, _tokens(_PROMPT))))
+        answering.append(_best(functools.partial(_token_seconds, driver, _tokens(_PROMPT))))
         held.append(float(max(1, private_bytes() - before, driver.weight_bytes())))
         driver.close()
     return [
@@ -132,6 +135,11 @@ def _best(run: Callable[[], float]) -> float:
     return min(run() for _ in range(_ROUNDS))
 
 
+def _token_seconds(driver: Driver, prompt: list[int]) -> float:
+    """Of the engine, for each token behind a prompt."""
+    return driver.decode_steps([prompt], _ANSWER)[1]
+
+
 def _tokens(count: int, seed: int = 0) -> list[int]:
     found: list[int] = np.random.default_rng([seed, count]).integers(0, 1000, count).tolist()
     return found
@@ -139,7 +147,7 @@ def _tokens(count: int, seed: int = 0) -> list[int]:
 
 def _driver(size: str, loader: str, *, sequences: int, context: int) -> Driver:
     places: Any = SimpleNamespace(model=str(_folder(size)))
-    return Driver(places, {"use": loader}, "model", sequences, context)
+    return Driver(places, {"use": loader}, "model", sequences=sequences, context=context, threads=1, clock=time.process_time)
 
 
 def _decoder(size: str) -> DecoderConfig:

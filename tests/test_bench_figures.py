@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.figures import Figures, ratios, table
+from benchmarks.growth import Curve, exponent
 from benchmarks.intervals import interval, ratio
 from benchmarks.peers import PEERS, peer_settings
 
@@ -69,6 +70,16 @@ def test_rounds_that_warm_up_are_dropped() -> None:
     figures.requests.append(1.0)
     figures.forget_rounds()
     assert (figures.prefill, figures.decode, figures.requests, figures.kl) == ([], {}, [], 0.001)
+
+
+def test_an_exponent_is_the_slope_of_the_logarithms() -> None:
+    """Cost in proportion that ends in a square; the last points tell it from the whole."""
+    sizes = [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert exponent(sizes, [3 * size for size in sizes]) == pytest.approx(1.0)
+    curve = Curve("s", "tokens", sizes, [1.0, 2.0, 4.0, 16.0, 64.0])
+    whole, last = curve.exponents
+    assert (whole, last) == (pytest.approx(1.5), pytest.approx(2.0))
+    assert curve.sentence.endswith("exponent 1.50, of the last 3 2.00")
 
 
 def test_the_settings_of_peers_are_those_that_their_drivers_take() -> None:

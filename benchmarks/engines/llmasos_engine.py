@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,10 +30,11 @@ class Step:
 
 
 class TimedEngine:
-    """An engine that notes its steps, so that what the runtime adds can be told."""
+    """An engine that notes its steps by a clock, so that what the runtime adds can be told."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.perf_counter) -> None:
         self._engine = engine
+        self._clock = clock
         self.steps: list[Step] = []
 
     @property
@@ -40,9 +42,9 @@ class TimedEngine:
         return self._engine.info
 
     def step(self, rows: list[Row]) -> list[npt.NDArray[np.float32]]:
-        began = time.perf_counter()
+        began = self._clock()
         found = self._engine.step(rows)
-        self.steps.append(Step(began, time.perf_counter(), len(rows), sum(len(row.tokens) for row in rows)))
+        self.steps.append(Step(began, self._clock(), len(rows), sum(len(row.tokens) for row in rows)))
         return found
 
     def __getattr__(self, name: str) -> Any:
@@ -50,9 +52,24 @@ class TimedEngine:
 
 
 class Driver:
-    """Times what a caller of the model waits for."""
+    """Times what a caller of the model waits for.
 
-    def __init__(self, workload: Workload, loader: dict[str, Any], source: str = "gguf", sequences: int = 32, context: int = 512) -> None:
+    Args:
+        source: the workload's attribute that names the model.
+        clock: of the engine's steps.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        loader: dict[str, Any],
+        source: str = "gguf",
+        *,
+        sequences: int = 32,
+        context: int = 512,
+        threads: int = 2,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         from llmasos.compose.composition import Composer
 
         timed: list[TimedEngine] = []
@@ -62,7 +79,7 @@ class Driver:
             loader, load = make(composer, *arguments, **options)
 
             def load_timed() -> Any:
-                timed.append(TimedEngine(load()))
+                timed.append(TimedEngine(load(), clock))
                 return timed[-1]
 
             return loader, load_timed
@@ -72,7 +89,7 @@ class Driver:
             getattr(workload, source),
             loader=loader,
             scheduler={"use": "fifo", "max_sequences": sequences, "step_tokens": _STEP_TOKENS},
-            threads=2,
+            threads=threads,
             context_length=context,
         )
         self._engine = timed[0]
@@ -86,6 +103,12 @@ class Driver:
         began = time.perf_counter()
         self._loop.submit(self._request(prompt, 1)).result()
         return time.perf_counter() - began
+
+    def prefill_steps(self, prompt: list[int]) -> float:
+        """Seconds of the steps that compute a prompt."""
+        self._engine.steps.clear()
+        self.prefill(prompt)
+        return sum(step.ended - step.began for step in self._engine.steps)
 
     def decode(self, prompts: list[list[int]], new_tokens: int) -> float:
         """The clock starts when the last prompt has its first token, and stops when the last answer is whole."""
