@@ -92,7 +92,7 @@ def by_prompt(loader: str) -> list[Curve]:
     """Seconds of a prefill, and of each token behind it."""
     driver = _driver("small", loader, sequences=1, context=PROMPTS[-1] + 2 * _ANSWER)
     reading = [_best(functools.partial(driver.prefill_steps, _tokens(size))) for size in PROMPTS]
-    answering = [_best(functools.partial(_token_seconds, driver, _tokens(size))) for size in PROMPTS]
+    answering = [_token_seconds(driver, _tokens(size)) for size in PROMPTS]
     driver.close()
     return [Curve("prefill s", "prompt tokens", PROMPTS, reading), Curve("decode s a token", "prompt tokens", PROMPTS, answering)]
 
@@ -119,7 +119,7 @@ def by_weights(loader: str) -> list[Curve]:
         driver = _driver(size, loader, sequences=1, context=_PROMPT + 2 * _ANSWER)
         weights.append(float(sum(np.prod(shape) for shape in _decoder(size).tensor_shapes().values())))
         reading.append(_best(functools.partial(driver.prefill_steps, _tokens(_PROMPT))))
-        answering.append(_best(functools.partial(_token_seconds, driver, _tokens(_PROMPT))))
+        answering.append(_token_seconds(driver, _tokens(_PROMPT)))
         held.append(float(max(1, private_bytes() - before, driver.weight_bytes())))
         driver.close()
     return [
@@ -130,7 +130,7 @@ def by_weights(loader: str) -> list[Curve]:
 
 
 def _best(run: Callable[[], float]) -> float:
-    """Of a few runs, after one that warms up; what else runs on the machine only adds."""
+    """Of a few runs, after one that warms up: what else the processor does only adds."""
     run()
     return min(run() for _ in range(_ROUNDS))
 
