@@ -33,6 +33,10 @@ class Driver(Protocol):
         """Seconds for ``new_tokens`` greedy tokens of every prompt, all prompts together, after their prefill."""
         ...
 
+    def weight_bytes(self) -> int:
+        """Bytes of weights that the decoding of a token reads."""
+        ...
+
     def logits(self, tokens: list[int]) -> Logits | None:
         """Logits [tokens, vocab] of a text; None where the engine does not give them out."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pydoc_data.topics
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+import llmasos
 from llmasos.compose.formats import open_model
 from llmasos.system.sources import resolve
 from llmasos_hookspecs import Checkpoint, as_float32
@@ -36,19 +38,23 @@ class Workload:
     """Paths and token ids.
 
     Attributes:
-        gguf: the model as it is published.
+        gguf: the model as it is published, in Q4_1.
+        q8_0: the same weights in Q8_0, which this project's exporter writes: for engines whose readers round the published ones again.
         dequantised: the same weights in float32, a Hugging Face folder.
         genai: what onnxruntime-genai's own builder makes of them, int8 in blocks of 32.
         prompts: lists of ``PROMPT_TOKENS`` ids, no two alike.
         text: ``QUALITY_TOKENS`` ids of English prose.
+        linear_weights: weights of the linear layers, without embedding and head: each token of a prompt is multiplied by all of them.
         requests: ``REQUESTS`` of mixed lengths, in the order of their arrival.
     """
 
     gguf: str
+    q8_0: str
     dequantised: str
     genai: str
     prompts: list[list[int]]
     text: list[int]
+    linear_weights: int
     requests: list[TimedRequest] = attrs.field(
         converter=lambda given: [each if isinstance(each, TimedRequest) else TimedRequest(**each) for each in given]
     )
@@ -63,12 +69,18 @@ def prepare(cache: Path) -> Workload:
     prompts = np.array(tokens[: 32 * PROMPT_TOKENS]).reshape(32, PROMPT_TOKENS)
     return Workload(
         gguf=str(gguf),
+        q8_0=str(_exported(gguf, cache / "smollm2-q8_0.gguf")),
         dequantised=str(_dequantised(checkpoint, cache / "dequantised")),
         genai=str(cache / "genai-int8"),
         prompts=prompts.tolist(),
+        linear_weights=sum(math.prod(shape) for name, shape in checkpoint.decoder.tensor_shapes().items() if _is_linear(name, shape)),
         text=tokens[50_000 : 50_000 + QUALITY_TOKENS],
         requests=_requests(prompts),
     )
+
+
+def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 and ".layers." in name
 
 
 def _requests(prompts: npt.NDArray[np.int64]) -> list[TimedRequest]:
@@ -81,6 +93,13 @@ def _requests(prompts: npt.NDArray[np.int64]) -> list[TimedRequest]:
         TimedRequest(prompt=prompts[place, : lengths[place]].tolist(), new_tokens=int(answers[place]), arrival=float(arrivals[place]))
         for place in range(REQUESTS)
     ]
+
+
+def _exported(gguf: Path, output: Path) -> Path:
+    if not output.is_file():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        llmasos.export(gguf, output, gguf="q8_0")
+    return output
 
 
 def _dequantised(checkpoint: Checkpoint, output: Path) -> Path:

@@ -30,7 +30,7 @@ FLOATS: dict[str, dict[str, Any]] = {
 }
 
 #: Largest relative error of logits with the loader's defaults: onnx rounds activations of few tokens to 8 bits, torch products to bfloat16,
-#: tf weights to 8 bits with a scale for every 32, openvino products to bfloat16 where the CPU has AMX.
+#: tf weights to 8 bits with a scale for every 32, openvino products to bfloat16 where the CPU has instructions for it.
 DEFAULTS = {"onnx": 0.06, "torch": 0.06, "tf": 0.06, "openvino": 0.06}
 
 Made = tuple[dict[str, torch.Tensor], torch.Tensor]

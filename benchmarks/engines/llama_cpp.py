@@ -20,18 +20,28 @@ def _silent(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
 
 
 class Driver:
-    """One context with room for ``_SEQUENCES`` sequences."""
+    """One context with room for ``_SEQUENCES`` sequences.
 
-    def __init__(self, workload: Workload) -> None:
+    Args:
+        file: the workload's attribute that names the GGUF file.
+        flash_attention: computed without the whole matrix of scores.
+        unified: one KV cache for all sequences, rather than one each.
+        micro_batch: tokens computed at once.
+    """
+
+    def __init__(
+        self, workload: Workload, file: str = "gguf", *, flash_attention: bool = True, unified: bool = True, micro_batch: int = 512
+    ) -> None:
         llama_cpp.llama_log_set(_silent, None)
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
         # The AMX buffers of 0.3.36 crash on Q4_1 weights; without them it runs on AVX-512.
         model_params.use_extra_bufts = False
-        self._model = llama_cpp.llama_model_load_from_file(workload.gguf.encode(), model_params)
+        self._model = llama_cpp.llama_model_load_from_file(getattr(workload, file).encode(), model_params)
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = 512 * _SEQUENCES, 512, 512
-        params.n_seq_max, params.kv_unified = _SEQUENCES, True
+        params.n_ctx, params.n_batch, params.n_ubatch = 512 * _SEQUENCES, 512, micro_batch
+        params.n_seq_max, params.kv_unified = _SEQUENCES, unified
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = params.n_threads_batch = 2
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
@@ -60,6 +70,10 @@ class Driver:
         self._clear()
         self._run([(0, tokens, 0)], every=True)
         return np.stack([self._row(place).copy() for place in range(len(tokens))])
+
+    def weight_bytes(self) -> int:
+        """What it reads of weights for a token; its embedding is its head."""
+        return int(llama_cpp.llama_model_size(self._model))
 
     def _run(self, rows: list[tuple[int, list[int], int]], *, every: bool = False) -> None:
         batch, place = self._batch, 0

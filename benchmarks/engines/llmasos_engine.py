@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -17,21 +19,32 @@ from llmasos_sched_fifo import Fifo, Options as FifoOptions
 _STEP_TOKENS = 4096
 
 
-class TimedEngine:
-    """An engine that adds up how long its steps take, so that what the runtime adds can be told."""
+@attrs.frozen
+class Step:
+    """When a step began and ended, and how many sequences and tokens it computed."""
 
-    def __init__(self, engine: Engine) -> None:
+    began: float
+    ended: float
+    rows: int
+    tokens: int
+
+
+class TimedEngine:
+    """An engine that notes its steps by a clock, so that what the runtime adds can be told."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.perf_counter) -> None:
         self._engine = engine
-        self.seconds = 0.0
+        self._clock = clock
+        self.steps: list[Step] = []
 
     @property
     def info(self) -> EngineInfo:
         return self._engine.info
 
     def step(self, rows: list[Row]) -> list[npt.NDArray[np.float32]]:
-        began = time.perf_counter()
+        began = self._clock()
         found = self._engine.step(rows)
-        self.seconds += time.perf_counter() - began
+        self.steps.append(Step(began, self._clock(), len(rows), sum(len(row.tokens) for row in rows)))
         return found
 
     def __getattr__(self, name: str) -> Any:
@@ -39,9 +52,24 @@ class TimedEngine:
 
 
 class Driver:
-    """Times what a caller of the model waits for."""
+    """Times what a caller of the model waits for.
 
-    def __init__(self, workload: Workload, loader: dict[str, Any], source: str = "gguf", sequences: int = 32) -> None:
+    Args:
+        source: the workload's attribute that names the model.
+        clock: of the engine's steps.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        loader: dict[str, Any],
+        source: str = "gguf",
+        *,
+        sequences: int = 32,
+        context: int = 512,
+        threads: int = 2,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         from llmasos.compose.composition import Composer
 
         timed: list[TimedEngine] = []
@@ -51,7 +79,7 @@ class Driver:
             loader, load = make(composer, *arguments, **options)
 
             def load_timed() -> Any:
-                timed.append(TimedEngine(load()))
+                timed.append(TimedEngine(load(), clock))
                 return timed[-1]
 
             return loader, load_timed
@@ -61,8 +89,8 @@ class Driver:
             getattr(workload, source),
             loader=loader,
             scheduler={"use": "fifo", "max_sequences": sequences, "step_tokens": _STEP_TOKENS},
-            threads=2,
-            context_length=512,
+            threads=threads,
+            context_length=context,
         )
         self._engine = timed[0]
         self._sequences = sequences
@@ -76,16 +104,17 @@ class Driver:
         self._loop.submit(self._request(prompt, 1)).result()
         return time.perf_counter() - began
 
+    def prefill_steps(self, prompt: list[int]) -> float:
+        """Seconds of the steps that compute a prompt."""
+        self._engine.steps.clear()
+        self.prefill(prompt)
+        return sum(step.ended - step.began for step in self._engine.steps)
+
     def decode(self, prompts: list[list[int]], new_tokens: int) -> float:
         """The clock starts when the last prompt has its first token, and stops when the last answer is whole."""
         self._loop.forget_prefixes()
         tickets = [self._loop.submit(self._request(prompt, new_tokens + 1)) for prompt in prompts]
-        if len(tickets) == 1:
-            next(iter(_Pieces(tickets[0])))
-            began = time.perf_counter()
-            tickets[0].result()
-            return time.perf_counter() - began
-        while self._loop.usage().running < len(tickets):
+        while len(tickets) > 1 and self._loop.usage().running < len(tickets):
             time.sleep(0.001)
         for ticket in tickets:
             next(iter(_Pieces(ticket)))
@@ -93,6 +122,20 @@ class Driver:
         for ticket in tickets:
             ticket.result()
         return time.perf_counter() - began
+
+    def decode_steps(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, float]:
+        """Mean seconds from one step that decodes a token of every prompt to the next, and those of them that the engine takes."""
+        self._loop.forget_prefixes()
+        self._engine.steps.clear()
+        for ticket in [self._loop.submit(self._request(prompt, new_tokens + 1)) for prompt in prompts]:
+            ticket.result()
+        steps = [step for step in self._engine.steps if step.rows == step.tokens == len(prompts)]
+        count = len(steps) - 1
+        return (steps[-1].began - steps[0].began) / count, sum(step.ended - step.began for step in steps[:-1]) / count
+
+    def close(self) -> None:
+        """Unload the model."""
+        self._model.close()
 
     def serve(self, requests: list[TimedRequest]) -> float:
         """All at once; the loop batches them."""
@@ -125,16 +168,13 @@ class Driver:
     def _use(self, sequences: int) -> None:
         self._loop.use_policy(Fifo(FifoOptions(max_sequences=sequences)), max_sequences=sequences, step_tokens=_STEP_TOKENS)
 
-    def overhead(self, prompt: list[int]) -> float:
-        """What the runtime adds to the engine's own time in a decode at batch 1, as a share of it."""
-        self._loop.forget_prefixes()
-        self._loop.submit(self._request(prompt, 2)).result()
-        ticket = self._loop.submit(self._request(prompt, 129))
-        next(iter(_Pieces(ticket)))
-        before, began = self._engine.seconds, time.perf_counter()
-        ticket.result()
-        whole, engine = time.perf_counter() - began, self._engine.seconds - before
+    def overhead(self, prompts: list[list[int]]) -> float:
+        """What the runtime adds to the engine's own time in a decode, as a share of it."""
+        whole, engine = self.decode_steps(prompts, 128)
         return whole / engine - 1
+
+    def weight_bytes(self) -> int:
+        return self._engine.info.weight_bytes
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """The first half as a prompt, the second as what follows one: engines may compute the two by different kernels.

@@ -18,12 +18,13 @@ from benchmarks.workload import Workload
 class Driver:
     """A generator a measurement, as its users make one a request."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, threads: int = 2) -> None:
         if not (Path(workload.genai) / "genai_config.json").is_file():
             build(workload)
+        self._folder = Path(workload.genai)
         config = og.Config(workload.genai)
         # Without it two threads are not what it uses, and it is half as fast.
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": 2}}}}))
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self._model = og.Model(config)
 
     def prefill(self, prompt: list[int]) -> float:
@@ -41,6 +42,10 @@ class Driver:
         for _ in range(new_tokens):
             generator.generate_next_token()
         return time.perf_counter() - began
+
+    def weight_bytes(self) -> int:
+        """Of its graph's data; the head is stored beside the embedding."""
+        return sum(path.stat().st_size for path in self._folder.glob("*.onnx.data"))
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """One token a step: the model was built to give the last position's logits only, which is what prefill is fastest with."""

@@ -37,6 +37,10 @@ class Driver:
             seconds += self._generate([each.prompt for each in batch], max(each.new_tokens for each in batch))
         return seconds
 
+    def weight_bytes(self) -> int:
+        """Its embedding is its head."""
+        return sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
+
     @torch.inference_mode()
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         found: npt.NDArray[np.float32] = self._model(torch.tensor([tokens])).logits[0].float().numpy()

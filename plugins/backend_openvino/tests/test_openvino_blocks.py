@@ -157,7 +157,7 @@ def test_another_layout_of_keys_and_values_is_refused() -> None:
     """A CPU for which OpenVINO compiles another cache than the pool is gets a sentence, not a crash."""
     core = ov.Core()
     model = build_decoder(CHECKPOINT, "f32", Quiet()).model
-    insert_attention(model, CHECKPOINT.decoder)
+    insert_attention(model, CHECKPOINT.decoder, "f32")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
     with pytest.raises(UnsupportedModel, match=r"as .* of f32, and the loader openvino as .* of bf16"):
         Session(compiled, BlockPool(caches_of(CHECKPOINT.decoder), 4, "bf16"), [])

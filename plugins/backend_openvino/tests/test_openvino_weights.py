@@ -131,7 +131,10 @@ def test_bfloat16_is_refused_where_the_cpu_has_none(start: Any, monkeypatch: pyt
         start(tiny_checkpoint("llama"), {"precision": "bf16"})
 
 
-@pytest.mark.parametrize(("flags", "able", "chosen"), [({"amx_bf16"}, True, "bf16"), ({"amx_bf16"}, False, "f32"), (set(), True, "f32")])
+@pytest.mark.parametrize(
+    ("flags", "able", "chosen"),
+    [({"amx_bf16"}, True, "bf16"), ({"avx512_bf16"}, True, "bf16"), ({"amx_bf16"}, False, "f32"), ({"avx512f"}, True, "f32")],
+)
 def test_auto_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch, flags: set[str], able: bool, chosen: str) -> None:
     """Matrix units decide, and OpenVINO's word that it uses them."""
     monkeypatch.setattr(cpu, "_flags", lambda: frozenset(flags))

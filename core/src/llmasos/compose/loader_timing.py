@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import attrs
 
@@ -119,7 +119,7 @@ def time_loaders(
             try:
                 if isinstance(engine.info, EncoderInfo) or "source" in engine.info.features:
                     return None
-                timed = functools.partial(exchange_seconds, GuardedEngine(cast("Engine", engine), label), clock=clock)
+                timed = functools.partial(exchange_seconds, GuardedEngine(engine, label), clock=clock)
                 found[label] = call_within(bound, label, "step", lambda _, timed=timed: timed())  # type: ignore[misc]  # mypy infers no type of such a lambda
             finally:
                 engine.shutdown()

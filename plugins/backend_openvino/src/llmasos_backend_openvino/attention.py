@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from llmasos_backend_openvino.capped_attention import NEW, capped_attention
 from llmasos_backend_openvino.runtime import PagedAttention, ops, ov
 from llmasos_hookspecs import DecoderConfig
 
@@ -25,6 +26,8 @@ BLOCK: Final = 32
 #: each row's begin and the last one's end; ``max_context_len`` []: tokens of the longest sequence after the call.
 TABLES: Final = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
 
+#: OpenVINO's types of what keys and values may be held in.
+_TYPES: Final = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
 
 _STAND_IN: Final = "attention"
 
@@ -38,23 +41,31 @@ def stand_in(layer: int, q: Any, k: Any, v: Any, width: int) -> Any:
     return split.output(0)
 
 
-def insert_attention(model: Any, config: DecoderConfig) -> None:
-    """Put PagedAttention in the place of each layer's stand-in.
+def insert_attention(model: Any, config: DecoderConfig, precision: str) -> None:
+    """Put attention in the place of each layer's stand-in: PagedAttention, or where scores are capped ``capped_attention``.
 
     The model gets as inputs the ``TABLES`` and, of each layer, ``key_cache.N`` and ``value_cache.N`` [blocks, kv_heads, BLOCK, head_dim] of
-    the precision for keys and values that it is compiled for.
+    the ``precision`` for keys and values that it is compiled for; with capped scores also the outputs ``NEW``.
     """
+    capped = config.attention_softcap is not None
     tables = [parameter(name, [] if name == "max_context_len" else [-1], ov.Type.i32) for name in TABLES]
     model.add_parameters(tables)
     found = {node.get_friendly_name(): node for node in model.get_ops()}
     for layer in range(config.num_layers):
         node = found[f"{_STAND_IN}.{layer}"]
-        caches = [parameter(f"{name}.{layer}", [-1, -1, -1, -1], ov.Type.dynamic) for name in ("key_cache", "value_cache")]
+        # PagedAttention's are set by the compiler.
+        shape, kind = ([-1, config.num_kv_heads, BLOCK, config.head_dim], _TYPES[precision]) if capped else ([-1] * 4, ov.Type.dynamic)
+        caches = [parameter(f"{name}.{layer}", shape, kind) for name in ("key_cache", "value_cache")]
         model.add_parameters(caches)
-        joined = node.input_value(0).get_node()
-        attended = _paged_attention(joined.input_values(), caches, tables, config, config.layer(layer).window)
+        qkv, window = node.input_value(0).get_node().input_values(), config.layer(layer).window
+        if capped:
+            past_lens, _, block_indices, *_ = tables
+            attended, new = capped_attention(qkv[0], qkv[1:], caches, past_lens, block_indices, config, window)
+            model.add_results([_result(part, f"{name}.{layer}") for part, name in zip(new, NEW, strict=True)])
+        else:
+            attended = _paged_attention(qkv, caches, tables, config, window)
         for reader in node.output(0).get_target_inputs():
-            reader.replace_source_output(attended)
+            reader.replace_source_output(attended if isinstance(attended, ov.Output) else attended.output(0))
     model.validate_nodes_and_infer_types()
 
 
@@ -85,6 +96,12 @@ def parameter(name: str, shape: Sequence[int], kind: Any) -> Any:
     """An input of a graph."""
     node = ops.parameter(ov.PartialShape(list(shape)), kind, name=name)
     node.output(0).set_names({name})
+    return node
+
+
+def _result(value: Any, name: str) -> Any:
+    node = ops.result(value)
+    node.get_output_tensor(0).set_names({name})
     return node
 
 

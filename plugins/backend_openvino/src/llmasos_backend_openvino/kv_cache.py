@@ -6,7 +6,9 @@ import mmap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from llmasos_backend_openvino.attention import BLOCK
 from llmasos_backend_openvino.runtime import ov
@@ -82,6 +84,13 @@ class BlockPool:
         """Make ``target`` hold what ``source`` does."""
         for array in self._arrays:
             array[target] = array[source]
+
+    def write(self, at: int, blocks: Sequence[int], start: int, values: npt.NDArray[np.float32]) -> None:
+        """Put keys or values [n, heads, size] of the tokens from ``start`` on into a sequence's blocks of the cache ``at`` a place."""
+        array = self._arrays[at]
+        places = np.arange(start, start + len(values))
+        stored = values if array.itemsize == 4 else values.astype(ml_dtypes.bfloat16)
+        array[np.asarray(blocks)[places // BLOCK], :, places % BLOCK] = stored.view(array.dtype)
 
     def close(self) -> None:
         """Let go of the memory; it is freed with the last tensor over it."""

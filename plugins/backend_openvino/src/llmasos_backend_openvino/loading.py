@@ -69,7 +69,7 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     caches = caches_of(config)
     blocks, length = _room(config.context_length, context.limits, weight_bytes, BLOCK * token_bytes(caches, precision))
     pool = _pool(caches, blocks, precision)
-    compiled = _compiled(_decoder(source, config), precision, options.threads or context.limits.threads, source)
+    compiled = _compiled(_decoder(source, config, precision), precision, options.threads or context.limits.threads, source)
     session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)], kept=source)
     info = EngineInfo(
         vocab_size=config.vocab_size,
@@ -128,13 +128,13 @@ def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Pa
     return folder / _MODEL, facts
 
 
-def _decoder(source: Path | BuiltDecoder, config: DecoderConfig) -> Any:
+def _decoder(source: Path | BuiltDecoder, config: DecoderConfig, precision: str) -> Any:
     """The graph, or the one in a file, with its attention; it reads its weights where the file is mapped."""
     try:
         model = ov.Core().read_model(source) if isinstance(source, Path) else source.model
     except RuntimeError as error:
         raise _not_compiled(source, error) from error
-    insert_attention(model, config)
+    insert_attention(model, config, precision)
     return model
 
 

@@ -17,7 +17,8 @@ class Options:
         default="auto",
         validator=attrs.validators.in_(("auto", "f32", "bf16")),
         metadata={
-            "help": "What is computed in, keys and values too; auto is bf16 on CPUs with AMX, else f32. Stored codes keep their bits.",
+            "help": "What is computed in, keys and values too; auto is bf16 on CPUs with AMX or AVX-512 for it, else f32. "
+            "Stored codes keep their bits.",
             "choices": ("auto", "f32", "bf16"),
         },
     )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_backend_openvino.attention import TABLES
+from llmasos_backend_openvino.capped_attention import NEW
 from llmasos_backend_openvino.forks import never_free_in_children
 from llmasos_backend_openvino.kv_cache import BlockPool, Caches, blocks_for
 from llmasos_backend_openvino.rotation import RotationTable
@@ -66,6 +67,10 @@ class Session:
         self._request = compiled.create_infer_request()
         self._ports = {port.get_any_name(): port for port in compiled.inputs}
         self._rotations = rotations
+        self._pool = pool
+        names = {name for port in compiled.outputs for name in port.get_names()}
+        #: Outputs of new keys and values, which the session writes into the blocks; none where the graph does so.
+        self._new = [name for layer in range(len(pool.tensors) // 2) for kind in NEW if (name := f"{kind}.{layer}") in names]
         for at, tensor in enumerate(pool.tensors):
             port = self._ports[cache_name(at)]
             if port.element_type != tensor.element_type or not port.partial_shape.compatible(ov.PartialShape(tensor.shape)):
@@ -79,6 +84,16 @@ class Session:
     def run(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         """Write the tokens' keys and values. Returns the logits that are wanted, float32 [n, vocabulary], piece by piece; they are the
         caller's until the next run."""
+        if not self._new:
+            return self._run(pieces)
+        found = []
+        for piece in pieces:  # such a graph takes one
+            found.append(self._run([piece]).copy())
+            for at, name in enumerate(self._new):
+                self._pool.write(at, piece.blocks, piece.start, self._request.get_tensor(name).data)
+        return np.concatenate(found)
+
+    def _run(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
         inputs = self._inputs(pieces)
         count = len(inputs["tokens"])
         try:

@@ -9,8 +9,7 @@ from llmasos_hookspecs import NEUTRAL_FORMATS, beyond
 if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint
 
-#: What ``DecoderConfig`` describes beyond the plain Llama form, by the names of ``DecoderConfig.traits``. Left out is ``attention
-#: softcap``: OpenVINO's PagedAttention has no place for it.
+#: What ``DecoderConfig`` describes beyond the plain Llama form, by the names of ``DecoderConfig.traits``.
 KNOWN_TRAITS: Final = frozenset(
     {
         *("layer types", "partial rotary", "interleaved rotary", "yarn rope", "longrope"),
@@ -18,6 +17,7 @@ KNOWN_TRAITS: Final = frozenset(
         *("gelu activation", "gelu_tanh activation", "relu activation", "relu2 activation", "no gate"),
         *("post block", "sandwich block", "parallel block"),
         *("head bias", "embedding scale", "residual scale", "attention scale", "logit scale", "logit softcap"),
+        "attention softcap",
         *("fused tensors", "other names"),
     }
 )
