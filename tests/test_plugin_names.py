@@ -31,6 +31,7 @@ WORDS: Final = {
     "evaluate": "a function of the Python API; markers of requirements are evaluated",
     "generate": "what a model does with a prompt",
     "gguf": "the suffix of files in that format, which sources choose and sizes are estimated from",
+    "isolation": "how untrusted bytes are parsed: in a process of their own",
     "keys": "what a mapping has, and what clients show",
     "merge": "what is done with an adapter, and with tables of config",
     "onnx": "the suffix of files in that format",
