@@ -40,6 +40,7 @@ WORDS: Final = {
     "seal": "encrypt a model's files; a finished entry of the store",
     "size": "of anything",
     "speed": "whether times are measured",
+    "topics": "Python's own documentation as a corpus: pydoc_data.topics",
     "top": "the likeliest tokens: top_p, top_k, top-1 agreement",
     "torch": "the library, which reads pickle files and with which a model is compared",
     "translate": "str.translate",
