@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from llmasos.system.component_calls import ComponentCalls
 from llmasos.system.components import load_component
 from llmasos.system.sources import resolve
 from llmasos.system.store import Store
-from llmasos_hookspecs import ConfigError, PluginError
+from llmasos_hookspecs import ConfigError, PluginError, UnsupportedModel
 
 from .conftest import Site
 
@@ -92,3 +93,34 @@ def test_what_cannot_be_reached_is_one_sentence(site: Site, old: str, new: str, 
     assert old in TASK
     with pytest.raises(error, match=sentence):
         create(site, TASK.replace(old, new))
+
+
+LOADER = """
+    from llmasos_hookspecs import Component, hookimpl
+    from llmasos_hookspecs.testing import ReferenceEngine, tiny_checkpoint
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Keeps a file.")
+
+    @hookimpl
+    def llmasos_load(checkpoint, options, context):
+        context.cache.mkdir(parents=True, exist_ok=True)
+        (context.cache / "derived.bin").write_bytes(b"weights")
+        return ReferenceEngine(tiny_checkpoint("llama"))
+"""
+
+
+def test_nothing_derived_from_a_sealed_model_is_kept_by_a_component_that_another_reached(site: Site) -> None:
+    """Its cache is refused, as where core calls it; of a plain model it keeps what it likes."""
+    site.add("backend-mine", "loader", "mine", LOADER)
+    made = 'context.component("loader", "mine").make(checkpoint=SimpleNamespace(sealed=SEALED))'
+    code = (
+        "from types import SimpleNamespace\n"
+        + textwrap.dedent(TASK[: TASK.index("        reached = ")])
+        + f"    {made}\n    return Asking(None, None)\n"
+    )
+    create(site, code.replace("SEALED", "False"))
+    site.add("app-sealed", "task", "sealed", code.replace("SEALED", "True"))
+    loaded = load_component(site.registry.find("task", "sealed"))
+    with pytest.raises(UnsupportedModel, match="of a sealed model nothing may be written in the clear"):
+        ComponentCalls(registry=site.registry).call(loaded, "llmasos_create_task", options=None)

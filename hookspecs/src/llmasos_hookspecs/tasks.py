@@ -109,6 +109,8 @@ class TaskModel(Protocol):
 
     Keyword arguments ``sampling`` of generate, stream and batch are the fields of ``SamplingParams`` and ``max_new_tokens``; further,
     ``schema``, ``regex``, ``choices`` and ``grammar`` constrain the output. Chat messages go through the model's own chat template.
+    A suite, which measures for nobody else, may give them and ``embed`` a ``tenant`` too: whose request it is. A task may not where it runs
+    for a client, who is a tenant already.
 
     An encoder-decoder's prompts are sources, and what it generates is the target. Such a model further has ``source_length``, the tokens
     of a source at most (0 for other models); ``languages``, the codes that the keyword arguments ``source_language`` and
@@ -175,6 +177,7 @@ class TaskModel(Protocol):
         normalize: bool = True,
         dimensions: int | None = None,
         truncate: bool = False,
+        **scheduling: Any,
     ) -> npt.NDArray[np.float32]:
         """A vector for each text, float32 [len(texts), dimensions], of length 1 where ``normalize``; the first ``dimensions`` of it, if not
         None. ``truncate``: leave out the last tokens of a text that is too long. Raises ``UnsupportedModel`` for a model that generates."""

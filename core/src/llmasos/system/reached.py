@@ -10,9 +10,10 @@ import attrs
 
 from llmasos.system.components import LoadedComponent, PluginSet
 from llmasos.system.config.sections import ComponentConfig, usual_component
+from llmasos.system.context import HookContext
 from llmasos.system.discovery import Registry
 from llmasos.system.options import structure_options
-from llmasos_hookspecs import KINDS, Component, Context, PluginError, specs
+from llmasos_hookspecs import KINDS, Component, PluginError, is_sealed, specs
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -28,7 +29,7 @@ class Reached:
     loaded: LoadedComponent
     options: Any
     plugins: PluginSet
-    context: Callable[[LoadedComponent], Context]
+    context: Callable[[LoadedComponent], HookContext]
 
     @property
     def label(self) -> str:
@@ -46,7 +47,10 @@ class Reached:
                 f'The plugin "{self.caller}" used the {self.label} with the arguments ({", ".join(arguments)}), and {hook} takes '
                 f"({', '.join(takes)}); this is a fault of the plugin."
             )
-        return self.plugins.call(self.loaded, hook, options=self.options, context=self.context(self.loaded), **arguments)
+        context = self.context(self.loaded)
+        if any(is_sealed(each) for each in arguments.values()):
+            context = attrs.evolve(context, cache=None)  # nothing derived from a sealed model may lie in the clear on the disk
+        return self.plugins.call(self.loaded, hook, options=self.options, context=context, **arguments)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -56,7 +60,7 @@ class Reach:
 
     registry: Registry
     plugins: PluginSet
-    context: Callable[[LoadedComponent], Context]
+    context: Callable[[LoadedComponent], HookContext]
     configured: Callable[[str], ComponentConfig] = usual_component
 
     def __call__(self, caller: str, kind: str, use: str, options: Mapping[str, Any]) -> Reached:

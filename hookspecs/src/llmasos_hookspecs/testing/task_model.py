@@ -177,6 +177,7 @@ class ScriptedTaskModel:
         normalize: bool = True,
         dimensions: int | None = None,
         truncate: bool = False,
+        tenant: str = "default",
     ) -> npt.NDArray[np.float32]:
         """Counts of words, spread over 32 dimensions: texts that share words are near one another."""
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
@@ -243,13 +244,14 @@ class ScriptedTaskModel:
 
     @staticmethod
     def read_sampling(sampling: Mapping[str, Any]) -> tuple[SamplingParams, int | None, dict[str, Any]]:
-        """Keyword arguments of a generation: sampling parameters, ``max_new_tokens``, and the form that is asked for.
+        """Keyword arguments of a generation: sampling parameters, ``max_new_tokens``, and the form that is asked for; not the tenant.
 
         Raises:
             RequestError: one is refused.
             TypeError: one is unknown.
         """
         rest = dict(sampling)
+        rest.pop("tenant", None)
         limit = rest.pop("max_new_tokens", None)
         form: dict[str, Any] = {name: rest.pop(name) for name in _FORMS if name in rest}
         params = SamplingParams(**rest)  # raises where an argument is unknown or out of range
