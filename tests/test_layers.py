@@ -112,7 +112,7 @@ for name in sys.argv[1:]:
     except ImportError as error:
         print(f"{name}: {error}")
 """
-    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout == ""
 
 
