@@ -177,9 +177,11 @@ class ScriptedTaskModel:
         normalize: bool = True,
         dimensions: int | None = None,
         truncate: bool = False,
-        tenant: str = "default",
+        **scheduling: Any,
     ) -> npt.NDArray[np.float32]:
         """Counts of words, spread over 32 dimensions: texts that share words are near one another."""
+        if unknown := scheduling.keys() - {"tenant", "priority", "weight", "deadline", "adapter"}:
+            raise RequestError(f"embed takes no {', '.join(sorted(unknown))}.")
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
             raise RequestError("embed takes a list of texts, none of them empty.")
         found = np.zeros((len(texts), 32), dtype=np.float32)
