@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 from typer.testing import CliRunner
 
@@ -59,7 +60,7 @@ def config(whisper_folder: Path, piper_folder: Path, smollm2_gguf: Path) -> dict
 
 @pytest.fixture(scope="module")
 def pipeline(config: dict[str, Any]) -> Iterator[llmasos.Pipeline]:
-    with llmasos.Pipeline.from_config(config) as pipeline:
+    with llmasos.Pipeline.from_config({**config, "server": [{"use": "http", "port": 0}]}) as pipeline:
         yield pipeline
 
 
@@ -150,6 +151,21 @@ def test_a_spoken_question_gets_a_spoken_answer(config_file: Path, pipeline: llm
     heard = pipeline.run("transcribe", audio=(tmp_path / "a.wav").read_bytes()).text
     assert "paris" in words(heard)
     assert len(sound) / rate > 0.5
+
+
+def test_openais_client_hears_what_it_had_said(pipeline: llmasos.Pipeline) -> None:
+    """Through a server, the access control and the tasks: a text to a WAV file, and the file to its text."""
+    text = "We planted seven apple trees behind the old house."
+    with llmasos.Servers(pipeline) as servers:
+        (endpoint,) = servers.endpoints
+        with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key="none", max_retries=0) as client:
+            sound = client.audio.speech.create(model="any", voice="any", input=text).read()
+            heard: Any = client.audio.transcriptions.create(model="any", file=("trees.wav", sound), response_format="verbose_json")
+            with pytest.raises(openai.BadRequestError, match='does not understand the language "zh"') as refused:
+                client.audio.transcriptions.create(model="any", file=("trees.wav", sound), language="zh")
+    assert words(heard.text) == words(text)
+    assert heard.duration == pytest.approx(len(read_wav(sound)[0]) / 22_050, abs=0.01)
+    assert refused.value.param == "language"
 
 
 def test_an_interrupted_answer_frees_its_slot_within_a_step(pipeline: llmasos.Pipeline) -> None:
