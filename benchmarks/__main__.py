@@ -33,6 +33,7 @@ from llmasos.system.folders import cache_folder
 
 #: name -> module, options.
 ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "auto, tuned": ("llmasos_engine", {"loader": {"use": "auto", "tune": True}}),
     "onnx auto": ("llmasos_engine", {"loader": {"use": "onnx"}}),
     "onnx auto, ONNX Runtime alone": ("llmasos_engine", {"loader": {"use": "onnx", "kernels": "onnx"}}),
     "onnx auto, inexact drafts": ("llmasos_engine", {"loader": {"use": "onnx", "exact_drafts": False}}),
