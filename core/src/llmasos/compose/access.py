@@ -45,7 +45,7 @@ class NamedAccess:
     def register(self, method: str) -> Iterator[KeyRegister]:
         """Its keys and its audit log, of which ``method`` is to be called. Raises ``RequestError`` where it keeps none."""
         if not isinstance(self.access, KeyRegister):
-            raise RequestError(f"The {self.label} keeps no keys; name one that does in [access], such as keys of llmasos-access-keys.")
+            raise RequestError(f"The {self.label} keeps no keys; name one in [access] that does.")
         with crossing(self.label, method):
             yield self.access
 
