@@ -28,8 +28,7 @@ SEND = ("send", {"to": "ann", "text": "hi"})
 #: A process that answers until a tool kills it, and another that goes on.
 PROGRAM = """
     import os, pathlib, signal, sys
-    from llmasos_app_assistant import Assistant, Bounds, Rule, tool
-from llmasos_app_assistant.memory.journal import KeptJournal
+    from llmasos_app_assistant import Assistant, Bounds, tool
     from llmasos_hookspecs.testing import ScriptedTaskModel
 
     folder, repeatable = pathlib.Path(sys.argv[1]), sys.argv[2] == "repeatable"
@@ -43,7 +42,6 @@ from llmasos_app_assistant.memory.journal import KeptJournal
         return f"paid {euros}"
 
     said = [[("pay", {"euros": 1})], [("pay", {"euros": 2}), ("pay", {"euros": 3})]]
-    from llmasos_app_assistant import Bounds
     Assistant(ScriptedTaskModel(said, context_length=4096), tools=[pay], folder=str(folder), bounds=Bounds(parallel=1)).ask(
         "Pay.", conversation="bills"
     )
