@@ -81,6 +81,27 @@ def test_a_turn_goes_on_after_a_kill_in_the_middle_of_a_call(tmp_path: Path, kin
         assistant.resume("bills")
 
 
+def test_what_others_add_to_a_conversation_meanwhile_stays(tmp_path: Path) -> None:
+    """A turn that goes on is kept after it, and not taken for it."""
+    assistant = Assistant(Dying([[("add", {"a": 1})]], context_length=1 << 14), tools=Tools().all(), folder=str(tmp_path))
+    with pytest.raises(LLMasOSError):
+        assistant.ask("Add.", conversation="sums")
+    assistant.store.append("sums", [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}])
+    assert assistant.resume("sums", model=model_of("Two.")).text == "Two."
+    assert [each["content"] for each in assistant.store.find("sums").messages] == ["Hm?", "Yes.", "Add.", "Two."]
+
+
+def test_a_conversation_with_images_is_refused(tmp_path: Path) -> None:
+    """In a sentence, and with nothing left open; its texts are found again all the same."""
+    assistant = Assistant(model_of("So."), folder=str(tmp_path))
+    picture = [{"type": "image", "image": b"a picture"}, {"type": "text", "text": "What otter is that?"}]
+    assistant.store.append("zoo", [{"role": "user", "content": picture}, {"role": "assistant", "content": "A small one."}])
+    with pytest.raises(RequestError, match="holds images"):
+        assistant.ask("Which?", conversation="zoo")
+    assert not assistant.unfinished("zoo")
+    assert assistant.recall("otter")[0].text == "user: What otter is that?\nassistant: A small one."
+
+
 class Killed(BaseException):
     """Ends a turn where it stands, as a kill does."""
 
