@@ -109,6 +109,10 @@ def named(text: str) -> str:
 READY = tool(name="ready")(named)
 
 
+def test_a_description_is_shown_as_far_as_it_helps() -> None:
+    assert len(tool(name="wordy", description="word " * 9999)(named).described()["function"]["description"]) == 1024
+
+
 def test_names_are_such_as_templates_take() -> None:
     assert tool_name("my shop", "get/price.v2") == "my_shop_get_price_v2"
 

@@ -28,8 +28,7 @@ SEND = ("send", {"to": "ann", "text": "hi"})
 #: A process that answers until a tool kills it, and another that goes on.
 PROGRAM = """
     import os, pathlib, signal, sys
-    from llmasos_app_assistant import Assistant, Bounds, Rule, tool
-from llmasos_app_assistant.memory.journal import KeptJournal
+    from llmasos_app_assistant import Assistant, Bounds, tool
     from llmasos_hookspecs.testing import ScriptedTaskModel
 
     folder, repeatable = pathlib.Path(sys.argv[1]), sys.argv[2] == "repeatable"
@@ -43,7 +42,6 @@ from llmasos_app_assistant.memory.journal import KeptJournal
         return f"paid {euros}"
 
     said = [[("pay", {"euros": 1})], [("pay", {"euros": 2}), ("pay", {"euros": 3})]]
-    from llmasos_app_assistant import Bounds
     Assistant(ScriptedTaskModel(said, context_length=4096), tools=[pay], folder=str(folder), bounds=Bounds(parallel=1)).ask(
         "Pay.", conversation="bills"
     )
@@ -81,6 +79,27 @@ def test_a_turn_goes_on_after_a_kill_in_the_middle_of_a_call(tmp_path: Path, kin
     assert [each["content"] for each in assistant.store.find("bills").messages] == ["Pay.", "All paid."]
     with pytest.raises(RequestError, match="nothing to go on with"):
         assistant.resume("bills")
+
+
+def test_what_others_add_to_a_conversation_meanwhile_stays(tmp_path: Path) -> None:
+    """A turn that goes on is kept after it, and not taken for it."""
+    assistant = Assistant(Dying([[("add", {"a": 1})]], context_length=1 << 14), tools=Tools().all(), folder=str(tmp_path))
+    with pytest.raises(LLMasOSError):
+        assistant.ask("Add.", conversation="sums")
+    assistant.store.append("sums", [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Yes."}])
+    assert assistant.resume("sums", model=model_of("Two.")).text == "Two."
+    assert [each["content"] for each in assistant.store.find("sums").messages] == ["Hm?", "Yes.", "Add.", "Two."]
+
+
+def test_a_conversation_with_images_is_refused(tmp_path: Path) -> None:
+    """In a sentence, and with nothing left open; its texts are found again all the same."""
+    assistant = Assistant(model_of("So."), folder=str(tmp_path))
+    picture = [{"type": "image", "image": b"a picture"}, {"type": "text", "text": "What otter is that?"}]
+    assistant.store.append("zoo", [{"role": "user", "content": picture}, {"role": "assistant", "content": "A small one."}])
+    with pytest.raises(RequestError, match="holds images"):
+        assistant.ask("Which?", conversation="zoo")
+    assert not assistant.unfinished("zoo")
+    assert assistant.recall("otter")[0].text == "user: What otter is that?\nassistant: A small one."
 
 
 class Killed(BaseException):

@@ -151,6 +151,9 @@ def test_a_document_may_send_no_request_elsewhere(address: str, tmp_path: Path, 
         "own parts",
     ),
     ('{"openapi": "3.0.0", "paths": {}}', "must be an address"),
+    ('{"openapi": "3.0.0", "paths": [], "servers": [{"url": "http://a"}]}', "has not the form"),
+    ('{"openapi": "3.0.0", "paths": {"/a": {"get": {"parameters": [7]}}}, "servers": [{"url": "http://a"}]}', "has not the form"),
+    ('{"openapi": "3.0.0", "paths": {}, "servers": [7]}', "has not the form"),
 ])  # fmt: skip
 def test_what_is_no_document_is_told(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "api.json"

@@ -219,6 +219,9 @@ class Assistant:
             return (yield from self._kept_turn(model, asked, kept, self._open(kept)))
 
     def _kept_turn(self, model: TaskModel, asked: Asked, kept: Conversation, journal: KeptJournal) -> Generator[str, None, Answer]:
+        if any("images" in each for each in kept.messages):
+            journal.end()
+            raise RequestError(f"The conversation {kept.label} holds images, which the assistant does not read; go on with llmasos chat.")
         before = kept.messages[: journal.messages]
         user = {"role": "user", "content": journal.message}
         try:
@@ -228,8 +231,9 @@ class Assistant:
                 journal.end()
             raise
         if answer.finish_reason != "confirm":
-            if len(kept.messages) == journal.messages:  # else it was killed between keeping the answer and ending the turn
-                said = [user, {"role": "assistant", "content": answer.text}]
+            said = [user, {"role": "assistant", "content": answer.text}]
+            # They are there already where it was killed between keeping the answer and ending the turn.
+            if list(kept.messages[journal.messages : journal.messages + 2]) != said:
                 self.store.add(kept.number, said)
             journal.end()
         return answer

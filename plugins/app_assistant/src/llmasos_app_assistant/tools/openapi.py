@@ -69,8 +69,11 @@ class OpenApiTools:
         with self._lock:
             if self._found is None:
                 document = self._document()
-                base = self._base(document)
-                self._found = list(self._tools(document, base))
+                try:
+                    self._found = list(self._tools(document, self._base(document)))
+                except (AttributeError, TypeError, KeyError, IndexError) as error:
+                    where = self._options.document
+                    raise LLMasOSError(f"The OpenAPI document {where} has not the form of one ({error}).") from error
             return self._found
 
     def close(self) -> None:

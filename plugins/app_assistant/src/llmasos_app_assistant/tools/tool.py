@@ -17,6 +17,8 @@ Decision = Literal["allow", "ask", "deny"]
 #: What a name of a tool may not hold: templates and clients take no others.
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME: Final = 64
+#: Characters of a description that a model is shown: a server's own may be as long as it likes.
+_LONGEST_DESCRIPTION: Final = 1024
 
 
 class ToolError(LLMasOSError):
@@ -65,7 +67,11 @@ class Tool:
         """In OpenAI's form."""
         return {
             "type": "function",
-            "function": {"name": self.name, "description": self.description, "parameters": dict(self.parameters)},
+            "function": {
+                "name": self.name,
+                "description": self.description[:_LONGEST_DESCRIPTION],
+                "parameters": dict(self.parameters),
+            },
         }
 
 
