@@ -184,7 +184,7 @@ class Trial:
             add(lambda number=number, options=options: model._submit(f"One beginning, {number}", options))
         add(lambda: model._submit_many("One beginning, many", 2, {"max_new_tokens": 4, "ignore_eos": True, "temperature": 1.0, "seed": 1}))
         add(lambda: host.submit(lambda running: running.scores("One beginning", [" and an end", " and another"], plain)))
-        add(lambda: host.submit(lambda running: running.logits([5, 6, 7, 8])))
+        add(lambda: host.submit(lambda running: running.logits([5, 6, 7, 8], None, plain)))
         return made
 
     def run(self) -> list[Any]:

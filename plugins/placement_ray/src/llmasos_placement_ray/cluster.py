@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import ipaddress
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
@@ -85,11 +87,11 @@ def _connect(address: str, namespace: str) -> None:
 
 def _stay(address: str, namespace: str, outcome: SimpleQueue[Exception | None], left: threading.Event) -> None:
     """Connect, on a thread that stays as long as the connection: the processes of a cluster that Ray starts die with the thread that starts
-    them. Ray does not take SIGTERM from the program there, which ends in its own order."""
+    them."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {"include_dashboard": False} if address == "local" else {}
     try:
-        with _without_warning(), _loopback() if address == "local" else contextlib.nullcontext():
+        with _own_sigterm(), _loopback() if address == "local" else contextlib.nullcontext():
             ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False, **own)
     except Exception as error:
         outcome.put(error)
@@ -111,15 +113,18 @@ def _loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_warning() -> Iterator[None]:
-    """Ray does not say that it leaves SIGTERM alone."""
-    logger = logging.getLogger("ray._private.worker")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _own_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to the program, which ends in its own order: Ray's handler, below Python's, prints a stack and aborts the process three
+    seconds later. Python's functions for signals work on the main thread alone, hence the C library's."""
+    logger, library = logging.getLogger("ray._private.worker"), ctypes.CDLL(None)
+    level, action = logger.level, ctypes.create_string_buffer(512)  # more than any system's ``struct sigaction``
+    library.sigaction(int(signal.SIGTERM), None, action)
+    logger.setLevel(logging.ERROR)  # it warns that it leaves Python's handler alone
     try:
         yield
     finally:
         logger.setLevel(level)
+        library.sigaction(int(signal.SIGTERM), action, None)
 
 
 def _check_token(addresses: list[str]) -> None:
