@@ -36,9 +36,10 @@ test: $(VENV)/test.stamp
 test-long: $(VENV)/test.stamp
 	LLMASOS_FUZZ_CASES=2000 $(BIN)/python -m pytest -m "not arm" --hypothesis-profile=long $(if $(ARGS),,$(SPREAD)) $(ARGS)
 
-# Fetches an ARM64 Python and qemu by apt into .venv/arm; some minutes, and longer the first time.
+# Fetches an ARM64 Python and qemu by apt into .venv/arm, and a compiler for ARM64 (ziglang); some minutes, and longer the first time.
 test-arm: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py)
+	$(PIP) install -q -c constraints.txt ziglang
+	$(BIN)/python -m pytest -m arm $(or $(ARGS),tests/test_arm.py plugins/kernels_cpu/tests/test_random_shapes.py)
 
 # mypy follows imports into what the tests need.
 lint: $(VENV)/test.stamp
