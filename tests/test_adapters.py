@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import llmasos
+from llmasos.cli.options import names_model, read_config
 from llmasos_hookspecs import ConfigError, LLMasOSError, RequestError, UnknownModel, UnsupportedModel
 from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.safetensors import save_safetensors
@@ -122,3 +123,18 @@ def test_what_does_not_fit_together_is_refused(folders: dict[str, Path], tmp_pat
             pipeline.model_named("one")
         with pytest.raises(RequestError, match="loaded without adapters"):
             pipeline.model.generate("Hello", adapter="one")
+
+
+def test_the_command_line_takes_an_adapter_for_a_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    """By its name in the config; the conversation is kept under that name, so that it goes on with the same adapter."""
+    config = tmp_path / "llmasos.toml"
+    config.write_text(
+        f"[models.base]\nsource = {json.dumps(str(folders['tiny']))}\nadapters = {{ one = {json.dumps(str(folders['one']))} }}\n"
+    )
+    found, name = read_config(config, None, model="one")
+    assert (name, found.reference_of("one"), found.reference_of("base")) == ("one", "one", str(folders["tiny"]))
+    assert found.reference_of("two") is None
+    assert names_model("one", config, None)
+    assert not names_model("what is it", config, None)
+    with llmasos.Pipeline.from_config(found.to_mapping()) as pipeline:
+        assert pipeline.config.models["base"].adapters == {"one": str(folders["one"])}

@@ -243,6 +243,14 @@ def test_what_does_not_fit_the_context_is_refused(model: LanguageModel) -> None:
         model.generate(asking("a", pixels(model.context_length, 2)), **SAMPLING)
 
 
+def test_images_are_bounded_together(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small files may hold very many pixels; those after the one that is too much are not even read."""
+    monkeypatch.setattr("llmasos.compose.images.MOST_PIXELS", 200)
+    assert model.generate(asking(pixels(10, 10), pixels(10, 10)), **SAMPLING).tokens
+    with pytest.raises(RequestError, match="may have 200 pixels together"):
+        model.generate(asking(pixels(10, 10), pixels(10, 10), pixels(1, 1), b"no image"), **SAMPLING)
+
+
 def test_guards_see_the_texts_around_an_image(seeing: Callable[..., Pipeline], add: Any) -> None:
     """And replace them; the image stays where it was."""
     module = add("guard", "lakes", GUARD)

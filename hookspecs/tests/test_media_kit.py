@@ -116,6 +116,15 @@ WRONG: dict[str, tuple[str, set[str]]] = {
         """),
         {"test_media_are_measured_by_their_shape"},
     ),
+    "its token of media is past the vocabulary": (
+        plugin("""
+            @property
+            def info(self):
+                found = super().info
+                return attrs.evolve(found, media_tokens={"embeddings": found.vocab_size})
+        """),
+        {"test_info_is_true"},
+    ),
     "it does not say that it takes media": (
         plugin("""
             @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from llmasos.engine.loop import EngineLoop
 from llmasos_hookspecs import Adapter, ConfigError, Engine, EngineLimits, LowRank, Request, RequestError, Row, UnsupportedModel
-from llmasos_hookspecs.testing import ByteTokenizer
+from llmasos_hookspecs.testing import AdapterConformance, ByteTokenizer
 
 from .newest_first import Newest
 
@@ -163,3 +163,8 @@ def test_what_an_adapter_cannot_be_used_for_is_refused(saved: Callable[[str], An
     with pytest.raises(RequestError, match="names the adapter 'b'"):
         engine.step([Row(slot, TOKENS, 0, adapter="b")])
     assert close(engine.step([Row(slot, TOKENS, 0, "all")])[0], merged_logits(model, None, TOKENS))
+
+
+class TestAdapters(AdapterConformance):
+    module = "llmasos_backend_torch"
+    options: ClassVar[dict[str, Any]] = {"device": "cpu", "dtype": "float32"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 
@@ -12,7 +13,9 @@ from llmasos_hookspecs import EngineInfo, Media, PlacedMedia, Prompt, RequestErr
 from llmasos_image_input.parts import GivenImage, has_images
 
 #: The kind of media that images are.
-IMAGE = "image"
+IMAGE: Final = "image"
+#: Pixels of all images of a prompt together: a small file may hold very many, and all of them are in memory until the answer ends.
+MOST_PIXELS: Final = 100_000_000
 
 
 @attrs.frozen
@@ -47,7 +50,7 @@ def with_images(text: Sequence[int], images: Sequence[GivenImage], info: EngineI
     """A prompt whose images stand where the chat template has written their token. ``measure``: the engine's ``media_length``.
 
     Raises:
-        RequestError: an image cannot be read, or the template has written another number of them.
+        RequestError: an image cannot be read, they are too large together, or the template has written another number of them.
     """
     token = info.media_tokens[IMAGE]
     written = text.count(token)
@@ -58,10 +61,14 @@ def with_images(text: Sequence[int], images: Sequence[GivenImage], info: EngineI
         )
     tokens: list[int] = []
     media: list[PlacedMedia] = []
-    left = iter(images)
+    left, pixels = iter(images), 0
     for each in text:
         if each == token:
-            virtual, placed = place(next(left).read(), len(tokens), info, measure)
+            image = next(left).read()
+            pixels += image.data.shape[0] * image.data.shape[1]
+            if pixels > MOST_PIXELS:
+                raise RequestError(f"The images of a prompt may have {MOST_PIXELS} pixels together, and these have more; scale them down.")
+            virtual, placed = place(image, len(tokens), info, measure)
             tokens += virtual
             media.append(placed)
         else:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.reference import KeyValues as KeyValues, ReferenceDecoder as ReferenceDecoder
     from llmasos_hookspecs.testing.accelerator import AcceleratorConformance as AcceleratorConformance
     from llmasos_hookspecs.testing.access import AccessConformance as AccessConformance
+    from llmasos_hookspecs.testing.adapters import (
+        AdapterConformance as AdapterConformance,
+        ReferenceAdapterEngine as ReferenceAdapterEngine,
+        tiny_adapter as tiny_adapter,
+    )
     from llmasos_hookspecs.testing.checkpoints import (
         CASES as CASES,
         QUANTIZED_CASES as QUANTIZED_CASES,
@@ -78,6 +83,7 @@ _MODULES: Final = {
     "reference": "KeyValues ReferenceDecoder",
     "testing.accelerator": "AcceleratorConformance",
     "testing.access": "AccessConformance",
+    "testing.adapters": "AdapterConformance ReferenceAdapterEngine tiny_adapter",
     "testing.checkpoints": "CASES QUANTIZED_CASES TRAIT_CASES TinyCheckpoint quantize tiny_checkpoint",
     "testing.command": "CommandConformance CommandRun run_command",
     "testing.command_context": "EchoTask SandboxCommandContext ScriptedCommandModel",

@@ -137,10 +137,12 @@ class MediaConformance(PluginConformance, standard=True):
         loaded.close_all()
 
     def test_info_is_true(self, engine: MediaUnderTest) -> None:
-        """The engine says that it takes media."""
+        """The engine says that it takes media; the token that stands for them in messages, where it names one, is in the vocabulary."""
         features = engine.engine.info.features
         assert isinstance(engine.engine, MediaEngine), "The engine lacks a method of the MediaEngine protocol."
         assert "media" in features, 'An engine that takes media has the feature "media".'
+        for kind, token in engine.engine.info.media_tokens.items():
+            assert 0 <= token < engine.engine.info.vocab_size, f"The token of {kind} in media_tokens is {token}, which is no token."
 
     def test_media_are_measured_by_their_shape(self, engine: MediaUnderTest) -> None:
         """Media of one shape take equally many positions, whatever their content; media of an unknown kind are refused."""
