@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import llmasos
-from benchmarks.workload import TimedRequest, Workload
+from benchmarks.workload import NEW_TOKENS, TimedRequest, Workload
 from llmasos_hookspecs import Engine, EngineInfo, Request, Row, SamplingParams
 from llmasos_sched_fifo import Fifo, Options as FifoOptions
 
@@ -170,7 +170,7 @@ class Driver:
 
     def overhead(self, prompts: list[list[int]]) -> float:
         """What the runtime adds to the engine's own time in a decode, as a share of it."""
-        whole, engine = self.decode_steps(prompts, 128)
+        whole, engine = self.decode_steps(prompts, NEW_TOKENS // 2)
         return whole / engine - 1
 
     def weight_bytes(self) -> int:
