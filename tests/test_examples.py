@@ -36,6 +36,8 @@ NOT_RUN: Final = {
     r"\b(round|lifo|words|use=.jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
     "first; tests/plugins_install does, and runs it",
     r"\.jpg": "the tiny model sees no images; test_image_tasks.py shows some to a model that does",
+    r"llmasos voice|(task |run\(\")(speak|transcribe)|(speaker|transcriber)\.use": "it needs a voice or a recording; test_voice.py and the "
+    "tests of app_voice and voice_* make some",
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
     r"merge:adapter": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
