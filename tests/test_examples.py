@@ -40,7 +40,7 @@ NOT_RUN: Final = {
     "tests of app_voice and voice_* make some",
     r"guard\[0\]\.use=topics": "it fetches a model, which then judges what a random one says; guard_topics tests real sentences",
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
-    r"merge:adapter": "it names an adapter that another program trained; the tests of accel_merge make some",
+    r"merge:adapter|run -m french": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
     r"models remove smollm2|--scheduler my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
 }
