@@ -36,8 +36,11 @@ NOT_RUN: Final = {
     r"\b(round|lifo|words|use=.jsonl|placement.use=process|keywords|surprise|clip|npz|sure)\b": "a plugin of examples/ has to be installed "
     "first; tests/plugins_install does, and runs it",
     r"\.jpg": "the tiny model sees no images; test_image_tasks.py shows some to a model that does",
+    r"llmasos voice|(task |run\(\")(speak|transcribe)|(speaker|transcriber)\.use": "it needs a voice or a recording; test_voice.py and the "
+    "tests of app_voice and voice_* make some",
+    r"guard\[0\]\.use=topics": "it fetches a model, which then judges what a random one says; guard_topics tests real sentences",
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
-    r"merge:adapter": "it names an adapter that another program trained; the tests of accel_merge make some",
+    r"merge:adapter|run -m french": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
     r"models remove smollm2|--scheduler my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
 }
