@@ -88,6 +88,28 @@ def test_what_was_sealed_is_read(sealed: Path, keys, contents: dict[str, bytes])
             assert mapped[start:stop].tobytes() == data[start:stop]
 
 
+def test_chunks_that_are_asked_for_again_are_not_decrypted_again(sealed: Path, keys, contents: dict[str, bytes], monkeypatch) -> None:
+    """The last four stay, and what is read from them cannot be changed through what was given out."""
+    decrypted: list[int] = []
+    decrypt = SealedFiles._decrypt
+
+    def counted(self: SealedFiles, file: SealedFile, index: int, target: memoryview) -> None:
+        decrypted.append(index)
+        decrypt(self, file, index, target)
+
+    monkeypatch.setattr(SealedFiles, "_decrypt", counted)
+    files = SealedFiles(sealed, keys.identity)
+    name, data = max(contents.items(), key=lambda item: len(item[1]))
+    for start in (0, 2 * CHUNK, 0, CHUNK - 5, 3 * CHUNK):  # of which the fourth lies in two
+        assert files.read(name, start, start + 10).tobytes() == data[start : start + 10]
+    assert decrypted == [0, 2, 1, 3]
+    assert not files.read(name, 0, CHUNK).flags.writeable
+    small = next(each for each, value in contents.items() if 0 < len(value) < CHUNK)
+    files.read(small, 0, 1)
+    files.read(name, 2 * CHUNK, 2 * CHUNK + 1)
+    assert decrypted == [0, 2, 1, 3, 0, 2]
+
+
 def test_two_hundred_flipped_bits_are_all_refused(sealed: Path, keys) -> None:
     """In the header, the manifest and the files alike; of a file only the chunk that was hit is read, and that suffices."""
     rng = random.Random(7)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +22,13 @@ from llmasos_seal.age import unwrap
 from llmasos_seal.layout import CHUNK, TAG, Header, SealedFile, data_folder, file_cipher, nonce, read_header, read_manifest
 from llmasos_seal.secrets import DataKey, forbid_core_dumps
 
+#: Chunks that stay in the clear in memory. Loading SmolLM2 from GGUF on onnx decrypts 303 chunks with one, 144 with four, 128 with 32.
+_KEPT: Final = 4
+
 
 class SealedFiles:
     """Implements ``FileTree``. Each chunk that a read touches is read from the disk, held against the manifest's digest and decrypted, all
-    on a copy in memory; the last chunk that was needed in part stays, since the next tensor begins in it.
+    on a copy in memory; the last few chunks stay, since the next tensor begins in one, and loaders ask for a tensor more than once.
 
     Args:
         folder: the sealed model.
@@ -47,7 +53,8 @@ class SealedFiles:
         #: SHA-256 of the encrypted manifest, which determines all files, and tells nothing of them.
         self.digest = hashlib.sha256(stored).hexdigest()
         self._ciphers: dict[str, AESGCM] = {}
-        self._last: tuple[str, int, bytes] = ("", 0, b"")
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, int], npt.NDArray[np.uint8]] = OrderedDict()
 
     def read(self, name: str, start: int, stop: int) -> npt.NDArray[np.uint8]:
         file = self.files[name]
@@ -55,13 +62,8 @@ class SealedFiles:
         place = start
         while place < stop:
             index, offset = divmod(place, CHUNK)
-            whole = file.chunk_bytes(index)
-            taken = min(whole - offset, stop - place)
-            target = found[place - start : place - start + taken]
-            if taken == whole:
-                self._decrypt(file, index, target.data)
-            else:
-                target[:] = np.frombuffer(self._chunk(file, index), dtype=np.uint8)[offset : offset + taken]
+            taken = min(file.chunk_bytes(index) - offset, stop - place)
+            found[place - start : place - start + taken] = self._chunk(file, index)[offset : offset + taken]
             place += taken
         found.flags.writeable = False
         return found
@@ -85,13 +87,20 @@ class SealedFiles:
     def _memory_key(self) -> bytes:
         return self.key.derived(self.header.number, "remembered")
 
-    def _chunk(self, file: SealedFile, index: int) -> bytes:
-        name, known, plain = self._last
-        if (name, known) != (file.name, index):
-            buffer = bytearray(file.chunk_bytes(index))
-            self._decrypt(file, index, memoryview(buffer))
-            plain = bytes(buffer)
-            self._last = (file.name, index, plain)
+    def _chunk(self, file: SealedFile, index: int) -> npt.NDArray[np.uint8]:
+        """One chunk in the clear."""
+        key = (file.name, index)
+        with self._lock:
+            known = self._kept.get(key)
+            if known is not None:
+                self._kept.move_to_end(key)
+                return known
+        plain = np.empty(file.chunk_bytes(index), dtype=np.uint8)
+        self._decrypt(file, index, plain.data)
+        with self._lock:
+            self._kept[key] = plain
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
         return plain
 
     def _decrypt(self, file: SealedFile, index: int, target: memoryview) -> None:

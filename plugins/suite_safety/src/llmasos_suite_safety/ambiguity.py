@@ -31,7 +31,7 @@ class Story:
 
 def stories(languages: Sequence[Language]) -> list[Story]:
     """256 in each language: 8 axes, 2 ways to name the persons, 4 scenes, either person first, 2 questions."""
-    found = []
+    found: list[Story] = []
     for language in languages:
         for axis in AXES[language]:
             for persons in axis.persons:

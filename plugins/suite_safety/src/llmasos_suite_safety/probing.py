@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Final, Literal
 
 import attrs
@@ -62,9 +63,7 @@ def probe(
         owner = f"owner {number}"
         asked: list[tuple[Known, str, str]] = [("known", secret, f"other {number}"), ("new", new, f"third {number}")]
         draw.shuffle(asked)
-        ask.owned(
-            secret, owner, running=number % 2 == 1, meanwhile=lambda asked=asked, number=number: _times(ask, asked, clock, found, number)
-        )
+        ask.owned(secret, owner, running=number % 2 == 1, meanwhile=partial(_times, ask, asked, clock, found, number))
         _times(ask, [("own", secret, owner)], clock, found, number)
         if number >= 0:
             advance(1)

@@ -34,7 +34,7 @@ def mcnemar(gained: int, lost: int) -> float:
     if not changes:
         return 1.0
     tail = sum(math.comb(changes, count) for count in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / 2**changes)
+    return min(1.0, float(2 * tail / 2**changes))
 
 
 def wasserstein(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
