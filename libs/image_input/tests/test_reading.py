@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,11 @@ def test_a_file_is_read_once_and_looked_at_in_its_header_alone(tmp_path: Path) -
             path.unlink()
         with pytest.raises(RequestError, match=said):
             GivenImage.of_file(path)
+
+
+def test_without_pillow_a_file_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array is read all the same: it needs no decoder."""
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(RequestError, match=r'cannot be read without Pillow; pip install "llmasos-image-input\[files\]"'):
+        read_pixels(b"x")
+    assert read_pixels(np.zeros((2, 3, 3), np.uint8)).shape == (2, 3, 3)

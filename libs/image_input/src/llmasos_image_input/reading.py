@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -62,9 +63,8 @@ def read_pixels(given: Any, where: str = "The image", limits: ImageLimits = _USU
         return _decoded(bytes(given), where, limits)
     if isinstance(given, os.PathLike):
         return _decoded(_file(given, where, limits), f"{where} {os.fspath(given)}", limits)
-    from PIL import Image  # here, because arrays need no Pillow
-
-    if isinstance(given, Image.Image):
+    pillow = sys.modules.get("PIL.Image")  # who gives one of its images has imported it
+    if pillow is not None and isinstance(given, pillow.Image):
         _check_pixels(given.width, given.height, where, limits)
         return _rgb(given, where)
     raise RequestError(f"{where} is a {type(given).__name__}; give a numpy array, a Pillow image, bytes, a path or a data: URL.")
@@ -105,7 +105,10 @@ def _decoded(data: bytes, where: str, limits: ImageLimits) -> npt.NDArray[np.uin
 
 def _opened(data: bytes, where: str, limits: ImageLimits) -> Image.Image:
     """An image whose header is read, and whose size is within the limits."""
-    from PIL import Image
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise RequestError(f'{where} cannot be read without Pillow; pip install "llmasos-image-input[files]".') from error
 
     if len(data) > limits.size:
         raise RequestError(f"{where} has more than {limits.size} bytes; give a smaller one.")
