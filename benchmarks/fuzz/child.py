@@ -25,6 +25,7 @@ INSTRUMENTED: Final = (
     "llmasos",
     "llmasos_hookspecs",
     "llmasos_chat_templates",
+    "llmasos_conversations",
     "llmasos_checkpoint_kit",
     "llmasos_huggingface_folder",
     "llmasos_tokenizing",

@@ -147,14 +147,12 @@ def _is_loopback(address: str) -> bool:
 def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
     """Ray's id, the host, and the resources of every node with at least one CPU."""
     found = [node for node in ray.nodes() if node["Resources"].get("CPU", 0) >= 1 or not node["Alive"]]
-    names = [_name(node) for node in found]
     leaving = _draining()
     made = []
-    for node, name in zip(found, names, strict=True):
+    for node in found:
         resources = node["Resources"]
-        unique = name if names.count(name) == 1 else f"{name}-{node['NodeID'][:6]}"
         host = Host(
-            name=unique,
+            name=_name(node),
             cpus=max(1, int(resources.get("CPU", 1))),
             memory=int(resources["memory"]) if "memory" in resources else None,
             accelerators=tuple(f"gpu:{index}" for index in range(int(resources.get("GPU", 0)))),
@@ -166,9 +164,11 @@ def nodes() -> list[tuple[str, Host, Mapping[str, float]]]:
 
 
 def _name(node: Mapping[str, Any]) -> str:
-    """The name that its owner gave it; else that of the machine."""
+    """The name that its owner gave it; else that of the machine and a part of Ray's id. It stays the same whatever other nodes come and go,
+    also those that were there before under the same name."""
     named = node.get("NodeName") or ""
-    return str(node["NodeManagerHostname"] if named in ("", node["NodeManagerAddress"]) else named)
+    unnamed = named in ("", node["NodeManagerAddress"])
+    return f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}" if unnamed else str(named)
 
 
 def _draining() -> Mapping[str, int]:

@@ -72,13 +72,14 @@ def body(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> Sche
 
 
 def nullable(schema: Schema) -> Schema:
-    """The same, or null."""
+    """The same, or null; as it is where it may be null already."""
     if "enum" in schema:
-        return {**schema, "enum": [*schema["enum"], None]}
+        return schema if None in schema["enum"] else {**schema, "enum": [*schema["enum"], None]}
     kind = schema.get("type")
     if kind is None:
         return {"anyOf": [schema, {"type": "null"}]}
-    return {**schema, "type": [*([kind] if isinstance(kind, str) else kind), "null"]}
+    kinds = [kind] if isinstance(kind, str) else kind
+    return schema if "null" in kinds else {**schema, "type": [*kinds, "null"]}
 
 
 def answer(**properties: Schema) -> Schema:
