@@ -17,6 +17,7 @@ from PIL import Image
 
 import llmasos
 from llmasos.cli.task_inputs import from_texts, from_words, make_inputs
+from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
 from llmasos_app_text import answer, describe, extract
 from llmasos_hookspecs import LLMasOSError
@@ -57,7 +58,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[llmasos.L
     config = {"model": {"source": str(folder)}, "loader": "seeing", "server": [{"use": "http", "port": 0}]}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
-        with llmasos.Pipeline.from_config(config) as pipeline, llmasos.Servers(pipeline) as servers:
+        with llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline, llmasos.Servers(pipeline) as servers:
             yield pipeline.model, servers.endpoints[0].url
 
 

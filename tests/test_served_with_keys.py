@@ -20,10 +20,12 @@ from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 CHAT = "/v1/chat/completions"
 PUBLIC = {"/healthz", "/readyz", "/", "/console/main.js"}
-#: What a key that may ask is answered where it is not 200: the loader has no embeddings, and there is nothing of that id.
+#: What a key that may ask is answered where it is not 200: the loader has no embeddings, a recording comes as a form, and there is
+#: nothing of that id.
 ANSWERED = {
     "/v1/embeddings": 501,
     "/v1/rerank": 501,
+    "/v1/audio/transcriptions": 415,
     "/admin/requests/7/cancel": 404,
     "/admin/keys/7/rotate": 400,
     "/admin/keys/7/revoke": 400,
@@ -35,6 +37,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
     "/v1/embeddings": {"input": "a"},
     "/v1/rerank": {"query": "a", "documents": ["a"]},
+    "/v1/audio/speech": {"input": "a"},
     "/v1/responses": {"input": "a", "max_output_tokens": 1},
     "/api/generate": {"prompt": "a", "options": {"num_predict": 1}},
     "/api/show": {"model": "default"},

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.spec import WorkerSpec
 from llmasos.compose.replicas.wire import pack, unpack
@@ -215,11 +216,18 @@ def test_a_replicas_message_wakes_an_event_loop_once(monkeypatch: pytest.MonkeyP
 
         def __init__(self, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
             self.receive, self.kill = receive, lambda: end("was killed")
+            self.sent, self.arrivals = 0, Arrivals()
 
         def send(self, message: bytes) -> bool:
-            if unpack(message)[0] == "open":
-                self.receive(pack(("ready", INFO, NEED, "a loader", 64, 64, 1)))
+            arrived = self.arrivals.take(message)
+            assert arrived is not None
+            if unpack(arrived)[0] == "open":
+                self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
             return True
+
+        def tell(self, *message: Any) -> None:
+            self.sent += 1
+            self.receive(numbered(self.sent - 1, pack(message)))
 
     class Placement:
         def start(self, spec: SeatSpec, receive: Any, end: Any) -> Seat:
@@ -243,8 +251,8 @@ def test_a_replicas_message_wakes_an_event_loop_once(monkeypatch: pytest.MonkeyP
         readers = [replicas.submit(request).apieces() for request in requests]
         first = [asyncio.ensure_future(anext(reader)) for reader in readers]
         await asyncio.sleep(0)
-        message = pack(("answers", [("piece", request.id, (request.id, (), ())) for request in requests]))
-        threading.Thread(target=seats[0].receive, args=(message,), daemon=True).start()
+        message = ("answers", [("piece", request.id, (request.id, (), ())) for request in requests])
+        threading.Thread(target=seats[0].tell, args=message, daemon=True).start()
         found = [piece.text for piece in await asyncio.gather(*first)]
         for reader in readers:
             await reader.aclose()

@@ -43,6 +43,8 @@ URL = f"data:image/png;base64,{DATA}"
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
     """A tiny model that reads images, and its server's URL."""
     llmasos = pytest.importorskip("llmasos")
+    from llmasos.system.discovery import Registry
+
     site = tmp_path_factory.mktemp("site")
     (site / "seeing_served.py").write_text(textwrap.dedent(LOADER))
     info = site / "seeing_served-1.0.dist-info"
@@ -58,7 +60,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
-        with llmasos.Pipeline.from_config(config) as pipeline, llmasos.Servers(pipeline) as servers:
+        with llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline, llmasos.Servers(pipeline) as servers:
             yield pipeline.model, servers.endpoints[0].url
 
 

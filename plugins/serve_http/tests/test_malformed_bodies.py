@@ -35,7 +35,7 @@ RIGHT: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
     "/v1/rerank": ({"query": "a", "documents": ["b"]}, {"query": [7, ""], "documents": [7, [], [""]], "top_n": [0, "1"]}),
     "/v1/messages": (chat_body("hi", max_tokens=3), {"messages": [7, [{"role": "system", "content": "x"}]], "system": [7, [{}]]}),
     "/api/chat": (chat_body("hi"), {"messages": [7, [7]], "options": [7, []], "format": ["xml", 7], "think": ["x", 7]}),
-    "/api/generate": ({"prompt": "hi"}, {"prompt": [7, []], "system": [7], "raw": ["yes"], "images": [["x"]]}),
+    "/api/generate": ({"prompt": "hi"}, {"prompt": [7, []], "system": [7], "raw": ["yes"], "images": [[7], "x", {"a": 1}]}),
     "/tokenize": ({"prompt": "hi"}, {"prompt": [7, []], "messages": [[]], "model": [7, {}]}),
     "/detokenize": ({"tokens": [1]}, {"tokens": [7, "x", [-1], ["x"], {}]}),
     "/v1/tasks/repeat": ({"inputs": {"text": "hi"}}, {"inputs": [7, [], "x", {"words": 1}], "model": [7]}),

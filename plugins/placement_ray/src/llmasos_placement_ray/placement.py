@@ -16,6 +16,9 @@ from llmasos_placement_ray.actor import GROUPS, SeatProcess
 from llmasos_placement_ray.options import Options
 from llmasos_placement_ray.seat import RaySeat
 
+#: What a seat takes that needs no CPU: no node without any, which is no host, gets it.
+_LEAST_CPU: Final = 0.001
+
 
 class RayPlacement:
     """Seats as actors of the cluster that the options name."""
@@ -48,7 +51,7 @@ class RayPlacement:
             actor = self._actors.options(
                 name=f"{spec.model}-{spec.number}-{uuid.uuid4().hex[:8]}",
                 namespace=self._options.namespace,
-                num_cpus=needs.get("CPU", 0),
+                num_cpus=needs.get("CPU", _LEAST_CPU),
                 num_gpus=needs.get("GPU", 0),
                 memory=needs.get("memory", 0),
                 resources=custom,
