@@ -117,7 +117,7 @@ _MODULES: Final = {
 }
 
 __getattr__ = LazyNames(__name__, _MODULES)
-__all__ = __getattr__.names
+__all__ = list(__getattr__.names)
 
 
 def __dir__() -> list[str]:
