@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from llmasos_hookspecs import RequestError
+from llmasos_hookspecs import CommandContext, LLMasOSError, RequestError
 
 #: Begins and ends a message of several lines.
 MULTILINE: Final = '"""'
@@ -40,6 +40,25 @@ def read_message(interrupted: Callable[[], None]) -> str | None:
     except KeyboardInterrupt:
         interrupted()
         return ""
+
+
+def read_messages(context: CommandContext, history: Path, greeting: str, do: Callable[[str], bool]) -> None:
+    """Read messages and commands until the user ends, or ``do``, which gets each, returns True; what it refuses is told.
+
+    At a terminal ``greeting`` is told first, and ``history`` keeps what was typed.
+    """
+    with contextlib.ExitStack() as opened:
+        if sys.stdin.isatty():
+            opened.enter_context(line_editing(history))
+            context.note(greeting)
+        while (text := read_message(lambda: context.note(""))) is not None:
+            if not text.strip():
+                continue
+            try:
+                if do(text):
+                    break
+            except LLMasOSError as error:
+                context.note(f"Error: {error}")
 
 
 @contextlib.contextmanager

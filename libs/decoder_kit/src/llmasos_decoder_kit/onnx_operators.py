@@ -27,7 +27,7 @@ class PackedLinear:
     """Weights of a linear layer, packed for operators of another domain than ONNX's.
 
     ``product`` computes ``x @ weights.T + bias`` from (x float32 [..., columns], ``data``, bias float32 [rows] or nothing), with the same
-    bits for a row of x in any company. ``rows_of`` gives rows of the weights, dequantised, from (``data``, indices int64 [...]).
+    bits for a row of x in any batch. ``rows_of`` gives rows of the weights, dequantised, from (``data``, indices int64 [...]).
 
     Attributes:
         domain: of both operators.

@@ -18,7 +18,7 @@ _MOST_BEFORE: Final = 16 << 20
 _MOST_CHANNELS: Final = 32
 _RATES: Final = range(1_000, 768_001)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-#: Sizes from here on mean that whoever wrote the header did not know: ``arecord`` and ``ffmpeg`` write such to pipes.
+#: Sizes from here on mean that the program which wrote the header did not know the size: ``arecord`` and ``ffmpeg`` write such to pipes.
 _UNKNOWN: Final = 0x7FFF0000
 
 

@@ -128,7 +128,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _check_token(addresses: list[str]) -> None:
-    """Whoever reaches a Ray cluster can run code on it, so one that other machines reach must ask for a token."""
+    """Everybody who reaches a Ray cluster can run code on it, so one that other machines reach must ask for a token."""
     open_to_others = [each for each in addresses if not _is_loopback(each)]
     if open_to_others and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         raise PluginError(

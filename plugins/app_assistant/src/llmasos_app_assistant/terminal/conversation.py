@@ -11,9 +11,9 @@ from typing import Any, Final
 from llmasos_app_assistant.listeners import CallEvent, Listener, listening
 from llmasos_app_assistant.memory.database import AssistantDatabase
 from llmasos_app_assistant.memory.journal import Journals
-from llmasos_command_kit.reading import line_editing, read_message
+from llmasos_command_kit.reading import read_message, read_messages
 from llmasos_conversations.store import ConversationStore, default_folder
-from llmasos_hookspecs import CommandContext, CommandModel, LLMasOSError, RequestError
+from llmasos_hookspecs import CommandContext, CommandModel, RequestError
 from llmasos_hookspecs.nearest import did_you_mean
 
 _COMMANDS: Final = {
@@ -88,23 +88,18 @@ class Conversation:
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
         _ = self._model.context_length  # loads the model: what is wrong with it is told before the first message is typed
-        with contextlib.ExitStack() as history:
-            if sys.stdin.isatty():
-                history.enter_context(line_editing(default_folder().with_name("assist_history")))
-                self._context.note("Talk with the assistant; /help lists the commands.")
-            while (text := read_message(lambda: self._context.note(""))) is not None:
-                if not text.strip():
-                    continue
-                try:
-                    if text.startswith("/"):
-                        if self._command(text.strip()):
-                            break
-                        continue
-                    self.answer(text)
-                except LLMasOSError as error:
-                    self._context.note(f"Error: {error}")
-                except KeyboardInterrupt:
-                    self._context.note(" [interrupted; /continue goes on]")
+        history = default_folder().with_name("assist_history")
+        read_messages(self._context, history, "Talk with the assistant; /help lists the commands.", self._do)
+
+    def _do(self, text: str) -> bool:
+        """Do what the user typed; True: end."""
+        try:
+            if text.startswith("/"):
+                return self._command(text.strip())
+            self.answer(text)
+        except KeyboardInterrupt:
+            self._context.note(" [interrupted; /continue goes on]")
+        return False
 
     def _turn(self, asked: dict[str, Any]) -> str:
         """Run the task, and print its answer; returns the answer."""

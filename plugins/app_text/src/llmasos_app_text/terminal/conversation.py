@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from llmasos_command_kit.reading import line_editing, read_message
+from llmasos_command_kit.reading import read_messages
 from llmasos_conversations.fitting import left_out, newest_turns
 from llmasos_conversations.store import Conversation as Kept, ConversationStore, default_folder
 from llmasos_hookspecs import CommandContext, CommandModel, LLMasOSError, RequestError
@@ -76,22 +75,16 @@ class Conversation:
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
         _ = self._model.context_length  # loads the model: what is wrong with it is told before the first message is typed
-        with contextlib.ExitStack() as history:
-            if sys.stdin.isatty():
-                history.enter_context(line_editing(default_folder().with_name("chat_history")))
-                self._context.note('Talk with the model; /help lists the commands, """ begins and ends a message of several lines.')
-            while (text := read_message(lambda: self._context.note(""))) is not None:
-                if not text.strip():
-                    continue
-                try:
-                    if text.startswith("/"):
-                        if self._command(text.strip()):
-                            break
-                        continue
-                    self._say(text)
-                    self._reply()
-                except LLMasOSError as error:
-                    self._context.note(f"Error: {error}")
+        greeting = 'Talk with the model; /help lists the commands, """ begins and ends a message of several lines.'
+        read_messages(self._context, default_folder().with_name("chat_history"), greeting, self._do)
+
+    def _do(self, text: str) -> bool:
+        """Do what the user typed; True: end."""
+        if text.startswith("/"):
+            return self._command(text.strip())
+        self._say(text)
+        self._reply()
+        return False
 
     def show_image(self, path: Path) -> None:
         """Show the model an image with the next message. Raises ``RequestError`` where it reads none, or the file is no image."""

@@ -58,6 +58,13 @@ export function field(label, input, hint = "") {
   return el("div", { class: "field" }, el("label", { for: id }, label), input, told);
 }
 
+/** A table: a head of names, and rows of cells, each a text or nodes. */
+export function table(names, rows) {
+  const head = el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)));
+  const body = rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell))));
+  return el("table", {}, el("thead", {}, head), el("tbody", {}, body));
+}
+
 let count = 0;
 /** An id that no other element has. */
 export function unique(prefix) {

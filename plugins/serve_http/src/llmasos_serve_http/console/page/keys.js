@@ -1,6 +1,6 @@
 // Keys and the audit log, for administrators.
 
-import { announce, button, el, field, fill } from "./dom.js";
+import { announce, button, el, field, fill, table } from "./dom.js";
 import { current, t } from "./words.js";
 
 const ROLES = ["user", "operator", "admin"];
@@ -48,11 +48,11 @@ export class Keys {
   async #look() {
     const [keys, events] = await Promise.all([this.#api.get("admin/keys"), this.#api.get("admin/audit")]);
     const now = keys.data.map((key) => this.#row(key));
-    fill(this.keys, table(["id", "label", "tenant", "role", "state", "expires", "today", "this month", "actions"], now));
+    fill(this.keys, table(["id", "label", "tenant", "role", "state", "expires", "today", "this month", "actions"].map((each) => t(each)), now));
     const told = ({ time, principal, tenant, action, resource, outcome, details = {} }) => [
       when(time), principal, tenant, action, resource, outcome, Object.entries(details).map(([name, value]) => `${name}: ${text(value)}`).join(", "),
     ];
-    fill(this.events, table(["time", "asked by", "tenant", "action", "resource", "outcome", "details"], events.data.map(told)));
+    fill(this.events, table(["time", "asked by", "tenant", "action", "resource", "outcome", "details"].map((each) => t(each)), events.data.map(told)));
   }
 
   #row(key) {
@@ -125,12 +125,6 @@ function quota(key, period) {
   const figures = `${(used + reserved).toLocaleString(current())}${limit ? ` / ${limit.toLocaleString(current())}` : ""}`;
   const share = limit ? el("meter", { min: 0, max: limit, value: used + reserved, "aria-label": figures }) : null;
   return el("span", {}, figures, share);
-}
-
-function table(columns, rows) {
-  const head = el("tr", {}, columns.map((name) => el("th", { scope: "col" }, t(name))));
-  const body = rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell))));
-  return el("table", {}, el("thead", {}, head), el("tbody", {}, body));
 }
 
 function text(value) {

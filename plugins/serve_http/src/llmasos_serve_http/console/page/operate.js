@@ -1,7 +1,7 @@
 // Operate: what runs, how fast, for whom; and what an administrator changes.
 
 import { Chart } from "./charts.js";
-import { announce, button, el, fill } from "./dom.js";
+import { announce, button, el, fill, table } from "./dom.js";
 import { bytes, pipeline, report } from "./pipeline.js";
 import { histogram, quantile, samples, total } from "./prometheus.js";
 import { t } from "./words.js";
@@ -82,10 +82,9 @@ export default class Operate {
       const found = (await this.#api.get("admin/plugins")).data;
       this.#schedulers = found.filter((each) => each.kind === "scheduler").map((each) => each.name);
       const columns = ["kind", "name", "distribution", "version"];
-      const head = el("tr", {}, [...columns, "state"].map((each) => el("th", { scope: "col" }, t(each))));
       const state = ({ problem }) => (problem ? el("span", { class: "trouble" }, problem) : t("usable"));
-      const rows = found.map((each) => el("tr", {}, columns.map((column) => el("td", {}, each[column] ?? "")), el("td", {}, state(each))));
-      fill(this.plugins, el("table", {}, el("thead", {}, head), el("tbody", {}, rows)));
+      const rows = found.map((each) => [...columns.map((column) => each[column] ?? ""), state(each)]);
+      fill(this.plugins, table([...columns, "state"].map((each) => t(each)), rows));
     } catch (error) {
       this.#complain(error);
     }
@@ -202,11 +201,10 @@ export default class Operate {
     const rows = requests.map((each) => {
       const first = each.first === null ? "…" : `${each.first.toFixed(2)} s`;
       const cells = [each.model, each.principal, `${each.seconds.toFixed(1)} s`, first];
-      return el("tr", {}, cells.map((cell) => el("td", {}, String(cell))), this.#administers && el("td", {}, cancel(each.id)));
+      return this.#administers ? [...cells, cancel(each.id)] : cells;
     });
-    const head = el("tr", {}, columns.map((each) => el("th", { scope: "col" }, t(each))));
-    const table = el("table", {}, el("thead", {}, head), el("tbody", {}, rows));
-    fill(this.requests, el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": t("requests") }, table));
+    const wide = { class: "wide", tabindex: 0, role: "group", "aria-label": t("requests") };
+    fill(this.requests, el("div", wide, table(columns.map((each) => t(each)), rows)));
     if (focused) document.getElementById(focused)?.focus();
   }
 }

@@ -1,6 +1,6 @@
 // A model's way from its source to its answers, and what each stage of its acceleration cost.
 
-import { el } from "./dom.js";
+import { el, table } from "./dom.js";
 import { current, t } from "./words.js";
 
 /** Column of the report -> its value in what was measured after a stage. */
@@ -35,11 +35,9 @@ export function report(model) {
   const stages = model.stages ?? [];
   if (!stages.length) return null;
   const shown = Object.keys(MEASURED).filter((column) => stages.some((stage) => measured(stage, column)));
-  const head = ["stage", "took", ...shown].map((column) => el("th", { scope: "col" }, t(column)));
+  const names = ["stage", "took", ...shown].map((column) => t(column));
   const rows = stages.map((stage) => [name(stage), seconds(stage), ...shown.map((column) => measured(stage, column) || "–")]);
-  const body = rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell))));
-  const table = el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
-  const wide = el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": `${t("acceleration")}: ${model.name}` }, table);
+  const wide = el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": `${t("acceleration")}: ${model.name}` }, table(names, rows));
   return el("details", {}, el("summary", {}, t("acceleration")), wide);
 }
 
