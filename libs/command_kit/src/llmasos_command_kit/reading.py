@@ -59,6 +59,8 @@ def read_messages(context: CommandContext, history: Path, greeting: str, do: Cal
                     break
             except LLMasOSError as error:
                 context.note(f"Error: {error}")
+            except KeyboardInterrupt:  # came when what it was meant for had just ended
+                context.note(" [interrupted]")
 
 
 @contextlib.contextmanager

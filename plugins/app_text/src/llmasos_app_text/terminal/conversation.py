@@ -154,6 +154,7 @@ class Conversation:
                 for piece in stream:
                     pieces.append(piece)
                     self._context.answer(None, piece, end="")
+            self._context.answer(None)
         except KeyboardInterrupt:
             interrupted = True
             self._context.note(" [interrupted]")
@@ -163,8 +164,6 @@ class Conversation:
             else:
                 self._messages.pop()
             raise
-        else:
-            self._context.answer(None)
         if pieces or not interrupted:
             self._messages.append({"role": "assistant", "content": "".join(pieces)})
         else:
