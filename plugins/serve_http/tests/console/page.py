@@ -24,53 +24,67 @@ class Page:
         return self.driver.execute_script(f"return (async (...args) => {{ {script} }})(...arguments)", *arguments)
 
     def all(self, selector: str) -> list[Any]:
-        """The elements that are shown."""
-        return [each for each in self.driver.find_elements("css selector", selector) if each.is_displayed()]
+        """The elements that are shown, found in one step: the page may draw them again at any time."""
+        shown = "(each) => each.getClientRects().length && each.checkVisibility({visibilityProperty: true})"
+        return list(self.driver.execute_script(f"return [...document.querySelectorAll(arguments[0])].filter({shown})", selector))
 
     def one(self, selector: str) -> Any:
-        """The one element of that kind that is shown; waits for it."""
-        self.wait(lambda: len(self.all(selector)) == 1)
-        return self.all(selector)[0]
+        """The one element of that kind that is shown; waits for it. For what the page doesn't draw again; else ``click`` and ``type``."""
+        return self.wait(lambda: self._only(self.all(selector)))
+
+    def click(self, selector: str) -> None:
+        """Click the one element of that kind; another time where it was drawn again meanwhile."""
+        self.wait(lambda: self._done(self.all(selector), lambda element: element.click()))
+
+    def type(self, selector: str, keys: str) -> None:
+        """Type into the one element of that kind; another time where it was drawn again meanwhile."""
+        self.wait(lambda: self._done(self.all(selector), lambda element: element.send_keys(keys)))
 
     def texts(self, selector: str) -> list[str]:
         return list(self.js("return [...document.querySelectorAll(args[0])].map((each) => each.textContent)", selector))
 
     def button(self, text: str) -> Any:
         """The only button with that text."""
-        self.wait(lambda: len(self._buttons(text)) == 1)
-        return self._buttons(text)[0]
+        return self.wait(lambda: self._only(self._buttons(text)))
 
     def press(self, text: str) -> None:
         """Click the only button with that text; another time where it was drawn again meanwhile."""
-        self.wait(lambda: self._pressed(text))
-
-    def _pressed(self, text: str) -> bool:
-        buttons = self._buttons(text)
-        if len(buttons) == 1:
-            buttons[0].click()
-        return len(buttons) == 1
+        self.wait(lambda: self._done(self._buttons(text), lambda button: button.click()))
 
     def _buttons(self, text: str) -> list[Any]:
         return [each for each in self.all("button") if each.text.strip() == text]
 
+    @staticmethod
+    def _only(elements: Sequence[Any]) -> Any:
+        return elements[0] if len(elements) == 1 else None
+
+    @classmethod
+    def _done(cls, elements: Sequence[Any], action: Callable[[Any], object]) -> bool:
+        """Whether there was one element alone, to which the action was done."""
+        if (element := cls._only(elements)) is None:
+            return False
+        action(element)
+        return True
+
     def field(self, label: str) -> Any:
         """The only input with that label."""
-        inputs = "return [...document.querySelectorAll('.field')].filter((each) => each.querySelector('label')?.textContent === args[0])"
-        self.wait(lambda: len(self.js(inputs, label)) == 1)
-        return self.js(inputs, label)[0].find_element("css selector", "input, select, textarea")
+        named = "(each) => each.querySelector('label')?.textContent === arguments[0]"
+        inputs = f"return [...document.querySelectorAll('.field')].filter({named})"
+        field = self.wait(lambda: self._only(self.driver.execute_script(inputs, label)))
+        return field.find_element("css selector", "input, select, textarea")
 
     def agree(self, action: Callable[[], object]) -> None:
         """Do something, and agree to what the page asks then."""
         action()
         self.driver.switch_to.alert.accept()
 
-    def wait(self, ready: Callable[[], Any]) -> None:
-        """Until ``ready`` gives something true."""
+    def wait(self, ready: Callable[[], Any]) -> Any:
+        """What ``ready`` gives as soon as that is true."""
         end = time.monotonic() + _PATIENCE
         while not (found := self._tried(ready)):
             assert time.monotonic() < end, f"it never became true; the page shows {self.driver.find_element('css selector', 'body').text!r}"
             time.sleep(0.02)
-        del found
+        return found
 
     @staticmethod
     def _tried(ready: Callable[[], Any]) -> Any:
@@ -82,14 +96,14 @@ class Page:
             return None
 
     def view(self, name: str) -> None:
-        self.one(f"#view-{name}").click()
+        self.click(f"#view-{name}")
         self.wait(lambda: self.all(f".view.{name}"))
 
     # Chat
 
     def say(self, text: str) -> None:
         """Type a message and press Enter."""
-        self.one(".ask textarea").send_keys(text + "\n")
+        self.type(".ask textarea", text + "\n")
 
     def answered(self) -> None:
         """Until no answer is in progress and the foot of the last is drawn."""

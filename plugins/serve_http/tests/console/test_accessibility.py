@@ -33,7 +33,7 @@ def test_axe_finds_nothing_in_any_view_and_theme(page: Callable[..., Page], axe:
     shown = page()
     shown.say("# Otters\n\n- a\n")
     shown.answered()
-    shown.one(".settings summary").click()
+    shown.click(".settings summary")
     for _ in ("light", "dark"):
         for view in ("chat", "tasks", "operate"):
             shown.view(view)

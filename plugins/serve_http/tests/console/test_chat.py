@@ -110,7 +110,7 @@ def test_an_edited_message_is_a_branch_and_neither_is_lost(runtime: ScriptedRunt
     shown.say("three")
     shown.answered()
     shown.wait(lambda: sorted(shown.kept()) == ["one", "two"])
-    shown.one(".kept li:nth-child(2) [data-label]").click()
+    shown.click(".kept li:nth-child(2) [data-label]")
     shown.wait(lambda: shown.answers() == ["Second."])
 
 
@@ -130,30 +130,30 @@ def test_a_retried_answer_is_a_branch_and_the_prompt_is_the_same(runtime: Script
 
 def test_settings_are_saved_as_templates_and_taken_again(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     shown = page()
-    shown.one(".settings summary").click()
+    shown.click(".settings summary")
     system, temperature = shown.field("System prompt"), shown.field("Temperature")
     for name, said, value in (("brief", "Be brief.", "0.5"), ("long", "Be long.", "")):
         system.clear()
         system.send_keys(said)
         temperature.clear()
         temperature.send_keys(value)
-        shown.one(".templates input").send_keys(name)
+        shown.type(".templates input", name)
         shown.press("Save")
     assert shown.texts(".templates option") == ["Templates", "brief", "long"]
-    shown.one(".templates select").send_keys("brief")
+    shown.type(".templates select", "brief")
     shown.wait(lambda: system.get_attribute("value") == "Be brief.")
     shown.say("hi")
     shown.answered()
     assert runtime.given[0][0] == {"role": "system", "content": "Be brief."}
     assert runtime.samplings[0]["temperature"] == 0.5
-    shown.one(".settings summary").click()
+    shown.click(".settings summary")
     shown.press("Delete")
     shown.wait(lambda: shown.texts(".templates option") == ["Templates", "long"])
 
 
 def test_settings_and_the_conversation_so_far_go_with_a_request(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     shown = page()
-    shown.one(".settings summary").click()
+    shown.click(".settings summary")
     system, temperature = shown.field("System prompt"), shown.field("Temperature")
     system.send_keys("Be brief.")
     temperature.send_keys("0.5")
@@ -179,11 +179,11 @@ def test_a_kept_conversation_is_found_opened_and_removed(page: Callable[..., Pag
         shown.answered()
         shown.wait(lambda text=text: text in shown.kept())
         shown.press("New chat")
-    shown.one(".side input").send_keys("otter")
+    shown.type(".side input", "otter")
     shown.wait(lambda: shown.kept() == ["otters"])
-    shown.one(".kept [data-label]").click()
+    shown.click(".kept [data-label]")
     shown.wait(lambda: shown.answers() == ["otters"])
-    shown.one(".kept li button:last-child").click()
+    shown.click(".kept li button:last-child")
     shown.driver.switch_to.alert.accept()
     shown.wait(lambda: shown.kept() == [] and shown.answers() == [])
 
@@ -219,13 +219,13 @@ def test_an_exported_conversation_comes_back_with_its_branches(runtime: Scripted
 
 def test_enter_that_confirms_what_an_input_method_proposes_sends_nothing(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     shown = page()
-    shown.one(".ask textarea").click()
+    shown.click(".ask textarea")
     shown.driver.execute_cdp_cmd("Input.imeSetComposition", {"text": "今天", "selectionStart": 2, "selectionEnd": 2})
     shown.js("""document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true }));""")
     assert runtime.prompts == []
     shown.driver.execute_cdp_cmd("Input.insertText", {"text": "今天天气很好"})
     assert shown.js("return document.activeElement.value") == "今天天气很好"
-    shown.one(".ask textarea").send_keys("\n")
+    shown.type(".ask textarea", "\n")
     shown.answered()
     assert runtime.prompts == ["今天天气很好"]
 
@@ -233,9 +233,9 @@ def test_enter_that_confirms_what_an_input_method_proposes_sends_nothing(runtime
 def test_a_key_is_asked_for_and_leaves_with_who_signs_out(runtime: ScriptedRuntime, page: Callable[..., Page]) -> None:
     runtime.open = False
     shown = page()
-    shown.one(".sign-in input").send_keys("wrong\n")
+    shown.type(".sign-in input", "wrong\n")
     shown.wait(lambda: shown.all(".sign-in [role=alert]"))
-    shown.one(".sign-in input").send_keys(f"{KEY}\n")
+    shown.type(".sign-in input", f"{KEY}\n")
     shown.wait(lambda: shown.all(".ask"))
     shown.say("hi")
     shown.answered()

@@ -91,7 +91,7 @@ def test_what_each_stage_of_acceleration_cost_is_a_table(page: Callable[..., Pag
     shown = page()
     shown.view("operate")
     shown.wait(lambda: shown.texts(".cards summary") == ["Acceleration"])
-    shown.one(".cards summary").click()
+    shown.click(".cards summary")
     assert shown.texts(".cards th") == ["Stage", "Took", "Size on disk", "KL divergence", "Same first choice"]
     assert shown.texts(".cards td") == ["prune", "12.5 s", "3 MiB", "0.92", "55.0 %", "quant", "3 s", "–", "–", "–"]
 
@@ -111,8 +111,8 @@ def test_an_administrator_unloads_pins_and_swaps_the_scheduler(runtime: Running,
     shown.wait(lambda: shown.texts(".cards .badge") == ["not loaded"])
     shown.press("Pin")
     shown.wait(lambda: shown.texts(".cards .badge")[1:] == ["pinned"])
-    shown.one("#use-0").send_keys("fair")
-    shown.one("#swap-0").click()
+    shown.type("#use-0", "fair")
+    shown.click("#swap-0")
     shown.wait(lambda: "fair" in shown.texts(".pipeline li span"))
     assert [change[0] for change in runtime.changes] == ["unload_model", "pin_model", "use_scheduler"]
     assert runtime.changes[-1] == ("use_scheduler", "fair", {}, "default")

@@ -62,8 +62,8 @@ def runtime() -> Sorting:
 def test_a_form_gives_a_task_what_its_schema_asks_for(runtime: Sorting, page: Callable[..., Page]) -> None:
     shown = page()
     shown.view("tasks")
-    shown.one("form.card > div > .field textarea").send_keys("otters")
-    shown.one("form.card summary").click()
+    shown.type("form.card > div > .field textarea", "otters")
+    shown.click("form.card summary")
     labels, mode, count, exact, schema = shown.all("form.card details textarea, form.card details select, form.card details input")
     labels.send_keys("a\nb\n")
     mode.send_keys("good")
@@ -86,7 +86,7 @@ def test_what_was_not_typed_in_is_left_to_the_task_and_refusals_are_told(runtime
     shown.press("Run")
     shown.wait(lambda: shown.texts(".result .trouble") == ["It cannot be sorted."])
     assert runtime.inputs == [{"text": "bad"}]
-    shown.one("form.card summary").click()
+    shown.click("form.card summary")
     shown.all("form.card details textarea")[-1].send_keys("{no")
     shown.press("Run")
     shown.wait(lambda: shown.texts(".result .trouble")[0].startswith("schema is no JSON: "))
@@ -99,7 +99,7 @@ def test_a_table_is_answered_row_by_row_and_keeps_its_other_columns(runtime: Sor
     shown = page()
     shown.js("URL.createObjectURL = (blob) => ((window.saved = blob), 'blob:none')")
     shown.view("tasks")
-    shown.one(".drop input").send_keys(str(table))
+    shown.type(".drop input", str(table))
     shown.press("Download")
     assert shown.texts(".drop p")[-1] == "3 of 3 rows, 1 failed"
     rows = list(csv.DictReader(shown.js("return window.saved.text()").splitlines()))
@@ -113,7 +113,7 @@ def test_a_table_without_what_the_task_needs_is_refused(runtime: Sorting, page: 
     table.write_text("id,txt\n1,a\n", encoding="utf-8")
     shown = page()
     shown.view("tasks")
-    shown.one(".drop input").send_keys(str(table))
+    shown.type(".drop input", str(table))
     shown.wait(lambda: shown.texts(".drop .trouble") == ["The file has no column text, which the task needs."])
     assert runtime.inputs == []
 
@@ -124,7 +124,7 @@ def test_a_stopped_table_begins_no_further_row(runtime: Sorting, page: Callable[
     table.write_text("text\n" + "x\n" * 50, encoding="utf-8")
     shown = page()
     shown.view("tasks")
-    shown.one(".drop input").send_keys(str(table))
+    shown.type(".drop input", str(table))
     shown.wait(lambda: len(runtime.inputs) == 4)
     shown.press("Stop")
     shown.wait(lambda: shown.button("Download"))
