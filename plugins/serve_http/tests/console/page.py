@@ -17,7 +17,7 @@ class Page:
         self.driver: Final = driver
         self.url: Final = url
         driver.get(f"{url}/")
-        self.wait(lambda: self.all("#bar nav a") or self.all(".sign-in"))
+        self.wait(lambda: self.all(".view > *") or self.all(".sign-in"))
 
     def js(self, script: str, *arguments: Any) -> Any:
         """What a script gives; it may await."""

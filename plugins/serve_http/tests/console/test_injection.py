@@ -121,6 +121,7 @@ def untouched(shown: Page, within: str) -> None:
 
 def test_no_prompt_and_no_answer_is_more_than_text(runtime: Hostile, page: Callable[..., Page]) -> None:
     shown = page(conversations=False)
+    shown.one(".ask textarea")
     # The runtime echoes each. All in one conversation: the same code draws each, and a page a payload would take a minute.
     shown.js(
         """
