@@ -30,7 +30,7 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_config
 from llmasos.system.config.check import check_config
-from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
+from llmasos.system.config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import find_problems, structure_options
