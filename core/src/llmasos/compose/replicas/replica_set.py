@@ -23,6 +23,7 @@ from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos.compose.replicas.scaling import Load, Scaling
 from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.engine.ledger import KVLedger
+from llmasos.engine.records import tell
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
 from llmasos.engine.supervised import STEP_SECONDS
@@ -451,8 +452,7 @@ class ReplicaSet(Fleet):
                     finish_reason="error",
                     error=str(error),
                 )
-                with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
-                    self._on_finished(record)
+                tell(self._on_finished, record)
             ticket.fail(error)
 
 
