@@ -44,6 +44,13 @@ settings.register_profile("mutants", max_examples=20, database=None, **_ANY_MACH
 settings.load_profile("change")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A pytest that a test starts needs no plugin of pytest's: to find and import all that are installed takes as long as most of its
+    runs. Not said in the process that starts the others of this run, which do need theirs."""
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+
+
 #: How many plain tests a marked one takes as long as, roughly.
 _WEIGHTS = {"slow": 20, "model": 20, "wheels": 50}
 

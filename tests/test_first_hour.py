@@ -28,8 +28,8 @@ PAGE = ROOT / "docs" / "start.md"
 NOT_TYPED: Final = {
     "llmasos serve --model smollm2": "it listens on a port that another program may use here; the tests of serve_http start it on others"
 }
-#: Sections that need nothing but `make demo`: it, questions and a conversation, a task, and a mistake.
-QUICK: Final = (1, 2, 4, 7)
+#: Sections that need nothing but `make demo`: it, questions and a conversation, and a mistake.
+QUICK: Final = (1, 2, 7)
 #: Bytes that may be left of everything: settings, locks, and an empty store of conversations.
 LEFT: Final = 500_000
 

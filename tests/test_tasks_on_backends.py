@@ -72,10 +72,10 @@ def _validated(model: LanguageModel, name: str, inputs: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INPUTS)
 def test_answers_have_the_promised_form(model: LanguageModel, name: str) -> None:
-    """Four draws of 12 inputs (`make test-long`: 40 draws), each served together, as many requests at once are."""
+    """Two draws of 12 inputs (`make test-long`: 20 draws), each served together, as many requests at once are."""
 
     @settings(
-        max_examples=settings.default.max_examples // 12, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=settings.default.max_examples // 25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(st.lists(INPUTS[name], min_size=12, max_size=12))
     def check(inputs: list[Any]) -> None:

@@ -107,8 +107,8 @@ def test_a_right_placement_passes(run_conformance: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_placement_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A placement with one defect fails the test that is meant to find it."""
-    monkeypatch.setattr(placement, "SECONDS", 2.0)
-    monkeypatch.setattr(placement, "QUICK", 1.0)
+    monkeypatch.setattr(placement, "SECONDS", 0.5)
+    monkeypatch.setattr(placement, "QUICK", 0.25)
     source, caught_by = WRONG[defect]
     outcomes = run_conformance("PlacementConformance", source, only=[caught_by], leaks=True)
     gc.collect()  # what it left open is collected here, and not in another test

@@ -107,7 +107,7 @@ def test_a_right_server_passes(run_conformance: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("defect", WRONG)
 def test_a_wrong_server_is_caught(run_conformance: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, defect: str) -> None:
     """A server with one defect fails the test that is meant to find it."""
-    monkeypatch.setattr(server, "SECONDS", 2.0)
+    monkeypatch.setattr(server, "SECONDS", 0.5)
     source, caught_by = WRONG[defect]
     outcomes = run_conformance("ServerConformance", source, BODY, only=[caught_by], leaks=True)
     gc.collect()  # what it left open is collected here, and not in another test

@@ -55,11 +55,12 @@ def test_a_task_comes_is_listed_runs_and_goes(environment, wheels, checkpoint, c
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_passes_its_own_tests(wheels, tmp_path, name):
-    """As its author runs them, against what its wheel holds."""
+    """As its author runs them, against what its wheel holds, with the settings of its own project."""
+    project = ROOT / "examples" / name
     with zipfile.ZipFile(wheels[name.replace("_", "-")]) as wheel:
         wheel.extractall(tmp_path)  # all that pip does with a wheel of Python files for ``--target``
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", str(ROOT / "examples" / name / "tests")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(project / "pyproject.toml"), str(project / "tests")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from tools.site.words import cell, table
 
 from llmasos import Pipeline
 from llmasos.system.components import load_component
-from llmasos.system.config.sections import GlobalTable, ModelTable, ResourcesConfig
+from llmasos.system.config.tables import GlobalTable, ModelTable, ResourcesConfig
 from llmasos.system.discovery import InstalledComponent, registry
 from llmasos.system.options import describe
 from llmasos_hookspecs import KINDS

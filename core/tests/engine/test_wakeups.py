@@ -9,21 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from core.tests.seats import ScriptedPlacement, ScriptedSeat, specs
 
-from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos.compose.replicas.spec import WorkerSpec
-from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.compose.replicas.worker import Answers
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.engine.wakeups import Wakeups
-from llmasos.residency.prediction import Need
-from llmasos.system.config import Config
-from llmasos_hookspecs import EngineInfo, Request, SeatSpec
+from llmasos_hookspecs import Request
 
 SECONDS = 20.0
-INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=8, weight_bytes=8, kv_bytes_per_token=1)
-NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 
 
 def test_an_event_loop_is_woken_once_a_step_for_all_its_streams(
@@ -209,38 +203,8 @@ def test_a_replica_tells_of_a_step_in_one_message(make_loop: Any, hash_engine: A
 
 def test_a_replicas_message_wakes_an_event_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many of its readers have a piece in it."""
-    seats: list[Any] = []
-
-    class Seat:
-        where = "here"
-
-        def __init__(self, receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
-            self.receive, self.kill = receive, lambda: end("was killed")
-            self.sent, self.arrivals = 0, Arrivals()
-
-        def send(self, message: bytes) -> bool:
-            arrived = self.arrivals.take(message)
-            assert arrived is not None
-            if unpack(arrived)[0] == "open":
-                self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
-            return True
-
-        def tell(self, *message: Any) -> None:
-            self.sent += 1
-            self.receive(numbered(self.sent - 1, pack(message)))
-
-    class Placement:
-        def start(self, spec: SeatSpec, receive: Any, end: Any) -> Seat:
-            seats.append(Seat(receive, end))
-            return seats[-1]
-
-        def hosts(self) -> Sequence[Any]:
-            return []
-
-        def close(self) -> None: ...
-
-    spec = WorkerSpec(config=Config.from_mapping({"model": {"source": "/nowhere"}}), seat=SeatSpec(model="m", number=0, entry="x:y"))
-    replicas = ReplicaSet("m", [spec], Placement())
+    placement = ScriptedPlacement(lambda _, receive, end: ScriptedSeat(receive, end))
+    replicas = ReplicaSet("m", specs(1), placement)
     posts: list[Any] = []
 
     async def main() -> list[str]:
@@ -252,7 +216,7 @@ def test_a_replicas_message_wakes_an_event_loop_once(monkeypatch: pytest.MonkeyP
         first = [asyncio.ensure_future(anext(reader)) for reader in readers]
         await asyncio.sleep(0)
         message = ("answers", [("piece", request.id, (request.id, (), ())) for request in requests])
-        threading.Thread(target=seats[0].tell, args=message, daemon=True).start()
+        threading.Thread(target=placement.seats[0].tell, args=message, daemon=True).start()
         found = [piece.text for piece in await asyncio.gather(*first)]
         for reader in readers:
             await reader.aclose()

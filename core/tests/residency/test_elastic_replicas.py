@@ -9,20 +9,15 @@ from typing import Any
 
 import attrs
 import pytest
+from core.tests.seats import ScriptedPlacement, ScriptedSeat, specs
 from hypothesis import given, strategies as st
 
-from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
 from llmasos.compose.replicas.scaling import Load, Scaling
-from llmasos.compose.replicas.spec import WorkerSpec, versions
-from llmasos.compose.replicas.wire import pack, unpack
-from llmasos.residency.prediction import Need
 from llmasos.system.config import Config, ReplicaRange
-from llmasos_hookspecs import ConfigError, EngineInfo, Generation, Host, Request, ResourceError, SeatSpec
+from llmasos_hookspecs import ConfigError, Host, Request, ResourceError, SeatSpec
 
 SECONDS = 30.0  # after which somebody counts as one who waits for ever
-INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=4, weight_bytes=8, kv_bytes_per_token=1)
-NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 _numbers = itertools.count()
 BOUNDS = ReplicaRange(min=1, max=3, queue=2, ttft=None, idle=10.0)
 QUIET = Load(replicas=1, starting=0, waiting=0, unfinished=0, longest=0.0)
@@ -77,66 +72,44 @@ def test_the_bounds_hold(steps: list[tuple[float, int, int]]) -> None:
         replicas = target
 
 
-class HeldSeat:
+class HeldSeat(ScriptedSeat):
     """Answers when it is told to."""
 
     def __init__(
         self, number: int, where: str, changed: threading.Condition, receive: Callable[[bytes], None], end: Callable[[str], None]
     ) -> None:
+        super().__init__(receive, end)
         self.number, self.where = number, where
         self.held: list[str] = []
         self._changed = changed
-        self.ended = threading.Event()
-        self._receive, self._end = receive, end
-        self._told = 0
-        self._arrivals = Arrivals()
 
-    def tell(self, *message: Any) -> None:
-        self._receive(numbered(self._told, pack(message)))
-        self._told += 1
+    def submitted(self, request: Request) -> None:
+        with self._changed:
+            self.held.append(request.id)
+            self._changed.notify_all()
 
-    def send(self, message: bytes) -> bool:
-        verb, *arguments = unpack(self._arrivals.take(message) or b"")
-        if verb == "open":
-            self.tell("hello", versions())
-            self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
-        if verb == "submit":
-            with self._changed:
-                self.held.append(arguments[1].id)
-                self._changed.notify_all()
-        return not self.ended.is_set()
-
-    def answer(self) -> None:
+    def answer_held(self) -> None:
         held, self.held = self.held, []
-        done = Generation(text="x", tokens=(1,), finish_reason="length", prompt_tokens=1)
-        for each in held:
-            self.tell("answers", [("done", each, done)])
-
-    def kill(self) -> None:
-        if not self.ended.is_set():
-            self.ended.set()
-            self._end("was killed")
+        self.answer(*held)
 
 
-class HeldPlacement:
+class HeldPlacement(ScriptedPlacement):
     def __init__(self) -> None:
-        self.seats: list[HeldSeat] = []
+        super().__init__(self._seat)
         self.changed = threading.Condition()
         self.full = False
+        self.refused = 0
         self.leaving = False
 
     def hosts(self) -> Sequence[Host]:
         return [Host(name="here", cpus=1, leaving=self.leaving), Host(name="there", cpus=1)]
 
-    def start(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> HeldSeat:
+    def _seat(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> HeldSeat:
         if self.full:
+            self.refused += 1
             raise ResourceError("No host has room.")
-        self.seats.append(
-            HeldSeat(spec.number, "there, pid 2" if self.leaving or spec.number else "here, pid 1", self.changed, on_message, on_end)
-        )
-        return self.seats[-1]
-
-    def close(self) -> None: ...
+        where = "there, pid 2" if self.leaving or spec.number else "here, pid 1"
+        return HeldSeat(spec.number, where, self.changed, on_message, on_end)
 
 
 @attrs.define
@@ -187,10 +160,8 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    config = Config.from_mapping({"model": {"source": "/nowhere"}})
-    specs = [WorkerSpec(config=config, seat=SeatSpec(model="m", number=number, entry="x:y")) for number in range(BOUNDS.max)]
     placement, clock = HeldPlacement(), Clock()
-    made = ReplicaSet("m", specs, placement, elastic=BOUNDS, clock=clock)
+    made = ReplicaSet("m", specs(BOUNDS.max), placement, elastic=BOUNDS, clock=clock)
     yield Served(made, placement, clock)
     made.close()
 
@@ -201,7 +172,7 @@ def test_replicas_come_with_requests_and_go_when_they_have_finished(served: Serv
     first = served.submit(5)
     served.held(5)
     served.after(1.0, ["ready"] * 3)
-    served.placement.seats[0].answer()
+    served.placement.seats[0].answer_held()
     assert all(each.result(SECONDS).text == "x" for each in first)
     one_each = served.spread()
     served.after(10.0, ["ready", "ready", "draining"])
@@ -212,13 +183,13 @@ def test_replicas_come_with_requests_and_go_when_they_have_finished(served: Serv
     served.held(len(one_each) + 4)
     assert len(seat.held) == before
     for each in served.placement.seats:
-        each.answer()
+        each.answer_held()
     assert all(each.result(SECONDS).text == "x" for each in [*one_each, *more])
     served.after(0.0, ["ready", "ready"])
     served.after(10.0, ["ready"])
     served.after(99.0, ["ready"])
     assert served.replicas.restarts == 0
-    assert sum(seat.ended.is_set() for seat in served.placement.seats) == 2
+    assert sum(seat.ended for seat in served.placement.seats) == 2
 
 
 def test_one_that_was_to_go_stays_where_requests_come(served: Served) -> None:
@@ -226,7 +197,7 @@ def test_one_that_was_to_go_stays_where_requests_come(served: Served) -> None:
     served.submit(5)
     served.held(5)
     served.after(1.0, ["ready"] * 3)
-    served.placement.seats[0].answer()
+    served.placement.seats[0].answer_held()
     served.spread()
     served.after(10.0, ["ready", "ready", "draining"])
     served.submit(30)
@@ -238,6 +209,7 @@ def test_a_placement_that_has_no_room_is_asked_again(served: Served) -> None:
     served.placement.full = True
     served.submit(9)
     served.after(1.0, ["ready"])
+    assert served.replicas._changes.wait_for(lambda: served.placement.refused == 2 and not served.replicas._growing, SECONDS)
     served.placement.full = False
     served.after(1.0, ["ready"] * 3)
 
@@ -248,7 +220,7 @@ def test_replicas_leave_a_host_that_will_be_gone(served: Served) -> None:
     served.held(5)
     served.after(1.0, ["ready"] * 3)
     seat = served.placement.seats[0]
-    seat.answer()
+    seat.answer_held()
     held = served.spread()
     served.placement.leaving = True
     served.after(5.0, ["draining", "ready", "ready"])
@@ -257,7 +229,7 @@ def test_replicas_leave_a_host_that_will_be_gone(served: Served) -> None:
     served.held(len(held) + 4)
     assert len(seat.held) == before
     for each in list(served.placement.seats):
-        each.answer()
+        each.answer_held()
     assert all(each.result(SECONDS).text == "x" for each in [*held, *more])
     served.after(0.0, ["ready"] * 3)
     assert {each["where"] for each in served.replicas.describe()} == {"there, pid 2"}

@@ -4,72 +4,48 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
+from core.tests.seats import ScriptedPlacement, ScriptedSeat, specs
 
 from llmasos.compose.replicas import restarts
-from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.replica_set import ReplicaSet
-from llmasos.compose.replicas.spec import WorkerSpec, versions
-from llmasos.compose.replicas.wire import pack, unpack
-from llmasos.residency.prediction import Need
-from llmasos.system.config import Config
-from llmasos_hookspecs import EngineFailed, EngineInfo, Generation, Host, Request, SeatSpec
+from llmasos_hookspecs import EngineFailed, Request, SeatSpec
 
 SECONDS = 120.0  # after which somebody counts as one who waits for ever
-INFO = EngineInfo(vocab_size=8, context_length=64, max_sequences=1, weight_bytes=8, kv_bytes_per_token=1)
-NEED = Need(weights=8, peak=8, kv_bytes_per_token=1, context_length=64, load_seconds=0.0)
 
 
-class FakeSeat:
+class MortalSeat(ScriptedSeat):
     """Answers each request at once, or dies as soon as it is ready."""
 
-    where = "here"
-
     def __init__(self, dies: Callable[[], bool], receive: Callable[[bytes], None], end: Callable[[str], None]) -> None:
-        self._dies, self._receive, self._end = dies, receive, end
-        self._told = 0
-        self._arrivals = Arrivals()
+        super().__init__(receive, end)
+        self._dies = dies
 
-    def tell(self, *message: object) -> None:
-        self._receive(numbered(self._told, pack(message)))
-        self._told += 1
+    def opened(self) -> None:
+        super().opened()
+        if self._dies():
+            self.end("died")
 
-    def send(self, message: bytes) -> bool:
-        verb, *arguments = unpack(self._arrivals.take(message) or b"")
-        if verb == "open":
-            self.tell("hello", versions())
-            self.tell("ready", INFO, NEED, "a loader", 64, 64, 1)
-            if self._dies():
-                self._end("died")
-        if verb == "submit":
-            answer = Generation(text="x", tokens=(1,), finish_reason="length", prompt_tokens=1)
-            self.tell("answers", [("done", arguments[1].id, answer)])
-        return True
-
-    def kill(self) -> None:
-        self._end("was killed")
+    def submitted(self, request: Request) -> None:
+        self.answer(request.id)
 
 
-class FakePlacement:
+class MortalPlacement(ScriptedPlacement):
     def __init__(self) -> None:
+        super().__init__(self._seat)
         self.starts: list[int] = []
         self.dying: set[int] = set()
 
-    def hosts(self) -> Sequence[Host]:
-        return []
-
-    def start(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> FakeSeat:
+    def _seat(self, spec: SeatSpec, on_message: Callable[[bytes], None], on_end: Callable[[str], None]) -> MortalSeat:
         self.starts.append(spec.number)
-        return FakeSeat(lambda: spec.number in self.dying, on_message, on_end)
-
-    def close(self) -> None: ...
+        return MortalSeat(lambda: spec.number in self.dying, on_message, on_end)
 
 
 @pytest.fixture
-def placement() -> FakePlacement:
-    return FakePlacement()
+def placement() -> MortalPlacement:
+    return MortalPlacement()
 
 
 @pytest.fixture
@@ -78,11 +54,9 @@ def lost() -> threading.Event:
 
 
 @pytest.fixture
-def replicas(placement: FakePlacement, lost: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplicaSet]:
+def replicas(placement: MortalPlacement, lost: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReplicaSet]:
     monkeypatch.setattr(restarts, "_REST", (0.05, 0.2))
-    config = Config.from_mapping({"model": {"source": "/nowhere"}})
-    specs = [WorkerSpec(config=config, seat=SeatSpec(model="m", number=number, entry="x:y")) for number in range(2)]
-    made = ReplicaSet("m", specs, placement, on_lost=lost.set)
+    made = ReplicaSet("m", specs(2), placement, on_lost=lost.set)
     yield made
     made.close()
 
@@ -91,7 +65,7 @@ def request() -> Request:
     return Request(id="r", model="m", tokens=(1, 2), max_new_tokens=1, arrival=0.0)
 
 
-def test_a_replica_that_died_often_comes_back(replicas: ReplicaSet, placement: FakePlacement) -> None:
+def test_a_replica_that_died_often_comes_back(replicas: ReplicaSet, placement: MortalPlacement) -> None:
     """Others answer meanwhile; what it died of may be over when it has rested."""
     placement.dying = {0}
     replicas._replicas[0].kill("died first")
@@ -104,7 +78,7 @@ def test_a_replica_that_died_often_comes_back(replicas: ReplicaSet, placement: F
     assert placement.starts.count(1) == 1
 
 
-def test_a_model_whose_replicas_all_die_is_lost(replicas: ReplicaSet, placement: FakePlacement, lost: threading.Event) -> None:
+def test_a_model_whose_replicas_all_die_is_lost(replicas: ReplicaSet, placement: MortalPlacement, lost: threading.Event) -> None:
     """No rest helps where no other replica is ready."""
     placement.dying = {0, 1}
     replicas._replicas[0].kill("died first")

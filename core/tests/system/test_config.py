@@ -14,7 +14,7 @@ from llmasos.cli import invoke
 from llmasos.system.config import ComponentConfig, Config, load_config, to_toml
 from llmasos.system.config.check import check_config
 from llmasos.system.config.schema import config_schema
-from llmasos.system.config.sections import SIZES
+from llmasos.system.config.tables import SIZES
 from llmasos.system.discovery import registry
 from llmasos_hookspecs import ConfigError
 from llmasos_hookspecs.testing import tiny_checkpoint

@@ -10,8 +10,8 @@ from llmasos.compose.component_maker import ComponentMaker
 from llmasos.system.catalog import distribution_for
 from llmasos.system.config import Config
 from llmasos.system.config.check import check_config
+from llmasos.system.config.components import REACHED
 from llmasos.system.config.schema import config_schema
-from llmasos.system.config.sections import REACHED
 from llmasos.system.context import SilentSink
 from llmasos.system.store import Store
 from llmasos_hookspecs import ConfigError, PluginError

@@ -195,7 +195,7 @@ ESCAPES = {
 def test_a_template_that_asks_for_much_time_or_memory_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tracing memory makes steps slow.
     monkeypatch.setattr(limits, "MAX_STEPS", 20_000)
-    monkeypatch.setattr(limits, "MAX_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "MAX_SECONDS", 0.5)
     tracemalloc.start()
     try:
         with pytest.raises(LLMasOSError) as caught:

@@ -65,7 +65,7 @@ CASES: dict[str, tuple[Any, Any]] = {
 def test_every_answer_has_the_promised_form(name: str) -> None:
     task, inputs = CASES[name]
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, suppress_health_check=list(HealthCheck))
     @given(inputs, st.integers(0, 2**16), st.booleans())
     def check(value: Any, seed: int, template: bool) -> None:
         if "cobol" in (getattr(value, "target", ""), getattr(value, "language", "")) and getattr(value, "check", False):

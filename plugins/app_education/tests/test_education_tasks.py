@@ -39,7 +39,7 @@ rubrics = st.lists(
 ).map(tuple)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts(), rubrics, st.just("") | names(), st.integers(1, 100), st.integers(0, 999), st.booleans())
 def test_every_score_is_in_range_and_has_a_reason(
     submission: str, rubric: tuple[grade.Criterion, ...], assignment: str, limit: int, seed: int, template: bool
@@ -91,7 +91,7 @@ def test_a_bad_rubric_is_refused(rubric: tuple[grade.Criterion, ...], sentence: 
 def test_every_turn_of_the_tutor_ends_with_one_question(tmp_path: Path) -> None:
     task = tutor.Tutor(ConversationStore(tmp_path))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, suppress_health_check=list(HealthCheck))
     @given(texts(), names() | st.just(""), st.booleans(), st.integers(2, 100), st.integers(0, 999), st.booleans())
     def check(message: str, topic: str, kept: bool, limit: int, seed: int, template: bool) -> None:
         inputs = tutor.Inputs(message=message, topic=topic, conversation="ann" if kept else "", max_new_tokens=limit)

@@ -85,7 +85,7 @@ def test_every_answer_has_the_promised_form(name: str) -> None:
     module, inputs = CASES[name]
     task = make(module)
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, suppress_health_check=list(HealthCheck))
     @given(inputs, st.integers(0, 2**16), st.booleans())
     def check(value: Any, seed: int, template: bool) -> None:
         model = ScriptedTaskModel(seed=seed, has_chat_template=template)
@@ -104,7 +104,7 @@ def test_every_reply_of_chat_has_the_promised_form(tmp_path: Path) -> None:
     task = chat.Chat(ConversationStore(tmp_path))
     message = st.fixed_dictionaries({"role": st.sampled_from(("user", "assistant")), "content": texts()})
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         texts(),
         st.just("") | texts().filter(lambda text: len(text) < 200),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,6 +77,7 @@ class MemoryCheckpoint:
     def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         self.config = config
         self.tensors = dict(tensors)
+        self._references: dict[tuple[int, ...], np.ndarray] = {}
 
     @property
     def digest(self) -> str:
@@ -102,15 +104,23 @@ class MemoryCheckpoint:
         return MemoryCheckpoint(self.config, {**self.tensors, **tensors})
 
     def reference(self, tokens: Sequence[int]) -> np.ndarray:
-        """Logits of every token, float32 [n, vocab], from transformers on the dequantised weights."""
+        """Logits of every token, float32 [n, vocab], from transformers on the dequantised weights; computed once for the same tokens."""
+        if (key := tuple(tokens)) not in self._references:
+            with torch.no_grad():
+                self._references[key] = self._peer(torch.tensor([list(tokens)])).logits[0].numpy()
+            self._references[key].flags.writeable = False
+        return self._references[key]
+
+    @functools.cached_property
+    def _peer(self) -> Any:
+        """The model of transformers with these weights."""
         model = _model(self.config)
         state = {name: torch.from_numpy(np.array(as_float32(tensor))) for name, tensor in self.tensors.items()}
         missing, unexpected = model.load_state_dict(state, strict=False)
         assert not unexpected
         assert set(missing) <= {"lm_head.weight"}
         model.tie_weights()
-        with torch.no_grad():
-            return model(torch.tensor([list(tokens)])).logits[0].numpy()
+        return model
 
 
 class LoaderContext:

@@ -138,7 +138,14 @@ COPYING = {
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("options", [{}, {"precision": "int8"}, {"precision": "fp32"}], ids=["auto", "int8", "fp32"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="auto"),
+        pytest.param({"precision": "int8"}, id="int8", marks=pytest.mark.long),
+        pytest.param({"precision": "fp32"}, id="fp32", marks=pytest.mark.long),
+    ],
+)
 def test_the_real_model_writes_the_same_with_prompt_lookup(smollm2_gguf: Path, options: dict[str, str]) -> None:
     """Greedy text of the real model, alone and four at once, is the same with drafts and without; copying takes fewer steps."""
     with llmasos.load_model(smollm2_gguf, loader={"use": "onnx", **options}, threads=2) as model:

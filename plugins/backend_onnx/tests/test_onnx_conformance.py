@@ -1,8 +1,10 @@
-"""The loader passes the conformance kit at every precision."""
+"""The loader passes the conformance kit at every precision; in ways that widen this, in ``make test-long``."""
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+import pytest
 
 from llmasos_hookspecs.testing import TRAIT_CASES, EncoderConformance, LoaderConformance
 
@@ -29,6 +31,7 @@ class TestInt4(LoaderConformance):
     cases = ("llama",)
 
 
+@pytest.mark.long
 class TestOwnKernels(LoaderConformance):
     """Without the kernels of other packages."""
 
@@ -51,6 +54,7 @@ class TestTraits(LoaderConformance):
     path_cases = cases
 
 
+@pytest.mark.long
 class TestTraitsInt8(LoaderConformance):
     module = "llmasos_backend_onnx"
     options: ClassVar = {"precision": "int8"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -47,6 +48,7 @@ def int8_rows(weights: np.ndarray) -> QuantizedTensor:
 FORMS = {"q4_1": q4_1, "q8_0": q8_0, "int4-zeros": int4_zeros, "int8-rows": int8_rows}
 
 
+@functools.cache  # so that what transformers makes of it is computed once too
 def quantized(checkpoint, form: str, *, head: str | None = None):
     replaced = {}
     for name, tensor in checkpoint.tensors.items():

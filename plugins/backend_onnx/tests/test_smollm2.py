@@ -1,4 +1,5 @@
-"""The real model in float32 against transformers on the same dequantised weights."""
+"""The real model in float32 against transformers, which reads the file itself; ``tests/test_backends_agree.py`` has the same model of all
+loaders on each change."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import transformers
 from llmasos.compose.formats import open_model
 from llmasos_hookspecs import Row
 
-pytestmark = [pytest.mark.model, pytest.mark.peer]
+pytestmark = [pytest.mark.model, pytest.mark.peer, pytest.mark.long]
 
 
 def test_logits_are_those_of_transformers(smollm2_gguf: Path, start) -> None:

@@ -30,7 +30,7 @@ torch = pytest.importorskip("torch")
 
 #: Relative error of logits, all in float32.
 EXACT: Final = 3e-6
-#: What people run most, and one of each form, with all that these sizes let act; the others take three times as long again.
+#: What people run most, and one of each form, with all that these sizes let act; the others, which widen this, take three times as long.
 _COMMON: Final = frozenset(
     ("llama", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2", "starcoder2", "stablelm", "cohere", "cohere2")
 )
@@ -40,7 +40,7 @@ _CASES: Final = [
     *((kind, {"rope_parameters": rope}, kind == "phi3") for kind, rope in ROPE_CASES),
     ("llama", {"head_dim": 10}, False),
 ]
-CASES: Final = [pytest.param(kind, changes, marks=() if fast else pytest.mark.slow) for kind, changes, fast in _CASES]
+CASES: Final = [pytest.param(kind, changes, marks=() if fast else pytest.mark.long) for kind, changes, fast in _CASES]
 LONGROPE: Final = dict(ROPE_CASES)["phi3"]
 
 

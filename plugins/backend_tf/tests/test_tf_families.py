@@ -43,7 +43,7 @@ _ACTS: Final[dict[str, dict[str, Any]]] = {
     "nemotron": _BIASES,
     "exaone4": {**_WINDOW, "sliding_window_pattern": 2},
 }
-#: What people run most, and one of each form; the others take as long again.
+#: What people run most, and one of each form; the others, which widen this, take as long again.
 _COMMON: Final = frozenset(
     ("llama", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "granite", "smollm3", "olmo2", "starcoder2", "stablelm", "cohere")
 )
@@ -58,8 +58,8 @@ _MORE: Final[list[tuple[str, dict[str, Any]]]] = [
     ("gpt_neox", {"use_parallel_residual": False}),
 ]
 CASES: Final = [
-    *(pytest.param(kind, changes, marks=() if kind in _COMMON else pytest.mark.slow) for kind, changes in _FAMILIES),
-    *(pytest.param(kind, changes, marks=() if kind == "phi3" else pytest.mark.slow) for kind, changes in _MORE),
+    *(pytest.param(kind, changes, marks=() if kind in _COMMON else pytest.mark.long) for kind, changes in _FAMILIES),
+    *(pytest.param(kind, changes, marks=() if kind == "phi3" else pytest.mark.long) for kind, changes in _MORE),
 ]
 
 

@@ -59,9 +59,9 @@ def engine(checkpoint: Checkpoint, tmp_path: Path) -> Iterator[Callable[..., Eng
         each.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # tests/test_backends_agree.py compares the fused forward on each change
 @pytest.mark.peer
-@pytest.mark.parametrize("implementation", ["fused", pytest.param("transformers", marks=pytest.mark.long)])
+@pytest.mark.parametrize("implementation", ["fused", "transformers"])
 def test_logits_in_float32(implementation: str, checkpoint: Checkpoint, reference: PreTrainedModel, engine: Callable[..., Engine]) -> None:
     """Prefill and chunked decode stay within 2e-3 of transformers' logits."""
     tokens = checkpoint.tokenizer().encode(TEXT)[:32]

@@ -5,16 +5,17 @@ Every call goes through one queue and one loop thread, so that calls from many t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, Unpack, overload
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.api.async_generation import AsyncGeneration, cancel_all
+from llmasos.api.checks import check_messages, check_prompts, check_texts
+from llmasos.api.closing import Closing
 from llmasos.api.options import GenerationOptions, ObjectOptions, Option, lists_options, options
 from llmasos.api.part_events import Queued, events_of
 from llmasos.api.text_encoding import TextEncoding
@@ -94,7 +95,7 @@ class ModelPipeline(Protocol):
         ...
 
 
-class LanguageModel(TextEncoding):
+class LanguageModel(Closing, AsyncGeneration, TextEncoding):
     """One model of a pipeline; safe to use from any thread and any event loop.
 
     Keyword arguments ``**sampling`` are ``GenerationOptions``, which ``model.options()`` lists: the fields of
@@ -244,7 +245,7 @@ class LanguageModel(TextEncoding):
         try:
             return [ticket.result() for ticket in tickets]
         finally:
-            _cancel_all(tickets)
+            cancel_all(tickets)
 
     @lists_options
     def stream(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generator[str, None, Generation]:
@@ -274,7 +275,7 @@ class LanguageModel(TextEncoding):
                 if progress is not None:
                     progress(len(results), len(tickets))
         finally:
-            _cancel_all(tickets)
+            cancel_all(tickets)
         return results
 
     @lists_options
@@ -298,13 +299,13 @@ class LanguageModel(TextEncoding):
         """The reply to chat messages, each with ``role`` and ``content``: a text, or a list of parts. A part is
         ``{"type": "text", "text": ...}``, or for a model that reads images, in a message of the user, ``{"type": "image", "image": ...}``
         with an array uint8 [height, width, 3], a Pillow image, the bytes of a PNG, JPEG, WebP or GIF file, or a ``pathlib.Path``."""
-        _check_messages(messages)
+        check_messages(messages)
         return self._submit(messages, sampling).result().text
 
     @lists_options
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> Generator[str, None, Generation]:
         """The reply piece by piece."""
-        _check_messages(messages)
+        check_messages(messages)
         return self.stream(messages, **sampling)
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **options: Any) -> str:
@@ -359,7 +360,7 @@ class LanguageModel(TextEncoding):
 
     def choose(self, prompt: Prompt, choices: Sequence[str], *, normalize: bool = False) -> Choice:
         """The likeliest of several continuations, with softmax over their scores; ``normalize`` compares log probabilities per token."""
-        _check_texts("choices", choices)
+        check_texts("choices", choices)
         if not choices:
             raise RequestError("choices is empty; give at least one text to choose from.")
         scores = self.score(prompt, choices)
@@ -387,67 +388,6 @@ class LanguageModel(TextEncoding):
         found = self._pipeline.model_named(name)
         return found if self._client is None else found.for_client(self._client.of_model(found.name))
 
-    # Async versions. Cancelling the awaiting task cancels the request; its slot is free within a step.
-
-    @lists_options
-    async def agenerate_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> str:
-        """``generate_text`` for an event loop."""
-        return (await self.agenerate(prompt, **sampling)).text
-
-    @lists_options
-    async def agenerate(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> Generation:
-        """``generate`` for an event loop."""
-        return await (await self._asubmit(prompt, sampling)).aresult()
-
-    @lists_options
-    async def astream_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> AsyncIterator[str]:
-        """``stream_text`` for an event loop."""
-        async for piece in await self._asubmit(prompt, sampling):
-            yield piece
-
-    @lists_options
-    async def achat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> str:
-        """``chat`` for an event loop."""
-        _check_messages(messages)
-        return (await self.agenerate(messages, **sampling)).text
-
-    @lists_options
-    async def astream_chat(self, messages: Sequence[Mapping[str, Any]], **sampling: Unpack[GenerationOptions]) -> AsyncIterator[str]:
-        """``stream_chat`` for an event loop."""
-        _check_messages(messages)
-        async for piece in await self._asubmit(messages, sampling):
-            yield piece
-
-    @lists_options
-    async def agenerate_object(self, prompt: Prompt, schema: type[T] | Mapping[str, Any], **sampling: Unpack[ObjectOptions]) -> T | Any:
-        """``generate_object`` for an event loop."""
-        return self._object(schema, await (await self._asubmit(prompt, {**sampling, "schema": schema})).aresult())
-
-    @lists_options
-    async def abatch(self, prompts: Sequence[Prompt], **sampling: Unpack[GenerationOptions]) -> list[Generation]:
-        """``batch`` for an event loop."""
-        _check_prompts(prompts)
-        tickets: list[Ticket[Generation]] = []
-        try:
-            for prompt in prompts:
-                tickets.append(await self._asubmit(prompt, sampling))  # noqa: PERF401 - those before one that is refused are cancelled
-            return [await ticket.aresult() for ticket in tickets]
-        finally:
-            _cancel_all(tickets)
-
-    async def alogits(self, tokens: Sequence[int], source: Prompt | TokenPrompt | None = None) -> npt.NDArray[np.float32]:
-        """``logits`` for an event loop."""
-        ticket = await self._host.room.send(lambda: self._host.sending(self._logits(tokens, source)), _cancel)
-        return await ticket.aresult()
-
-    async def ascore(self, prompt: Prompt, continuations: Sequence[str]) -> list[Score]:
-        """``score`` for an event loop."""
-        return await (await self._host.room.send(lambda: self._scoring(prompt, continuations, {}), _cancel)).aresult()
-
-    async def arun(self, task: str, **inputs: Any) -> Any:
-        """``run`` for an event loop. Cancelling the awaiting task ends it: its requests to models end within a step."""
-        return await self._runs.run(lambda: self.run(task, **inputs))
-
     # Closing
 
     def close(self) -> None:
@@ -456,18 +396,6 @@ class LanguageModel(TextEncoding):
         if self._owns_pipeline:
             self._pipeline.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.to_thread(self.close)
-
     @staticmethod
     def _object(schema: Any, answer: Generation) -> Any:
         if answer.finish_reason != "stop":
@@ -475,11 +403,6 @@ class LanguageModel(TextEncoding):
                 f"The answer was cut after {len(answer.tokens)} tokens, so it is no whole object; raise max_new_tokens.", "max_new_tokens"
             )
         return as_object(schema, answer.text)
-
-    async def _asubmit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
-        """Queue a generation. It holds no thread while it waits for the model or for memory, and nothing once its task was cancelled."""
-        queued = await self._host.room.send(lambda: self.generating(prompt, 1, sampling), Queued.cancel)
-        return queued.answers[0]
 
     def generating(
         self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any], charge: Charge | None = None
@@ -509,7 +432,7 @@ class LanguageModel(TextEncoding):
 
     def _scoring(self, prompt: Prompt, continuations: Sequence[str], scheduling: Mapping[str, Any]) -> Sending[Ticket[list[Score]]]:
         """The steps of queueing the scoring of continuations."""
-        _check_texts("continuations", continuations)
+        check_texts("continuations", continuations)
         with contextlib.ExitStack() as unsent:
             charge = self._arrive(unsent)
             adapter = self._host.defaults.arguments({}).get("adapter")
@@ -586,41 +509,11 @@ class LanguageModel(TextEncoding):
         return sent
 
     def _submit_batch(self, prompts: Sequence[Prompt], sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
-        _check_prompts(prompts)
+        check_prompts(prompts)
         tickets: list[Ticket[Generation]] = []
         try:
             tickets.extend(self._submit(prompt, sampling) for prompt in prompts)
         except BaseException:
-            _cancel_all(tickets)
+            cancel_all(tickets)
             raise
         return tickets
-
-
-def _check_messages(messages: Any) -> None:
-    """Raise ``RequestError`` for a text or one mapping where a list of chat messages is required."""
-    if isinstance(messages, str | Mapping):
-        raise RequestError(
-            f"chat takes a list of messages, and it was given one {type(messages).__name__}; "
-            'write [{"role": "user", "content": "..."}], or use generate_text for a plain prompt.'
-        )
-
-
-def _check_texts(name: str, texts: Any) -> None:
-    """Raise ``RequestError`` for one text where several are required: it would be read as a list of its characters."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise RequestError(f"{name} is {texts!r}, and it must be a list of texts.")
-
-
-def _check_prompts(prompts: Any) -> None:
-    """Raise ``RequestError`` for one prompt where a list of them is required."""
-    if isinstance(prompts, str | Mapping):
-        raise RequestError(f"batch takes a list of prompts, and it was given one {type(prompts).__name__}; write [prompt].")
-
-
-def _cancel(ticket: Ticket[Any]) -> None:
-    ticket.cancel()
-
-
-def _cancel_all(tickets: Sequence[Ticket[Generation]]) -> None:
-    for ticket in tickets:
-        ticket.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import itertools
@@ -10,11 +9,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 
+from llmasos.api.closing import Closing
 from llmasos.api.loading import LoadBar
 from llmasos.api.model import LanguageModel
 from llmasos.compose.composition import Composer, problems_as_one
@@ -30,7 +30,7 @@ from llmasos.system import discovery
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import ComponentConfig, Config, ModelConfig, load_config
 from llmasos.system.config.check import check_config
-from llmasos.system.config.sections import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
+from llmasos.system.config.components import DEFAULT_LOADER, DEFAULT_SCHEDULER, DEFAULT_SOURCE
 from llmasos.system.context import ProgressSink, SilentSink
 from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import find_problems, structure_options
@@ -56,7 +56,7 @@ _numbers = itertools.count()
 _ADAPTER: Final = "adapter"
 
 
-class Pipeline:
+class Pipeline(Closing):
     """Models, schedulers, tasks and observers composed by a config.
 
     Making one checks the config against the installed plugins, and loads nothing; a model is fetched and loaded when it is first
@@ -380,18 +380,6 @@ class Pipeline:
             host.close()
         process_status().close(self)
         self.audience.close("llmasos_pipeline_closed", pipeline=self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.to_thread(self.close)
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -20,7 +20,7 @@ from llmasos.api.pipeline import ComponentArgument, Pipeline, load_model
 from llmasos.compose.host import ModelHost
 from llmasos.compose.process import process_resources
 from llmasos.system.config import Config
-from llmasos.system.config.sections import ResourcesConfig
+from llmasos.system.config.tables import ResourcesConfig
 from llmasos.system.options import structure_options
 from llmasos_hookspecs import RequestError
 from llmasos_hookspecs.nearest import did_you_mean, listed

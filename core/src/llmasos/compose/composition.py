@@ -35,7 +35,7 @@ from llmasos.system.aliases import Aliases
 from llmasos.system.builds import Builds
 from llmasos.system.components import LoadedComponent
 from llmasos.system.config import ComponentConfig, Config, ModelConfig
-from llmasos.system.config.sections import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
+from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT
 from llmasos.system.context import ProgressSink
 from llmasos.system.discovery import Registry
 from llmasos.system.folders import cache_folder, working_cache_folder

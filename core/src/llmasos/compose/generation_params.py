@@ -14,7 +14,7 @@ import attrs
 from llmasos.compose.foreign_words import FOREIGN_WORDS
 from llmasos.compose.schemas import as_schema
 from llmasos.system.config import Config
-from llmasos.system.config.sections import DEFAULT_MODEL
+from llmasos.system.config.models import DEFAULT_MODEL
 from llmasos.system.deadlines import earliest
 from llmasos.system.options.words import dotted
 from llmasos_chat_templates.messages import ChatOptions

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmasos.engine.guarded_encoder import GuardedEncoder, Vectors
 from llmasos.engine.rates import Rates
+from llmasos.engine.records import tell
 from llmasos.engine.ticket import Ticket
 from llmasos_hookspecs import (
     Cancelled,
@@ -234,7 +235,4 @@ class EncodingWork:
             error=None if error is None else str(error),
             cost=job.tokens if error is None else 0,
         )
-        try:
-            self._on_finished(record)
-        except Exception as failure:
-            _log.error("A record of %s was lost: %s.", self._model, in_words(failure))
+        tell(self._on_finished, record)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos.engine.execute import execute
+from llmasos.engine.records import finished_record, started_record, tell
 from llmasos.engine.sampler import sample
 from llmasos.engine.scheduler import Planned, Scheduler
 from llmasos.engine.sequence import LogitsReader, Sequence, TokenReader
@@ -178,7 +179,8 @@ class Runner:
             computed = self._sort_out(planned, outcomes)
             self._count(computed, began, self._clock())
             if self._on_started is not None:
-                self._tell_started(self._on_started, computed)
+                for sequence in (part.sequence for part, _ in computed if not part.sequence.cost):
+                    tell(self._on_started, started_record(sequence))
             self.scheduler.commit(part for part, _ in computed)
             with self._wakeups.collected():
                 self._advance(computed)
@@ -362,47 +364,7 @@ class Runner:
     def _record(self, sequence: Sequence, reason: str, error: LLMasOSError | None) -> None:
         if self._on_finished is None:
             return
-        request = sequence.request
-        record = RequestRecord(
-            id=request.id,
-            model=request.model,
-            tenant=request.tenant,
-            queued=sequence.queued,
-            started=sequence.started,
-            first_token=sequence.first_token,
-            finished=self._clock(),
-            prompt_tokens=sequence.prompt_length,
-            cached_tokens=sequence.cached,
-            generated_tokens=sequence.generated,
-            preemptions=sequence.preemptions,
-            finish_reason=reason,
-            error=None if error is None else str(error),
-            cost=sequence.cost,
-        )
-        try:
-            self._on_finished(record)
-        except Exception:  # a fault of core: observers run on threads of their own
-            _log.warning("The callback for finished requests failed on %s.", request.id, exc_info=True)
-
-    def _tell_started(self, tell: Callable[[RequestStarted], None], computed: list[tuple[Planned, Logits]]) -> None:
-        """Tell of the requests that were computed for the first time."""
-        for sequence in (part.sequence for part, _ in computed if not part.sequence.cost):
-            request = sequence.request
-            record = RequestStarted(
-                id=request.id,
-                model=request.model,
-                tenant=request.tenant,
-                priority=request.priority,
-                queued=sequence.queued,
-                started=sequence.queued if sequence.started is None else sequence.started,
-                prompt_tokens=sequence.prompt_length,
-                cached_tokens=sequence.cached,
-                max_new_tokens=request.max_new_tokens,
-            )
-            try:
-                tell(record)
-            except Exception:  # a fault of core: observers run on threads of their own
-                _log.warning("The callback for started requests failed on %s.", request.id, exc_info=True)
+        tell(self._on_finished, finished_record(sequence, self._clock(), reason, error))
 
     def _count(self, computed: list[tuple[Planned, Logits]], began: float, ended: float) -> None:
         decode = sum(1 for part, _ in computed if part.sequence.decoding)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from llmasos.system.components import LoadedComponent, PluginSet
-from llmasos.system.config.sections import ComponentConfig, usual_component
+from llmasos.system.config.components import ComponentConfig, usual_component
 from llmasos.system.context import HookContext
 from llmasos.system.discovery import Registry
 from llmasos.system.options import structure_options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmasos.system.aliases import Aliases
 from llmasos.system.config import Config
-from llmasos.system.config.sections import DEFAULT_MODEL
+from llmasos.system.config.models import DEFAULT_MODEL
 from llmasos.system.options.words import dotted
 from llmasos.system.store import StoredModel
 

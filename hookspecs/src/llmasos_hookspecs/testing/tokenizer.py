@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -114,6 +115,7 @@ def tokenizer_files() -> dict[str, dict[str, Any]]:
     return {"tokenizer.json": tokenizer, "tokenizer_config.json": settings}
 
 
+@functools.cache
 def _spell(byte: int) -> str:
     # GPT-2 keeps printable Latin-1 characters and moves the 68 other bytes to 256 and above, in order.
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

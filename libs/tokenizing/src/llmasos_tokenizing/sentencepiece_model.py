@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import attrs
@@ -125,9 +125,15 @@ class SentencePieceModel:
 
     @cached_property
     def _rules(self) -> Charsmap | None:
-        return Charsmap(self.charsmap) if self.charsmap else None
+        return _charsmap(self.charsmap) if self.charsmap else None
 
     @cached_property
     def _stops(self) -> re.Pattern[str] | None:
         """Finds characters with which user-defined pieces, or what a rule replaces, begin."""
         return any_of(self.user_defined.starts + (self._rules.starts if self._rules else ""))
+
+
+@lru_cache(maxsize=4)
+def _charsmap(blob: bytes) -> Charsmap:
+    """The rules of some bytes; models of one family have the same, which take longer to read than all else of a model."""
+    return Charsmap(blob)

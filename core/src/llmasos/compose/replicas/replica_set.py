@@ -6,8 +6,6 @@ import atexit
 import contextlib
 import itertools
 import logging
-import math
-import threading
 import time
 import weakref
 from collections import abc
@@ -18,12 +16,14 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.compose.replicas.fleet import Fleet
 from llmasos.compose.replicas.replica import Job, Ready, Replica
-from llmasos.compose.replicas.restarts import MOST_RESTARTS, Restarts
+from llmasos.compose.replicas.restarts import MOST_RESTARTS
 from llmasos.compose.replicas.routing import Backlogs, Router
 from llmasos.compose.replicas.scaling import Load, Scaling
 from llmasos.compose.replicas.spec import WorkerSpec, versions
 from llmasos.engine.ledger import KVLedger
+from llmasos.engine.records import tell
 from llmasos.engine.requests import RequestChecks
 from llmasos.engine.step_meter import NOBODY, Listeners
 from llmasos.engine.supervised import STEP_SECONDS
@@ -47,7 +47,6 @@ from llmasos_hookspecs import (
     Score,
     StepRecord,
 )
-from llmasos_hookspecs.guarding.changes import Changes
 from llmasos_hookspecs.guarding.edge import crossing
 from llmasos_hookspecs.guarding.watchdog import TICK, watchdog
 
@@ -57,15 +56,13 @@ _log = logging.getLogger("llmasos.replicas")
 _MOVES: Final = 2
 #: Seconds of grace over the timeouts that a replica's own watchdog enforces.
 _GRACE: Final = 5.0
-#: Seconds after which the placement is asked again which hosts are leaving.
-_HOSTS_SECONDS: Final = 5.0
 #: Seconds to wait for a replica's usage figures.
 _USAGE_TIMEOUT: Final = 2.0
 
 _asked = itertools.count(1)
 
 
-class ReplicaSet:
+class ReplicaSet(Fleet):
     """Serves requests as an ``EngineLoop`` does, from several processes, which a placement starts.
 
     A replica that dies is started again, after a rest where it has died several times. Its requests that had not started move to other
@@ -94,31 +91,17 @@ class ReplicaSet:
         The set owns ``placement`` from now on, which ``label`` names in messages. ``on_lost`` is called when no replica is left. A replica
         that sends nothing for ``step_timeout`` seconds while it has requests, or for ``load_timeout`` seconds before it is ready, is ended.
         """
-        self.model: Final = model
+        super().__init__(model, specs, placement, label, self._received, listeners=listeners, clock=clock)
         self.restarts = 0
-        self._specs = list(specs)
-        self._placement = placement
-        self._label = label
         self._router = Router(seed)
-        self._backlogs = Backlogs()
         self._on_lost = on_lost
-        self._listeners = listeners
         self._on_finished = listeners.finished
         self._step_timeout = step_timeout
         self._load_timeout = load_timeout
-        self._clock = clock
-        self._changes = Changes()
         self._wakeups: Final = Wakeups()
-        self._replicas: dict[int, Replica] = {}
-        self._restarts = Restarts(len(specs), clock)
-        self._refused: LLMasOSError | None = None
         self._unassigned: list[Job] = []
         self._usage: dict[int, Usage] = {}
         self._scheduler: ComponentConfig | None = None
-        self._closed: LLMasOSError | None = None
-        self._scaling: Scaling | None = None
-        self._growing: set[int] = set()
-        self._hosts_due = clock() + _HOSTS_SECONDS
         _sets.add(self)
         try:
             with self._changes.lock:
@@ -280,17 +263,7 @@ class ReplicaSet:
                     replica.kill(f"did not answer for {seconds:g} seconds (resources.{option})")
                     if loading:  # another try would take as long
                         replica.failure = EngineFailed(f"Replica {replica.number} of {self.model} {replica.end} while it loaded.")
-            for number in self._restarts.rested():
-                threading.Thread(target=self._end_rest, args=(number,), name=f"llmasos-again-{number}", daemon=True).start()
-            if self._closed is None:
-                if self._scaling is not None:
-                    self._scale(self._scaling)
-                if self._clock() >= self._hosts_due:
-                    self._hosts_due = math.inf  # until they are known
-                    threading.Thread(target=self._leave_hosts, name="llmasos-hosts", daemon=True).start()
-                for replica in list(self._replicas.values()):
-                    if replica.draining and not replica.jobs:
-                        replica.kill("was no longer needed")
+            self._tend(self._load)
             shrinks = self._scaling is not None and len(self._replicas) > self._scaling.bounds.min
             over = self._clock() - _GRACE
             for job in {id(job): job for job in jobs}.values():
@@ -301,70 +274,18 @@ class ReplicaSet:
             self._fail(job, Cancelled(f"Request {job.request.id} passed its deadline, and no replica of {self.model} ended it."))
         return bool(jobs) or shrinks or self._restarts.resting or any(replica.ready is None for replica in self._replicas.values())
 
-    def _scale(self, scaling: Scaling) -> None:
-        """Start or drain replicas as the load asks, and end those that are drained. With the lock held."""
-        staying = [replica for replica in self._replicas.values() if not replica.draining]
+    def _load(self, now: float) -> Load:
+        """What the replicas have to do. With the lock held."""
+        staying = self._staying()
         jobs = {id(job): job for replica in self._replicas.values() for job in replica.jobs.values()}
         waiting = [job for job in (*jobs.values(), *self._unassigned) if not job.begun]
-        now = self._clock()
-        load = Load(
+        return Load(
             replicas=len(staying) + len(self._growing),
             starting=len(self._growing) + sum(replica.ready is None for replica in staying),
             waiting=len(waiting),
             unfinished=len(jobs) + len(self._unassigned),
             longest=max((now - job.request.arrival for job in waiting), default=0.0),
         )
-        wanted = scaling.target(now, load) - load.replicas
-        if wanted > 0:
-            self._grow(wanted)
-        elif wanted < 0 and (ready := [replica for replica in staying if replica.ready is not None]):
-            least = min(ready, key=lambda replica: (replica.outstanding, -replica.number))
-            self._drain(least)
-            _log.info("Replica %d of %s is not needed, and ends when it has finished.", least.number, self.model)
-
-    def _drain(self, replica: Replica) -> None:
-        """Let a replica finish what it has, and then end. With the lock held."""
-        replica.draining = True
-        self._backlogs.remove(replica.number)
-
-    def _leave_hosts(self) -> None:
-        """Drain the replicas on hosts that will be gone soon, as long as others serve. On a thread of its own, because a placement may take
-        long to answer."""
-        try:
-            with crossing(self._label, "hosts"):
-                leaving = {host.name for host in self._placement.hosts() if host.leaving}
-        except LLMasOSError as error:
-            _log.warning("%s", error)
-            leaving = set()
-        with self._changes.lock:
-            self._hosts_due = self._clock() + _HOSTS_SECONDS
-            for replica in list(self._replicas.values()):
-                there = replica.where.partition(",")[0]
-                if there in leaving and replica.number in self._backlogs and len(self._backlogs) > 1:
-                    replica.leaves = True
-                    self._drain(replica)
-                    _log.info("Replica %d of %s leaves %s when it has finished.", replica.number, self.model, there)
-
-    def _grow(self, wanted: int) -> None:
-        """Keep replicas that were to end, then start new ones. With the lock held."""
-        for replica in self._replicas.values():
-            if replica.draining and not replica.leaves and replica.jobs and wanted:
-                replica.draining = False
-                self._backlogs.add(replica.number, replica.outstanding)
-                wanted -= 1
-        numbers = range(len(self._specs))
-        free = [each for each in numbers if each not in self._replicas and each not in self._growing and not self._restarts.rests(each)]
-        for number in free[:wanted]:
-            self._growing.add(number)
-            threading.Thread(target=self._start_more, args=(number,), name=f"llmasos-more-{number}", daemon=True).start()
-
-    def _start_more(self, number: int) -> None:
-        """On a thread of its own, because a placement may take long to start a seat. Where it refuses, the load is looked at again."""
-        with self._changes.lock:
-            if self._closed is None:
-                self._start_again(number)
-            self._growing.discard(number)
-            self._changes.tell()
 
     def _assign(self, job: Job) -> None:
         """Send the job to a replica, or keep it until one is ready. With the lock held."""
@@ -394,7 +315,7 @@ class ReplicaSet:
 
     # Messages of replicas, on their threads
 
-    def _on_message(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
+    def _received(self, replica: Replica, verb: str, arguments: tuple[Any, ...]) -> None:
         if verb == "answers":
             with self._wakeups.collected():
                 for answer in arguments[0]:
@@ -515,32 +436,6 @@ class ReplicaSet:
         if self._closed is not None:
             self._on_lost()
 
-    def _start(self, number: int) -> None:
-        self._replicas[number] = Replica(number, self._specs[number], self._placement, self._label, self._on_message, self._listeners)
-        watchdog().wake(self)
-
-    def _rest(self, number: int) -> None:
-        """Start a replica again when it has rested. With the lock held."""
-        seconds = self._restarts.rest(number)
-        _log.warning("Replica %d of %s rests for %g seconds before it is started again.", number, self.model, seconds)
-        watchdog().wake(self)
-
-    def _end_rest(self, number: int) -> None:
-        """On a thread of its own, because a placement may take long to start a seat."""
-        with self._changes.lock:
-            if self._closed is None and number not in self._replicas and not self._start_again(number):
-                self._rest(number)
-
-    def _start_again(self, number: int) -> bool:
-        """Start a replica that has ended; False where the placement refuses."""
-        try:
-            self._start(number)
-        except LLMasOSError as error:
-            self._refused = error
-            _log.warning("Replica %d of %s cannot be started again: %s", number, self.model, error)
-            return False
-        return True
-
     def _fail(self, job: Job, error: LLMasOSError) -> None:
         for ticket in job.tickets.values():
             if ticket.done:
@@ -557,8 +452,7 @@ class ReplicaSet:
                     finish_reason="error",
                     error=str(error),
                 )
-                with contextlib.suppress(Exception):  # as in an engine loop, an observer's error does not matter here
-                    self._on_finished(record)
+                tell(self._on_finished, record)
             ticket.fail(error)
 
 

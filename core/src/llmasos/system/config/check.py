@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from llmasos.system.catalog import first_distribution
 from llmasos.system.components import LoadedComponent, load_component, missing_frameworks
-from llmasos.system.config.sections import DEFAULT_LOADER, ComponentConfig, Config
+from llmasos.system.config.components import DEFAULT_LOADER, ComponentConfig
+from llmasos.system.config.sections import Config
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import InstalledComponent, Registry
 from llmasos.system.options import find_problems

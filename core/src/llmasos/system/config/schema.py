@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from llmasos.system.catalog import default_component
-from llmasos.system.config.sections import (
-    DEFAULT_ACCESS,
-    DEFAULT_LOADER,
-    DEFAULT_PLACEMENT,
-    DEFAULT_SCHEDULER,
-    REACHED,
-    SIZES,
-    GlobalTable,
-    ModelTable,
-    ResourcesConfig,
-    SecurityConfig,
-)
+from llmasos.system.config.components import DEFAULT_ACCESS, DEFAULT_LOADER, DEFAULT_PLACEMENT, DEFAULT_SCHEDULER, REACHED
+from llmasos.system.config.tables import SIZES, GlobalTable, ModelTable, ResourcesConfig, SecurityConfig
 from llmasos.system.descriptions import described
 from llmasos.system.discovery import Registry
 from llmasos.system.options import json_schema
