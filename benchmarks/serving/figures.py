@@ -39,10 +39,9 @@ class Run:
         """Tokens a second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
-    @property
-    def cpu_per_token(self) -> float | None:
-        """Microseconds."""
-        return None if self.cpu is None or not self.tokens else 1e6 * self.cpu / self.tokens
+    def per_token(self, seconds: float | None) -> str:
+        """Microseconds a token; empty where nobody counted the seconds."""
+        return f"{1e6 * seconds / self.tokens:.1f}" if seconds and self.tokens else ""
 
 
 def best(runs: Sequence[Run]) -> Run:
@@ -59,14 +58,14 @@ def share(values: Sequence[float], of: float) -> float:
 def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
     """A line for each count of streams and each way to be served; ratios are to the first way."""
     lines = [
-        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU beside the engine, us/token |",
-        "|" + " --- |" * 7,
+        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU us/token beside the engine | of the client |",
+        "|" + " --- |" * 8,
     ]
     (reference, *_) = runs
     for streams in next(iter(runs.values())):
         for name, found in runs.items():
             run, base = best(found[streams]), best(runs[reference][streams])
-            cpu = "" if run.cpu_per_token is None else f"{run.cpu_per_token:.1f}"
+            cpu = " | ".join(run.per_token(seconds) for seconds in (run.cpu, run.client_cpu))
             first = " | ".join(f"{1e3 * share(run.first, quantile):.0f}" for quantile in (0.5, 0.95))
             lines.append(f"| {streams} | {name} | {run.rate:.1f} | {run.rate / base.rate:.3f} | {first} | {cpu} |")
     return "\n".join(lines)
