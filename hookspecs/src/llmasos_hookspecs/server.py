@@ -244,7 +244,7 @@ class Runtime(Administration, Protocol):
         """``generate`` for an event loop: while a model is being loaded or memory is short, it holds no thread.
 
         Cancelling the awaiting task gives the request up, and frees its reservation at once. ``Rejected`` is raised at once where as many
-        requests wait as may.
+        requests wait as may: by the call itself, so that a server need not make a task for what is refused, or when it is awaited.
         """
         ...
 
