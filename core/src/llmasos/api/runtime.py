@@ -64,6 +64,9 @@ class PipelineRuntime(PipelineAdministration):
             self._desk.record(None, "authenticate", "server", "denied", client=credentials.client)
             raise
 
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        return self._access.recognise(credentials)
+
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
         self._allow(principal, permission, resource, permission)
 
