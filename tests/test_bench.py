@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from benchmarks.serving import figures
 from benchmarks.serving.client import overload, receive
 from benchmarks.serving.seen import Seen, seen_in
 
@@ -132,3 +133,18 @@ def test_the_client_of_the_benchmark_uses_its_connections_again(unused_port: soc
     server.join()
     assert accepted == [5, 3, 1]
     assert [b"".join(part for _, part in arrivals) for _, arrivals in found] == answers
+
+
+def test_what_one_way_to_be_served_costs_over_another_is_told() -> None:
+    """First tokens by the median of all rounds, throughput by the best one; in the table each beside what its client took."""
+    base = {
+        1: [
+            figures.Run(seconds=1.0, tokens=100, first=[0.1]),
+            figures.Run(seconds=1.25, tokens=100, first=[0.2]),
+            figures.Run(seconds=2, tokens=100, first=[0.3]),
+        ]
+    }
+    other = {1: [figures.Run(seconds=4.0, tokens=100, first=[0.204], cpu=0.001, client_cpu=0.0005)]}
+    runs = {"local": base, "ray": other}
+    assert figures.sentence(runs) == "ray against local: at 1 streams the first token +4.0 ms, throughput 0.250."
+    assert figures.table(runs).splitlines()[-1] == "| 1 | ray | 25.0 | 0.250 | 204 | 204 | 10.0 | 5.0 |"

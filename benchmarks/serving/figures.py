@@ -55,6 +55,22 @@ def share(values: Sequence[float], of: float) -> float:
     return ordered[min(len(ordered) - 1, int(of * len(ordered)))] if ordered else float("nan")
 
 
+def first_token(runs: Sequence[Run]) -> float:
+    """Seconds until the first text, the median of all streams of all rounds: of one stream a round has but one."""
+    return share([each for run in runs for each in run.first], 0.5)
+
+
+def sentence(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
+    """What the second way costs over the first."""
+    (reference, base), (name, other), *_ = runs.items()
+    costs = []
+    for streams in base:
+        later = 1e3 * (first_token(other[streams]) - first_token(base[streams]))
+        rate = best(other[streams]).rate / best(base[streams]).rate
+        costs.append(f"at {streams} streams the first token {later:+.1f} ms, throughput {rate:.3f}")
+    return f"{name} against {reference}: {'; '.join(costs)}."
+
+
 def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
     """A line for each count of streams and each way to be served; ratios are to the first way."""
     lines = [

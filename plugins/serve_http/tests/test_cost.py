@@ -23,9 +23,9 @@ from llmasos_serve_http.threads import Threads
 from .http_clients import chat_body
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-#: Calls of Python and of C functions that one more token costs: 57 when this was written, with the turn of the event loop that 64 streams
-#: share; 122 before chunks were prepared, and parts written without h11.
-MOST_CALLS = 64
+#: Calls of Python and of C functions that one more token costs: 45 when this was written, with the turn of the event loop that 64 streams
+#: share; 57 where each token resumes all coroutines of its request, 122 before chunks were prepared, and parts written without h11.
+MOST_CALLS = 51
 #: Of a request that is refused because the queue is full, on a connection of its own: 1,400 when this was written; 1,700 with tasks for it.
 MOST_CALLS_OF_A_REFUSAL = 1600
 

@@ -232,7 +232,8 @@ class Answering:
             async with contextlib.aclosing(answer.batches()) as batches:
                 batch = await self._first(call, rendering, leaving, batches)
                 if headed := any(isinstance(event, PartEvent) for event in batch or ()):
-                    await self._pieces(call, rendering, answer.model, batch, batches, outcome, measure)
+                    # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
+                    await asyncio.create_task(self._pieces(call, rendering, answer.model, batch, batches, outcome, measure))
                 while batch is not None and not headed:
                     outcome.take_all(batch)
                     batch = await anext(batches, None)
@@ -274,22 +275,21 @@ class Answering:
         outcome: Outcome,
         measure: Measure,
     ) -> None:
-        """Send ``batch`` and those after it, each at once."""
+        """Send ``batch``, which has a piece, and those after it, each at once."""
         await _begin(call, rendering)
         keeper = Keeper(call, rendering.comment, self._comment_every)
-        head = rendering.head(model)
+        parts = [rendering.head(model)]
+        measure.piece()
         try:
             while batch is not None:
-                parts = [head] if head else []
-                head = b""
                 for event in batch:
                     if isinstance(event, PartEvent):
-                        measure.piece()
                         parts.append(rendering.piece(event))
                     else:
                         outcome.take(event)
-                if part := b"".join(parts):
-                    await keeper.send(part)
+                if (part := b"".join(parts)) and (rest := keeper.begin(part)) is not None:
+                    await rest
+                parts.clear()
                 batch = await anext(batches, None)
         finally:
             keeper.close()
