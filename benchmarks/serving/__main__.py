@@ -25,7 +25,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.serving.figures import Run, as_json, best, share, table
+from benchmarks.serving.figures import Run, as_json, best, sentence, share, table
 from llmasos.system.sources import resolve
 
 _OURS, _RUNTIME, _LLAMA = "llmasos serve", "its runtime, in process", "llama-server"
@@ -80,7 +80,7 @@ def main() -> None:
             url = running.enter_context(llama_server(arguments, slots))
             ways[_LLAMA] = lambda streams, first: ask(url, work(streams, first))
         runs = measure(ways, arguments.streams, arguments.rounds)
-        print(table(runs))
+        print(f"{table(runs)}\n\n{sentence(runs)}")
         figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "runs": as_json(runs)}
         if arguments.overload and not arguments.placement:
             peak = max(best(found).rate for found in runs[_OURS].values())

@@ -39,10 +39,9 @@ class Run:
         """Tokens a second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
-    @property
-    def cpu_per_token(self) -> float | None:
-        """Microseconds."""
-        return None if self.cpu is None or not self.tokens else 1e6 * self.cpu / self.tokens
+    def per_token(self, seconds: float | None) -> str:
+        """Microseconds a token; empty where nobody counted the seconds."""
+        return f"{1e6 * seconds / self.tokens:.1f}" if seconds and self.tokens else ""
 
 
 def best(runs: Sequence[Run]) -> Run:
@@ -56,17 +55,33 @@ def share(values: Sequence[float], of: float) -> float:
     return ordered[min(len(ordered) - 1, int(of * len(ordered)))] if ordered else float("nan")
 
 
+def first_token(runs: Sequence[Run]) -> float:
+    """Seconds until the first text, the median of all streams of all rounds: of one stream a round has but one."""
+    return share([each for run in runs for each in run.first], 0.5)
+
+
+def sentence(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
+    """What the second way costs over the first."""
+    (reference, base), (name, other), *_ = runs.items()
+    costs = []
+    for streams in base:
+        later = 1e3 * (first_token(other[streams]) - first_token(base[streams]))
+        rate = best(other[streams]).rate / best(base[streams]).rate
+        costs.append(f"at {streams} streams the first token {later:+.1f} ms, throughput {rate:.3f}")
+    return f"{name} against {reference}: {'; '.join(costs)}."
+
+
 def table(runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> str:
     """A line for each count of streams and each way to be served; ratios are to the first way."""
     lines = [
-        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU beside the engine, us/token |",
-        "|" + " --- |" * 7,
+        "| streams | served by | tokens/s | ratio | first token p50 ms | p95 ms | CPU us/token beside the engine | of the client |",
+        "|" + " --- |" * 8,
     ]
     (reference, *_) = runs
     for streams in next(iter(runs.values())):
         for name, found in runs.items():
             run, base = best(found[streams]), best(runs[reference][streams])
-            cpu = "" if run.cpu_per_token is None else f"{run.cpu_per_token:.1f}"
+            cpu = " | ".join(run.per_token(seconds) for seconds in (run.cpu, run.client_cpu))
             first = " | ".join(f"{1e3 * share(run.first, quantile):.0f}" for quantile in (0.5, 0.95))
             lines.append(f"| {streams} | {name} | {run.rate:.1f} | {run.rate / base.rate:.3f} | {first} | {cpu} |")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
@@ -53,6 +54,17 @@ def replicas(model: llmasos.LanguageModel) -> list[dict[str, Any]]:
     return list(model.usage()["replicas"])
 
 
+def record(monkeypatch: pytest.MonkeyPatch, seat: Any, way: str, travelled: list[bytes]) -> None:
+    """Note the messages that a seat is given, or gives."""
+    onwards = getattr(seat, way)
+
+    def noted(data: bytes) -> Any:
+        travelled.append(data)
+        return onwards(data)
+
+    monkeypatch.setattr(seat, way, noted)
+
+
 def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts, streams, scores, logits and several continuations are those of a model in this process; so are refusals."""
     messages = Counter[str]()
@@ -63,8 +75,11 @@ def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: 
         messages["pieces"] += sum(answer[0] == "piece" for answer in arguments[0]) if verb == "answers" else 0
         loop._on_message(replica, verb, arguments)
 
+    travelled: list[bytes] = []
     for replica in loop._replicas.values():
         monkeypatch.setattr(replica, "_on_message", counted)
+        for way in ("send", "_on_message"):
+            record(monkeypatch, replica._seat, way, travelled)
     assert [each.text for each in model.batch(PROMPTS, **SAMPLING)] == alone
     assert 2 * messages["answers"] < messages["pieces"], "the answers of a step, four of them in most, come in one message"
     assert "".join(model.stream(PROMPTS[0], **SAMPLING)) == alone[0]
@@ -73,6 +88,8 @@ def test_replicas_answer_as_one_model_does(model: llmasos.LanguageModel, alone: 
     assert model.logits([1, 2, 3]).shape == (3, model.describe()["vocab_size"])
     with pytest.raises(ContextLengthExceeded):
         model.generate_text("o" * 2000)
+    verbs = [msgspec.msgpack.decode(data[8:], type=list)[0] for data in travelled]  # it refuses what is not MessagePack to the last byte
+    assert {"submit", "answers", "started"} <= set(verbs)
     with pytest.raises(RequestError):
         model.generate_text("otters", regex="(", max_new_tokens=4)
     model.pipeline.use_scheduler("fifo", max_sequences=2)

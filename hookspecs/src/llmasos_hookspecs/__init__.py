@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Limits as Limits,
         Permission as Permission,
         Principal as Principal,
+        PromptAccess as PromptAccess,
         Quota as Quota,
         Remaining as Remaining,
         Reservation as Reservation,
@@ -195,7 +196,7 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "acceleration": "AccelerationResult StagePlan",
     "adapters": "Adapter LowRank",
-    "access": "PERMISSIONS Access AuditEvent Credentials KeyRegister Limits Permission Principal Quota Remaining Reservation",
+    "access": "PERMISSIONS Access AuditEvent Credentials KeyRegister Limits Permission Principal PromptAccess Quota Remaining Reservation",
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",

@@ -145,6 +145,17 @@ class Access(Protocol):
 
 
 @runtime_checkable
+class PromptAccess(Protocol):
+    """What an ``Access`` may also have that can recognise a client without waiting. A server asks it on its event loop, and then needs no
+    thread to refuse a request; thread-safe."""
+
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        """As ``authenticate`` at this moment: a client that was refused since is not recognised. None: nobody showed ``credentials``, or
+        that cannot be told without waiting for a lock, another process or a network; ``authenticate`` is asked then."""
+        ...
+
+
+@runtime_checkable
 class KeyRegister(Protocol):
     """What an ``Access`` that keeps keys may also have, so that administrators manage them through a server. Thread-safe.
 

@@ -185,7 +185,7 @@ class Runtime(Administration, Protocol):
     the bounds of a request are the principal's.
 
     Methods block: ``generate`` while the model is being loaded or memory is short, ``run`` until the task is done. A server with an event
-    loop awaits ``agenerate`` and ``arun``, iterates over ``stream_task``, and calls the others on threads of its own.
+    loop awaits ``agenerate`` and ``arun``, iterates over ``stream_task``, calls ``recognise``, and calls the others on threads of its own.
 
     Attributes:
         draining: no new work is accepted.
@@ -202,6 +202,10 @@ class Runtime(Administration, Protocol):
 
     def authenticate(self, credentials: Credentials) -> Principal:
         """Who the client is. Raises ``NotAuthenticated``."""
+        ...
+
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        """Who the client is, for an event loop: it waits for nothing. None: ``authenticate`` tells, on a thread."""
         ...
 
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
@@ -244,7 +248,7 @@ class Runtime(Administration, Protocol):
         """``generate`` for an event loop: while a model is being loaded or memory is short, it holds no thread.
 
         Cancelling the awaiting task gives the request up, and frees its reservation at once. ``Rejected`` is raised at once where as many
-        requests wait as may.
+        requests wait as may: by the call itself, so that a server need not make a task for what is refused, or when it is awaited.
         """
         ...
 

@@ -44,6 +44,8 @@ def bearer(text: str) -> Credentials:
 
 
 def refused(access: KeysAccess, text: str) -> str:
+    """The sentence; and it is not recognised at once either."""
+    assert access.recognise(bearer(text)) is None
     with pytest.raises(NotAuthenticated) as caught:
         access.authenticate(bearer(text))
     return str(caught.value)
@@ -194,8 +196,31 @@ def test_digests_are_compared_in_constant_time_for_known_and_unknown_keys(
     access.authenticate(bearer(text))
     refused(access, f"llmasos_{key.id}_{'x' * 43}")
     refused(access, f"llmasos_{'0' * 12}_{'x' * 43}")
-    assert len(compared) == 3
+    assert len(compared) == 5, "the right one, and each wrong one by authenticate and by recognise"
     assert {len(each) for pair in compared for each in pair} == {32}
+
+
+def test_a_key_is_recognised_without_waiting_for_anybody(store: Store, access: KeysAccess) -> None:
+    """While others read and write; where the very connection is used, or the database is locked, that is not told. What another process
+    revoked is not recognised from then on."""
+    key, text = store.keys.create("a", tenant="t", now=NOW)
+    known = access.authenticate(bearer(text))
+    with store.database.read(), store.database.write() as connection:
+        connection.execute("UPDATE keys SET label = 'b'")
+        assert access.recognise(bearer(text)) == known
+    with store.database.glance():
+        assert access.recognise(bearer(text)) is None
+    assert access.recognise(bearer(text)) == known
+    open_store(store.folder).keys.revoke(key.id, now=NOW)
+    assert access.recognise(bearer(text)) is None
+
+
+def test_a_database_that_cannot_be_used_recognises_nobody_at_once(store: Store, access: KeysAccess) -> None:
+    """``authenticate`` waits for it, or says what is wrong."""
+    _, text = store.keys.create("a", tenant="t", now=NOW)
+    store.database._glancer.set_progress_handler(lambda: 1, 1)  # SQLite gives up every query of this connection
+    assert access.recognise(bearer(text)) is None
+    assert access.authenticate(bearer(text)).tenant == "t"
 
 
 def test_only_bearer_credentials_are_keys(store: Store, access: KeysAccess) -> None:

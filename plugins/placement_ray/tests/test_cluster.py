@@ -96,6 +96,36 @@ def test_answers_are_those_of_this_process(model: llmasos.LanguageModel, folder:
         assert mixed(model) == mixed(alone)
 
 
+def test_nothing_that_a_seat_is_told_or_says_is_a_pickle(model: llmasos.LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray sends bytes as they are, and lists of texts and bytes as MessagePack; what has neither form it would pickle, in either
+    direction."""
+    from ray._private.serialization import SerializationContext
+
+    pickled, said = list[object](), Counter[str]()
+
+    def sent(_: SerializationContext, metadata: bytes, value: object) -> object:
+        pickled.append(value)
+        raise TypeError(f"{value!r} is no plain data")
+
+    def received(_: SerializationContext, data: object, tensors: object) -> object:
+        pickled.append(data)
+        raise TypeError("a seat sent a pickle")
+
+    monkeypatch.setattr(SerializationContext, "_serialize_to_pickle5", sent)
+    monkeypatch.setattr(SerializationContext, "_deserialize_pickle5_data", received)
+    plain = SerializationContext._deserialize_msgpack_data
+
+    def counted(*call: Any) -> object:
+        said.update(["answers"])
+        return plain(*call)
+
+    monkeypatch.setattr(SerializationContext, "_deserialize_msgpack_data", counted)
+    assert len(model.batch(PROMPTS[:8], **SAMPLING)) == 8
+    assert model.choose(PROMPTS[0], ["a river", "a den"]).index in (0, 1)
+    assert pickled == []
+    assert said["answers"] > 8, "the test sees what Ray reads"
+
+
 def outcomes(model: llmasos.LanguageModel, strike: Callable[[], object]) -> list[str | LLMasOSError]:
     """Strike once answers are on their way; what 32 requests come to, each of which ends once."""
     ends: Counter[int] = Counter()

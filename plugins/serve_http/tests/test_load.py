@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from llmasos_hookspecs import Endpoint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
+from llmasos_serve_http.threads import Threads
 
 from .http_clients import begun, chat_body, shown, streamed, whole
 
@@ -165,11 +166,13 @@ def test_a_full_queue_is_429_at_once_and_what_was_taken_is_answered(serve: Calla
     body = chat_body("hi", max_tokens=8, ignore_eos=True)
     whole(served.endpoint, CHAT, body, key)
     gate, answers = threading.Event(), list[httpx.Response]()
-    # What stands before an answer: a thread that prepares it, an encoded prompt, and the engine's loop that takes it in.
+    # What stands before an answer: a thread that prepares it, an encoded prompt, the engine's loop that takes it in, and a thread of the
+    # server's.
     works = [
         counting(monkeypatch, served.servers.runtime._waiting, "_advance"),
         counting(monkeypatch, type(served.pipeline.model._host._running.prompts), "encode"),
         counting(monkeypatch, served.pipeline.model._host._running.loop._inbox, "send"),
+        counting(monkeypatch, Threads, "call"),
     ]
     loop = served.pipeline.model._host._running.loop
     loop._inbox.send(lambda: gate.wait(30))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from llmasos.api.administration import PipelineAdministration
@@ -64,6 +64,9 @@ class PipelineRuntime(PipelineAdministration):
             self._desk.record(None, "authenticate", "server", "denied", client=credentials.client)
             raise
 
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        return self._access.recognise(credentials)
+
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
         self._allow(principal, permission, resource, permission)
 
@@ -99,12 +102,18 @@ class PipelineRuntime(PipelineAdministration):
             charge.release()
             raise
 
-    async def agenerate(
+    def agenerate(
         self, principal: Principal, prompt: Prompt | TokenPrompt, *, model: str | None = None, n: int = 1, **sampling: Any
-    ) -> PipelineAnswer:
+    ) -> Coroutine[Any, Any, PipelineAnswer]:
+        """What can be refused at once is, before there is anything to await."""
         self._accept()
         if (asked := self._pipeline.models.get(model or self._pipeline.config.default_model)) is not None:
             asked.check_queue()  # what is refused for the length of the queue costs neither a thread nor a record
+        return self._sent(principal, prompt, model, n, sampling)
+
+    async def _sent(
+        self, principal: Principal, prompt: Prompt | TokenPrompt, model: str | None, n: int, sampling: Mapping[str, Any]
+    ) -> PipelineAnswer:
         charge = self._desk.arrive(principal)
         return await self._waiting.send(
             lambda: self._generating(charge, principal, prompt, model, n, sampling), PipelineAnswer.cancel, charge.release

@@ -21,6 +21,7 @@ from llmasos_hookspecs import (
     Permission,
     PluginError,
     Principal,
+    PromptAccess,
     RequestError,
     Reservation,
 )
@@ -54,6 +55,16 @@ class NamedAccess:
             found: Any = self.access.authenticate(credentials)
         if not isinstance(found, Principal):
             raise PluginError(f"The {self.label} returned {kind_of(found)} from authenticate, and it must be a Principal.")
+        return found
+
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        """The client, where the access control knows it without waiting."""
+        if not isinstance(self.access, PromptAccess):
+            return None
+        with crossing(self.label, "recognise"):
+            found: Any = self.access.recognise(credentials)
+        if not isinstance(found, Principal | None):
+            raise PluginError(f"The {self.label} returned {kind_of(found)} from recognise, and it must be a Principal or None.")
         return found
 
     def allows(self, principal: Principal, permission: Permission, resource: str) -> bool:

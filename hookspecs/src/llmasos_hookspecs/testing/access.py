@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import attrs
 import pytest
 
-from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credentials, KeyRegister, Principal
+from llmasos_hookspecs.access import PERMISSIONS, Access, AuditEvent, Credentials, KeyRegister, Principal, PromptAccess
 from llmasos_hookspecs.errors import NotAuthenticated, QuotaExceeded, RequestError
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
@@ -108,6 +108,16 @@ class AccessConformance(PluginConformance, standard=True):
         with pytest.raises(NotAuthenticated):
             access.authenticate(Credentials())
         assert len(said) == 1, f"The sentence says how near a wrong secret was: {said}."
+
+    def test_recognises_at_once_whom_it_authenticates(self, access: Access) -> None:
+        """Where the plugin is a ``PromptAccess``: the same principal or none, and never anybody else."""
+        if not isinstance(access, PromptAccess):
+            pytest.skip("The plugin has no recognise.")
+        assert self.known is not None, "Set known to credentials that the plugin knows."
+        assert access.recognise(self.known) in (self.principal(access), None)
+        for wrong in (f"{self.known.secret}x", "", "\ud800") if self.known.secret else ():
+            found = access.recognise(attrs.evolve(self.known, secret=wrong))
+            assert found is None, "It recognises somebody whom authenticate refuses."
 
     def test_refuses_what_it_does_not_know(self, access: Access) -> None:
         """A client may use a model; no permission and no kind of resource that does not exist is granted to anybody."""

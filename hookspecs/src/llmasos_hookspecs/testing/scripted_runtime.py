@@ -154,6 +154,12 @@ class ScriptedRuntime(ScriptedAdministration):
             return Principal(name="local", tenant="local")
         raise NotAuthenticated("The key is not known; ask for another.")
 
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        try:
+            return self.authenticate(credentials)
+        except NotAuthenticated:
+            return None
+
     def authorize(self, principal: Principal, permission: Permission, resource: str = "server") -> None:
         self._may(principal, permission, resource)
 

@@ -11,7 +11,7 @@ from llmasos_access_keys.keys import ALL, Key
 from llmasos_access_keys.quotas import Quotas, Reserved
 from llmasos_access_keys.register import Register
 from llmasos_access_keys.store import Store
-from llmasos_hookspecs import AuditEvent, Credentials, Limits, NotAuthenticated, Permission, Principal
+from llmasos_hookspecs import AuditEvent, Credentials, Limits, LLMasOSError, NotAuthenticated, Permission, Principal
 
 #: Kinds of resources that have names, of which a key has lists.
 _NAMED: Final = frozenset({"model", "task", "tool"})
@@ -37,14 +37,14 @@ class KeysAccess(Register):
         store.log.recover()
 
     def authenticate(self, credentials: Credentials) -> Principal:
-        key = self._keys.authenticate(credentials.secret if credentials.scheme == "bearer" else "", self._clock())
-        limits = Limits(
-            max_new_tokens=key.limits.max_new_tokens,
-            concurrency=key.limits.concurrency,
-            priority=key.limits.priority,
-            weight=key.limits.weight,
-        )
-        return Principal(name=key.id, tenant=key.tenant, roles=frozenset({key.role}), limits=limits)
+        return _principal(self._keys.authenticate(_secret(credentials), self._clock()))
+
+    def recognise(self, credentials: Credentials) -> Principal | None:
+        try:
+            key = self._keys.recognise(_secret(credentials), self._clock())
+        except LLMasOSError:  # the database is locked, which ``authenticate`` waits for, or cannot be used, which it says
+            return None
+        return None if key is None else _principal(key)
 
     def allows(self, principal: Principal, permission: Permission, resource: str) -> bool:
         key = self._keys.active(principal.name, self._clock())
@@ -59,6 +59,20 @@ class KeysAccess(Register):
     def audit(self, event: AuditEvent) -> None:
         for row in self._failed.rows(event):
             self._log.append(row)
+
+
+def _secret(credentials: Credentials) -> str:
+    return credentials.secret if credentials.scheme == "bearer" else ""
+
+
+def _principal(key: Key) -> Principal:
+    limits = Limits(
+        max_new_tokens=key.limits.max_new_tokens,
+        concurrency=key.limits.concurrency,
+        priority=key.limits.priority,
+        weight=key.limits.weight,
+    )
+    return Principal(name=key.id, tenant=key.tenant, roles=frozenset({key.role}), limits=limits)
 
 
 def _may(key: Key, permission: str, resource: str) -> bool:

@@ -65,7 +65,7 @@ CREATE TABLE audit (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT N
 
 
 class Database:
-    """One connection that reads and one that writes, each for one thread at a time.
+    """One connection that reads and one that writes, each for one thread at a time, and one for a glance, which waits for nobody.
 
     The database is in WAL mode: readers do not wait for writers. A kill loses nothing that was committed; a power cut may lose the last
     transactions (``synchronous=NORMAL``), and leaves the database whole.
@@ -75,9 +75,11 @@ class Database:
         self.path: Final = path
         self._reading = threading.Lock()
         self._writing = threading.Lock()
+        self._glancing = threading.Lock()
         with self._errors():
             self._writer: Final = self._connect()
             self._reader: Final = self._connect()
+            self._glancer: Final = self._connect(wait=0.0)
             self._prepare()
 
     @contextlib.contextmanager
@@ -85,6 +87,19 @@ class Database:
         """A connection to read with. Raises ``LLMasOSError`` where the database cannot be used."""
         with self._reading, self._errors():
             yield self._reader
+
+    @contextlib.contextmanager
+    def glance(self) -> Iterator[sqlite3.Connection | None]:
+        """``read`` for an event loop: it waits for no other thread, None where one glances, and for no other process: ``LLMasOSError`` is
+        raised where one has locked the database, as none does in WAL mode but to recover it."""
+        if not self._glancing.acquire(blocking=False):
+            yield None
+            return
+        try:
+            with self._errors():
+                yield self._glancer
+        finally:
+            self._glancing.release()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -106,8 +121,8 @@ class Database:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first read takes the snapshot
             yield connection
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = _open(self.path)
+    def _connect(self, wait: float = _WAIT) -> sqlite3.Connection:
+        connection = _open(self.path, wait)
         weakref.finalize(self, connection.close)
         return connection
 
@@ -131,8 +146,8 @@ class Database:
             raise LLMasOSError(f"The database of keys {self.path} cannot be used: {error}.") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+def _open(path: Path, wait: float = _WAIT) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

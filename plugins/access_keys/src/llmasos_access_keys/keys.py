@@ -205,11 +205,26 @@ class KeyRing:
             raise NotAuthenticated(_UNKNOWN)
         with self._database.read() as connection:
             row = row_of(connection, "SELECT * FROM keys WHERE id = ?", match[1])
-        same = hmac.compare_digest(_NOBODY if row is None else row["digest"], self._digest(text))
-        key = _key(row) if row is not None and same else None
-        if key is None or key.state(now) != "active":
+        if (key := self._shown(row, text, now)) is None:
             raise NotAuthenticated(_UNKNOWN)
         return key
+
+    def recognise(self, text: str, now: float) -> Key | None:
+        """The active key that ``text`` is, where that can be told without waiting; it too is read from the database each time."""
+        match = _KEY.fullmatch(text)
+        if match is None:
+            return None
+        with self._database.glance() as connection:
+            if connection is None:
+                return None
+            row = row_of(connection, "SELECT * FROM keys WHERE id = ?", match[1])
+        return self._shown(row, text, now)
+
+    def _shown(self, row: sqlite3.Row | None, text: str, now: float) -> Key | None:
+        """The active key in ``row``, where ``text`` is it."""
+        same = hmac.compare_digest(_NOBODY if row is None else row["digest"], self._digest(text))
+        key = _key(row) if row is not None and same else None
+        return key if key is not None and key.state(now) == "active" else None
 
     def _digest(self, text: str) -> bytes:
         return hashlib.sha256(self._pepper + text.encode("ascii")).digest()

@@ -100,19 +100,22 @@ class Answering:
             Refused, LLMasOSError: the request is refused, and nothing was sent yet.
             Left: the client has gone; the request is cancelled.
         """
-        leaving = asyncio.create_task(call.left())
         measure = Measure(self._metrics, call.facts)
         try:
-            if asked.stream:
-                await self._stream(call, asked, rendering, leaving, measure)
-            else:
-                await call.reply(await self._whole(call, asked, rendering, leaving, measure))
+            generating = self._generating(call, asked)
+            leaving = asyncio.create_task(call.left())
+            try:
+                if asked.stream:
+                    await self._stream(call, generating, rendering, leaving, measure)
+                else:
+                    await call.reply(await self._whole(call, generating, rendering, leaving, measure))
+            finally:
+                leaving.cancel()
         except (Refused, LLMasOSError) as error:
             measure.failed(_failure(error).code)
             raise
         finally:
             measure.close()
-            leaving.cancel()
 
     async def attended(self, call: Call, work: Awaitable[R]) -> R:
         """What ``work`` comes to, while the client waits for it; to be awaited once the body was read.
@@ -138,33 +141,48 @@ class Answering:
             working.cancel()
             leaving.cancel()
 
-    async def _begun(self, call: Call, asked: Asked, leaving: asyncio.Task[None], rendering: Rendering | None = None) -> Batched:
-        """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
+    def _generating(self, call: Call, asked: Asked) -> Awaitable[Batched]:
+        """The runtime's answer, once it is awaited. Raises ``Refused`` or the runtime's error where it is refused at once: most requests
+        are where there is too much to do, and they cost no task."""
         if self.stopping:  # it was let in before, and read its body meanwhile
             raise Refused(STOPPED)
-        begun = asyncio.ensure_future(self._generating(call, asked))
+
+        def generate(prompt: Prompt | TokenPrompt) -> Awaitable[Answer]:
+            return self._runtime.agenerate(call.known, prompt, model=asked.model, n=asked.n, **asked.sampling)
+
+        async def together() -> Batched:
+            return await joint_answer(generate, (asked.prompt, *asked.more), asked.n)
+
+        with self._told():
+            return together() if asked.more else generate(asked.prompt)
+
+    async def _begun(
+        self, call: Call, generating: Awaitable[Batched], leaving: asyncio.Task[None], rendering: Rendering | None = None
+    ) -> Batched:
+        """The runtime's answer. A stream whose ``rendering`` is given is begun where that takes long, so that proxies keep it."""
+        begun = asyncio.ensure_future(generating)
         self._waiting.add(begun)
         try:
-            while not await self._ready(begun, leaving, rendering):
-                await _comment(call, rendering)
-            return await begun
-        except BaseException as error:
+            with self._told():
+                while not await self._ready(begun, leaving, rendering):
+                    await _comment(call, rendering)
+                return await begun
+        except BaseException:
             begun.cancel()
             begun.add_done_callback(given_up)
-            stopped = isinstance(error, asyncio.CancelledError) and self.stopping
-            if stopped or (isinstance(error, Rejected) and self._runtime.draining):
-                raise Refused(STOPPED) from None
             raise
         finally:
             self._waiting.discard(begun)
 
-    async def _generating(self, call: Call, asked: Asked) -> Batched:
-        def generate(prompt: Prompt | TokenPrompt) -> Awaitable[Answer]:
-            return self._runtime.agenerate(call.known, prompt, model=asked.model, n=asked.n, **asked.sampling)
-
-        if not asked.more:
-            return await generate(asked.prompt)
-        return await joint_answer([generate(prompt) for prompt in (asked.prompt, *asked.more)], asked.n)
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What is refused or cancelled because the server is being stopped is told so."""
+        try:
+            yield
+        except (Rejected, asyncio.CancelledError) as error:
+            if self._runtime.draining if isinstance(error, Rejected) else self.stopping:
+                raise Refused(STOPPED) from None
+            raise
 
     async def _ready(self, begun: asyncio.Future[Any], leaving: asyncio.Task[None], rendering: Rendering | None) -> bool:
         """Whether the runtime has answered; False after a silence. Raises ``Left`` where the client has gone."""
@@ -176,9 +194,9 @@ class Answering:
         return begun.done()
 
     async def _whole(
-        self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
     ) -> Mapping[str, Any]:
-        answer = await self._begun(call, asked, leaving)
+        answer = await self._begun(call, generating, leaving)
         measure.accepted(answer.model)
         call.limited(answer.left)
         pieces, outcome = [], Outcome()
@@ -195,9 +213,11 @@ class Answering:
             raise Refused(self._reason(outcome))
         return rendering.whole(answer.model, Collected(pieces=tuple(pieces), usage=outcome.usage, finishes=tuple(outcome.finishes)))
 
-    async def _stream(self, call: Call, asked: Asked, rendering: Rendering, leaving: asyncio.Task[None], measure: Measure) -> None:
+    async def _stream(
+        self, call: Call, generating: Awaitable[Batched], rendering: Rendering, leaving: asyncio.Task[None], measure: Measure
+    ) -> None:
         try:
-            answer = await self._begun(call, asked, leaving, rendering)
+            answer = await self._begun(call, generating, leaving, rendering)
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
@@ -212,7 +232,8 @@ class Answering:
             async with contextlib.aclosing(answer.batches()) as batches:
                 batch = await self._first(call, rendering, leaving, batches)
                 if headed := any(isinstance(event, PartEvent) for event in batch or ()):
-                    await self._pieces(call, rendering, answer.model, batch, batches, outcome, measure)
+                    # On a task of its own: each token would else resume a dozen coroutines between the connection and here.
+                    await asyncio.create_task(self._pieces(call, rendering, answer.model, batch, batches, outcome, measure))
                 while batch is not None and not headed:
                     outcome.take_all(batch)
                     batch = await anext(batches, None)
@@ -254,22 +275,21 @@ class Answering:
         outcome: Outcome,
         measure: Measure,
     ) -> None:
-        """Send ``batch`` and those after it, each at once."""
+        """Send ``batch``, which has a piece, and those after it, each at once."""
         await _begin(call, rendering)
         keeper = Keeper(call, rendering.comment, self._comment_every)
-        head = rendering.head(model)
+        parts = [rendering.head(model)]
+        measure.piece()
         try:
             while batch is not None:
-                parts = [head] if head else []
-                head = b""
                 for event in batch:
                     if isinstance(event, PartEvent):
-                        measure.piece()
                         parts.append(rendering.piece(event))
                     else:
                         outcome.take(event)
-                if part := b"".join(parts):
-                    await keeper.send(part)
+                if (part := b"".join(parts)) and (rest := keeper.begin(part)) is not None:
+                    await rest
+                parts.clear()
                 batch = await anext(batches, None)
         finally:
             keeper.close()

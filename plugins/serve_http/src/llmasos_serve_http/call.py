@@ -50,7 +50,7 @@ class Call:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._send_part: Callable[[bytes], Awaitable[None]] | None = scope.get(PARTS)
+        self._send_part: Callable[[bytes], Awaitable[None] | None] = scope.get(PARTS, self._send_message)
         self._options = options
 
     @property
@@ -132,10 +132,15 @@ class Call:
 
     async def part(self, body: bytes) -> None:
         """A part of a body of unknown length; waits while the client does not read."""
-        if self._send_part is not None:
-            await self._send_part(body)
-        else:
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        if (rest := self.begin_part(body)) is not None:
+            await rest
+
+    def begin_part(self, body: bytes) -> Awaitable[None] | None:
+        """``part``, for those that are many: None where it was sent, else what is to be awaited."""
+        return self._send_part(body)
+
+    def _send_message(self, body: bytes) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self) -> None:
         """End a body that was sent in parts."""

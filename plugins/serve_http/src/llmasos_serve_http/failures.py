@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Final
 
@@ -80,9 +81,15 @@ STOPPED: Final = Failure(
 )
 
 
+@functools.cache
+def _kind_of(error: type[LLMasOSError]) -> tuple[int, str, str]:
+    """Status, type and code."""
+    return next((found[1:] for found in _KINDS if issubclass(error, found[0])), (500, "server_error", "server_error"))
+
+
 def failure_of(error: LLMasOSError) -> Failure:
     """What a client is told of ``error``."""
-    status, kind, code = next((found[1:] for found in _KINDS if isinstance(error, found[0])), (500, "server_error", "server_error"))
+    status, kind, code = _kind_of(type(error))
     retry_after = None
     if isinstance(error, Rejected):
         retry_after = error.retry_after

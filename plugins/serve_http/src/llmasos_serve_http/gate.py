@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -125,7 +126,7 @@ class Gate:
 
     def _is_ours(self, host: str) -> bool:
         name = _name(host)
-        return bool(name) and (self._any_host or name in self._hosts or is_loopback(name))
+        return bool(name) and (self._any_host or name in self._hosts or _is_loopback(name))
 
     def _listed(self, origin: str) -> bool:
         return "*" in self._origins or origin.lower() in self._origins
@@ -148,6 +149,11 @@ class Gate:
         return Failure(status=500, type="server_error", code="server_error", message=sentence)
 
 
+#: The names in the Host headers of clients are few, and reading one as an address takes as long as the rest of the gate.
+_is_loopback: Final = functools.lru_cache(256)(is_loopback)
+
+
+@functools.lru_cache(256)
 def _name(host: str) -> str:
     """The name in ``name:port``; empty where it is none."""
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(?::\d{1,5})?", host)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
 
-from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Remaining, UsageEvent
+from llmasos_hookspecs import Answer, ErrorEvent, Event, FinishEvent, Prompt, Remaining, TokenPrompt, UsageEvent
 
 
 class Batched(Protocol):
@@ -89,13 +89,17 @@ class JointAnswer:
             await asyncio.wait(tasks)
 
 
-async def joint_answer(begun: Sequence[Awaitable[Answer]], n: int) -> JointAnswer:
-    """The answers that are on their way as one. Where one is refused, or nobody waits any more, none of them goes on."""
-    tasks: list[asyncio.Future[Answer]] = [asyncio.ensure_future(each) for each in begun]
+async def joint_answer(
+    generate: Callable[[Prompt | TokenPrompt], Awaitable[Answer]], prompts: Iterable[Prompt | TokenPrompt], n: int
+) -> JointAnswer:
+    """The answers of several prompts as one. Where one is refused, or nobody waits any more, none of them goes on."""
+    begun: list[asyncio.Future[Answer]] = []
     try:
-        return JointAnswer(await asyncio.gather(*tasks), n)
+        for prompt in prompts:
+            begun.append(asyncio.ensure_future(generate(prompt)))  # noqa: PERF401 - where one is refused, those before it are ended
+        return JointAnswer(await asyncio.gather(*begun), n)
     except BaseException:
-        for task in tasks:
+        for task in begun:
             task.cancel()
             task.add_done_callback(given_up)
         raise

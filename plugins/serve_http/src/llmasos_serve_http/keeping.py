@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from llmasos_serve_http.call import Call
 
@@ -20,8 +21,18 @@ class Keeper:
         self._task = asyncio.create_task(self._keep()) if comment else None
 
     async def send(self, part: bytes) -> None:
+        if (rest := self.begin(part)) is not None:
+            await rest
+
+    def begin(self, part: bytes) -> Awaitable[None] | None:
+        """``send``, for parts that are many: None where it was sent, else what is to be awaited."""
+        rest = self._call.begin_part(part)
+        self._sent = time.monotonic()
+        return None if rest is None else self._finish(rest)
+
+    async def _finish(self, rest: Awaitable[None]) -> None:
         self._sending = True
-        await self._call.part(part)
+        await rest
         self._sending, self._sent = False, time.monotonic()
 
     def close(self) -> None:

@@ -121,7 +121,7 @@ class Measure:
         self._accept()
 
     def piece(self) -> None:
-        """A piece of the answer came; only the first is measured, because each costs every token."""
+        """A piece of the answer came; only the first is measured."""
         if self._facts.first is None:
             self._facts.first = time.monotonic() - self._began
 

@@ -39,6 +39,8 @@ class Service:
     async def known(self, call: Call, needs: Needs, resource: str) -> Principal:
         """Who calls. Raises ``NotAuthenticated``, or ``NotAllowed`` where it may not what ``needs`` says to ``resource``."""
         credentials = credentials_of(call.headers, call.client)
+        if needs == "use" and (found := self.runtime.recognise(credentials)) is not None:
+            return found
 
         def check() -> Principal:
             principal = self.runtime.authenticate(credentials)

@@ -1,17 +1,16 @@
-"""The wire format between replicas and their parent: plain data as JSON, arrays as raw bytes; nothing that could run code.
+"""The wire format between replicas and their parent: plain data as MessagePack (https://msgpack.org), in which nothing can run code.
 
-A message is one line of JSON, ``[value, [length in bytes of each block]]``, followed by the blocks. A value of a type that JSON lacks is
-an object with one tag: see ``_Encoder``.
+A message is an array of values. One of a type that MessagePack lacks is a map whose first key is a tag: see ``_encoded``.
 """
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
+import msgspec
 import numpy as np
 
 from llmasos.engine.usage import Usage
@@ -58,114 +57,117 @@ class WireError(LLMasOSError):
 
 def pack(message: tuple[Any, ...]) -> bytes:
     """A message as bytes. Raises ``WireError`` for values that are not plain data."""
-    encoder = _Encoder()
     try:
-        value = [encoder.encode(each) for each in message]
-        head = json.dumps([value, [len(block) for block in encoder.blocks]], separators=(",", ":"))
+        return msgspec.msgpack.encode([_encoded(each) for each in message])
     except (TypeError, ValueError, RecursionError) as error:
         raise WireError(f"This cannot be sent to a replica ({error}); give plain data: texts, numbers, lists and mappings.") from error
-    return b"".join((head.encode("ascii"), b"\n", *encoder.blocks))
 
 
 def unpack(data: bytes) -> list[Any]:
     """The inverse of ``pack``. Raises ``WireError`` for a malformed message."""
     try:
-        head, _, body = data.partition(b"\n")
-        value, sizes = json.loads(head)
-        blocks, start = [], 0
-        for size in sizes:
-            blocks.append(body[start : start + size])
-            start += size
-        return [_decode(each, blocks) for each in value]
+        return [_decoded(each) for each in msgspec.msgpack.decode(data, type=list)]
     except Exception as error:  # also of the classes that check what they are made of
         raise WireError(f"What a replica sent is no message ({in_words(error)}).") from error
 
 
-class _Encoder:
-    """Values as JSON has them: ``t`` tuple, ``i`` whole numbers in bulk, ``f`` frozenset, ``m`` mapping, ``b`` bytes, ``a`` array,
-    ``c`` object of a class that is listed, ``e`` error."""
-
-    def __init__(self) -> None:
-        self.blocks: list[bytes] = []
-
-    def encode(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, np.generic):
-            return self.encode(value.item())
-        if isinstance(value, list | tuple):
-            return self._many(value)
-        if isinstance(value, Mapping):
-            return {"m": [[self.encode(key), self.encode(each)] for key, each in value.items()]}
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind not in "biuf":
-                raise TypeError(f"an array of {value.dtype}")
-            return {"a": self._block(np.ascontiguousarray(value).tobytes()), "dtype": value.dtype.str, "shape": list(value.shape)}
-        if isinstance(value, bytes):
-            return {"b": self._block(value)}
-        if isinstance(value, frozenset):
-            return {"f": [self.encode(each) for each in value]}
-        if isinstance(value, LLMasOSError):
-            return self._error(value)
-        if _CLASSES.get(type(value).__name__) is type(value):
-            names = [field.name for field in attrs.fields(_CLASSES[type(value).__name__])]
-            return {"c": type(value).__name__, "fields": {name: self.encode(getattr(value, name)) for name in names}}
-        raise TypeError(f"a {type(value).__name__}")
-
-    def _many(self, value: list[Any] | tuple[Any, ...]) -> Any:
-        if len(value) >= _BULK and all(type(each) is int for each in value):
-            try:
-                return {"i": self._block(array("q", value).tobytes()), "tuple": isinstance(value, tuple)}
-            except OverflowError:
-                pass
-        items = [self.encode(each) for each in value]
-        return {"t": items} if isinstance(value, tuple) else items
-
-    def _error(self, error: LLMasOSError) -> Any:
-        """An error as its kind and its message, since an error's own class may hold and require anything."""
-        kind = next(cls.__name__ for cls in type(error).__mro__ if _ERRORS.get(cls.__name__) is cls)
-        details = {name: getattr(error, name) for name in _DETAILS if hasattr(error, name)}
-        try:
-            sentence = str(error)
-        except Exception:
-            sentence = in_words(error)
-        try:
-            return {"e": kind, "sentence": sentence, "details": self.encode(details)}
-        except TypeError:
-            return {"e": kind, "sentence": sentence, "details": {"m": []}}
-
-    def _block(self, data: bytes) -> int:
-        self.blocks.append(data)
-        return len(self.blocks) - 1
-
-
-def _decode(value: Any, blocks: list[bytes]) -> Any:
-    if isinstance(value, list):
-        return [_decode(each, blocks) for each in value]
-    if not isinstance(value, dict):
+def _encoded(value: Any) -> Any:
+    """A value as MessagePack has it. Tags: ``t`` tuple, ``i`` whole numbers in bulk, ``n`` a number of more than 64 bits, ``s`` text that
+    is no Unicode, ``f`` frozenset, ``m`` mapping, ``a`` array, ``c`` object of a class that is listed, ``e`` error."""
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else {"n": str(int(value))}
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return _text(str(value))
+    if isinstance(value, np.generic):
+        return _encoded(value.item())
+    if isinstance(value, list | tuple):
+        return _many(value)
+    if isinstance(value, Mapping):
+        return {"m": [[_encoded(key), _encoded(each)] for key, each in value.items()]}
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"an array of {value.dtype}")
+        return {"a": np.ascontiguousarray(value).tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, frozenset):
+        return {"f": [_encoded(each) for each in value]}
+    if isinstance(value, LLMasOSError):
+        return _error(value)
+    if _CLASSES.get(type(value).__name__) is type(value):
+        names = [field.name for field in attrs.fields(_CLASSES[type(value).__name__])]
+        return {"c": type(value).__name__, "fields": {name: _encoded(getattr(value, name)) for name in names}}
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _text(value: str) -> Any:
+    """A text may hold half a surrogate pair: JSON of a client can."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"s": value.encode("utf-8", "surrogatepass")}
+    return value
+
+
+def _many(value: list[Any] | tuple[Any, ...]) -> Any:
+    if len(value) >= _BULK and all(type(each) is int for each in value):
+        try:
+            return {"i": array("q", value).tobytes(), "tuple": isinstance(value, tuple)}
+        except OverflowError:
+            pass
+    items = [_encoded(each) for each in value]
+    return {"t": items} if isinstance(value, tuple) else items
+
+
+def _error(error: LLMasOSError) -> Any:
+    """An error as its kind and its message, since an error's own class may hold and require anything."""
+    kind = next(cls.__name__ for cls in type(error).__mro__ if _ERRORS.get(cls.__name__) is cls)
+    details = {name: getattr(error, name) for name in _DETAILS if hasattr(error, name)}
+    try:
+        sentence = str(error)
+    except Exception:
+        sentence = in_words(error)
+    try:
+        return {"e": kind, "sentence": _text(sentence), "details": _encoded(details)}
+    except TypeError:
+        return {"e": kind, "sentence": _text(sentence), "details": {"m": []}}
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if not isinstance(value, dict):
+        raise TypeError(f"a {type(value).__name__}")
     tag = next(iter(value))
     inner = value[tag]
     match tag:
         case "t":
-            return tuple(_decode(each, blocks) for each in inner)
+            return tuple(_decoded(each) for each in inner)
         case "i":
-            numbers = array("q", blocks[inner]).tolist()
+            numbers = array("q", inner).tolist()
             return tuple(numbers) if value["tuple"] else numbers
+        case "n":
+            return int(inner)
+        case "s":
+            return inner.decode("utf-8", "surrogatepass")
         case "f":
-            return frozenset(_decode(each, blocks) for each in inner)
+            return frozenset(_decoded(each) for each in inner)
         case "m":
-            return {_decode(key, blocks): _decode(each, blocks) for key, each in inner}
-        case "b":
-            return blocks[inner]
+            return {_decoded(key): _decoded(each) for key, each in inner}
         case "a":
             # A copy: what numpy makes of bytes cannot be written to.
-            return np.frombuffer(blocks[inner], np.dtype(value["dtype"])).reshape(value["shape"]).copy()
+            return np.frombuffer(inner, np.dtype(value["dtype"])).reshape(value["shape"]).copy()
         case "c":
-            return _CLASSES[inner](**{name: _decode(each, blocks) for name, each in value["fields"].items()})
+            return _CLASSES[inner](**{name: _decoded(each) for name, each in value["fields"].items()})
         case "e":
-            error = _ERRORS[inner](value["sentence"])
-            details = _decode(value["details"], blocks)
+            error = _ERRORS[inner](_decoded(value["sentence"]))
+            details = _decoded(value["details"])
             for name in _DETAILS:
                 if name in details:
                     setattr(error, name, details[name])

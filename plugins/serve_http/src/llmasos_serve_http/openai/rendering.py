@@ -45,9 +45,9 @@ class OpenAIRendering(ABC):
         return b""
 
     def piece(self, event: PartEvent) -> bytes:
-        if isinstance(event, ToolCallEvent):
-            self._called.add(event.index)
         if not isinstance(event, TextEvent):
+            if isinstance(event, ToolCallEvent):
+                self._called.add(event.index)
             return self._chunk(self._other_part(event), event.index)
         if not event.text:  # tokens without text, which end an answer
             return b""
