@@ -175,6 +175,7 @@ class RunningModel:
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "kv_bytes_per_token": info.kv_bytes_per_token,
+            "media_bytes": info.media_bytes,
             "notes": list(info.notes),
             "media": sorted(info.media_tokens),
             "adapters": list(info.adapters),

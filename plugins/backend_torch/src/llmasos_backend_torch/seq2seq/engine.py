@@ -17,11 +17,15 @@ from llmasos_backend_torch.results import step_results
 from llmasos_backend_torch.seq2seq.model import Seq2SeqModel, SourceCache
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
+from llmasos_decoder_kit.encoded_media import EncodedMedia
 from llmasos_hookspecs import SOURCE, ContextLengthExceeded, EngineInfo, Media, ModelClosed, RequestError, Row
 
 
 class Seq2SeqEngine:
-    """Implements ``MediaEngine``. Positions of a slot count its source; those in the KV cache begin after it."""
+    """Implements ``MediaEngine``. Positions of a slot count its source; those in the KV cache begin after it.
+
+    The encoder's hidden states of sources are kept for later rows of the same sharer, as far as ``EngineInfo.media_bytes`` reach.
+    """
 
     def __init__(self, model: Seq2SeqModel, info: EngineInfo) -> None:
         self.info = info
@@ -29,6 +33,7 @@ class Seq2SeqEngine:
         self._target_info = attrs.evolve(info, context_length=info.context_length - info.source_length)
         self._cache = KVCache(info.max_sequences, self._target_info.context_length)
         self._sources = SourceCache(info.max_sequences, info.source_length)
+        self._encoded: EncodedMedia[Tensor] = EncodedMedia(info.media_bytes)
         self._device = torch.device(info.device)
         self._slots = SlotTable(info.max_sequences)  # with the lengths of targets
 
@@ -53,12 +58,14 @@ class Seq2SeqEngine:
         rows = list(rows)
         if len({row.slot for row in rows}) < len(rows):
             raise RequestError("A slot is in the step twice; give all its tokens in one row.")
-        sources = [source for row in rows if (source := self._source(model, row)) is not None]
+        starting = [row for row in rows if self._starts(model, row)]
         targets = {index: target for index, row in enumerate(rows) if (target := self._target(row)) is not None}
         check_rows(list(targets.values()), self._slots, self._target_info)
         with torch.inference_mode(), typed_errors():
-            if sources:
-                model.encode(sources, self._sources)
+            if starting:
+                states = self._states(model, starting)
+                cache_rows = [self._slots.get(row.slot).row for row in starting]
+                model.attend_to(list(zip(cache_rows, states, strict=True)), self._sources)
             results = [np.empty((0, self.info.vocab_size), np.float32) for _ in rows]
             for index, result in zip(targets, self._forward(model, list(targets.values())), strict=True):
                 results[index] = result
@@ -75,11 +82,28 @@ class Seq2SeqEngine:
         logits = model.forward(plan, self._cache, self._sources)
         return step_results(logits, plan, [row.draw for row in rows])
 
-    def _source(self, model: Seq2SeqModel, row: Row) -> tuple[int, Tensor] | None:
-        """The cache row and the tokens of a source that begins the row; None where its slot has it already."""
+    def _states(self, model: Seq2SeqModel, rows: Sequence[Row]) -> list[Tensor]:
+        """The encoder's hidden states of each row's source: those that are kept, and the others, computed together and once for each
+        content and sharer."""
+        found = [self._encoded.get(row.sharer, row.media[0].media) for row in rows]
+        missing: dict[tuple[str, str | int], list[int]] = {}
+        for index, row in enumerate(rows):
+            if found[index] is None:
+                missing.setdefault((row.sharer, row.media[0].media.digest if row.sharer else row.slot), []).append(index)
+        firsts = [rows[indices[0]] for indices in missing.values()]
+        tokens = [torch.tensor(row.media[0].media.data, dtype=torch.int64, device=self._device) for row in firsts]
+        for row, states, indices in zip(firsts, model.encode(tokens) if tokens else (), missing.values(), strict=True):
+            states = states.clone() if len(firsts) > 1 else states  # a view would keep those of the whole step
+            self._encoded.add(row.sharer, row.media[0].media, states, states.nbytes)
+            for index in indices:
+                found[index] = states
+        return [states for states in found if states is not None]
+
+    def _starts(self, model: Seq2SeqModel, row: Row) -> bool:
+        """Whether the row begins with its source. Raises ``RequestError`` where it should and does not."""
         slot = self._slots.get(row.slot)
         if row.position:
-            return None
+            return False
         if len(row.media) != 1 or row.media[0].start or len(row.tokens) < row.media[0].length:
             raise RequestError(f"The row of slot {row.slot} begins a sequence without the whole of one source; give it in Row.media.")
         if slot.row in self._sources.lengths:
@@ -91,7 +115,7 @@ class Seq2SeqEngine:
         if tokens.min() < 0 or tokens.max() >= model.config.source_vocab_size:
             wrong = tokens.min() if tokens.min() < 0 else tokens.max()
             raise RequestError(f"The source has the token {wrong}, outside its vocabulary of {model.config.source_vocab_size}.")
-        return slot.row, torch.tensor(tokens, dtype=torch.int64, device=self._device)
+        return True
 
     def _target(self, row: Row) -> Row | None:
         """The row as its target alone, with positions after the source; None where it ends with the source."""
@@ -145,6 +169,7 @@ class Seq2SeqEngine:
         self._model = None
         self._cache.clear()
         self._sources.kept.clear()
+        self._encoded.clear()
         give_back(self._device)
 
     def _running(self) -> Seq2SeqModel:

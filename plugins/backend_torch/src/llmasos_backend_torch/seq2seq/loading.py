@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmasos_backend_torch.linear import Linear, PlainLinear
 from llmasos_backend_torch.loading import engine_info, reading
+from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.seq2seq.config import Seq2SeqConfig, Stack, read_config
 from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
@@ -25,18 +26,19 @@ from llmasos_backend_torch.seq2seq.model import (
 )
 from llmasos_backend_torch.seq2seq.positions import RelativeBias, sinusoids
 from llmasos_backend_torch.tensors import as_torch, read
+from llmasos_decoder_kit.encoded_media import media_bytes
 from llmasos_hookspecs import Checkpoint, CheckpointError, Context, EngineInfo, EngineLimits, Tensor as StoredTensor
 
 
-def load_seq2seq(checkpoint: Checkpoint, precision: Precision, context: Context) -> Seq2SeqEngine:
+def load_seq2seq(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> Seq2SeqEngine:
     """See ``llmasos_backend_torch.loading.load``."""
     config = read_config(checkpoint)
     with reading(context, checkpoint) as advance:
         model = _Reader(checkpoint, config, precision, advance).model()
-    return Seq2SeqEngine(model, _info(config, model, precision, context.limits))
+    return Seq2SeqEngine(model, _info(config, model, options, precision, context.limits))
 
 
-def _info(config: Seq2SeqConfig, model: Seq2SeqModel, precision: Precision, limits: EngineLimits) -> EngineInfo:
+def _info(config: Seq2SeqConfig, model: Seq2SeqModel, options: Options, precision: Precision, limits: EngineLimits) -> EngineInfo:
     """The engine's sizes: half of a slot is for the source, half for the target, unless the model reads less."""
     most = config.max_positions or max(config.target_length, (limits.context_length or 0) // 2)
     info = engine_info(
@@ -46,6 +48,7 @@ def _info(config: Seq2SeqConfig, model: Seq2SeqModel, precision: Precision, limi
         context_length=2 * most,
         weight_bytes=model.nbytes,
         kv_bytes_per_token=model.kv_bytes_per_token(),
+        media_bytes=media_bytes(limits, model.nbytes, options.media_cache << 20),
     )
     return attrs.evolve(info, source_length=max(1, info.context_length // 2), features=info.features | {"source"})
 

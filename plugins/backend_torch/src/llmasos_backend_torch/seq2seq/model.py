@@ -176,17 +176,23 @@ class Seq2SeqModel:
         """Bytes of one token of a target; one of a source takes as many."""
         return len(self._decoder_layers) * 2 * self.config.kv_width() * self._decoder.embedding.element_size()
 
-    def encode(self, sources: Sequence[tuple[int, Tensor]], cache: SourceCache) -> None:
-        """Compute sources, each a cache row and its token ids [n], and write the keys and values that targets attend to."""
-        lengths = [tokens.shape[0] for _, tokens in sources]
-        positions = torch.cat([torch.arange(length, device=sources[0][1].device) for length in lengths])
-        x = self._embedded(self._encoder, torch.cat([tokens for _, tokens in sources]), positions)
+    def encode(self, sources: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's hidden states [n, width] of sources, each its token ids [n]."""
+        lengths = [tokens.shape[0] for tokens in sources]
+        positions = torch.cat([torch.arange(length, device=sources[0].device) for length in lengths])
+        x = self._embedded(self._encoder, torch.cat(list(sources)), positions)
         biases: dict[int, Tensor | None] = {}
         for layer in self._encoder_layers:
             x = self._residual(layer.attention.norm, layer.attention.output, x, self._encoder_attention(layer, lengths, biases))
             x = self._fed_forward(layer.feed_forward, x)
         if self._encoder.final_norm is not None:
             x = self._encoder.final_norm(x)
+        return list(x.split(lengths))
+
+    def attend_to(self, sources: Sequence[tuple[int, Tensor]], cache: SourceCache) -> None:
+        """Write the keys and values that targets attend to, of sources, each a cache row and its hidden states [n, width]."""
+        lengths = [states.shape[0] for _, states in sources]
+        x = torch.cat([states for _, states in sources])
         cache.kept.reserve(max(row for row, _ in sources) + 1, max(lengths))
         heads, dim = self.config.decoder.heads, self.config.head_dim
         for index, decoder_layer in enumerate(self._decoder_layers):
