@@ -15,10 +15,11 @@ from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.results import step_results
 from llmasos_backend_torch.seq2seq.model import Seq2SeqModel, SourceCache
+from llmasos_backend_torch.seq2seq.sources import sources_of
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
 from llmasos_decoder_kit.encoded_media import EncodedMedia
-from llmasos_hookspecs import SOURCE, ContextLengthExceeded, EngineInfo, Media, ModelClosed, RequestError, Row
+from llmasos_hookspecs import EngineInfo, Media, ModelClosed, RequestError, Row
 
 
 class Seq2SeqEngine:
@@ -35,19 +36,11 @@ class Seq2SeqEngine:
         self._sources = SourceCache(info.max_sequences, info.source_length)
         self._encoded: EncodedMedia[Tensor] = EncodedMedia(info.media_bytes)
         self._device = torch.device(info.device)
+        self._reader = sources_of(model.config, info.source_length, self._device, model.dtype)
         self._slots = SlotTable(info.max_sequences)  # with the lengths of targets
 
     def media_length(self, media: Media) -> int:
-        data = media.data
-        if media.kind != SOURCE:
-            raise RequestError(f"The model reads a source of tokens, and it was given media of the kind {media.kind!r}; leave that out.")
-        if data.dtype.kind != "i" or data.ndim != 1:
-            raise RequestError(f"The source is {data.dtype} of shape {data.shape}, and it must be token ids in one row.")
-        if data.shape[0] > self.info.source_length:
-            raise ContextLengthExceeded(
-                f"The source has {data.shape[0]} tokens, and the model reads {self.info.source_length} at most; shorten it."
-            )
-        return int(data.shape[0])
+        return self._reader.length(media)
 
     def open(self) -> int:
         self._running()
@@ -58,7 +51,7 @@ class Seq2SeqEngine:
         rows = list(rows)
         if len({row.slot for row in rows}) < len(rows):
             raise RequestError("A slot is in the step twice; give all its tokens in one row.")
-        starting = [row for row in rows if self._starts(model, row)]
+        starting = [row for row in rows if self._starts(row)]
         targets = {index: target for index, row in enumerate(rows) if (target := self._target(row)) is not None}
         check_rows(list(targets.values()), self._slots, self._target_info)
         with torch.inference_mode(), typed_errors():
@@ -85,21 +78,26 @@ class Seq2SeqEngine:
     def _states(self, model: Seq2SeqModel, rows: Sequence[Row]) -> list[Tensor]:
         """The encoder's hidden states of each row's source: those that are kept, and the others, computed together and once for each
         content and sharer."""
-        found = [self._encoded.get(row.sharer, row.media[0].media) for row in rows]
+        found = [self._kept(row) for row in rows]
         missing: dict[tuple[str, str | int], list[int]] = {}
         for index, row in enumerate(rows):
             if found[index] is None:
                 missing.setdefault((row.sharer, row.media[0].media.digest if row.sharer else row.slot), []).append(index)
         firsts = [rows[indices[0]] for indices in missing.values()]
-        tokens = [torch.tensor(row.media[0].media.data, dtype=torch.int64, device=self._device) for row in firsts]
-        for row, states, indices in zip(firsts, model.encode(tokens) if tokens else (), missing.values(), strict=True):
+        sources = [self._reader.tensor(row.media[0].media) for row in firsts]
+        for row, states, indices in zip(firsts, model.encode(sources) if sources else (), missing.values(), strict=True):
             states = states.clone() if len(firsts) > 1 else states  # a view would keep those of the whole step
             self._encoded.add(row.sharer, row.media[0].media, states, states.nbytes)
             for index in indices:
                 found[index] = states
         return [states for states in found if states is not None]
 
-    def _starts(self, model: Seq2SeqModel, row: Row) -> bool:
+    def _kept(self, row: Row) -> Tensor | None:
+        """The hidden states of a row's source, where they are kept or are the source itself."""
+        media = row.media[0].media
+        return self._reader.tensor(media) if self._reader.encoded(media) else self._encoded.get(row.sharer, media)
+
+    def _starts(self, row: Row) -> bool:
         """Whether the row begins with its source. Raises ``RequestError`` where it should and does not."""
         slot = self._slots.get(row.slot)
         if row.position:
@@ -109,12 +107,10 @@ class Seq2SeqEngine:
         if slot.row in self._sources.lengths:
             raise RequestError(f"Slot {row.slot} has a source already; truncate it to 0 first.")
         placed = row.media[0]
-        tokens = placed.media.data
-        if self.media_length(placed.media) != placed.length:
-            raise RequestError(f"The source of slot {row.slot} has {len(tokens)} tokens, and its place {placed.length}.")
-        if tokens.min() < 0 or tokens.max() >= model.config.source_vocab_size:
-            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-            raise RequestError(f"The source has the token {wrong}, outside its vocabulary of {model.config.source_vocab_size}.")
+        length = self.media_length(placed.media)
+        if length != placed.length:
+            raise RequestError(f"The source of slot {row.slot} has {length} positions, and its place {placed.length}.")
+        self._reader.check(placed.media)
         return True
 
     def _target(self, row: Row) -> Row | None:
