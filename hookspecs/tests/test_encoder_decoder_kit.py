@@ -135,6 +135,15 @@ WRONG: dict[str, tuple[str, set[str]]] = {
         ),
         {"test_a_target_in_one_row", "test_token_by_token"},
     ),
+    "what was made of a source is kept for a sharer and for no content": (
+        plugin("""
+            def _planned(self, row):
+                held = super()._planned(row)
+                kept = self.__dict__.setdefault("kept", {}).setdefault(row.sharer, held.source) if row.sharer else held.source
+                return HeldTokens(kept, held.target)
+        """),
+        {"test_a_source_that_was_seen_before"},
+    ),
     "every kind of media is measured": (
         plugin("""
             def media_length(self, media):

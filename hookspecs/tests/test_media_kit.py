@@ -93,6 +93,18 @@ WRONG: dict[str, tuple[str, set[str]]] = {
         """),
         {"test_two_media"},
     ),
+    "what was made of media is kept for a sharer and for no content": (
+        plugin("""
+            def embedded(self, media):
+                kept = self.__dict__.setdefault("kept", {})
+                return kept.setdefault(self.sharer, super().embedded(media)) if self.sharer else super().embedded(media)
+
+            def embeddings(self, row):
+                self.sharer = row.sharer
+                return super().embeddings(row)
+        """),
+        {"test_media_that_were_seen_before"},
+    ),
     "virtual tokens without media are read as some token": (
         plugin("""
             def embeddings(self, row):

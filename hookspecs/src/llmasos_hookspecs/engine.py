@@ -44,6 +44,8 @@ class EngineInfo:
         source_length: tokens of a source at most; the rest of ``context_length`` is the target's. 0 without the feature ``source``.
         hidden_size: width of the hidden states; 0 without the feature ``embeddings``.
         preprocessing: names how the engine prepares media, and changes with it; it goes into virtual tokens.
+        media_bytes: bytes that the engine may take, beside weights and KV cache, for what its encoder made of media and that it keeps
+            for later rows (``Row.sharer``); they count as taken from the load on.
         adapters: names of the adapters that rows may choose; those of ``context.adapters``, where the engine computes adapters.
         media_tokens: of each kind of media that messages may hold, the token that the chat template writes where one stands, and whose
             place the media's positions take: ``{"image": 49190}``. Only with the feature ``media``.
@@ -64,6 +66,12 @@ class EngineInfo:
     hidden_size: int = 0
     media_tokens: Mapping[str, int] = attrs.field(factory=dict, hash=False)
     adapters: tuple[str, ...] = ()
+    media_bytes: int = 0
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes that the engine takes whatever its slots hold."""
+        return self.weight_bytes + self.media_bytes
 
 
 @attrs.frozen
@@ -86,6 +94,8 @@ class Row:
         adapter: name of the adapter that the row is computed with, one of ``EngineInfo.adapters``, the same for all rows of a slot; empty:
             none. Rows of one step may have others.
         media: the media that have positions among the row's tokens, in order; only for an engine with the feature ``media`` or ``source``.
+        sharer: names who may learn, from the time that a row takes, that the row's media were computed before: what an engine's encoder
+            made of media serves later rows of the same sharer only. Empty: no other row.
     """
 
     slot: int
@@ -97,6 +107,7 @@ class Row:
     known: int = 0
     media: tuple[PlacedMedia, ...] = ()
     adapter: str = ""
+    sharer: str = ""
 
 
 @runtime_checkable

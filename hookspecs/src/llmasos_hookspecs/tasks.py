@@ -9,6 +9,7 @@ import attrs
 
 from llmasos_hookspecs.checkpoint import Tokenizer
 from llmasos_hookspecs.guards import Stage
+from llmasos_hookspecs.media import Media
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +38,16 @@ Prompt = str | Sequence[Mapping[str, Any]]
 
 @attrs.frozen
 class TokenPrompt:
-    """A prompt as token ids, of a caller that encodes texts itself. Control tokens are kept, as in plain text."""
+    """A prompt as token ids, of a caller that encodes texts itself. Control tokens are kept, as in plain text.
+
+    Attributes:
+        tokens: of an encoder-decoder those of its source, or with ``source`` those that the target begins with; none: as its checkpoint
+            says.
+        source: of an encoder-decoder, what the target is made from, as its engine takes it: the log-mel features of a sound.
+    """
 
     tokens: tuple[int, ...]
+    source: Media | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -199,6 +199,41 @@ def test_sources_of_mixed_lengths_in_one_batch_equal_each_alone(name: str, runni
 
 
 @pytest.mark.parametrize("name", FEW)
+def test_a_source_is_encoded_once_for_each_tenant(
+    name: str, made: Callable[[str], Made], load_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within one step, whose rows of one tenant share it; what another tenant gave is computed anew, and so is what nobody shares."""
+    model, folder = made(name)
+    engine: Any = load_engine(folder, limits=EngineLimits(threads=1, max_sequences=8))
+    encoded: list[int] = []
+    encode = engine._model.encode
+    monkeypatch.setattr(engine._model, "encode", lambda sources: encoded.append(len(sources)) or encode(sources))
+    sources = [numbers(9, 1), numbers(14, 2)]
+    right = [logits_of(model, source, [BOS])[-1] for source in sources]
+
+    def step(*given: tuple[str, int]) -> None:
+        rows = []
+        for sharer, index in given:
+            tokens, media = source_of(sources[index])
+            rows.append(Row(engine.open(), [*tokens, BOS], 0, "last", media=media, sharer=sharer))
+        for (_, index), found in zip(given, engine.step(rows), strict=True):
+            assert close(found[0], right[index])
+        for row in rows:
+            engine.close(row.slot)
+
+    step(("a", 0), ("a", 0), ("b", 0), ("a", 1))
+    assert encoded == [3]
+    step(("a", 1), ("b", 0), ("a", 0))
+    assert encoded == [3]
+    step(("b", 1), ("", 0), ("", 0), ("a", 0))
+    assert encoded == [3, 3]
+    assert len(engine._encoded) == 4
+    assert engine._encoded.used == 2 * (9 + 14) * 4 * engine._model.config.width <= engine.info.media_bytes
+    engine.shutdown()
+    assert engine._encoded.used == 0
+
+
+@pytest.mark.parametrize("name", FEW)
 def test_preempted_and_resumed_requests_give_the_same_tokens(
     name: str, made: Callable[[str], Made], load_engine: Callable[..., Engine]
 ) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ import llmasos
 from llmasos.compose.formats import open_model
 from llmasos.engine.ledger import KVLedger
 from llmasos.engine.loop import EngineLoop
+from llmasos_backend_torch.vision.model import VisionDecoder
 from llmasos_hookspecs import (
     Checkpoint,
     CheckpointError,
@@ -205,6 +207,56 @@ def test_an_image_is_encoded_once_however_it_is_cut(
     assert len(engine._kept) == 1
     engine.close(slot)
     assert not engine._kept
+
+
+def test_an_image_is_encoded_once_for_each_tenant(
+    made: Callable[[str], Any], load_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again for another tenant, so that none learns from the time of a step what another has seen; nothing is left after a shutdown."""
+    engine: Any = load_engine(made("idefics3")[1])
+    seen: list[str] = []
+    encode = engine._decoder.encode
+    monkeypatch.setattr(engine._decoder, "encode", lambda tiles, media: seen.append(media.digest[:8]) or encode(tiles, media))
+    one, other = pixels(16, 16), pixels(16, 16, 1)
+    asked = [("a", "What: ", one), ("a", "Now: ", one), ("b", "What: ", one), ("a", "And ", other), ("b", "Or ", one), ("a", "Or ", one)]
+    with EngineLoop(engine, Newest(), tokenizer=ByteTokenizer(VOCAB)) as loop:
+        for index, (tenant, text, image) in enumerate(asked):
+            found = loop.submit(attrs.evolve(request_of(engine, index, text, image, "?"), tenant=tenant)).result(60)
+            assert found.cached_tokens == 0
+            assert found.tokens[0] == int(reference(made("idefics3"), text, image, "?")[-1].argmax())
+        first, second = (Media.of("image", image).digest[:8] for image in (one, other))
+        assert seen == [first, first, second]
+        assert 0 < engine._encoded.used <= engine.info.media_bytes
+    engine.shutdown()
+    assert len(engine._encoded) == engine._encoded.used == 0
+
+
+@pytest.mark.parametrize(("option", "times"), [(64, 1), (0, 2)])
+def test_the_memory_of_kept_images_is_an_option_and_counts(
+    option: int, times: int, made: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken from the model's memory beside the weights; at 0 every image is encoded again."""
+    config = {"model": {"source": str(made("idefics3")[1]), "chat_template": TEMPLATE}, "loader": {"use": "torch", "media_cache": option}}
+    with llmasos.Pipeline.from_config(config) as pipeline:
+        model = pipeline.model
+        calls: list[int] = []
+        encode = VisionDecoder.encode
+        monkeypatch.setattr(VisionDecoder, "encode", lambda self, *args: calls.append(1) or encode(self, *args))
+        for text in ("Look", "See"):
+            image = {"type": "image", "image": pixels(16, 16)}
+            model.chat([{"role": "user", "content": [{"type": "text", "text": text}, image]}], max_new_tokens=2)
+        facts = model.describe()
+        assert facts["media_bytes"] == option << 20
+        (usage,) = llmasos.resources.usage()["models"].values()
+        assert usage["weight_bytes"] == facts["weight_bytes"] + facts["media_bytes"]
+    assert len(calls) == times
+
+
+def test_little_memory_keeps_few_images(made: Callable[[str], Any], load_engine: Callable[..., Engine]) -> None:
+    """A quarter of what the weights leave."""
+    info = load_engine(made("idefics3")[1], limits=EngineLimits(max_sequences=1, memory=1_000_000)).info
+    assert info.media_bytes == (1_000_000 - info.weight_bytes) // 4 > 0
+    assert info.fixed_bytes + info.context_length * info.kv_bytes_per_token <= 1_000_000
 
 
 @pytest.mark.parametrize("wrong", ["no media", "shorter", "over text", "sound", "grey"])

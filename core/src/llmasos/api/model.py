@@ -222,7 +222,7 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
     # Plain text
 
     @lists_options
-    def generate_text(self, prompt: Prompt, **sampling: Unpack[GenerationOptions]) -> str:
+    def generate_text(self, prompt: Prompt | TokenPrompt, **sampling: Unpack[GenerationOptions]) -> str:
         """The continuation of ``prompt``, without the prompt."""
         return self._submit(prompt, sampling).result().text
 
@@ -232,11 +232,13 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
         return self.stream(prompt, **sampling)
 
     @overload
-    def generate(self, prompt: Prompt, *, n: None = None, **sampling: Unpack[GenerationOptions]) -> Generation: ...
+    def generate(self, prompt: Prompt | TokenPrompt, *, n: None = None, **sampling: Unpack[GenerationOptions]) -> Generation: ...
     @overload
-    def generate(self, prompt: Prompt, *, n: int, **sampling: Unpack[GenerationOptions]) -> list[Generation]: ...
+    def generate(self, prompt: Prompt | TokenPrompt, *, n: int, **sampling: Unpack[GenerationOptions]) -> list[Generation]: ...
     @lists_options
-    def generate(self, prompt: Prompt, *, n: int | None = None, **sampling: Unpack[GenerationOptions]) -> Generation | list[Generation]:
+    def generate(
+        self, prompt: Prompt | TokenPrompt, *, n: int | None = None, **sampling: Unpack[GenerationOptions]
+    ) -> Generation | list[Generation]:
         """The continuation with its tokens, finish reason and log probabilities; with ``n``, ``n`` of them, which share one prefill."""
         if n is None:
             return self._submit(prompt, sampling).result()
@@ -457,12 +459,15 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
             return prompt
         text = self.decode(prompt.tokens)
         passed = guards.prompt(text, self.name, tenant)
-        return prompt if passed == text else passed
+        if passed == text:
+            return prompt
+        # The source stays: a guard of texts has not seen it.
+        return passed if prompt.source is None else TokenPrompt(tuple(self.tokenizer.encode(str(passed), special=False)), prompt.source)
 
-    def _submit(self, prompt: Prompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
+    def _submit(self, prompt: Prompt | TokenPrompt, sampling: Mapping[str, Any]) -> Ticket[Generation]:
         return self._submit_many(prompt, 1, sampling)[0]
 
-    def _submit_many(self, prompt: Prompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
+    def _submit_many(self, prompt: Prompt | TokenPrompt, n: int, sampling: Mapping[str, Any]) -> list[Ticket[Generation]]:
         return list(self._host.wait(self.generating(prompt, n, sampling)).answers)
 
     def _params(self, given: Mapping[str, Any]) -> GenerationParams:

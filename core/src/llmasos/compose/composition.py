@@ -209,7 +209,7 @@ class Composer(ComponentMaker):
             engine.shutdown()
             raise
         held, kv_bytes = (
-            (info.weight_bytes + info.batch_bytes, 0) if isinstance(info, EncoderInfo) else (info.weight_bytes, info.kv_bytes_per_token)
+            (info.weight_bytes + info.batch_bytes, 0) if isinstance(info, EncoderInfo) else (info.fixed_bytes, info.kv_bytes_per_token)
         )
         need = Need(
             weights=held,
@@ -334,7 +334,7 @@ class Composer(ComponentMaker):
             load_timeout=resources.load_timeout,
         )
         ready = replicas.ready
-        held = ready.info.weight_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
+        held = ready.info.fixed_bytes + ready.kv_capacity * ready.info.kv_bytes_per_token
         return RunningModel(
             name=model.name,
             info=ready.info,
@@ -343,7 +343,7 @@ class Composer(ComponentMaker):
             sources=_sources(ready.info, opened),
             loader=ready.loader,
             switch=lambda scheduler, _: replicas.use_scheduler(scheduler),
-            need=_replicated(ready.need, model.replicas, min(memory or ready.info.weight_bytes, held)),
+            need=_replicated(ready.need, model.replicas, min(memory or ready.info.fixed_bytes, held)),
         )
 
     def _memory_of_replica(self, model: ModelConfig) -> int | None:

@@ -175,6 +175,7 @@ class RunningModel:
             "max_sequences": info.max_sequences,
             "weight_bytes": info.weight_bytes,
             "kv_bytes_per_token": info.kv_bytes_per_token,
+            "media_bytes": info.media_bytes,
             "notes": list(info.notes),
             "media": sorted(info.media_tokens),
             "adapters": list(info.adapters),
@@ -193,8 +194,10 @@ class RunningModel:
     def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> EncodedPrompt:
         self.loop.check_queue(lambda: self._at_least(prompt, params))
         if isinstance(prompt, TokenPrompt):
+            if prompt.source is not None and self.sources is None:
+                raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
             tokens = token_ids(prompt.tokens)
-            return EncodedPrompt(tokens, tokens)
+            return EncodedPrompt(tokens, tokens, source=prompt.source)
         if self.sources is not None and not isinstance(prompt, str) and self.prompts.template is None:
             raise RequestError(
                 f"The model {self.name} is an encoder-decoder without a chat template, so it cannot chat; give generate_text its source."
@@ -219,15 +222,16 @@ class RunningModel:
                 if getattr(params, param) is not None:
                     raise RequestError(f"{param} is for encoder-decoders, and the model {self.name} is none; say it in the prompt.", param)
             return params.request(self.name, prompt.tokens, context, room, prompt.media)
-        media = self.sources.source(prompt.tokens, params.source_language, params.target_language)
+        media = prompt.source or self.sources.source(prompt.tokens, params.source_language, params.target_language)
         source, placed = place(media, 0, self.info, self.loop.media_length)
-        head = self.sources.target(params.target_language) if target is None else target
+        if target is None:
+            target = prompt.tokens if prompt.source is not None and prompt.tokens else self.sources.target(params.target_language)
         # What a short source leaves is no room for the target.
         context = min(context, placed.length + self.info.context_length - self.info.source_length)
         never = dict.fromkeys(self.sources.never, -math.inf)
         sampling = attrs.evolve(params.sampling, logit_bias={**never, **params.sampling.logit_bias})
         params = attrs.evolve(params, sampling=sampling)
-        return params.request(self.name, [*source, *head], context, min(room, context), (placed,))
+        return params.request(self.name, [*source, *target], context, min(room, context), (placed,))
 
     def _room(self, request: Request, new_tokens: int) -> int:
         """Tokens that the request can hold in the KV cache; one that exceeds the context is refused later, by the loop."""

@@ -26,11 +26,13 @@ class EncodedPrompt:
         tokens: with the virtual tokens of media.
         text: the same with one token of the vocabulary for each of the media, as the chat template writes it.
         media: at their places in ``tokens``.
+        source: what the tokens are the beginning of a target of; None: an encoder-decoder reads the tokens themselves.
     """
 
     tokens: list[int]
     text: list[int]
     media: tuple[PlacedMedia, ...] = ()
+    source: Media | None = None
 
 
 def images_in(prompt: Prompt, model: str, info: EngineInfo) -> list[GivenImage]:

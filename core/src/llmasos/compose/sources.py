@@ -29,7 +29,7 @@ class SourcePrompts:
         tokenizer: of source and target.
         start: the token that every target begins with (``decoder_start_token_id``).
         forced: the token after it (``forced_bos_token_id``), where the checkpoint names one.
-        never: tokens that are never generated (``bad_words_ids`` of one token each; Marian's padding).
+        never: tokens that are never generated (``bad_words_ids`` of one token each; Marian's padding; Whisper's ``suppress_tokens``).
         multilingual: sources and targets are marked with their language.
         marked: sources may be marked with the language of their target.
         prefixes: what stands before a source, for each kind of work that config.json names.
@@ -51,12 +51,13 @@ class SourcePrompts:
         if start is None:
             raise CheckpointError(f"config.json of {checkpoint.path} has no decoder_start_token_id, and a target begins with that; add it.")
         bad = said.get("bad_words_ids")
-        words = [word for word in bad if isinstance(word, list) and len(word) == 1] if isinstance(bad, list) else []
+        words = [word[0] for word in bad if isinstance(word, list) and len(word) == 1] if isinstance(bad, list) else []
+        words += suppressed if isinstance(suppressed := said.get("suppress_tokens"), list) else []
         return cls(
             tokenizer=tokenizer,
             start=start,
             forced=_token(said.get("forced_bos_token_id")),
-            never=tuple(token for word in words if (token := _token(word[0])) is not None),
+            never=tuple(token for word in words if (token := _token(word)) is not None),
             multilingual=checkpoint.config.get("model_type") in _MULTILINGUAL,
             marked=checkpoint.config.get("model_type") == "marian",
             prefixes=_prefixes(said.get("task_specific_params")),

@@ -89,10 +89,10 @@ def kv_capacity(info: EngineInfo, memory: int | None = None) -> int:
     """
     tokens = info.max_sequences * info.context_length
     if memory is not None and info.kv_bytes_per_token:
-        tokens = min(tokens, (memory - info.weight_bytes) // info.kv_bytes_per_token)
+        tokens = min(tokens, (memory - info.fixed_bytes) // info.kv_bytes_per_token)
     if tokens < 1:
         raise ResourceError(
-            f"A budget of {memory} bytes holds no KV cache beside {info.weight_bytes} bytes of weights; raise resources.memory "
-            f"or load a smaller or quantised model."
+            f"A budget of {memory} bytes holds no KV cache beside {info.fixed_bytes} bytes of weights and kept media; raise "
+            f"resources.memory or load a smaller or quantised model."
         )
     return tokens

@@ -15,6 +15,7 @@ import attrs
 
 from llmasos.engine.kv_slots import KVSlots
 from llmasos.engine.policy import GuardedPolicy
+from llmasos.engine.prefix_cache import sharing
 from llmasos.engine.rates import Rates
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.waiting import WaitingQueue
@@ -320,8 +321,18 @@ class Scheduler:
             draw = sequence.draw() if sequence.draw is not None and wanted == "last" else None
             tokens_given = (*new, *sequence.draft)
             media = sequence.media_within(position, position + len(tokens_given)) if sequence.media else ()
-            known, adapter = len(sequence.tokens), sequence.request.adapter
-            row = Row(sequence.slot, tokens_given, position, wanted, sequence.continued, draw, known=known, media=media, adapter=adapter)
+            row = Row(
+                sequence.slot,
+                tokens_given,
+                position,
+                wanted,
+                sequence.continued,
+                draw,
+                known=len(sequence.tokens),
+                media=media,
+                adapter=sequence.request.adapter,
+                sharer=sharing(sequence.request) if media else "",
+            )
             planned.append(Planned(sequence, row))
         return granted
 

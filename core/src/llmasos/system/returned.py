@@ -63,6 +63,7 @@ def _engine(value: Any) -> str:
         "max_sequences": 1,
         "weight_bytes": 0,
         "kv_bytes_per_token": 0,
+        "media_bytes": 0,
         "source_length": int("source" in info.features),
     }
     if fault := _low(info, least, "an engine"):

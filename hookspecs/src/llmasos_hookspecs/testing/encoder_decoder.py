@@ -45,10 +45,10 @@ class EncoderDecoderUnderTest(HeldSlots[MediaEngine]):
         info, media = self.engine.info, Media.of(SOURCE, np.array(source, np.int64))
         return virtual_tokens(media, len(source), info.vocab_size, info.preprocessing), (PlacedMedia(media, 0, len(source), whole=True),)
 
-    def read(self, slot: int, source: Sequence[int], *target: int) -> Logits:
+    def read(self, slot: int, source: Sequence[int], *target: int, sharer: str = "") -> Logits:
         """Compute a source, and the first tokens of its target in the same row; the last logits."""
         tokens, media = self.placed(source)
-        (result,) = self.step(Row(slot, [*tokens, *target], 0, "last" if target else "none", media=media))
+        (result,) = self.step(Row(slot, [*tokens, *target], 0, "last" if target else "none", media=media, sharer=sharer))
         return result
 
     def step(self, *rows: Row) -> list[Logits]:
@@ -223,6 +223,15 @@ class EncoderDecoderConformance(PluginConformance, standard=True):
         engine.engine.truncate(slot, 0)
         other = engine.numbers(5, 13)
         engine.agree(engine.read(slot, other, *target), other, target, "another source in the same slot")
+
+    def test_a_source_that_was_seen_before(self, engine: EncoderDecoderUnderTest, case: str) -> None:
+        """What an engine keeps of sources for a sharer changes no logits: of a source seen before, of others, of another sharer's."""
+        assert engine.engine.info.media_bytes >= 0, "EngineInfo.media_bytes is a number of bytes."
+        sources = [engine.numbers(9, seed) for seed in (15, 16)]
+        for sharer, index in (("a", 0), ("a", 1), ("a", 0), ("b", 1), ("b", 0)):
+            got = engine.read(engine.open(), sources[index], BOS, 70 + index, sharer=sharer)
+            engine.agree(got, sources[index], [BOS, 70 + index], f"source {index} of sharer {sharer}")
+            engine.close_all()
 
     def test_wrong_rows_change_nothing(self, engine: EncoderDecoderUnderTest, case: str) -> None:
         """A row without a source, with half of one, or with a token that is none is refused, and the slot is as it was."""

@@ -64,7 +64,7 @@ class LoaderConformance(EngineTests, standard=True):
                 continue
             info = engine.info
             engine.shutdown()
-            used = info.weight_bytes + info.kv_bytes_per_token * info.context_length * info.max_sequences
+            used = info.fixed_bytes + info.kv_bytes_per_token * info.context_length * info.max_sequences
             assert used <= memory, f"Of a budget of {memory} bytes the engine takes {used}; raise ResourceError, or take a shorter context."
 
     def test_nothing_of_a_sealed_checkpoint_is_written(

@@ -35,10 +35,10 @@ class MediaPrompt:
     tokens: list[int]
     media: tuple[PlacedMedia, ...]
 
-    def row(self, slot: int, start: int, end: int, want: Any = "all") -> Row:
+    def row(self, slot: int, start: int, end: int, want: Any = "all", sharer: str = "") -> Row:
         """The row of the positions from ``start`` to ``end``."""
         media = tuple(placed for placed in self.media if placed.start < end and placed.end > start)
-        return Row(slot, self.tokens[start:end], start, want, media=media)
+        return Row(slot, self.tokens[start:end], start, want, media=media, sharer=sharer)
 
 
 class MediaUnderTest(HeldSlots[MediaEngine]):
@@ -209,6 +209,20 @@ class MediaConformance(PluginConformance, standard=True):
         engine.step(prompt.row(origin, place, size, "none"))
         engine.engine.truncate(origin, place)
         engine.agree(engine.step(prompt.row(origin, place, size))[0], expected[place:], f"a slot that was truncated to {place}")
+
+    def test_media_that_were_seen_before(self, engine: MediaUnderTest) -> None:
+        """What an engine keeps of media for a sharer changes no logits: those of media seen before, of others, and of another sharer's."""
+        info = engine.engine.info
+        assert info.media_bytes >= 0, f"EngineInfo.media_bytes is {info.media_bytes}; it is a number of bytes."
+        prompts = [engine.prompt(text, self.make_media(seed), [4, 5]) for text, seed in (([1, 2], 0), ([3], 1), ([6, 7, 8], 0))]
+        expected = [engine.alone(prompt) for prompt in prompts]
+        for sharer, index in (("a", 0), ("a", 1), ("a", 2), ("b", 1), ("b", 0)):
+            prompt, slot = prompts[index], engine.open()
+            placed, size = prompt.media[0], len(prompt.tokens)
+            cut = placed.start if engine.whole else (placed.start + placed.end + 1) // 2
+            parts = [engine.step(prompt.row(slot, *ends, sharer=sharer))[0] for ends in ((0, cut), (cut, size))]
+            engine.agree(np.concatenate(parts), expected[index], f"prompt {index} of sharer {sharer}")
+            engine.close_all()
 
     def test_wrong_rows_change_nothing(self, engine: MediaUnderTest) -> None:
         """Virtual tokens without their media are refused, as are media that are cut where they must not; the slot is as it was."""

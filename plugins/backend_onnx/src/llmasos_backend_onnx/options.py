@@ -68,3 +68,11 @@ class Options(EncoderOptions):
         validator=attrs.validators.ge(16),
         metadata={"help": "Prompt tokens computed in one run of the graph; bounds the memory of a prefill."},
     )
+    media_cache: int = attrs.field(
+        default=64,
+        validator=attrs.validators.ge(0),
+        metadata={
+            "help": "MiB for what encoders of sources gave (encoder-decoders), which a later prompt of the same tenant "
+            "with the same source uses again; 0: none is kept."
+        },
+    )

@@ -13,9 +13,12 @@ import pytest
 from plugins.backend_onnx.tests.exported.seq2seq_exports import export
 
 import llmasos
-from llmasos_hookspecs import CheckpointError, UnsupportedModel
+from llmasos_backend_onnx.options import Options
+from llmasos_backend_onnx.seq2seq.loading import load_seq2seq
+from llmasos_hookspecs import SOURCE, CheckpointError, EngineLimits, Media, PlacedMedia, Row, UnsupportedModel, virtual_tokens
 from llmasos_hookspecs.testing import EncoderDecoderConformance, ReferenceEncoderDecoder, tiny_encoder_decoder
 from llmasos_hookspecs.testing.checkpoints import TinyCheckpoint
+from llmasos_hookspecs.testing.sandbox import SandboxContext
 from llmasos_hookspecs.testing.tokenizer import BOS
 
 
@@ -58,6 +61,27 @@ def test_an_export_answers_as_the_reference(case: str, running: Callable[[str], 
     assert list(again.tokens) == together[-1]
     assert again.cached_tokens == len(sources[-1])
     assert np.allclose(model.logits([BOS, 70], source="xyz"), reference.logits(list(b"xyz"), [BOS, 70]), atol=1e-4)
+
+
+def test_a_source_is_encoded_once_for_each_tenant(tmp_path: Path) -> None:
+    """The encoder's graph runs again for another sharer, and for a row that shares with nobody; nothing is left after a shutdown."""
+    checkpoint = export("marian", tmp_path / "model")
+    engine: Any = load_seq2seq(checkpoint, Options(), SandboxContext(root=tmp_path, limits=EngineLimits(threads=1, max_sequences=2)))
+    ran: list[int] = []
+    run = engine._run
+    engine._run = lambda graph, outputs, given: ran.append(graph) or run(graph, outputs, given)
+    media = Media.of(SOURCE, np.arange(60, 69))
+    tokens = virtual_tokens(media, 9, engine.info.vocab_size)
+    right = ReferenceEncoderDecoder(tiny_encoder_decoder("marian")).logits(media.data.tolist(), [BOS])
+    for sharer in ("a", "a", "b", "a", "", ""):
+        slot = engine.open()
+        (found,) = engine.step([Row(slot, [*tokens, BOS], 0, "last", media=(PlacedMedia(media, 0, 9, whole=True),), sharer=sharer)])
+        assert np.allclose(found, right, atol=1e-4)
+        engine.close(slot)
+    assert ran.count(0) == 4
+    assert 0 < engine._encoded.used <= engine.info.media_bytes
+    engine.shutdown()
+    assert engine._encoded.used == 0
 
 
 def _merged(folder: Path) -> None:

@@ -108,11 +108,11 @@ def _load(checkpoint: Checkpoint, options: Options, context: Context) -> TorchEn
     if is_encoder_decoder(checkpoint.config):
         from llmasos_backend_torch.seq2seq.loading import load_seq2seq
 
-        return load_seq2seq(checkpoint, precision, context)
+        return load_seq2seq(checkpoint, options, precision, context)
     if reads_images(checkpoint):
         from llmasos_backend_torch.vision.loading import load_vision
 
-        return load_vision(checkpoint, precision, context)
+        return load_vision(checkpoint, options, precision, context)
     if options.implementation != "transformers":
         try:
             check_fused(checkpoint)
@@ -166,7 +166,14 @@ def _load_fused(checkpoint: Checkpoint, options: Options, precision: Precision, 
 
 
 def engine_info(
-    precision: Precision, limits: EngineLimits, *, vocab_size: int, context_length: int, weight_bytes: int, kv_bytes_per_token: int
+    precision: Precision,
+    limits: EngineLimits,
+    *,
+    vocab_size: int,
+    context_length: int,
+    weight_bytes: int,
+    kv_bytes_per_token: int,
+    media_bytes: int = 0,
 ) -> EngineInfo:
     """The engine's sizes: the model's, reduced to the limits. Raises ``ResourceError`` if nothing fits."""
     info = EngineInfo(
@@ -178,10 +185,11 @@ def engine_info(
         device=str(precision.device),
         dtype=precision.dtype,
         notes=tuple(sorted(precision.notes)),
+        media_bytes=media_bytes,
     )
     if limits.memory is None:
         return info
-    room = limits.memory - weight_bytes
+    room = limits.memory - info.fixed_bytes
     fits = room // (kv_bytes_per_token * limits.max_sequences) if kv_bytes_per_token else (info.context_length if room >= 0 else 0)
     if fits < 1:
         raise ResourceError(

@@ -79,3 +79,11 @@ class Options(EncoderOptions):
             "choices": _SAMPLING,
         },
     )
+    media_cache: int = attrs.field(
+        default=64,
+        validator=attrs.validators.ge(0),
+        metadata={
+            "help": "MiB for what vision towers and encoders of sources gave, which a later prompt of the same tenant "
+            "with the same image or source uses again; 0: none is kept."
+        },
+    )

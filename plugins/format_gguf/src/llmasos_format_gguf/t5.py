@@ -1,4 +1,4 @@
-"""T5 in GGUF: the only encoder-decoder that llama.cpp writes; read, not written.
+"""T5 in GGUF, the only encoder-decoder that llama.cpp knows: its names and its config.
 
 llama.cpp names T5 1.0, T5 1.1, Flan-T5 and mT5 alike, and has no key for what they share: the bias
 reaches 128 tokens, and the gate is GELU.
@@ -17,8 +17,11 @@ from llmasos_format_gguf.header import GGUFHeader
 from llmasos_hookspecs import UnsupportedModel
 
 ARCH: Final = "t5"
+#: Tokens that the bias by distance reaches.
+MAX_DISTANCE: Final = 128
 
 _LAYER: Final = re.compile(r"(enc|dec)\.blk\.(\d{1,6})\.([a-z_]+)\.weight")
+_BLOCK: Final = re.compile(r"(encoder|decoder)\.block\.(\d{1,6})\.layer\.(\S+)\.weight")
 _SIDES: Final = {"enc": "encoder", "dec": "decoder"}
 _OUTSIDE: Final = {
     "token_embd.weight": "shared.weight",
@@ -77,7 +80,7 @@ def t5_config(header: GGUFHeader, common: Mapping[str, Any]) -> dict[str, Any]:
         "num_decoder_layers": size("{arch}.decoder_block_count", layers),
         "n_positions": size(Keys.LLM.CONTEXT_LENGTH, 512),
         "relative_attention_num_buckets": size(Keys.Attention.REL_BUCKETS_COUNT),
-        "relative_attention_max_distance": 128,
+        "relative_attention_max_distance": MAX_DISTANCE,
         "layer_norm_epsilon": meta.shortest(meta.number(header, Keys.Attention.LAYERNORM_RMS_EPS.format(arch=ARCH), 1e-6)),
         "feed_forward_proj": "gated-gelu" if gated else "relu",
         "tie_word_embeddings": tied,
@@ -94,8 +97,27 @@ def t5_name(name: str, *, gated: bool) -> str | None:
     if found is None:
         return None
     side, layer, part = found.groups()
+    name_in_layer = _parts(side, gated=gated).get(part)
+    return None if name_in_layer is None else f"{_SIDES[side]}.block.{layer}.layer.{name_in_layer}.weight"
+
+
+def gguf_name(name: str, *, gated: bool) -> str | None:
+    """The inverse of ``t5_name``."""
+    for written, original in _OUTSIDE.items():
+        if name == original:
+            return written
+    found = _BLOCK.fullmatch(name)
+    if found is None:
+        return None
+    side, layer, rest = found.groups()
+    short = side[:3]
+    part = next((part for part, name_in_layer in _parts(short, gated=gated).items() if name_in_layer == rest), None)
+    return None if part is None else f"{short}.blk.{layer}.{part}.weight"
+
+
+def _parts(side: str, *, gated: bool) -> dict[str, str]:
+    """GGUF's name of each part of a layer -> Hugging Face's."""
     last = 1 if side == "enc" else 2
     dense = f"{last}.DenseReluDense."
     parts = {**_ATTENTION, **(_CROSS if side == "dec" else {}), "ffn_norm": f"{last}.layer_norm", "ffn_down": f"{dense}wo"}
-    parts |= {"ffn_gate": f"{dense}wi_0", "ffn_up": f"{dense}{'wi_1' if gated else 'wi'}"}
-    return None if part not in parts else f"{_SIDES[side]}.block.{layer}.layer.{parts[part]}.weight"
+    return parts | ({"ffn_gate": f"{dense}wi_0", "ffn_up": f"{dense}wi_1"} if gated else {"ffn_up": f"{dense}wi"})

@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 from llmasos_checkpoint_kit.end_tokens import end_tokens
 from llmasos_checkpoint_kit.folder import inside
 from llmasos_format_gguf.header import GGUFHeader, StringArray
+from llmasos_format_gguf.unigram_json import is_unigram, unigram_form
 from llmasos_hookspecs import Checkpoint, CheckpointError, UnsupportedModel
 
 #: Texts that the ways of cutting tell apart: digits alone, in runs and after spaces, contractions of either case, runs of spaces and line
@@ -56,6 +57,8 @@ def vocabulary_of(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     where = str(checkpoint.path)
     data = json.loads(backend.to_str())
     form = getattr(tokenizer, "form", None)  # of SentencePiece's own model
+    if form is None and is_unigram(data):
+        form = unigram_form(tokenizer, data, _PROBES, where)
     kind = _UNIGRAM if form is not None and not form.is_bpe else _kind(data, where)
     tokens, kinds = _tokens(backend, data, rows, kind, where)
     found: dict[str, Any] = {Keys.Tokenizer.MODEL: kind}

@@ -14,16 +14,12 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, Keys, LlamaFileType
 
 from llmasos_format_gguf.checkpoint import GGUFCheckpoint
-from llmasos_format_gguf.describe import check_same, layout_config, metadata_of, sizes_of
-from llmasos_format_gguf.families import BUFFERS, family_for
-from llmasos_format_gguf.family import Family
+from llmasos_format_gguf.contents import KEPT_F32, TOKEN_TABLES, Content, Planned, content_of, right_kinds
 from llmasos_format_gguf.file import Entry, GGUFFile
 from llmasos_format_gguf.header import GGUFHeader
-from llmasos_format_gguf.names import NameTable, Place, name_table
 from llmasos_format_gguf.quantize import encode
-from llmasos_format_gguf.sharing import is_spare
 from llmasos_format_gguf.split import read_parts
-from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel, as_float32
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel
 from llmasos_hookspecs.atomic import flush
 
 _F32: Final = GGMLQuantizationType.F32
@@ -43,18 +39,6 @@ TYPES: Final[Mapping[str, tuple[GGMLQuantizationType, LlamaFileType]]] = {
     "q4_k": (GGMLQuantizationType.Q4_K, LlamaFileType.MOSTLY_Q4_K_S),
     "q6_k": (GGMLQuantizationType.Q6_K, LlamaFileType.MOSTLY_Q6_K),
 }
-
-#: What takes the place of a type whose blocks do not divide a tensor's columns, as in llama.cpp's own quantiser.
-_SMALLER_BLOCKS: Final = {GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0, GGMLQuantizationType.Q6_K: _Q8_0}
-
-#: Matrices that stay float32: norms of each head, routers, positions, and what moves a state, which llama.cpp does not compute in blocks.
-_KEPT_F32: Final = (
-    "_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "attn_sinks.weight",
-    "ssm_conv1d.weight", "shortconv.conv.weight", ".ssm_a", ".ssm_d",
-)  # fmt: skip
-
-#: Matrices that a type of fewer than 8 bits costs most: each token's own row.
-_TOKEN_TABLES: Final = ("token_embd.weight", "output.weight")
 
 _QUANTIZATION_VERSION: Final = 2
 
@@ -81,15 +65,6 @@ class GGUFExport:
     notes: tuple[str, ...]
 
 
-@attrs.frozen
-class _Planned:
-    """GGUF tensors that come of one place, and the Hugging Face tensors that fill them."""
-
-    place: Place
-    names: list[str]
-    entries: tuple[Entry, ...]
-
-
 def write_gguf(
     checkpoint: Checkpoint, output: Path, kind: str, *, force: bool = False, advance: Callable[[int], None] | None = None
 ) -> GGUFExport:
@@ -107,32 +82,26 @@ def write_gguf(
     chosen, file_type = _type(kind)
     if checkpoint.format not in NEUTRAL_FORMATS:
         raise UnsupportedModel(f"{checkpoint.path} is a {checkpoint.format} export, from which no GGUF can be written.")
-    where = str(checkpoint.path)
-    family = family_for(checkpoint.config, where)
-    with _right_kinds(where):
-        table, sizes = name_table(family), sizes_of(checkpoint.config, family, where)
-        described, extra = metadata_of(checkpoint.config, family, sizes, where)
-    layouts = layout_config(checkpoint.config, sizes, family)
-    with _right_kinds(where):
-        planned = _plan(checkpoint, table, layouts, chosen)
-    metadata, tokenizer, notes = _metadata(checkpoint, family, planned, file_type)
-    metadata |= described | _scalars(checkpoint, family, sizes["num_hidden_layers"])
-    entries = [*(Entry(name, _F32, array.shape) for name, array in extra.items()), *(e for part in planned for e in part.entries)]
+    content = content_of(checkpoint, chosen)
+    metadata, tokenizer, notes = _metadata(checkpoint, content, file_type)
+    metadata |= content.metadata
+    entries = [
+        *(Entry(name, _F32, array.shape) for name, array in content.extra.items()),
+        *(entry for part in content.planned for entry in part.entries),
+    ]
     with _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
-        for name, array in extra.items():
+        for name, array in content.extra.items():
             file.put(name, array.view(np.uint8))
         file.flush()
-        _check(checkpoint, partial, planned, family, sizes)
-        for part in planned:
-            _fill(checkpoint, file, part, layouts, advance or _unseen)
+        _check(checkpoint, partial, content)
+        for part in content.planned:
+            _fill(checkpoint, file, part, content.layouts, advance or _unseen)
         size = file.size
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.kind.name] = counts.get(entry.kind.name, 0) + 1
-    if family.ahead and _ahead(set(checkpoint.names()), sizes["num_hidden_layers"]):
-        notes.append("The layers that predict tokens further ahead are left out.")
-    notes += [*_window_note(checkpoint, family, sizes), *_notes(entries, chosen)]
-    return GGUFExport(path=output, size=size, type=kind, architecture=family.arch, tensors=counts, tokenizer=tokenizer, notes=tuple(notes))
+    notes += [*content.notes, *_notes(entries, chosen)]
+    return GGUFExport(path=output, size=size, type=kind, architecture=content.arch, tensors=counts, tokenizer=tokenizer, notes=tuple(notes))
 
 
 def check_request(output: Path, kind: str, force: bool) -> None:
@@ -146,13 +115,7 @@ def check_request(output: Path, kind: str, force: bool) -> None:
 
 def export_size(checkpoint: Checkpoint, kind: str) -> int:
     """Bytes of tensors that ``write_gguf`` will write: the total of what ``advance`` is told."""
-    chosen, _ = _type(kind)
-    where = str(checkpoint.path)
-    family = family_for(checkpoint.config, where)
-    layouts = layout_config(checkpoint.config, sizes_of(checkpoint.config, family, where), family)
-    with _right_kinds(where):
-        planned = _plan(checkpoint, name_table(family), layouts, chosen)
-    return sum(entry.nbytes for part in planned for entry in part.entries)
+    return sum(entry.nbytes for part in content_of(checkpoint, _type(kind)[0]).planned for entry in part.entries)
 
 
 def _type(kind: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
@@ -162,110 +125,24 @@ def _type(kind: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
         raise RequestError(f"There is no GGUF type {kind[:40]!r} to write; those that are: {', '.join(TYPES)}.") from None
 
 
-def _plan(checkpoint: Checkpoint, table: NameTable, config: Mapping[str, Any], kind: GGMLQuantizationType) -> list[_Planned]:
-    """Every GGUF tensor, in order, with what fills it.
-
-    Raises:
-        UnsupportedModel: the checkpoint holds a tensor that GGUF has no place for.
-        CheckpointError: experts or parts are missing.
-    """
-    names = set(checkpoint.names())
-    # The count of layers is held against what is there before it is expanded.
-    if (layers := config["num_hidden_layers"]) > len(names):
-        raise CheckpointError(f"{checkpoint.path} says that it has {layers} layers and holds {len(names)} tensors; get it again.")
-    left = {name for name in names if not name.endswith(BUFFERS)}
-    left -= {name.format(layer) for name in table.family.scalars for layer in range(layers)}
-    if table.family.ahead:
-        left -= _ahead(names, layers)
-    if table.family.shares:
-        left -= {name for name in names if is_spare(name, checkpoint.config, table.family, layers)}
-    planned = []
-    for place, filled in table.tensors(layers, _stacks(table, names), left):
-        left -= set(filled)
-        planned.append(_Planned(place, filled, _entries(checkpoint, table, place, filled, config, kind)))
-    if left:
-        raise UnsupportedModel(
-            f"{checkpoint.path} holds the tensor {min(left)[:80]!r}, for which a GGUF of {table.family.arch} has no place."
-        )
-    tied = checkpoint.config.get("tie_word_embeddings", table.family.tied)
-    if not tied and not any(part.entries[0].name == "output.weight" for part in planned):
-        raise CheckpointError(f"{checkpoint.path} holds no output head, and its config does not tie it to the embedding; get it again.")
-    return planned
-
-
-def _ahead(names: set[str], layers: int) -> set[str]:
-    """Tensors of the layers after the last, which predict tokens further ahead; some call them ``mtp``."""
-    found = {name for name in names if name.startswith(("mtp.", "model.mtp."))}
-    for name in names:
-        number = name.removeprefix("model.layers.").partition(".")[0]
-        if name.startswith("model.layers.") and number.isdecimal() and len(number) < 7 and int(number) >= layers:
-            found.add(name)
-    return found
-
-
-def _stacks(table: NameTable, names: set[str]) -> dict[str, int]:
-    """Module -> how many matrices of it GGUF stacks: one more than the highest number in a name."""
-    found: dict[str, int] = {}
-    for module in table.family.modules:
-        if "{expert}" not in module.name:
-            continue
-        before, _, after = module.name.partition("{expert}")
-        head, _, middle = before.partition("{}")
-        for name in names:
-            if not name.startswith(head) or not name.endswith(f"{after}.weight"):
-                continue
-            layer, _, rest = name[len(head) :].partition(middle) if middle else ("0", "", name[len(head) :])
-            number = rest.partition(after)[0] if after else rest.partition(".")[0]
-            if layer.isdigit() and number.isdigit() and len(number) < 6:
-                found[module.name] = max(found.get(module.name, 0), int(number) + 1)
-    return found
-
-
-def _entries(
-    checkpoint: Checkpoint, table: NameTable, place: Place, filled: list[str], config: Mapping[str, Any], kind: GGMLQuantizationType
-) -> tuple[Entry, ...]:
-    shape = checkpoint.shape(filled[0])
-    if "{expert}" in place.module.name:
-        if len(filled) < 2 and place.name(0) != filled[0]:
-            raise CheckpointError(f"{checkpoint.path} holds {filled[0]} and not the experts before it; get it again.")
-        if any(place.name(index) != name for index, name in enumerate(filled)):
-            raise CheckpointError(f"{checkpoint.path} lacks one of the experts beside {filled[-1]}; get it again.")
-        shape = (len(filled), *shape)
-    names = table.parts(place.module, place.leaf, place.layer)
-    return tuple(Entry(name, _kind(name, part, kind), part) for name, part in zip(names, place.layout.written(shape, config), strict=True))
-
-
-def _kind(name: str, shape: tuple[int, ...], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
-    """The type that a tensor is written in."""
-    if len(shape) < 2 or name.endswith((*_KEPT_F32, ".bias")):
-        return _F32
-    if wanted not in (_F32, _F16, GGMLQuantizationType.BF16) and name in _TOKEN_TABLES and wanted != GGMLQuantizationType.Q6_K:
-        wanted = _Q8_0
-    while shape[-1] % GGML_QUANT_SIZES[wanted][0]:
-        wanted = _SMALLER_BLOCKS.get(wanted, _F16)
-    return wanted
-
-
-def _metadata(
-    checkpoint: Checkpoint, family: Family, planned: list[_Planned], file_type: LlamaFileType
-) -> tuple[dict[str, Any], str | None, list[str]]:
+def _metadata(checkpoint: Checkpoint, content: Content, file_type: LlamaFileType) -> tuple[dict[str, Any], str | None, list[str]]:
     """What a file says besides its architecture; the tokenizer's kind and notes."""
     from llmasos_format_gguf import vocabulary  # only models with text pay for the import of tokenizers
     from llmasos_tokenizing.fast import FastTokenizer
 
-    rows = next((part.entries[0].shape[0] for part in planned if part.entries[0].name == "token_embd.weight"), None)
+    rows = next((part.entries[0].shape[0] for part in content.planned if part.entries[0].name == "token_embd.weight"), None)
     if rows is None:
         raise CheckpointError(f"{checkpoint.path} holds no embedding; get the checkpoint again.")
     found: dict[str, Any] = {
-        Keys.General.ARCHITECTURE: family.arch,
+        Keys.General.ARCHITECTURE: content.arch,
         Keys.General.TYPE: "model",
         Keys.General.NAME: _name(checkpoint),
         Keys.General.FILE_TYPE: np.uint32(file_type),
         Keys.General.QUANTIZATION_VERSION: np.uint32(_QUANTIZATION_VERSION),
-        Keys.LLM.VOCAB_SIZE.format(arch=family.arch): np.uint32(rows),
+        Keys.LLM.VOCAB_SIZE.format(arch=content.arch): np.uint32(rows),
     }
-    if family.title:
-        found[Keys.General.BASENAME] = family.title  # what readers tell it from others of its architecture by
+    if content.title:
+        found[Keys.General.BASENAME] = content.title  # what readers tell it from others of its architecture by
     notes: list[str] = []
     if (header := _header(checkpoint)) is not None:
         # Who made the model and under what licence goes with it.
@@ -284,23 +161,6 @@ def _metadata(
     return found, found.get(Keys.Tokenizer.MODEL), notes
 
 
-def _scalars(checkpoint: Checkpoint, family: Family, layers: int) -> dict[str, Any]:
-    """Tensors of one number a layer, as metadata.
-
-    Raises:
-        CheckpointError: one is missing, or holds more than a number.
-    """
-    found: dict[str, Any] = {}
-    for name, (key, shape) in family.scalars.items():
-        names = [name.format(layer) for layer in range(layers)]
-        if missing := set(names) - set(checkpoint.names()):
-            raise CheckpointError(f"{checkpoint.path} holds no {min(missing)}; get it again.")
-        if wrong := next((each for each in names if tuple(checkpoint.shape(each)) not in ((), shape)), None):
-            raise CheckpointError(f"{checkpoint.path} holds more than one number in {wrong}; get it again.")
-        found[key.format(arch=family.arch)] = [np.float32(as_float32(checkpoint.tensor(each)).reshape(-1)[0]) for each in names]
-    return found
-
-
 def _header(checkpoint: Checkpoint) -> GGUFHeader | None:
     """The header of the file that a checkpoint was read from; None where that is no GGUF file."""
     return read_parts(checkpoint.path)[0] if checkpoint.format == GGUFCheckpoint.format else None
@@ -313,13 +173,13 @@ def _name(checkpoint: Checkpoint) -> str:
     return checkpoint.path.name
 
 
-def _check(checkpoint: Checkpoint, partial: Path, planned: list[_Planned], family: Family, sizes: Mapping[str, Any]) -> None:
+def _check(checkpoint: Checkpoint, partial: Path, content: Content) -> None:
     """Read the file's header back: it must describe the model that it was written from."""
     where = str(checkpoint.path)
-    with _right_kinds(where):
+    with right_kinds(where):
         found = GGUFCheckpoint(partial)
-        check_same(checkpoint.config, found.config, family, sizes, where)
-    for part in planned:
+        content.check(found.config)
+    for part in content.planned:
         for name in part.names:
             if found.shape(name) != tuple(checkpoint.shape(name)):
                 raise CheckpointError(
@@ -327,11 +187,11 @@ def _check(checkpoint: Checkpoint, partial: Path, planned: list[_Planned], famil
                 )
 
 
-def _fill(checkpoint: Checkpoint, file: GGUFFile, part: _Planned, config: Mapping[str, Any], advance: Callable[[int], None]) -> None:
+def _fill(checkpoint: Checkpoint, file: GGUFFile, part: Planned, config: Mapping[str, Any], advance: Callable[[int], None]) -> None:
     offset = 0
     for name in part.names:
         try:
-            tensors = part.place.layout.write(checkpoint.tensor(name), config)
+            tensors = part.layout.write(checkpoint.tensor(name), config)
             for entry, tensor in zip(part.entries, tensors, strict=True):
                 data = encode(tensor, entry.kind).reshape(-1)
                 file.put(entry.name, data, offset)
@@ -345,20 +205,11 @@ def _unseen(done: int) -> None:
     """Progress that nobody watches."""
 
 
-def _window_note(checkpoint: Checkpoint, family: Family, sizes: Mapping[str, Any]) -> list[str]:
-    """What llama.cpp will do otherwise of a model whose window ends within its context."""
-    default = next((field.default for field in family.fields if field.name == "sliding_window"), None)
-    window = checkpoint.config.get("sliding_window", default)
-    if not family.unwindowed or not isinstance(window, int) or not 0 < window < sizes["max_position_embeddings"]:
-        return []
-    return [f"llama.cpp computes {family.model_type} without its window of {window} tokens: longer texts differ there."]
-
-
 def _notes(entries: list[Entry], wanted: GGMLQuantizationType) -> list[str]:
     if wanted in (_F32, _F16, GGMLQuantizationType.BF16):
         return []
-    other = [entry for entry in entries if len(entry.shape) > 1 and not entry.name.endswith(_KEPT_F32) and entry.kind != wanted]
-    tables = [entry.name for entry in other if entry.name in _TOKEN_TABLES and entry.kind == _Q8_0]
+    other = [entry for entry in entries if len(entry.shape) > 1 and not entry.name.endswith(KEPT_F32) and entry.kind != wanted]
+    tables = [entry.name for entry in other if entry.name in TOKEN_TABLES and entry.kind == _Q8_0]
     rest = [entry for entry in other if entry.name not in tables and not entry.name.endswith(".bias")]
     notes = [f"{', '.join(tables)}: Q8_0, since fewer bits cost most there."] if tables else []
     if rest:
@@ -366,17 +217,6 @@ def _notes(entries: list[Entry], wanted: GGMLQuantizationType) -> list[str]:
         block = GGML_QUANT_SIZES[wanted][0]
         notes.append(f"{len(rest)} matrices are {kinds}, since blocks of {block} do not divide their columns ({rest[0].name}).")
     return notes
-
-
-@contextmanager
-def _right_kinds(where: str) -> Iterator[None]:
-    """One sentence for a value of a config that is of a type that no config has."""
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError, KeyError, OverflowError, ZeroDivisionError, RecursionError) as error:
-        raise CheckpointError(
-            f"{where} holds a value of the wrong kind in its config ({str(error)[:80]}); get the checkpoint again."
-        ) from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import onnxruntime as ort
 from llmasos_backend_onnx import forks
 from llmasos_backend_onnx.seq2seq.graphs import Signature
 from llmasos_backend_onnx.steps import failure
+from llmasos_decoder_kit.encoded_media import EncodedMedia
 from llmasos_hookspecs import SOURCE, CapacityExceeded, ContextLengthExceeded, EngineFailed, EngineInfo, Media, RequestError, Row
 
 Array = npt.NDArray[Any]
@@ -64,6 +65,7 @@ class Seq2SeqEngine:
         self._signature = signature
         self._source_vocab_size = source_vocab_size
         self._slots: dict[int, Held] = {}
+        self._encoded: EncodedMedia[Array] = EncodedMedia(info.media_bytes)
         self._next = 0
 
     @property
@@ -90,7 +92,7 @@ class Seq2SeqEngine:
             raise RequestError("A slot is in the step twice; give all its tokens in one row.")
         sources = [self._checked_source(row) for row in rows]
         targets = [self._checked_target(row) for row in rows]
-        held = [self._slots[row.slot] if source is None else self._read(source) for row, source in zip(rows, sources, strict=True)]
+        held = [self._slots[row.slot] if source is None else self._read(row, source) for row, source in zip(rows, sources, strict=True)]
         logits: list[list[Array]] = [[] for _ in rows]
         for index, tokens in enumerate(targets):
             if tokens and not held[index].target:
@@ -132,9 +134,14 @@ class Seq2SeqEngine:
             raise CapacityExceeded(f"The target of slot {row.slot} would pass the context; a slot is full.")
         return tokens
 
-    def _read(self, tokens: Array) -> Held:
-        """Compute a source."""
-        (states,) = self._run(0, ["last_hidden_state"], {"input_ids": tokens[None], "attention_mask": np.ones((1, len(tokens)), np.int64)})
+    def _read(self, row: Row, tokens: Array) -> Held:
+        """Compute a source, unless what the encoder made of it is kept."""
+
+        def encode() -> Array:
+            mask = np.ones((1, len(tokens)), np.int64)
+            return self._run(0, ["last_hidden_state"], {"input_ids": tokens[None], "attention_mask": mask})[0]
+
+        states = self._encoded.obtain(row.sharer, row.media[0].media, encode, lambda made: made.nbytes)
         return Held(source=len(tokens), states=states)
 
     def _begin(self, held: Held, tokens: list[int]) -> tuple[Held, Array]:
@@ -201,6 +208,7 @@ class Seq2SeqEngine:
     def shutdown(self) -> None:
         self._sessions = None
         self._slots.clear()
+        self._encoded.clear()
 
     def _hold(self, held: Held) -> int:
         if len(self._slots) >= self._info.max_sequences:

@@ -11,6 +11,7 @@ from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.seq2seq.engine import Seq2SeqEngine
 from llmasos_backend_onnx.seq2seq.graphs import find_graphs, read_signature
 from llmasos_backend_onnx.session import open_session
+from llmasos_decoder_kit.encoded_media import media_bytes
 from llmasos_hookspecs import Checkpoint, CheckpointError, Context, EngineInfo, inspect_once
 
 #: Tokens of a source, and of a target, of models whose config names no length (T5 attends by distance).
@@ -42,7 +43,8 @@ def load_seq2seq(checkpoint: Checkpoint, options: Options, context: Context) -> 
     itemsize = 4 if signature.dtype == "float32" else 2
     # A token of a source has keys and values in every layer, as one of a target has, and its hidden state.
     token_bytes = itemsize * (2 * signature.layers * signature.heads * signature.head_dim + (signature.width or 0))
-    room = kv_tokens(limits, weights, token_bytes)
+    kept = media_bytes(limits, weights, options.media_cache << 20)
+    room = kv_tokens(limits, weights + kept, token_bytes)
     length = _number(config, "max_position_embeddings", "n_positions") or _LENGTH
     bounds = [2 * length, *(bound for bound in (limits.context_length, None if room is None else room // limits.max_sequences) if bound)]
     info = EngineInfo(
@@ -50,6 +52,7 @@ def load_seq2seq(checkpoint: Checkpoint, options: Options, context: Context) -> 
         context_length=max(2, min(bounds)),
         max_sequences=limits.max_sequences,
         weight_bytes=weights,
+        media_bytes=kept,
         kv_bytes_per_token=token_bytes,
         dtype=graphs[2].dtype,
         features=frozenset({"fork", "batch", "kv_cache", "source"}),

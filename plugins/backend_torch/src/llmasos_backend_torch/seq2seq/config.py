@@ -14,7 +14,8 @@ Positions = Literal["relative", "learned", "sinusoidal", "sinusoidal_padded"]
 #: ``model_type`` values that are computed.
 T5_KINDS: Final = ("t5", "mt5")
 BART_KINDS: Final = ("bart", "mbart", "marian", "m2m_100", "pegasus")
-KINDS: Final = (*T5_KINDS, *BART_KINDS)
+WHISPER: Final = "whisper"
+KINDS: Final = (*T5_KINDS, *BART_KINDS, WHISPER)
 
 #: Activation functions of the feed-forward layers.
 ACTIVATIONS: Final = ("relu", "gelu", "gelu_new", "silu", "swish")
@@ -30,6 +31,14 @@ class Stack:
     layers: int
     heads: int
     inner: int
+
+
+@attrs.frozen(kw_only=True)
+class Sound:
+    """Sources of sound: log-mel features float [bins, 2 * positions], of which convolutions make ``positions`` hidden states."""
+
+    bins: int
+    positions: int
 
 
 @attrs.frozen(kw_only=True)
@@ -55,6 +64,7 @@ class Seq2SeqConfig:
         embed_scale: multiplies token embeddings.
         output_scale: multiplies the final hidden states before the head.
         buckets, max_distance: of the relative position bias (Raffel et al., 2020).
+        sound: what sources are made of; None: tokens.
     """
 
     kind: str
@@ -78,6 +88,7 @@ class Seq2SeqConfig:
     output_scale: float = 1.0
     buckets: int = 32
     max_distance: int = 128
+    sound: Sound | None = None
 
     @property
     def is_t5(self) -> bool:
@@ -85,7 +96,7 @@ class Seq2SeqConfig:
 
     @property
     def target_length(self) -> int:
-        """Tokens of a target, and of a source, where nothing else limits them."""
+        """Tokens of a target, and of a source of tokens, where nothing else limits them."""
         return self.max_positions or _T5_LENGTH
 
     def kv_width(self) -> int:
@@ -107,7 +118,7 @@ def read_config(checkpoint: Checkpoint) -> Seq2SeqConfig:
     """
     reader = _Reader(checkpoint)
     kind = reader.config["model_type"]
-    found = _t5(reader, kind) if kind in T5_KINDS else _bart(reader, kind)
+    found = _t5(reader, kind) if kind in T5_KINDS else _whisper(reader) if kind == WHISPER else _bart(reader, kind)
     if found.activation not in ACTIVATIONS:
         raise UnsupportedModel(
             f"{checkpoint.path} has the activation function {found.activation[:40]!r}; computed are {', '.join(ACTIVATIONS)}."
@@ -176,18 +187,50 @@ def _t5(reader: _Reader, kind: str) -> Seq2SeqConfig:
     )
 
 
-def _bart(reader: _Reader, kind: str) -> Seq2SeqConfig:
-    width = reader.size("d_model")
-    stacks = [
+def _stacks(reader: _Reader, width: int) -> tuple[Stack, Stack]:
+    """Encoder and decoder of BART and its relatives."""
+    encoder, decoder = (
         Stack(layers=reader.size(f"{side}_layers"), heads=reader.size(f"{side}_attention_heads"), inner=reader.size(f"{side}_ffn_dim"))
         for side in ("encoder", "decoder")
-    ]
-    encoder, decoder = stacks
+    )
     if width % encoder.heads or encoder.heads != decoder.heads:
         raise UnsupportedModel(
             f"config.json has {encoder.heads} heads in the encoder and {decoder.heads} in the decoder of width {width}; computed are as "
             "many in both, of one width."
         )
+    return encoder, decoder
+
+
+def _whisper(reader: _Reader) -> Seq2SeqConfig:
+    """A BART whose norms come first, whose positions are stored for both sides, and whose sources are sound (arXiv:2212.04356)."""
+    width, vocab = reader.size("d_model"), reader.size("vocab_size")
+    encoder, decoder = _stacks(reader, width)
+    head_dim = width // encoder.heads
+    return Seq2SeqConfig(
+        kind=WHISPER,
+        vocab_size=vocab,
+        source_vocab_size=vocab,
+        width=width,
+        head_dim=head_dim,
+        encoder=encoder,
+        decoder=decoder,
+        positions="learned",
+        max_positions=reader.size("max_target_positions", 448),
+        norm_first=True,
+        embed_norm=False,
+        final_norm=True,
+        norm_eps=1e-5,
+        activation=reader.text("activation_function", "gelu"),
+        gated=False,
+        attention_scale=head_dim**-0.5,
+        embed_scale=1.0,
+        sound=Sound(bins=reader.size("num_mel_bins", 80), positions=reader.size("max_source_positions", 1500)),
+    )
+
+
+def _bart(reader: _Reader, kind: str) -> Seq2SeqConfig:
+    width = reader.size("d_model")
+    encoder, decoder = _stacks(reader, width)
     vocab, positions = reader.size("vocab_size"), reader.size("max_position_embeddings", 1024)
     tables: dict[str, tuple[Positions, int]] = {
         "bart": ("learned", 2),

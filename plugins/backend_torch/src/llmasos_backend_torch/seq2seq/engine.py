@@ -15,13 +15,18 @@ from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.results import step_results
 from llmasos_backend_torch.seq2seq.model import Seq2SeqModel, SourceCache
+from llmasos_backend_torch.seq2seq.sources import sources_of
 from llmasos_backend_torch.slots import SlotTable
 from llmasos_backend_torch.stepping import check_rows, give_back, typed_errors
-from llmasos_hookspecs import SOURCE, ContextLengthExceeded, EngineInfo, Media, ModelClosed, RequestError, Row
+from llmasos_decoder_kit.encoded_media import EncodedMedia
+from llmasos_hookspecs import EngineInfo, Media, ModelClosed, RequestError, Row
 
 
 class Seq2SeqEngine:
-    """Implements ``MediaEngine``. Positions of a slot count its source; those in the KV cache begin after it."""
+    """Implements ``MediaEngine``. Positions of a slot count its source; those in the KV cache begin after it.
+
+    The encoder's hidden states of sources are kept for later rows of the same sharer, as far as ``EngineInfo.media_bytes`` reach.
+    """
 
     def __init__(self, model: Seq2SeqModel, info: EngineInfo) -> None:
         self.info = info
@@ -29,20 +34,13 @@ class Seq2SeqEngine:
         self._target_info = attrs.evolve(info, context_length=info.context_length - info.source_length)
         self._cache = KVCache(info.max_sequences, self._target_info.context_length)
         self._sources = SourceCache(info.max_sequences, info.source_length)
+        self._encoded: EncodedMedia[Tensor] = EncodedMedia(info.media_bytes)
         self._device = torch.device(info.device)
+        self._reader = sources_of(model.config, info.source_length, self._device, model.dtype)
         self._slots = SlotTable(info.max_sequences)  # with the lengths of targets
 
     def media_length(self, media: Media) -> int:
-        data = media.data
-        if media.kind != SOURCE:
-            raise RequestError(f"The model reads a source of tokens, and it was given media of the kind {media.kind!r}; leave that out.")
-        if data.dtype.kind != "i" or data.ndim != 1:
-            raise RequestError(f"The source is {data.dtype} of shape {data.shape}, and it must be token ids in one row.")
-        if data.shape[0] > self.info.source_length:
-            raise ContextLengthExceeded(
-                f"The source has {data.shape[0]} tokens, and the model reads {self.info.source_length} at most; shorten it."
-            )
-        return int(data.shape[0])
+        return self._reader.length(media)
 
     def open(self) -> int:
         self._running()
@@ -53,12 +51,14 @@ class Seq2SeqEngine:
         rows = list(rows)
         if len({row.slot for row in rows}) < len(rows):
             raise RequestError("A slot is in the step twice; give all its tokens in one row.")
-        sources = [source for row in rows if (source := self._source(model, row)) is not None]
+        starting = [row for row in rows if self._starts(row)]
         targets = {index: target for index, row in enumerate(rows) if (target := self._target(row)) is not None}
         check_rows(list(targets.values()), self._slots, self._target_info)
         with torch.inference_mode(), typed_errors():
-            if sources:
-                model.encode(sources, self._sources)
+            if starting:
+                states = self._states(model, starting)
+                cache_rows = [self._slots.get(row.slot).row for row in starting]
+                model.attend_to(list(zip(cache_rows, states, strict=True)), self._sources)
             results = [np.empty((0, self.info.vocab_size), np.float32) for _ in rows]
             for index, result in zip(targets, self._forward(model, list(targets.values())), strict=True):
                 results[index] = result
@@ -75,23 +75,43 @@ class Seq2SeqEngine:
         logits = model.forward(plan, self._cache, self._sources)
         return step_results(logits, plan, [row.draw for row in rows])
 
-    def _source(self, model: Seq2SeqModel, row: Row) -> tuple[int, Tensor] | None:
-        """The cache row and the tokens of a source that begins the row; None where its slot has it already."""
+    def _states(self, model: Seq2SeqModel, rows: Sequence[Row]) -> list[Tensor]:
+        """The encoder's hidden states of each row's source: those that are kept, and the others, computed together and once for each
+        content and sharer."""
+        found = [self._kept(row) for row in rows]
+        missing: dict[tuple[str, str | int], list[int]] = {}
+        for index, row in enumerate(rows):
+            if found[index] is None:
+                missing.setdefault((row.sharer, row.media[0].media.digest if row.sharer else row.slot), []).append(index)
+        firsts = [rows[indices[0]] for indices in missing.values()]
+        sources = [self._reader.tensor(row.media[0].media) for row in firsts]
+        for row, states, indices in zip(firsts, model.encode(sources) if sources else (), missing.values(), strict=True):
+            states = states.clone() if len(firsts) > 1 else states  # a view would keep those of the whole step
+            self._encoded.add(row.sharer, row.media[0].media, states, states.nbytes)
+            for index in indices:
+                found[index] = states
+        return [states for states in found if states is not None]
+
+    def _kept(self, row: Row) -> Tensor | None:
+        """The hidden states of a row's source, where they are kept or are the source itself."""
+        media = row.media[0].media
+        return self._reader.tensor(media) if self._reader.encoded(media) else self._encoded.get(row.sharer, media)
+
+    def _starts(self, row: Row) -> bool:
+        """Whether the row begins with its source. Raises ``RequestError`` where it should and does not."""
         slot = self._slots.get(row.slot)
         if row.position:
-            return None
+            return False
         if len(row.media) != 1 or row.media[0].start or len(row.tokens) < row.media[0].length:
             raise RequestError(f"The row of slot {row.slot} begins a sequence without the whole of one source; give it in Row.media.")
         if slot.row in self._sources.lengths:
             raise RequestError(f"Slot {row.slot} has a source already; truncate it to 0 first.")
         placed = row.media[0]
-        tokens = placed.media.data
-        if self.media_length(placed.media) != placed.length:
-            raise RequestError(f"The source of slot {row.slot} has {len(tokens)} tokens, and its place {placed.length}.")
-        if tokens.min() < 0 or tokens.max() >= model.config.source_vocab_size:
-            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
-            raise RequestError(f"The source has the token {wrong}, outside its vocabulary of {model.config.source_vocab_size}.")
-        return slot.row, torch.tensor(tokens, dtype=torch.int64, device=self._device)
+        length = self.media_length(placed.media)
+        if length != placed.length:
+            raise RequestError(f"The source of slot {row.slot} has {length} positions, and its place {placed.length}.")
+        self._reader.check(placed.media)
+        return True
 
     def _target(self, row: Row) -> Row | None:
         """The row as its target alone, with positions after the source; None where it ends with the source."""
@@ -145,6 +165,7 @@ class Seq2SeqEngine:
         self._model = None
         self._cache.clear()
         self._sources.kept.clear()
+        self._encoded.clear()
         give_back(self._device)
 
     def _running(self) -> Seq2SeqModel:

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from llmasos_backend_torch.linear import Linear, PlainLinear
 from llmasos_backend_torch.loading import engine_info, reading
+from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision
-from llmasos_backend_torch.seq2seq.config import Seq2SeqConfig, Stack, read_config
+from llmasos_backend_torch.seq2seq.config import WHISPER, Seq2SeqConfig, Stack, read_config
 from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
 from llmasos_backend_torch.seq2seq.model import (
+    Convolutions,
     DecoderLayer,
     EncoderLayer,
     FeedForward,
@@ -25,29 +27,38 @@ from llmasos_backend_torch.seq2seq.model import (
 )
 from llmasos_backend_torch.seq2seq.positions import RelativeBias, sinusoids
 from llmasos_backend_torch.tensors import as_torch, read
-from llmasos_hookspecs import Checkpoint, CheckpointError, Context, EngineInfo, EngineLimits, Tensor as StoredTensor
+from llmasos_decoder_kit.encoded_media import media_bytes
+from llmasos_hookspecs import Checkpoint, CheckpointError, Context, EngineInfo, EngineLimits, ResourceError, Tensor as StoredTensor
 
 
-def load_seq2seq(checkpoint: Checkpoint, precision: Precision, context: Context) -> Seq2SeqEngine:
+def load_seq2seq(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> Seq2SeqEngine:
     """See ``llmasos_backend_torch.loading.load``."""
     config = read_config(checkpoint)
     with reading(context, checkpoint) as advance:
         model = _Reader(checkpoint, config, precision, advance).model()
-    return Seq2SeqEngine(model, _info(config, model, precision, context.limits))
+    return Seq2SeqEngine(model, _info(config, model, options, precision, context.limits))
 
 
-def _info(config: Seq2SeqConfig, model: Seq2SeqModel, precision: Precision, limits: EngineLimits) -> EngineInfo:
-    """The engine's sizes: half of a slot is for the source, half for the target, unless the model reads less."""
+def _info(config: Seq2SeqConfig, model: Seq2SeqModel, options: Options, precision: Precision, limits: EngineLimits) -> EngineInfo:
+    """The engine's sizes: half of a slot is for the source, half for the target, unless the model reads less. A source of sound always has
+    all of its positions. Raises ``ResourceError`` where these leave no room for a target."""
     most = config.max_positions or max(config.target_length, (limits.context_length or 0) // 2)
+    sound = 0 if config.sound is None else config.sound.positions
     info = engine_info(
         precision,
         limits,
         vocab_size=config.vocab_size,
-        context_length=2 * most,
+        context_length=sound + most if sound else 2 * most,
         weight_bytes=model.nbytes,
         kv_bytes_per_token=model.kv_bytes_per_token(),
+        media_bytes=media_bytes(limits, model.nbytes, options.media_cache << 20),
     )
-    return attrs.evolve(info, source_length=max(1, info.context_length // 2), features=info.features | {"source"})
+    if info.context_length <= sound:
+        raise ResourceError(
+            f"A source of sound has {sound} positions, and there is room for {info.context_length} with its target; allow more memory, "
+            "or a longer context."
+        )
+    return attrs.evolve(info, source_length=sound or max(1, info.context_length // 2), features=info.features | {"source"})
 
 
 class _Reader:
@@ -62,6 +73,8 @@ class _Reader:
 
     def model(self) -> Seq2SeqModel:
         config = self._config
+        if config.sound is not None:
+            return self._whisper()
         root = "" if config.is_t5 else "model."
         encoder, decoder = f"{root}encoder.", f"{root}decoder."
         shared = [f"{root}shared.weight", f"{encoder}embed_tokens.weight", f"{decoder}embed_tokens.weight", "lm_head.weight"]
@@ -75,13 +88,37 @@ class _Reader:
             [self._encoder_layer(encoder, index) for index in range(config.encoder.layers)],
             self._side(decoder, table, both_ways=False),
             [self._decoder_layer(decoder, index) for index in range(config.decoder.layers)],
-            self._head(table),
+            self._head("lm_head.weight", table),
             self._vector("final_logits_bias", config.vocab_size, (1, config.vocab_size)) if "final_logits_bias" in self._names else None,
         )
 
-    def _head(self, table: Tensor) -> Linear:
-        if "lm_head.weight" in self._names:
-            return self._precision.matrix([self._read("lm_head.weight", (self._config.vocab_size, self._config.width))], head=True)
+    def _whisper(self) -> Seq2SeqModel:
+        config, encoder, decoder = self._config, "model.encoder.", "model.decoder."
+        table = self._table([f"{decoder}embed_tokens.weight"], config.vocab_size)
+        return Seq2SeqModel(
+            config,
+            self._side(encoder, table, both_ways=True),
+            [self._encoder_layer(encoder, index) for index in range(config.encoder.layers)],
+            self._side(decoder, table, both_ways=False),
+            [self._decoder_layer(decoder, index) for index in range(config.decoder.layers)],
+            self._head("proj_out.weight", table),
+            None,
+            self._convolutions(f"{encoder}conv"),
+        )
+
+    def _convolutions(self, root: str) -> Convolutions:
+        sound, width = self._config.sound, self._config.width
+        assert sound is not None
+        first, second = (
+            as_torch(self._read(f"{root}{number}.weight", (width, inner, 3)), self._precision.compute).to(self._precision.device)
+            for number, inner in ((1, sound.bins), (2, width))
+        )
+        biases = self._vector(f"{root}1.bias", width), self._vector(f"{root}2.bias", width)
+        return Convolutions(weights=(first, second), biases=biases)
+
+    def _head(self, name: str, table: Tensor) -> Linear:
+        if name in self._names:
+            return self._precision.matrix([self._read(name, (self._config.vocab_size, self._config.width))], head=True)
         if self._precision.shares_embedding:
             return PlainLinear(table)
         return self._precision.matrix([table.float().cpu().numpy()], head=True)
@@ -100,7 +137,8 @@ class _Reader:
             positions: Tensor | RelativeBias = RelativeBias(bias, config, both_ways=both_ways)
         else:
             assert config.max_positions is not None
-            rows, name = config.max_positions + config.first_row, f"{root}embed_positions.weight"
+            sound = config.sound if both_ways else None
+            rows, name = (sound.positions if sound else config.max_positions) + config.first_row, f"{root}embed_positions.weight"
             if config.positions == "learned":
                 positions = as_torch(self._read(name, (rows, config.width)), self._precision.compute).to(self._precision.device)
             else:
@@ -172,8 +210,14 @@ class _Reader:
     def _matrix(self, names: list[str], shape: tuple[int, int]) -> Linear:
         """One linear layer of matrices of one shape, stacked, with their biases but in T5, which has none."""
         parts = [self._read(f"{name}.weight", shape) for name in names]
-        bias = None if self._config.is_t5 else torch.cat([self._vector(f"{name}.bias", shape[0]) for name in names])
+        bias = None if self._config.is_t5 else torch.cat([self._bias(name, shape[0]) for name in names])
         return self._precision.matrix(parts, bias)
+
+    def _bias(self, name: str, size: int) -> Tensor:
+        """Whisper's keys have none."""
+        if self._config.kind == WHISPER and name.endswith("k_proj"):
+            return torch.zeros(size, dtype=self._precision.compute, device=self._precision.device)
+        return self._vector(f"{name}.bias", size)
 
     def _norm(self, name: str) -> Norm:
         weight = self._vector(f"{name}.weight", self._config.width)

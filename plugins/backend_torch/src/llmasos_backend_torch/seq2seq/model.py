@@ -130,6 +130,25 @@ class Side:
         return self.positions if isinstance(self.positions, RelativeBias) else None
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class Convolutions:
+    """Whisper's first layers: two convolutions over time of width 3, the second with a stride of 2."""
+
+    weights: tuple[Tensor, Tensor]
+    biases: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in (*self.weights, *self.biases))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Log-mel features [bins, 2 * n] -> [n, width]."""
+        x = features[None]
+        for stride, weight, bias in zip((1, 2), self.weights, self.biases, strict=True):
+            x = functional.gelu(functional.conv1d(x, weight, bias, stride=stride, padding=1))
+        return x[0].T
+
+
 class SourceCache:
     """Keys and values of the sources of all slots, and their lengths by cache row."""
 
@@ -152,11 +171,13 @@ class Seq2SeqModel:
         decoder_layers: list[DecoderLayer],
         head: Linear,
         head_bias: Tensor | None,
+        convolutions: Convolutions | None = None,
     ) -> None:
         self.config = config
         self._encoder, self._encoder_layers = encoder, encoder_layers
         self._decoder, self._decoder_layers = decoder, decoder_layers
         self._head, self._head_bias = head, head_bias
+        self._convolutions = convolutions
         self._act = _ACTIVATIONS[config.activation]
         self._form = AttentionForm(config.attention_scale, bias=decoder.bias)
 
@@ -170,23 +191,39 @@ class Seq2SeqModel:
         else:
             head = self._head.nbytes
         parts = (self._encoder, self._decoder, *self._encoder_layers, *self._decoder_layers)
-        return sum(tables.values()) + head + sum(part.nbytes for part in parts)
+        first = 0 if self._convolutions is None else self._convolutions.nbytes
+        return sum(tables.values()) + head + first + sum(part.nbytes for part in parts)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states."""
+        return self._decoder.embedding.dtype
 
     def kv_bytes_per_token(self) -> int:
         """Bytes of one token of a target; one of a source takes as many."""
         return len(self._decoder_layers) * 2 * self.config.kv_width() * self._decoder.embedding.element_size()
 
-    def encode(self, sources: Sequence[tuple[int, Tensor]], cache: SourceCache) -> None:
-        """Compute sources, each a cache row and its token ids [n], and write the keys and values that targets attend to."""
-        lengths = [tokens.shape[0] for _, tokens in sources]
-        positions = torch.cat([torch.arange(length, device=sources[0][1].device) for length in lengths])
-        x = self._embedded(self._encoder, torch.cat([tokens for _, tokens in sources]), positions)
+    def encode(self, sources: Sequence[Tensor]) -> list[Tensor]:
+        """The encoder's hidden states [n, width] of sources, each its token ids [n], or log-mel features [bins, 2 * n]."""
+        if self._convolutions is None:
+            lengths = [tokens.shape[0] for tokens in sources]
+            positions = torch.cat([torch.arange(length, device=sources[0].device) for length in lengths])
+            x = self._embedded(self._encoder, torch.cat(list(sources)), positions)
+        else:
+            parts = [self._convolutions(features) + self._encoder.positions for features in sources]
+            lengths, x = [part.shape[0] for part in parts], torch.cat(parts)
         biases: dict[int, Tensor | None] = {}
         for layer in self._encoder_layers:
             x = self._residual(layer.attention.norm, layer.attention.output, x, self._encoder_attention(layer, lengths, biases))
             x = self._fed_forward(layer.feed_forward, x)
         if self._encoder.final_norm is not None:
             x = self._encoder.final_norm(x)
+        return list(x.split(lengths))
+
+    def attend_to(self, sources: Sequence[tuple[int, Tensor]], cache: SourceCache) -> None:
+        """Write the keys and values that targets attend to, of sources, each a cache row and its hidden states [n, width]."""
+        lengths = [states.shape[0] for _, states in sources]
+        x = torch.cat([states for _, states in sources])
         cache.kept.reserve(max(row for row, _ in sources) + 1, max(lengths))
         heads, dim = self.config.decoder.heads, self.config.head_dim
         for index, decoder_layer in enumerate(self._decoder_layers):

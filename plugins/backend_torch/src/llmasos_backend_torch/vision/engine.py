@@ -16,6 +16,7 @@ from llmasos_backend_torch.stepping import typed_errors
 from llmasos_backend_torch.vision.images import EMBEDDED, Images
 from llmasos_backend_torch.vision.model import Shown, VisionDecoder
 from llmasos_backend_torch.vision.places import SlotPlaces
+from llmasos_decoder_kit.encoded_media import EncodedMedia
 from llmasos_hookspecs import EngineInfo, Media, RequestError, Row
 
 
@@ -31,8 +32,9 @@ class _Encoded:
 class VisionEngine:
     """Implements ``MediaEngine`` over a ``TorchEngine`` that knows images as tokens past the vocabulary.
 
-    What the vision tower made of an image is kept for the slot that has computed a part of it, until the rest is computed: a slot keeps
-    one at most, and none learns from the time of a step what another has seen.
+    What the vision tower made of an image is kept for the slot that has computed a part of it, until the rest is computed (a slot keeps one
+    at most), and, as far as ``EngineInfo.media_bytes`` reach, for later rows of the same sharer: no other learns from the time of a step
+    which images were seen.
     """
 
     def __init__(self, decoder: VisionDecoder, images: Images, info: EngineInfo) -> None:
@@ -44,6 +46,7 @@ class VisionEngine:
         #: Slot -> the image that its last row ended in.
         self._kept: dict[int, _Encoded] = {}
         self._places = SlotPlaces(images)
+        self._encoded: EncodedMedia[Tensor] = EncodedMedia(info.media_bytes)
 
     def media_length(self, media: Media) -> int:
         return len(self._images.ids(media))
@@ -108,7 +111,7 @@ class VisionEngine:
             if EMBEDDED not in ids[first:]:
                 tokens[placed.start + first - row.position : placed.start + last - row.position] = ids[first:last]
                 continue
-            embeddings = self._embeddings(row.slot, placed.media)
+            embeddings = self._embeddings(row, placed.media)
             at = ids[:first].count(EMBEDDED)
             below = self.info.vocab_size + sum(len(each) for each in shown)
             count = 0
@@ -122,11 +125,13 @@ class VisionEngine:
                 kept[row.slot] = _Encoded(placed.start, placed.media.digest, embeddings)
         return attrs.evolve(row, tokens=tokens, media=())
 
-    def _embeddings(self, slot: int, media: Media) -> Tensor:
-        kept = self._kept.get(slot)
+    def _embeddings(self, row: Row, media: Media) -> Tensor:
+        kept = self._kept.get(row.slot)
         if kept is not None and kept.digest == media.digest:
             return kept.embeddings
-        return self._decoder.encode(self._images.prepared(media), media)
+        return self._encoded.obtain(
+            row.sharer, media, lambda: self._decoder.encode(self._images.prepared(media), media), lambda made: made.nbytes
+        )
 
     def truncate(self, slot: int, length: int) -> None:
         self._engine.truncate(slot, length)
@@ -148,4 +153,5 @@ class VisionEngine:
 
     def shutdown(self) -> None:
         self._kept.clear()
+        self._encoded.clear()
         self._engine.shutdown()

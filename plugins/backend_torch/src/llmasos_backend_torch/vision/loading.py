@@ -10,17 +10,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from llmasos_backend_torch.kv_cache import KVCache
 from llmasos_backend_torch.loading import engine_info, reading
+from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.plan import plan_step
 from llmasos_backend_torch.precision import Precision
 from llmasos_backend_torch.transformers_model import load_model, use_kernels
 from llmasos_backend_torch.vision.engine import VisionEngine
 from llmasos_backend_torch.vision.families import FAMILIES
 from llmasos_backend_torch.vision.model import VisionDecoder
+from llmasos_decoder_kit.encoded_media import media_bytes
 from llmasos_hookspecs import Checkpoint, Context, Row, UnsupportedModel
 from llmasos_image_input.reading import IMAGE
 
 
-def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) -> VisionEngine:
+def load_vision(checkpoint: Checkpoint, options: Options, precision: Precision, context: Context) -> VisionEngine:
     """See ``llmasos_backend_torch.loading.load``."""
     family = FAMILIES[checkpoint.config["model_type"]]
     images = family.images(checkpoint)
@@ -44,6 +46,7 @@ def load_vision(checkpoint: Checkpoint, precision: Precision, context: Context) 
         weight_bytes=decoder.nbytes,
         # A slot keeps the embeddings of an image until all of it is computed.
         kv_bytes_per_token=cache.bytes_per_token + decoder.embedding_bytes,
+        media_bytes=media_bytes(context.limits, decoder.nbytes, options.media_cache << 20),
     )
     info = attrs.evolve(
         info,
