@@ -162,8 +162,20 @@ def test_a_call_waits_for_the_client_that_can_approve_it(client: openai.OpenAI, 
     assert [(step["text"], [(call["tool"], call.get("result")) for call in step["calls"]]) for step in asked["done"]] == [
         ("Let me look.", [("clock", "noon"), ("fail", "Error: no."), ("send", None)])
     ]
+    assert second.output[0].approval_request_id == request.id
+    with pytest.raises(openai.BadRequestError, match="run once at most"):
+        client.responses.create(input=turn, tools=[OURS], **ASKED)
     client.responses.create(input=[*turn[:-1], {**approval, "approve": False}], tools=[OURS], **ASKED)
     assert (runtime.asked[2]["approve"], runtime.asked[2]["refuse"]) == ([], ["3"])
+    # Another call has to be approved in the same turn: the first is known by its request, and not run again.
+    runtime.steps = [TaskCall(kind="asked", **{**SEND, "id": "4"})]
+    third = client.responses.create(input="Tell Ann.", tools=[OURS], **ASKED)
+    both = [*turn, *(item.model_dump() for item in (*second.output[:1], *third.output))]
+    both.append({**approval, "approval_request_id": third.output[-1].id})
+    client.responses.create(input=both, tools=[OURS], **ASKED)
+    (step,) = runtime.asked[-1]["done"]
+    assert [(call["tool"], call.get("result")) for call in step["calls"]][2:] == [("send", "sent"), ("send", None)]
+    assert runtime.asked[-1]["approve"] == ["4"]
     changed = {**turn[-2], "arguments": '{"to":"bob"}'}
     other = {**turn[-2], "id": "mcpr_3.0000"}
     for given, told in (

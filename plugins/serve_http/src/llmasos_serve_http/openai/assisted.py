@@ -34,8 +34,8 @@ class Assisted:
     async def answer(self, call: Call, body: Mapping[str, Any]) -> None:
         """Answer a request, whole or in events, each as it happens."""
         owner = (call.known.tenant, call.known.name)
-        inputs = inputs_of(body, self._service.options.temperature, self._approvals, owner)
-        rendering = AssistedRendering(call.id, body, self._approvals, owner)
+        inputs, turn = inputs_of(body, self._service.options.temperature, self._approvals, owner)
+        rendering = AssistedRendering(call.id, body, self._approvals, owner, turn.requests)
         name = model_of(body) or self._service.options.assistant
         events = self._service.runtime.task_events(call.known, self._service.options.assistant, inputs, model=model_of(body))
         if not flag(body, "stream"):

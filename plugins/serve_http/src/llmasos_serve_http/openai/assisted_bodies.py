@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import attrs
 import orjson
 
 from llmasos_hookspecs import RequestError
@@ -27,11 +28,31 @@ def brings_tools(body: Mapping[str, Any]) -> bool:
     return bool(tools) and not (isinstance(tools, list) and all(map(_is_ours, tools)))
 
 
-def inputs_of(body: Mapping[str, Any], temperature: float, approvals: Approvals, owner: Owner) -> dict[str, Any]:
-    """The task's inputs. Raises ``RequestError`` for what it does not take."""
+@attrs.frozen(kw_only=True)
+class Turn:
+    """A turn that goes on.
+
+    Attributes:
+        done: what the assistant did, as the task takes it.
+        approve, refuse: ids of the calls that may be run, and of those that may not.
+        requests: id of each of them -> that of the request that asked for it.
+    """
+
+    done: Sequence[Mapping[str, Any]] = ()
+    approve: Sequence[str] = ()
+    refuse: Sequence[str] = ()
+    requests: Mapping[str, str] = attrs.field(factory=dict)
+
+    def inputs(self) -> dict[str, Any]:
+        """Those of the task that it is; none where nothing was done."""
+        return {"done": self.done, "approve": self.approve, "refuse": self.refuse} if self.done else {}
+
+
+def inputs_of(body: Mapping[str, Any], temperature: float, approvals: Approvals, owner: Owner) -> tuple[dict[str, Any], Turn]:
+    """The task's inputs, and the turn that goes on with them. Raises ``RequestError`` for what it does not take."""
     check_fields(body)
     given = body.get("input")
-    turn: dict[str, Any] = {}
+    turn = Turn()
     if isinstance(given, list):
         given, turn = _turn(given, approvals, owner)
     *earlier, last = messages_of({**body, "input": given})
@@ -48,9 +69,9 @@ def inputs_of(body: Mapping[str, Any], temperature: float, approvals: Approvals,
         "tool_choice": _choice(body.get("tool_choice")),
         **_sampling(body, temperature),
         **_tools(body.get("tools")),
-        **turn,
+        **turn.inputs(),
     }
-    return found if body.get("max_output_tokens") is None else {**found, "max_new_tokens": body["max_output_tokens"]}
+    return found if body.get("max_output_tokens") is None else {**found, "max_new_tokens": body["max_output_tokens"]}, turn
 
 
 def _sampling(body: Mapping[str, Any], temperature: float) -> dict[str, Any]:
@@ -107,58 +128,77 @@ def _choice(choice: Any) -> str:
 # A turn that waited to be approved
 
 
-def _turn(items: list[Any], approvals: Approvals, owner: Owner) -> tuple[list[Any], dict[str, Any]]:
-    """The items up to the last message of the user, and the inputs with which the turn after it goes on, where calls were decided about."""
+def _turn(items: list[Any], approvals: Approvals, owner: Owner) -> tuple[list[Any], Turn]:
+    """The items up to the last message of the user, and the turn after it where calls were decided about."""
     last = max((place for place, item in enumerate(items) if _is_of_user(item)), default=len(items) - 1)
     head, tail = items[: last + 1], items[last + 1 :]
     kept = [item for item in head if _type_of(item) not in _PASSED_OVER]
-    if not any(_type_of(item) == _RESPONSE for item in tail):
-        return [*kept, *(item for item in tail if _type_of(item) not in _PASSED_OVER)], {}
     decided = {item.get("approval_request_id"): item.get("approve") for item in tail if _type_of(item) == _RESPONSE}
+    if not decided:
+        return [*kept, *(item for item in tail if _type_of(item) not in _PASSED_OVER)], Turn()
     if not all(isinstance(each, bool) for each in decided.values()):
         raise RequestError("approve of an mcp_approval_response must be true or false.", "input")
-    steps, verdicts = _steps(tail, decided, approvals, owner)
-    approve, refuse = ([call for call, said in verdicts.items() if said is wanted] for wanted in (True, False))
-    return kept, {"done": steps, "approve": approve, "refuse": refuse}
+    return kept, _Reading(approvals, owner, decided).turn(tail)
 
 
-def _steps(
-    items: Sequence[Any], decided: dict[Any, Any], approvals: Approvals, owner: Owner
-) -> tuple[list[dict[str, Any]], dict[str, bool]]:
-    """What the assistant did, as the task takes it, and what was decided about its calls."""
-    steps: list[dict[str, Any]] = []
-    verdicts: dict[str, bool] = {}
-    left = dict(decided)
-    for place, item in enumerate(items):
-        where = f"a turn's {_type_of(item)}"
-        match _type_of(item):
-            case "message":
-                steps.append({"text": messages_of({"input": [item]})[0]["content"], "calls": []})
-            case "mcp_call":
-                # Nine letters and digits: some chat templates take no other ids.
-                call = {"id": f"d{place:08}", "tool": _text(item, "name", where), "arguments": _arguments(item, where)}
-                error = item.get("error")
-                result = _told(error) if error else _text(item, "output", where)
-                _calls(steps).append({**call, "result": result, "error": bool(error)})
-            case "mcp_approval_request":
-                tool, arguments = _text(item, "name", where), _arguments(item, where)
-                identity = _text(item, "id", where)
-                call_id = approvals.call_of(owner, identity, tool, arguments)
-                if identity not in left:
-                    raise RequestError(f"input holds no mcp_approval_response for the call of {tool[:80]!r}; add one.", "input")
-                verdicts[call_id] = left.pop(identity)
-                _calls(steps).append({"id": call_id, "tool": tool, "arguments": arguments})
-    if left:
-        raise RequestError("input holds an mcp_approval_response without its mcp_approval_request; give the whole turn back.", "input")
-    return steps, verdicts
+class _Reading:
+    """Reads a turn from what a client gives back of it."""
 
+    def __init__(self, approvals: Approvals, owner: Owner, decided: Mapping[Any, bool]) -> None:
+        self._approvals = approvals
+        self._owner = owner
+        self._decided = decided
+        self._steps: list[dict[str, Any]] = []
+        self._asked: dict[str, dict[str, Any]] = {}  # id of the request -> the call that it asked for
 
-def _calls(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls of the last step."""
-    if not steps:
-        steps.append({"text": "", "calls": []})
-    found: list[dict[str, Any]] = steps[-1]["calls"]
-    return found
+    def turn(self, items: Sequence[Any]) -> Turn:
+        """Raises ``RequestError`` where it is not as the server told it."""
+        for place, item in enumerate(items):
+            match _type_of(item):
+                case "message":
+                    self._steps.append({"text": messages_of({"input": [item]})[0]["content"], "calls": []})
+                case "mcp_call":
+                    self._call(place, item)
+                case "mcp_approval_request":
+                    self._request(item)
+        if self._decided.keys() - self._asked.keys():
+            raise RequestError("input holds an mcp_approval_response without its mcp_approval_request; give the whole turn back.", "input")
+        waiting = {identity: call["id"] for identity, call in self._asked.items() if "result" not in call}
+        approved = {identity for identity in waiting if self._decided[identity]}
+        for identity in approved:
+            self._approvals.use(identity)
+        return Turn(
+            done=self._steps,
+            approve=[call for identity, call in waiting.items() if identity in approved],
+            refuse=[call for identity, call in waiting.items() if identity not in approved],
+            requests={call: identity for identity, call in waiting.items()},
+        )
+
+    def _call(self, place: int, item: Mapping[str, Any]) -> None:
+        error = item.get("error")
+        ended = {"result": _told(error) if error else _text(item, "output"), "error": bool(error)}
+        # One that was asked about before is known by its request.
+        call = self._asked.get(item.get("approval_request_id") or "")
+        if call is None:
+            # Nine letters and digits: some chat templates take no other ids.
+            call = {"id": f"d{place:08}", "tool": _text(item, "name"), "arguments": _arguments(item)}
+            self._calls().append(call)
+        call |= ended
+
+    def _request(self, item: Mapping[str, Any]) -> None:
+        tool, arguments, identity = _text(item, "name"), _arguments(item), _text(item, "id")
+        call = {"id": self._approvals.call_of(self._owner, identity, tool, arguments), "tool": tool, "arguments": arguments}
+        if identity not in self._decided:
+            raise RequestError(f"input holds no mcp_approval_response for the call of {tool[:80]!r}; add one.", "input")
+        self._asked[identity] = call
+        self._calls().append(call)
+
+    def _calls(self) -> list[dict[str, Any]]:
+        """The calls of the last step."""
+        if not self._steps:
+            self._steps.append({"text": "", "calls": []})
+        found: list[dict[str, Any]] = self._steps[-1]["calls"]
+        return found
 
 
 def _is_of_user(item: Any) -> bool:
@@ -169,20 +209,20 @@ def _type_of(item: Any) -> Any:
     return item.get("type", "message") if isinstance(item, Mapping) else None
 
 
-def _text(item: Mapping[str, Any], name: str, where: str) -> str:
+def _text(item: Mapping[str, Any], name: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        raise RequestError(f"{name} of {where} is {shown(value)}, and it must be a text.", "input")
+        raise RequestError(f"{name} of the {_type_of(item)} is {shown(value)}, and it must be a text.", "input")
     return value
 
 
-def _arguments(item: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _arguments(item: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        found = orjson.loads(_text(item, "arguments", where))
+        found = orjson.loads(_text(item, "arguments"))
     except orjson.JSONDecodeError:
         found = None
     if not isinstance(found, dict):
-        raise RequestError(f"arguments of {where} must be the JSON of an object.", "input")
+        raise RequestError(f"arguments of the {_type_of(item)} must be the JSON of an object.", "input")
     return found
 
 

@@ -18,10 +18,11 @@ LABEL: Final = "llmasos"
 class AssistedRendering(ResponseRendering):
     """One answer with its calls. A whole one is what the events make, so that both are equal."""
 
-    def __init__(self, call_id: str, body: Mapping[str, Any], approvals: Approvals, owner: Owner) -> None:
+    def __init__(self, call_id: str, body: Mapping[str, Any], approvals: Approvals, owner: Owner, requests: Mapping[str, str]) -> None:
         super().__init__(call_id, body)
         self._approvals = approvals
         self._owner = owner
+        self._requests = requests
         self._running: dict[str, int] = {}  # calls that have begun -> their place among the items
         self._said = False
 
@@ -52,7 +53,8 @@ class AssistedRendering(ResponseRendering):
         """A call begins. Its arguments come as one piece: they have passed the guards as a whole by then."""
         done = self._done("completed")
         arguments = orjson.dumps(event.arguments).decode()
-        item = self._added("mcp", {"type": "mcp_call", "status": "in_progress", **_tool(event, ""), "output": None, "error": None})
+        told = {"output": None, "error": None, "approval_request_id": self._requests.get(event.id)}
+        item = self._added("mcp", {"type": "mcp_call", "status": "in_progress", **_tool(event, ""), **told})
         place = self._place()
         self._running[event.id] = place["output_index"]
         begun = self._event("response.mcp_call.in_progress", **place)

@@ -1,6 +1,6 @@
 // Chat: a conversation with a model, the conversations that are kept, and what each answer took.
 
-import { completion } from "./asking.js";
+import { assisted, completion, decision } from "./asking.js";
 import { Attachments, picture } from "./attachments.js";
 import { Conversation, Message } from "./conversation.js";
 import { add, announce, button, download, el, field, fill } from "./dom.js";
@@ -12,6 +12,7 @@ import { t } from "./words.js";
 
 const SETTINGS = "llmasos.settings";
 const MODEL = "llmasos.model";
+const TOOLS = "llmasos.tools";
 /** Option of a request -> how it is typed in. */
 const OPTIONS = {
   temperature: { min: 0, max: 2, step: 0.1 },
@@ -33,6 +34,11 @@ export default class Chat {
     this.#api = api;
     this.#session = session;
     this.models = el("select", { "aria-label": t("model"), on: { change: () => this.#choose() } });
+    const useTools = () => {
+      sessionStorage.setItem(TOOLS, this.tools.checked);
+      this.attached.offer(!this.#room().reason);
+    };
+    this.tools = el("input", { type: "checkbox", prop: { checked: sessionStorage.getItem(TOOLS) === "true" }, on: { change: useTools } });
     this.log = el("div", { class: "log", role: "log", "aria-label": t("chat"), "aria-live": "off" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
     this.input = el("textarea", {
@@ -72,6 +78,7 @@ export default class Chat {
       "div",
       { class: "row" },
       this.models,
+      this.#session.assists && el("label", {}, this.tools, " ", t("tools")),
       button(t("new chat"), () => this.#show(new Conversation())),
       button(t("export"), () => this.#export()),
       this.#importer(),
@@ -146,6 +153,11 @@ export default class Chat {
     this.attached.offer(!this.#room().reason);
   }
 
+  /** Whether the server's assistant answers, with its tools. */
+  get #assisted() {
+    return this.#session.assists && this.tools.checked;
+  }
+
   get #model() {
     return this.#session.models.find((model) => model.name === this.models.value);
   }
@@ -153,7 +165,8 @@ export default class Chat {
   /** Why the model is shown no images, or nothing, and how much of a request the images of the conversation take. */
   #room() {
     const { name, state, features } = this.#model ?? { name: "", state: "", features: [] };
-    const reason = features.includes("image") ? "" : t(state === "loaded" ? "reads text" : "not known yet", { name });
+    const sees = features.includes("image") && !this.#assisted;
+    const reason = sees ? "" : this.#assisted ? t("assistant reads text") : t(state === "loaded" ? "reads text" : "not known yet", { name });
     const taken = this.#conversation.shown.flatMap((message) => message.images).reduce((sum, url) => sum + url.length, 0);
     return { reason, taken, room: this.#session.max_body };
   }
@@ -316,7 +329,10 @@ export default class Chat {
     this.#busy(true);
     const drawing = new Drawing(this.log.lastElementChild, () => this.#toEnd());
     try {
-      await this.#read(message, answer, drawing);
+      let items = [];
+      do {
+        items = await this.#read(message, answer, drawing, items);
+      } while (items.length);
       announce(t("answered"));
     } catch (error) {
       const stopped = error.name === "AbortError";
@@ -330,21 +346,34 @@ export default class Chat {
     await this.#keep();
   }
 
-  async #read(message, answer, drawing) {
+  /** Read an answer; gives the items with which the assistant goes on, where it waited to be told whether calls may be run. */
+  async #read(message, answer, drawing, items) {
+    const { signal } = this.#answering;
     const { system, ...options } = this.#settings;
     const messages = [...(system ? [{ role: "system", content: system }] : []), ...this.#conversation.upTo(message)];
     const body = { model: this.models.value, messages, ...options };
+    const pieces = this.#assisted ? assisted(this.#api, body, items, signal) : completion(this.#api, body, signal);
     const began = performance.now();
+    const done = [...items];
+    const waiting = [];
     let first = null;
-    for await (const piece of completion(this.#api, body, this.#answering.signal)) {
+    for await (const piece of pieces) {
       if (first === null && (piece.content || piece.reasoning || piece.call)) first = performance.now();
       answer.content += piece.content ?? "";
       answer.reasoning += piece.reasoning ?? "";
       if (piece.call) answer.called(piece.call);
+      if (piece.call?.asks) waiting.push(piece.call.key);
+      if (piece.item) done.push(piece.item);
       answer.finish = piece.finish ?? answer.finish;
       if (piece.tokens !== undefined) answer.usage = measured(piece.tokens, began, first, performance.now());
       drawing.take(piece);
     }
+    for (const key of waiting) {
+      announce(t("to confirm"));
+      done.push(decision(key, await drawing.confirmed(key, signal)));
+      answer.forget(key);
+    }
+    return waiting.length ? done : [];
   }
 
   /** Draw a finished answer with its foot. */

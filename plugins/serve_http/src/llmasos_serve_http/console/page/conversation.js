@@ -24,6 +24,11 @@ export class Message {
     call.arguments += text;
   }
 
+  /** A call is told again under another key. */
+  forget(key) {
+    this.calls = this.calls.filter((call) => call.key !== key);
+  }
+
   /** Place among those that were said instead, from 0. */
   get place() {
     return this.parent.children.indexOf(this);

@@ -1,6 +1,6 @@
 // An answer while it arrives, and the calls of tools in it.
 
-import { el } from "./dom.js";
+import { button, el } from "./dom.js";
 import { Markdown } from "./markdown.js";
 import { t } from "./words.js";
 
@@ -35,6 +35,14 @@ export class Drawing {
     if (content) this.#markdown.append(content);
     if (reasoning) this.#reason(reasoning);
     if (call) this.#call(call);
+  }
+
+  /** Ask whether a call may be run; true or false once the user has said. Rejects where the answer is stopped before. */
+  async confirmed(key, signal) {
+    const call = this.#calls.get(key);
+    const said = await call.confirmed(signal);
+    call.node.remove(); // it is told again, as it is run or refused
+    return said;
   }
 
   end() {
@@ -72,6 +80,20 @@ export class DrawnCall {
   constructor({ name }, open = false) {
     this.arguments = el("pre", { tabindex: 0, "aria-label": t("arguments") });
     this.node = el("details", { class: "tool", open }, el("summary", {}, t("call of", { name })), this.arguments);
+  }
+
+  confirmed(signal) {
+    return new Promise((done, failed) => {
+      const stopped = () => failed(signal.reason);
+      const say = (said) => () => {
+        signal.removeEventListener("abort", stopped);
+        done(said);
+      };
+      signal.addEventListener("abort", stopped);
+      const allow = button(t("allow"), say(true), { class: "primary" });
+      this.node.append(el("div", { class: "row", role: "group", "aria-label": t("to confirm") }, el("span", {}, t("to confirm")), allow, button(t("refuse"), say(false))));
+      allow.focus();
+    });
   }
 
   /** Another piece of its arguments, its result, or why it failed. */
