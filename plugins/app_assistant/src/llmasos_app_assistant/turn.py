@@ -229,12 +229,12 @@ class Turn:
         tokens = self._parts.bounds.result_tokens
         share = max(16, min(tokens, self._parts.model.context_length // 4 // len(reply.calls)))
         with contextlib.closing(run_calls(ready, scope=self._scope, parallel=self._parts.bounds.parallel)) as running:
-            for call, result in running:
+            for each, result in running:
                 if result is None:
-                    yield self._started(call)
+                    yield self._started(each)
                 else:
                     shown = passed(cut(result, share, self._parts.model), self._parts.model)
-                    yield self._finished(call.id, call.tool.name, call.arguments, shown)
+                    yield self._finished(each.id, each.tool.name, each.arguments, shown)
 
     def _prepared(self, call: AskedCall) -> ReadyCall | _Refused | MadeCall:
         """A call that may be run, or why not; or the call as it waits to be confirmed."""

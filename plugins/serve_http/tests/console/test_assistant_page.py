@@ -99,5 +99,27 @@ def test_what_waits_to_be_confirmed_can_be_stopped(runtime: Assisting, page: Cal
     assert len(runtime.asked) == 1
 
 
+def test_images_that_the_assistant_does_not_read_are_told(runtime: Assisting, page: Callable[..., Page]) -> None:
+    shown = page(assistant="assist")
+    shown.one(".talk label input").click()
+    exported = """{"format": "llmasos-conversation", "version": 1, "chosen": 0, "answers": [
+        {"role": "user", "content": "x", "images": ["data:image/png;base64,AAAA"], "chosen": -1, "answers": []}]}"""
+    shown.js(
+        """
+        const given = new DataTransfer();
+        given.items.add(new File([args[0]], "kept.json"));
+        const input = document.querySelector("input[type=file]");
+        input.files = given.files;
+        input.dispatchEvent(new Event("change"));
+        """,
+        exported,
+    )
+    shown.wait(lambda: shown.texts("article.user .said") == ["x"])
+    shown.say("And?")
+    shown.answered()
+    assert shown.texts("article .trouble") == ["With tools, images are not read: switch the tools off."]
+    assert runtime.asked == []
+
+
 def test_without_an_assistant_there_is_no_switch(page: Callable[..., Page]) -> None:
     assert not page().all(".talk label input")

@@ -352,6 +352,7 @@ export default class Chat {
     const { system, ...options } = this.#settings;
     const messages = [...(system ? [{ role: "system", content: system }] : []), ...this.#conversation.upTo(message)];
     const body = { model: this.models.value, messages, ...options };
+    if (this.#assisted && !messages.every(({ content }) => typeof content === "string")) throw new Error(t("assistant reads text"));
     const pieces = this.#assisted ? assisted(this.#api, body, items, signal) : completion(this.#api, body, signal);
     const began = performance.now();
     const done = [...items];
