@@ -17,14 +17,14 @@ from llmasos.api.servers import Servers
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.discovery import Registry
 from llmasos.system.task_scope import TaskScope, current_task, task_scope
-from llmasos_hookspecs import Cancelled, Credentials, NotAllowed, Principal, Rejected, RequestError
+from llmasos_hookspecs import Cancelled, Credentials, NotAllowed, Principal, Rejected, RequestError, TaskCall, TaskOutput
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 SECONDS = 60.0
 TASK = """
     import threading
     import attrs
-    from llmasos_hookspecs import Component, hookimpl
+    from llmasos_hookspecs import Component, TaskCall, TaskOutput, hookimpl
 
     FINISHES, ENDED = [], threading.Semaphore(0)
 
@@ -51,6 +51,15 @@ TASK = """
             finally:
                 ENDED.release()
 
+        def events(self, model, inputs):
+            try:
+                for _ in range(inputs.times):
+                    yield TaskCall(kind="called", id="1", tool="write", arguments={})
+                    yield from model.stream(inputs.prompt, max_new_tokens=100, ignore_eos=True)
+                yield TaskOutput(Output("done"))
+            finally:
+                ENDED.release()
+
         def stream(self, model, inputs):
             try:
                 for _ in range(inputs.times):
@@ -63,6 +72,26 @@ TASK = """
 
     @hookimpl
     def llmasos_create_task(): return Writes()
+"""
+SILENT = """
+    import attrs
+    from llmasos_hookspecs import Component, hookimpl
+
+    @attrs.frozen
+    class Text:
+        text: str
+
+    class Silent:
+        inputs = output = Text
+
+        def run(self, model, inputs):
+            return inputs
+
+    @hookimpl
+    def llmasos_component(): return Component(summary="Tells nothing.")
+
+    @hookimpl
+    def llmasos_create_task(): return Silent()
 """
 SERVER = (Path(__file__).parents[2] / "examples/server_lines/src/server_lines/__init__.py").read_text(encoding="utf-8")
 
@@ -77,6 +106,9 @@ class Served:
 
     def stream(self, times: int = 1_000_000) -> Any:
         return self.runtime.stream_task(self.principal, "writes", {"prompt": "otters", "times": times})
+
+    def events(self, times: int = 1_000_000, task: str = "writes", **inputs: Any) -> Any:
+        return self.runtime.task_events(self.principal, task, inputs or {"prompt": "otters", "times": times})
 
     def running(self) -> int:
         found: int = self.pipeline.model.usage().get("running", 0)
@@ -100,6 +132,7 @@ async def until(true: Callable[[], bool]) -> None:
 def served(add: Any, tmp_path: Path) -> Iterator[Served]:
     module = add("task", "writes", TASK)
     add("server", "lines", SERVER)
+    add("task", "silent", SILENT)
     tiny_checkpoint(folder=tmp_path / "tiny")
     config = {"model": {"source": str(tmp_path / "tiny")}, "loader": {"use": "onnx", "threads": 1}, "server": [{"use": "lines", "port": 0}]}
     with Pipeline.from_config(config, registry=Registry()) as pipeline:
@@ -153,6 +186,24 @@ def test_a_stream_that_is_left_ends_its_task(served: Served) -> None:
     served.ended()
 
 
+def test_what_a_task_tells_comes_as_it_happens_and_who_leaves_ends_it(served: Served) -> None:
+    """Its output is the last, as plain data; a task that tells nothing has that alone."""
+
+    async def read() -> tuple[list[Any], list[Any]]:
+        async with contextlib.aclosing(served.events()) as events:
+            assert await anext(events) == TaskCall(kind="called", id="1", tool="write", arguments={})
+            assert await anext(events)
+        return [each async for each in served.events(1)], [each async for each in served.events(task="silent", text="otters")]
+
+    (call, *texts, output), silent = asyncio.run(read())
+    served.ended()
+    served.ended()
+    assert isinstance(call, TaskCall)
+    assert "".join(texts) == served.pipeline.run("writes", prompt="otters").text
+    assert output == TaskOutput({"text": "done"})
+    assert silent == [TaskOutput({"text": "otters"})]
+
+
 def test_pieces_are_the_tasks_text_and_what_models_write_is_told(served: Served) -> None:
     """On the event loop, with the tokens so far; a refusal is raised before the first piece; both are recorded."""
     told: list[tuple[str, int, int]] = []
@@ -186,6 +237,8 @@ def test_who_may_not_run_a_task_may_not_stream_it(served: Served, monkeypatch: p
             await served.run()
         with pytest.raises(NotAllowed):
             await anext(served.stream())
+        with pytest.raises(NotAllowed):
+            await anext(served.events())
 
     asyncio.run(refused())
 

@@ -286,6 +286,23 @@ def test_a_task_that_returns_another_type_is_at_fault(pipeline_of: Any, add: Any
         list(pipeline.stream("mine", text="x"))
 
 
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ("yield 3", "gave an int from events, and every piece must be text, a call or the output"),
+        ("yield 'one'", "ended events without its output"),
+        ("from llmasos_hookspecs import TaskOutput; yield TaskOutput('text')", "ended events with a str, and its output is Out"),
+        ("raise KeyError('lost')", "events"),
+    ],
+)
+def test_a_task_that_tells_what_is_no_event_is_at_fault(pipeline_of: Any, add: Any, told: str, sentence: str) -> None:
+    text = TASK.replace("RUN", "return Out('text')")
+    add("task", "mine", text.replace("    def stream", f"    def events(self, model, inputs):\n            {told}\n\n        def stream"))
+    pipeline = pipeline_of()
+    with pytest.raises(PluginError, match=rf'task "mine" \(made-mine 1.0\) .*{sentence}'):
+        list(pipeline.events_on(pipeline.model, "mine", {"text": "x"}))
+
+
 def test_leaving_a_stream_early_ends_the_tasks_own() -> None:
     """Its generator is closed, so that the request behind it ends."""
     closed: list[bool] = []
@@ -302,10 +319,12 @@ def test_leaving_a_stream_early_ends_the_tasks_own() -> None:
             finally:
                 closed.append(True)
 
-    pieces = guarded(Task(), "task").stream(None, None)
-    assert next(pieces) == "piece"
-    pieces.close()
-    assert closed == [True]
+        events = stream
+
+    for pieces in (guarded(Task(), "task").stream(None, None), guarded(Task(), "task").events(None, None)):
+        assert next(pieces) == "piece"
+        pieces.close()
+    assert closed == [True, True]
 
 
 def test_a_task_that_stands_still_holds_nobody_else_up(pipeline_of: Any, add: Any) -> None:

@@ -164,6 +164,7 @@ if TYPE_CHECKING:
         Suite as Suite,
         SuiteResult as SuiteResult,
     )
+    from llmasos_hookspecs.task_events import TaskCall as TaskCall, TaskEvent as TaskEvent, TaskOutput as TaskOutput
     from llmasos_hookspecs.tasks import (
         METRICS as METRICS,
         RESERVED_INPUTS as RESERVED_INPUTS,
@@ -231,6 +232,7 @@ _MODULES: Final = {
         "UsageEvent is_loopback"
     ),
     "suites": "Better Figure MeasuredModel Section Suite SuiteResult",
+    "task_events": "TaskCall TaskEvent TaskOutput",
     "tasks": "METRICS RESERVED_INPUTS Choice Generation ImageInput Prompt Ranked Score Task TaskModel TextKind TokenLogprob TokenPrompt",
     "tensors": "QuantizedTensor Tensor as_float32 is_finite",
     "virtual_path": "FileTree VirtualPath virtual_folder",

@@ -15,6 +15,7 @@ import attrs
 from llmasos_hookspecs.access import Credentials, Permission, Principal, Remaining
 from llmasos_hookspecs.administration import Administration
 from llmasos_hookspecs.errors import LLMasOSError
+from llmasos_hookspecs.task_events import TaskEvent
 from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenLogprob, TokenPrompt
 
 
@@ -185,7 +186,8 @@ class Runtime(Administration, Protocol):
     the bounds of a request are the principal's.
 
     Methods block: ``generate`` while the model is being loaded or memory is short, ``run`` until the task is done. A server with an event
-    loop awaits ``agenerate`` and ``arun``, iterates over ``stream_task``, calls ``recognise``, and calls the others on threads of its own.
+    loop awaits ``agenerate`` and ``arun``, iterates over ``stream_task`` and ``task_events``, calls ``recognise``, and calls the others on
+    threads of its own.
 
     Attributes:
         draining: no new work is accepted.
@@ -314,6 +316,13 @@ class Runtime(Administration, Protocol):
     ) -> AsyncGenerator[str, None]:
         """Run a task piece by piece, for an event loop: the pieces of its text as they come. Closing the generator
         (``contextlib.aclosing``) ends the task, as cancelling ``arun`` does. Raises ``RequestError`` for a task that answers as a whole."""
+        ...
+
+    def task_events(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[TaskEvent, None]:
+        """Run any task, for an event loop: what it tells on its way as it happens, and as the last its output as plain data. A task that
+        tells nothing has its output alone. Closed as ``stream_task``."""
         ...
 
 

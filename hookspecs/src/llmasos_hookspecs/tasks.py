@@ -204,7 +204,8 @@ class TaskModel(Protocol):
 class Task(Protocol):
     """A task: typed inputs, typed output. ``inputs`` and ``output`` are attrs classes.
 
-    A task that can answer piece by piece has ``stream(model, inputs) -> Iterator[str]`` as well.
+    A task that can answer piece by piece has ``stream(model, inputs) -> Iterator[str]`` as well. One that calls tools on its way may have
+    ``events(model, inputs) -> Iterator[TaskEvent]``: its text, its calls as they begin and end, and as the last its output.
 
     A task may also say how its answers are measured on examples, with ``metrics``, a tuple of names out of ``METRICS``:
 

@@ -23,7 +23,9 @@ CONFIG: dict[str, Any] = {
     "model": {"source": "smollm2"},
     "loader": "onnx",
     "guard": [{"use": "injection"}],
-    "tasks": {"assist": {"calculator": True, "bounds": {"steps": 1, "parallel": 1}}},
+    "tasks": {
+        "assist": {"calculator": True, "clock": True, "policy": [{"tool": "clock", "action": "ask"}], "bounds": {"steps": 1, "parallel": 1}}
+    },
     "server": [{"use": "http", "port": 0, "assistant": "assist"}],
 }
 
@@ -67,3 +69,27 @@ def test_the_server_runs_the_tools_of_a_response(pipeline: llmasos.Pipeline) -> 
     assert message.type == "message"
     assert answer.usage is not None
     assert answer.usage.output_tokens > 5
+
+
+def test_a_client_of_the_server_approves_a_call(pipeline: llmasos.Pipeline) -> None:
+    """The turn goes on with what the client gives back of it; another client's call is refused meanwhile."""
+    ours: Any = {"type": "mcp", "server_label": "llmasos", "server_url": "http://127.0.0.1"}
+    asked: dict[str, Any] = {"model": "default", "max_output_tokens": 40, "temperature": 0}
+    choice: Any = {"type": "mcp", "server_label": "llmasos", "name": "clock"}
+    message: Any = {"role": "user", "content": "What time is it?"}
+    with (
+        llmasos.Servers(pipeline) as servers,
+        openai.OpenAI(base_url=f"{servers.endpoints[0].url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        waiting: Any = client.responses.create(input=[message], tools=[ours], tool_choice=choice, **asked)
+        (request,) = (item for item in waiting.output if item.type == "mcp_approval_request")
+        turn: list[Any] = [message, *(item.model_dump() for item in waiting.output)]
+        turn.append({"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True})
+        events: list[Any] = list(client.responses.create(input=turn, tools=[ours], stream=True, **asked))
+        refused = client.responses.create(input=[message], tool_choice=choice, **asked)
+    kinds, answer = [event.type for event in events], events[-1].response
+    call = answer.output[0]
+    assert (call.type, call.name, call.status) == ("mcp_call", "clock", "completed")
+    assert answer.output_text
+    assert kinds.index("response.mcp_call.completed") < kinds.index("response.output_text.delta")
+    assert [item.status for item in refused.output if item.type == "mcp_call"] == ["failed"]

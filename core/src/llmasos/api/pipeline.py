@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,19 @@ from llmasos.system.options import find_problems, structure_options
 from llmasos.system.options.fields import fields_of
 from llmasos.system.single_flight import SingleFlight
 from llmasos.system.store import Store
-from llmasos_hookspecs import Checkpoint, Measurement, ModelClosed, Passage, PluginError, RequestError, Stage, Task, TaskModel, UnknownModel
+from llmasos_hookspecs import (
+    Checkpoint,
+    Measurement,
+    ModelClosed,
+    Passage,
+    PluginError,
+    RequestError,
+    Stage,
+    Task,
+    TaskEvent,
+    TaskModel,
+    UnknownModel,
+)
 from llmasos_hookspecs.nearest import did_you_mean, listed
 from llmasos_hookspecs.sampling import plain_number
 
@@ -45,6 +57,7 @@ if TYPE_CHECKING:
     from llmasos.acceleration import AccelerationReport
     from llmasos.acceleration.corpus import Corpus
     from llmasos.acceleration.suites import NamedSuite
+    from llmasos.compose.guarded_task import GuardedTask
     from llmasos_hookspecs import ReachedComponent
 
 #: A component as an argument: its name, or a mapping with ``use`` and its options.
@@ -181,6 +194,11 @@ class Pipeline(Closing):
             raise RequestError(f'The task "{task}" answers as a whole; use run.', "stream")
         pieces: Iterator[str] = stream(model, self._inputs(task, found, inputs))
         return pieces
+
+    def events_on(self, model: LanguageModel, task: str, inputs: Mapping[str, Any]) -> Generator[TaskEvent, None, None]:
+        """What a task tells on its way, and as the last its output; of one that tells nothing, its output alone."""
+        found = cast("GuardedTask", self.task(task))
+        yield from found.events(_for_tasks(model), self._inputs(task, found, inputs))
 
     def tasks(self) -> dict[str, str]:
         """The tasks that can be run by name, each with one sentence; plugins that are broken are left out."""

@@ -27,7 +27,9 @@ from llmasos_hookspecs import (
     Prompt,
     Ranked,
     Rejected,
+    TaskEvent,
     TaskFacts,
+    TaskOutput,
     TextKind,
     TokenPrompt,
 )
@@ -200,6 +202,22 @@ class PipelineRuntime(PipelineAdministration):
         async with contextlib.aclosing(self._runs.stream(pieces)) as found:
             async for piece in found:
                 yield piece
+
+    async def task_events(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[TaskEvent, None]:
+        def events() -> Iterator[TaskEvent]:
+            self._accept()
+            with (
+                self._recorded(principal, task),
+                contextlib.closing(self._pipeline.events_on(self._view(principal, task, model), task, inputs)) as found,
+            ):
+                for event in found:
+                    yield TaskOutput(unstructure(event.output)) if isinstance(event, TaskOutput) else event
+
+        async with contextlib.aclosing(self._runs.stream(events)) as arrived:
+            async for event in arrived:
+                yield event
 
     def _view(self, principal: Principal, task: str, model: str | None) -> LanguageModel:
         """The model for a client's task, which the client may run on it."""

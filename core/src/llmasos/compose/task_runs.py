@@ -60,14 +60,14 @@ class TaskRuns:
             scope.end()
             self._forget(begun)
 
-    async def stream(self, work: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
+    async def stream(self, work: Callable[[], Iterator[R]]) -> AsyncGenerator[R, None]:
         """The pieces that ``work`` gives, as they come. Leaving the iteration early ends it.
 
         Raises:
             Rejected: as ``run``.
         """
         scope = TaskScope()
-        arrived: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
+        arrived: asyncio.Queue[R | BaseException | None] = asyncio.Queue()
         arrive = _on_loop(arrived.put_nowait)
 
         def do() -> None:
@@ -138,6 +138,6 @@ def _on_loop(call: Callable[..., object]) -> Callable[..., None]:
     return post
 
 
-def _closable(pieces: Iterator[str]) -> Generator[str, None, None]:
+def _closable(pieces: Iterator[R]) -> Generator[R, None, None]:
     """A generator over them: iterators need not have ``close``."""
     yield from pieces

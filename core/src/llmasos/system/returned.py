@@ -159,8 +159,11 @@ def _task(value: Any) -> str:
     taken = [field.alias for field in attrs.fields(value.inputs) if field.alias in RESERVED_INPUTS]
     if taken:
         return f"a task with the input {taken[0]}, which is a name of an argument of the task verb or of model.run,"
-    stream = getattr(value, "stream", None)
-    return "" if stream is None or callable(stream) else "a task whose stream cannot be called"
+    for name in ("stream", "events"):
+        found = getattr(value, name, None)
+        if found is not None and not callable(found):
+            return f"a task whose {name} cannot be called"
+    return ""
 
 
 def _estimate(value: Any) -> str:

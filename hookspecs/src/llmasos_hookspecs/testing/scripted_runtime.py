@@ -21,6 +21,7 @@ from llmasos_hookspecs.server import (
     TextEvent,
     UsageEvent,
 )
+from llmasos_hookspecs.task_events import TaskEvent, TaskOutput
 from llmasos_hookspecs.tasks import Prompt, Ranked, TextKind, TokenPrompt
 from llmasos_hookspecs.testing.scripted_administration import ScriptedAdministration
 
@@ -294,6 +295,11 @@ class ScriptedRuntime(ScriptedAdministration):
                 yield piece
         finally:
             ended.set()
+
+    async def task_events(
+        self, principal: Principal, task: str, inputs: Mapping[str, Any], *, model: str | None = None
+    ) -> AsyncGenerator[TaskEvent, None]:
+        yield TaskOutput(await self.arun(principal, task, inputs, model=model))
 
     def _pieces(self, principal: Principal, task: str, inputs: Mapping[str, Any]) -> Iterator[str]:
         """The texts of a script; it waits for its events, and raises its errors."""

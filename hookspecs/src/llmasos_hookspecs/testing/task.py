@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from llmasos_hookspecs.errors import LLMasOSError
+from llmasos_hookspecs.task_events import TaskCall, TaskOutput
 from llmasos_hookspecs.tasks import METRICS, RESERVED_INPUTS, Task
 from llmasos_hookspecs.testing.plugin import PluginConformance
 from llmasos_hookspecs.testing.sandbox import PluginSandbox, SandboxContext
@@ -214,6 +215,16 @@ class TaskConformance(PluginConformance, standard=True):
         pieces = list(stream(ScriptedTaskModel(), self.make_inputs(task)))
         assert all(isinstance(piece, str) for piece in pieces), "stream gave something that is not text."
         assert pieces, "stream gave nothing."
+
+    def test_events_end_with_the_output(self, task: Task) -> None:
+        """A task that tells what it does gives pieces of text, calls, and as the last its output."""
+        events = getattr(task, "events", None)
+        if events is None:
+            pytest.skip("The task does not tell what it does.")
+        *told, last = events(ScriptedTaskModel(), self.make_inputs(task))
+        assert isinstance(last, TaskOutput), f"The last event is {last!r}; end with the output."
+        assert isinstance(last.output, task.output), f"The output of the last event is {last.output!r}, and output is {task.output}."
+        assert all(isinstance(each, str | TaskCall) for each in told), "events gave something that is neither text nor a call."
 
     def has_text(self, task: Task) -> bool:
         """Whether an input takes free text."""

@@ -12,7 +12,8 @@ import attrs
 from filelock import FileLock, Timeout
 
 from llmasos_app_assistant.bounds import Bounds
-from llmasos_app_assistant.listeners import current_listener
+from llmasos_app_assistant.done import DoneStep, entries_of
+from llmasos_app_assistant.listeners import CallEvent, current_listener
 from llmasos_app_assistant.memory.database import AssistantDatabase
 from llmasos_app_assistant.memory.journal import Journal, Journals, KeptJournal, MemoryJournal
 from llmasos_app_assistant.memory.recall import Recall, Recalled
@@ -70,6 +71,8 @@ class Asked:
         choice: whether the first step calls a tool: ``auto``, ``none``, ``required``, or the name of the tool.
         only: names of the tools that may be called; empty: all.
         decided: calls that somebody has decided about, by id.
+        done: what the assistant did so far to answer the message, where the turn is not kept here and goes on.
+        waits: a turn that is not kept ends with ``confirm`` where a call has to be confirmed; else the call is refused.
     """
 
     system: str = ""
@@ -79,6 +82,12 @@ class Asked:
     choice: str = "auto"
     only: Sequence[str] = ()
     decided: Mapping[str, bool] = attrs.field(factory=dict)
+    done: Sequence[DoneStep] = ()
+    waits: bool = False
+
+
+#: What happens while a message is answered: pieces of text, and calls. The generator returns the answer.
+Events = Generator[str | CallEvent, None, Answer]
 
 
 class Assistant:
@@ -142,15 +151,22 @@ class Assistant:
             RequestError: a field is refused, or the last turn of the conversation has not ended.
             LLMasOSError: the model or a source of tools fails. A turn of a kept conversation that had begun can be resumed.
         """
-        return _drained(self.stream(message, conversation=conversation, model=model, **how))
+        return drained(self.events(message, conversation=conversation, model=model, **how))
 
     def stream(self, message: str, *, conversation: str = "", model: TaskModel | None = None, **how: Any) -> Generator[str, None, Answer]:
         """``ask`` piece by piece: what the model says, before calls too. The generator returns the answer."""
+        return texts(self.events(message, conversation=conversation, model=model, **how))
+
+    def events(self, message: str, *, conversation: str = "", model: TaskModel | None = None, **how: Any) -> Events:
+        """``ask`` as it happens: what the model says piece by piece, and each call as it begins and ends. The generator returns the
+        answer."""
         asked = Asked(**how)
         if not message.strip():
             raise RequestError("message is empty, so there is nothing to answer.", "message")
         if conversation and asked.messages:
             raise RequestError("Give the name of a kept conversation, or a list of messages, not both.", "messages")
+        if conversation and asked.done:
+            raise RequestError("What the assistant did in a kept conversation is known here; leave it out.", "done")
         return self._new(message, conversation, self._chosen(model), asked)
 
     def resume(self, conversation: str, *, model: TaskModel | None = None, **how: Any) -> Answer:
@@ -159,10 +175,14 @@ class Assistant:
         A call that was being run when it was interrupted is run again where its tool is ``repeatable``; else the model is told that nobody
         knows whether it was done. Raises as ``ask``, and ``RequestError`` where no turn is open.
         """
-        return _drained(self.resumed(conversation, model=model, **how))
+        return drained(self.resumed_events(conversation, model=model, **how))
 
     def resumed(self, conversation: str, *, model: TaskModel | None = None, **how: Any) -> Generator[str, None, Answer]:
         """``resume`` piece by piece."""
+        return texts(self.resumed_events(conversation, model=model, **how))
+
+    def resumed_events(self, conversation: str, *, model: TaskModel | None = None, **how: Any) -> Events:
+        """``resume`` as it happens, as ``events``."""
         asked = Asked(**how)
         kept = self.store.find(conversation)
         return self._continued(kept, self._chosen(model), asked)
@@ -201,24 +221,24 @@ class Assistant:
 
     # Turns
 
-    def _new(self, message: str, conversation: str, model: TaskModel, asked: Asked) -> Generator[str, None, Answer]:
+    def _new(self, message: str, conversation: str, model: TaskModel, asked: Asked) -> Events:
         if not conversation:
             said = [*asked.messages, {"role": "user", "content": message}]
             system = next((each["content"] for each in said if each["role"] == "system"), "")
             history = [each for each in said if each["role"] != "system"]
             kept = Conversation(system=asked.system or system, messages=tuple(history), numbers=tuple(range(1, len(history) + 1)))
-            return (yield from self._turn(model, asked, kept, MemoryJournal(), history))
+            return (yield from self._turn(model, asked, kept, MemoryJournal(entries_of(asked.done)), history))
         kept = self._kept(conversation, asked.system)
         with self._locked(kept.number):
             kept = self.store.find(conversation)  # another process may have added a turn before the lock was ours
             journal = self._journals.begin(kept.number, message, len(kept.messages))
             return (yield from self._kept_turn(model, asked, kept, journal))
 
-    def _continued(self, kept: Conversation, model: TaskModel, asked: Asked) -> Generator[str, None, Answer]:
+    def _continued(self, kept: Conversation, model: TaskModel, asked: Asked) -> Events:
         with self._locked(kept.number):
             return (yield from self._kept_turn(model, asked, kept, self._open(kept)))
 
-    def _kept_turn(self, model: TaskModel, asked: Asked, kept: Conversation, journal: KeptJournal) -> Generator[str, None, Answer]:
+    def _kept_turn(self, model: TaskModel, asked: Asked, kept: Conversation, journal: KeptJournal) -> Events:
         if any("images" in each for each in kept.messages):
             journal.end()
             raise RequestError(f"The conversation {kept.label} holds images, which the assistant does not read; go on with llmasos chat.")
@@ -238,9 +258,7 @@ class Assistant:
             journal.end()
         return answer
 
-    def _turn(
-        self, model: TaskModel, asked: Asked, kept: Conversation, journal: Journal, messages: Sequence[Message]
-    ) -> Generator[str, None, Answer]:
+    def _turn(self, model: TaskModel, asked: Asked, kept: Conversation, journal: Journal, messages: Sequence[Message]) -> Events:
         tools = self._offered(asked)
         turn = Turn(
             TurnParts(
@@ -255,7 +273,7 @@ class Assistant:
                 max_new_tokens=reply_room(model, asked.max_new_tokens),
                 choice=tool_choice(asked.choice, tools),
                 decided=asked.decided,
-                kept=bool(kept.number),
+                waits=bool(kept.number) or asked.waits,
                 conversation=kept.number,
             )
         )
@@ -342,10 +360,24 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     return found
 
 
-def _drained(pieces: Generator[str, None, Answer]) -> Answer:
+def texts(events: Events) -> Generator[str, None, Answer]:
+    """What the model says of all that happens. The generator returns the answer."""
+    with contextlib.closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            if isinstance(event, str):
+                yield event
+
+
+def drained(events: Events) -> Answer:
+    """The answer, once all has happened."""
     while True:
         try:
-            next(pieces)
+            next(events)
         except StopIteration as end:
             answer: Answer = end.value
             return answer

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -108,13 +108,12 @@ class _Running:
 
 
 def run_calls(
-    calls: Sequence[ReadyCall], *, started: Callable[[ReadyCall], object], scope: Callable[[], Scope], parallel: int
-) -> Iterator[tuple[ReadyCall, Result]]:
-    """Run calls, ``parallel`` at once, and give each with its result as it ends. Where the iteration is left early, nobody waits for the
-    others any more.
+    calls: Sequence[ReadyCall], *, scope: Callable[[], Scope], parallel: int
+) -> Generator[tuple[ReadyCall, Result | None], None, None]:
+    """Run calls, ``parallel`` at once, and give each twice: with None before it is run, and with its result as it ends. Where the iteration
+    is left early, nobody waits for the others any more.
 
     Args:
-        started: is called before a call is run.
         scope: makes the scope of a call that begins now.
     """
     waiting, running, over = deque(calls), list[_Running](), SimpleQueue[_Running]()
@@ -122,7 +121,7 @@ def run_calls(
         while waiting or running:
             while waiting and len(running) < parallel:
                 call = waiting.popleft()
-                started(call)
+                yield call, None
                 running.append(_Running(call, scope(), over))
             try:
                 ended = [over.get(timeout=max(0.0, min(each.left for each in running)))]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
-from llmasos_app_assistant.assistant import Answer, Assistant
+from llmasos_app_assistant.assistant import Answer, Assistant, Events, drained, texts
+from llmasos_app_assistant.done import DoneStep
+from llmasos_app_assistant.listeners import CallEvent
 from llmasos_app_assistant.memory.recall import Recalled
 from llmasos_app_assistant.options import Options
 from llmasos_app_assistant.tools.configured import configured_sources, configured_tools
 from llmasos_app_assistant.turn_parts import MadeCall
 from llmasos_conversations.store import ConversationSummary
-from llmasos_hookspecs import Component, Context, RequestError, Task, TaskModel, hookimpl
+from llmasos_hookspecs import Component, Context, RequestError, Task, TaskCall, TaskEvent, TaskModel, TaskOutput, hookimpl
 from llmasos_task_kit.conversations import in_words, manage
 from llmasos_task_kit.emptiness import refuse_empty
 from llmasos_task_kit.prompting import Message
@@ -42,8 +45,22 @@ class Inputs:
             "choices": _ACTIONS,
         },
     )
-    approve: tuple[str, ...] = attrs.field(default=(), metadata={"help": "With the action continue: ids of calls that may be run."})
-    refuse: tuple[str, ...] = attrs.field(default=(), metadata={"help": "With the action continue: ids of calls that may not be run."})
+    approve: tuple[str, ...] = attrs.field(default=(), metadata={"help": "With continue or done: ids of calls that may be run."})
+    refuse: tuple[str, ...] = attrs.field(default=(), metadata={"help": "With continue or done: ids of calls that may not be run."})
+    waits: bool = attrs.field(
+        default=False,
+        metadata={
+            "help": "Where the conversation is not kept, end the turn at calls that have to be confirmed, which are then in pending, and "
+            "do not refuse them; done, approve and refuse go on with it."
+        },
+    )
+    done: tuple[DoneStep, ...] = attrs.field(
+        default=(),
+        metadata={
+            "help": "What the assistant did so far to answer the message, where that waits to be confirmed and is not kept: its steps, "
+            "each with its text and its calls."
+        },
+    )
     tools: tuple[str, ...] = attrs.field(default=(), metadata={"help": "Names of the tools that may be called; empty: all."})
     tool_choice: str = attrs.field(
         default="auto", metadata={"help": "Whether the first step calls a tool: auto, none, required, or the tool's name."}
@@ -63,6 +80,8 @@ class Inputs:
             "choice": self.tool_choice,
             "only": self.tools,
             "decided": {**dict.fromkeys(self.approve, True), **dict.fromkeys(self.refuse, False)},
+            "done": self.done,
+            "waits": self.waits,
         }
 
 
@@ -121,12 +140,7 @@ class Assist:
         assistant = self._assistant
         match inputs.action:
             case "send" | "continue":
-                pieces = self._answer(model, inputs)
-                while True:
-                    try:
-                        next(pieces)
-                    except StopIteration as end:
-                        return _output(end.value)
+                return _output(drained(self._answer(model, inputs)))
             case "recall":
                 refuse_empty(inputs, "message")
                 return Output(recalled=tuple(assistant.recall(inputs.message, model=model)))
@@ -143,22 +157,48 @@ class Assist:
         if inputs.action not in ("send", "continue"):
             yield str(self.run(model, inputs))
             return
-        answer = yield from self._answer(model, inputs)
+        answer = yield from texts(self._answer(model, inputs))
         if answer.pending:
             yield "\n".join(f"[{call.tool} has to be approved: {call.id}]" for call in answer.pending)
 
-    def _answer(self, model: TaskModel, inputs: Inputs) -> Generator[str, None, Answer]:
+    def events(self, model: TaskModel, inputs: Inputs) -> Iterator[TaskEvent]:
+        """What the model says, and each call as it begins and ends, as it happens."""
+        if inputs.action not in ("send", "continue"):
+            yield TaskOutput(self.run(model, inputs))
+            return
+        answer = yield from _told(self._answer(model, inputs))
+        for call in answer.pending:
+            yield TaskCall(kind="asked", id=call.id, tool=call.tool, arguments=call.arguments)
+        yield TaskOutput(_output(answer))
+
+    def _answer(self, model: TaskModel, inputs: Inputs) -> Events:
         how = inputs.how()
         if inputs.action == "continue":
-            return self._assistant.resumed(self._named(inputs), model=model, **how)
+            return self._assistant.resumed_events(self._named(inputs), model=model, **how)
         refuse_empty(inputs, "message")
-        return self._assistant.stream(inputs.message, conversation=inputs.conversation, model=model, **how)
+        return self._assistant.events(inputs.message, conversation=inputs.conversation, model=model, **how)
 
     @staticmethod
     def _named(inputs: Inputs) -> str:
         if not inputs.conversation:
             raise RequestError(_nameless(inputs), "conversation")
         return inputs.conversation
+
+
+def _told(events: Events) -> Generator[TaskEvent, None, Answer]:
+    """Events as tasks tell them. The generator returns the answer."""
+    with contextlib.closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            yield event if isinstance(event, str) else _call(event)
+
+
+def _call(event: CallEvent) -> TaskCall:
+    return TaskCall(kind=event.kind, id=event.id, tool=event.tool, arguments=event.arguments, text=event.text)
 
 
 def _nameless(inputs: Inputs) -> str:

@@ -72,8 +72,8 @@ class Turn:
         self._results[body["call"]] = Result(text=body["text"], error=body["error"], seconds=body["seconds"])
         self._arguments[body["call"]] = body["arguments"]
 
-    def run(self) -> Generator[str, None, None]:
-        """Go on until the turn has ended; pieces of what the model says as they come.
+    def run(self) -> Generator[str | CallEvent, None, None]:
+        """Go on until the turn has ended; pieces of what the model says, and its calls, as they come.
 
         Raises:
             LLMasOSError: as ``TaskModel.generate``; the turn can be continued.
@@ -83,7 +83,7 @@ class Turn:
             return
         while True:
             if self._replies and self._replies[-1].calls:
-                self._calls(self._replies[-1])
+                yield from self._calls(self._replies[-1])
                 if self._waiting:
                     self.ended = self._ended(self._replies[-1].text, "confirm")
                     return
@@ -149,7 +149,7 @@ class Turn:
                 if finish == "time" and time.monotonic() >= self._deadline:
                     break
         reply = Reply("".join(texts).strip(), () if finish == "time" else tuple(calls), finish, *used)
-        if texts and reply.calls:
+        if reply.text and reply.calls:
             yield "\n\n"
         parts.journal.add("reply", reply.body())
         self._replies.append(reply)
@@ -213,7 +213,7 @@ class Turn:
 
     # The calls of a step
 
-    def _calls(self, reply: Reply) -> None:
+    def _calls(self, reply: Reply) -> Generator[CallEvent, None, None]:
         """Run the calls of a reply that have no result yet; those that wait to be confirmed are in ``_waiting``."""
         ready: list[ReadyCall] = []
         for call in reply.calls:
@@ -223,14 +223,18 @@ class Turn:
             if isinstance(found, ReadyCall):
                 ready.append(found)
             elif isinstance(found, _Refused):
-                self._finished(call.id, call.tool, found.arguments, Result(text=f"Error: {found.reason}", error=True))
+                yield self._finished(call.id, call.tool, found.arguments, Result(text=f"Error: {found.reason}", error=True))
             else:
                 self._waiting.append(found)
         tokens = self._parts.bounds.result_tokens
         share = max(16, min(tokens, self._parts.model.context_length // 4 // len(reply.calls)))
-        for done, result in run_calls(ready, started=self._started, scope=self._scope, parallel=self._parts.bounds.parallel):
-            shown = passed(cut(result, share, self._parts.model), self._parts.model)
-            self._finished(done.id, done.tool.name, done.arguments, shown)
+        with contextlib.closing(run_calls(ready, scope=self._scope, parallel=self._parts.bounds.parallel)) as running:
+            for each, result in running:
+                if result is None:
+                    yield self._started(each)
+                else:
+                    shown = passed(cut(result, share, self._parts.model), self._parts.model)
+                    yield self._finished(each.id, each.tool.name, each.arguments, shown)
 
     def _prepared(self, call: AskedCall) -> ReadyCall | _Refused | MadeCall:
         """A call that may be run, or why not; or the call as it waits to be confirmed."""
@@ -258,25 +262,29 @@ class Turn:
         if call.id in self._parts.decided:
             return self._parts.decided[call.id]
         said = self._parts.listener.confirm(CallEvent(kind="called", id=call.id, tool=call.tool.name, arguments=call.arguments))
-        return said if said is not None or self._parts.kept else False
+        return said if said is not None or self._parts.waits else False
 
     def _scope(self) -> Scope:
         left = max(0.001, self._deadline - time.monotonic())
         seconds = min(self._parts.bounds.call_seconds, left)
         return Scope(model=self._parts.model, seconds=seconds, conversation=self._parts.conversation)
 
-    def _started(self, call: ReadyCall) -> None:
+    def _started(self, call: ReadyCall) -> CallEvent:
         self._parts.journal.add("started", {"call": call.id})
-        self._parts.listener.shown(CallEvent(kind="called", id=call.id, tool=call.tool.name, arguments=call.arguments))
+        return self._shown(CallEvent(kind="called", id=call.id, tool=call.tool.name, arguments=call.arguments))
 
-    def _finished(self, call: str, tool: str, arguments: Mapping[str, Any], result: Result) -> None:
+    def _finished(self, call: str, tool: str, arguments: Mapping[str, Any], result: Result) -> CallEvent:
         body = {"call": call, "arguments": dict(arguments), **attrs.asdict(result)}
         self._parts.journal.add("result", body)
         self._take(body)
         outcome = "failed" if result.error else "answered"
         _log.info("The tool %s %s after %.3g s with %d characters.", tool, outcome, result.seconds, len(result.text))
         kind: Literal["answered", "failed"] = "failed" if result.error else "answered"
-        self._parts.listener.shown(CallEvent(kind=kind, id=call, tool=tool, arguments=arguments, text=result.text, seconds=result.seconds))
+        return self._shown(CallEvent(kind=kind, id=call, tool=tool, arguments=arguments, text=result.text, seconds=result.seconds))
+
+    def _shown(self, event: CallEvent) -> CallEvent:
+        self._parts.listener.shown(event)
+        return event
 
     # The end
 

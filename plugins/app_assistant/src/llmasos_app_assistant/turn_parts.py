@@ -86,7 +86,7 @@ class TurnParts:
         max_new_tokens: of one step.
         choice: ``tool_choice`` of the first step; the others are ``auto``.
         decided: calls that somebody has decided about since they were asked for.
-        kept: whether the turn can be continued later.
+        waits: whether the turn can be continued once somebody has decided about a call.
         conversation: number of the kept conversation.
     """
 
@@ -101,5 +101,5 @@ class TurnParts:
     max_new_tokens: int
     choice: Any = "auto"
     decided: Mapping[str, bool] = attrs.field(factory=dict)
-    kept: bool = False
+    waits: bool = False
     conversation: int = 0

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from llmasos_hookspecs import RequestError
 from llmasos_serve_http.fields import shown
+
+#: First bytes of an image's file, and what follows them after four more -> its media type. None of these can hold a script.
+_KINDS: Final = (
+    (b"\x89PNG\r\n\x1a\n", b"", "image/png"),
+    (b"\xff\xd8\xff", b"", "image/jpeg"),
+    (b"RIFF", b"WEBP", "image/webp"),
+    (b"GIF8", b"", "image/gif"),
+)
 
 
 def image_part(url: Any, where: str) -> dict[str, Any]:
@@ -44,3 +54,24 @@ def checked_urls(content: Any, where: str) -> Any:
 def _checked(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     found = part.get("image_url")
     return image_part(found.get("url") if isinstance(found, Mapping) else found, where)
+
+
+def file_of(url: Any, where: str) -> bytes:
+    """The file in a ``data:`` URL. Raises ``RequestError`` where it is no PNG, JPEG, WebP or GIF."""
+    head, _, data = url.partition(";base64,") if isinstance(url, str) else ("", "", "")
+    try:
+        found = base64.b64decode(data, validate=True) if head.startswith("data:image/") else b""
+    except (binascii.Error, ValueError):
+        found = b""
+    if not _kind_of(found):
+        raise RequestError(f"{where} has an image that is {shown(url)}; give a PNG, JPEG, WebP or GIF as data:image/png;base64,...", where)
+    return found
+
+
+def url_of(file: bytes) -> str:
+    """The ``data:`` URL of an image's file."""
+    return f"data:{_kind_of(file) or 'application/octet-stream'};base64,{base64.b64encode(file).decode()}"
+
+
+def _kind_of(file: bytes) -> str:
+    return next((kind for first, more, kind in _KINDS if file.startswith(first) and file.startswith(more, 8)), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from llmasos_hookspecs.testing.scripted_runtime import KEY
 
 HELLO = {"role": "user", "content": "Hello otters"}
 ANSWER = {"role": "assistant", "content": "They wave."}
+#: First bytes of files of images.
+HEADS = {"png": b"\x89PNG\r\n\x1a\n", "gif": b"GIF89a"}
+SVG = f"data:image/svg+xml;base64,{base64.b64encode(b'<svg onload=alert(1)>').decode()}"
 
 
 @pytest.fixture
@@ -70,6 +74,11 @@ def test_a_removed_conversation_is_gone(ask: Callable[..., Any], client: Callabl
         ({"messages": "no"}, "messages"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages"),
+        ({"messages": [{**HELLO, "images": "no"}]}, "messages"),
+        ({"messages": [{**HELLO, "images": [SVG]}]}, "messages"),
+        ({"messages": [{**HELLO, "images": ["https://example.org/a.png"]}]}, "messages"),
+        ({"messages": [{**HELLO, "images": ["data:image/png;base64,%%%"]}]}, "messages"),
+        ({"messages": [{**ANSWER, "images": ["data:image/png;base64,iVBORw0KGgo="]}]}, "messages"),
         ({"messages": [], "label": 7}, "label"),
         ({"messages": [], "model": []}, "model"),
     ],
@@ -81,3 +90,23 @@ def test_what_is_no_conversation_is_refused(body: Any, param: str, client: Calla
 
 def test_where_nothing_is_kept_there_are_no_such_routes(client: Callable[..., Any]) -> None:
     assert client(conversations=False).post("/console/conversations/search", {}).status_code == 404
+
+
+def test_images_are_kept_with_their_message_and_given_back(ask: Callable[..., Any], home: Path) -> None:
+    """Once each, as files, where ``llmasos chat`` keeps its own; a branch that differs in an image alone is another."""
+    png, gif = (f"data:image/{kind};base64,{base64.b64encode(head + b'rest').decode()}" for kind, head in HEADS.items())
+    messages = [{**HELLO, "images": [png, gif]}, ANSWER, {"role": "user", "content": "", "images": [png]}]
+    label = ask("", {"messages": messages})["label"]
+    assert ask("/open", {"label": label})["messages"] == messages
+    store = ConversationStore(home / "data" / "conversations")
+    (message, _, alone) = store.asked(store.find(label).messages)
+    assert [part.get("image", part.get("text")) for part in message["content"]] == [
+        HEADS["png"] + b"rest", HEADS["gif"] + b"rest", "Hello otters"
+    ]  # fmt: skip
+    assert alone["content"] == [{"type": "image", "image": HEADS["png"] + b"rest"}]
+    numbers = store.find(label).numbers
+    ask("", {"label": label, "messages": [*messages, ANSWER]})
+    assert store.find(label).numbers[:3] == numbers, "what is the same stays as it is"
+    other = [{**HELLO, "images": [gif]}, ANSWER]
+    ask("", {"label": label, "messages": other})
+    assert ask("/open", {"label": label})["messages"] == other

@@ -166,6 +166,8 @@ def test_a_request_in_progress_is_listed_and_cancelled(runtime: Running, page: C
     shown.say("hi")
     shown.wait(lambda: shown.answers() == ["Slowly "])
     shown.view("operate")
+    shown.wait(lambda: shown.texts(".queues td") == ["local", "0", "1"])
+    assert shown.texts(".queues th") == ["Tenant", "waiting", "running"]
     shown.press("Cancel")
     assert runtime.answers[0].cancelled.wait(60)
     shown.wait(lambda: "Nothing is in progress." in shown.texts(".view.operate .note"))

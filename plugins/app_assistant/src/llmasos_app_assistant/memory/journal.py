@@ -47,8 +47,8 @@ class Journal(Protocol):
 class MemoryJournal:
     """The journal of a turn whose conversation is not kept."""
 
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        self.entries: list[Entry] = list(entries)
 
     def add(self, kind: Kind, body: Mapping[str, Any]) -> None:
         self.entries.append(Entry(kind, body))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import attrs
 from starlette.routing import BaseRoute, Route
 
 from llmasos_conversations.store import Conversation, ConversationStore, Message, default_folder
@@ -14,6 +15,7 @@ from llmasos_serve_http.call import Call
 from llmasos_serve_http.clients import credentials_of
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.fields import shown
+from llmasos_serve_http.images import file_of, url_of
 from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
 from llmasos_serve_http.schemas import TEXT, answer, body, listed
@@ -23,7 +25,10 @@ R = TypeVar("R")
 #: Conversations that a list shows.
 _MOST: Final = 200
 
-_MESSAGES: Final = {"type": "array", "items": answer(role={"enum": ["user", "assistant"]}, content=TEXT)}
+#: ``images``: those of a message of the user, as ``data:`` URLs; left out where there are none.
+_MESSAGE: Final = answer(role={"enum": ["user", "assistant"]}, content=TEXT)
+_MESSAGE["properties"]["images"] = {"type": "array", "items": TEXT}
+_MESSAGES: Final = {"type": "array", "items": _MESSAGE}
 _LABEL: Final = answer(label=TEXT)
 _KEEP: Final = Operation(
     body=body({"label": TEXT, "model": TEXT, "system": TEXT, "messages": _MESSAGES}, required=["messages"]), answer=_LABEL
@@ -33,6 +38,27 @@ _OPEN: Final = Operation(
     body=body({"label": TEXT}, required=["label"]), answer=answer(label=TEXT, model=TEXT, system=TEXT, messages=_MESSAGES)
 )
 _DELETE: Final = Operation(body=body({"label": TEXT}, required=["label"]), answer=_LABEL)
+
+
+@attrs.frozen
+class Given:
+    """A message that the page has kept; ``images`` are their files."""
+
+    role: str
+    content: str
+    images: tuple[bytes, ...] = ()
+
+    def kept(self) -> Message:
+        """As the store gives it back."""
+        digests = [hashlib.sha256(each).hexdigest() for each in self.images]
+        return {"role": self.role, "content": self.content, **({"images": digests} if digests else {})}
+
+    def message(self) -> Message:
+        """As the store takes it."""
+        if not self.images:
+            return {"role": self.role, "content": self.content}
+        images = [{"type": "image", "image": each} for each in self.images]
+        return {"role": self.role, "content": [*images, *([{"type": "text", "text": self.content}] if self.content else [])]}
 
 
 class Conversations:
@@ -68,8 +94,7 @@ class Conversations:
     async def open(self, call: Call) -> None:
         """The messages of one."""
         label = _text(await call.fields(), "label", needed=True)
-        found = await self._with(call, lambda store: store.find(label))
-        await call.reply({"label": found.label, "model": found.model, "system": found.system, "messages": list(found.messages)})
+        await call.reply(await self._with(call, lambda store: _opened(store, label)))
 
     async def delete(self, call: Call) -> None:
         """Remove one."""
@@ -91,15 +116,28 @@ def store_of(call: Call) -> ConversationStore:
     return ConversationStore(folder)
 
 
-def _keep(store: ConversationStore, label: str, messages: Sequence[Message], model: str, system: str) -> str:
+def _keep(store: ConversationStore, label: str, messages: Sequence[Given], model: str, system: str) -> str:
     kept = store.find(label) if label else Conversation()
     same = 0
-    while same < min(len(messages), len(kept.messages)) and messages[same] == kept.messages[same]:
+    while same < min(len(messages), len(kept.messages)) and messages[same].kept() == kept.messages[same]:
         same += 1
     if same < len(kept.numbers):
         store.take_back(kept.numbers[same:])
-    number, _ = store.add(kept.number or None, messages[same:], system=system, model=model)
+    number, _ = store.add(kept.number or None, [each.message() for each in messages[same:]], system=system, model=model)
     return kept.name or str(number)
+
+
+def _opened(store: ConversationStore, label: str) -> dict[str, Any]:
+    found = store.find(label)
+    messages = [_shown(kept, asked) for kept, asked in zip(found.messages, store.asked(found.messages), strict=True)]
+    return {"label": found.label, "model": found.model, "system": found.system, "messages": messages}
+
+
+def _shown(kept: Message, asked: Message) -> dict[str, Any]:
+    """A kept message as the page shows it; ``asked`` has the files of its images."""
+    if "images" not in kept:
+        return kept
+    return {**kept, "images": [url_of(part["image"]) for part in asked["content"] if part["type"] == "image"]}
 
 
 def _all(store: ConversationStore) -> Iterator[Mapping[str, str]]:
@@ -122,10 +160,20 @@ def _text(found: Mapping[str, Any], name: str, *, needed: bool = False) -> str:
     return value
 
 
-def _messages(value: Any) -> list[Message]:
+def _messages(value: Any) -> list[Given]:
     if not isinstance(value, list):
         raise RequestError(f"messages is {shown(value)}, and it must be an array.", "messages")
-    for each in value:
-        if not isinstance(each, Mapping) or each.get("role") not in ("user", "assistant") or not isinstance(each.get("content"), str):
-            raise RequestError("Each of messages must have a role, user or assistant, and a content, a text.", "messages")
-    return [{"role": each["role"], "content": each["content"]} for each in value]
+    return [_message(each) for each in value]
+
+
+def _message(value: Any) -> Given:
+    images = value.get("images", []) if isinstance(value, Mapping) else None
+    match value:
+        case {"role": "user" | "assistant" as role, "content": str() as content} if isinstance(images, list) and (
+            role == "user" or not images
+        ):
+            return Given(role, content, tuple(file_of(each, "messages") for each in images))
+    raise RequestError(
+        "Each of messages must have a role, user or assistant, and a content, a text; one of the user may have images, an array.",
+        "messages",
+    )

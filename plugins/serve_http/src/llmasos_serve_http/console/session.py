@@ -21,6 +21,8 @@ _SESSION: Final = Operation(
         permissions={"type": "array", "items": {"enum": list(PERMISSIONS)}},
         keeps=FLAG,
         keys=FLAG,
+        assists=FLAG,
+        max_body={"type": "integer"},
         models={"type": "array", "items": answer(name=TEXT, state=TEXT)},
     )
 )
@@ -40,7 +42,8 @@ class Session:
     async def session(self, call: Call) -> None:
         """Name, tenant, permissions for the server, and usable models of who asks.
 
-        ``keeps``: conversations are kept. ``keys``: the access control keeps keys and an audit log."""
+        ``keeps``: conversations are kept. ``keys``: the access control keeps keys and an audit log. ``assists``: ``/v1/responses`` is
+        answered with tools of the server. ``max_body``: bytes that a request may have."""
         await call.reply(await self._service.threads.call(lambda: self._found(call)))
 
     def _found(self, call: Call) -> dict[str, Any]:
@@ -51,6 +54,8 @@ class Session:
             "permissions": [each for each in PERMISSIONS if each == "use" or runtime.allows(known, each)],
             "keeps": self._service.options.conversations,
             "keys": runtime.keeps_keys,
+            "assists": bool(self._service.options.assistant) and runtime.allows(known, "use", f"task:{self._service.options.assistant}"),
+            "max_body": self._service.options.max_body,
             "models": [
                 {
                     "name": model.name,

@@ -118,7 +118,11 @@ RESPONSES: Final = Operation(
             "user": {},
             "text": OBJECT,
             "reasoning": body({"effort": {"enum": ["none"]}}),
-            "tools": {"type": "array", "items": answer(type={"const": "function"}, name=TEXT)},
+            "tools": {
+                "type": "array",
+                "items": answer(type={"const": "function"}, name=TEXT),
+                "description": 'Where an assistant answers, {"type": "mcp", "server_label": "llmasos"} names the tools of this server.',
+            },
             "tool_choice": _CHOICE,
             "parallel_tool_calls": FLAG,
             "chat_template_kwargs": argument("template_arguments"),

@@ -67,13 +67,6 @@ class ResponseRendering:
                 self._output[-1]["arguments"] += arguments
                 return begun + self._event("response.function_call_arguments.delta", **self._place(), delta=arguments)
 
-    def item(self, prefix: str, item: Mapping[str, Any]) -> bytes:
-        """A whole item, after the end of the one before; ``prefix``: of its id."""
-        done = self._done("completed")
-        self._output.append({"id": f"{prefix}_{self._call_id}{len(self._output)}", **item})
-        place = {"output_index": len(self._output) - 1, "item": self._output[-1]}
-        return done + self._event("response.output_item.added", **place) + self._event("response.output_item.done", **place)
-
     def end(self, usage: UsageEvent, finishes: Sequence[FinishEvent]) -> bytes:
         (finish,) = finishes
         status = "incomplete" if finish.reason in _INCOMPLETE else "completed"

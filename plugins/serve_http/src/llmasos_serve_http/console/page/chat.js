@@ -1,13 +1,18 @@
 // Chat: a conversation with a model, the conversations that are kept, and what each answer took.
 
-import { announce, button, download, el, field, fill } from "./dom.js";
+import { assisted, completion, decision } from "./asking.js";
+import { Attachments, picture } from "./attachments.js";
 import { Conversation, Message } from "./conversation.js";
-import { Markdown, rendered } from "./markdown.js";
+import { add, announce, button, download, el, field, fill } from "./dom.js";
+import { DrawnCall, Drawing, measured } from "./drawing.js";
+import { Kept } from "./kept.js";
+import { rendered } from "./markdown.js";
 import { templates } from "./templates.js";
-import { current, t } from "./words.js";
+import { t } from "./words.js";
 
 const SETTINGS = "llmasos.settings";
 const MODEL = "llmasos.model";
+const TOOLS = "llmasos.tools";
 /** Option of a request -> how it is typed in. */
 const OPTIONS = {
   temperature: { min: 0, max: 2, step: 0.1 },
@@ -22,15 +27,19 @@ export default class Chat {
   #conversation = new Conversation();
   #answering = null;
   #settings = JSON.parse(sessionStorage.getItem(SETTINGS) ?? "{}");
-  #kept = [];
-  #keeping = Promise.resolve();
+  #kept = null;
+  #hidden = false;
 
   constructor(place, api, session) {
     this.#api = api;
     this.#session = session;
-    this.models = el("select", { "aria-label": t("model"), on: { change: () => sessionStorage.setItem(MODEL, this.models.value) } });
+    this.models = el("select", { "aria-label": t("model"), on: { change: () => this.#choose() } });
+    const useTools = () => {
+      sessionStorage.setItem(TOOLS, this.tools.checked);
+      this.attached.offer(!this.#room().reason);
+    };
+    this.tools = el("input", { type: "checkbox", prop: { checked: sessionStorage.getItem(TOOLS) === "true" }, on: { change: useTools } });
     this.log = el("div", { class: "log", role: "log", "aria-label": t("chat"), "aria-live": "off" });
-    this.list = el("ul", { class: "kept" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
     this.input = el("textarea", {
       rows: 1,
@@ -39,12 +48,23 @@ export default class Chat {
       on: { keydown: (event) => this.#typed(event), input: () => this.#grow() },
     });
     this.go = el("button", { class: "primary" }, t("send"));
-    const form = el("form", { class: "ask", on: { submit: (event) => this.#submit(event) } }, this.input, this.go);
-    place.append(this.#side(), el("section", { class: "talk" }, this.#head(), this.log, this.trouble, form));
+    const talk = el("section", { class: "talk" });
+    this.attached = new Attachments(talk, this.input, (sentence) => this.complain(sentence), () => this.#room());
+    const { list, button: attach, file } = this.attached;
+    const form = el("form", { class: "ask", on: { submit: (event) => this.#submit(event) } }, list, attach, file, this.input, this.go);
+    if (session.keeps) this.#kept = new Kept(api, this);
+    add(talk, [this.#head(), this.log, this.trouble, form]);
+    add(place, [this.#kept?.place, talk]);
     this.#drawModels();
     this.#draw();
-    this.#refreshKept();
+    this.#kept?.refresh();
     this.input.focus();
+  }
+
+  /** Another view may have been shown meanwhile, where models are loaded. */
+  shown(on) {
+    if (on && this.#hidden) this.#refreshModels();
+    this.#hidden = !on;
   }
 
   close() {
@@ -58,19 +78,12 @@ export default class Chat {
       "div",
       { class: "row" },
       this.models,
+      this.#session.assists && el("label", {}, this.tools, " ", t("tools")),
       button(t("new chat"), () => this.#show(new Conversation())),
       button(t("export"), () => this.#export()),
       this.#importer(),
       this.#panel(),
     );
-  }
-
-  #side() {
-    if (!this.#session.keeps) return null;
-    this.query = el("input", { type: "search", placeholder: t("search"), "aria-label": t("search"), on: { input: () => this.#searchSoon() } });
-    const details = el("details", { class: "side", open: matchMedia("(min-width: 56rem)").matches }, el("summary", {}, t("conversations")));
-    details.append(this.query, this.list);
-    return details;
   }
 
   #panel() {
@@ -108,18 +121,54 @@ export default class Chat {
       try {
         this.#show(Conversation.imported(JSON.parse(await chosen.text())));
       } catch {
-        this.#complain(t("import failed", { name: chosen.name }));
+        this.complain(t("import failed", { name: chosen.name }));
       }
     });
     return [button(t("import"), () => file.click()), file];
   }
 
+  // Models
+
   #drawModels() {
     const chats = this.#session.models.filter((model) => model.features.includes("chat"));
     const name = (model) => (model.state === "loaded" ? model.name : `${model.name} (${t(model.state)})`);
+    const chosen = this.models.value || sessionStorage.getItem(MODEL);
     fill(this.models, chats.map((model) => el("option", { value: model.name }, name(model))));
-    const stored = sessionStorage.getItem(MODEL);
-    if (chats.some((model) => model.name === stored)) this.models.value = stored;
+    if (chats.some((model) => model.name === chosen)) this.models.value = chosen;
+    this.attached.offer(!this.#room().reason);
+  }
+
+  /** What is loaded changes while the page is open, and whether a model reads images is known once it is loaded. */
+  async #refreshModels() {
+    try {
+      this.#session.models = (await this.#api.get("console/session")).models;
+    } catch {
+      return; // what is asked next tells why
+    }
+    this.#drawModels();
+  }
+
+  #choose() {
+    sessionStorage.setItem(MODEL, this.models.value);
+    this.attached.offer(!this.#room().reason);
+  }
+
+  /** Whether the server's assistant answers, with its tools. */
+  get #assisted() {
+    return this.#session.assists && this.tools.checked;
+  }
+
+  get #model() {
+    return this.#session.models.find((model) => model.name === this.models.value);
+  }
+
+  /** Why the model is shown no images, or nothing, and how much of a request the images of the conversation take. */
+  #room() {
+    const { name, state, features } = this.#model ?? { name: "", state: "", features: [] };
+    const sees = features.includes("image") && !this.#assisted;
+    const reason = sees ? "" : this.#assisted ? t("assistant reads text") : t(state === "loaded" ? "reads text" : "not known yet", { name });
+    const taken = this.#conversation.shown.flatMap((message) => message.images).reduce((sum, url) => sum + url.length, 0);
+    return { reason, taken, room: this.#session.max_body };
   }
 
   #set(name, value) {
@@ -132,10 +181,31 @@ export default class Chat {
   #show(conversation) {
     this.#answering?.abort();
     this.#conversation = conversation;
-    this.#complain("");
+    this.complain("");
     this.#draw();
-    this.#mark();
+    this.#kept?.mark();
     this.input.focus();
+  }
+
+  // What the list of kept conversations asks of the view
+
+  get label() {
+    return this.#conversation.label;
+  }
+
+  open({ label, messages }) {
+    const conversation = new Conversation(messages);
+    conversation.root.label = label;
+    this.#show(conversation);
+  }
+
+  removed(label) {
+    if (this.label === label) this.#show(new Conversation());
+  }
+
+  complain(sentence) {
+    this.trouble.textContent = sentence;
+    this.trouble.hidden = !sentence;
   }
 
   #draw() {
@@ -145,8 +215,9 @@ export default class Chat {
 
   /** A message with what can be done to it. */
   #drawn(message) {
-    const body = el("div", { class: "body" }, message.role === "user" ? el("p", { class: "said" }, message.content) : rendered(message.content));
+    const said = message.role === "user" ? message.content && el("p", { class: "said" }, message.content) : rendered(message.content);
     const who = el("h2", {}, t(message.role === "user" ? "you" : "assistant"));
+    const body = el("div", { class: "body" }, pictures(message), said);
     const parts = [this.#reasoning(message), ...message.calls.map((call) => this.#call(call)), body];
     return el("article", { class: message.role }, who, parts, this.#failure(message), this.#foot(message));
   }
@@ -157,7 +228,9 @@ export default class Chat {
   }
 
   #call(call) {
-    return el("details", { class: "tool" }, el("summary", {}, t("call of", { name: call.name })), el("pre", { tabindex: 0 }, call.arguments));
+    const drawn = new DrawnCall(call);
+    drawn.take(call);
+    return drawn.node;
   }
 
   #failure(message) {
@@ -201,14 +274,15 @@ export default class Chat {
     if (this.#answering) return;
     const text = el("textarea", { rows: 4, "aria-label": t("edit"), prop: { value: message.content } });
     const send = () => {
-      if (!text.value.trim()) return;
+      if (!text.value.trim() && !message.images.length) return;
       // What was said before is another branch, and another kept conversation.
-      this.#answer(Object.assign(new Message("user", text.value, message.parent), { owner: true }));
+      this.#answer(Object.assign(new Message("user", text.value, message.parent), { owner: true, images: message.images }));
     };
     const article = this.log.children[this.#conversation.shown.indexOf(message)];
     fill(
       article,
       el("h2", {}, t("you")),
+      pictures(message),
       text,
       el("footer", { class: "row" }, button(t("save and send"), send, { class: "primary" }), button(t("cancel"), () => this.#draw())),
     );
@@ -234,8 +308,11 @@ export default class Chat {
     event.preventDefault();
     if (this.#answering) {
       this.#answering.abort();
-    } else if (this.input.value.trim()) {
+    } else if (this.attached.urls.length && this.#room().reason) {
+      this.complain(this.#room().reason);
+    } else if (this.input.value.trim() || this.attached.urls.length) {
       const message = new Message("user", this.input.value, this.#conversation.last);
+      message.images = this.attached.take();
       this.input.value = "";
       this.#grow();
       this.#answer(message);
@@ -247,12 +324,15 @@ export default class Chat {
     if (this.#answering) return;
     const answer = new Message("assistant", "", message);
     this.#answering = new AbortController();
-    this.#complain("");
+    this.complain("");
     this.#draw();
     this.#busy(true);
     const drawing = new Drawing(this.log.lastElementChild, () => this.#toEnd());
     try {
-      await this.#read(message, answer, drawing);
+      let items = [];
+      do {
+        items = await this.#read(message, answer, drawing, items);
+      } while (items.length);
       announce(t("answered"));
     } catch (error) {
       const stopped = error.name === "AbortError";
@@ -262,26 +342,39 @@ export default class Chat {
     this.#answering = null;
     this.#busy(false);
     this.#redraw(answer);
+    if (this.#model?.state !== "loaded") this.#refreshModels();
     await this.#keep();
   }
 
-  async #read(message, answer, drawing) {
+  /** Read an answer; gives the items with which the assistant goes on, where it waited to be told whether calls may be run. */
+  async #read(message, answer, drawing, items) {
+    const { signal } = this.#answering;
     const { system, ...options } = this.#settings;
     const messages = [...(system ? [{ role: "system", content: system }] : []), ...this.#conversation.upTo(message)];
-    const body = { model: this.models.value, messages, stream_options: { include_usage: true }, ...options };
+    const body = { model: this.models.value, messages, ...options };
+    if (this.#assisted && !messages.every(({ content }) => typeof content === "string")) throw new Error(t("assistant reads text"));
+    const pieces = this.#assisted ? assisted(this.#api, body, items, signal) : completion(this.#api, body, signal);
     const began = performance.now();
+    const done = [...items];
+    const waiting = [];
     let first = null;
-    for await (const chunk of this.#api.stream("v1/chat/completions", body, this.#answering.signal)) {
-      const [choice] = chunk.choices;
-      const delta = choice?.delta ?? {};
-      if (first === null && (delta.content || delta.reasoning_content || delta.tool_calls)) first = performance.now();
-      if (delta.content) answer.content += delta.content;
-      if (delta.reasoning_content) answer.reasoning += delta.reasoning_content;
-      for (const call of delta.tool_calls ?? []) addCall(answer.calls, call);
-      answer.finish = choice?.finish_reason ?? answer.finish;
-      if (chunk.usage) answer.usage = measured(chunk.usage.completion_tokens, began, first, performance.now());
-      drawing.take(delta);
+    for await (const piece of pieces) {
+      if (first === null && (piece.content || piece.reasoning || piece.call)) first = performance.now();
+      answer.content += piece.content ?? "";
+      answer.reasoning += piece.reasoning ?? "";
+      if (piece.call) answer.called(piece.call);
+      if (piece.call?.asks) waiting.push(piece.call.key);
+      if (piece.item) done.push(piece.item);
+      answer.finish = piece.finish ?? answer.finish;
+      if (piece.tokens !== undefined) answer.usage = measured(piece.tokens, began, first, performance.now());
+      drawing.take(piece);
     }
+    for (const key of waiting) {
+      announce(t("to confirm"));
+      done.push(decision(key, await drawing.confirmed(key, signal)));
+      answer.forget(key);
+    }
+    return waiting.length ? done : [];
   }
 
   /** Draw a finished answer with its foot. */
@@ -303,161 +396,26 @@ export default class Chat {
     if (scrollHeight - scrollTop - clientHeight < 200) this.log.lastElementChild?.scrollIntoView({ block: "end" });
   }
 
-  #complain(sentence) {
-    this.trouble.textContent = sentence;
-    this.trouble.hidden = !sentence;
-  }
-
   #export() {
     const name = `conversation-${this.#conversation.label ?? "new"}.json`;
     download(name, "application/json", JSON.stringify(this.#conversation.exported(), null, 2));
   }
 
-  // What is kept
-
   async #keep() {
-    if (!this.#session.keeps) return;
+    if (!this.#kept) return;
     const { owner, shown } = this.#conversation;
-    const messages = shown.filter((message) => message.content).map(({ role, content }) => ({ role, content }));
+    const messages = shown
+      .filter((message) => message.content || message.images.length)
+      .map(({ role, content, images }) => ({ role, content, ...(images.length && { images }) }));
     const body = { model: this.models.value, system: this.#settings.system ?? "", messages };
-    // One after the other: what is kept has its label only once that was answered.
-    this.#keeping = this.#keeping.then(async () => {
-      try {
-        owner.label = (await this.#api.post("console/conversations", { ...body, label: owner.label })).label;
-        await this.#refreshKept();
-      } catch (error) {
-        this.#complain(t("not kept", { reason: error.message }));
-      }
-    });
-    await this.#keeping;
-  }
-
-  #searchSoon() {
-    clearTimeout(this.searching);
-    this.searching = setTimeout(() => this.#refreshKept(), 200);
-  }
-
-  async #refreshKept() {
-    if (!this.#session.keeps) return;
-    const query = this.query.value.trim();
-    try {
-      this.#kept = (await this.#api.post("console/conversations/search", { query })).data;
-    } catch (error) {
-      this.#complain(error.message);
-      return;
-    }
-    const nothing = el("li", { class: "note" }, t(query ? "nothing found" : "no conversations"));
-    fill(this.list, this.#kept.length ? this.#kept.map((each) => this.#keptItem(each)) : nothing);
-    this.#mark();
-  }
-
-  #keptItem({ label, updated, text }) {
-    const when = new Date(updated.endsWith("Z") || updated.includes("+") ? updated : `${updated}Z`);
-    const time = el("small", {}, when.toLocaleString(current()));
-    const open = button([el("span", {}, text || label), time], () => this.#open(label), { class: "quiet", "data-label": label });
-    return el("li", {}, open, button("✕", () => this.#delete(label, text), { label: `${t("delete")}: ${text || label}`, class: "quiet" }));
-  }
-
-  /** Show which of the kept conversations is open. */
-  #mark() {
-    for (const each of this.list.querySelectorAll("[data-label]")) {
-      if (each.dataset.label === this.#conversation.label) each.setAttribute("aria-current", "true");
-      else each.removeAttribute("aria-current");
-    }
-  }
-
-  async #open(label) {
-    try {
-      const found = await this.#api.post("console/conversations/open", { label });
-      const conversation = new Conversation(found.messages);
-      conversation.root.label = found.label;
-      this.#show(conversation);
-    } catch (error) {
-      this.#complain(error.message);
-    }
-  }
-
-  async #delete(label, text) {
-    if (!confirm(t("delete it?", { name: text || label }))) return;
-    try {
-      await this.#api.post("console/conversations/delete", { label });
-    } catch (error) {
-      this.#complain(error.message);
-    }
-    if (this.#conversation.label === label) this.#show(new Conversation());
-    await this.#refreshKept();
+    await this.#kept.keep(
+      () => ({ ...body, label: owner.label ?? "" }),
+      (label) => (owner.label = label),
+    );
   }
 }
 
-/** An answer while it arrives. */
-class Drawing {
-  #article;
-  #body;
-  #markdown;
-  #clock;
-  #reasoning = null;
-  #calls = new Map();
-  #began = Date.now();
-
-  constructor(article, moved) {
-    this.#article = article;
-    this.#body = article.querySelector(".body");
-    this.#markdown = new Markdown(this.#body);
-    article.querySelector("footer").replaceChildren();
-    article.setAttribute("aria-busy", "true");
-    this.wait = el("p", { class: "note" });
-    article.append(this.wait);
-    this.#tick();
-    this.#clock = setInterval(() => {
-      this.#tick();
-      moved();
-    }, 250);
-  }
-
-  /** A piece of the stream. */
-  take({ content, reasoning_content: reasoning, tool_calls: calls = [] }) {
-    if (content || reasoning || calls.length) this.wait.hidden = true;
-    if (content) this.#markdown.append(content);
-    if (reasoning) this.#reason(reasoning);
-    for (const call of calls) this.#call(call);
-  }
-
-  end() {
-    clearInterval(this.#clock);
-    this.#markdown.end();
-    this.#article.removeAttribute("aria-busy");
-    this.wait.remove();
-  }
-
-  #tick() {
-    this.wait.textContent = t("waiting", { seconds: ((Date.now() - this.#began) / 1000).toFixed(0) });
-  }
-
-  #reason(text) {
-    if (!this.#reasoning) {
-      this.#reasoning = el("p", { class: "said" });
-      this.#body.before(el("details", { class: "reasoning" }, el("summary", {}, t("reasoning")), this.#reasoning));
-    }
-    this.#reasoning.append(text);
-  }
-
-  #call({ index, function: { name, arguments: text = "" } }) {
-    if (!this.#calls.has(index)) {
-      const shown = el("pre", { tabindex: 0 });
-      this.#calls.set(index, shown);
-      this.#body.before(el("details", { class: "tool", open: true }, el("summary", {}, t("call of", { name })), shown));
-    }
-    this.#calls.get(index).append(text);
-  }
-}
-
-function addCall(calls, { index, function: { name, arguments: text = "" } }) {
-  calls[index] ??= { name, arguments: "" };
-  calls[index].arguments += text;
-}
-
-/** What an answer took, as it is told. Times are of `performance.now`. */
-function measured(tokens, began, first, now) {
-  const rate = tokens > 1 && first !== null && now > first ? ((tokens - 1) / (now - first)) * 1000 : 0;
-  return { tokens, rate: rate.toFixed(1), first: (((first ?? now) - began) / 1000).toFixed(2) };
+/** The images of a message. */
+function pictures({ images }) {
+  return images.length ? el("ul", { class: "pictures" }, images.map((url, place) => el("li", {}, picture(url, place)))) : null;
 }

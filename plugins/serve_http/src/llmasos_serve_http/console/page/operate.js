@@ -190,6 +190,19 @@ export default class Operate {
 
   // Requests
 
+  /** How many requests of each tenant wait for their first token, and how many are being answered. */
+  #queues(requests) {
+    const queues = new Map();
+    for (const { tenant, first } of requests) {
+      const counts = queues.get(tenant) ?? [0, 0];
+      counts[first === null ? 0 : 1] += 1;
+      queues.set(tenant, counts);
+    }
+    const rows = [...queues].sort(([one], [other]) => (one < other ? -1 : 1)).map(([tenant, counts]) => [tenant, ...counts.map(String)]);
+    const wide = { class: "wide queues", tabindex: 0, role: "group", "aria-label": t("queues") };
+    return el("div", wide, table([t("tenant"), t("waiting now"), t("running now")], rows));
+  }
+
   #drawRequests(requests) {
     if (!requests.length) {
       fill(this.requests, el("p", { class: "note" }, t("no requests")));
@@ -204,7 +217,7 @@ export default class Operate {
       return this.#administers ? [...cells, cancel(each.id)] : cells;
     });
     const wide = { class: "wide", tabindex: 0, role: "group", "aria-label": t("requests") };
-    fill(this.requests, el("div", wide, table(columns.map((each) => t(each)), rows)));
+    fill(this.requests, this.#queues(requests), el("div", wide, table(columns.map((each) => t(each)), rows)));
     if (focused) document.getElementById(focused)?.focus();
   }
 }
