@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
+from llmasos.engine import cuts, parallel, sampler
+from llmasos.engine.cuts import largest
 from llmasos.engine.draws import uniform
-from llmasos.engine.sampler import SamplingState, candidates, largest, log_probability, sample
+from llmasos.engine.sampler import SamplingState, candidates, log_probability, sample
 from llmasos_hookspecs import SamplingParams
 from llmasos_hookspecs.testing.drawing import acceptable_tokens
 
@@ -156,14 +161,14 @@ def test_forbidden_tokens_are_no_candidates() -> None:
 def test_draws_follow_the_distribution(params: dict[str, Any]) -> None:
     """20,000 draws agree with the distribution they are drawn from (chi-squared, at one in ten thousand)."""
     logits = (np.random.default_rng(3).standard_normal(700) * 3).astype(np.float32)
-    sampling = SamplingParams(temperature=0.9, seed=42, **params)
-    state = SamplingState(sampling, [])
+    sampling = SamplingParams(temperature=0.9, **params)
+    states = [SamplingState(attrs.evolve(sampling, seed=seed), []) for seed in range(200)]
     drawn = np.zeros(700)
-    for _ in range(20_000):
-        (token,) = sample([logits], [state])
-        assert token is not None
-        drawn[token] += 1
-        state.accept(token)
+    for _ in range(100):
+        for token, state in zip(sample([logits] * 200, states), states, strict=True):
+            assert token is not None
+            drawn[token] += 1
+            state.accept(token)
     ids, probabilities = candidates(logits, sampling)
     assert drawn.sum() == drawn[ids].sum()
     expected, found = probabilities * 20_000, drawn[ids]
@@ -178,7 +183,7 @@ def test_draws_follow_the_distribution(params: dict[str, Any]) -> None:
 def test_same_seed_gives_the_same_tokens_in_any_company() -> None:
     """A sequence's tokens depend on its logits, seed and past, not on who else is in the batch or in which place."""
     logits = rows(1, 64, 5000)
-    kinds = [{"top_k": 40}, {"top_p": 0.9}, {}, {"min_p": 0.1}, {"top_k": 40, "repetition_penalty": 1.2}]
+    kinds: list[dict[str, Any]] = [{"top_k": 40}, {"top_p": 0.9}, {}, {"min_p": 0.1}, {"top_k": 40, "repetition_penalty": 1.2}]
 
     def run(order: list[int]) -> dict[int, list[int | None]]:
         states = {i: SamplingState(SamplingParams(temperature=1.0, seed=i, **kinds[i % 5]), [1, 2, 3]) for i in order}
@@ -195,6 +200,81 @@ def test_same_seed_gives_the_same_tokens_in_any_company() -> None:
     assert together == backwards
     assert all(run([i])[i] == together[i] for i in range(40))
     assert together[0] != together[5], "Two seeds gave the same tokens; the test proves nothing."
+
+
+@pytest.mark.parametrize("exponential", ["exp2", "exp"])
+@pytest.mark.parametrize("scale", [0.01, 3.0, 40.0, 3000.0])
+def test_logits_of_any_size_are_drawn_from_exactly(monkeypatch: pytest.MonkeyPatch, exponential: str, scale: float) -> None:
+    """Flat and peaked rows whose exponentials float32 cannot hold, and rows of mostly forbidden tokens, give the tokens of the kit's
+    formula in float64, by either of numpy's exponentials."""
+    monkeypatch.setattr(cuts, "_exponential", getattr(np, exponential))
+    monkeypatch.setattr(cuts, "_UNIT", 1 / np.log(2) if exponential == "exp2" else 1.0)
+    rng = np.random.default_rng(8)
+    logits = list((rng.standard_normal((8, 3001)) * scale + scale * 2).astype(np.float32))
+    for row in logits[4:]:
+        row[rng.permutation(3001)[5:]] = -np.inf
+    kinds: list[dict[str, Any]] = [{}, {"top_p": 0.9}, {"top_p": 0.9, "top_k": 3}, {"min_p": 0.2}]
+    for kind in kinds:
+        params = SamplingParams(temperature=0.8, seed=1, **kind)
+        states = [SamplingState(params, [], Everything() if place in (6, 7) else None) for place in range(8)]
+        for row, state, token in zip(logits, states, sample(logits, states), strict=True):
+            assert token is not None
+            assert token in acceptable_tokens(row, state.draw(), rounding=2e-6)
+
+
+class Everything:
+    """A mask that forbids nothing more."""
+
+    def allowed(self, vocab_size: int) -> np.ndarray:
+        return np.ones(vocab_size, bool)
+
+
+@pytest.mark.parametrize("params", [{}, {"top_k": 7}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_a_point_at_either_end_takes_a_token_that_may_come(monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]) -> None:
+    """At the points 0 and almost 1 a row whose first and last blocks are forbidden gives its first and its last candidate."""
+    logits = np.full(5000, -np.inf, np.float32)
+    logits[[2000, 2001, 3000]] = [1.0, 1.2, 0.9]
+    for mask in (None, Everything()):
+        found = []
+        for point in (0.0, 1 - 2.0**-53):
+            monkeypatch.setattr("llmasos.engine.sampler.uniform", lambda *_, point=point: point)
+            found += sample([logits], [SamplingState(SamplingParams(temperature=1.0, seed=1, **params), [], mask)])
+        assert found == [2000, 3000]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_threads_change_no_token(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A batch that is shared out to threads gets the tokens of each row alone, in a forked child too."""
+    monkeypatch.setattr(parallel, "threads", lambda: count)
+    monkeypatch.setattr(sampler, "threads", lambda: count)
+    monkeypatch.setattr(sampler, "_PART", 5000)
+    kinds: list[dict[str, Any]] = [{"top_k": 40}, {"top_p": 0.9}, {}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
+    logits = list(rows(4, 20, 5000))
+    states = [SamplingState(SamplingParams(temperature=1.0, seed=i, **kinds[i % 5]), [1, 2, 3]) for i in range(20)]
+    alone = [sample([row], [state])[0] for row, state in zip(logits, states, strict=True)]
+    assert sample(logits, states) == alone
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: a process with threads is forked, which is the case here
+        child = os.fork()
+    if child == 0:
+        os._exit(sample(logits, states) != alone)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_what_fails_on_a_thread_is_raised() -> None:
+    """An error in any part reaches the caller once no other part is still at work."""
+    done: list[int] = []
+
+    def work(begin: int, end: int) -> None:
+        if begin == 3:
+            raise ValueError("part three")
+        done.append(begin)
+
+    with pytest.raises(ValueError, match="part three"):
+        parallel.share_out(8, 8, work)
+    settled = list(done)
+    time.sleep(0.01)
+    assert done == settled
 
 
 def test_greedy_takes_the_likeliest_and_leaves_the_logits_alone() -> None:

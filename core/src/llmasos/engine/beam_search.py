@@ -15,9 +15,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from llmasos.engine.cuts import largest
 from llmasos.engine.detokenizer import Detokenizer
 from llmasos.engine.prefix_cache import common_prefix
-from llmasos.engine.sampler import SamplingState, largest, log_softmax
+from llmasos.engine.sampler import SamplingState, log_softmax
 from llmasos.engine.sequence import Sequence
 from llmasos.engine.stops import StopScanner
 from llmasos.engine.ticket import Ticket

@@ -1,0 +1,70 @@
+"""``make bench-sampling``: what sampling a step's sequences costs.
+
+The logits are SmolLM2's own after tokens of English prose. A figure is the median of 101 batches, in milliseconds: with one thread, and
+with as many as the runtime takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pydoc_data.topics
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import llmasos
+from llmasos.engine import parallel, sampler
+from llmasos_hookspecs import SamplingParams
+
+KINDS: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 1.0},
+    {"temperature": 0.7},
+    {"temperature": 1.0, "top_k": 50},
+    {"temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    {"temperature": 0.7, "top_p": 0.9},
+    {"temperature": 1.0, "top_p": 0.9},
+    {"temperature": 1.0, "top_p": 0.95},
+    {"temperature": 1.0, "min_p": 0.05},
+    {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1},
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-sampling ARGS=...", description=__doc__)
+    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=101)
+    arguments = parser.parse_args()
+    rows = _logits(arguments.sequences)
+    most = parallel.threads()
+    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step: 1 thread | {most} threads")
+    for kind in KINDS:
+        states = [sampler.SamplingState(SamplingParams(seed=place, **kind), range(200)) for place in range(len(rows))]
+        found = [_milliseconds(rows, states, arguments.batches, threads) for threads in (1, most)]
+        told = ", ".join(f"{name} {value}" for name, value in kind.items())
+        print(f"{told:60} {found[0]:6.2f} | {found[1]:6.2f}", flush=True)
+
+
+def _logits(count: int) -> Sequence[npt.NDArray[np.float32]]:
+    with llmasos.load_model("smollm2", context_length=max(256, count)) as model:
+        tokens = model.encode(pydoc_data.topics.topics["assignment"])[: max(200, count)]
+        return list(np.asarray(model.logits(tokens), np.float32)[-count:])
+
+
+def _milliseconds(rows: Sequence[npt.NDArray[np.float32]], states: Sequence[sampler.SamplingState], batches: int, threads: int) -> float:
+    for module in (parallel, sampler):
+        vars(module)["threads"] = lambda: threads
+    seconds = []
+    for _ in range(batches):
+        began = time.perf_counter()
+        sampler.sample(rows, states)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) * 1e3
+
+
+if __name__ == "__main__":
+    main()
