@@ -70,7 +70,7 @@ LITERALS: Final = {
     ("compose/client.py", "priority"): "a limit of a principal",
     ("compose/generation_params.py", "deadline"): "a request's argument",
     ("compose/generation_params.py", "priority"): "a request's argument",
-    ("compose/guards.py", "answer"): "what a guard checked",
+    ("compose/named_guard.py", "answer"): "what a guard checked",
     ("compose/replicas/replica_set.py", "generate"): "a message to a replica",
     ("system/returned.py", "embed"): "a feature of an encoder",
     ("system/returned.py", "audit"): "a method of the contract",

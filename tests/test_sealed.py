@@ -20,6 +20,8 @@ import pytest
 import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
+from llmasos.system.builds import Builds
+from llmasos_backend_onnx import loading
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
 from llmasos_seal.age import VARIABLE, Recipients, new_identity
@@ -102,6 +104,31 @@ def test_a_sealed_encoder_gives_the_same_vectors(models: Models, loader: str, tm
 def test_a_loader_that_quantises_does_so_in_memory(models: Models, precision: str) -> None:
     loader = {"use": "onnx", "precision": precision}
     np.testing.assert_array_equal(logits(models.sealed_folder, loader), logits(models.folder, loader))
+
+
+def test_what_a_loader_built_is_kept_encrypted(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next load does not build it again, unless it was changed on the disk; and it goes with its model."""
+    monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
+    built: list[str] = []
+    build = loading.build_decoder
+
+    def counted(checkpoint: Any, *arguments: Any, **options: Any) -> Any:
+        built.append(checkpoint.digest)
+        return build(checkpoint, *arguments, **options)
+
+    monkeypatch.setattr(loading, "build_decoder", counted)
+    loader = {"use": "onnx", "precision": "int8"}
+    first, again = logits(models.sealed_folder, loader), logits(models.sealed_folder, loader)
+    assert len(built) == 1
+    (kept,) = (tmp_path / "home").rglob("build.bin")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes(data)
+    for found in (again, logits(models.sealed_folder, loader), logits(models.folder, loader)):
+        np.testing.assert_array_equal(found, first)
+    assert len(built) == 3
+    assert Builds().remove(models.sealed_folder) >= len(data)
+    assert not kept.exists()
 
 
 def test_text_and_tokenizer_are_those_of_the_plain_model(models: Models) -> None:

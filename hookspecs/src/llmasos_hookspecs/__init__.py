@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from llmasos_hookspecs.checkpoint import (
         Checkpoint as Checkpoint,
         CheckpointWriter as CheckpointWriter,
+        SealedBuilds as SealedBuilds,
         Tokenizer as Tokenizer,
         is_sealed as is_sealed,
+        sealed_builds as sealed_builds,
     )
     from llmasos_hookspecs.commands import (
         Command as Command,
@@ -201,7 +203,7 @@ _MODULES: Final = {
     "administration": "Administration Record",
     "admission": "QueueBounds expected_seconds",
     "apart": "ApartLimits inspect_once",
-    "checkpoint": "Checkpoint CheckpointWriter Tokenizer is_sealed",
+    "checkpoint": "Checkpoint CheckpointWriter SealedBuilds Tokenizer is_sealed sealed_builds",
     "commands": "Command CommandContext CommandModel CommandTask ComponentEntry",
     "component": "API_VERSION NEUTRAL_FORMATS Component NoOptions",
     "context": "WORKING Context EngineLimits ModelStore Progress ReachedComponent",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from llmasos_hookspecs.acceleration import AccelerationResult
 from llmasos_hookspecs.decoder import DecoderConfig
 from llmasos_hookspecs.tensors import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @runtime_checkable
@@ -67,6 +71,7 @@ class Checkpoint(Protocol):
     - ``notes``: what a user should know of how its weights are stored, a tuple of one sentence each;
     - ``sealed``: True where its files are encrypted. Nothing that is derived from it may then be written in the clear, to whatever folder:
       contexts lend no ``cache``, and a loader builds in memory (``is_sealed`` tells it);
+    - ``builds``: of one that is sealed: ``SealedBuilds``, where a loader keeps what it built, encrypted;
     - ``signer``: the public key of who signed it, where that was checked;
     - ``verify()``: reads every byte of its files, and raises ``CheckpointError`` where one is not what was written.
 
@@ -123,6 +128,24 @@ class Checkpoint(Protocol):
 def is_sealed(checkpoint: Checkpoint) -> bool:
     """Whether nothing that is derived from a checkpoint may be written in the clear."""
     return bool(getattr(checkpoint, "sealed", False))
+
+
+class SealedBuilds(Protocol):
+    """Keeps what loaders built of a sealed checkpoint, encrypted as it is itself, so that the next load need not build it again."""
+
+    def get(self, key: str) -> Mapping[str, npt.NDArray[np.uint8]] | None:
+        """The parts that were kept under ``key``, uint8 [n] each, of the caller's own; None where there are none, or they were changed."""
+        ...
+
+    def put(self, key: str, parts: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Keep the parts of a build, uint8 [n] each; where that cannot be done, nothing is kept. ``key`` says all that determines them."""
+        ...
+
+
+def sealed_builds(checkpoint: Checkpoint) -> SealedBuilds | None:
+    """Where builds of a sealed checkpoint are kept; None where there is no such place."""
+    found: SealedBuilds | None = getattr(checkpoint, "builds", None) if is_sealed(checkpoint) else None
+    return found
 
 
 class CheckpointWriter(Protocol):

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given, strategies as st
 from plugins.guard_privacy.tests.planted import planted
 
 from llmasos_guard_privacy import Options, PrivacyGuard, checksums
+from llmasos_guard_privacy.detectors import detectors
 from llmasos_guard_privacy.kinds import KINDS
+from llmasos_guard_privacy.plain import asks, plain_end
 from llmasos_hookspecs import Allow, Block, Passage, Replace
 from llmasos_hookspecs.testing import GuardConformance
 
@@ -77,7 +80,7 @@ def test_randomly_cut_streams_equal_the_whole(action: str) -> None:
     source = random.Random(action)
     texts = [text for *_, text in PLANTED]
     for _ in range(1000):
-        parts = source.choices([*texts, " ", "\n", "otter ", "水獭", "12", "-"], k=source.randint(1, 3))
+        parts = source.choices([*texts, " ", "\n", "otter ", "born ", "The thé is ", "水獭", "12", "-"], k=source.randint(1, 3))
         text = "".join(part[: source.randint(0, len(part))] if source.random() < 0.3 else part for part in parts)
         verdict = guard.check(text, OUTPUT)
         whole = (verdict.text if isinstance(verdict, Replace | Block) else text, isinstance(verdict, Block))
@@ -93,6 +96,29 @@ def test_randomly_cut_streams_equal_the_whole(action: str) -> None:
             blocked = isinstance(found, Block)
             released += found.text if isinstance(found, Block) else found
         assert (released, blocked) == whole, text
+
+
+@given(
+    st.lists(st.text("aAbcfFJoz.'é", max_size=21), max_size=4),
+    st.sampled_from(" ,;!?\n水。"),
+    st.sampled_from(PLANTED),
+    st.sampled_from(["", "born ", "key: ", "1", "x"]),
+)
+def test_no_data_begins_in_plain_words(words: list[str], between: str, planted: tuple[str, str, str, str], before: str) -> None:
+    """Whatever stands before and follows: so no detector is asked about them."""
+    start = before + between.join([*words, ""])
+    end = -1 if asks(before) else plain_end(start, len(before))
+    if end > len(before):
+        text = start + planted[3]
+        firsts = {each.kind: each.next(text, len(before), final=True)[0] for each in detectors(("US", "DE", "CN"))}
+        assert min(firsts.values()) >= end, firsts
+
+
+def test_words_that_are_not_plain() -> None:
+    """One that could grow to a token, one that could be an address, and those that ask for what follows."""
+    assert [plain_end(text, 0) for text in ("The otter ", "The otter", "Le thé, ", "水獭 a")] == [10, 4, 8, 3]
+    for text in ("otters" * 4, "a@b ", "1 ", "a-b ", "a:b ", "My PASSWORD is ", "geboren am ", "出生 ", "生于"):
+        assert plain_end(text, 0) == -1, text
 
 
 def test_prose_is_released_word_by_word() -> None:

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from llmasos_checkpoint_kit.decoders import read_decoder
-from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, PluginError, QuantizedTensor, Tensor, Tokenizer
+from llmasos_hookspecs import Checkpoint, CheckpointError, DecoderConfig, PluginError, QuantizedTensor, SealedBuilds, Tensor, Tokenizer
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
 from llmasos_huggingface_folder.checkpoint import check_layers
 from llmasos_huggingface_folder.finite import FiniteTensors
@@ -63,6 +63,11 @@ class GuardedCheckpoint:
     @property
     def sealed(self) -> bool:
         return bool(self._optional("sealed", False, bool))
+
+    @property
+    def builds(self) -> SealedBuilds | None:
+        found: SealedBuilds | None = self._optional("builds", None, object)
+        return found
 
     @property
     def signer(self) -> str | None:

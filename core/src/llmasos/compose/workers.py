@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -26,10 +27,14 @@ class Workers:
         self._work: deque[Callable[[], object]] = deque()
         self._changes = Changes()
         self._threads = self._idle = 0
+        self._process = os.getpid()
         self._closed = False
 
     def do(self, work: Callable[[], object]) -> None:
         """Do ``work``, which tells of its errors itself, soon. Raises ``RuntimeError`` where the system has no thread for it."""
+        if self._process != os.getpid():  # forked: the threads are the parent's, and one of them may have held the lock
+            self._process, self._changes, self._threads, self._idle = os.getpid(), Changes(), 0, 0
+            self._work.clear()
         with self._changes.lock:
             if self._idle <= len(self._work) and self._threads < self._most:
                 try:

@@ -40,12 +40,14 @@ class Ticket(Generic[R]):
     Attributes:
         id: of the request.
         deadline: of the request.
+        followed: whether anybody has asked for the pieces, and not for the whole answer alone.
     """
 
     def __init__(self, request_id: str, cancel: Callable[[], None], deadline: float | None = None, wakeups: Wakeups | None = None) -> None:
         """``wakeups``: those of the engine's loop that answers; None: each event loop is woken for itself."""
         self.id = request_id
         self.deadline = deadline
+        self.followed = False
         self._cancel = cancel
         self._wakeups = wakeups or Wakeups()
         self._pieces: list[Piece] = []
@@ -75,6 +77,7 @@ class Ticket(Generic[R]):
 
     def listen(self, listener: Callable[[Piece], object]) -> None:
         """Call ``listener`` with each piece as it comes, and at once with those so far."""
+        self.followed = True
         with self._changes.lock:
             self._listener = listener
             for piece in self._pieces:
@@ -135,6 +138,7 @@ class Ticket(Generic[R]):
 
     def _iterate(self) -> Generator[Piece, None, None]:
         read = 0
+        self.followed = True
         try:
             yield Piece("")
             while True:
@@ -175,6 +179,7 @@ class Ticket(Generic[R]):
     async def apieces(self) -> AsyncGenerator[Piece, None]:
         """``pieces`` for an event loop."""
         read = 0
+        self.followed = True
         try:
             while True:
                 await self._wait_async(self._async_readers, beyond=read)

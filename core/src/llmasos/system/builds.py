@@ -41,10 +41,12 @@ class Build:
 
 
 class Builds:
-    """The builds of all loaders, below a folder with one folder a distribution and loader."""
+    """The builds of all loaders, below a folder with one folder a distribution and loader; and those that formats keep of sealed models,
+    below one with a folder a format."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, sealed: Path | None = None) -> None:
         self._root: Final = root or cache_folder() / KINDS["loader"].plural
+        self._sealed: Final = sealed or self._root.with_name(KINDS["format"].plural)
 
     def all(self) -> tuple[Build, ...]:
         """Every build, the one used longest ago first."""
@@ -71,7 +73,8 @@ class Builds:
         return freed
 
     def _builds(self) -> Iterator[Build]:
-        for folder in self._root.glob("*/*/*"):
+        sealed = (path.parent for path in self._sealed.glob(f"*/*/{OF}"))
+        for folder in (*self._root.glob("*/*/*"), *sealed):
             if not folder.is_dir() or folder.name.endswith(".partial"):
                 continue
             with contextlib.suppress(OSError):  # gone meanwhile

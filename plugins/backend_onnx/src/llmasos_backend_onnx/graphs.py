@@ -1,4 +1,4 @@
-"""Where the graphs of a checkpoint are: built in a cache folder, or in memory where nothing of it may touch the disk."""
+"""Where the graphs of a checkpoint are: built in a cache folder, or in memory where nothing of it may touch the disk in the clear."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llmasos_backend_onnx.graph import InMemory
+from llmasos_backend_onnx.in_parts import packed, unpacked
 from llmasos_decoder_kit.artifact import obtain
-from llmasos_hookspecs import Checkpoint, Context, is_sealed
+from llmasos_hookspecs import Checkpoint, Context, is_sealed, sealed_builds
 
 Place = Path | InMemory
 
@@ -18,8 +19,14 @@ def obtain_graphs(
 ) -> tuple[Place, dict[str, Any]]:
     """Where ``write`` has put the graphs, now or once before under ``key``, and the plain data that it returned."""
     if is_sealed(checkpoint):
+        kept = sealed_builds(checkpoint)
+        if kept is not None and (parts := kept.get(key)) is not None:
+            return unpacked(parts)
         place = InMemory()
-        return place, write(place)
+        built = write(place)
+        if kept is not None:
+            kept.put(key, packed(place, built))
+        return place, built
     return obtain(context.cache, key, write, of=checkpoint.path)
 
 

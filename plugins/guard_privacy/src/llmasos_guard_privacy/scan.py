@@ -8,6 +8,7 @@ from typing import Final
 
 from llmasos_guard_privacy.detector import CONTEXT, Detector, run
 from llmasos_guard_privacy.kinds import KINDS
+from llmasos_guard_privacy.plain import asks, plain_end
 from llmasos_hookspecs import Block
 
 
@@ -39,11 +40,20 @@ class Scan:
         self._place = len(before)  # what stands before it has been decided
         self._dropped: re.Pattern[str] | None = None  # data as long as its detector looks: what goes on of it belongs to it
         self._known: dict[Detector, tuple[int, int]] = {}
+        self._asked = asks(before)
 
     def push(self, piece: str) -> str | Block:
         """What may be shown now."""
         self._text += piece
-        return self._read(final=False)
+        if not self._asked and self._dropped is None and (end := plain_end(self._text, self._place)) >= 0:
+            released = self._text[self._place : end]
+            self._place = end
+            self._known = {}
+            self._forget()
+            return released
+        found = self._read(final=False)
+        self._asked = asks(self._text)
+        return found
 
     def end(self) -> str | Block:
         """The rest."""

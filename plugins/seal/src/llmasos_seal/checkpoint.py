@@ -16,6 +16,7 @@ from llmasos_hookspecs import (
     UnsupportedModel,
     virtual_folder,
 )
+from llmasos_seal.builds import SealedBuilds
 from llmasos_seal.reading import SealedFiles
 
 
@@ -25,8 +26,9 @@ class SealedCheckpoint:
     format = "neutral"
     sealed = True
 
-    def __init__(self, files: SealedFiles, opened: Checkpoint) -> None:
+    def __init__(self, files: SealedFiles, opened: Checkpoint, builds: SealedBuilds) -> None:
         self._files, self._opened = files, opened
+        self.builds = builds
         self.path: Path = files.folder
         self.digest: str = files.digest
         self.signer: str | None = files.header.signer
@@ -83,4 +85,4 @@ def open_sealed(folder: Path, identity: str | None, context: Context) -> SealedC
     opened = context.load_checkpoint(virtual_folder(folder, files))
     if opened.format not in NEUTRAL_FORMATS:
         raise UnsupportedModel(f"{folder} is a sealed {opened.format} export, which loaders read from plain files only; unseal it.")
-    return SealedCheckpoint(files, opened)
+    return SealedCheckpoint(files, opened, SealedBuilds(context.cache, files))
