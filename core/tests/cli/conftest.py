@@ -62,9 +62,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def command_server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """The command line, imported once for the tests of a file."""
+    """The command line, imported once for the tests of a process."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("LLMASOS_", "PIP_"))}
     env = {**kept, "LLMASOS_HOME": str(home), "COLUMNS": "200", "PYTHONUTF8": "1", "NO_COLOR": "1"}
     with ForkServer(env, tmp_path_factory.mktemp("streams")) as server:

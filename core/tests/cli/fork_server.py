@@ -15,14 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-#: Has one command fail, for what it imports. Then it reads one job a line from the socket, forks, and becomes the command in the child,
-#: which ends as a program of its own does; the parent answers with the child's process id, and, once it has ended, with its exit code.
+#: Has one command fail, for what it imports, and imports what a loader needs and a fork may take over (ONNX Runtime has threads). Then it
+#: reads one job a line from the socket, forks, and becomes the command in the child, which ends as a program of its own does; the parent
+#: answers with the child's process id, and, once it has ended, with its exit code.
 PROGRAM = """
 import contextlib, io, json, os, socket, sys
 from llmasos.cli import invoke, main
 
 with contextlib.redirect_stderr(io.StringIO()):
     assert invoke(["run", "x", "--model", "no such model", "--json"]) == 1
+import onnx
 
 control = socket.socket(fileno=int(sys.argv[1]))
 jobs = control.makefile("rb")
