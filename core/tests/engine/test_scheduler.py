@@ -184,3 +184,55 @@ def test_waiting_is_counted_by_the_clock(hash_engine: Any, make_runner: Any, req
     assert (calm.waited, urgent.waited) == (5.0, 0.0)
     harness.drain()
     assert calm.waited == 5.0
+
+
+@pytest.mark.parametrize(("chosen", "preempted"), [(1, 1), (None, 2)])
+def test_where_none_can_advance_the_policy_chooses_who_goes_else_the_worst_ranked(
+    hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any, chosen: int | None, preempted: int
+) -> None:
+    """Of three that run; the best-ranked one never goes, and it is the one that the policy is told of."""
+    harness = make_runner(hash_engine(), fifo)
+    sequences = [harness.add(request_of([n] * 4, 20, ignore_eos=True))[0] for n in range(3)]
+    harness.runner.step()
+    needy: list[Any] = []
+
+    def victim(running: Any, best: Any, now: float) -> str | None:
+        needy.append(best.request.id)
+        return None if chosen is None else sequences[chosen].request.id
+
+    fifo.victim = victim
+    harness.scheduler.make_room()
+    assert [sequence.state for sequence in sequences] == ["preempted" if n == preempted else "running" for n in range(3)]
+    assert needy == [sequences[0].request.id]
+
+
+def test_a_policy_is_told_prompt_and_answer_apart(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
+    """Five tokens of a prompt, then one of its answer a step."""
+    charges: list[Any] = []
+    fifo.on_commit = charges.extend
+    harness = make_runner(hash_engine(), fifo)
+    harness.add(request_of([1, 2, 3, 4, 5], 3, ignore_eos=True))
+    for _ in range(3):
+        harness.runner.step()
+    assert [(each.prefill_tokens, each.decode_tokens, each.finished) for each in charges] == [(5, 0, False), (0, 1, False), (0, 1, True)]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_keys_and_values_that_may_be_wrong_are_not_kept(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any, keep: bool) -> None:
+    harness = make_runner(hash_engine(), fifo)
+    sequence, _ = harness.add(request_of(list(range(12)), 20, ignore_eos=True))
+    harness.runner.step()
+    harness.scheduler.finish(sequence, keep=keep)
+    assert (harness.scheduler.cache.prefixes.tokens > 0) is keep
+
+
+def test_where_the_engine_is_lost_no_prefix_is_left(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
+    """Neither cached nor counted: the slots were that engine's. What ran is queued again."""
+    harness = make_runner(hash_engine(), fifo)
+    ended, _ = harness.add(request_of(list(range(12)), 20, ignore_eos=True))
+    running, _ = harness.add(request_of([7] * 12, 20, ignore_eos=True))
+    harness.runner.step()
+    harness.scheduler.finish(ended)
+    assert harness.scheduler.cache.prefixes.tokens > 0
+    harness.scheduler.drop_slots()
+    assert (harness.scheduler.cache.prefixes.tokens, harness.scheduler.cache.ledger.used, running.state) == (0, 0, "preempted")
