@@ -14,7 +14,8 @@ from llmasos.api.part_events import Queued
 from llmasos_hookspecs import Generation, Prompt, Score, TokenPrompt
 
 if TYPE_CHECKING:
-    from llmasos.compose.host import ModelHost, Running
+    from llmasos.compose.host import ModelHost
+    from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.compose.task_runs import TaskRuns
     from llmasos.engine.ticket import Ticket

@@ -46,7 +46,8 @@ from llmasos_image_input.parts import deferred, has_images
 if TYPE_CHECKING:
     from llmasos.compose.client import Charge, Client
     from llmasos.compose.guards import Guards
-    from llmasos.compose.host import ModelHost, Running
+    from llmasos.compose.host import ModelHost
+    from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 

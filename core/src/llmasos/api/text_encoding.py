@@ -16,7 +16,8 @@ from llmasos_hookspecs.guarding.edge import kind_of
 if TYPE_CHECKING:
     from llmasos.compose.client import Charge
     from llmasos.compose.generation_params import GenerationParams
-    from llmasos.compose.host import ModelHost, Running
+    from llmasos.compose.host import ModelHost
+    from llmasos.compose.running_model import Running
     from llmasos.compose.serving import LoopCall, Sending
     from llmasos.engine.ticket import Ticket
 

@@ -12,9 +12,9 @@ import attrs
 from llmasos.compose.access import NamedAccess
 from llmasos.compose.formats import Formats, formats
 from llmasos.compose.guards import Guards
-from llmasos.compose.host import Policy
 from llmasos.compose.named_guard import NamedGuard
 from llmasos.compose.observer import Observer
+from llmasos.compose.running_model import Policy
 from llmasos.system.bounds import Bounds
 from llmasos.system.catalog import usual_suites
 from llmasos.system.components import LoadedComponent, PluginSet

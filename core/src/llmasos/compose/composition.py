@@ -15,11 +15,12 @@ import attrs
 from llmasos.checkpoints import storage_notes
 from llmasos.compose.component_maker import MAX_SEQUENCES, ComponentMaker
 from llmasos.compose.generation_params import Defaults
-from llmasos.compose.host import ModelHost, OpenedModel, Policy, Running, RunningModel
+from llmasos.compose.host import ModelHost, OpenedModel
 from llmasos.compose.loader_timing import TIMINGS, KeptTimings, time_loaders
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.prompts import PromptEncoder
 from llmasos.compose.running_encoder import RunningEncoder
+from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.security import check_security
 from llmasos.compose.sources import SourcePrompts
 from llmasos.engine.encoder_loop import EncoderLoop

@@ -18,11 +18,12 @@ from typing import Any, Final
 import attrs
 
 from llmasos.compose.composition import Composer
-from llmasos.compose.host import OpenedModel, Policy, Running, RunningModel
+from llmasos.compose.host import OpenedModel
 from llmasos.compose.process import ProcessResources
 from llmasos.compose.replicas.numbered import Arrivals, numbered
 from llmasos.compose.replicas.spec import versions
 from llmasos.compose.replicas.wire import WireError, pack, unpack
+from llmasos.compose.running_model import Policy, Running, RunningModel
 from llmasos.compose.serving import LoopCall
 from llmasos.engine.step_meter import Listeners
 from llmasos.engine.ticket import Piece, Ticket
