@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import importlib_metadata
+
+_VERSION: Final = re.compile(r"^Version:[ \t]*(\S+)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 
 
 def installed_version(distribution: str) -> str | None:
     """The version of an installed distribution; None where it is not installed."""
     try:
-        return importlib_metadata.version(distribution)
+        found = importlib_metadata.distribution(distribution)
     except importlib_metadata.PackageNotFoundError:
         return None
+    # One header of many: to parse them all takes most of the time that it takes to list a hundred plugins.
+    headers, _, _ = (found.read_text("METADATA") or "").partition("\n\n")
+    version = _VERSION.search(headers)
+    return found.version if version is None else version[1]
 
 
 def unmet_requirements(
@@ -22,7 +30,7 @@ def unmet_requirements(
     """One clause for each requirement that this environment does not meet.
 
     Requirements of extras are skipped, because extras are optional. A requirement that cannot be parsed counts as unmet. For many
-    distributions pass a ``version_of`` with a cache: each look-up parses metadata, which takes half a millisecond.
+    distributions pass a ``version_of`` with a cache: each look-up reads a file.
     """
     # packaging costs 20 ms to import, which a process that names no plugin need not pay.
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
