@@ -236,3 +236,20 @@ def test_where_the_engine_is_lost_no_prefix_is_left(hash_engine: Any, make_runne
     assert harness.scheduler.cache.prefixes.tokens > 0
     harness.scheduler.drop_slots()
     assert (harness.scheduler.cache.prefixes.tokens, harness.scheduler.cache.ledger.used, running.state) == (0, 0, "preempted")
+
+
+def test_what_ended_under_a_policy_is_told_to_that_one(hash_engine: Any, make_runner: Any, request_of: Any, fifo: Any) -> None:
+    """Also where another one follows it before the step has ended, which never knew the request."""
+    old: list[Any] = []
+    new: list[Any] = []
+    fifo.on_commit = old.extend
+    harness = make_runner(hash_engine(), fifo)
+    sequence, _ = harness.add(request_of([1, 2], 9, ignore_eos=True))
+    harness.runner.step()
+    harness.scheduler.finish(sequence)
+    following = Urgent()
+    following.on_commit = new.extend
+    harness.scheduler.use_policy(following)
+    harness.scheduler.settle()
+    assert [(each.id, each.finished) for each in old[-1:]] == [(sequence.request.id, True)]
+    assert new == []

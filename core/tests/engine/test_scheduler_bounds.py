@@ -190,3 +190,13 @@ def test_a_new_policy_keeps_the_limits_that_it_does_not_name(make_runner: Any, h
     assert (scheduler.max_sequences, scheduler.step_tokens, scheduler.row_tokens) == (3, 20, 20)
     scheduler.use_policy(ByPriority(), max_sequences=2, step_tokens=8)
     assert (scheduler.max_sequences, scheduler.step_tokens, scheduler.row_tokens) == (2, 8, 8)
+
+
+def test_drafts_take_what_a_step_has_left(make_runner: Any, hash_engine: Any, request_of: Any, fifo: Any) -> None:
+    """Of a step of six two sequences take a token each; the first one's draft gets the other four, and none is left for the second's."""
+    stepped = make_runner(hash_engine(), fifo, step_tokens=6)
+    sequences = [stepped.add(request_of([n, n], 20, ignore_eos=True))[0] for n in range(2)]
+    stepped.step()
+    for sequence in sequences:
+        sequence.drafter = lambda _, most: [1] * most
+    assert [len(part.row.tokens) for part in stepped.scheduler.plan()] == [5, 1]
