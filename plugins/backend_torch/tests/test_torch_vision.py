@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,6 @@ PROCESSING: dict[str, Any] = {"size": {"longest_edge": 32}, "max_image_size": {"
 
 def save(kind: str, folder: Path, seed: int = 5) -> PreTrainedModel:
     """A tiny model with its tokenizer and processor: 4 positions for each tile of 16 x 16 pixels."""
-    torch.manual_seed(seed)
     text = {
         "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": BOS, "eos_token_id": 257,
@@ -66,6 +65,13 @@ def save(kind: str, folder: Path, seed: int = 5) -> PreTrainedModel:
     config = AutoConfig.for_model(
         kind, text_config=text, vision_config=vision, scale_factor=2, image_token_id=IMAGE_TOKEN, tie_word_embeddings=False
     )
+    return write_vision_model(config, folder, Idefics3ImageProcessorPil(**PROCESSING), dict(enumerate(TOKENS, IMAGE_TOKEN)), seed)
+
+
+def write_vision_model(config: Any, folder: Path, processor: Any, tokens: Mapping[int, str], seed: int = 5) -> PreTrainedModel:
+    """A random model of ``config`` in a folder, with the byte tokenizer and its further control tokens by id, and the settings of its
+    processor of images."""
+    torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -73,8 +79,8 @@ def save(kind: str, folder: Path, seed: int = 5) -> PreTrainedModel:
     model.save_pretrained(folder)
     files = tokenizer_files()
     first = files["tokenizer.json"]["added_tokens"][0]
-    files["tokenizer.json"]["added_tokens"] += [{**first, "id": IMAGE_TOKEN + at, "content": name} for at, name in enumerate(TOKENS)]
-    files["preprocessor_config.json"] = json.loads(Idefics3ImageProcessorPil(**PROCESSING).to_json_string())
+    files["tokenizer.json"]["added_tokens"] += [{**first, "id": token, "content": name} for token, name in tokens.items()]
+    files["preprocessor_config.json"] = json.loads(processor.to_json_string())
     for file, contents in files.items():
         (folder / file).write_text(json.dumps(contents))
     return model

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -32,10 +32,10 @@ from llmasos_hookspecs import (
     UnsupportedModel,
 )
 from llmasos_hookspecs.testing import ByteTokenizer, MediaConformance
-from llmasos_hookspecs.testing.tokenizer import BOS, tokenizer_files
+from llmasos_hookspecs.testing.tokenizer import BOS
 
 from .newest_first import Newest
-from .test_torch_vision import VOCAB, close, pixels, prompt_of, request_of, rows_of
+from .test_torch_vision import VOCAB, close, pixels, prompt_of, request_of, rows_of, write_vision_model
 
 IMAGE, BEGIN, END = 260, 261, 262
 #: Control tokens, from ``IMAGE`` on.
@@ -100,19 +100,8 @@ Made = Callable[[str], tuple[PreTrainedModel, Path]]
 def save(kind: str, folder: Path) -> PreTrainedModel:
     """A tiny model with its tokenizer and the settings of its images."""
     family = FAMILIES[kind]
-    torch.manual_seed(5)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(kind, **family.config, tie_word_embeddings=False)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
-    model.save_pretrained(folder)
-    files = tokenizer_files()
-    first = files["tokenizer.json"]["added_tokens"][0]
-    files["tokenizer.json"]["added_tokens"] += [{**first, "id": IMAGE + at, "content": name} for at, name in enumerate(TOKENS)]
-    files["preprocessor_config.json"] = json.loads(family.processor(**family.settings).to_json_string())
-    for file, contents in files.items():
-        (folder / file).write_text(json.dumps(contents))
-    return model
+    config = AutoConfig.for_model(kind, **family.config, tie_word_embeddings=False)
+    return write_vision_model(config, folder, family.processor(**family.settings), dict(enumerate(TOKENS, IMAGE)))
 
 
 @pytest.fixture(scope="module")
