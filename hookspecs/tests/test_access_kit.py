@@ -30,15 +30,22 @@ def changed(old: str, new: str) -> str:
     return PLUGIN.replace(old, new)
 
 
-#: The same access control, whose keys servers manage.
+#: The same access control, whose keys servers manage, and that recognises clients at once.
 REGISTER = """
 
 import secrets
-from llmasos_hookspecs import RequestError
+from llmasos_hookspecs import NotAuthenticated, Principal, RequestError
 
 
 class Register(FileAccess):
     events = ()
+    seen = {}
+
+    def recognise(self, credentials):
+        try:
+            return self.authenticate(credentials)
+        except NotAuthenticated:
+            return None
 
     def list_keys(self):
         return [self.facts(name) for name in self._keys]
@@ -124,6 +131,16 @@ WRONG = {
         ),
         "test_no_burst_passes_a_quota",
     ),
+    "recognises everybody at once": (mismanaged("            return None\n", "            return Principal(name='x', tenant='t')\n"),
+                                     "test_recognises_at_once_whom_it_authenticates"),
+    "recognises somebody else at once": (mismanaged("return self.authenticate(credentials)", "return Principal(name='x', tenant='t')"),
+                                         "test_recognises_at_once_whom_it_authenticates"),
+    "remembers a revoked key": (
+        mismanaged("return self.authenticate(credentials)\n", "self.seen[credentials.secret] = self.authenticate(credentials)\n"
+                   "            return self.seen[credentials.secret]\n").replace(
+            "            return None\n", "            return self.seen.get(credentials.secret)\n"),
+        "test_keys_are_managed_by_a_register",
+    ),
     "keeps a key that was replaced": (mismanaged("self.revoke_key(key)\n", "pass\n"), "test_keys_are_managed_by_a_register"),
     "keeps a revoked key": (mismanaged('sha256="0" * 64)\n', 'tenant="none")\n'), "test_keys_are_managed_by_a_register"),
     "lists secrets": (
@@ -141,13 +158,17 @@ WRONG = {
 
 
 def test_a_right_access_control_passes(run_conformance: Callable[..., Any]) -> None:
-    """Keys in a file, with roles and quotas, that servers manage, pass every standard test; without a register they pass the others."""
+    """Keys in a file, with roles and quotas, that servers manage and recognise at once, pass every standard test; plain ones the others."""
     outcomes = run_conformance("AccessConformance", MANAGED, BODY)
     assert not outcomes.failed, outcomes.messages
     assert not outcomes.skipped
     outcomes = run_conformance("AccessConformance", PLUGIN, BODY)
     assert not outcomes.failed, outcomes.messages
-    assert outcomes.skipped == {"test_keys_are_managed_by_a_register", "test_the_record_is_shown_and_verified"}
+    assert outcomes.skipped == {
+        "test_keys_are_managed_by_a_register",
+        "test_recognises_at_once_whom_it_authenticates",
+        "test_the_record_is_shown_and_verified",
+    }
 
 
 @pytest.mark.parametrize("defect", WRONG)

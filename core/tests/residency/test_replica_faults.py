@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import subprocess
 import sys
 import textwrap
@@ -12,27 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 
 from llmasos.api.pipeline import Pipeline
-from llmasos.compose.replicas import wire
 from llmasos.system.discovery import Registry
 from llmasos_hookspecs import (
     Cancelled,
-    ConfigError,
     EngineFailed,
     Generation,
     LLMasOSError,
     PluginError,
-    Rejected,
-    Request,
-    RequestError,
-    SamplingParams,
-    TokenLogprob,
 )
-from llmasos_hookspecs.sampling import Constraint
 from llmasos_hookspecs.testing.checkpoints import tiny_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -218,73 +206,3 @@ def test_replicas_import_nothing_from_the_working_folder(folder: Path, tmp_path:
     )
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
     assert not (tmp_path / "canary").exists(), (tmp_path / "canary").read_text()
-
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.frozensets(st.text(), max_size=1),
-    lambda inner: (
-        st.lists(inner)
-        | st.lists(inner).map(tuple)
-        | st.dictionaries(st.text() | st.integers(), inner)
-        | st.lists(st.integers(-(2**70), 2**70), min_size=30, max_size=40)
-        | st.lists(st.integers(0, 2**31), min_size=30, max_size=40).map(tuple)
-    ),
-    max_leaves=20,
-)
-
-
-@given(st.lists(plain))
-def test_plain_data_crosses_as_it_is(message: list[Any]) -> None:
-    """Whatever a message holds comes out the same, types and all."""
-    found = wire.unpack(wire.pack(tuple(message)))
-    assert found == message
-    assert repr(found) == repr(message)
-
-
-def test_requests_answers_and_arrays_cross_as_they_are() -> None:
-    """The contract's own classes, with all that they hold."""
-    sampling = SamplingParams(logit_bias={3: -1.0}, stop=("\ud800", "x"), constraint=Constraint("json_schema", {"type": ["object"]}))
-    request = Request(id="请求", model="m", tokens=tuple(range(500)), max_new_tokens=3, arrival=1.5, sampling=sampling)
-    logprob = TokenLogprob(token=1, text="a", logprob=-0.5, top=((2, "b", -1.0),))
-    answer = Generation(text="t", tokens=(1, 2), finish_reason="stop", prompt_tokens=3, logprobs=(logprob,))
-    assert wire.unpack(wire.pack((request, answer))) == [request, answer]
-    logits = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
-    (found,) = wire.unpack(wire.pack((logits,)))
-    assert found.dtype == logits.dtype
-    assert np.array_equal(found, logits)
-    found[0] = 1  # it is the receiver's own
-
-
-def test_errors_cross_as_kind_and_sentence() -> None:
-    """An error of a plugin's own class is the nearest of ours; what no process understands is left behind."""
-
-    class Mine(RequestError):
-        def __init__(self, one: object, two: object) -> None:
-            super().__init__(f"{one} {two}")
-            self.problems = object()
-
-    config, rejected, mine = wire.unpack(wire.pack((ConfigError("No.", "a.b"), Rejected("Full.", 2.5), Mine("this", "that"))))
-    assert (type(config), str(config), config.path) == (ConfigError, "No.", "a.b")
-    assert (type(rejected), str(rejected), rejected.retry_after) == (Rejected, "Full.", 2.5)
-    assert (type(mine), str(mine)) == (RequestError, "this that")
-
-
-@pytest.mark.parametrize("value", [object(), len, Path("x"), {1, 2}, np.array(["a"]), threading.Lock()])
-def test_what_is_no_plain_data_is_refused_by_its_sender(value: Any) -> None:
-    """With a sentence, and before anything is sent."""
-    with pytest.raises(wire.WireError, match="give plain data"):
-        wire.pack((value,))
-
-
-tags = st.sampled_from(["t", "i", "f", "m", "b", "a", "c", "e", "fields", "dtype", "shape", "x"])
-tagged = st.recursive(
-    st.none() | st.integers() | st.text() | st.sampled_from(["Request", "ConfigError", "<f4", "O"]),
-    lambda inner: st.lists(inner) | st.dictionaries(tags, inner),
-)
-
-
-@given(st.binary(max_size=200) | tagged.map(lambda value: json.dumps([[value], [0, 8]]).encode() + b"\n" + bytes(8)))
-def test_what_is_no_message_is_refused_by_its_receiver(data: bytes) -> None:
-    """Nothing but a message or one error comes of any bytes."""
-    with contextlib.suppress(wire.WireError):
-        assert isinstance(wire.unpack(data), list)

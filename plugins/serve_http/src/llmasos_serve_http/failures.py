@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Final
 
@@ -81,15 +80,9 @@ STOPPED: Final = Failure(
 )
 
 
-@functools.cache
-def _kind_of(error: type[LLMasOSError]) -> tuple[int, str, str]:
-    """Status, type and code."""
-    return next((found[1:] for found in _KINDS if issubclass(error, found[0])), (500, "server_error", "server_error"))
-
-
 def failure_of(error: LLMasOSError) -> Failure:
     """What a client is told of ``error``."""
-    status, kind, code = _kind_of(type(error))
+    status, kind, code = next((found[1:] for found in _KINDS if isinstance(error, found[0])), (500, "server_error", "server_error"))
     retry_after = None
     if isinstance(error, Rejected):
         retry_after = error.retry_after
