@@ -49,12 +49,14 @@ def new_key() -> tuple[str, str]:
 
 def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """The private key in a PEM file. Raises ``RequestError``."""
-    return _key(path, "private", lambda data: load_pem_private_key(data, None), ec.EllipticCurvePrivateKey)
+    key: ec.EllipticCurvePrivateKey = _key(path, "private", lambda data: load_pem_private_key(data, None), ec.EllipticCurvePrivateKey)
+    return key
 
 
 def read_public_key(path: Path) -> ec.EllipticCurvePublicKey:
     """The public key in a PEM file. Raises ``RequestError``."""
-    return _key(path, "public", load_pem_public_key, ec.EllipticCurvePublicKey)
+    key: ec.EllipticCurvePublicKey = _key(path, "public", load_pem_public_key, ec.EllipticCurvePublicKey)
+    return key
 
 
 def sign(model: Path, signature: Path, key: ec.EllipticCurvePrivateKey, advance: Callable[[int], None] = lambda _: None) -> int:
