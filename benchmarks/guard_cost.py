@@ -69,7 +69,7 @@ def main() -> None:
         for reader, read in READERS.items():
             turns: list[dict[str, float]] = []
             for turn in range(given.repeat):
-                names = list(GUARDS) if turn % 2 else list(reversed(GUARDS))
+                names = list(GUARDS)[:: 1 if turn % 2 else -1]
                 seconds = {}
                 for name in names:
                     began = time.process_time()

@@ -31,6 +31,7 @@ from llmasos_hookspecs import (
     ErrorEvent,
     Event,
     FinishEvent,
+    GuardRecord,
     NotAllowed,
     NotAuthenticated,
     PluginError,
@@ -487,6 +488,33 @@ def test_a_blocked_answer_finishes_as_blocked(served: Callable[..., Any]) -> Non
     assert events[-1] == FinishEvent(reason="blocked", detail="it holds a text that is blocked here")
     answer = runtime.generate(local(runtime), "otters", deadline=1e-9, **SAMPLING)
     assert isinstance(list(answer)[-1], ErrorEvent)
+
+
+def test_what_guards_do_is_told_and_never_of_what_text(served: Callable[..., Any]) -> None:
+    """Listeners hear which guard changed or blocked a text, and where; the audit log tells of the requests that it blocked."""
+    text = served()[0].model.generate_text("otters", **SAMPLING)
+    said = text[4:7]
+    guards = [{"use": "words", "words": ["river"], "replacement": "lake", "blocked": ["gold"]}, {"use": "words", "blocked": [said]}]
+    pipeline, runtime = served(guard=guards, access={"use": "strict"})
+    records: list[Any] = []
+    leave = runtime.listen(records.append)
+    events = module_of("strict").EVENTS
+    events.clear()
+    with pytest.raises(Blocked):
+        runtime.generate(user(runtime), "the gold", **SAMPLING)
+    assert list(runtime.generate(user(runtime), "otters", **SAMPLING))[-1].reason == "blocked"  # type: ignore[union-attr]
+    pipeline.model.score("the river", [" is"])
+    leave()
+    pipeline.close()
+    told = [(each.guard, each.stage, each.outcome, each.tenant) for each in records if isinstance(each, GuardRecord)]
+    assert told == [
+        ("words", "input", "blocked", "t-user"),
+        ("words", "output", "blocked", "t-user"),
+        ("words", "input", "replaced", "default"),
+    ]
+    audited = [error for each in events if "blocked" in (error := each.details.get("error", ""))]
+    assert [each.partition(": ")[0].rpartition(" ")[2] for each in audited] == ["prompt", "answer"]
+    assert not any(word in f"{each}" for each in (*records, *audited) for word in ("gold", "river", said))
 
 
 def test_open_access_stays_on_this_machine(served: Callable[..., Any]) -> None:

@@ -121,7 +121,12 @@ if TYPE_CHECKING:
     )
     from llmasos_hookspecs.memory import MemoryEstimate as MemoryEstimate
     from llmasos_hookspecs.placement import Host as Host, Placement as Placement, Seat as Seat, SeatSpec as SeatSpec, run_entry as run_entry
-    from llmasos_hookspecs.records import RequestRecord as RequestRecord, RequestStarted as RequestStarted, StepRecord as StepRecord
+    from llmasos_hookspecs.records import (
+        GuardRecord as GuardRecord,
+        RequestRecord as RequestRecord,
+        RequestStarted as RequestStarted,
+        StepRecord as StepRecord,
+    )
     from llmasos_hookspecs.reports import (
         FigureColumn as FigureColumn,
         Measurement as Measurement,
@@ -225,7 +230,7 @@ _MODULES: Final = {
     "media": "SOURCE Media PlacedMedia media_digest virtual_tokens",
     "memory": "MemoryEstimate",
     "placement": "Host Placement Seat SeatSpec run_entry",
-    "records": "RequestRecord RequestStarted StepRecord",
+    "records": "GuardRecord RequestRecord RequestStarted StepRecord",
     "reports": "FigureColumn Measurement Report Results figure_columns figure_table results_to_dict",
     "sampling": "Constraint Draw SamplingParams",
     "scheduling": "Admit Charge Reject Request SchedulingPolicy SequenceView Stats",

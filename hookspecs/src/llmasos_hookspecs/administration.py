@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from llmasos_hookspecs.access import Principal
-from llmasos_hookspecs.records import RequestRecord, RequestStarted, StepRecord
+from llmasos_hookspecs.records import GuardRecord, RequestRecord, RequestStarted, StepRecord
 
 #: What ``Administration.listen`` tells of.
-Record = RequestStarted | RequestRecord | StepRecord
+Record = RequestStarted | RequestRecord | StepRecord | GuardRecord
 
 
 class Administration(Protocol):
@@ -96,7 +96,7 @@ class Administration(Protocol):
         ...
 
     def listen(self, listener: Callable[[Record], object]) -> Callable[[], None]:
-        """Have ``listener`` told of requests that start, of requests that end and of sampled steps, whether this server, another one, a
-        task or a program asked for them. It is called on a thread of its own, in order, and never delays a request. Returns what ends
-        that, and does nothing when it is called again."""
+        """Have ``listener`` told of requests that start, of requests that end, of sampled steps and of guards that changed or blocked a
+        text, whether this server, another one, a task or a program asked for them. It is called on a thread of its own, in order, and
+        never delays a request. Returns what ends that, and does nothing when it is called again."""
         ...

@@ -1,4 +1,4 @@
-"""Records of requests and of steps, for observers."""
+"""Records of requests, of steps and of guards, for observers."""
 
 from __future__ import annotations
 
@@ -56,6 +56,24 @@ class RequestStarted:
     prompt_tokens: int
     cached_tokens: int = 0
     max_new_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class GuardRecord:
+    """A guard has changed or blocked a text; never what the text was.
+
+    Attributes:
+        guard: its name in config.
+        stage: where the text passed (``STAGES``).
+        outcome: ``replaced`` or ``blocked``.
+        model, tenant: as in the request; ``model`` is empty where no model was meant.
+    """
+
+    guard: str
+    stage: str
+    outcome: str
+    model: str = ""
+    tenant: str = "default"
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llmasos_hookspecs import EngineFailed, RequestRecord, StepRecord
+from llmasos_hookspecs import EngineFailed, GuardRecord, RequestRecord, StepRecord
 from llmasos_hookspecs.testing import ScriptedRuntime
 
 from .http_clients import chat_body
@@ -63,6 +63,19 @@ def test_what_the_runtime_tells_of_is_counted_for_every_caller(client: Make, run
     assert ("vllm:time_to_first_token_seconds_sum", "default", "other") not in found
     made.application.close()
     assert runtime.listeners == []
+
+
+def test_guards_that_fired_are_counted(client: Make, runtime: ScriptedRuntime) -> None:
+    """Which, where and how; never the text."""
+    made = client()
+    (listener,) = runtime.listeners
+    for outcome in ("blocked", "replaced", "blocked"):
+        listener(GuardRecord(guard="privacy", stage="output", outcome=outcome, model="default", tenant="t"))
+    found = {key: value for key, value in samples(made).items() if key[0] == "llmasos:guard_fired_total"}
+    assert {frozenset(key[1:]): value for key, value in found.items()} == {
+        frozenset({"privacy", "output", "blocked", "default", "t"}): 2,
+        frozenset({"privacy", "output", "replaced", "default", "t"}): 1,
+    }
 
 
 def test_gauges_of_a_model_are_sums_over_its_replicas(client: Make, runtime: ScriptedRuntime) -> None:

@@ -25,6 +25,7 @@ from llmasos.compose.schemas import as_object
 from llmasos.compose.task_runs import TaskRuns
 from llmasos.system.task_scope import current_task
 from llmasos_hookspecs import (
+    Blocked,
     Checkpoint,
     Choice,
     EngineInfo,
@@ -424,10 +425,14 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
         with contextlib.ExitStack() as unsent:
             charge = charge or self._arrive(unsent)
             params = self._params(self._host.defaults.arguments(sampling))
-            shown = self._shown(prompt, params.tenant)
+            with self._audited(charge):
+                shown = self._shown(prompt, params.tenant)
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
         answers = [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
+        if charge is not None:
+            for answer in answers:
+                charge.guarded(answer)
         if (task := current_task()) is not None and (written := task.written) is not None:
             for answer in answers:
                 answer.listen(lambda piece: written(piece.text, len(piece.tokens)))
@@ -441,8 +446,9 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
             adapter = self._host.defaults.arguments({}).get("adapter")
             params = self._params({**({"adapter": adapter} if adapter else {}), **scheduling})
             guards = self._pipeline.guards
-            shown = guards.prompt(self._given(prompt), self.name, params.tenant)
-            tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
+            with self._audited(charge):
+                shown = guards.prompt(self._given(prompt), self.name, params.tenant)
+                tails = [str(guards.prompt(text, self.name, params.tenant)) for text in continuations]
             ticket = yield from self._sending(lambda running: running.scores(shown, tails, params), charge)
             unsent.pop_all()
         return ticket
@@ -450,6 +456,16 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
     def check_queue(self) -> None:
         """Raise ``Rejected`` where the scheduler would refuse any request now, because its queue is full; waits for nothing."""
         self._host.check_queue()
+
+    @contextlib.contextmanager
+    def _audited(self, charge: Charge | None) -> Iterator[None]:
+        """Have the audit log tell that a guard blocked a client's prompt, and which."""
+        try:
+            yield
+        except Blocked as error:
+            if charge is not None and self._client is not None:
+                charge.refused(self._client.resource, error)
+            raise
 
     def _shown(self, prompt: Prompt | TokenPrompt, tenant: str) -> Prompt | TokenPrompt:
         """What passes the guards of a prompt, which see the text of token ids."""

@@ -21,7 +21,7 @@ from llmasos.compose.composition import Composer, problems_as_one
 from llmasos.compose.dropped import close_when_dropped
 from llmasos.compose.generation_params import defaults_problems
 from llmasos.compose.host import ModelHost
-from llmasos.compose.observer import Audience
+from llmasos.compose.observer import GUARD_FIRED, Audience
 from llmasos.compose.process import ProcessResources, process_resources
 from llmasos.compose.status import process_status
 from llmasos.engine.step_meter import Listeners
@@ -101,8 +101,8 @@ class Pipeline(Closing):
             sink=self._sink,
             process=self._process,
         )
-        self.guards: Final = self._composer.guards()
         self.audience: Final = Audience(self._composer.observers(), open_to_listeners=bool(config.servers))
+        self.guards: Final = self._composer.guards(self.audience.teller(GUARD_FIRED))
         listeners = Listeners(
             finished=self.audience.teller("llmasos_request_finished"),
             started=self.audience.teller("llmasos_request_started"),

@@ -12,7 +12,7 @@ import attrs
 from llmasos.compose.access import Errands, NamedAccess
 from llmasos.compose.generation_params import GenerationParams
 from llmasos.engine.ticket import Ticket
-from llmasos_hookspecs import AuditEvent, Generation, LLMasOSError, Principal, QuotaExceeded, Remaining, RequestError, Reservation
+from llmasos_hookspecs import AuditEvent, Blocked, Generation, LLMasOSError, Principal, QuotaExceeded, Remaining, RequestError, Reservation
 from llmasos_hookspecs.guarding.changes import Changes
 
 #: What comes with a client's key, and is not its to choose.
@@ -118,6 +118,19 @@ class Charge:
         outcome = "denied" if isinstance(error, QuotaExceeded) else "failed"
         self._desk.record(self._principal, self._action, resource, outcome, error=str(error))
         self.release()
+
+    def guarded(self, answer: Ticket[Generation]) -> None:
+        """Record it where a guard blocks an answer of the request, which was queued."""
+
+        def done() -> None:
+            try:
+                answer.result()
+            except Blocked as error:
+                self._desk.record(self._principal, self._action, self._resource, "failed", error=str(error))
+            except LLMasOSError:
+                return  # of the engine's ticket, and recorded with it
+
+        answer.add_done_callback(done)
 
     def release(self) -> None:
         """The request was not queued, or has ended: what is reserved is free. Calling it again does nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ from llmasos.system.folders import working_cache_folder
 from llmasos.system.options import fields_of, structure_options
 from llmasos.system.reached import Reach
 from llmasos.system.store import Store
-from llmasos_hookspecs import KINDS, Placement, QueueBounds, ReachedComponent, Runtime, Server, Task
+from llmasos_hookspecs import KINDS, GuardRecord, Placement, QueueBounds, ReachedComponent, Runtime, Server, Task
 
 if TYPE_CHECKING:
     from llmasos.acceleration.suites import NamedSuite
@@ -122,10 +122,10 @@ class ComponentMaker:
         made = self._make("placement", config)
         return made.value, made.label
 
-    def guards(self) -> Guards:
-        """The guards that config names, in their order."""
-        made = [self._make("guard", config) for config in self.config.guards]
-        return Guards([NamedGuard(each.label, each.value) for each in made], timeout=self.config.resources.guard_timeout)
+    def guards(self, fired: Callable[[GuardRecord], None] | None = None) -> Guards:
+        """The guards that config names, in their order; ``fired`` is told of what they change and block."""
+        made = [NamedGuard(each.label, each.value, config.use) for config in self.config.guards for each in [self._make("guard", config)]]
+        return Guards(made, timeout=self.config.resources.guard_timeout, fired=fired)
 
     def access(self) -> NamedAccess:
         """Who may use the servers."""

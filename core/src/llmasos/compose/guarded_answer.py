@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -17,7 +17,7 @@ from llmasos.compose.named_guard import Calls, NamedGuard, blocked
 from llmasos.compose.workers import Workers
 from llmasos.engine.ticket import Piece, Ticket
 from llmasos.engine.wakeups import Wake, Wakeups
-from llmasos_hookspecs import Block, EngineFailed, Generation, GuardStream, LLMasOSError, ModelClosed, Passage
+from llmasos_hookspecs import Block, EngineFailed, Generation, GuardRecord, GuardStream, LLMasOSError, ModelClosed, Passage
 from llmasos_hookspecs.guarding.watchdog import watchdog
 
 #: Seconds that a thread may be with one answer before another thread takes over those that wait behind it.
@@ -91,13 +91,23 @@ class GuardedAnswer:
         outer: the ticket of what passes. Cancelling it cancels the request.
     """
 
-    def __init__(self, guards: Sequence[NamedGuard], inner: Ticket[Generation], passage: Passage, timeout: float, relay: Relay) -> None:
+    def __init__(
+        self,
+        guards: Sequence[NamedGuard],
+        inner: Ticket[Generation],
+        passage: Passage,
+        timeout: float,
+        relay: Relay,
+        fired: Callable[[GuardRecord], None] = lambda _: None,
+    ) -> None:
         self.outer: Final[Ticket[Generation]] = Ticket(inner.id, inner.cancel, inner.deadline, relay.wakeups)
         self._inner = inner
         self._guards = guards
         self._passage = passage
         self._calls = Calls(timeout)
         self._relay = relay
+        self._fired = fired
+        self._passed: list[list[str]] = [[] for _ in range(len(guards) + 1)]  # what came to each guard, and what the last let pass
         self._streams: list[GuardStream] | None = None
         self._released: list[str] = []
         self._lock = threading.Lock()
@@ -156,6 +166,10 @@ class GuardedAnswer:
             if over:
                 generation = self._inner.result()
                 self._pass(self._streams, "", final=True)
+                whole = ["".join(each) for each in self._passed]
+                for guard, came, left in zip(self._guards, whole, whole[1:], strict=False):
+                    if came != left:
+                        self._fired(guard.fired(self._passage, "replaced"))
                 self.outer.finish(self._changed(generation))
         except LLMasOSError as error:
             self._fail(error)
@@ -169,13 +183,16 @@ class GuardedAnswer:
     def _pass(self, streams: Sequence[GuardStream], text: str, *, final: bool) -> None:
         """Push ``text`` through the streams and release what comes out; ``final``: end them too. Raises ``Blocked``."""
         found_block: tuple[str, Block] | None = None
-        for each, stream in zip(self._guards, streams, strict=True):
+        for place, (each, stream) in enumerate(zip(self._guards, streams, strict=True)):
+            self._passed[place].append(text)
             found = _pushed(stream, text, end=final or found_block is not None)
             if isinstance(found, Block):
                 # What an earlier guard let pass before its own block is looked at by the later ones, and each of them may block it first.
                 found_block, text = (each.label, found), found.text
+                self._fired(each.fired(self._passage, "blocked"))
             else:
                 text = found
+        self._passed[-1].append(text)
         if text and not self.outer.done:  # else a guard stalled, and came back
             self._released.append(text)
             self.outer.emit(text)

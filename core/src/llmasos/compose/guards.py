@@ -17,7 +17,7 @@ from llmasos.compose.named_guard import Calls, NamedGuard, blocked
 from llmasos.compose.workers import Workers
 from llmasos.engine.ticket import Ticket
 from llmasos_chat_templates.messages import checked_messages
-from llmasos_hookspecs import Block, Generation, Passage, PluginError, Prompt, Stage
+from llmasos_hookspecs import Block, Generation, GuardRecord, Passage, PluginError, Prompt, Stage
 from llmasos_hookspecs.guarding.changes import Changes
 
 R = TypeVar("R")
@@ -26,10 +26,13 @@ R = TypeVar("R")
 class Guards:
     """All guards of a pipeline, in the order of its config. False where there is none."""
 
-    def __init__(self, guards: Sequence[NamedGuard] = (), *, timeout: float = 30.0) -> None:
-        """``timeout``: seconds that one call of a guard may take."""
+    def __init__(
+        self, guards: Sequence[NamedGuard] = (), *, timeout: float = 30.0, fired: Callable[[GuardRecord], None] | None = None
+    ) -> None:
+        """``timeout``: seconds that one call of a guard may take. ``fired`` is told of each text that one changes or blocks."""
         self._guards = tuple(guards)
         self._timeout = timeout
+        self._fired = fired or (lambda _: None)
         # Any number: one whose guard stalls never comes back, and the texts of others pass all the same.
         self._workers = Workers(sys.maxsize, "llmasos-guard")
         self._relay = Relay(self._workers)
@@ -58,7 +61,9 @@ class Guards:
         looking = [each for each in self._guards if "output" in each.guard.stages]
         if not looking:
             return ticket
-        return GuardedAnswer(looking, ticket, Passage(stage="output", model=model, tenant=tenant), self._timeout, self._relay).outer
+        return GuardedAnswer(
+            looking, ticket, Passage(stage="output", model=model, tenant=tenant), self._timeout, self._relay, self._fired
+        ).outer
 
     def _message(self, message: dict[str, Any], model: str, tenant: str, calls: Calls) -> dict[str, Any]:
         role = message["role"]
@@ -80,6 +85,8 @@ class Guards:
         for each in self._guards:
             if passage.stage in each.guard.stages:
                 found = each.check(text, passage, calls)
+                if found != text:
+                    self._fired(each.fired(passage, "blocked" if isinstance(found, Block) else "replaced"))
                 if isinstance(found, Block):
                     raise blocked(each.label, passage.stage, found, "")
                 text = found

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from llmasos_hookspecs import Allow, Block, Blocked, Guard, GuardStream, Passage, PluginError, Replace, Stage
+from llmasos_hookspecs import Allow, Block, Blocked, Guard, GuardRecord, GuardStream, Passage, PluginError, Replace, Stage
 from llmasos_hookspecs.guarding.edge import crossing, kind_of
 
 R = TypeVar("R")
@@ -46,10 +46,11 @@ class Calls:
 
 @attrs.frozen
 class NamedGuard:
-    """A guard, and how messages name it."""
+    """A guard, how messages name it, and its name in config."""
 
     label: str
     guard: Guard
+    name: str = ""
 
     def check(self, text: str, passage: Passage, calls: Calls) -> str | Block:
         """What passes of a whole text."""
@@ -69,6 +70,10 @@ class NamedGuard:
             return _WholeText(self, passage, calls)
         stream: GuardStream = calls.call(self.label, "open", lambda: opened(passage))
         return _NamedStream(self.label, stream, calls)
+
+    def fired(self, passage: Passage, outcome: str) -> GuardRecord:
+        """What is told where it changed or blocked a text."""
+        return GuardRecord(guard=self.name, stage=passage.stage, outcome=outcome, model=passage.model, tenant=passage.tenant)
 
 
 class _NamedStream:

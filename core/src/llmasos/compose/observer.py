@@ -18,8 +18,10 @@ _log = logging.getLogger("llmasos.observers")
 WAITING: Final = 1024
 #: Seconds that closing a pipeline waits for its observers, all together.
 CLOSE_SECONDS: Final = 5.0
-#: Hooks that tell of a record.
-_RECORDS: Final = ("llmasos_request_started", "llmasos_request_finished", "llmasos_step")
+#: What listeners are told of guards; plugins have no such hook.
+GUARD_FIRED: Final = "guard fired"
+#: What tells of a record.
+_RECORDS: Final = ("llmasos_request_started", "llmasos_request_finished", "llmasos_step", GUARD_FIRED)
 
 
 class Observer:

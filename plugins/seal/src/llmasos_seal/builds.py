@@ -78,7 +78,7 @@ class SealedBuilds:
         yield salt + len(index).to_bytes(8, "little") + index
         place = 0
         for part in parts.values():
-            data = memoryview(part)
+            data = part.data
             for start in range(0, part.nbytes, CHUNK):
                 yield cipher.encrypt(nonce(place), data[start : start + CHUNK], None)
                 place += 1

@@ -22,9 +22,11 @@ from llmasos_hookspecs import (
     is_sealed,
     virtual_folder,
 )
+from llmasos_hookspecs.atomic import write_atomically
 from llmasos_seal import HEADER
 from llmasos_seal.age import KEYRING, Recipients, keep_in_keyring, new_identity
 from llmasos_seal.layout import CHUNK
+from llmasos_seal.openssf import new_key
 from llmasos_seal.reading import SealedFiles
 from llmasos_seal.signing import new_signing_key, read_signing_key
 from llmasos_seal.writing import rewrap, seal as seal_files
@@ -57,9 +59,20 @@ def keygen(context: CommandContext) -> Command:
         signing: Annotated[
             bool, typer.Option("--signing", help="Make a key that signs models, in the place of one that opens them.")
         ] = False,
+        openssf: Annotated[
+            bool, typer.Option("--openssf", help="Make an ECDSA key for models sign, and FILE.pub beside it for models check-signature.")
+        ] = False,
         as_json: Json = False,
     ) -> int:
         """Make an age identity, which opens models that are sealed to its public key; or a key that signs models."""
+        if openssf:
+            if signing or file.startswith(KEYRING):
+                raise RequestError("--openssf makes a file and FILE.pub; leave --signing out, and name a file.")
+            text, public = new_key()
+            _write_secret(Path(file), text)
+            write_atomically(Path(f"{file}.pub"), public)
+            context.answer({"file": file, "public_key": f"{file}.pub"}, f"{file}.pub", as_json=as_json)
+            return 0
         text, public = new_signing_key() if signing else new_identity()
         if file.startswith(KEYRING):
             if signing:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import BaseRoute, Route
 
-from llmasos_hookspecs import FinishEvent, Record, RequestRecord, StepRecord, UsageEvent
+from llmasos_hookspecs import FinishEvent, GuardRecord, Record, RequestRecord, StepRecord, UsageEvent
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.handled import Facts
@@ -53,6 +53,12 @@ class Metrics:
         self._per_token = _seconds(
             "vllm:request_time_per_output_token_seconds", "Between tokens, the mean of a request.", registry, _SECONDS_PER_TOKEN
         )
+        self._fired = Counter(
+            "llmasos:guard_fired",
+            "Texts that a guard changed or blocked.",
+            (*_LABELS, "guard", "stage", "outcome"),
+            registry=registry,
+        )
         self.unaccepted = Gauge("llmasos:num_requests_unaccepted", "Requests that wait for a model or for memory.", registry=registry)
         self.failure = Counter(
             "llmasos:request_failure", "Requests that this server refused, or that failed.", ("code",), registry=registry
@@ -67,6 +73,8 @@ class Metrics:
             self._count(record)
         elif isinstance(record, StepRecord):
             self._sample(record)
+        elif isinstance(record, GuardRecord):
+            self._fired.labels(record.model, record.tenant, record.guard, record.stage, record.outcome).inc()
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
