@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_a_folder_with_dense_layers_and_prompts_gives_what_sentence_transformers
             assert model.describe()["dimensions"] == 24
             for kind in ("query", "passage"):
                 assert far(model.embed(TEXTS, kind, truncate=True), wanted[kind]) < 1e-5
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet", "modernbert"])
+def test_every_family_gives_what_sentence_transformers_gives(tmp_path: Path, kind: str) -> None:
+    """Alone and packed, with the mean of the tokens, which the library takes where a folder says nothing."""
+    pytest.importorskip("sentence_transformers")
+    write_encoder(tmp_path, kind)
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sentence_transformers import SentenceTransformer
+
+        wanted = SentenceTransformer(str(tmp_path), device="cpu").encode(list(TEXTS[:5]))
+    for loader in LOADERS:
+        with llmasos.load_model(str(tmp_path), loader=loader) as model:
+            assert far(model.embed(TEXTS[:5], normalize=False), wanted) < 1e-5
+            assert far(np.concatenate([model.embed([text], normalize=False) for text in TEXTS[:5]]), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "modernbert"])

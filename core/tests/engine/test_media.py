@@ -10,9 +10,19 @@ import pytest
 
 from llmasos.compose.replicas.wire import pack, unpack
 from llmasos.engine.guarded_engine import GuardedEngine
+from llmasos.engine.ledger import kv_capacity
 from llmasos.engine.views import frozen
 from llmasos.system.returned import fault_of
-from llmasos_hookspecs import SOURCE, ContextLengthExceeded, Media, PluginError, RequestError, virtual_tokens
+from llmasos_hookspecs import (
+    SOURCE,
+    ContextLengthExceeded,
+    EngineInfo,
+    Media,
+    PluginError,
+    RequestError,
+    ResourceError,
+    virtual_tokens,
+)
 
 SECONDS = 60.0
 START = 3
@@ -118,6 +128,29 @@ def test_tenants_share_no_source(translator: Prompts, make_loop: Any) -> None:
     loop = make_loop(translator.engine)
     cached = [loop.submit(translator.source(numbers(20), tenant=tenant)).result(SECONDS).cached_tokens for tenant in ("a", "b", "a")]
     assert cached == [0, 0, 20]
+
+
+def test_rows_with_media_say_who_may_share_what_is_made_of_them(
+    translator: Prompts, make_loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenants have sharers of their own, and rows without media none: nothing is kept of those."""
+    seen: list[tuple[bool, str]] = []
+    step = translator.engine.step
+    monkeypatch.setattr(translator.engine, "step", lambda rows: seen.extend((bool(row.media), row.sharer) for row in rows) or step(rows))
+    loop = make_loop(translator.engine)
+    for tenant in ("a", "b"):
+        loop.submit(translator.source(numbers(20), tenant=tenant)).result(SECONDS)
+    assert [sharer for has_media, sharer in seen if has_media] == ["a", "b"]
+    assert {sharer for has_media, sharer in seen if not has_media} == {""}
+
+
+def test_what_an_engine_keeps_of_media_leaves_less_for_keys_and_values() -> None:
+    """Beside the weights, in the memory that a model may take."""
+    info = EngineInfo(vocab_size=8, context_length=100, max_sequences=2, weight_bytes=1000, kv_bytes_per_token=10, media_bytes=300)
+    assert info.fixed_bytes == 1300
+    assert kv_capacity(info, 1500) == 20
+    with pytest.raises(ResourceError, match="1300 bytes of weights and kept media"):
+        kv_capacity(info, 1305)
 
 
 def test_a_preempted_request_reads_its_source_again(translator: Prompts, make_runner: Any, fifo: Any) -> None:

@@ -210,7 +210,9 @@ class Seq2SeqModel:
             positions = torch.cat([torch.arange(length, device=sources[0].device) for length in lengths])
             x = self._embedded(self._encoder, torch.cat(list(sources)), positions)
         else:
-            parts = [self._convolutions(features) + self._encoder.positions for features in sources]
+            places = self._encoder.positions
+            assert isinstance(places, Tensor)  # a source of sound has all of its positions, in a table
+            parts = [self._convolutions(features) + places for features in sources]
             lengths, x = [part.shape[0] for part in parts], torch.cat(parts)
         biases: dict[int, Tensor | None] = {}
         for layer in self._encoder_layers:
