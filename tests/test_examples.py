@@ -39,6 +39,7 @@ NOT_RUN: Final = {
     r"llmasos voice|(task |run\(\")(speak|transcribe)|(speaker|transcriber)\.use": "it needs a voice or a recording; test_voice.py and the "
     "tests of app_voice and voice_* make some",
     r"guard\[0\]\.use=topics": "it fetches a model, which then judges what a random one says; guard_topics tests real sentences",
+    r"--suite (safety|isolation)(?!:)": "it asks thousands of questions for minutes; test_safety_suites.py asks fewer",
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
     r"merge:adapter|run -m french": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
