@@ -22,7 +22,7 @@ CORE_FLOOR      ?= 60
 HOOKSPECS_FLOOR ?= 75
 SECONDS ?= 1200
 
-.PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
+.PHONY: demo test test-long test-arm lint docs bench bench-guards bench-kernels bench-load bench-sampling bench-seal bench-serve bench-console llama-server simulate many-models soak faults fuzz fuzz-guided sanitize mutants wheels release browser coverage clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -71,6 +71,9 @@ bench-sampling: $(VENV)/test.stamp
 
 bench-guards: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.guard_cost $(ARGS)
+
+bench-load: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.loading $(ARGS)
 
 bench-seal: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.seal_load $(ARGS)

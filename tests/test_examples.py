@@ -39,10 +39,11 @@ NOT_RUN: Final = {
     r"llmasos voice|(task |run\(\")(speak|transcribe)|(speaker|transcriber)\.use": "it needs a voice or a recording; test_voice.py and the "
     "tests of app_voice and voice_* make some",
     r"guard\[0\]\.use=topics": "it fetches a model, which then judges what a random one says; guard_topics tests real sentences",
+    r"--suite (safety|isolation)(?!:)": "it asks thousands of questions for minutes; test_safety_suites.py asks fewer",
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
     r"merge:adapter|run -m french": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
-    r"models remove smollm2|--scheduler my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
+    r"models remove smollm2|(--scheduler |\./)my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
 }
 #: Examples that show an error, with the code that they exit with.
 ERRORS: Final = {
@@ -74,6 +75,9 @@ FILES: Final[Mapping[str, str]] = {
     "Modelfile": 'FROM smollm2\nSYSTEM "Talk like a pirate."\nPARAMETER temperature 0.7\n',
     "llmasos.toml": '[model]\nsource = "smollm2"\n[[accelerate]]\nuse = "quant"\nbits = 8\n',
 }  # fmt: skip
+#: What takes away more layers than the tiny model has, and the layers of the model that is there for it.
+DROPS: Final = "drop=6"
+LAYERS: Final = 8
 #: Stands in documents for a model of the Hub.
 HUB: Final = "hf:org/name"
 #: Documents whose Python is run here, on the tiny model; `test_site.py` runs that of the pages for users, and
@@ -187,6 +191,9 @@ def test_a_printed_command_line_works(printed: Printed, world: World, place: Pat
     provide(world, place, " ".join((printed.line, *printed.environment.values())))
     for name, value in printed.environment.items():
         monkeypatch.setenv(name, value)
+    if DROPS in printed.line:
+        tiny_checkpoint(folder=place.parent / "deep", max_position_embeddings=2048, num_hidden_layers=LAYERS)
+        assert run(["models", "alias", "smollm2", str(place.parent / "deep")], monkeypatch)[0] == 0
     words = [word.replace("age1...", world.recipient).replace(HUB, "smollm2") for word in printed.words]
     if words[:3] == ["models", "create", "brief"]:
         run(["models", "remove", "brief"], monkeypatch)

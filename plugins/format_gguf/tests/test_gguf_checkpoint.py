@@ -145,16 +145,23 @@ def test_linear_scaling_and_yarn_reach_the_config(tmp_path: Path, tiny_model: An
     assert (second.decoder.rope_scaling.kind, second.decoder.rope_scaling.factor) == ("yarn", 2.0)
 
 
-def test_the_ends_of_a_turn_are_ends_of_a_generation(tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:
+@pytest.mark.parametrize("said", [True, False], ids=["kinds-said", "kinds-not-said"])
+def test_the_ends_of_a_turn_are_ends_of_a_generation(said: bool, tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:
+    """Where the file says the kinds of its tokens, only control and user-defined ones; both ways of reading them give the same bytes."""
+    texts = [f"t{i}" for i in range(282)] + ["", "\u00e9"]
+
     def tokens(writer: gguf.GGUFWriter) -> None:
-        texts = [f"t{i}" for i in range(284)]
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list([*texts, "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>"])
-        writer.add_token_types([1] * 284 + [3, 3, 4, 1])
+        if said:
+            writer.add_token_types([1] * 284 + [3, 3, 4, 1])
         writer.add_eot_token_id(5)
 
     checkpoint = open_model(write_gguf(tmp_path / "x.gguf", tiny_model("qwen2"), metadata=tokens))
-    assert checkpoint.decoder.eos_token_ids == (2, 5, 284, 285, 286)
+    assert checkpoint.decoder.eos_token_ids == ((2, 5, 284, 285, 286) if said else (2, 5, 284, 285, 286, 287))
+    strings = header.read_header(tmp_path / "x.gguf").metadata["tokenizer.ggml.tokens"]
+    assert [strings[place] for place in range(len(strings))] == list(strings.raw())
+    assert strings.decoded()[:284] == texts
 
 
 def test_an_architecture_that_is_not_read_is_named(tmp_path: Path, tiny_model: Any, write_gguf: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -66,6 +65,8 @@ class TaskRuns:
         Raises:
             Rejected: as ``run``.
         """
+        import asyncio  # takes 40 ms, which only who awaits pays
+
         scope = TaskScope()
         arrived: asyncio.Queue[R | BaseException | None] = asyncio.Queue()
         arrive = _on_loop(arrived.put_nowait)
@@ -129,6 +130,8 @@ class TaskRuns:
 
 def _on_loop(call: Callable[..., object]) -> Callable[..., None]:
     """``call`` for other threads: the running event loop calls it."""
+    import asyncio  # takes 40 ms, which only who awaits pays
+
     loop = asyncio.get_running_loop()
 
     def post(*arguments: object) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
@@ -14,6 +13,9 @@ from llmasos.engine.exiting import left_behind
 from llmasos.engine.wakeups import Reader, Wake, Wakeups
 from llmasos_hookspecs import LLMasOSError, TokenLogprob
 from llmasos_hookspecs.guarding.changes import Changes
+
+if TYPE_CHECKING:
+    import asyncio  # takes 40 ms, which only who awaits pays
 
 R = TypeVar("R")
 
@@ -196,6 +198,8 @@ class Ticket(Generic[R]):
 
     async def _wait_async(self, callbacks: list[Callable[[], object]], beyond: int | None = None) -> None:
         """Wait until the request has ended, or has more than ``beyond`` pieces."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         with self._changes.lock:
@@ -213,6 +217,8 @@ class Ticket(Generic[R]):
 
     async def _async_outcome(self) -> R:
         if self._error is not None and left_behind(self._error):
+            import asyncio
+
             await asyncio.get_running_loop().create_future()  # for ever: an event loop would report what ends its thread
         return self._outcome()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -18,6 +17,8 @@ class Handover(Generic[R]):
 
     def __init__(self, give_up: Callable[[R], object]) -> None:
         """For the running event loop. ``give_up`` gets a result that nobody takes, on any thread."""
+        import asyncio  # takes 40 ms, which only who awaits pays
+
         self._give_up: Final = give_up
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Future[None] = self._loop.create_future()
@@ -42,6 +43,8 @@ class Handover(Generic[R]):
 
     async def take(self) -> R:
         """The result, once it is there; or raises its error."""
+        import asyncio
+
         try:
             await self._arrived
         except asyncio.CancelledError:

@@ -18,7 +18,7 @@ from llmasos_hookspecs.atomic import write_atomically
 _INDEX: Final = "index.json"
 #: The models' files that a build was made of: by it core removes the build with its model.
 _OF: Final = "of.json"
-_SLICE: Final = 1 << 24
+_SLICE: Final = 1 << 18
 #: Copies of one model that a build notes beside the last.
 _MOST_MODELS: Final = 63
 
@@ -90,10 +90,12 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 
 def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_SLICE):
-            value = zlib.crc32(chunk, value)
+    # One buffer that stays in the processor's cache: with 16 MB for each read, a quarter of the time went into new memory.
+    value, buffer = 0, bytearray(_SLICE)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            value = zlib.crc32(view[:count], value)
     return value
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from tokenizers import Tokenizer as Backend, decoders
 from tokenizers.models import BPE
 
 from llmasos_hookspecs import UnsupportedModel
 from llmasos_tokenizing.pieces import BYTE_OF, spell
 from llmasos_tokenizing.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+
+#: Matches a token that is spelt in the byte alphabet; a loop over all characters of a vocabulary takes as long as building the tokenizer.
+_SPELT: Final = re.compile(f"[{re.escape(''.join(BYTE_OF))}]*").fullmatch
 
 
 def byte_level_backend(tokens: list[str], merges: list[tuple[str, str]], pre: str, plain: frozenset[int], where: str) -> Backend:
@@ -23,10 +29,7 @@ def byte_level_backend(tokens: list[str], merges: list[tuple[str, str]], pre: st
         cut = PRE_TOKENIZERS[pre]
     except KeyError:
         raise UnsupportedModel(f"{where} cuts text as {pre[:40]!r}, and the ways known are {', '.join(sorted(PRE_TOKENIZERS))}.") from None
-    vocab = {
-        token if index in plain or all(character in BYTE_OF for character in token) else spell(token): index
-        for index, token in enumerate(tokens)
-    }
+    vocab = {token if _SPELT(token) or index in plain else spell(token): index for index, token in enumerate(tokens)}
     return backend_of(vocab, merges, cut)
 
 

@@ -29,7 +29,8 @@ import attrs
 import numpy as np
 
 from llmasos_backend_onnx.attention import Attention
-from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter, InMemory
+from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
+from llmasos_backend_onnx.graph_files import FLOAT_MODEL, INTEGER_MODEL, MODEL, InMemory
 from llmasos_backend_onnx.norms import Norms
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix, block_of, pack

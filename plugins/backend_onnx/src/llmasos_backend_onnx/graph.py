@@ -7,37 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-#: Name of the weights' file in the model's folder.
-WEIGHTS: Final = "weights.bin"
-#: The graph of a model.
-MODEL: Final = "model.onnx"
-#: The same with float activations for its 4-bit layers.
-FLOAT_MODEL: Final = "model_float_activations.onnx"
-#: The same with int8 GEMM for its quantised layers: see ``integer``.
-INTEGER_MODEL: Final = "model_integer_products.onnx"
+from llmasos_backend_onnx.graph_files import WEIGHTS, InMemory
+
 #: Domain of ONNX Runtime's own operators.
 CONTRIB: Final = "com.microsoft"
 _ALIGNMENT: Final = 4096
 _SMALL: Final = 1024
-
-
-@attrs.define(eq=False)
-class InMemory:
-    """Graphs that were written into no file.
-
-    Attributes:
-        graphs: name -> the graph, serialised, and the names of the large initializers in it.
-        weights: name of each large initializer -> ONNX's number of its type, its shape, and its bytes, uint8 [n].
-    """
-
-    graphs: dict[str, tuple[bytes, tuple[str, ...]]] = attrs.field(factory=dict)
-    weights: dict[str, tuple[int, tuple[int, ...], npt.NDArray[np.uint8]]] = attrs.field(factory=dict)
 
 
 class GraphWriter:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmasos_backend_onnx.graph import InMemory
+from llmasos_backend_onnx.graph_files import InMemory
 from llmasos_backend_onnx.in_parts import packed, unpacked
 from llmasos_decoder_kit.artifact import obtain
 from llmasos_hookspecs import Checkpoint, Context, is_sealed, sealed_builds

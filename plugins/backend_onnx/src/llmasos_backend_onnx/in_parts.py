@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_backend_onnx.graph import InMemory
+from llmasos_backend_onnx.graph_files import InMemory
 
 _FACTS: Final = "facts"
 

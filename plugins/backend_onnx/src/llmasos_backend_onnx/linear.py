@@ -8,7 +8,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from llmasos_backend_onnx.graph import CONTRIB, FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
+from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
+from llmasos_backend_onnx.graph_files import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.integer import RowMatrix, emit_product, round_rows
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import DEFAULT_BLOCK, BlockMatrix, block_of, pack, quantize, stack

@@ -7,9 +7,8 @@ from typing import Any, Final
 import attrs
 
 from llmasos_backend_onnx.cpu import check_int8_gemm, prefill_activations
-from llmasos_backend_onnx.decoder import build_decoder
 from llmasos_backend_onnx.engine import OnnxEngine
-from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL
+from llmasos_backend_onnx.graph_files import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.heads import head_width, kv_bytes_per_token
 from llmasos_backend_onnx.histories import Histories
@@ -115,6 +114,8 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
     )
 
     def write(output: Place) -> dict[str, Any]:
+        from llmasos_backend_onnx.decoder import build_decoder  # imports onnx, which a graph that is there does not need
+
         with context.progress("Building the ONNX decoder", total=config.num_layers + 1, unit="layers") as progress:
             built = build_decoder(
                 checkpoint, output, options.precision, progress, integer=integer, operators=operators, float_prompts=float_prompts

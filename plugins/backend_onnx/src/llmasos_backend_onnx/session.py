@@ -11,9 +11,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from onnx import helper
 
-from llmasos_backend_onnx.graph import InMemory
+from llmasos_backend_onnx.graph_files import InMemory
 from llmasos_backend_onnx.kv_cache import KVCache
 from llmasos_backend_onnx.layout import Layout, Part
 from llmasos_backend_onnx.steps import Floats, Integers, failure
@@ -76,6 +75,8 @@ class _InMemorySession(ort.InferenceSession):
 
 def _ort_value(kind: int, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) -> ort.OrtValue:
     """A tensor of ONNX's type ``kind`` over bytes that the session shares."""
+    from onnx import helper  # which a graph on disk does not need
+
     width = helper.tensor_dtype_to_np_dtype(kind).itemsize
     array = data.view({1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[width]).reshape(shape)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind)

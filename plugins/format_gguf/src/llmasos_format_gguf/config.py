@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 from gguf.constants import GGMLQuantizationType, Keys
 
 from llmasos_format_gguf import alone, altup, metadata as meta, two_widths
@@ -290,9 +291,13 @@ def _eos(header: GGUFHeader) -> int | list[int] | None:
     if isinstance(tokens, StringArray):
         kinds = meta.numbers(header, "tokenizer.ggml.token_type", len(tokens))
         wanted = {name.encode() for name in _END_OF_TURN}
-        for index, raw in enumerate(tokens.raw()):
-            if raw in wanted and index not in taken and (kinds is None or kinds[index] in (3, 4)):
-                found.append(index)
+        # Few tokens are of these kinds, so the others are not read where the file says the kinds.
+        said = (
+            enumerate(tokens.raw())
+            if kinds is None
+            else ((index, tokens[index]) for index in np.flatnonzero(np.isin(kinds, (3, 4))).tolist())
+        )
+        found += [index for index, raw in said if raw in wanted and index not in taken]
     unique = list(dict.fromkeys(found))
     return unique[0] if len(unique) == 1 else unique or None
 

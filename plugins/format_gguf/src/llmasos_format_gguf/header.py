@@ -57,23 +57,29 @@ class GGUFTensor:
 
 @attrs.frozen(eq=False)
 class StringArray:
-    """An array of strings that is still in the file."""
+    """An array of strings that is still in the file, each behind its length; ``ends`` says where each ends, int64 [count]."""
 
     data: npt.NDArray[np.uint8]
     start: int
-    count: int
+    ends: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> bytes:
+        begin = self.start if index == 0 else int(self.ends[index - 1])
+        return bytes(self.data.data[begin + 8 : int(self.ends[index])])
 
     def raw(self) -> Iterator[bytes]:
         """The strings as bytes, in order."""
-        buffer, offset = self.data.data, self.start
-        read = _U64.unpack_from
-        for _ in range(self.count):
-            (length,) = read(buffer, offset)
-            offset += 8 + length
-            yield bytes(buffer[offset - length : offset])
+        if not len(self.ends):
+            return
+        # Of one copy: a piece of bytes is cut in half the time that a piece of a mapped file takes.
+        whole = bytes(self.data.data[self.start : int(self.ends[-1])])
+        begin = 8
+        for end in (self.ends - self.start).tolist():
+            yield whole[begin:end]
+            begin = end + 8
 
     def decoded(self) -> list[str]:
         """The strings; bytes that are no UTF-8 become U+FFFD."""
@@ -238,13 +244,15 @@ class _Reader:
         # One tight loop: vocabularies have hundreds of thousands of strings, and a call for each doubles the time to open.
         start = offset = self.offset
         last, buffer, read = self._data.size - 8, self._buffer, _U64.unpack_from
+        ends = []
         for _ in range(count):
             if offset > last:
                 offset = self._data.size + 1
                 break
             offset += 8 + read(buffer, offset)[0]
+            ends.append(offset)
         self._advance(offset - start)
-        return StringArray(self._data, start, count)
+        return StringArray(self._data, start, np.array(ends, np.int64))
 
     def _advance(self, count: int) -> int:
         start = self.offset

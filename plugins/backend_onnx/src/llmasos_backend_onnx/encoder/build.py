@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from llmasos_backend_onnx.graph import CONTRIB, MODEL, GraphWriter, InMemory
+from llmasos_backend_onnx.graph import CONTRIB, GraphWriter
+from llmasos_backend_onnx.graph_files import MODEL, InMemory
 from llmasos_encoder_kit.config import EncoderConfig, EncoderLayer
 from llmasos_encoder_kit.weights import EncoderWeights, LayerWeights, Matrix, Norm, rotations
 from llmasos_hookspecs import Progress

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from llmasos_backend_onnx.encoder.build import BIAS, HIDDEN, IDS, MASK, PLACES, TYPES, build_encoder, has_bias
 from llmasos_backend_onnx.encoder.engine import Floats, OnnxEncoder, Padded
-from llmasos_backend_onnx.graph import MODEL
+from llmasos_backend_onnx.graph_files import MODEL
 from llmasos_backend_onnx.graphs import Place, graph_at, obtain_graphs
 from llmasos_backend_onnx.options import Options
 from llmasos_backend_onnx.session import open_session
