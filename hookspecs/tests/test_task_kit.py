@@ -13,7 +13,7 @@ from llmasos_hookspecs.testing import ScriptedTaskModel
 
 PLUGIN = """
 import attrs
-from llmasos_hookspecs import Component, ContextLengthExceeded, RequestError, hookimpl
+from llmasos_hookspecs import Component, ContextLengthExceeded, RequestError, TaskCall, TaskOutput, hookimpl
 
 @attrs.frozen
 class Inputs:
@@ -40,6 +40,10 @@ class Label:
     def stream(self, model, inputs):
         yield self.run(model, inputs).label
 
+    def events(self, model, inputs):
+        yield TaskCall(kind="called", id="1", tool="look", arguments={})
+        yield TaskOutput(self.run(model, inputs))
+
 @hookimpl
 def llmasos_component(): return Component(summary="Label a text.")
 
@@ -61,6 +65,7 @@ class Wrong:
     caught_by: tuple[str, ...]
 
 
+_EVENTS = ("test_events_end_with_the_output",)
 WRONG = {
     "returns text in place of its output": Wrong(changed("return Output(", "return str("), ("test_answers_the_example",)),
     "returns a number as text": Wrong(changed("len(said.split())", "str(len(said))"), ("test_answers_the_example",)),
@@ -117,6 +122,12 @@ WRONG = {
         changed("yield self.run(model, inputs).label", "yield self.run(model, inputs)"), ("test_stream_gives_pieces",)
     ),
     "streams nothing": Wrong(changed("yield self.run(model, inputs).label", "yield from ()"), ("test_stream_gives_pieces",)),
+    "tells no output at its end": Wrong(changed("yield TaskOutput(self.run(model, inputs))", "self.run(model, inputs)"), _EVENTS),
+    "ends with another output": Wrong(changed("yield TaskOutput(self.run(", "yield TaskOutput(str("), _EVENTS),
+    "tells what is no event": Wrong(changed("yield TaskCall(", "yield dict("), _EVENTS),
+    "tells before it looks at the text": Wrong(
+        changed("yield TaskOutput(self.run(model, inputs))", "yield TaskOutput(Output('good', 0.5, 1))"), ("test_refuses_an_empty_text",)
+    ),
     "has inputs without types": Wrong(
         changed("text: str\n", "text = attrs.field()\n").replace(
             'labels: tuple[str, ...] = ("good", "bad")', 'labels = attrs.field(default=("good",))'

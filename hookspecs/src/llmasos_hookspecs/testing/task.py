@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -180,12 +180,12 @@ class TaskConformance(PluginConformance, standard=True):
 
     @pytest.mark.parametrize("text", EMPTY)
     def test_refuses_an_empty_text(self, task: Task, text: str) -> None:
-        """Without anything to work on the model is not asked: ``run`` and ``stream`` raise an ``LLMasOSError`` that names the input."""
+        """Without anything to work on the model is not asked: ``run``, ``stream`` and ``events`` raise an error that names the input."""
         if self.answers_nothing:
             pytest.skip("An empty text means something to the task.")
         name, inputs, model = self.find_text_field(task), self.make_inputs(task, EMPTY[text]), ScriptedTaskModel()
-        stream = getattr(task, "stream", None)
-        for answer in (task.run, *([lambda *call: list(stream(*call))] if stream else [])):
+        told = [getattr(task, each, None) for each in ("stream", "events")]
+        for answer in (task.run, *(_listed(each) for each in told if each)):
             with pytest.raises(LLMasOSError) as refused:
                 answer(model, inputs)
             said = str(refused.value)
@@ -230,6 +230,10 @@ class TaskConformance(PluginConformance, standard=True):
         """Whether an input takes free text."""
         hints = typing.get_type_hints(task.inputs)
         return bool(self.text_field) or any(hints[f.name] is str and not f.metadata.get("choices") for f in attrs.fields(task.inputs))
+
+
+def _listed(pieces: Callable[..., Iterable[object]]) -> Callable[..., list[object]]:
+    return lambda *call: list(pieces(*call))
 
 
 def made_up(field: attrs.Attribute[Any], inputs: type) -> Any:

@@ -42,6 +42,33 @@ def test_axe_finds_nothing_in_any_view_and_theme(page: Callable[..., Page], axe:
         shown.press("◐")
 
 
+def test_axe_finds_nothing_beside_images_and_calls_that_wait(page: Callable[..., Page], axe: str) -> None:
+    """In both themes."""
+    shown = page()
+    shown.js(
+        """
+        const { Attachments, picture } = await import("./console/attachments.js");
+        const { DrawnCall } = await import("./console/drawing.js");
+        const { el } = await import("./console/dom.js");
+        const canvas = Object.assign(document.createElement("canvas"), { width: 9, height: 9 });
+        const url = canvas.toDataURL("image/png");
+        const call = new DrawnCall({ name: "send" }, true);
+        call.take({ arguments: "{}" });
+        call.confirmed(new AbortController().signal);
+        const failed = new DrawnCall({ name: "send" }, true);
+        failed.take({ error: "It is closed." });
+        const article = el("article", {}, el("ul", { class: "pictures" }, el("li", {}, picture(url, 0))), call.node, failed.node);
+        document.querySelector(".log").append(article);
+        const attached = new Attachments(article, document.querySelector(".ask textarea"), () => {}, () => ({}));
+        attached.offer(true);
+        document.querySelector(".ask").prepend(attached.button);
+        """
+    )
+    for _ in ("light", "dark"):
+        assert violations(shown, axe) == []
+        shown.press("◐")
+
+
 def test_axe_finds_nothing_where_a_key_is_asked_for(page: Callable[..., Page], axe: str, runtime: ScriptedRuntime) -> None:
     runtime.open = False
     assert violations(page(), axe) == []

@@ -64,6 +64,10 @@ class Running(ScriptedRuntime):
         super().unload_model(principal, model)
         self.model |= {"state": "not loaded", "weight_bytes": 0}
 
+    def load_model(self, principal: Principal, model: str) -> None:
+        super().load_model(principal, model)
+        self.model |= {"state": "loaded", "weight_bytes": 108 << 20}
+
     def pin_model(self, principal: Principal, model: str, pinned: bool = True) -> None:
         super().pin_model(principal, model, pinned)
         self.model["pinned"] = pinned
@@ -109,12 +113,14 @@ def test_an_administrator_unloads_pins_and_swaps_the_scheduler(runtime: Running,
     shown.view("operate")
     shown.press("Unload")
     shown.wait(lambda: shown.texts(".cards .badge") == ["not loaded"])
+    shown.press("Load")
+    shown.wait(lambda: shown.texts(".cards .badge") == ["loaded"])
     shown.press("Pin")
     shown.wait(lambda: shown.texts(".cards .badge")[1:] == ["pinned"])
     shown.type("#use-0", "fair")
     shown.click("#swap-0")
     shown.wait(lambda: "fair" in shown.texts(".pipeline li span"))
-    assert [change[0] for change in runtime.changes] == ["unload_model", "pin_model", "use_scheduler"]
+    assert [change[0] for change in runtime.changes] == ["unload_model", "load_model", "pin_model", "use_scheduler"]
     assert runtime.changes[-1] == ("use_scheduler", "fair", {}, "default")
 
 

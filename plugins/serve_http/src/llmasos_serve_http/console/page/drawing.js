@@ -78,7 +78,7 @@ export class DrawnCall {
   #result = null;
 
   constructor({ name }, open = false) {
-    this.arguments = el("pre", { tabindex: 0, "aria-label": t("arguments") });
+    this.arguments = el("pre", { tabindex: 0, role: "group", "aria-label": t("arguments") });
     this.node = el("details", { class: "tool", open }, el("summary", {}, t("call of", { name })), this.arguments);
   }
 
@@ -100,7 +100,7 @@ export class DrawnCall {
   take({ arguments: text = "", result = null, error = null }) {
     this.arguments.append(text);
     if (result === null && error === null) return;
-    this.#result ??= this.node.appendChild(el("pre", { tabindex: 0, "aria-label": t("result") }));
+    this.#result ??= this.node.appendChild(el("pre", { tabindex: 0, role: "group", "aria-label": t("result") }));
     this.#result.classList.toggle("trouble", error !== null);
     this.#result.textContent = error ?? result;
   }
