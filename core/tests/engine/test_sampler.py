@@ -264,7 +264,13 @@ def test_a_batch_uses_no_more_threads_than_it_is_given(monkeypatch: pytest.Monke
     """The limit of the model's resources holds for sampling: with one thread nothing is shared out."""
     shared: list[int] = []
     monkeypatch.setattr(sampler, "_PART", 5000)
-    monkeypatch.setattr(sampler, "share_out", lambda count, _, work, threads: shared.append(threads) or work(0, count))
+
+    def noted(count: int, parts: int, work: Any, threads: int) -> None:
+        assert parts <= count
+        shared.append(threads)
+        work(0, count)
+
+    monkeypatch.setattr(sampler, "share_out", noted)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
     logits = list(rows(4, 8, 5000))
     states = [SamplingState(SamplingParams(temperature=1.0, seed=i), []) for i in range(8)]
