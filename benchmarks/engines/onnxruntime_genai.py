@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime_genai as og
+from onnx import helper
 
 from benchmarks.workload import Workload
+
+#: Operations that take a few rows of their constants.
+_LOOKED_UP = frozenset({"Gather", "GroupQueryAttention"})
 
 
 class Driver:
@@ -44,8 +50,12 @@ class Driver:
         return time.perf_counter() - began
 
     def weight_bytes(self) -> int:
-        """Of its graph's data; the head is stored beside the embedding."""
-        return sum(path.stat().st_size for path in self._folder.glob("*.onnx.data"))
+        """Of all that its products and norms read: of the embedding, which it stores in float32 beside its head, a token takes one row, and
+        of the tables of rotations one position."""
+        graph = onnx.load(self._folder / "model.onnx", load_external_data=False).graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        read = {name for node in graph.node if node.op_type not in _LOOKED_UP for name in node.input if name in stored}
+        return sum(math.prod(stored[name].dims) * helper.tensor_dtype_to_np_dtype(stored[name].data_type).itemsize for name in read)
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """One token a step: the model was built to give the last position's logits only, which is what prefill is fastest with."""

@@ -1,4 +1,4 @@
-"""The loader passes the conformance kit, in float32 and in bfloat16, and of what other tools exported."""
+"""The loader passes the conformance kit, in float32, in bfloat16 and with activations of 8 bits, and of what other tools exported."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,14 @@ class TestBfloat16(LoaderConformance):
     module = "llmasos_backend_openvino"
     options: ClassVar[dict[str, str]] = {"precision": "bf16"}
     cases = ("llama", "llama-q4-minimums")
+
+
+class TestInt8(LoaderConformance):
+    """Activations of 8 bits, as ``auto`` has them where weights are stored in codes."""
+
+    module = "llmasos_backend_openvino"
+    options: ClassVar[dict[str, str]] = {"precision": "f32", "activations": "int8"}
+    cases = ("llama-q4-minimums",)
 
 
 class TestExport(LoaderConformance):

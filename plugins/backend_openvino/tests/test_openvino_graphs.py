@@ -21,7 +21,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The precision of each graph that is built."""
     found: list[str] = []
     build = loading.build_decoder
-    monkeypatch.setattr(loading, "build_decoder", lambda *arguments: found.append(arguments[1]) or build(*arguments))
+    monkeypatch.setattr(loading, "build_decoder", lambda *arguments, **form: found.append(arguments[1]) or build(*arguments, **form))
     return found
 
 
@@ -34,13 +34,15 @@ def files(root: Path, name: str) -> list[Path]:
 
 
 def test_a_graph_is_built_once(start: Any, builds: list[str], tmp_path: Path) -> None:
-    """A second load finds it and gives the same bits; another checkpoint has a graph of its own."""
+    """A second load finds it and gives the same bits; another checkpoint, and another form of the codes, have a graph of their own."""
     first, second = logits(start(CHECKPOINT)), logits(start(CHECKPOINT))
     assert np.array_equal(first, second)
     assert builds == ["f32"]
     start(tiny_checkpoint("llama-q4-zeros"))
     assert builds == ["f32", "f32"]
-    assert len(files(tmp_path, "decoder.xml")) == 2
+    start(CHECKPOINT, {"activations": "int8"})
+    assert builds == ["f32", "f32", "f32"]
+    assert len(files(tmp_path, "decoder.xml")) == 3
 
 
 @pytest.mark.parametrize("name", ["decoder.xml", "decoder.bin", "index.json"])

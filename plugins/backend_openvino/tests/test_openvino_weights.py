@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from llmasos_backend_openvino import Options, cpu
-from llmasos_backend_openvino.cpu import has_bfloat16
-from llmasos_backend_openvino.matrices import CodeMatrix, FloatMatrix, matrix_of, stacked
+from llmasos_backend_openvino.cpu import has_bfloat16, rounds_activations
+from llmasos_backend_openvino.matrices import CodeMatrix, FloatMatrix, matrix_of, stacked, with_whole_zeros
 from llmasos_backend_openvino.memory import predict
 from llmasos_hookspecs import ConfigError, QuantizedTensor, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
@@ -19,6 +19,7 @@ from llmasos_hookspecs.testing import tiny_checkpoint
 from llmasos_hookspecs.testing.checkpoints import quantize
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="OpenVINO computes no bfloat16 on this CPU")
+needs_int8 = pytest.mark.skipif(not rounds_activations(Options()), reason="this CPU has no instructions for int8")
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(0, 256, 40)]
 LAYOUTS = [(bits, form, 16 if bits % 2 else 64, form != "zeros") for bits in (2, 3, 4, 5, 8) for form in ("symmetric", "zeros", "minimums")]
 
@@ -54,6 +55,47 @@ def test_codes_are_computed_from_exactly(start: Any, bits: int, form: str, group
     engine = start(checkpoint)
     assert engine.info.dtype == ("int4" if bits <= 4 else "int8")
     assert error(logits(engine), ReferenceDecoder(checkpoint).logits(TOKENS)) < 3e-6
+
+
+def values_of(matrix: Any) -> Any:
+    """[rows, groups, columns of a group] float64."""
+    codes = matrix.codes.reshape(*matrix.scales.shape, -1).astype(np.float64)
+    return (codes - matrix.zeros[:, :, None].astype(np.float64)) * matrix.scales[:, :, None]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 5, 6, 8])
+def test_whole_zeros_change_values_by_less_than_a_step_of_8_bits(bits: int) -> None:
+    """With zeros of 8 bits no value is off by more than a step of 8 bits over the group and zero, wherever the group lies and if it is of
+    one value; whole zeros stay, and 4 bits lose a third of what Q8_0 does."""
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 2**bits, (40, 64)).astype(np.uint8)
+    scales = rng.uniform(-2, 2, (40, 2)).astype(np.float32)
+    scales[0], codes[1] = [1e-30, 1e20], 0
+    near = rng.uniform(0, 2**bits - 1, (40, 2)).astype(np.float32)  # the group lies around zero
+    for zeros in (near, near - 2**bits, near + 2**bits, near * 1000, near * -1000, np.rint(near)):
+        matrix = CodeMatrix(codes, scales, zeros.astype(np.float32), 4 if bits <= 4 else 8)
+        whole = with_whole_zeros(matrix)
+        assert isinstance(whole, CodeMatrix)
+        assert (whole.bits, whole.codes.dtype, whole.zeros.dtype) == (8, np.uint8, np.uint8)
+        want, got = values_of(matrix), values_of(whole)
+        reach = np.maximum(want.max(-1), 0) - np.minimum(want.min(-1), 0)
+        assert (np.abs(got - want).max(-1) <= reach / 255 * 1.001 + 1e-5 * np.abs(want).max(-1)).all()
+        if zeros is near and bits == 4:
+            of_q8_0 = np.abs(want).max(-1) / 127 / np.sqrt(12)
+            assert np.sqrt(((got - want) ** 2).mean(-1) / of_q8_0**2)[2:].mean() < 0.4
+        if (zeros == np.rint(near)).all():
+            np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@needs_int8
+@pytest.mark.parametrize("form", ["symmetric", "zeros", "minimums"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_activations_of_8_bits_cost_hardly_anything(start: Any, bits: int, form: str) -> None:
+    """They are rounded, for the logits are not those of floats, and with a scale for every 32 the error stays small."""
+    checkpoint = coded(bits, form, 32)
+    engine = start(checkpoint, {"activations": "int8"})
+    assert engine.info.dtype == "int8"
+    assert 1e-4 < error(logits(engine), ReferenceDecoder(checkpoint).logits(TOKENS)) < 0.06
 
 
 def test_parts_that_are_stored_otherwise_are_multiplied_apart(start: Any) -> None:
@@ -106,22 +148,26 @@ def test_bfloat16_keeps_stored_codes_and_rounds_floats(start: Any) -> None:
     assert half.weight_bytes < 0.51 * start(plain).info.weight_bytes
 
 
-@pytest.mark.parametrize("precision", ["f32", pytest.param("bf16", marks=needs_bfloat16)])
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "f32"}, pytest.param({"precision": "bf16"}, marks=needs_bfloat16), {"precision": "f32", "activations": "int8"}],
+)
 @pytest.mark.parametrize("case", ["llama", "llama-biases", "qwen2", "qwen3", "llama-q8", "llama-q4-zeros", "llama-q4-minimums"])
-def test_memory_is_foreseen(start: Any, case: str, precision: Any) -> None:
+def test_memory_is_foreseen(start: Any, case: str, options: dict[str, Any]) -> None:
     """``predict`` tells weights and cache to the byte where all layers are alike."""
     checkpoint = tiny_checkpoint(case)
-    info, foreseen = start(checkpoint, {"precision": precision}).info, predict(checkpoint, Options(precision=precision))
+    info, foreseen = start(checkpoint, options).info, predict(checkpoint, Options(**options))
     assert foreseen is not None
     assert (foreseen.weight_bytes, foreseen.kv_bytes_per_token) == (info.weight_bytes, info.kv_bytes_per_token)
 
 
 def test_a_table_of_four_bits_is_held_twice(start: Any) -> None:
-    """Once in whole bytes to look rows up in, once packed to give the logits."""
+    """Once in whole bytes to look rows up in, once packed to give the logits; only once where the logits are computed from whole bytes."""
     checkpoint = coded(4, "symmetric", 32, tie_word_embeddings=True)
-    foreseen = predict(checkpoint, Options(precision="f32"))
-    assert foreseen is not None
-    assert foreseen.weight_bytes == start(checkpoint).info.weight_bytes
+    for activations in ("float", "int8"):
+        foreseen = predict(checkpoint, Options(precision="f32", activations=activations))
+        assert foreseen is not None
+        assert foreseen.weight_bytes == start(checkpoint, {"activations": activations}).info.weight_bytes
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +186,16 @@ def test_auto_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(cpu, "_flags", lambda: frozenset(flags))
     monkeypatch.setattr(cpu, "has_bfloat16", lambda: able)
     assert cpu.chosen_precision(Options()) == chosen
+
+
+@pytest.mark.parametrize("flags", [{"avx512_vnni"}, {"avx_vnni"}, {"amx_int8"}, {"avx512f"}])
+def test_auto_rounds_activations_where_the_cpu_multiplies_int8(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
+    """Unless a precision is asked for, which then is what all is computed in; and always where it is asked for."""
+    monkeypatch.setattr(cpu, "_flags", lambda: frozenset(flags))
+    assert rounds_activations(Options()) == (flags != {"avx512f"})
+    assert not rounds_activations(Options(precision="f32"))
+    assert not rounds_activations(Options(activations="float"))
+    assert rounds_activations(Options(precision="f32", activations="int8"))
 
 
 def test_a_folder_of_exports_is_not_foreseen(tmp_path: Path) -> None:

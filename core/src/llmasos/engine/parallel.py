@@ -17,14 +17,14 @@ _MOST_THREADS: Final = 4
 _pool: ThreadPoolExecutor | None = None
 
 
-def threads() -> int:
-    """How many threads ``share_out`` uses, the caller's among them."""
+def threads(most: int | None = None) -> int:
+    """How many threads gain, the caller's among them: the cores there are, up to ``most``."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_THREADS)
+    return min(cores, _MOST_THREADS if most is None else min(most, _MOST_THREADS))
 
 
-def share_out(count: int, parts: int, work: Callable[[int, int], None]) -> None:
-    """Call ``work(begin, end)`` for ``parts`` ranges that make up ``range(count)``, on several threads. Raises what ``work`` raises.
+def share_out(count: int, parts: int, work: Callable[[int, int], None], threads: int) -> None:
+    """Call ``work(begin, end)`` for ``parts`` ranges that make up ``range(count)``, on so many threads. Raises what ``work`` raises.
 
     The calling thread takes one range after the other as well, so that a thread that gets no core delays nothing.
     """
@@ -34,7 +34,7 @@ def share_out(count: int, parts: int, work: Callable[[int, int], None]) -> None:
         while (turn := next(turns)) < parts:
             work(turn * count // parts, (turn + 1) * count // parts)
 
-    helpers = min(threads(), parts) - 1
+    helpers = min(threads, parts) - 1
     futures = [_helpers().submit(run) for _ in range(helpers)]
     try:
         run()

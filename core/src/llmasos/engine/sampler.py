@@ -123,15 +123,16 @@ class SamplingState:
         return changed
 
 
-def sample(rows: Sequence[Logits], states: Sequence[SamplingState]) -> list[int | None]:
+def sample(rows: Sequence[Logits], states: Sequence[SamplingState], most_threads: int | None = None) -> list[int | None]:
     """The next token of each sequence: logits [vocab] float32 a row, which are not changed. Does not call ``accept``.
 
-    None for a row that holds NaN or infinity, or nothing that may be chosen.
+    None for a row that holds NaN or infinity, or nothing that may be chosen. Large batches use the cores there are, or ``most_threads``.
     """
     tokens: list[int | None] = [None] * len(rows)
-    parts = min(sum(map(len, rows)) // _PART, 2 * threads())
-    if parts > 1 and any(state.params.temperature for state in states):
-        share_out(len(rows), min(parts, len(rows)), lambda begin, end: _sample_part(rows, states, begin, end, tokens))
+    count = threads(most_threads)
+    parts = min(sum(map(len, rows)) // _PART, 2 * count, len(rows))
+    if count > 1 and parts > 1 and any(state.params.temperature for state in states):
+        share_out(len(rows), parts, lambda begin, end: _sample_part(rows, states, begin, end, tokens), count)
     elif rows:
         _sample_part(rows, states, 0, len(rows), tokens)
     return tokens

@@ -67,7 +67,10 @@ class Constants:
             codes = self._constant(_packed(matrix.codes), ov.Type.u4, shape)
         else:
             codes = self._constant(np.ascontiguousarray(matrix.codes), ov.Type.u8, shape)
-        return codes, self.vector(matrix.scales[:, :, None]), self.vector(matrix.zeros[:, :, None])
+        zeros = matrix.zeros[:, :, None]
+        if zeros.dtype == np.uint8:
+            return codes, self.vector(matrix.scales[:, :, None]), self._constant(np.ascontiguousarray(zeros), ov.Type.u8, zeros.shape)
+        return codes, self.vector(matrix.scales[:, :, None]), self.vector(zeros)
 
     def _constant(self, array: npt.NDArray[Any], kind: Any, shape: Sequence[int]) -> Any:
         self._kept.append(array)
@@ -85,7 +88,7 @@ def _as_float32(x: Any) -> Any:
 
 
 def _decoded(codes: Any, scales: Any, zeros: Any) -> Any:
-    return ops.multiply(ops.subtract(ops.convert(codes, np.float32), zeros), scales)
+    return ops.multiply(ops.subtract(ops.convert(codes, np.float32), _as_float32(zeros)), scales)
 
 
 def _packed(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

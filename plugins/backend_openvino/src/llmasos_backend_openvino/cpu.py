@@ -9,8 +9,9 @@ from typing import Final, Literal
 from llmasos_backend_openvino.options import Options
 from llmasos_hookspecs import ConfigError
 
-#: Instruction sets that multiply bf16, as Linux names them.
+#: Instruction sets that multiply bf16, and those that multiply int8, as Linux names them.
 _UNITS: Final = frozenset({"amx_bf16", "avx512_bf16"})
+_INT8_UNITS: Final = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 
 
 def chosen_precision(options: Options) -> Literal["f32", "bf16"]:
@@ -27,6 +28,17 @@ def chosen_precision(options: Options) -> Literal["f32", "bf16"]:
     if options.precision != "auto":
         return options.precision
     return "bf16" if not _UNITS.isdisjoint(_flags()) and has_bfloat16() else "f32"
+
+
+def rounds_activations(options: Options) -> bool:
+    """Whether activations are rounded to 8 bits where they meet stored codes.
+
+    For SmolLM2 in Q4_1 this raises the mean KL divergence from float32 from 0.0012 to 0.005 in bfloat16. A core of Zen 4 then takes 0.76 of
+    the time for a prefill, 0.6 with 8 sequences and 0.73 with 32; in float32, which other CPUs compute in, half.
+    """
+    if options.activations == "auto":
+        return options.precision == "auto" and not _INT8_UNITS.isdisjoint(_flags())
+    return options.activations == "int8"
 
 
 @functools.cache

@@ -37,20 +37,20 @@ def ropes_of(config: DecoderConfig) -> list[Rope]:
     return list(dict.fromkeys(layer.rope for layer in layers if layer.rope is not None))
 
 
-def build_decoder(checkpoint: Checkpoint, precision: str, progress: Progress) -> BuiltDecoder:
-    """The graph of a checkpoint, its float weights in ``precision``.
+def build_decoder(checkpoint: Checkpoint, precision: str, progress: Progress, *, whole_zeros: bool = False) -> BuiltDecoder:
+    """The graph of a checkpoint, its float weights in ``precision``, and its codes ``with_whole_zeros`` where asked.
 
     Inputs, for the tokens of all rows one behind the other: ``tokens`` int32 [n]; ``wanted`` int32 [m], those whose logits are asked for;
     of each rope ``cos.N`` and ``sin.N`` float32 [n, 1, head_dim], what heads and their exchanged halves are multiplied by; where
     attention belongs it has a stand-in, for ``insert_attention``. Output: ``logits`` float32 [m, vocabulary].
     """
-    return _Builder(checkpoint, precision).build(progress)
+    return _Builder(checkpoint, WeightReader(checkpoint, precision, whole_zeros=whole_zeros)).build(progress)
 
 
 class _Builder:
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, reader: WeightReader) -> None:
         self._config: DecoderConfig = checkpoint.decoder
-        self._reader = WeightReader(checkpoint, precision)
+        self._reader = reader
         self._constants = Constants()
         self._ropes = ropes_of(self._config)
 

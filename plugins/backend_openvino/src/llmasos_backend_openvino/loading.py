@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from llmasos_backend_openvino.attention import BLOCK, insert_attention
-from llmasos_backend_openvino.cpu import chosen_precision
+from llmasos_backend_openvino.cpu import chosen_precision, rounds_activations
 from llmasos_backend_openvino.decoder import BuiltDecoder, build_decoder, ropes_of
 from llmasos_backend_openvino.engine import OpenVinoEngine
 from llmasos_backend_openvino.exported import read_export
@@ -39,8 +40,11 @@ if TYPE_CHECKING:
     from llmasos_hookspecs import Checkpoint, Context, Engine
 
 #: Raised with every change of what is built, so that older folders in the cache are not taken for it.
-_GRAPH_VERSION: Final = 1
+_GRAPH_VERSION: Final = 2
 _MODEL: Final = "decoder.xml"
+
+#: Activations that share a scale: with more, SmolLM2 loses what makes it exact, and OpenVINO takes no more than the weights' groups.
+_ACTIVATION_GROUP: Final = 32
 
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
@@ -64,12 +68,13 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     switch = _switch(checkpoint)
     precision = chosen_precision(options)
     source: Path | BuiltDecoder
-    source, built = _in_memory(checkpoint, precision, context) if is_sealed(checkpoint) else _graph(checkpoint, precision, context)
+    made = functools.partial(_in_memory if is_sealed(checkpoint) else _graph, checkpoint, precision, context)
+    source, built = made(whole_zeros=rounds_activations(options))
     weight_bytes: int = built["weight_bytes"]
     caches = caches_of(config)
     blocks, length = _room(config.context_length, context.limits, weight_bytes, BLOCK * token_bytes(caches, precision))
     pool = _pool(caches, blocks, precision)
-    compiled = _compiled(_decoder(source, config, precision), precision, options.threads or context.limits.threads, source)
+    compiled = _compiled(_decoder(source, config, precision), options, context, source)
     session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)], kept=source)
     info = EngineInfo(
         vocab_size=config.vocab_size,
@@ -87,7 +92,7 @@ def _load_export(checkpoint: Checkpoint, options: Options, context: Context) -> 
     """An engine of a graph that another tool exported, once it has computed two sequences together as it does alone."""
     export = read_export(checkpoint, context)
     precision = chosen_precision(options)
-    compiled = _compiled(export.model, precision, options.threads or context.limits.threads, checkpoint.path)
+    compiled = _compiled(export.model, options, context, checkpoint.path)
     caches = compiled_caches(compiled)
     blocks, length = _room(export.context_length, context.limits, export.weight_bytes, BLOCK * token_bytes(caches, precision))
     pool = _pool(caches, blocks, precision)
@@ -107,20 +112,21 @@ def _load_export(checkpoint: Checkpoint, options: Options, context: Context) -> 
     return engine
 
 
-def _in_memory(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[BuiltDecoder, dict[str, Any]]:
+def _in_memory(checkpoint: Checkpoint, precision: str, context: Context, *, whole_zeros: bool) -> tuple[BuiltDecoder, dict[str, Any]]:
     """The checkpoint's graph without a file, and facts about it."""
     with context.progress("Building the OpenVINO decoder", total=checkpoint.decoder.num_layers + 1, unit="layers") as progress:
-        built = build_decoder(checkpoint, precision, progress)
-    return built, {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision)}
+        built = build_decoder(checkpoint, precision, progress, whole_zeros=whole_zeros)
+    return built, {"weight_bytes": built.constants.nbytes, "dtype": dtype_of(checkpoint, precision, whole_zeros=whole_zeros)}
 
 
-def _graph(checkpoint: Checkpoint, precision: str, context: Context) -> tuple[Path, dict[str, Any]]:
+def _graph(checkpoint: Checkpoint, precision: str, context: Context, *, whole_zeros: bool) -> tuple[Path, dict[str, Any]]:
     """The file of the checkpoint's graph, and what was said of it when it was built."""
     config = checkpoint.decoder
-    key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), precision=precision, version=_GRAPH_VERSION)
+    form = {"precision": precision, "whole_zeros": whole_zeros}
+    key = cache_key(digest=checkpoint.digest, decoder=attrs.asdict(config), version=_GRAPH_VERSION, **form)
 
     def write(folder: Path) -> dict[str, Any]:
-        built, facts = _in_memory(checkpoint, precision, context)
+        built, facts = _in_memory(checkpoint, precision, context, whole_zeros=whole_zeros)
         ov.serialize(built.model, folder / _MODEL)
         return facts
 
@@ -138,11 +144,13 @@ def _decoder(source: Path | BuiltDecoder, config: DecoderConfig, precision: str)
     return model
 
 
-def _compiled(model: Any, precision: str, threads: int | None, source: Path | BuiltDecoder) -> Any:
+def _compiled(model: Any, options: Options, context: Context, source: Path | BuiltDecoder) -> Any:
+    precision, threads = chosen_precision(options), options.threads or context.limits.threads
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "KV_CACHE_PRECISION": precision,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # activations are not rounded to 8 bits
+        # Activations in 8 bits; OpenVINO rounds them where the weights' zeros are whole.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_ACTIVATION_GROUP) if rounds_activations(options) else "0",
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "ENABLE_CPU_PINNING": False,  # two engines would be pinned to the same cores

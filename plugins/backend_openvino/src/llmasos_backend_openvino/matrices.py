@@ -16,6 +16,12 @@ from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 FLOAT_TYPES: Final[dict[str, Any]] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16}
 
 
+#: The largest code of 8 bits.
+_TOP: Final = 255
+#: How far a whole zero may shift a group, in steps of 8 bits over the group and zero.
+_SHIFT: Final = 0.25
+
+
 @attrs.frozen(eq=False)
 class FloatMatrix:
     """[rows, columns] in float32 or bfloat16."""
@@ -38,19 +44,20 @@ class CodeMatrix:
 
     Attributes:
         codes: uint8 [rows, columns], each below ``2 ** bits``.
-        scales, zeros: float32 [rows, groups].
+        scales: float32 [rows, groups].
+        zeros: float32 or uint8 [rows, groups]; OpenVINO multiplies by activations of 8 bits where they are uint8.
         bits: 4 or 8, what a code takes in memory.
     """
 
     codes: npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
-    zeros: npt.NDArray[np.float32]
+    zeros: npt.NDArray[np.float32] | npt.NDArray[np.uint8]
     bits: int
 
     @property
     def form(self) -> tuple[Any, ...]:
         """What matrices must share to be stacked."""
-        return ("codes", self.bits, self.codes.shape[1] // self.scales.shape[1])
+        return ("codes", self.bits, self.codes.shape[1] // self.scales.shape[1], self.zeros.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -81,6 +88,42 @@ def matrix_of(tensor: Tensor, precision: str) -> Matrix:
     middle = np.float32(2 ** (tensor.bits - 1))
     zeros = np.full(scales.shape, middle) if tensor.zeros is None else tensor.zeros.astype(np.float32)
     return CodeMatrix(codes, scales, zeros, bits)
+
+
+def with_whole_zeros(matrix: Matrix) -> Matrix:
+    """A matrix of codes in 8 bits with zeros of 8 bits; exact where the zeros are whole already.
+
+    Codes of fewer bits have room: all of a group are multiplied by the number for which the zero comes closest to a whole one. The
+    root mean square of the errors is then a third of what Q8_0 has, for SmolLM2 in Q4_1.
+    """
+    if isinstance(matrix, FloatMatrix) or matrix.zeros.dtype == np.uint8:
+        return matrix
+    zeros = matrix.zeros.astype(np.float64)
+    stored = matrix.codes.reshape(*zeros.shape, -1)
+    most = int(stored.max(initial=1))
+    factors, wholes, errors = np.ones(zeros.shape), np.zeros(zeros.shape), np.full(zeros.shape, np.inf)
+    for factor in range(1, _TOP // most + 1):
+        whole = np.rint(zeros * factor)
+        error = np.abs(whole - zeros * factor) / factor
+        better = (error < errors) & (whole <= _TOP) & (factor * most - whole <= _TOP)
+        factors[better], wholes[better], errors[better] = factor, whole[better], error[better]
+    added = np.maximum(0, -wholes)  # to codes and zeros, where all of a group lies above zero
+    codes = stored * factors[:, :, None] + added[:, :, None]
+    scales = matrix.scales / factors
+    least = np.minimum(stored.min(axis=2) - zeros, 0)
+    step = (np.maximum(stored.max(axis=2) - zeros, 0) - least) / _TOP
+    # Where a whole zero would shift a group further, each value is rounded by itself: a shift adds up in a product.
+    far = errors > _SHIFT * step
+    if far.any():
+        wholes[far], scales[far] = np.rint(-least[far] / step[far]), (matrix.scales * step)[far]
+        codes[far] = np.clip(np.rint((stored[far] - zeros[far][:, None]) / step[far][:, None]) + wholes[far][:, None], 0, _TOP)
+        added[far] = 0
+    return CodeMatrix(
+        codes=codes.reshape(matrix.codes.shape).astype(np.uint8),
+        scales=scales.astype(np.float32),
+        zeros=(wholes + added).astype(np.uint8),
+        bits=8,
+    )
 
 
 def stacked(matrices: Sequence[Matrix]) -> list[Matrix]:

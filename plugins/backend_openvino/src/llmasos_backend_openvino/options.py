@@ -7,6 +7,7 @@ from typing import Literal
 import attrs
 
 Precision = Literal["auto", "f32", "bf16"]
+Activations = Literal["auto", "float", "int8"]
 
 
 @attrs.frozen(kw_only=True)
@@ -20,6 +21,15 @@ class Options:
             "help": "What is computed in, keys and values too; auto is bf16 on CPUs with AMX or AVX-512 for it, else f32. "
             "Stored codes keep their bits.",
             "choices": ("auto", "f32", "bf16"),
+        },
+    )
+    activations: Activations = attrs.field(
+        default="auto",
+        validator=attrs.validators.in_(("auto", "float", "int8")),
+        metadata={
+            "help": "What stored codes are multiplied by: floats, or activations rounded to 8 bits with a scale for every 32; auto is int8 "
+            "where precision is auto and the CPU has instructions for it.",
+            "choices": ("auto", "float", "int8"),
         },
     )
     threads: int | None = attrs.field(

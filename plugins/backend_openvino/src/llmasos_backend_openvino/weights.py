@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import attrs
 
-from llmasos_backend_openvino.matrices import Matrix, matrix_of, stacked
+from llmasos_backend_openvino.matrices import Matrix, matrix_of, stacked, with_whole_zeros
 from llmasos_decoder_kit.channels import channel_order
 from llmasos_decoder_kit.weights import Floats, PartReader
-from llmasos_hookspecs import Checkpoint, Part, Rope
+from llmasos_hookspecs import Checkpoint, Part, Rope, Tensor
 
 
 @attrs.frozen(eq=False)
@@ -48,13 +48,14 @@ class Layer:
 
 
 class WeightReader:
-    """Reads a checkpoint's tensors, floats in the precision that is computed in."""
+    """Reads a checkpoint's tensors, floats in the precision that is computed in, and codes ``with_whole_zeros`` where asked."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, *, whole_zeros: bool = False) -> None:
         self._checkpoint = checkpoint
         self._parts = PartReader(checkpoint)
         self._config = checkpoint.decoder
         self._precision = precision
+        self._whole_zeros = whole_zeros
 
     def layer(self, index: int) -> Layer:
         """The weights of one layer."""
@@ -83,11 +84,15 @@ class WeightReader:
         return self._parts.vector(f"{self._config.names.head}.bias") if self._config.head_bias else None
 
     def _matrix(self, module: str) -> Matrix:
-        return matrix_of(self._checkpoint.tensor(f"{module}.weight"), self._precision)
+        return self._matrix_of(self._checkpoint.tensor(f"{module}.weight"))
 
     def _linear(self, parts: Sequence[Part], orders: Sequence[list[int] | None] | None = None) -> Linear:
         tensors, bias = self._parts.linear(parts, orders)
-        return Linear(stacked([matrix_of(tensor, self._precision) for tensor in tensors]), bias)
+        return Linear(stacked([self._matrix_of(tensor) for tensor in tensors]), bias)
+
+    def _matrix_of(self, tensor: Tensor) -> Matrix:
+        matrix = matrix_of(tensor, self._precision)
+        return with_whole_zeros(matrix) if self._whole_zeros else matrix
 
     def _norm_of(self, place: str, module: str, order: list[int] | None) -> Norm:
         return Norm(*self._parts.norm(place, module, order))
