@@ -155,9 +155,9 @@ int attend_randomly(uint64_t number, uint64_t seed) {
     const auto states = exactly<float>(count * step), cosines = exactly<float>(angles), sines = exactly<float>(angles);
     const auto keys = exactly<float>(cache), values = exactly<float>(cache), expected = exactly<float>(outputs), found = exactly<float>(outputs);
     for (size_t at = 0; at < count * step; ++at) states[at] = random.normal();
+    if (random.below(8) == 0) states[random.below(static_cast<int64_t>(count * step))] = random.one_of({NAN, INFINITY, -INFINITY, 1e-38F, 3e38F});
     if (places.size() > 1 && places[count - 1].position == places[count - 2].position && places[count - 1].sequence == places[count - 2].sequence)
         std::memcpy(&states[(count - 1) * step], &states[(count - 2) * step], step * sizeof(float));
-    if (random.below(8) == 0) states[random.below(static_cast<int64_t>(count * step))] = random.one_of({NAN, INFINITY, -INFINITY, 1e-38F, 3e38F});
     for (size_t at = 0; at < angles; ++at) cosines[at] = random.normal(), sines[at] = random.normal();
     for (size_t at = 0; at < cache; ++at) keys[at] = random.normal(), values[at] = random.normal();
     const bool rotates = random.below(4) != 0;
