@@ -106,6 +106,49 @@ def test_the_graph_has_them_in_the_place_of_block_products(tmp_path: Path) -> No
     assert not (tmp_path / "installed" / "model_float_activations.onnx").exists()
 
 
+@needs_kernels
+def test_norms_gates_and_attention_are_theirs_too(tmp_path: Path) -> None:
+    """Nothing else is left of a layer; the graph with float activations keeps ONNX Runtime's nodes around its products."""
+    checkpoint = tiny_checkpoint("llama-q4-minimums")
+    layers = checkpoint.decoder.num_layers
+    build_decoder(checkpoint, tmp_path, "auto", Silent(), integer=False, operators=CpuOperators())
+    nodes = {
+        name: Counter(node.op_type for node in onnx.load(tmp_path / name, load_external_data=False).graph.node)
+        for name in ("model.onnx", "model_float_activations.onnx")
+    }
+    last = {"Gather": 2, "Identity": 1}  # of the wanted tokens
+    assert nodes["model.onnx"] == {"Rows": 1, "Product": 4 * layers + 1, "Attention": layers, **last}
+    floats = nodes["model_float_activations.onnx"]
+    assert floats["Attention"] == layers
+    assert floats["SkipSimplifiedLayerNormalization"] == 2 * layers - 1  # the head has 8 bits, which stay theirs
+    assert floats["MatMulNBits"] >= 4 * layers
+
+
+@needs_kernels
+def test_a_token_has_the_same_logits_alone_in_a_batch_and_as_a_draft(tmp_path: Path) -> None:
+    """And a prompt in chunks of any size: nothing is padded for it."""
+    engine = load(tiny_checkpoint("llama-q4-minimums"), Options(kernels="cpu"), SandboxContext(root=tmp_path))
+    try:
+        expected = []
+        alone = engine.open()
+        for at, token in enumerate(TOKENS):
+            expected.append(engine.step([Row(alone, [token], at)])[0][0].copy())
+        prompt, draft = engine.open(), engine.open()
+        found = engine.step([Row(prompt, TOKENS[:7], 0, "all"), Row(draft, TOKENS[:1], 0, "all")])
+        np.testing.assert_array_equal(found[0], expected[:7])
+        np.testing.assert_array_equal(found[1], expected[:1])
+        engine.truncate(alone, 19)
+        rows = [
+            Row(alone, TOKENS[19:], 19),
+            Row(prompt, TOKENS[7:20], 7, "all"),
+            Row(draft, TOKENS[1:4], 1, "all", generated=True),
+        ]
+        for mine, theirs in zip(engine.step(rows), (expected[19:], expected[7:20], expected[1:4]), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    finally:
+        engine.shutdown()
+
+
 def test_layers_that_they_do_not_take_stay_as_they_were(tmp_path: Path) -> None:
     """Groups of 8 columns are computed as floats, the others by the kernels."""
     checkpoint = quantized(in_groups_of_8, "down_proj")

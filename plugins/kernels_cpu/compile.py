@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from typing import Final
 
 NATIVE: Final = Path(__file__).with_name("native")
 #: Files for any processor.
-COMMON: Final = ("scalar", "kernels", "pool", "abi", "onnx_operators")
+COMMON: Final = ("scalar", "kernels", "pool", "abi", "onnx_operators", "onnx_attention")
 _AVX512: Final = ("-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c")
 #: Machine -> file -> the flags of its instruction set.
 INSTRUCTION_SETS: Final = {
@@ -62,6 +63,17 @@ def machine(name: str | None = None) -> str:
     """This machine's architecture as the compilers call it."""
     name = (name or platform.machine()).lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+
+
+def cross_compiler(platform: str) -> tuple[list[str], str]:
+    """The command that compiles for a platform tag such as "manylinux_2_17_aarch64", and the architecture. Raises ``NoCompiler``."""
+    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)", platform)
+    if found is None:
+        raise NoCompiler(f"There is no compiler for {platform}: name one like manylinux_2_17_x86_64 or manylinux_2_17_aarch64.")
+    if importlib.util.find_spec("ziglang") is None:
+        raise NoCompiler(f"Wheels for {platform} are compiled by the package ziglang: pip install it.")
+    major, minor, architecture = found.groups()
+    return [sys.executable, "-m", "ziglang", "c++", "-target", f"{architecture}-linux-gnu.{major}.{minor}"], architecture
 
 
 def compile_library(

@@ -1,5 +1,6 @@
 // The C interface, for ctypes. Each call returns 0, or one of the errors below.
 #include <cstring>
+#include <vector>
 
 #include "pool.h"
 
@@ -9,7 +10,7 @@ using namespace llmasos;
 
 namespace {
 
-enum Error { kFine = 0, kBadShape = 1, kBadKernel = 2, kNoMemory = 3, kBadIndex = 4, kBadSize = 5 };
+enum Error { kFine = 0, kBadShape = 1, kBadKernel = 2, kNoMemory = 3, kBadIndex = 4, kBadSize = 5, kBadPlace = 6 };
 
 // Fills the matrix from what a caller passes, with the size of its data checked.
 int matrix_of(const Shape* shape, const uint8_t* data, int64_t size, const float* bias, Matrix* matrix) {
@@ -49,15 +50,45 @@ EXPORT int64_t llmasos_kernels_bytes(const Shape* shape) {
     return static_cast<int64_t>(layout.panels * layout.panel_bytes);
 }
 
-// output [count, rows] = x [count, columns] @ matrix.T + bias. `name` null: the instruction set that is chosen.
+// output [count, rows] = x [count, columns] @ matrix.T + bias. `name` null: the instruction set that is chosen. `addend` [count, columns] is added
+// to x first, and kept in `sum` unless that is null; then the RMS norm with `gamma` [columns] is taken, if that is not null. With `gated` the
+// first half of the rows are gates of the other: output [count, rows / 2].
 EXPORT int llmasos_kernels_multiply(const char* name, const Shape* shape, const uint8_t* data, int64_t size, const float* bias, const float* x,
-                                    int64_t count, int64_t threads, float* output) {
+                                    const float* addend, const float* gamma, float epsilon, float* sum, int gated, int64_t count, int64_t threads,
+                                    float* output) {
     Matrix matrix;
     if (const int error = matrix_of(shape, data, size, bias, &matrix)) return error;
     const Kernel* const found = name ? kernel(name) : chosen();
     if (!found) return kBadKernel;
+    if (gated && !can_gate(*shape)) return kBadShape;
     size_t most = threads < 1 ? 1 : static_cast<size_t>(threads);
-    return multiply(*found, matrix, x, count < 0 ? 0 : static_cast<size_t>(count), output, pool(most)) ? kFine : kNoMemory;
+    const Rows rows{x, addend, gamma, epsilon, sum};
+    return multiply(*found, matrix, rows, count < 0 ? 0 : static_cast<size_t>(count), output, gated, pool(most)) ? kFine : kNoMemory;
+}
+
+// Attention of `count` tokens whose queries, keys and values lie side by side: `states` [count, (heads + 2 * kv_heads) * width]. Their keys and values
+// are written to `keys` and `values` [sequences, kv_heads, length, width] at `places` [count, 2], of a sequence and a position. Cosines and sines
+// [length, width / 2], or null. Output [count, heads * width].
+EXPORT int llmasos_kernels_attend(const char* name, int64_t heads, int64_t kv_heads, int64_t width, int64_t window, float scale, float softcap,
+                                  const float* states, const int64_t* places, int64_t count, const float* cosines, const float* sines, float* keys,
+                                  float* values, int64_t length, int64_t threads, float* output) {
+    const Kernel* const found = name ? kernel(name) : chosen();
+    if (!found) return kBadKernel;
+    const AttentionShape shape{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(width),
+                               static_cast<size_t>(window), scale, softcap};
+    if (!valid(shape)) return kBadShape;
+    std::vector<Place> where(count < 0 ? 0 : static_cast<size_t>(count));
+    for (size_t at = 0; at < where.size(); ++at) {
+        where[at] = {static_cast<size_t>(places[2 * at]), static_cast<size_t>(places[2 * at + 1])};
+        if (places[2 * at] < 0 || places[2 * at + 1] < 0 || places[2 * at + 1] >= length) return kBadPlace;
+    }
+    if (!in_order(where.data(), where.size())) return kBadPlace;
+    const size_t step = (shape.heads + 2 * shape.kv_heads) * shape.width;
+    const float* const own_keys = states + shape.heads * shape.width;
+    const Attention call{shape, where.size(), where.data(), states, own_keys, own_keys + shape.kv_heads * shape.width, step, step, step,
+                         cosines, sines, keys, values, static_cast<size_t>(length), nullptr, output};
+    size_t most = threads < 1 ? 1 : static_cast<size_t>(threads);
+    return attend(*found, call, pool(most)) ? kFine : kNoMemory;
 }
 
 // output [count, columns]: rows of the matrix, dequantised.

@@ -20,11 +20,11 @@ constexpr int kTileRows = 16;
 void memory_is_written() { __asm__ volatile("" ::: "memory"); }
 
 struct Amx : Avx512 {
-    static constexpr int most = kTileRows;
-    static constexpr bool whole_only = true;
+    static constexpr int most = kTileRows, least = kTileRows;
+    static constexpr size_t tile_rows = most;
 
     template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         static_assert(M == kTileRows);
         alignas(64) uint8_t lines[unit / kStep * kLine];
         alignas(64) int32_t products[kTileRows * kRows];
@@ -35,7 +35,7 @@ struct Amx : Avx512 {
         }
         memory_is_written();
         LLMASOS_TILE_ZERO(0);
-        LLMASOS_TILE_LOAD(1, values, width);
+        LLMASOS_TILE_LOAD(1, values, unit);
         LLMASOS_TILE_LOAD(2, weights, kLine);
         LLMASOS_TILE_PRODUCT(0, 1, 2);
         LLMASOS_TILE_STORE(0, products, kLine);
@@ -60,28 +60,19 @@ struct alignas(64) TileConfig {
     }
 };
 
-void run(const Matrix& matrix, const Activations& input, size_t index, float* output) {
-    const size_t whole = input.rows / kTileRows * kTileRows;
+void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+    const size_t whole = (last - first) / kTileRows * kTileRows;
     if (whole) {
         const TileConfig config(matrix.shape.unit);
         LLMASOS_TILES_LOAD_CONFIG(&config);
-        Product<Amx>::run(matrix, input, index, output);
+        Product<Amx>::run(matrix, input, index, first, first + whole, output, stride);
         LLMASOS_TILES_RELEASE();
     }
-    if (whole == input.rows) return;
-    Activations rest = input;
-    rest.rows -= whole;
-    rest.codes += whole * input.units * matrix.shape.unit;
-    rest.scales += whole * input.units;
-    rest.offsets += whole * input.units;
-    if (rest.sums) rest.sums += whole * input.groups;
-    kAvx512.run(matrix, rest, index, output + whole * matrix.shape.rows);
+    kAvx512.run(matrix, input, index, first + whole, last, output + whole * stride, stride);
 }
-
-void round(const Matrix& matrix, const float* row, size_t index, Activations& input) { kAvx512.round(matrix, row, index, input); }
 
 }  // namespace
 
-const Kernel kAmx = {"amx", run, round};
+const Kernel kAmx = {"amx", kTileRows, run, Product<Amx>::round, Product<Amx>::gate, Attend<Amx>::prepare, Attend<Amx>::run};
 
 }  // namespace llmasos

@@ -14,15 +14,17 @@ struct Avx2 {
     struct Floats {
         __m256 low, high;
     };
-    static constexpr int most = 2;
+    static constexpr int most = 2, least = 1;
+    static constexpr size_t tile_rows = most;
+    static constexpr int heads_at_once = 1;
+    static constexpr bool sums_lanes = false;
     static constexpr size_t kAhead = 4096;
-    static constexpr bool whole_only = false;
     static constexpr bool is_signed = true;
 
     // Asks for the lines of a unit that is some microseconds ahead, across the end of a page too, where the processor itself stops.
     template <size_t bytes>
     static void prefetch(const uint8_t* codes) {
-        for (size_t at = 0; at < bytes; at += kLine) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T0);
+        for (size_t at = 0; at < bytes; at += kLine) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T1);
     }
     static Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
     static Floats all(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
@@ -47,14 +49,29 @@ struct Avx2 {
     // All bits of the first `lanes` of eight.
     static __m256i mask(int lanes) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
     static Floats some(const float* from, size_t lanes) {
+        if (lanes == kRows) return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
         const int count = static_cast<int>(lanes);
         return {_mm256_maskload_ps(from, mask(count)), count > 8 ? _mm256_maskload_ps(from + 8, mask(count - 8)) : _mm256_setzero_ps()};
     }
     static Floats multiply(Floats a, Floats b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
     static Floats add(Floats a, Floats b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
     static Floats fma(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)}; }
+    static Floats subtract(Floats a, Floats b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+    static Floats divide(Floats a, Floats b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+    static Floats greater(Floats a, Floats b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }  // a > b ? a : b
+    static Floats where_below(Floats a, Floats b, Floats yes, Floats no) {
+        return {_mm256_blendv_ps(no.low, yes.low, _mm256_cmp_ps(a.low, b.low, _CMP_LT_OQ)),
+                _mm256_blendv_ps(no.high, yes.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
+    }
+    static Ints to_ints(Floats floats) { return {_mm256_cvtps_epi32(floats.low), _mm256_cvtps_epi32(floats.high)}; }
+    static __m256 power_of_two(__m256i ints) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(ints, _mm256_set1_epi32(127)), 23)); }
+    static Floats power_of_two(Ints ints) { return {power_of_two(ints.low), power_of_two(ints.high)}; }
     static Floats to_float(Ints ints) { return {_mm256_cvtepi32_ps(ints.low), _mm256_cvtepi32_ps(ints.high)}; }
     static void store(float* to, Floats from, size_t lanes) {
+        if (lanes == kRows) {
+            _mm256_storeu_ps(to, from.low);
+            return _mm256_storeu_ps(to + 8, from.high);
+        }
         const int count = static_cast<int>(lanes);
         _mm256_maskstore_ps(to, mask(count), from.low);
         if (count > 8) _mm256_maskstore_ps(to + 8, mask(count - 8), from.high);
@@ -81,7 +98,7 @@ struct Avx2 {
     }
 
     template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         for (int half = 0; half < 2; ++half) {
             const __m256i ones = _mm256_set1_epi16(1);
             __m256i totals[M], pairs[M];
@@ -91,14 +108,14 @@ struct Avx2 {
                     const __m256i weights = _mm256_xor_si256(line(codes + step * kLine + half * 32), _mm256_set1_epi8(-128));
                     const __m256i magnitudes = _mm256_abs_epi8(weights);
                     for (int m = 0; m < M; ++m) {
-                        const __m256i signed_values = _mm256_sign_epi8(step_of(values + m * width + step * kStep), weights);
+                        const __m256i signed_values = _mm256_sign_epi8(step_of(values + m * unit + step * kStep), weights);
                         totals[m] = _mm256_add_epi32(totals[m], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, signed_values), ones));
                     }
                 } else {
                     __m256i even, odd;
                     two_steps<bits, unit>(codes, step, half, even, odd);
                     for (int m = 0; m < M; ++m) {
-                        const int8_t* at = values + m * width + step * kStep;
+                        const int8_t* at = values + m * unit + step * kStep;
                         const __m256i one = _mm256_maddubs_epi16(even, step_of(at)), two = _mm256_maddubs_epi16(odd, step_of(at + kStep));
                         if constexpr (bits == 4) {
                             pairs[m] = _mm256_add_epi16(pairs[m], _mm256_add_epi16(one, two));
@@ -113,6 +130,29 @@ struct Avx2 {
                 if constexpr (bits == 4) totals[m] = _mm256_add_epi32(totals[m], _mm256_madd_epi16(pairs[m], ones));
                 (half ? sums[m].high : sums[m].low) = totals[m];
             }
+        }
+    }
+
+    // Sixteen rows of sixteen floats to [16 columns, 16].
+    static void transpose(const float* from, size_t stride, float* to) {
+        for (int rows = 0; rows < 16; rows += 8)
+            for (int columns = 0; columns < 16; columns += 8) transpose_eight(from + rows * stride + columns, stride, to + columns * 16 + rows);
+    }
+    static void transpose_eight(const float* from, size_t stride, float* to) {
+        __m256 a[8], b[8];
+        for (int row = 0; row < 8; ++row) a[row] = _mm256_loadu_ps(from + row * stride);
+        for (int at = 0; at < 8; at += 2) {
+            b[at] = _mm256_unpacklo_ps(a[at], a[at + 1]);
+            b[at + 1] = _mm256_unpackhi_ps(a[at], a[at + 1]);
+        }
+        for (int at = 0; at < 8; at += 4)
+            for (int half = 0; half < 2; ++half) {
+                a[at + 2 * half] = _mm256_shuffle_ps(b[at + half], b[at + half + 2], 0x44);
+                a[at + 2 * half + 1] = _mm256_shuffle_ps(b[at + half], b[at + half + 2], 0xee);
+            }
+        for (int at = 0; at < 4; ++at) {
+            _mm256_storeu_ps(to + at * 16, _mm256_permute2f128_ps(a[at], a[at + 4], 0x20));
+            _mm256_storeu_ps(to + (at + 4) * 16, _mm256_permute2f128_ps(a[at], a[at + 4], 0x31));
         }
     }
 

@@ -11,15 +11,17 @@ namespace {
 struct Avx512 {
     using Ints = __m512i;
     using Floats = __m512;
-    static constexpr int most = 8;
-    static constexpr size_t kAhead = 4096;
-    static constexpr bool whole_only = false;
+    static constexpr int most = 8, least = 1;
+    static constexpr size_t tile_rows = most;
+    static constexpr int heads_at_once = 4;
+    static constexpr bool sums_lanes = true;
+    static constexpr size_t kAhead = 2048;
     static constexpr bool is_signed = false;
 
     // Asks for the lines of a unit that is some microseconds ahead, across the end of a page too, where the processor itself stops.
     template <size_t bytes>
     static void prefetch(const uint8_t* codes) {
-        for (size_t at = 0; at < bytes; at += kLine) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T0);
+        for (size_t at = 0; at < bytes; at += kLine) _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + at), _MM_HINT_T1);
     }
     static Floats zero() { return _mm512_setzero_ps(); }
     static Floats all(float value) { return _mm512_set1_ps(value); }
@@ -34,12 +36,24 @@ struct Avx512 {
         return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_setzero_si512(), codes));
     }
     static __mmask16 mask(size_t lanes) { return static_cast<__mmask16>(0xffff >> (kRows - lanes)); }
-    static Floats some(const float* from, size_t lanes) { return _mm512_maskz_loadu_ps(mask(lanes), from); }
+    // Masks cost cycles, stores by a mask above all.
+    static Floats some(const float* from, size_t lanes) { return lanes == kRows ? _mm512_loadu_ps(from) : _mm512_maskz_loadu_ps(mask(lanes), from); }
     static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     static Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+    static Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+    static Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+    static Floats greater(Floats a, Floats b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+    static Floats where_below(Floats a, Floats b, Floats yes, Floats no) {
+        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+    }
+    static Ints to_ints(Floats floats) { return _mm512_cvtps_epi32(floats); }
+    static Floats power_of_two(Ints ints) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(ints, _mm512_set1_epi32(127)), 23)); }
     static Floats to_float(Ints ints) { return _mm512_cvtepi32_ps(ints); }
-    static void store(float* to, Floats from, size_t lanes) { _mm512_mask_storeu_ps(to, mask(lanes), from); }
+    static void store(float* to, Floats from, size_t lanes) {
+        if (lanes == kRows) return _mm512_storeu_ps(to, from);
+        _mm512_mask_storeu_ps(to, mask(lanes), from);
+    }
 
     static __m512i line(const uint8_t* from) { return _mm512_loadu_si512(from); }
     static __m512i step_of(const int8_t* values) {
@@ -49,9 +63,9 @@ struct Avx512 {
     }
 
     template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         unpacked<bits, unit>(codes, [&](int step, __m512i weights) __attribute__((always_inline)) {
-            for (int m = 0; m < M; ++m) sums[m] = _mm512_dpbusd_epi32(sums[m], weights, step_of(values + m * width + step * kStep));
+            for (int m = 0; m < M; ++m) sums[m] = _mm512_dpbusd_epi32(sums[m], weights, step_of(values + m * unit + step * kStep));
         });
     }
 
@@ -76,6 +90,48 @@ struct Avx512 {
                 use(step + 1, odd);
             }
         }
+    }
+
+    // Sixteen rows of sixteen floats to [16 columns, 16].
+    static void transpose(const float* from, size_t stride, float* to) {
+        __m512 a[16], b[16];
+        for (int row = 0; row < 16; ++row) a[row] = _mm512_loadu_ps(from + row * stride);
+        for (int at = 0; at < 16; at += 2) {
+            b[at] = _mm512_unpacklo_ps(a[at], a[at + 1]);
+            b[at + 1] = _mm512_unpackhi_ps(a[at], a[at + 1]);
+        }
+        for (int at = 0; at < 16; at += 4)
+            for (int half = 0; half < 2; ++half) {
+                const __m512d low = _mm512_castps_pd(b[at + half]), high = _mm512_castps_pd(b[at + half + 2]);
+                a[at + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+                a[at + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+            }
+        // Now a[4 * i + j] holds of rows 4 * i to 4 * i + 3 the columns j, j + 4, j + 8, j + 12, in a quarter each.
+        for (int at = 0; at < 4; ++at) {
+            const __m512 even_low = _mm512_shuffle_f32x4(a[at], a[at + 4], 0x88), odd_low = _mm512_shuffle_f32x4(a[at], a[at + 4], 0xdd);
+            const __m512 even_high = _mm512_shuffle_f32x4(a[at + 8], a[at + 12], 0x88), odd_high = _mm512_shuffle_f32x4(a[at + 8], a[at + 12], 0xdd);
+            _mm512_storeu_ps(to + at * 16, _mm512_shuffle_f32x4(even_low, even_high, 0x88));
+            _mm512_storeu_ps(to + (at + 4) * 16, _mm512_shuffle_f32x4(odd_low, odd_high, 0x88));
+            _mm512_storeu_ps(to + (at + 8) * 16, _mm512_shuffle_f32x4(even_low, even_high, 0xdd));
+            _mm512_storeu_ps(to + (at + 12) * 16, _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd));
+        }
+    }
+
+    // Of four vectors the sums of every fourth lane, each in a quarter; of four such results `Lanes::total` of all sixteen, with vector 4 * i + j
+    // in quarter i of result j. Each step adds the upper half of the lanes that are left to the lower one.
+    static Floats four_sums(const Floats (&from)[4]) {
+        Floats pairs[2];
+        for (int at = 0; at < 2; ++at)
+            pairs[at] = _mm512_add_ps(_mm512_shuffle_f32x4(from[2 * at], from[2 * at + 1], 0x44), _mm512_shuffle_f32x4(from[2 * at], from[2 * at + 1], 0xee));
+        return _mm512_add_ps(_mm512_shuffle_f32x4(pairs[0], pairs[1], 0x88), _mm512_shuffle_f32x4(pairs[0], pairs[1], 0xdd));
+    }
+    static Floats sixteen_sums(const Floats (&from)[4]) {
+        __m512 pairs[2];
+        for (int at = 0; at < 2; ++at) {
+            const __m512d low = _mm512_castps_pd(from[2 * at]), high = _mm512_castps_pd(from[2 * at + 1]);
+            pairs[at] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(low, high)), _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+        }
+        return _mm512_add_ps(_mm512_shuffle_ps(pairs[0], pairs[1], 0x88), _mm512_shuffle_ps(pairs[0], pairs[1], 0xdd));
     }
 
     static int32_t round(const float* from, size_t count, size_t unit, int8_t* codes, float* scale) {

@@ -1,6 +1,7 @@
 // Chooses the instruction set, and splits a product into panels.
 #include "kernels.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -104,27 +105,48 @@ const Kernel* first_that_runs() {
 // Rounding this many activations is worth another call of the threads.
 constexpr size_t kManyValues = 1 << 14;
 
+// Activations whose gates and gated values are computed before they are multiplied; a multiple of the largest tile.
+constexpr size_t kGated = 64;
+
 struct Work {
     const Kernel& kernel;
     const Matrix& matrix;
-    const float* x;
+    const Rows& rows;
     float* output;
     Activations activations;
 };
 
 void round_row(void* data, size_t index) {
     auto& work = *static_cast<Work*>(data);
-    work.kernel.round(work.matrix, work.x + index * work.matrix.shape.columns, index, work.activations);
+    work.kernel.round(work.matrix, work.rows, index, work.activations);
 }
 
 void run_panel(void* data, size_t index) {
     auto& work = *static_cast<Work*>(data);
-    work.kernel.run(work.matrix, work.activations, index, work.output);
+    const size_t rows = work.matrix.shape.rows;
+    work.kernel.run(work.matrix, work.activations, index, 0, work.activations.rows, work.output + index * kRows, rows);
+}
+
+void run_gated_panel(void* data, size_t index) {
+    auto& work = *static_cast<Work*>(data);
+    const size_t half = work.matrix.shape.rows / 2, rows = work.activations.rows;
+    alignas(64) float gates[kGated * kRows], ups[kGated * kRows];
+    for (size_t first = 0; first < rows; first += kGated) {
+        const size_t last = rows - first < kGated ? rows : first + kGated;
+        work.kernel.run(work.matrix, work.activations, index, first, last, gates, kRows);
+        work.kernel.run(work.matrix, work.activations, index + half / kRows, first, last, ups, kRows);
+        for (size_t row = first; row < last; ++row)
+            work.kernel.gate(gates + (row - first) * kRows, ups + (row - first) * kRows, work.output + row * half + index * kRows);
+    }
 }
 
 struct Free {
     void operator()(void* memory) const { std::free(memory); }
 };
+
+using Memory = std::unique_ptr<uint8_t, Free>;
+
+Memory allocate(size_t bytes) { return Memory(static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64))); }
 
 // The value of one code; see `Scalar::code`.
 int code_at(const Shape& shape, const uint8_t* codes, size_t step, size_t place) {
@@ -172,30 +194,93 @@ const Kernel* chosen() {
     return best;
 }
 
-bool multiply(const Kernel& kernel, const Matrix& matrix, const float* x, size_t rows, float* output, const Parallel& parallel) {
-    if (!rows) return true;
+bool multiply(const Kernel& kernel, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated, const Parallel& parallel) {
+    if (!count) return true;
     const Layout& layout = matrix.layout;
-    const size_t units = layout.units, codes = rows * units * matrix.shape.unit;
-    const size_t sums = varies(matrix.shape) ? rows * layout.groups : 0;
-    const size_t bytes = (rows * units * 8 + sums * 4 + codes + 63) / 64 * 64;
-    const std::unique_ptr<uint8_t, Free> memory(static_cast<uint8_t*>(std::aligned_alloc(64, bytes)));
+    const size_t of_row = row_bytes(layout.units, matrix.shape.unit), tiles = count * of_row;
+    const size_t sums = varies(matrix.shape) ? count * layout.groups : 0;
+    const Memory memory = allocate(tiles + sums * sizeof(float));
     if (!memory) return false;
-    Work work{kernel, matrix, x, output, {}};
-    Activations& input = work.activations;
-    input.rows = rows;
-    input.units = units;
-    input.groups = layout.groups;
-    input.codes = reinterpret_cast<int8_t*>(memory.get());
-    input.scales = reinterpret_cast<float*>(memory.get() + codes);
-    input.offsets = reinterpret_cast<int32_t*>(input.scales + rows * units);
-    input.sums = sums ? reinterpret_cast<float*>(input.offsets + rows * units) : nullptr;
-    if (codes >= kManyValues) {
-        parallel.run(parallel.context, round_row, rows, &work);
+    Work work{kernel, matrix, rows, output, {count, layout.units, layout.groups, of_row, memory.get(), nullptr}};
+    if (sums) work.activations.sums = reinterpret_cast<float*>(memory.get() + tiles);
+    if (tiles >= kManyValues) {
+        parallel.run(parallel.context, round_row, count, &work);
     } else {
-        for (size_t row = 0; row < rows; ++row) round_row(&work, row);
+        for (size_t row = 0; row < count; ++row) round_row(&work, row);
     }
-    parallel.run(parallel.context, run_panel, layout.panels, &work);
+    if (gated) {
+        parallel.run(parallel.context, run_gated_panel, layout.panels / 2, &work);
+    } else {
+        parallel.run(parallel.context, run_panel, layout.panels, &work);
+    }
     return true;
+}
+
+namespace {
+
+// Floats of scores that a part of an attention may take, where one token does not take more; and tokens of a part.
+constexpr size_t kScores = 24 << 10;
+constexpr size_t kTokens = 16;
+
+struct AttentionPart {
+    size_t first, count, kv_head;
+};
+
+struct AttentionWork {
+    const Kernel& kernel;
+    const Attention& call;
+    const AttentionPart* parts;
+    size_t count;
+    std::atomic<bool> failed{false};
+};
+
+void prepare_token(void* data, size_t index) {
+    const auto& work = *static_cast<AttentionWork*>(data);
+    const Place* places = work.call.places;
+    // Keys of a token that is repeated, to make the number of tokens even, are written once.
+    const bool repeated = index && places[index].sequence == places[index - 1].sequence && places[index].position == places[index - 1].position;
+    work.kernel.prepare(work.call, index, !repeated);
+}
+
+void attend_part(void* data, size_t index) {
+    auto& work = *static_cast<AttentionWork*>(data);
+    // Later tokens of a prompt see more than earlier ones: taken from both ends in turn, the threads' shares are alike.
+    const AttentionPart& part = work.parts[index % 2 ? work.count - 1 - index / 2 : index / 2];
+    const size_t first = work.call.first_seen(work.call.places[part.first].position);
+    const size_t positions = work.call.places[part.first + part.count - 1].position + 1 - first / kKeys * kKeys;
+    const Memory memory = allocate(scratch_floats(work.call.shape, part.count, positions) * sizeof(float));
+    if (!memory) {
+        work.failed = true;
+        return;
+    }
+    work.kernel.attend(work.call, part.first, part.count, part.kv_head, reinterpret_cast<float*>(memory.get()));
+}
+
+}  // namespace
+
+bool attend(const Kernel& kernel, Attention call, const Parallel& parallel) {
+    if (!call.count) return true;
+    const size_t states = call.count * call.shape.heads * call.shape.width, group = call.shape.heads / call.shape.kv_heads;
+    const Memory memory = allocate(states * sizeof(float));
+    const Memory list = allocate(call.count * call.shape.kv_heads * sizeof(AttentionPart));
+    if (!memory || !list) return false;
+    call.queries = reinterpret_cast<float*>(memory.get());
+    auto* const parts = reinterpret_cast<AttentionPart*>(list.get());
+    size_t count = 0;
+    for (size_t first = 0, next; first < call.count; first = next) {
+        const size_t most = kScores / (group * (call.places[first].position + kTokens)), limit = most < 1 ? 1 : most < kTokens ? most : kTokens;
+        next = first + 1;
+        while (next < call.count && next - first < limit && call.places[next].sequence == call.places[first].sequence) ++next;
+        for (size_t head = 0; head < call.shape.kv_heads; ++head) parts[count++] = {first, next - first, head};
+    }
+    AttentionWork work{kernel, call, parts, count};
+    if (states >= kManyValues) {
+        parallel.run(parallel.context, prepare_token, call.count, &work);
+    } else {
+        for (size_t token = 0; token < call.count; ++token) prepare_token(&work, token);
+    }
+    parallel.run(parallel.context, attend_part, count, &work);
+    return !work.failed;
 }
 
 bool take_rows(const Matrix& matrix, const int64_t* indices, size_t count, float* output) {

@@ -27,8 +27,15 @@ struct Parallel {
     void* context;
 };
 
-// output [rows of x, matrix.rows] = x [rows, columns] @ matrix.T + bias. False where there is no memory for the rounded activations.
-bool multiply(const Kernel& kernel, const Matrix& matrix, const float* x, size_t rows, float* output, const Parallel& parallel);
+// output [count, matrix.rows] = rows @ matrix.T + bias. With `gated` the upper half of the matrix' rows are gates of the lower one's:
+// output [count, matrix.rows / 2] = silu(rows @ upper.T) * (rows @ lower.T); see `can_gate`. False where there is no memory.
+bool multiply(const Kernel& kernel, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated, const Parallel& parallel);
+
+// Whether panels of gates stand against whole panels of what they gate.
+constexpr bool can_gate(const Shape& shape) { return shape.rows % (2 * kRows) == 0; }
+
+// Attention of new tokens; `call.queries` is memory of its own. False where there is no memory.
+bool attend(const Kernel& kernel, Attention call, const Parallel& parallel);
 
 // Rows of the matrix, dequantised: output [count, columns]. False if an index is not below the number of rows.
 bool take_rows(const Matrix& matrix, const int64_t* indices, size_t count, float* output);

@@ -8,6 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
+// Of functions that files of several instruction sets share: each gets code of its own, as the linker would take any one of them for all.
+#define LLMASOS_INLINE [[gnu::always_inline]] inline
+
 namespace llmasos {
 
 constexpr size_t kRows = 16;         // of a panel: one lane each
@@ -74,15 +77,35 @@ struct Matrix {
 };
 
 // Rows of activations, rounded to int8 with a scale for every unit.
+//
+// Rows that are multiplied at once are a tile: of a number of rows that is a power of two, the largest of the instruction set first (`tile_of`).
+// What a product reads of a tile's rows lies side by side: for each unit the codes of each row, between -127 and 127; the scale of each row;
+// and what the sum of each begins with, minus the fixed zero times the sum of its codes.
 struct Activations {
     size_t rows;
     size_t units;
     size_t groups;
-    int8_t* codes;     // [rows, units * unit], between -127 and 127
-    float* scales;     // [rows, units]
-    int32_t* offsets;  // [rows, units]: what every sum of products begins with, minus the fixed zero times the sum of the unit's codes
-    float* sums;       // [rows, groups]: the sum of the rounded activations of each group of the weights; null where no code's zero varies
+    size_t row_bytes;  // a row's share of its tile
+    uint8_t* tiles;    // [rows * row_bytes]
+    float* sums;       // [rows * groups], of each tile [groups, rows]: sums of rounded activations; null where no code's zero varies
 };
+
+// The bytes of a row of activations in a tile.
+LLMASOS_INLINE size_t row_bytes(size_t units, size_t unit) { return units * (unit + sizeof(float) + sizeof(int32_t)); }
+
+struct Tile {
+    size_t first, rows;
+};
+
+// The tile of a row.
+LLMASOS_INLINE Tile tile_of(size_t row, size_t rows, size_t most) {
+    size_t first = 0;
+    for (size_t size = most;; size /= 2) {
+        const size_t whole = (rows - first) / size * size;
+        if (row < first + whole) return {row - (row - first) % size, size};
+        first += whole;
+    }
+}
 
 constexpr bool valid(const Shape& shape) {
     return shape.rows > 0 && shape.columns > 0 && shape.rows <= (int64_t{1} << 31) && shape.columns <= (int64_t{1} << 31) &&

@@ -15,8 +15,10 @@ struct Neon {
     struct Floats {
         float32x4_t part[4];
     };
-    static constexpr int most = 2;
-    static constexpr bool whole_only = false;
+    static constexpr int most = 2, least = 1;
+    static constexpr size_t tile_rows = most;
+    static constexpr int heads_at_once = 1;
+    static constexpr bool sums_lanes = false;
     static constexpr bool is_signed = true;
     static constexpr size_t kAhead = 2048;
 
@@ -70,6 +72,39 @@ struct Neon {
     static Floats fma(const Floats& a, const Floats& b, const Floats& c) {
         return each([&](int part) { return vfmaq_f32(c.part[part], a.part[part], b.part[part]); });
     }
+    static Floats subtract(const Floats& a, const Floats& b) {
+        return each([&](int part) { return vsubq_f32(a.part[part], b.part[part]); });
+    }
+    static Floats divide(const Floats& a, const Floats& b) {
+        return each([&](int part) { return vdivq_f32(a.part[part], b.part[part]); });
+    }
+    static Floats greater(const Floats& a, const Floats& b) {
+        return each([&](int part) { return vbslq_f32(vcgtq_f32(a.part[part], b.part[part]), a.part[part], b.part[part]); });
+    }
+    static Floats where_below(const Floats& a, const Floats& b, const Floats& yes, const Floats& no) {
+        return each([&](int part) { return vbslq_f32(vcltq_f32(a.part[part], b.part[part]), yes.part[part], no.part[part]); });
+    }
+    static Ints to_ints(const Floats& floats) {
+        Ints found;
+        for (int part = 0; part < 4; ++part) found.part[part] = vcvtnq_s32_f32(floats.part[part]);
+        return found;
+    }
+    static Floats power_of_two(const Ints& ints) {
+        return each([&](int part) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(ints.part[part], vdupq_n_s32(127)), 23)); });
+    }
+    // Sixteen rows of sixteen floats to [16 columns, 16].
+    static void transpose(const float* from, size_t stride, float* to) {
+        for (int rows = 0; rows < 16; rows += 4)
+            for (int columns = 0; columns < 16; columns += 4) {
+                const float* const corner = from + rows * stride + columns;
+                const float32x4x2_t upper = vtrnq_f32(vld1q_f32(corner), vld1q_f32(corner + stride));
+                const float32x4x2_t lower = vtrnq_f32(vld1q_f32(corner + 2 * stride), vld1q_f32(corner + 3 * stride));
+                for (int odd = 0; odd < 2; ++odd) {
+                    vst1q_f32(to + (columns + odd) * 16 + rows, vcombine_f32(vget_low_f32(upper.val[odd]), vget_low_f32(lower.val[odd])));
+                    vst1q_f32(to + (columns + odd + 2) * 16 + rows, vcombine_f32(vget_high_f32(upper.val[odd]), vget_high_f32(lower.val[odd])));
+                }
+            }
+    }
     static Floats to_float(const Ints& ints) {
         return each([&](int part) { return vcvtq_f32_s32(ints.part[part]); });
     }
@@ -108,13 +143,13 @@ struct Neon {
     }
 
     template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         for (int step = 0; step < unit / static_cast<int>(kStep); step += 2) {
             for (int quarter = 0; quarter < 4; ++quarter) {
                 int8x16_t even, odd;
                 two_steps<bits, unit>(codes, step, quarter, even, odd);
                 for (int m = 0; m < M; ++m) {
-                    const int8_t* at = values + m * width + step * kStep;
+                    const int8_t* at = values + m * unit + step * kStep;
                     sums[m].part[quarter] = vdotq_s32(sums[m].part[quarter], even, step_of(at));
                     sums[m].part[quarter] = vdotq_s32(sums[m].part[quarter], odd, step_of(at + kStep));
                 }

@@ -21,7 +21,7 @@ struct Context;
 struct TensorInfo;
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
-enum Type : int { kFloat = 1, kUint8 = 2, kInt64 = 7 };
+enum Type : int { kFloat = 1, kUint8 = 2, kInt32 = 6, kInt64 = 7 };
 enum Presence : int { kRequired = 0, kOptional = 1 };
 
 // A custom operator, as version 17 knows it. Functions that stay null are left to ONNX Runtime.
@@ -68,6 +68,9 @@ struct Api {
         return at<62, Status*(const TensorInfo*, int64_t*, size_t)>()(info, out, count);
     }
     Status* info(const Value* value, TensorInfo** out) const { return at<65, Status*(const Value*, TensorInfo**)>()(value, out); }
+    Status* attribute(const Info* info, const char* name, float* out) const {
+        return at<85, Status*(const Info*, const char*, float*)>()(info, name, out);
+    }
     Status* attribute(const Info* info, const char* name, int64_t* out) const {
         return at<86, Status*(const Info*, const char*, int64_t*)>()(info, name, out);
     }
@@ -77,6 +80,8 @@ struct Api {
     Status* output(Context* context, size_t index, const int64_t* sizes, size_t rank, Value** out) const {
         return at<91, Status*(Context*, size_t, const int64_t*, size_t, Value**)>()(context, index, sizes, rank, out);
     }
+    Status* input_count(const Context* context, size_t* out) const { return at<88, Status*(const Context*, size_t*)>()(context, out); }
+    Status* output_count(const Context* context, size_t* out) const { return at<89, Status*(const Context*, size_t*)>()(context, out); }
     void release(TensorInfo* info) const { at<99, void(TensorInfo*)>()(info); }
     Status* input_count(const Info* info, size_t* out) const { return at<230, Status*(const Info*, size_t*)>()(info, out); }
     Status* constant(const Info* info, size_t index, int* is_constant, const Value** out) const {

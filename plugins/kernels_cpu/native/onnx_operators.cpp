@@ -1,62 +1,30 @@
-// The operators "Product" and "Rows" of the domain "llmasos.kernels_cpu", for ONNX Runtime.
+// The operators "Product" and "Rows" of the domain "llmasos.kernels_cpu", and the registration of all.
 //
-//     Product(x float32 [..., columns], packed uint8 [panels, bytes], bias float32 [rows]?) -> float32 [..., rows]
+//     Product(x float32 [..., columns], packed uint8 [panels, bytes], bias float32 [rows]?, gamma float32 [columns]?, addend float32 [..., columns]?)
+//         -> float32 [..., rows], sum float32 [..., columns]?
 //     Rows(packed uint8 [panels, bytes], indices int64 [...]) -> float32 [..., columns]
 //
-// `packed` is a constant; the attributes are the members of `Shape`. Products run on the threads of the session.
+// A product is that of x, or of the RMS norm of x with gamma and `epsilon`; with an addend that of `sum = x + addend`. With `gated` the first half of
+// the rows are gates, and the result is silu(gate) * value, float32 [..., rows / 2]. `packed` is a constant; the other attributes are the members
+// of `Shape`. Products run on the threads of the session.
 #include <cstdlib>
 #include <mutex>
 #include <new>
 
-#include "kernels.h"
-#include "onnx_api.h"
+#include "onnx_operator.h"
 
 namespace llmasos {
+
+extern const ort::Operator kAttention;
+
 namespace {
-
-using ort::Api;
-using ort::Context;
-using ort::Info;
-using ort::Operator;
-using ort::Status;
-using ort::Value;
-
-#define CHECK(call) \
-    if (Status* const failed = (call)) return failed
-
-constexpr size_t kMostDimensions = 8;
-
-struct Dimensions {
-    int64_t sizes[kMostDimensions];
-    size_t rank;
-    size_t elements;
-};
-
-Status* dimensions_of(const Api& api, const Value* value, Dimensions* found) {
-    ort::TensorInfo* info = nullptr;
-    CHECK(api.info(value, &info));
-    Status* status = api.rank(info, &found->rank);
-    if (!status && (found->rank == 0 || found->rank >= kMostDimensions)) status = api.error(ort::kInvalidArgument, "Between 1 and 7 dimensions are needed.");
-    if (!status) status = api.sizes(info, found->sizes, found->rank);
-    api.release(info);
-    found->elements = 1;
-    if (!status)
-        for (size_t at = 0; at < found->rank; ++at) found->elements *= static_cast<size_t>(found->sizes[at]);
-    return status;
-}
-
-template <class T>
-Status* data_of(const Api& api, const Value* value, T** data) {
-    void* found = nullptr;
-    CHECK(api.data(value, &found));
-    *data = static_cast<T*>(found);
-    return nullptr;
-}
 
 struct Node {
     const Api& api;
     const Kernel& kernel;
     Matrix matrix;
+    bool gated;
+    float epsilon;
 };
 
 Status* shape_of(const Api& api, const Info* info, Shape* shape) {
@@ -88,7 +56,7 @@ Status* make(const Api& api, const Info* info, size_t packed, void** made) {
     CHECK(data_of(api, value, &data));
     void* const memory = std::malloc(sizeof(Node));
     if (!memory) return api.error(ort::kFail, "No memory for a node.");
-    *made = new (memory) Node{api, *kernel, Matrix{shape, layout, data, nullptr}};
+    *made = new (memory) Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F};
     return nullptr;
 }
 
@@ -96,39 +64,52 @@ void destroy(void* node) { std::free(node); }
 
 // --- Product
 
-Status* take_bias(const Api& api, const Info* info, Matrix* matrix) {
+// Float inputs of a product behind its matrix, by their places.
+enum : size_t { kBias = 2, kGamma = 3, kAddend = 4 };
+
+constexpr const char* kWrongBias = "The bias has not one value a row.";
+
+// A bias that is a constant is checked when the session is made.
+Status* check_bias(const Api& api, const Info* info, const Matrix& matrix) {
     size_t inputs = 0;
     CHECK(api.input_count(info, &inputs));
-    if (inputs < 3) return nullptr;
     int is_constant = 0;
     const Value* bias = nullptr;
-    CHECK(api.constant(info, 2, &is_constant, &bias));
-    if (!is_constant || !bias) return api.error(ort::kInvalidArgument, "The bias must be a constant.");
+    if (inputs > kBias) CHECK(api.constant(info, kBias, &is_constant, &bias));
+    if (!is_constant || !bias) return nullptr;
     Dimensions found;
     CHECK(dimensions_of(api, bias, &found));
-    if (found.elements != static_cast<size_t>(matrix->shape.rows)) return api.error(ort::kInvalidArgument, "The bias has not one value a row.");
-    float* data = nullptr;
-    CHECK(data_of(api, bias, &data));
-    matrix->bias = data;
-    return nullptr;
+    return found.elements == static_cast<size_t>(matrix.shape.rows) ? nullptr : api.error(ort::kInvalidArgument, kWrongBias);
 }
 
 Status* create_product(const Operator*, const Api* api, const Info* info, void** made) {
+    int64_t gated = 0;
+    float epsilon = 0;
+    CHECK(api->attribute(info, "gated", &gated));
+    CHECK(api->attribute(info, "epsilon", &epsilon));
     CHECK(make(*api, info, 1, made));
-    Status* const status = take_bias(*api, info, &static_cast<Node*>(*made)->matrix);
+    Node& node = *static_cast<Node*>(*made);
+    node.gated = gated != 0;
+    node.epsilon = epsilon;
+    Status* status = check_bias(*api, info, node.matrix);
+    if (!status && gated && !can_gate(node.matrix.shape)) status = api->error(ort::kInvalidArgument, "Gates need a multiple of 32 rows.");
     if (status) destroy(*made);
     return status;
 }
 
-struct Threads {
-    const Api& api;
-    const Context* context;
-    Status* status;
-};
-
-void run_in_session(void* context, void (*work)(void*, size_t), size_t count, void* data) {
-    auto& threads = *static_cast<Threads*>(context);
-    if (!threads.status) threads.status = threads.api.parallel_for(threads.context, work, count, 0, data);
+// The data of an optional input of `size` elements, or null.
+Status* floats_of(const Api& api, const Context* context, size_t index, size_t size, const char* wrong, const float** found) {
+    const Value* value = nullptr;
+    *found = nullptr;
+    CHECK(input_of(api, context, index, &value));
+    if (!value) return nullptr;
+    Dimensions dimensions;
+    CHECK(dimensions_of(api, value, &dimensions));
+    if (dimensions.elements != size) return api.error(ort::kInvalidArgument, wrong);
+    float* data = nullptr;
+    CHECK(data_of(api, value, &data));
+    *found = data;
+    return nullptr;
 }
 
 Status* compute_product(void* made, Context* context) {
@@ -138,17 +119,31 @@ Status* compute_product(void* made, Context* context) {
     CHECK(api.input(context, 0, &value));
     Dimensions found;
     CHECK(dimensions_of(api, value, &found));
+    Matrix matrix = node.matrix;
+    const auto columns = static_cast<size_t>(matrix.shape.columns), rows = static_cast<size_t>(matrix.shape.rows);
     int64_t& last = found.sizes[found.rank - 1];
-    if (last != node.matrix.shape.columns) return api.error(ort::kInvalidArgument, "The input has not the columns of the packed matrix.");
-    const size_t count = found.elements / static_cast<size_t>(node.matrix.shape.columns);
-    last = node.matrix.shape.rows;
+    if (last != matrix.shape.columns) return api.error(ort::kInvalidArgument, "The input has not the columns of the packed matrix.");
+    float* x = nullptr;
+    CHECK(data_of(api, value, &x));
+    Rows input{x, nullptr, nullptr, node.epsilon, nullptr};
+    CHECK(floats_of(api, context, kBias, rows, kWrongBias, &matrix.bias));
+    CHECK(floats_of(api, context, kGamma, columns, "The weights of the norm have not one value a column.", &input.gamma));
+    CHECK(floats_of(api, context, kAddend, found.elements, "The addend has not the shape of the input.", &input.addend));
+    size_t outputs = 0;
+    CHECK(api.output_count(context, &outputs));
+    if (outputs > 1) {
+        Value* sum = nullptr;
+        CHECK(api.output(context, 1, found.sizes, found.rank, &sum));
+        CHECK(data_of(api, sum, &input.sum));
+        if (!input.addend) return api.error(ort::kInvalidArgument, "Without an addend there is no sum.");
+    }
+    last = node.gated ? matrix.shape.rows / 2 : matrix.shape.rows;
     Value* result = nullptr;
     CHECK(api.output(context, 0, found.sizes, found.rank, &result));
-    float *x = nullptr, *output = nullptr;
-    CHECK(data_of(api, value, &x));
+    float* output = nullptr;
     CHECK(data_of(api, result, &output));
-    Threads threads{api, context, nullptr};
-    if (!multiply(node.kernel, node.matrix, x, count, output, Parallel{run_in_session, &threads}))
+    Threads threads{api, context};
+    if (!multiply(node.kernel, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
         return api.error(ort::kFail, "No memory for the rounded activations.");
     return threads.status;
 }
@@ -176,52 +171,10 @@ Status* compute_rows(void* made, Context* context) {
 
 // --- registration
 
-template <size_t inputs, ort::Type... types>
-struct Signature {
-    static ort::Type input_type(const Operator*, size_t index) {
-        constexpr ort::Type all[] = {types...};
-        return all[index];
-    }
-    static size_t input_count(const Operator*) { return sizeof...(types); }
-    static ort::Presence presence(const Operator*, size_t index) { return index < inputs ? ort::kRequired : ort::kOptional; }
-};
-
-size_t one(const Operator*) { return 1; }
-int no(const Operator*) { return 0; }
-int first_version(const Operator*) { return 1; }
-int last_version(const Operator*) { return INT32_MAX; }
-int in_memory_of_provider(const Operator*, size_t) { return 0; }
-const char* on_cpu(const Operator*) { return "CPUExecutionProvider"; }
-ort::Type gives_floats(const Operator*, size_t) { return ort::kFloat; }
-ort::Presence always(const Operator*, size_t) { return ort::kRequired; }
-
-template <class Inputs>
-constexpr Operator operator_of(const char* (*name)(const Operator*), Status* (*create)(const Operator*, const Api*, const Info*, void**),
-                               Status* (*compute)(void*, Context*)) {
-    Operator made{};
-    made.version = ort::kVersion;
-    made.name = name;
-    made.provider = on_cpu;
-    made.input_type = Inputs::input_type;
-    made.input_count = Inputs::input_count;
-    made.output_type = gives_floats;
-    made.output_count = one;
-    made.destroy = destroy;
-    made.input_presence = Inputs::presence;
-    made.output_presence = always;
-    made.input_memory = in_memory_of_provider;
-    made.variadic_inputs = made.variadic_inputs_alike = made.variadic_outputs = made.variadic_outputs_alike = no;
-    made.create_checked = create;
-    made.compute_checked = compute;
-    made.first_version = first_version;
-    made.last_version = last_version;
-    return made;
-}
-
-const Operator kProduct = operator_of<Signature<2, ort::kFloat, ort::kUint8, ort::kFloat>>(
-    [](const Operator*) { return "Product"; }, create_product, compute_product);
-const Operator kRowsOperator =
-    operator_of<Signature<2, ort::kUint8, ort::kInt64>>([](const Operator*) { return "Rows"; }, create_rows, compute_rows);
+const Operator kProduct = operator_of<Signature<2, ort::kFloat, ort::kUint8, ort::kFloat, ort::kFloat, ort::kFloat>, 2>(
+    [](const Operator*) { return "Product"; }, create_product, compute_product, destroy);
+const Operator kRowsOperator = operator_of<Signature<2, ort::kUint8, ort::kInt64>, 1>(
+    [](const Operator*) { return "Rows"; }, create_rows, compute_rows, destroy);
 
 }  // namespace
 
@@ -237,6 +190,7 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(ort:
         CHECK(api->create_domain("llmasos.kernels_cpu", &made));
         CHECK(api->add(made, &kProduct));
         CHECK(api->add(made, &kRowsOperator));
+        CHECK(api->add(made, &kAttention));
         domain = made;
     }
     return api->add(options, domain);

@@ -13,9 +13,21 @@
 // instead of its own: all is a template over `Isa`.
 #pragma once
 
-#include "matrix.h"
+#include "attention.h"
 
 namespace llmasos {
+
+// What a row of activations is before it is rounded: the row, or `row + addend`, or the RMS norm of that:
+//
+//     square = fma(x, x, square) for each column, in a sum for each column % 16;  factor = 1 / sqrt(total / columns + epsilon)
+//     normed = x * factor * gamma
+struct Rows {
+    const float* x;
+    const float* addend;  // null: none
+    const float* gamma;   // [columns]; null: no norm
+    float epsilon;
+    float* sum;           // where `row + addend` is kept; null: nowhere
+};
 
 template <class Isa>
 struct Product {
@@ -52,17 +64,15 @@ struct Product {
         }
     }
 
-    // Results of one panel for M rows of activations from `first` on. `one`: a group is one unit.
+    // Results of one panel for a tile of M rows of activations. `one`: a group is one unit.
     template <int bits, int unit, int M, bool one>
-    static void panel(const Matrix& matrix, const Activations& input, size_t first, size_t index, float* output) {
+    static void panel(const Matrix& matrix, const Activations& input, size_t first, size_t index, float* output, size_t stride) {
         const Layout& layout = matrix.layout;
         const uint8_t* data = matrix.data + index * layout.panel_bytes;
         const uint8_t* codes = data + layout.codes;
-        const size_t units = layout.units, groups = layout.groups, width = units * unit, in_group = matrix.shape.group;
+        const size_t units = layout.units, groups = layout.groups, in_group = matrix.shape.group;
         constexpr size_t unit_bytes = kRows * unit * bits / 8;
-        const int8_t* values = input.codes + first * width;
-        const float* scales = input.scales + first * units;
-        const int32_t* offsets = input.offsets + first * units;
+        const uint8_t* tile = input.tiles + first * input.row_bytes;
         const float* group_sums = input.sums ? input.sums + first * groups : nullptr;
         alignas(64) float weight_scales[kChunk * kRows], weight_shifts[kChunk * kRows];
         Floats results[M];
@@ -78,94 +88,137 @@ struct Product {
                 const size_t end = one ? at + 1 : units - at < in_group ? units : at + in_group;
                 do {
                     Isa::template prefetch<unit_bytes>(codes);
+                    const auto* const values = reinterpret_cast<const int8_t*>(tile);
+                    const auto* const scales = reinterpret_cast<const float*>(tile + M * unit);
+                    const auto* const offsets = reinterpret_cast<const int32_t*>(tile + M * (unit + sizeof(float)));
                     Ints products[M];
-                    for (int m = 0; m < M; ++m) products[m] = Isa::all(offsets[m * units + at]);
-                    Isa::template dot<bits, unit, M>(codes, values + at * unit, width, products);
-                    for (int m = 0; m < M; ++m) sums[m] = Isa::fma(Isa::to_float(products[m]), Isa::all(scales[m * units + at]), sums[m]);
+                    for (int m = 0; m < M; ++m) products[m] = Isa::all(offsets[m]);
+                    Isa::template dot<bits, unit, M>(codes, values, products);
+                    for (int m = 0; m < M; ++m) sums[m] = Isa::fma(Isa::to_float(products[m]), Isa::all(scales[m]), sums[m]);
                     codes += unit_bytes;
+                    tile += M * (unit + sizeof(float) + sizeof(int32_t));
                 } while (++at < end);
                 const Floats scale = Isa::some(weight_scales + group * kRows, kRows);
                 for (int m = 0; m < M; ++m) results[m] = Isa::fma(scale, sums[m], results[m]);
                 if (group_sums) {
                     const Floats shift = Isa::some(weight_shifts + group * kRows, kRows);
-                    for (int m = 0; m < M; ++m) results[m] = Isa::fma(shift, Isa::all(group_sums[m * groups + begin + group]), results[m]);
+                    for (int m = 0; m < M; ++m) results[m] = Isa::fma(shift, Isa::all(group_sums[m]), results[m]);
+                    group_sums += M;
                 }
             }
         }
         const size_t rows = matrix.shape.rows, row = index * kRows, lanes = rows - row < kRows ? rows - row : kRows;
         for (int m = 0; m < M; ++m) {
             if (matrix.bias) results[m] = Isa::add(results[m], Isa::some(matrix.bias + row, lanes));
-            Isa::store(output + (first + m) * rows + row, results[m], lanes);
+            Isa::store(output + m * stride, results[m], lanes);
         }
     }
 
-    // Results of one panel for all rows of activations; with `whole_only` for multiples of `most` of them.
-    template <int bits, int unit, bool one>
-    static void rows(const Matrix& matrix, const Activations& input, size_t index, float* output) {
-        size_t at = 0;
-        for (; at + Isa::most <= input.rows; at += Isa::most) panel<bits, unit, Isa::most, one>(matrix, input, at, index, output);
-        if constexpr (!Isa::whole_only) {
-            if constexpr (Isa::most > 4)
-                for (; at + 4 <= input.rows; at += 4) panel<bits, unit, 4, one>(matrix, input, at, index, output);
-            for (; at < input.rows; ++at) panel<bits, unit, 1, one>(matrix, input, at, index, output);
-        }
+    // Results of one panel for the tiles of M rows that begin at `first`, and then for smaller ones.
+    template <int bits, int unit, bool one, int M = Isa::most>
+    static void tiles(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+        for (; first + M <= last; first += M, output += M * stride) panel<bits, unit, M, one>(matrix, input, first, index, output, stride);
+        if constexpr (M > Isa::least) tiles<bits, unit, one, M / 2>(matrix, input, index, first, last, output, stride);
     }
 
     template <int bits, int unit>
-    static void any_group(const Matrix& matrix, const Activations& input, size_t index, float* output) {
-        if (matrix.shape.group == 1) return rows<bits, unit, true>(matrix, input, index, output);
-        rows<bits, unit, false>(matrix, input, index, output);
+    static void any_group(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+        if (matrix.shape.group == 1) return tiles<bits, unit, true>(matrix, input, index, first, last, output, stride);
+        tiles<bits, unit, false>(matrix, input, index, first, last, output, stride);
     }
 
     template <int unit>
-    static void any_bits(const Matrix& matrix, const Activations& input, size_t index, float* output) {
-        if (matrix.shape.bits == 4) return any_group<4, unit>(matrix, input, index, output);
-        if (matrix.shape.bits == 6) return any_group<6, unit>(matrix, input, index, output);
-        any_group<8, unit>(matrix, input, index, output);
+    static void any_bits(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+        if (matrix.shape.bits == 4) return any_group<4, unit>(matrix, input, index, first, last, output, stride);
+        if (matrix.shape.bits == 6) return any_group<6, unit>(matrix, input, index, first, last, output, stride);
+        any_group<8, unit>(matrix, input, index, first, last, output, stride);
     }
 
-    static void run(const Matrix& matrix, const Activations& input, size_t index, float* output) {
-        if (matrix.shape.unit == 32) return any_bits<32>(matrix, input, index, output);
-        any_bits<16>(matrix, input, index, output);
+    // The panel `index` of the matrix times the activations from `first` to `last`, which begin and end tiles: output [last - first, stride].
+    static void run(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
+        if (matrix.shape.unit == 32) return any_bits<32>(matrix, input, index, first, last, output, stride);
+        any_bits<16>(matrix, input, index, first, last, output, stride);
     }
 
-    // Round one row of activations, float32 [columns]. A unit with a value that is no finite number gets the scale NaN; one whose values are
-    // all below 1e-30 counts as zero.
-    static void round(const Matrix& matrix, const float* row, size_t index, Activations& input) {
+    // The factor of a row's RMS norm; 1 where there is none. Keeps the sum with the addend.
+    static float norm(const Rows& rows, size_t index, size_t columns) {
+        const float *x = rows.x + index * columns, *addend = rows.addend ? rows.addend + index * columns : nullptr;
+        float* const sum = rows.sum ? rows.sum + index * columns : nullptr;
+        Floats squares = Isa::zero();
+        for (size_t at = 0; at < columns; at += kRows) {
+            const size_t lanes = columns - at < kRows ? columns - at : kRows;
+            Floats values = Isa::some(x + at, lanes);
+            if (addend) values = Isa::add(values, Isa::some(addend + at, lanes));
+            if (sum) Isa::store(sum + at, values, lanes);
+            squares = Isa::fma(values, values, squares);
+        }
+        if (!rows.gamma) return 1.0F;
+        return 1.0F / __builtin_sqrtf(Lanes<Isa>::total(squares) / static_cast<float>(columns) + rows.epsilon);
+    }
+
+    // Round one row of activations. A unit with a value that is no finite number gets the scale NaN; one whose values are all below 1e-30
+    // counts as zero.
+    static void round(const Matrix& matrix, const Rows& rows, size_t index, Activations& input) {
         const Layout& layout = matrix.layout;
         const size_t unit = matrix.shape.unit, columns = matrix.shape.columns;
         const int32_t fixed = matrix.shape.zero == Zero::fixed ? 1 << (matrix.shape.bits - 1) : 0;
         // An instruction set without products of unsigned by signed bytes multiplies 8-bit codes less 128.
         const int32_t zero = fixed - (matrix.shape.bits == 8 && Isa::is_signed ? 128 : 0);
-        int8_t* codes = input.codes + index * layout.units * unit;
+        const float *x = rows.x + index * columns, *addend = rows.addend ? rows.addend + index * columns : nullptr;
+        const bool plain = !rows.gamma && !addend;
+        const float factor = plain ? 1.0F : norm(rows, index, columns);
+        const Tile tile = tile_of(index, input.rows, Isa::tile_rows);
+        const size_t place = index - tile.first;
+        uint8_t* to = input.tiles + tile.first * input.row_bytes;
+        float* group_sums = input.sums ? input.sums + tile.first * layout.groups + place : nullptr;
         float group_sum = 0;
-        for (size_t at = 0; at < layout.units; ++at) {
-            const size_t left = columns - at * unit, count = left < unit ? left : unit;
+        for (size_t at = 0; at < layout.units; ++at, to += tile.rows * (unit + sizeof(float) + sizeof(int32_t))) {
+            const size_t first = at * unit, left = columns - first, count = left < unit ? left : unit;
+            alignas(64) float changed[32];
+            if (!plain)
+                for (size_t part = 0; part < count; part += kRows) {
+                    const size_t lanes = count - part < kRows ? count - part : kRows;
+                    Floats values = Isa::some(x + first + part, lanes);
+                    if (addend) values = Isa::add(values, Isa::some(addend + first + part, lanes));
+                    if (rows.gamma) values = Isa::multiply(Isa::multiply(values, Isa::all(factor)), Isa::some(rows.gamma + first + part, lanes));
+                    Isa::store(changed + part, values, lanes);
+                }
             float scale;
-            const int32_t sum = Isa::round(row + at * unit, count, unit, codes + at * unit, &scale);
-            input.scales[index * layout.units + at] = scale;
-            input.offsets[index * layout.units + at] = -zero * sum;
-            if (input.sums) {
+            const int32_t sum = Isa::round(plain ? x + first : changed, count, unit, reinterpret_cast<int8_t*>(to + place * unit), &scale);
+            const int32_t offset = -zero * sum;
+            __builtin_memcpy(to + tile.rows * unit + place * sizeof scale, &scale, sizeof scale);
+            __builtin_memcpy(to + tile.rows * (unit + sizeof scale) + place * sizeof offset, &offset, sizeof offset);
+            if (group_sums) {
                 group_sum = __builtin_fmaf(static_cast<float>(sum), scale, group_sum);
                 if ((at + 1) % matrix.shape.group == 0 || at + 1 == layout.units) {
-                    input.sums[index * layout.groups + at / matrix.shape.group] = group_sum;
+                    *group_sums = group_sum;
+                    group_sums += tile.rows;
                     group_sum = 0;
                 }
             }
         }
+    }
+
+    // to = silu(gate) * up, sixteen at a time.
+    static void gate(const float* gates, const float* ups, float* to) {
+        Isa::store(to, Isa::multiply(Lanes<Isa>::silu(Isa::some(gates, kRows)), Isa::some(ups, kRows)), kRows);
     }
 };
 
 // What `kernels.cpp` knows of an instruction set.
 struct Kernel {
     const char* name;
-    void (*run)(const Matrix&, const Activations&, size_t, float*);
-    void (*round)(const Matrix&, const float*, size_t, Activations&);
+    size_t tile_rows;  // of the largest tile of activations
+    void (*run)(const Matrix&, const Activations&, size_t index, size_t first, size_t last, float* output, size_t stride);
+    void (*round)(const Matrix&, const Rows&, size_t index, Activations&);
+    void (*gate)(const float*, const float*, float*);
+    void (*prepare)(const Attention&, size_t token, bool keeps);
+    void (*attend)(const Attention&, size_t first, size_t count, size_t kv_head, float* memory);
 };
 
 template <class Isa>
 constexpr Kernel kernel_of(const char* name) {
-    return Kernel{name, Product<Isa>::run, Product<Isa>::round};
+    return Kernel{name, Isa::tile_rows, Product<Isa>::run, Product<Isa>::round, Product<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
 }
 
 }  // namespace llmasos

@@ -13,8 +13,10 @@ struct Scalar {
     struct Floats {
         float lane[kRows];
     };
-    static constexpr int most = 1;
-    static constexpr bool whole_only = false;
+    static constexpr int most = 1, least = 1;
+    static constexpr size_t tile_rows = most;
+    static constexpr int heads_at_once = 1;
+    static constexpr bool sums_lanes = false;
     static constexpr bool is_signed = false;
 
     template <size_t bytes>
@@ -47,6 +49,27 @@ struct Scalar {
     static Floats fma(const Floats& a, const Floats& b, const Floats& c) {
         return each([&](size_t lane) { return std::fmaf(a.lane[lane], b.lane[lane], c.lane[lane]); });
     }
+    static Floats subtract(const Floats& a, const Floats& b) { return each([&](size_t lane) { return a.lane[lane] - b.lane[lane]; }); }
+    static Floats divide(const Floats& a, const Floats& b) { return each([&](size_t lane) { return a.lane[lane] / b.lane[lane]; }); }
+    static Floats greater(const Floats& a, const Floats& b) {
+        return each([&](size_t lane) { return a.lane[lane] > b.lane[lane] ? a.lane[lane] : b.lane[lane]; });
+    }
+    static Floats where_below(const Floats& a, const Floats& b, const Floats& yes, const Floats& no) {
+        return each([&](size_t lane) { return a.lane[lane] < b.lane[lane] ? yes.lane[lane] : no.lane[lane]; });
+    }
+    // To the nearest, to the even one of two; NaN becomes 0.
+    static Ints to_ints(const Floats& floats) {
+        Ints found;
+        for (size_t lane = 0; lane < kRows; ++lane) found.lane[lane] = std::isnan(floats.lane[lane]) ? 0 : static_cast<int32_t>(std::nearbyintf(floats.lane[lane]));
+        return found;
+    }
+    static Floats power_of_two(const Ints& ints) {
+        return each([&](size_t lane) { return __builtin_bit_cast(float, static_cast<uint32_t>(ints.lane[lane] + 127) << 23); });
+    }
+    static void transpose(const float* from, size_t stride, float* to) {
+        for (size_t row = 0; row < kRows; ++row)
+            for (size_t column = 0; column < kRows; ++column) to[column * kRows + row] = from[row * stride + column];
+    }
     static Floats to_float(const Ints& ints) { return each([&](size_t lane) { return static_cast<float>(ints.lane[lane]); }); }
     static Ints all(int32_t value) {
         Ints found;
@@ -70,11 +93,11 @@ struct Scalar {
     }
 
     template <int bits, int unit, int M>
-    static void dot(const uint8_t* codes, const int8_t* values, size_t width, Ints (&sums)[M]) {
+    static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         for (size_t step = 0; step < unit / kStep; ++step) {
             for (size_t place = 0; place < kLine; ++place) {
                 const int32_t weight = code<bits, unit>(codes, step, place);
-                for (int m = 0; m < M; ++m) sums[m].lane[place / kStep] += weight * values[m * width + step * kStep + place % kStep];
+                for (int m = 0; m < M; ++m) sums[m].lane[place / kStep] += weight * values[m * unit + step * kStep + place % kStep];
             }
         }
     }

@@ -94,6 +94,93 @@ def test_wrong_constants_are_refused_when_a_session_is_made(changed: dict[str, i
         session(layer, layer.product, bias, **changed)
 
 
+def graph_session(
+    nodes: list[onnx.NodeProto], inputs: dict[str, int], outputs: list[str], constants: dict[str, np.ndarray]
+) -> ort.InferenceSession:
+    """A graph of some nodes; ``inputs``: their names and types."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    domain = CpuOperators.attention.domain
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)], ir_version=10)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(CpuOperators().library))
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def test_a_fused_product_has_the_bits_of_the_library() -> None:
+    """With the sum as a second output, and with inputs in the middle left out."""
+    random = np.random.default_rng(2)
+    matrix, layer = linear("q4_1", 64, 96)
+    x, addend = random.normal(size=(2, 5, 96)).astype(np.float32)
+    gamma = random.normal(size=96).astype(np.float32)
+    attributes = {**layer.attributes, "gated": 1, "epsilon": 1e-5}
+    node = helper.make_node(layer.product, ["x", "packed", "", "gamma", "addend"], ["y", "sum"], domain=layer.domain, **attributes)
+    inputs = {"x": TensorProto.FLOAT, "addend": TensorProto.FLOAT}
+    found = graph_session([node], inputs, ["y", "sum"], {"packed": layer.data, "gamma": gamma})
+    y, total = found.run(None, {"x": x, "addend": addend})
+    np.testing.assert_array_equal(total, x + addend)
+    np.testing.assert_array_equal(y, library.multiply(matrix, x, addend=addend, norm=library.Norm(gamma, 1e-5), gated=True))
+    with pytest.raises(Exception, match="addend has not the shape of the input"):
+        found.run(None, {"x": x, "addend": addend[:4]})
+
+
+def test_attention_has_the_bits_of_the_library() -> None:
+    """With keys and values behind the queries or apart, in memory that is changed in place or copied."""
+    random = np.random.default_rng(3)
+    heads, kv_heads, width, length = 4, 2, 32, 24
+    attention = library.Attention(heads=heads, kv_heads=kv_heads, scale=0.5, window=9)
+    past = [random.normal(size=(3, kv_heads, length, width)).astype(np.float32) for _ in range(2)]
+    states = random.normal(size=(4, (heads + 2 * kv_heads) * width)).astype(np.float32)
+    packed = np.array([[0, 0], [2, 0], [2, 1], [2, 2]])
+    queries, lengths = np.array([1, 0, 3], np.int32), np.array([20, 5, 12], np.int32)  # positions 20; 10, 11 and 12
+    own = [array.copy() for array in past]
+    expected = library.attend(attention, states, np.array([[0, 20], [2, 10], [2, 11], [2, 12]]), *own)
+
+    names = ["query", "past_key", "past_value", "packed", "queries", "seqlens"]
+    kinds = [TensorProto.FLOAT] * 3 + [TensorProto.INT64] + [TensorProto.INT32] * 2
+    outputs = ["found", "key", "value"]
+    attributes = {"heads": heads, "kv_heads": kv_heads, "window": 9, "scale": 0.5, "softcap": 0.0}
+    domain, op = CpuOperators.attention.domain, CpuOperators.attention.operator
+    given = dict(zip(names, (states, *past, packed, queries, lengths), strict=True))
+
+    together = graph_session(
+        [helper.make_node(op, names, outputs, domain=domain, **attributes)], dict(zip(names, kinds, strict=True)), outputs, {}
+    )
+    before = [array.copy() for array in past]
+    for mine, theirs in zip(together.run(None, given), (expected, *own), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(past, before)
+
+    parts = dict(zip(("q", "k", "v"), np.split(states, [heads * width, (heads + kv_heads) * width], axis=1), strict=True))
+    node = helper.make_node(op, ["q", *names[1:], "", "", "k", "v"], outputs, domain=domain, **attributes)
+    apart = graph_session([node], dict.fromkeys(parts, TensorProto.FLOAT) | dict(zip(names[1:], kinds[1:], strict=True)), outputs, {})
+    binding = apart.io_binding()
+    for name, array in {**{key: np.ascontiguousarray(part) for key, part in parts.items()}, **given}.items():
+        if name != "query":
+            binding.bind_cpu_input(name, array)
+    binding.bind_output("found")
+    for name, array in zip(outputs[1:], past, strict=True):
+        binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    apart.run_with_iobinding(binding)
+    np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], expected)
+    np.testing.assert_array_equal(past, own)
+
+    for name, wrong, said in (
+        ("packed", np.add(packed, [3, 0]), "of no sequence"),
+        ("packed", packed[[0, 3, 2, 1]], "not in order"),
+        ("seqlens", lengths + np.int32(9), "beyond the memory of keys"),
+        ("query", states[:, :-1], "have not the shape of the past keys"),
+    ):
+        with pytest.raises(Exception, match=said):
+            together.run(None, {**given, name: wrong})
+
+
 def test_loaders_find_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their name, and automatically where this processor has faster instructions than plain C++."""
     assert isinstance(find_operators("cpu"), CpuOperators)

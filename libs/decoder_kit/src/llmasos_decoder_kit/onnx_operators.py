@@ -29,6 +29,10 @@ class PackedLinear:
     ``product`` computes ``x @ weights.T + bias`` from (x float32 [..., columns], ``data``, bias float32 [rows] or nothing), with the same
     bits for a row of x in any batch. ``rows_of`` gives rows of the weights, dequantised, from (``data``, indices int64 [...]).
 
+    With ``fuses`` two more inputs of ``product`` may follow: gamma float32 [columns], for which x becomes its RMS norm with the attribute
+    ``epsilon``, and an addend of the shape of x, which is added first; the sum of both is the second output. With ``gates`` its attribute
+    ``gated`` set to 1 makes the first half of the rows gates of the other: the result is ``silu(gate) * value``, float32 [..., rows / 2].
+
     Attributes:
         domain: of both operators.
         product, rows_of: their names.
@@ -41,11 +45,35 @@ class PackedLinear:
     domain: str
     product: str
     rows_of: str
-    attributes: Mapping[str, int]
+    attributes: Mapping[str, int | float]
     data: npt.NDArray[np.uint8]
     rows: int
     columns: int
     bits: int
+    fuses: bool = False
+    gates: bool = False
+
+
+@attrs.frozen
+class InstalledAttention:
+    """An operator that computes attention of new tokens over a KV cache that it writes to, with the same bits for a token in any batch.
+
+    Its inputs:
+
+        query                   float32 [tokens, heads * width]
+        past_key, past_value    float32 [sequences, kv_heads, length, width]
+        packed                  int64 [tokens, 2]    the sequence of each token, and its place among the new ones of that
+        queries                 int32 [sequences]    new tokens of each sequence
+        seqlens                 int32 [sequences]    its length with them, less 1
+        cosines, sines          float32 [positions, width / 2], or left out
+        key, value              float32 [tokens, kv_heads * width], or left out: they stand behind each token's queries
+
+    Its outputs: float32 [tokens, heads * width], present_key and present_value, which may be the memory of the past ones. Its attributes:
+    ``heads``, ``kv_heads``, ``window`` (tokens that one sees, itself among them; 0: all), ``scale`` and ``softcap`` (0.0: none).
+    """
+
+    domain: str
+    operator: str
 
 
 class OnnxOperators(Protocol):
@@ -54,10 +82,12 @@ class OnnxOperators(Protocol):
     Attributes:
         name: what the cache of built graphs tells them by, with the version of their layout, such as "mine/1".
         library: the shared library that registers them with a session.
+        attention: the operator for attention, if there is one.
     """
 
     name: str
     library: Path
+    attention: InstalledAttention | None
 
     def refusal(self) -> str | None:
         """Why they are not faster than ONNX Runtime's own on this machine, as the end of a sentence; None if they are.

@@ -104,7 +104,7 @@ class _Decoder:
         self.progress = progress
         self.ropes = Ropes.of(self.config)
         self.norms = Norms(checkpoint, writer)
-        self.projections = projections(checkpoint, writer, precision, self.norms.bounds)
+        self.projections = projections(checkpoint, writer, precision, self.norms)
         self.attention = Attention(self.config, writer, self.ropes, self.norms, self.projections)
 
     def build(self) -> None:
@@ -132,12 +132,10 @@ class _Decoder:
         """The residual stream after a layer, and its norm, the input of the next layer."""
         config, writer, name = self.config, self.writer, f"layers.{layer}"
         norms, last = config.norms(layer), layer == config.num_layers - 1
-        attended, places = self.attention.emit(layer, normed), "packed"
+        attended = self.attention.emit(layer, normed, last=last)
         if last:
             # The rest of the last layer computes each token independently, so only tokens whose logits are wanted continue.
-            places = writer.node("Gather", ["packed", "wanted"], "packed.wanted")
             hidden = writer.node("Gather", [hidden, "wanted"], "hidden.wanted")
-        attended = self.attention.without_zeros(writer.node("GatherND", [attended, places], f"{name}.attended.packed"))
         projected = self.projections.one(f"{name}.o", config.linears(layer)["o"], attended)
         addend = self._block_output(f"{name}.o", projected, norms.get("attention_out_norm"))
         if config.block == "parallel":
@@ -218,7 +216,10 @@ class _Decoder:
     def _feed_forward(self, layer: int, value: str) -> str:
         config, name, parts = self.config, f"layers.{layer}", self.config.linears(layer)
         if config.gated:
-            gate, up = self.projections.split(f"{name}.gate_up", [Projection(parts["gate"]), Projection(parts["up"])], value)
+            both = [Projection(parts["gate"]), Projection(parts["up"])]
+            gate, up = self.projections.split(
+                f"{name}.gate_up", both, value, gated=f"{name}.gated" if config.activation == "silu" else None
+            )
             product = self.writer.node("Mul", [self._activated(name, gate), up], f"{name}.gated")
         else:
             product = self._activated(name, self.projections.one(f"{name}.up", parts["up"], value))

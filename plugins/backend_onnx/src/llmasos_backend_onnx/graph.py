@@ -32,6 +32,7 @@ class GraphWriter:
         self._sizes: dict[str, int] = {}
         self._sources: dict[str, str] = {}
         self._values: set[str] = set()
+        self._left_out: set[tuple[str, str]] = set()
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -61,6 +62,10 @@ class GraphWriter:
         self._nodes.append((helper.make_node(op, list(inputs), names, name=f"{names[0]}:{op}", domain=domain, **attributes), only))
         self._values.update(names)
         return names[0]
+
+    def leave_out(self, value: str, graph: str) -> None:
+        """Have the node that computes a value for every graph left out of this one, where another node computes what is needed of it."""
+        self._left_out.add((value, graph))
 
     def has(self, value: str) -> bool:
         """Whether a node already computes this value."""
@@ -109,7 +114,8 @@ class GraphWriter:
         needed = {output.name for output in self._outputs}
         nodes: list[onnx.NodeProto] = []
         for node, only in reversed(self._nodes):
-            if only in (None, name) and needed.intersection(node.output):
+            left_out = only is None and any((output, name) in self._left_out for output in node.output)
+            if only in (None, name) and not left_out and needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(filter(None, node.input))
         initializers = {key: proto for key, proto in self._initializers.items() if key in needed}

@@ -43,9 +43,9 @@ def choose(tensors: Sequence[Tensor], precision: Precision, operators: OnnxOpera
     they are stored, where they take them all.
     """
     if precision == "fp32" or (precision == "auto" and not any(isinstance(tensor, QuantizedTensor) for tensor in tensors)):
-        return _floats(tensors)
+        return floats_of(tensors)
     if precision == "int8_channel":
-        return round_rows(_floats(tensors), bits=8)
+        return round_rows(floats_of(tensors), bits=8)
     if precision == "auto" and not all(isinstance(tensor, QuantizedTensor) for tensor in tensors):
         return None
     wanted = {"int8": 8, "int4": 4}.get(precision)
@@ -56,14 +56,14 @@ def choose(tensors: Sequence[Tensor], precision: Precision, operators: OnnxOpera
             return InstalledForm(packed, quantized)
         if len(quantized) > 1 and all(operators.linear([tensor]) is not None for tensor in quantized):
             return None
-    return _blocks(quantized, wanted)
+    return blocks_of(quantized, wanted)
 
 
-def _blocks(quantized: Sequence[QuantizedTensor], wanted: int | None) -> Weights:
+def blocks_of(quantized: Sequence[QuantizedTensor], wanted: int | None) -> Weights:
     """The weights in blocks of ONNX Runtime's own operators, or as floats where their groups are no such blocks."""
     blocks = [block_of(tensor) for tensor in quantized]
     if any(block is None for block in blocks):
-        return _floats(quantized)
+        return floats_of(quantized)
     block = min(block for block in blocks if block is not None)
     bits = wanted or (4 if all(tensor.bits <= 4 for tensor in quantized) else 8)
     if bits == 4 and not _sums_agree(quantized, block):
@@ -71,7 +71,7 @@ def _blocks(quantized: Sequence[QuantizedTensor], wanted: int | None) -> Weights
     return stack([pack(tensor, bits=bits, block=block) for tensor in quantized])
 
 
-def _floats(tensors: Sequence[Tensor]) -> Floats:
+def floats_of(tensors: Sequence[Tensor]) -> Floats:
     return np.concatenate([as_float32(tensor) for tensor in tensors])
 
 
@@ -100,52 +100,31 @@ def _quantized(tensor: Tensor, bits: int | None) -> QuantizedTensor:
 def emit(
     writer: GraphWriter,
     name: str,
-    weights: Weights,
+    weights: Floats | BlockMatrix | RowMatrix,
     value: str,
     bias: Floats | None = None,
     *,
     integer: bool = False,
     bound: float | None = None,
-    float_prompts: bool = True,
 ) -> str:
     """Emit nodes for ``value @ weights.T + bias``; return the name of the result, whose last dimension is the weights' rows.
 
     Block-quantised weights get separate nodes for ``MODEL``, for ``FLOAT_MODEL``, and if ``integer`` for ``INTEGER_MODEL``. ``bound``:
-    upper bound of the value's magnitude, if known. ``float_prompts``: whether ``FLOAT_MODEL`` is written.
+    upper bound of the value's magnitude, if known.
     """
     if isinstance(weights, RowMatrix):
         return emit_product(writer, name, weights, value, bias, only=MODEL, bound=bound)
     if isinstance(weights, BlockMatrix):
         if integer:
             emit_product(writer, name, round_rows(weights.dequantize(), bits=16), value, bias, only=INTEGER_MODEL, bound=bound)
-        return _emit_blocks(writer, name, weights, value, bias)
-    if isinstance(weights, InstalledForm):
-        if integer:
-            emit_product(writer, name, round_rows(_floats(weights.tensors), bits=16), value, bias, only=INTEGER_MODEL, bound=bound)
-        return _emit_installed(writer, name, weights, value, bias, float_prompts=float_prompts)
+        return emit_blocks(writer, name, weights, value, bias)
     product = writer.node("MatMul", [value, writer.constant(f"{name}.weight", weights.T)], f"{name}.product")
     if bias is None:
         return product
     return writer.node("Add", [product, writer.constant(f"{name}.bias", bias)], f"{name}.output")
 
 
-def _emit_installed(writer: GraphWriter, name: str, weights: InstalledForm, value: str, bias: Floats | None, *, float_prompts: bool) -> str:
-    packed = weights.packed
-    inputs = [value, writer.constant(f"{name}.packed", packed.data)]
-    if bias is not None:
-        inputs.append(writer.constant(f"{name}.bias", bias))
-    graphs = [MODEL, FLOAT_MODEL]
-    if float_prompts and weights.bits == 4:
-        blocks = _blocks(weights.tensors, 4)
-        if isinstance(blocks, BlockMatrix):
-            _emit_blocks(writer, name, blocks, value, bias, graphs=(FLOAT_MODEL,))
-            graphs.remove(FLOAT_MODEL)
-    for graph in graphs:
-        writer.node(packed.product, inputs, f"{name}.product", domain=packed.domain, only=graph, **packed.attributes)
-    return f"{name}.product"
-
-
-def _emit_blocks(
+def emit_blocks(
     writer: GraphWriter,
     name: str,
     weights: BlockMatrix,

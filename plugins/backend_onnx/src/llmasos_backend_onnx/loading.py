@@ -34,7 +34,7 @@ from llmasos_hookspecs import (
 )
 
 #: Version of the built graph, part of the cache key; increase it with every change of the graph.
-_GRAPH_VERSION: Final = 6
+_GRAPH_VERSION: Final = 7
 
 
 #: Formats of checkpoints that contain a graph.
@@ -163,6 +163,14 @@ def build(checkpoint: Checkpoint, options: Options, context: Context) -> OnnxEng
         features=frozenset({"fork", "batch", "kv_cache"} | ({"drafts"} if options.exact_drafts else set())),
         notes=(*built["notes"], *switches, *unread_note(checkpoint)),
     )
-    decoder = DecoderSession(sessions[MODEL], sessions[for_prompts], cache, tables, config.vocab_size, exact=options.exact_drafts)
+    decoder = DecoderSession(
+        sessions[MODEL],
+        sessions[for_prompts],
+        cache,
+        tables,
+        config.vocab_size,
+        exact=options.exact_drafts,
+        pads=operators is None or operators.attention is None,
+    )
     histories = Histories(ropes) if ropes.switches else None
     return OnnxEngine(info, decoder, cache, prefill_chunk=options.prefill_chunk, kv_tokens=room, histories=histories)

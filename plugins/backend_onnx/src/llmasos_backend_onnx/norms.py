@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +14,16 @@ from llmasos_hookspecs import Checkpoint, DecoderConfig, as_float32
 Floats = npt.NDArray[np.float32]
 
 
+@attrs.frozen
+class RmsNorm:
+    """The RMS norm of ``value``, or of the sum of that and ``addend``, which is kept as ``total``, with the weights called ``gamma``."""
+
+    value: str
+    addend: str | None
+    gamma: str
+    total: str | None
+
+
 class Norms:
     """Emits the norms of a decoder: RMS norms, or layer norms.
 
@@ -21,6 +32,8 @@ class Norms:
 
     Attributes:
         bounds: result name -> upper bound of its magnitude; None: unknown.
+        rms: result name -> how it is made, of RMS norms over the hidden size. A layer that is the only one to read a result may
+            compute the norm itself.
     """
 
     def __init__(self, checkpoint: Checkpoint, writer: GraphWriter) -> None:
@@ -28,11 +41,15 @@ class Norms:
         self.config: DecoderConfig = checkpoint.decoder
         self.writer = writer
         self.bounds: dict[str, float | None] = {}
+        self.rms: dict[str, RmsNorm] = {}
 
     def alone(self, constant: str, value: str, module: str, output: str) -> str:
         """The norm of a value; ``constant`` names its weights in the graph."""
         inputs = [value, *self._weights(constant, module, output)]
-        op = "SimplifiedLayerNormalization" if self.config.norm == "rms" else "LayerNormalization"
+        op = "LayerNormalization"
+        if self.config.norm == "rms":
+            op = "SimplifiedLayerNormalization"
+            self._note(output, RmsNorm(value, None, inputs[1], None), inputs)
         return self.writer.node(op, inputs, output, axis=-1, epsilon=self.config.norm_eps)
 
     def of_sum(self, name: str, hidden: str, addend: str, module: str | None, *, last: bool = False) -> tuple[str, str]:
@@ -41,10 +58,17 @@ class Norms:
         if module is None:
             return (self.writer.node("Add", [hidden, addend], total),) * 2
         inputs = [hidden, addend, *self._weights(f"{name}.norm", module, normed)]
-        op = "SkipSimplifiedLayerNormalization" if self.config.norm == "rms" else "SkipLayerNormalization"
+        op = "SkipLayerNormalization"
+        if self.config.norm == "rms":
+            op = "SkipSimplifiedLayerNormalization"
+            self._note(normed, RmsNorm(hidden, addend, inputs[2], None if last else total), inputs[1:])
         outputs = [normed] if last else [normed, "", "", total]
         self.writer.node(op, inputs, outputs, domain=CONTRIB, epsilon=self.config.norm_eps)
         return total, normed
+
+    def _note(self, output: str, norm: RmsNorm, inputs: list[str]) -> None:
+        if len(inputs) == 2 and self.config.block != "parallel":  # without a bias; in parallel blocks two layers read one norm
+            self.rms[output] = norm
 
     def of_heads(self, name: str, value: str, module: str, heads: int, order: HeadOrder) -> str:
         """RMS norm of queries or keys [n, heads * width], over each head's elements or over all heads together.

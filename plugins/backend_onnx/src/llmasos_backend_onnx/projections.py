@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
 
 from llmasos_backend_onnx.graph import GraphWriter
 from llmasos_backend_onnx.heads import Indices, chosen_rows
+from llmasos_backend_onnx.installed_product import InstalledProduct
 from llmasos_backend_onnx.integer import RowMatrix
 from llmasos_backend_onnx.linear import Floats, InstalledForm, Weights, choose, emit, loses
+from llmasos_backend_onnx.norms import Norms
 from llmasos_backend_onnx.options import Precision
 from llmasos_backend_onnx.packing import BlockMatrix
 from llmasos_decoder_kit.onnx_operators import OnnxOperators
@@ -40,7 +42,7 @@ class Projections:
     """Emits linear layers; layers with the same input are merged if their weights share a format.
 
     Args:
-        bounds: value name -> upper bound of its magnitude.
+        norms: those whose results are inputs of layers.
         operators: installed ones, which take what they can of quantised layers.
         float_prompts: whether ``FLOAT_MODEL`` is written, if there are such operators.
     """
@@ -50,7 +52,7 @@ class Projections:
         checkpoint: Checkpoint,
         writer: GraphWriter,
         precision: Precision,
-        bounds: Mapping[str, float | None],
+        norms: Norms,
         *,
         integer: bool,
         operators: OnnxOperators | None = None,
@@ -59,7 +61,7 @@ class Projections:
         self.checkpoint = checkpoint
         self.writer = writer
         self.precision = precision
-        self.bounds = bounds
+        self.norms = norms
         self.integer = integer
         self.operators = operators
         self.float_prompts = float_prompts
@@ -72,9 +74,12 @@ class Projections:
         """The output of one layer."""
         return self.joined(name, [Projection(part)], value)[0]
 
-    def split(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
-        """The separate outputs of several layers with the same input."""
-        outputs = self.joined(name, projections, value)
+    def split(self, name: str, projections: Sequence[Projection], value: str, *, gated: str | None = None) -> list[str]:
+        """The separate outputs of several layers with the same input.
+
+        ``gated``: the value that the caller computes of two as ``silu(first) * second``; operators that can do so themselves do.
+        """
+        outputs = self.joined(name, projections, value, gated=gated)
         if len(outputs) == len(projections):
             return outputs
         widths = [projection.width for projection in projections]
@@ -83,7 +88,7 @@ class Projections:
         self.writer.node("Split", [outputs[0], sizes], names, axis=-1)
         return names
 
-    def joined(self, name: str, projections: Sequence[Projection], value: str) -> list[str]:
+    def joined(self, name: str, projections: Sequence[Projection], value: str, *, gated: str | None = None) -> list[str]:
         """One concatenated output for all layers if their weights share a format, else one output for each."""
         tensors = [projection.of(self._tensor(f"{projection.part.module}.weight")) for projection in projections]
         weights = choose(tensors, self.precision, self.operators)
@@ -93,7 +98,8 @@ class Projections:
             if projections[0].part.bias:
                 stored = [projection.of(self.checkpoint.tensor(f"{projection.part.module}.bias")) for projection in projections]
                 biases = np.concatenate([as_float32(bias) for bias in stored])
-            return [self._emit(name, weights, value, biases)]
+            return [self._emit(name, weights, value, biases, gated)]
+        self.norms.rms.pop(value, None)  # several layers read it
         return [
             output
             for projection in projections
@@ -126,9 +132,12 @@ class Projections:
             )
         return tuple(notes)
 
-    def _emit(self, name: str, weights: Weights, value: str, bias: Floats | None) -> str:
-        bound = self.bounds.get(value)
-        return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=bound, float_prompts=self.float_prompts)
+    def _emit(self, name: str, weights: Weights, value: str, bias: Floats | None, gated: str | None = None) -> str:
+        bound = self.norms.bounds.get(value)
+        if isinstance(weights, InstalledForm):
+            installed = InstalledProduct(self.writer, name, weights, bias, float_prompts=self.float_prompts)
+            return installed.emit(value, self.norms, gated=gated, integer=self.integer, bound=bound)
+        return emit(self.writer, name, weights, value, bias, integer=self.integer, bound=bound)
 
     def _tensor(self, name: str) -> Tensor:
         """A stored tensor; the last one is cached, since several layers may be parts of it."""

@@ -109,6 +109,7 @@ class DecoderSession:
         prefill: the session for prompts; may be the same.
         tables: for each phase, the inputs that hold cosines and sines and their contents, float32 [positions, H / 2].
         exact: make a token's logits bitwise identical regardless of the batch composition.
+        pads: whether that takes an even number of attention positions.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class DecoderSession:
         vocab_size: int,
         *,
         exact: bool,
+        pads: bool = True,
     ) -> None:
         self._decoding = decode
         self._prefilling = prefill
         self._cache = cache
         self._tables = tables
         self._exact = exact
+        self._pads = exact and pads
         self._vocab_size = vocab_size
         self._past = [value.name for value in decode.get_inputs() if value.name.startswith("past.")]
         self._bindings: OrderedDict[tuple[int, int, tuple[tuple[int, int, int], ...]], _Binding] = OrderedDict()
@@ -147,7 +150,7 @@ class DecoderSession:
         key = (first.row, first.phase, shape)
         binding = self._bindings.get(key)
         if binding is None:
-            binding = self._bind(self._decoding, first, Layout.of(shape, even_length=self._exact, even_tokens=False))
+            binding = self._bind(self._decoding, first, Layout.of(shape, even_length=self._pads, even_tokens=False))
             self._bindings[key] = binding
             if len(self._bindings) > _BINDINGS:
                 self._bindings.popitem(last=False)
@@ -159,7 +162,7 @@ class DecoderSession:
     def prefill(self, parts: Sequence[Part]) -> Floats:
         """The same for prompt tokens. The logits are bitwise identical to those of ``decode`` if it is exact and one session computes
         both."""
-        layout = Layout.of(_shape(parts), even_length=self._exact, even_tokens=self._exact and self._prefilling is not self._decoding)
+        layout = Layout.of(_shape(parts), even_length=self._pads, even_tokens=self._exact and self._prefilling is not self._decoding)
         binding = self._bind(self._prefilling, parts[0], layout)
         binding.write_to(self._new_space(len(layout.wanted)))
         return self._run(binding, parts)

@@ -1,5 +1,5 @@
-// Random matrices, activations and indices of random shapes, in memory of exactly their size: every instruction set of this processor gives the
-// bits of plain C++, which gives the product of the dequantised weights up to rounding. `random_shapes CASES SEED`; meant to be compiled with
+// Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
+// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding. `random_shapes CASES SEED`; meant to be compiled with
 // sanitizers (`make sanitize`).
 #include <cmath>
 #include <cstdio>
@@ -33,7 +33,7 @@ std::unique_ptr<T[]> exactly(size_t count) {
 Shape random_shape(Random& random) {
     Shape shape{};
     const bool large = random.below(50) == 0;  // more groups than are unpacked at once, and more rows than a thread takes
-    shape.rows = 1 + random.below(large ? 100 : random.one_of({3, 20, 40}));
+    shape.rows = random.below(6) ? 1 + random.below(large ? 100 : random.one_of({3, 20, 40})) : 32 * (1 + random.below(3));
     shape.columns = 1 + random.below(large ? 3000 : random.one_of({20, 70, 70, 300}));
     shape.bits = random.one_of({4, 6, 8});
     shape.unit = random.one_of({16, 32});
@@ -93,15 +93,24 @@ int run(uint64_t number, uint64_t seed) {
             x[random.below(static_cast<int64_t>(count * columns))] = random.one_of({NAN, INFINITY, -INFINITY, 1e-38F, -1e-33F, 3e38F});
     const Matrix matrix{shape, layout, data.get(), random.below(2) ? bias.get() : nullptr};
 
+    // A third of the products with a sum or a norm before them, and gated where panels stand against panels.
+    const auto gamma = exactly<float>(columns), addend = exactly<float>(count * columns), totals = exactly<float>(count * columns);
+    for (size_t at = 0; at < columns; ++at) gamma[at] = random.normal();
+    for (size_t at = 0; at < count * columns; ++at) addend[at] = random.normal();
+    const bool fused = random.below(3) == 0, added = fused && random.below(2);
+    const Rows input{x.get(), added ? addend.get() : nullptr, fused && random.below(4) ? gamma.get() : nullptr, 1e-5F, added ? totals.get() : nullptr};
+    const bool gated = can_gate(shape) && random.below(2);
+    const size_t results = gated ? rows / 2 : rows;
+
     size_t threads = static_cast<size_t>(1 + random.below(3));
-    const auto expected = exactly<float>(count * rows), found = exactly<float>(count * rows);
-    multiply(*kernel("scalar"), matrix, x.get(), count, expected.get(), pool(threads));
+    const auto expected = exactly<float>(count * results), found = exactly<float>(count * results);
+    multiply(*kernel("scalar"), matrix, input, count, expected.get(), gated, pool(threads));
     for (const char* const* name = kNames; *name; ++name) {
         const Kernel* const other = kernel(*name);
         if (!other) continue;
-        std::memset(found.get(), 0xff, count * rows * 4);
-        multiply(*other, matrix, x.get(), count, found.get(), pool(threads));
-        for (size_t at = 0; at < count * rows; ++at)
+        std::memset(found.get(), 0xff, count * results * 4);
+        multiply(*other, matrix, input, count, found.get(), gated, pool(threads));
+        for (size_t at = 0; at < count * results; ++at)
             if (!same(expected[at], found[at])) return failed(*name, shape, count, number);
     }
     // One row of the matrix, dequantised, against the results of the first activations.
@@ -109,7 +118,7 @@ int run(uint64_t number, uint64_t seed) {
     const auto weights = exactly<float>(columns);
     if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
     if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
-    if (odd) return 0;
+    if (odd || fused || gated) return 0;
     double sum = matrix.bias ? matrix.bias[row] : 0, magnitude = std::fabs(sum), most = 0;
     for (size_t at = 0; at < columns; ++at) {
         sum += static_cast<double>(weights[at]) * x[at];
@@ -122,12 +131,74 @@ int run(uint64_t number, uint64_t seed) {
     return 0;
 }
 
+// New tokens of several sequences, after random numbers of earlier ones.
+int attend_randomly(uint64_t number, uint64_t seed) {
+    Random random{std::mt19937_64(seed * 1000033 + number)};
+    AttentionShape shape{};
+    shape.kv_heads = static_cast<size_t>(1 + random.below(3));
+    shape.heads = shape.kv_heads * static_cast<size_t>(1 + random.below(6));
+    shape.width = 16 * static_cast<size_t>(random.one_of({1, 2, 3, 4, 5, 8}));
+    shape.window = static_cast<size_t>(random.one_of({0, 0, 1, 7, 40}));
+    shape.scale = random.normal();
+    shape.softcap = random.below(4) ? 0.0F : 5.0F;
+    const auto sequences = static_cast<size_t>(1 + random.below(3)), length = static_cast<size_t>(1 + random.below(random.one_of({20, 70, 70, 400})));
+    std::vector<Place> places;
+    for (size_t sequence = 0; sequence < sequences; ++sequence) {
+        const auto begin = static_cast<size_t>(random.below(static_cast<int64_t>(length))), left = length - begin;
+        const auto count = static_cast<size_t>(random.below(2) ? random.below(2) : random.below(static_cast<int64_t>(left < 40 ? left : 40) + 1));
+        for (size_t at = 0; at < count && at < left; ++at) places.push_back({sequence, begin + at});
+    }
+    if (places.empty()) places.push_back({0, 0});
+    if (random.below(4) == 0) places.push_back(places.back());  // repeated, as to make the number even
+    const size_t count = places.size(), step = (shape.heads + 2 * shape.kv_heads) * shape.width, outputs = count * shape.heads * shape.width;
+    const size_t cache = sequences * shape.kv_heads * length * shape.width, angles = length * shape.width / 2;
+    const auto states = exactly<float>(count * step), cosines = exactly<float>(angles), sines = exactly<float>(angles);
+    const auto keys = exactly<float>(cache), values = exactly<float>(cache), expected = exactly<float>(outputs), found = exactly<float>(outputs);
+    for (size_t at = 0; at < count * step; ++at) states[at] = random.normal();
+    if (random.below(8) == 0) states[random.below(static_cast<int64_t>(count * step))] = random.one_of({NAN, INFINITY, -INFINITY, 1e-38F, 3e38F});
+    if (places.size() > 1 && places[count - 1].position == places[count - 2].position && places[count - 1].sequence == places[count - 2].sequence)
+        std::memcpy(&states[(count - 1) * step], &states[(count - 2) * step], step * sizeof(float));
+    for (size_t at = 0; at < angles; ++at) cosines[at] = random.normal(), sines[at] = random.normal();
+    for (size_t at = 0; at < cache; ++at) keys[at] = random.normal(), values[at] = random.normal();
+    const bool rotates = random.below(4) != 0;
+    size_t threads = static_cast<size_t>(1 + random.below(3));
+    const float* const own = states.get() + shape.heads * shape.width;
+    const auto compute = [&](const Kernel& kernel, size_t first, size_t some, float* output) {
+        const Attention call{shape, some, places.data() + first, states.get() + first * step, own + first * step, own + first * step + shape.kv_heads * shape.width,
+                             step, step, step, rotates ? cosines.get() : nullptr, rotates ? sines.get() : nullptr, keys.get(), values.get(), length,
+                             nullptr, output};
+        return attend(kernel, call, pool(threads));
+    };
+    compute(*kernel("scalar"), 0, count, expected.get());
+    const auto differs = [&](size_t from, size_t size) {
+        for (size_t at = 0; at < size; ++at)
+            if (!same(expected[from + at], found[from + at])) return true;
+        return false;
+    };
+    const auto report = [&](const char* what) {
+        std::printf("case %llu: attention, %s: heads %zu of %zu, width %zu, window %zu, length %zu, %zu tokens\n", static_cast<unsigned long long>(number), what,
+                    shape.heads, shape.kv_heads, shape.width, shape.window, length, count);
+        return 1;
+    };
+    for (const char* const* name = kNames; *name; ++name) {
+        const Kernel* const other = kernel(*name);
+        if (!other) continue;
+        std::memset(found.get(), 0xff, outputs * sizeof(float));
+        compute(*other, 0, count, found.get());
+        if (differs(0, outputs)) return report(*name);
+    }
+    // The last token alone: its keys and those before it are written already.
+    const size_t own_outputs = shape.heads * shape.width;
+    compute(*chosen(), count - 1, 1, found.get() + outputs - own_outputs);
+    return differs(outputs - own_outputs, own_outputs) ? report("the last token alone") : 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const uint64_t cases = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000, seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
     int failures = 0;
-    for (uint64_t number = 0; number < cases && failures < 10; ++number) failures += run(number, seed);
+    for (uint64_t number = 0; number < cases && failures < 10; ++number) failures += number % 4 ? run(number, seed) : attend_randomly(number, seed);
     std::printf("%llu cases, instruction sets", static_cast<unsigned long long>(cases));
     for (const char* const* name = kNames; *name; ++name)
         if (kernel(*name)) std::printf(" %s", *name);

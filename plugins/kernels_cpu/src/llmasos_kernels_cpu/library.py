@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -23,12 +24,14 @@ Integers = npt.NDArray[np.int64]
 VARIABLE: Final = "LLMASOS_KERNELS"
 #: Where the build put the library: see ``hatch_build.py``.
 PATH: Final = Path(__file__).with_name("libllmasos_kernels_cpu" + (".dylib" if sys.platform == "darwin" else ".so"))
+_FLOAT: Final = np.dtype(np.float32)
 _ERRORS: Final = {
     1: "The shape is that of no packed matrix",
     2: "This processor has not the instructions that were asked for",
-    3: "There is no memory for the rounded activations",
+    3: "There is no memory for what is computed on the way",
     4: "An index is no row of the matrix",
     5: "The packed matrix has not the size of its shape",
+    6: "The place of a token is beyond the memory of keys, or its sequence is not in order",
 }
 
 
@@ -39,13 +42,15 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise PluginError(f"The library of llmasos-kernels-cpu cannot be loaded ({error}); install it again on this machine.") from error
     shape, pointer, number, text = ctypes.POINTER(NativeShape), ctypes.c_void_p, ctypes.c_int64, ctypes.c_char_p
+    real, flag = ctypes.c_float, ctypes.c_int
     for name, result, arguments in (
         ("names", text, []),
-        ("runs", ctypes.c_int, [text]),
+        ("runs", flag, [text]),
         ("chosen", text, []),
         ("bytes", number, [shape]),
-        ("multiply", ctypes.c_int, [text, shape, pointer, number, pointer, pointer, number, number, pointer]),
-        ("take_rows", ctypes.c_int, [shape, pointer, number, pointer, number, pointer]),
+        ("multiply", flag, [text, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
+        ("attend", flag, [text, *[number] * 4, real, real, pointer, pointer, number, *[pointer] * 4, number, number, pointer]),
+        ("take_rows", flag, [shape, pointer, number, pointer, number, pointer]),
         ("read", ctypes.c_uint64, [pointer, number, number]),
     ):
         function = getattr(library, f"llmasos_kernels_{name}")
@@ -80,29 +85,120 @@ def packed_bytes(shape: Shape) -> int:
     return int(_library().llmasos_kernels_bytes(NativeShape.of(shape)))
 
 
-def multiply(matrix: PackedMatrix, x: Floats, bias: Floats | None = None, *, name: str | None = None, threads: int = 1) -> Floats:
+@attrs.frozen(eq=False)
+class Norm:
+    """The RMS norm of a product's input.
+
+    Attributes:
+        gamma: float32 [columns].
+        epsilon: added to the mean square.
+    """
+
+    gamma: Floats
+    epsilon: float
+
+
+def multiply(
+    matrix: PackedMatrix,
+    x: Floats,
+    bias: Floats | None = None,
+    *,
+    addend: Floats | None = None,
+    norm: Norm | None = None,
+    gated: bool = False,
+    name: str | None = None,
+    threads: int = 1,
+) -> Floats:
     """``x @ matrix.T + bias``, float32 [n, rows], with ``x`` [n, columns] rounded to int8 by units.
 
-    ``name``: the instruction set; None: the one that is ``chosen``.
+    ``addend``, of the shape of ``x``, is added to it first, and then its ``norm`` is taken. ``gated``: the first half of the rows gate the
+    other, and the result is ``silu(gate) * value``, float32 [n, rows / 2]. ``name``: the instruction set; None: the one that is ``chosen``.
     """
     shape = matrix.shape
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != shape.columns:
         raise ValueError(f"x has the shape {x.shape}; the matrix has {shape.columns} columns.")
-    if bias is not None:
-        bias = np.ascontiguousarray(bias, dtype=np.float32)
-        if bias.shape != (shape.rows,):
-            raise ValueError(f"bias has the shape {bias.shape}; the matrix has {shape.rows} rows.")
-    output = np.empty((len(x), shape.rows), dtype=np.float32)
+    bias = _floats("bias", bias, (shape.rows,))
+    addend = _floats("addend", addend, x.shape)
+    gamma = _floats("gamma", None if norm is None else norm.gamma, (shape.columns,))
+    output = np.empty((len(x), shape.rows // 2 if gated else shape.rows), dtype=np.float32)
     _checked(
         _library().llmasos_kernels_multiply(
-            None if name is None else name.encode(),
+            _named(name),
             NativeShape.of(shape),
             matrix.data.ctypes.data,
             matrix.data.nbytes,
-            None if bias is None else bias.ctypes.data,
+            _address(bias),
             x.ctypes.data,
+            _address(addend),
+            _address(gamma),
+            0.0 if norm is None else norm.epsilon,
+            None,
+            gated,
             len(x),
+            threads,
+            output.ctypes.data,
+        )
+    )
+    return output
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Attention:
+    """How a layer attends.
+
+    Attributes:
+        heads, kv_heads: of queries, and of keys and values.
+        scale: of scores.
+        window: tokens that one sees, itself among them; 0: all before it.
+        softcap: scores become ``cap * tanh(score / cap)``; 0: they stay.
+        rotations: cosines and sines, float32 [positions, width / 2] each; None: nothing is rotated.
+    """
+
+    heads: int
+    kv_heads: int
+    scale: float
+    window: int = 0
+    softcap: float = 0.0
+    rotations: tuple[Floats, Floats] | None = None
+
+
+def attend(
+    attention: Attention, states: Floats, places: Integers, keys: Floats, values: Floats, *, name: str | None = None, threads: int = 1
+) -> Floats:
+    """Attention of new tokens, float32 [n, heads * width]; writes their keys and values into ``keys`` and ``values``.
+
+    Args:
+        states: queries, keys and values of each token side by side, [n, (heads + 2 * kv_heads) * width].
+        places: sequence and position of each token, [n, 2]; tokens of a sequence are neighbours, in order.
+        keys, values: contiguous float32 [sequences, kv_heads, length, width].
+    """
+    sequences, kv_heads, length, width = keys.shape
+    states, places = np.ascontiguousarray(states, dtype=np.float32), np.ascontiguousarray(places, dtype=np.int64)
+    if states.shape != (len(places), (attention.heads + 2 * kv_heads) * width) or kv_heads != attention.kv_heads:
+        raise ValueError(f"states have the shape {states.shape}, and keys {keys.shape}.")
+    if not keys.flags.c_contiguous or not values.flags.c_contiguous or values.shape != keys.shape or {keys.dtype, values.dtype} != {_FLOAT}:
+        raise ValueError("keys and values are no contiguous float32 arrays of one shape.")
+    if len(places) and places[:, 0].max() >= sequences:
+        raise ValueError(f"places name the sequence {places[:, 0].max()} of {sequences}.")
+    tables = [_floats("rotations", table, (length, width // 2)) for table in attention.rotations or (None, None)]
+    output = np.empty((len(places), attention.heads * width), dtype=np.float32)
+    _checked(
+        _library().llmasos_kernels_attend(
+            _named(name),
+            attention.heads,
+            kv_heads,
+            width,
+            attention.window,
+            attention.scale,
+            attention.softcap,
+            states.ctypes.data,
+            places.ctypes.data,
+            len(places),
+            *map(_address, tables),
+            keys.ctypes.data,
+            values.ctypes.data,
+            length,
             threads,
             output.ctypes.data,
         )
@@ -125,6 +221,24 @@ def take_rows(matrix: PackedMatrix, indices: Integers) -> Floats:
 def read(memory: npt.NDArray[np.uint64], threads: int) -> int:
     """The sum of the words, read by the threads that multiply."""
     return int(_library().llmasos_kernels_read(memory.ctypes.data, memory.size, threads))
+
+
+def _floats(what: str, array: Floats | None, shape: tuple[int, ...]) -> Floats | None:
+    """The array as contiguous float32. Raises ``ValueError`` if it has another shape."""
+    if array is None:
+        return None
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.shape != shape:
+        raise ValueError(f"{what} has the shape {array.shape}, not {shape}.")
+    return array
+
+
+def _address(array: Floats | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _named(name: str | None) -> bytes | None:
+    return None if name is None else name.encode()
 
 
 def _checked(code: int) -> None:

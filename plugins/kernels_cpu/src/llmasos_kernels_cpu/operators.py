@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from llmasos_decoder_kit.onnx_operators import PackedLinear
+from llmasos_decoder_kit.onnx_operators import InstalledAttention, PackedLinear
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import pack
+from llmasos_kernels_cpu.shape import ROWS
 
-#: Version of the packed layout; increase it with every change of ``native/matrix.h``.
-LAYOUT: Final = 1
+#: Version of the packed layout and of the operators; increase it with every change of ``native/matrix.h`` or of their attributes.
+LAYOUT: Final = 2
+_DOMAIN: Final = "llmasos.kernels_cpu"
 
 
 class CpuOperators:
-    """Products of packed matrices with activations in int8; takes groups of a multiple of 16 columns, or one a row."""
+    """Products of packed matrices with activations in int8, for groups of a multiple of 16 columns, or one a row; and attention."""
 
     name = f"cpu/{LAYOUT}"
+    attention = InstalledAttention(_DOMAIN, "Attention")
 
     @property
     def library(self) -> Path:
@@ -34,12 +37,14 @@ class CpuOperators:
         if matrix is None:
             return None
         return PackedLinear(
-            domain="llmasos.kernels_cpu",
+            domain=_DOMAIN,
             product="Product",
             rows_of="Rows",
-            attributes=matrix.shape.attributes(),
+            attributes={**matrix.shape.attributes(), "gated": 0, "epsilon": 0.0},
             data=matrix.data,
             rows=matrix.shape.rows,
             columns=matrix.shape.columns,
             bits=matrix.shape.bits,
+            fuses=True,
+            gates=matrix.shape.rows % (2 * ROWS) == 0,
         )

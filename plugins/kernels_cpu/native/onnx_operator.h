@@ -1,0 +1,107 @@
+// What the operators for ONNX Runtime share: their inputs and outputs, and how they are declared.
+#pragma once
+
+#include "kernels.h"
+#include "onnx_api.h"
+
+namespace llmasos {
+namespace {
+
+using ort::Api;
+using ort::Context;
+using ort::Info;
+using ort::Operator;
+using ort::Status;
+using ort::Value;
+
+#define CHECK(call) \
+    if (Status* const failed = (call)) return failed
+
+constexpr size_t kMostDimensions = 8;
+
+struct Dimensions {
+    int64_t sizes[kMostDimensions];
+    size_t rank;
+    size_t elements;
+};
+
+inline Status* dimensions_of(const Api& api, const Value* value, Dimensions* found) {
+    ort::TensorInfo* info = nullptr;
+    CHECK(api.info(value, &info));
+    Status* status = api.rank(info, &found->rank);
+    if (!status && (found->rank == 0 || found->rank >= kMostDimensions)) status = api.error(ort::kInvalidArgument, "Between 1 and 7 dimensions are needed.");
+    if (!status) status = api.sizes(info, found->sizes, found->rank);
+    api.release(info);
+    found->elements = 1;
+    if (!status)
+        for (size_t at = 0; at < found->rank; ++at) found->elements *= static_cast<size_t>(found->sizes[at]);
+    return status;
+}
+
+// Null where the input is left out.
+inline Status* input_of(const Api& api, const Context* context, size_t index, const Value** found) {
+    size_t count = 0;
+    CHECK(api.input_count(context, &count));
+    *found = nullptr;
+    return index < count ? api.input(context, index, found) : nullptr;
+}
+
+template <class T>
+Status* data_of(const Api& api, const Value* value, T** data) {
+    void* found = nullptr;
+    CHECK(api.data(value, &found));
+    *data = static_cast<T*>(found);
+    return nullptr;
+}
+
+// The session's threads, for one call of an operator.
+struct Threads {
+    const Api& api;
+    const Context* context;
+    Status* status = nullptr;
+
+    Parallel parallel() { return {run, this}; }
+
+    static void run(void* context, void (*work)(void*, size_t), size_t count, void* data) {
+        auto& threads = *static_cast<Threads*>(context);
+        if (!threads.status) threads.status = threads.api.parallel_for(threads.context, work, count, 0, data);
+    }
+};
+
+// Types of all inputs, of which the first `required` are; and of outputs, all floats, only the first of which is always there.
+template <size_t required, ort::Type... types>
+struct Signature {
+    static ort::Type input_type(const Operator*, size_t index) {
+        constexpr ort::Type all[] = {types...};
+        return all[index];
+    }
+    static size_t input_count(const Operator*) { return sizeof...(types); }
+    static ort::Presence presence(const Operator*, size_t index) { return index < required ? ort::kRequired : ort::kOptional; }
+};
+
+template <class Inputs, size_t outputs>
+constexpr Operator operator_of(const char* (*name)(const Operator*), Status* (*create)(const Operator*, const Api*, const Info*, void**),
+                               Status* (*compute)(void*, Context*), void (*destroy)(void*)) {
+    constexpr auto no = [](const Operator*) { return 0; };
+    Operator made{};
+    made.version = ort::kVersion;
+    made.name = name;
+    made.provider = [](const Operator*) { return "CPUExecutionProvider"; };
+    made.input_type = Inputs::input_type;
+    made.input_count = Inputs::input_count;
+    made.output_type = [](const Operator*, size_t) { return ort::kFloat; };
+    made.output_count = [](const Operator*) { return outputs; };
+    made.destroy = destroy;
+    made.input_presence = Inputs::presence;
+    made.output_presence = [](const Operator*, size_t index) { return index ? ort::kOptional : ort::kRequired; };
+    made.input_memory = [](const Operator*, size_t) { return 0; };
+    made.variadic_inputs = made.variadic_inputs_alike = made.variadic_outputs = made.variadic_outputs_alike = no;
+    made.create_checked = create;
+    made.compute_checked = compute;
+    made.first_version = [](const Operator*) { return 1; };
+    made.last_version = [](const Operator*) { return INT32_MAX; };
+    return made;
+}
+
+}  // namespace
+}  // namespace llmasos
