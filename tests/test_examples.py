@@ -43,7 +43,7 @@ NOT_RUN: Final = {
     r"placement\.use=ray": "it starts a cluster of Ray; the tests of placement_ray do",
     r"merge:adapter|run -m french": "it names an adapter that another program trained; the tests of accel_merge make some",
     r"~/|assist --resume": "it names folders of the user, or an earlier conversation with tools; test_assist_verb.py makes them",
-    r"models remove smollm2|(--scheduler |\./)my-turns": "earlier lines fetch and install what it names; test_first_hour.py types all",
+    r"models remove smollm2|--scheduler my-turns|\./my-(turns|sched)": "earlier lines make what it names; test_first_hour.py types all",
 }
 #: Examples that show an error, with the code that they exit with.
 ERRORS: Final = {
