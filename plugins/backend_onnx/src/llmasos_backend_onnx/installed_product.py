@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from llmasos_backend_onnx.graph import FLOAT_MODEL, INTEGER_MODEL, MODEL, GraphWriter
+from llmasos_backend_onnx.graph import GraphWriter
+from llmasos_backend_onnx.graph_files import FLOAT_MODEL, INTEGER_MODEL, MODEL
 from llmasos_backend_onnx.integer import emit_product, round_rows
 from llmasos_backend_onnx.linear import Floats, InstalledForm, blocks_of, emit_blocks, floats_of
 from llmasos_backend_onnx.norms import Norms
