@@ -112,9 +112,10 @@ CALLS: Final = [marked(call, call) for _, call in calls() if kind_of(call) is No
 
 @attrs.frozen
 class World:
-    """What every example finds: ``home`` is copied for each."""
+    """What every example finds: ``home`` is copied for each; ``signed`` is ``model`` with a signature of OpenSSF's form."""
 
     model: Path
+    signed: Path
     home: Path
     files: Path
     recipient: str
@@ -139,6 +140,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             ["run", "otters", "--max-new-tokens", "1"],
             ["models", "keygen", "identity.txt"],
             ["models", "keygen", "sign.pem", "--signing"],
+            ["models", "keygen", "openssf.pem", "--openssf"],
+            ["models", "sign", str(shutil.copytree(model, root / "signed")), "--key", "openssf.pem"],
             ["keys", "create", "writer"],
         ):
             assert run(words, patch)[0] == 0, words
@@ -147,7 +150,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         assert run(["models", "seal", "smollm2", "--to", recipient, "--output", "sealed"], patch)[0] == 0
     with tarfile.open(files / "model.tar.gz", "w:gz") as archive:
         archive.add(model, "model")
-    return World(model, home, files, recipient)
+    return World(model, root / "signed", home, files, recipient)
 
 
 def run(words: list[str], patch: pytest.MonkeyPatch, given: str = "") -> tuple[int, str]:
@@ -183,7 +186,10 @@ def provide(world: World, folder: Path, line: str) -> None:
         (folder / name).symlink_to(world.files / name)
     for name in MODELS:
         if re.search(rf"\./{name}\b(?!\.)", line):
-            (folder / name).symlink_to(world.model)
+            if "models sign" in line:  # writes into the folder
+                shutil.copytree(world.model, folder / name)
+            else:
+                (folder / name).symlink_to(world.signed if "check-signature" in line else world.model)
 
 
 @pytest.mark.parametrize("printed", COMMANDS)

@@ -135,13 +135,16 @@ Status* compute_product(void* made, Context* context) {
         Value* sum = nullptr;
         CHECK(api.output(context, 1, found.sizes, found.rank, &sum));
         CHECK(data_of(api, sum, &input.sum));
-        if (!input.addend) return api.error(ort::kInvalidArgument, "Without an addend there is no sum.");
+        const Value* addend = nullptr;
+        CHECK(input_of(api, context, kAddend, &addend));
+        if (!addend) return api.error(ort::kInvalidArgument, "Without an addend there is no sum.");
     }
     last = node.gated ? matrix.shape.rows / 2 : matrix.shape.rows;
     Value* result = nullptr;
     CHECK(api.output(context, 0, found.sizes, found.rank, &result));
     float* output = nullptr;
     CHECK(data_of(api, result, &output));
+    if (found.elements == 0) return nullptr;  // no row: tensors without elements may be without data
     Threads threads{api, context};
     if (!multiply(node.kernel, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
         return api.error(ort::kFail, "No memory for the rounded activations.");

@@ -128,6 +128,9 @@ def test_a_fused_product_has_the_bits_of_the_library() -> None:
     np.testing.assert_array_equal(y, library.multiply(matrix, x, addend=addend, norm=library.Norm(gamma, 1e-5), gated=True))
     with pytest.raises(Exception, match="addend has not the shape of the input"):
         found.run(None, {"x": x, "addend": addend[:4]})
+    none, nothing = found.run(None, {"x": x[:0], "addend": addend[:0]})  # a step that wants the logits of no token
+    assert none.shape == (0, y.shape[1])
+    assert nothing.shape == (0, x.shape[1])
 
 
 def test_attention_has_the_bits_of_the_library() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def llmasos_component() -> Component:
     return Component(
         summary="Check a model's signature in the format of OpenSSF model-signing.",
-        examples=("llmasos models check-signature ./model --key sign.pem.pub",),
+        examples=("llmasos models check-signature ./model --key openssf.pem.pub",),
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="Sign a model in the format of OpenSSF model-signing.", examples=("llmasos models sign ./model --key sign.pem",)
+        summary="Sign a model in the format of OpenSSF model-signing.", examples=("llmasos models sign ./model --key openssf.pem",)
     )
 
 
