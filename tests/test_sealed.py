@@ -21,7 +21,7 @@ import llmasos
 from llmasos.api.exporting import export
 from llmasos.compose.formats import open_model
 from llmasos.system.builds import Builds
-from llmasos_backend_onnx import loading
+from llmasos_backend_onnx import decoder
 from llmasos_hookspecs import CheckpointError, ConfigError, LLMasOSError, RequestError, is_sealed
 from llmasos_hookspecs.testing import TinyCheckpoint, tiny_checkpoint, tiny_encoder
 from llmasos_seal.age import VARIABLE, Recipients, new_identity
@@ -110,13 +110,13 @@ def test_what_a_loader_built_is_kept_encrypted(models: Models, tmp_path: Path, m
     """The next load does not build it again, unless it was changed on the disk; and it goes with its model."""
     monkeypatch.setenv("LLMASOS_HOME", str(tmp_path / "home"))
     built: list[str] = []
-    build = loading.build_decoder
+    build = decoder.build_decoder
 
     def counted(checkpoint: Any, *arguments: Any, **options: Any) -> Any:
         built.append(checkpoint.digest)
         return build(checkpoint, *arguments, **options)
 
-    monkeypatch.setattr(loading, "build_decoder", counted)
+    monkeypatch.setattr(decoder, "build_decoder", counted)
     loader = {"use": "onnx", "precision": "int8"}
     first, again = logits(models.sealed_folder, loader), logits(models.sealed_folder, loader)
     assert len(built) == 1
