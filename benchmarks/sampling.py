@@ -1,7 +1,6 @@
 """``make bench-sampling``: what sampling a step's sequences costs.
 
-The logits are SmolLM2's own after tokens of English prose. A figure is the median of 101 batches, in milliseconds: with one thread, and
-with as many as the runtime takes.
+The logits are SmolLM2's own after tokens of English prose. A figure is the median of 101 batches, in milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import llmasos
-from llmasos.engine import parallel, sampler
+from llmasos.engine import sampler
 from llmasos_hookspecs import SamplingParams
 
 KINDS: list[dict[str, Any]] = [
@@ -40,13 +39,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=101)
     arguments = parser.parse_args()
     rows = _logits(arguments.sequences)
-    most = parallel.threads()
-    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step: 1 thread | {most} threads")
+    print(f"{len(rows)} sequences, vocabulary {len(rows[0]):,}, ms a step")
     for kind in KINDS:
         states = [sampler.SamplingState(SamplingParams(seed=place, **kind), range(200)) for place in range(len(rows))]
-        found = [_milliseconds(rows, states, arguments.batches, threads) for threads in (1, most)]
         told = ", ".join(f"{name} {value}" for name, value in kind.items())
-        print(f"{told:60} {found[0]:6.2f} | {found[1]:6.2f}", flush=True)
+        print(f"{told:60} {_milliseconds(rows, states, arguments.batches):6.2f}", flush=True)
 
 
 def _logits(count: int) -> Sequence[npt.NDArray[np.float32]]:
@@ -55,11 +52,11 @@ def _logits(count: int) -> Sequence[npt.NDArray[np.float32]]:
         return list(np.asarray(model.logits(tokens), np.float32)[-count:])
 
 
-def _milliseconds(rows: Sequence[npt.NDArray[np.float32]], states: Sequence[sampler.SamplingState], batches: int, threads: int) -> float:
+def _milliseconds(rows: Sequence[npt.NDArray[np.float32]], states: Sequence[sampler.SamplingState], batches: int) -> float:
     seconds = []
     for _ in range(batches):
         began = time.perf_counter()
-        sampler.sample(rows, states, threads)
+        sampler.sample(rows, states)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds) * 1e3
 

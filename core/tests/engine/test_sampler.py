@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 
-from llmasos.engine import cuts, parallel, sampler
+from llmasos.engine import cuts
 from llmasos.engine.cuts import largest
 from llmasos.engine.draws import uniform
 from llmasos.engine.sampler import SamplingState, candidates, log_probability, sample
@@ -242,57 +240,12 @@ def test_a_point_at_either_end_takes_a_token_that_may_come(monkeypatch: pytest.M
         assert found == [2000, 3000]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_threads_change_no_token(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """A batch that is shared out to threads gets the tokens of each row alone, in a forked child too."""
-    monkeypatch.setattr(sampler, "threads", lambda _: count)
-    monkeypatch.setattr(sampler, "_PART", 5000)
+def test_a_batch_changes_no_token() -> None:
+    """Each row of a batch of every kind gets the token that it gets alone."""
     kinds: list[dict[str, Any]] = [{"top_k": 40}, {"top_p": 0.9}, {}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
     logits = list(rows(4, 20, 5000))
     states = [SamplingState(SamplingParams(temperature=1.0, seed=i, **kinds[i % 5]), [1, 2, 3]) for i in range(20)]
-    alone = [sample([row], [state])[0] for row, state in zip(logits, states, strict=True)]
-    assert sample(logits, states) == alone
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: a process with threads is forked, which is the case here
-        child = os.fork()
-    if child == 0:
-        os._exit(sample(logits, states) != alone)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_a_batch_uses_no_more_threads_than_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of the model's resources holds for sampling: with one thread nothing is shared out."""
-    shared: list[int] = []
-    monkeypatch.setattr(sampler, "_PART", 5000)
-
-    def noted(count: int, parts: int, work: Any, threads: int) -> None:
-        assert parts <= count
-        shared.append(threads)
-        work(0, count)
-
-    monkeypatch.setattr(sampler, "share_out", noted)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
-    logits = list(rows(4, 8, 5000))
-    states = [SamplingState(SamplingParams(temperature=1.0, seed=i), []) for i in range(8)]
-    for most in (1, 3, 64, None):
-        sample(logits, states, most)
-    assert shared == [3, 4, 4]
-
-
-def test_what_fails_on_a_thread_is_raised() -> None:
-    """An error in any part reaches the caller once no other part is still at work."""
-    done: list[int] = []
-
-    def work(begin: int, end: int) -> None:
-        if begin == 3:
-            raise ValueError("part three")
-        done.append(begin)
-
-    with pytest.raises(ValueError, match="part three"):
-        parallel.share_out(8, 8, work, 3)
-    settled = list(done)
-    time.sleep(0.01)
-    assert done == settled
+    assert sample(logits, states) == [sample([row], [state])[0] for row, state in zip(logits, states, strict=True)]
 
 
 def test_greedy_takes_the_likeliest_and_leaves_the_logits_alone() -> None:

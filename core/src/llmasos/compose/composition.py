@@ -253,7 +253,6 @@ class Composer(ComponentMaker):
             engine_label=loader.entry.label,
             policy_label=policy.label,
             bounds=policy.bounds,
-            threads=self.config.resources.threads or self._process.threads,
         )
         return RunningModel(
             name=model.name,

@@ -73,7 +73,6 @@ class EngineLoop(SupervisedLoop[GuardedEngine]):
         engine_label: str = "engine",
         policy_label: str = "",
         bounds: QueueBounds | None = None,
-        threads: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -97,7 +96,6 @@ class EngineLoop(SupervisedLoop[GuardedEngine]):
             close_timeout: seconds that ``close`` waits for a plugin call to return.
             engine_label, policy_label: name the plugins in messages.
             bounds: of the policy's queue, where it has the usual ones; ``check_queue`` then refuses before a prompt is encoded.
-            threads: that sampling may use; None: the cores there are.
             clock: monotonic seconds.
         """
         self.info: Final[EngineInfo] = engine.info
@@ -128,7 +126,6 @@ class EngineLoop(SupervisedLoop[GuardedEngine]):
             on_started=on_started,
             meter=None if on_step is None else StepMeter(model, on_step),
             wakeups=self._inbox.wakeups,
-            threads=threads,
         )
         checks = RequestChecks(self.info, self.context_length, cache.ledger)
         self._queue = QueueCheck(self._scheduler, self._inbox, clock, bounds)

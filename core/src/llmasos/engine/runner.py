@@ -79,13 +79,8 @@ class Runner:
         on_started: Callable[[RequestStarted], None] | None = None,
         meter: StepMeter | None = None,
         wakeups: Wakeups | None = None,
-        threads: int | None = None,
     ) -> None:
-        """
-        Args:
-            wakeups: of the event loops that wait for the answers; each is woken once a step.
-            threads: that sampling may use; None: the cores there are.
-        """
+        """``wakeups``: of the event loops that wait for the answers; each is woken once a step."""
         self.scheduler: Final = scheduler
         self.finished = 0
         self.moves = 0
@@ -95,7 +90,6 @@ class Runner:
         self._on_started = on_started
         self._meter = meter
         self._wakeups = wakeups or Wakeups()
-        self._threads = threads
         self._live: dict[str, Sequence] = {}
         self._deadlines: list[tuple[float, int, Sequence]] = []
         self._numbered = 0
@@ -258,8 +252,7 @@ class Runner:
             else:
                 self._read(sequence, work, part.row.position + len(part.row.tokens) - len(logits), logits)
         while samplings:
-            rows = [each.logits[each.accepted] for each in samplings]
-            tokens = sample(rows, [each.work.sampling for each in samplings], self._threads)
+            tokens = sample([each.logits[each.accepted] for each in samplings], [each.work.sampling for each in samplings])
             samplings = [each for each, token in zip(samplings, tokens, strict=True) if self._push(each, token)]
 
     def _push(self, sampling: _Sampling, token: int | None) -> bool:
