@@ -91,7 +91,7 @@ def _streamed(*texts: str) -> bytes:
     chunks = [{"choices": [{"text": text}]} for text in texts] + [{"choices": [], "usage": {"completion_tokens": 7}}]
     lines = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
     body = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in (*lines, b": waiting\n\n", b"data: [DONE]\n\n"))
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nkeep-alive: timeout=5, max=100\r\n\r\n" + body + b"0\r\n\r\n"
 
 
 @pytest.mark.parametrize("step", [1, 7, 100, 10_000])

@@ -24,8 +24,8 @@ from benchmarks.serving.figures import Run
 from benchmarks.serving.prompts import prompts
 from benchmarks.serving.seen import Arrival, Seen, seen_in
 
-#: What ends an answer that is sent in chunks.
-_END = b"0\r\n\r\n"
+#: What ends an answer that is sent in chunks: the line of an empty one, which follows the end of another or of the head.
+_END = b"\r\n0\r\n\r\n"
 
 
 def main(url: str, streams: int, tokens: int, first: int, characters: int, rate: float = 0.0) -> Run:
