@@ -430,7 +430,7 @@ class LanguageModel(Closing, AsyncGeneration, TextEncoding):
             tickets = yield from self._sending(prepare, charge)
             unsent.pop_all()
         answers = [self._pipeline.guards.answer(ticket, self.name, params.tenant) for ticket in tickets]
-        if charge is not None:
+        if charge is not None and self._pipeline.guards:
             for answer in answers:
                 charge.guarded(answer)
         if (task := current_task()) is not None and (written := task.written) is not None:

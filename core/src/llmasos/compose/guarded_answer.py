@@ -109,7 +109,6 @@ class GuardedAnswer:
         self._fired = fired
         self._passed: list[list[str]] = [[] for _ in range(len(guards) + 1)]  # what came to each guard, and what the last let pass
         self._streams: list[GuardStream] | None = None
-        self._released: list[str] = []
         self._lock = threading.Lock()
         self._come: list[str] = []
         self._busy = False  # a thread is with it, or will be soon
@@ -166,11 +165,11 @@ class GuardedAnswer:
             if over:
                 generation = self._inner.result()
                 self._pass(self._streams, "", final=True)
-                whole = ["".join(each) for each in self._passed]
+                whole = ["".join(texts) for texts in self._passed]
                 for guard, came, left in zip(self._guards, whole, whole[1:], strict=False):
                     if came != left:
                         self._fired(guard.fired(self._passage, "replaced"))
-                self.outer.finish(self._changed(generation))
+                self.outer.finish(_with_text(generation, whole[-1]))
         except LLMasOSError as error:
             self._fail(error)
         except Exception as error:
@@ -194,15 +193,14 @@ class GuardedAnswer:
                 text = found
         self._passed[-1].append(text)
         if text and not self.outer.done:  # else a guard stalled, and came back
-            self._released.append(text)
             self.outer.emit(text)
         if found_block is not None:
-            raise blocked(found_block[0], self._passage.stage, found_block[1], "".join(self._released))
+            raise blocked(found_block[0], self._passage.stage, found_block[1], "".join(self._passed[-1]))
 
-    def _changed(self, generation: Generation) -> Generation:
-        """The generation with the text that passed. Its tokens are left out where they would tell another text."""
-        text = "".join(self._released)
-        return generation if text == generation.text else attrs.evolve(generation, text=text, tokens=(), logprobs=None)
+
+def _with_text(generation: Generation, text: str) -> Generation:
+    """The generation with the text that passed. Its tokens are left out where they would tell another text."""
+    return generation if text == generation.text else attrs.evolve(generation, text=text, tokens=(), logprobs=None)
 
 
 def _pushed(stream: GuardStream, text: str, *, end: bool) -> str | Block:

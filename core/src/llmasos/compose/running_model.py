@@ -94,9 +94,9 @@ class RunningModel:
         """The logits of every position; of an encoder-decoder, those of a target after its ``source``."""
         target = token_ids(tokens)
         given = EncodedPrompt(target, target) if source is None else self._encoded(source, params)
-        if source is not None and self.sources is None:
-            raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
-        if source is None and self.sources is not None:
+        if source is not None:
+            self._check_source()
+        elif self.sources is not None:
             raise RequestError(f"The model {self.name} is an encoder-decoder; give the source that the tokens follow.", "source")
         request = self._request(given, params, None if source is None else target)
         room = self._room(request, 0)
@@ -161,8 +161,8 @@ class RunningModel:
     def _encoded(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> EncodedPrompt:
         self.loop.check_queue(lambda: self._at_least(prompt, params))
         if isinstance(prompt, TokenPrompt):
-            if prompt.source is not None and self.sources is None:
-                raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
+            if prompt.source is not None:
+                self._check_source()
             tokens = token_ids(prompt.tokens)
             return EncodedPrompt(tokens, tokens, source=prompt.source)
         if self.sources is not None and not isinstance(prompt, str) and self.prompts.template is None:
@@ -175,6 +175,11 @@ class RunningModel:
                 f"The prompt has {len(prompt)} characters, far more than a context of {self.loop.context_length} tokens holds; shorten it."
             )
         return self.encoded(prompt, params)
+
+    def _check_source(self) -> None:
+        """Raise ``RequestError`` where the model reads no source."""
+        if self.sources is None:
+            raise RequestError(f"The model {self.name} is no encoder-decoder, so it reads no source; leave it out.", "source")
 
     def _at_least(self, prompt: Prompt | TokenPrompt, params: GenerationParams) -> int:
         """Tokens that prompt and answer have at least, without encoding the prompt."""

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ _log = logging.getLogger("llmasos.replicas")
 _HOSTS_SECONDS: Final = 5.0
 
 
-class Fleet:
+class Fleet(ABC):
     """Starts replicas in the seats of a placement, as many as are needed, and again where one has died or its host is leaving.
 
     Its lock is that of ``_changes``; methods are called with it held, but for those that run on a thread of their own. What watches it (a
@@ -63,9 +64,9 @@ class Fleet:
         self._growing: set[int] = set()
         self._hosts_due = clock() + _HOSTS_SECONDS
 
+    @abstractmethod
     def look(self, now: float) -> bool:
         """Called by the watchdog; returns whether to be called again."""
-        raise NotImplementedError
 
     def _tend(self, load: Callable[[float], Load]) -> None:
         """Start what has rested, or what ``load`` asks for, and end what is not needed or on a host that is leaving."""
