@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -38,20 +39,17 @@ def write_bert(folder: Path, output: Path) -> Path:
     return output
 
 
-def _add_words(writer: gguf.GGUFWriter, data: dict[str, object]) -> None:
+def _add_words(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
     """WordPiece's words as llama.cpp spells them: those that begin a word with a mark, the others without theirs."""
-    model, added = data["model"], data["added_tokens"]
-    assert isinstance(model, dict)
-    assert isinstance(added, list)
-    special = {entry["content"] for entry in added if entry["special"]}
-    words = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    ids = tokenizer["model"]["vocab"]
+    special = {entry["content"] for entry in tokenizer["added_tokens"] if entry["special"]}
+    words = sorted(ids, key=ids.__getitem__)
     spelt = [word if word in special else word[2:] if word.startswith("##") else f"\u2581{word}" for word in words]
     kinds = [gguf.TokenType.CONTROL if word in special else gguf.TokenType.NORMAL for word in words]
     writer.add_tokenizer_model("bert")
     writer.add_token_list(spelt)
     writer.add_token_types([int(kind) for kind in kinds])
     writer.add_token_type_count(2)
-    ids = model["vocab"]
     writer.add_bos_token_id(ids["[CLS]"])
     writer.add_eos_token_id(ids["[SEP]"])
     writer.add_sep_token_id(ids["[SEP]"])

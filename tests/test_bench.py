@@ -80,7 +80,7 @@ def test_the_throughput_under_overload_is_that_from_the_first_refusal_to_the_las
 
 
 @pytest.fixture
-def unused_port() -> Iterator[socket.socket]:
+def listening() -> Iterator[socket.socket]:
     """A socket that listens."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         yield found
@@ -108,7 +108,7 @@ def test_what_a_client_saw_is_read_from_the_bytes_however_they_came(step: int) -
     assert seen_in(0.5, [(1.0, b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\n{}")]).status == 429
 
 
-def test_the_client_of_the_benchmark_uses_its_connections_again(unused_port: socket.socket) -> None:
+def test_the_client_of_the_benchmark_uses_its_connections_again(listening: socket.socket) -> None:
     """Those of answers that are whole, however they came; none that the server has closed, with a request in progress or without one."""
     refusal = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull"
     answers = [_streamed("a"), refusal, _streamed("b"), _streamed("c")[:-2], _streamed("d")]
@@ -117,7 +117,7 @@ def test_the_client_of_the_benchmark_uses_its_connections_again(unused_port: soc
     def serve() -> None:
         left = list(answers)
         while left:
-            connection, _ = unused_port.accept()
+            connection, _ = listening.accept()
             accepted.append(len(left))
             with connection:
                 while left and connection.recv(1 << 16):
@@ -129,7 +129,7 @@ def test_the_client_of_the_benchmark_uses_its_connections_again(unused_port: soc
 
     server = threading.Thread(target=serve)
     server.start()
-    found = receive(lambda: socket.create_connection(unused_port.getsockname()), [b"request"] * len(answers), rate=20.0)
+    found = receive(lambda: socket.create_connection(listening.getsockname()), [b"request"] * len(answers), rate=20.0)
     server.join()
     assert accepted == [5, 3, 1]
     assert [b"".join(part for _, part in arrivals) for _, arrivals in found] == answers

@@ -57,6 +57,12 @@ def test_core_never_imports_a_plugin() -> None:
     assert required == names
 
 
+def test_the_engine_imports_the_contract_only() -> None:
+    """Of this project's packages, its own modules and hookspecs, so that its loop can be read and simulated with them alone."""
+    names = {name for _, name in imported(ROOT / "core" / "src" / "llmasos" / "engine")}
+    assert {name for name in names if name.startswith("llmasos")} == {"llmasos", "llmasos_hookspecs"}
+
+
 def test_hookspecs_imports_neither() -> None:
     """The contract needs only pluggy, attrs and numpy; the conformance kit what its extra ``testing`` brings besides."""
     allowed = {"pluggy", "attrs", "numpy", "llmasos_hookspecs", *sys.stdlib_module_names}

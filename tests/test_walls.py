@@ -94,15 +94,3 @@ def test_a_circle_and_an_import_upwards_would_be_seen() -> None:
     known = graph()
     assert "llmasos.api.acceleration" in known["llmasos"]  # for type checkers alone
     assert "llmasos.compose.replicas" in known["llmasos.compose.composition"]  # in a function
-
-
-def test_the_engine_imports_the_contract_only() -> None:
-    """Of this project's packages, its own modules and hookspecs, so that its loop can be read and simulated with them alone."""
-    imported = {
-        name.partition(".")[0]
-        for path in (SOURCE / "engine").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
-    }
-    assert {name for name in imported if name.startswith("llmasos")} == {"llmasos", "llmasos_hookspecs"}

@@ -54,8 +54,8 @@ def compiler() -> list[str]:
     for name in ("c++", "g++", "clang++"):
         if found := shutil.which(name):
             return [found]
-    if importlib.util.find_spec("ziglang") is not None:
-        return [sys.executable, "-m", "ziglang", "c++"]
+    if brought := _of_ziglang():
+        return brought
     raise NoCompiler("There is no C++ compiler: install g++ or clang++, or pip install ziglang, or name one in the variable CXX.")
 
 
@@ -65,15 +65,16 @@ def machine(name: str | None = None) -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
-def cross_compiler(platform: str) -> tuple[list[str], str]:
+def cross_compiler(tag: str) -> tuple[list[str], str]:
     """The command that compiles for a platform tag such as "manylinux_2_17_aarch64", and the architecture. Raises ``NoCompiler``."""
-    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)", platform)
+    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)", tag)
     if found is None:
-        raise NoCompiler(f"There is no compiler for {platform}: name one like manylinux_2_17_x86_64 or manylinux_2_17_aarch64.")
-    if importlib.util.find_spec("ziglang") is None:
-        raise NoCompiler(f"Wheels for {platform} are compiled by the package ziglang: pip install it.")
+        raise NoCompiler(f"There is no compiler for {tag}: name one like manylinux_2_17_x86_64 or manylinux_2_17_aarch64.")
+    command = _of_ziglang()
+    if not command:
+        raise NoCompiler(f"Wheels for {tag} are compiled by the package ziglang: pip install it.")
     major, minor, architecture = found.groups()
-    return [sys.executable, "-m", "ziglang", "c++", "-target", f"{architecture}-linux-gnu.{major}.{minor}"], architecture
+    return [*command, "-target", f"{architecture}-linux-gnu.{major}.{minor}"], architecture
 
 
 def compile_library(
@@ -111,6 +112,11 @@ def digest() -> str:
 
 def library_name() -> str:
     return "libllmasos_kernels_cpu" + (".dylib" if sys.platform == "darwin" else ".so")
+
+
+def _of_ziglang() -> list[str]:
+    """The command of the compiler in the package ziglang; empty where that is not installed."""
+    return [] if importlib.util.find_spec("ziglang") is None else [sys.executable, "-m", "ziglang", "c++"]
 
 
 def _is_clang(command: Sequence[str]) -> bool:

@@ -21,6 +21,12 @@ int matrix_of(const Shape* shape, const uint8_t* data, int64_t size, const float
     return kFine;
 }
 
+// The instruction set of a name, or with none the one that is chosen; null where it does not run here.
+const Kernel* named(const char* name) { return name ? kernel(name) : chosen(); }
+
+// A number that a caller passes, or `least` where that is larger.
+size_t at_least(int64_t least, int64_t number) { return static_cast<size_t>(number < least ? least : number); }
+
 }  // namespace
 
 // The names of the instruction sets that were compiled in, best first, separated by spaces.
@@ -58,12 +64,12 @@ EXPORT int llmasos_kernels_multiply(const char* name, const Shape* shape, const 
                                     float* output) {
     Matrix matrix;
     if (const int error = matrix_of(shape, data, size, bias, &matrix)) return error;
-    const Kernel* const found = name ? kernel(name) : chosen();
+    const Kernel* const found = named(name);
     if (!found) return kBadKernel;
     if (gated && !can_gate(*shape)) return kBadShape;
-    size_t most = threads < 1 ? 1 : static_cast<size_t>(threads);
+    size_t most = at_least(1, threads);
     const Rows rows{x, addend, gamma, epsilon, sum};
-    return multiply(*found, matrix, rows, count < 0 ? 0 : static_cast<size_t>(count), output, gated, pool(most)) ? kFine : kNoMemory;
+    return multiply(*found, matrix, rows, at_least(0, count), output, gated, pool(most)) ? kFine : kNoMemory;
 }
 
 // Attention of `count` tokens whose queries, keys and values lie side by side: `states` [count, (heads + 2 * kv_heads) * width]. Their keys and values
@@ -72,12 +78,12 @@ EXPORT int llmasos_kernels_multiply(const char* name, const Shape* shape, const 
 EXPORT int llmasos_kernels_attend(const char* name, int64_t heads, int64_t kv_heads, int64_t width, int64_t window, float scale, float softcap,
                                   const float* states, const int64_t* places, int64_t count, const float* cosines, const float* sines, float* keys,
                                   float* values, int64_t length, int64_t threads, float* output) {
-    const Kernel* const found = name ? kernel(name) : chosen();
+    const Kernel* const found = named(name);
     if (!found) return kBadKernel;
     const AttentionShape shape{static_cast<size_t>(heads), static_cast<size_t>(kv_heads), static_cast<size_t>(width),
                                static_cast<size_t>(window), scale, softcap};
     if (!valid(shape)) return kBadShape;
-    std::vector<Place> where(count < 0 ? 0 : static_cast<size_t>(count));
+    std::vector<Place> where(at_least(0, count));
     for (size_t at = 0; at < where.size(); ++at) {
         where[at] = {static_cast<size_t>(places[2 * at]), static_cast<size_t>(places[2 * at + 1])};
         if (places[2 * at] < 0 || places[2 * at + 1] < 0 || places[2 * at + 1] >= length) return kBadPlace;
@@ -87,7 +93,7 @@ EXPORT int llmasos_kernels_attend(const char* name, int64_t heads, int64_t kv_he
     const float* const own_keys = states + shape.heads * shape.width;
     const Attention call{shape, where.size(), where.data(), states, own_keys, own_keys + shape.kv_heads * shape.width, step, step, step,
                          cosines, sines, keys, values, static_cast<size_t>(length), nullptr, output};
-    size_t most = threads < 1 ? 1 : static_cast<size_t>(threads);
+    size_t most = at_least(1, threads);
     return attend(*found, call, pool(most)) ? kFine : kNoMemory;
 }
 
@@ -95,7 +101,7 @@ EXPORT int llmasos_kernels_attend(const char* name, int64_t heads, int64_t kv_he
 EXPORT int llmasos_kernels_take_rows(const Shape* shape, const uint8_t* data, int64_t size, const int64_t* indices, int64_t count, float* output) {
     Matrix matrix;
     if (const int error = matrix_of(shape, data, size, nullptr, &matrix)) return error;
-    return take_rows(matrix, indices, count < 0 ? 0 : static_cast<size_t>(count), output) ? kFine : kBadIndex;
+    return take_rows(matrix, indices, at_least(0, count), output) ? kFine : kBadIndex;
 }
 
 // The sum of the 64-bit words of a memory, read by the threads that multiply: what the memory allows.
@@ -105,7 +111,7 @@ EXPORT uint64_t llmasos_kernels_read(const uint64_t* memory, int64_t words, int6
         size_t words;
         uint64_t parts[64];
     } sums{memory, static_cast<size_t>(words), {}};
-    size_t most = threads < 1 ? 1 : static_cast<size_t>(threads);
+    size_t most = at_least(1, threads);
     run_in_pool(
         &most,
         [](void* data, size_t part) {

@@ -21,7 +21,6 @@ void memory_is_written() { __asm__ volatile("" ::: "memory"); }
 
 struct Amx : Avx512 {
     static constexpr int most = kTileRows, least = kTileRows;
-    static constexpr size_t tile_rows = most;
 
     template <int bits, int unit, int M>
     static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
@@ -73,6 +72,6 @@ void run(const Matrix& matrix, const Activations& input, size_t index, size_t fi
 
 }  // namespace
 
-const Kernel kAmx = {"amx", kTileRows, run, Product<Amx>::round, Product<Amx>::gate, Attend<Amx>::prepare, Attend<Amx>::run};
+const Kernel kAmx = {"amx", run, Product<Amx>::round, Product<Amx>::gate, Attend<Amx>::prepare, Attend<Amx>::run};
 
 }  // namespace llmasos

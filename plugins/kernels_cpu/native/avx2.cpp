@@ -15,7 +15,6 @@ struct Avx2 {
         __m256 low, high;
     };
     static constexpr int most = 2, least = 1;
-    static constexpr size_t tile_rows = most;
     static constexpr int heads_at_once = 1;
     static constexpr bool sums_lanes = false;
     static constexpr size_t kAhead = 4096;

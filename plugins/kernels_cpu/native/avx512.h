@@ -12,7 +12,6 @@ struct Avx512 {
     using Ints = __m512i;
     using Floats = __m512;
     static constexpr int most = 8, least = 1;
-    static constexpr size_t tile_rows = most;
     static constexpr int heads_at_once = 4;
     static constexpr bool sums_lanes = true;
     static constexpr size_t kAhead = 2048;

@@ -16,7 +16,6 @@ struct Neon {
         float32x4_t part[4];
     };
     static constexpr int most = 2, least = 1;
-    static constexpr size_t tile_rows = most;
     static constexpr int heads_at_once = 1;
     static constexpr bool sums_lanes = false;
     static constexpr bool is_signed = true;

@@ -9,8 +9,6 @@
 // tokens of that; `seqlens` is the length of each sequence with them, less 1. Present keys and values should be bound to the memory of the past ones,
 // and are copied where they are not. With cosines and sines the halves of queries and keys are rotated. Attributes: `heads`, `kv_heads`,
 // `window` (tokens that one sees, itself among them; 0: all), `scale`, `softcap` (0: none).
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
 
@@ -41,33 +39,10 @@ Status* create(const Operator*, const Api* api, const Info* info, void** made) {
     shape.window = static_cast<size_t>(window < 0 ? 0 : window);
     shape.width = kRows;  // until the keys are seen
     if (!valid(shape)) return api->error(ort::kInvalidArgument, "The heads are no multiple of those of keys and values.");
-    const Kernel* const kernel = chosen();
-    if (!kernel) return api->error(ort::kFail, "LLMASOS_KERNELS names an instruction set that this processor does not have.");
-    void* const memory = std::malloc(sizeof(Node));
-    if (!memory) return api->error(ort::kFail, "No memory for a node.");
-    *made = new (memory) Node{*api, *kernel, shape};
-    return nullptr;
+    const Kernel* kernel = nullptr;
+    CHECK(choose(*api, &kernel));
+    return keep(*api, Node{*api, *kernel, shape}, made);
 }
-
-void destroy(void* node) { std::free(node); }
-
-// An input and its data.
-template <class T>
-struct Input {
-    Dimensions dimensions{};
-    T* data = nullptr;
-
-    Status* read(const Api& api, const Context* context, size_t index) {
-        const Value* value = nullptr;
-        CHECK(input_of(api, context, index, &value));
-        if (!value) return nullptr;
-        CHECK(dimensions_of(api, value, &dimensions));
-        return data_of(api, value, &data);
-    }
-    bool is(std::initializer_list<int64_t> sizes) const {
-        return dimensions.rank == sizes.size() && std::memcmp(dimensions.sizes, sizes.begin(), sizes.size() * sizeof(int64_t)) == 0;
-    }
-};
 
 // Past keys or values as an output that may be changed.
 Status* present(const Api& api, Context* context, size_t index, const Input<float>& past, float** found) {
@@ -144,7 +119,6 @@ using Inputs = Signature<6, ort::kFloat, ort::kFloat, ort::kFloat, ort::kInt64, 
 
 }  // namespace
 
-extern const Operator kAttention;
-const Operator kAttention = operator_of<Inputs, 3>([](const Operator*) { return "Attention"; }, create, compute, destroy);
+const Operator kAttention = operator_of<Inputs, 3>([](const Operator*) { return "Attention"; }, create, compute);
 
 }  // namespace llmasos

@@ -1,10 +1,19 @@
-// What the operators for ONNX Runtime share: their inputs and outputs, and how they are declared.
+// What the operators for ONNX Runtime share: their nodes, inputs and outputs, and how they are declared.
 #pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+#include <new>
+#include <type_traits>
 
 #include "kernels.h"
 #include "onnx_api.h"
 
 namespace llmasos {
+
+extern const ort::Operator kAttention;
+
 namespace {
 
 using ort::Api;
@@ -38,14 +47,6 @@ inline Status* dimensions_of(const Api& api, const Value* value, Dimensions* fou
     return status;
 }
 
-// Null where the input is left out.
-inline Status* input_of(const Api& api, const Context* context, size_t index, const Value** found) {
-    size_t count = 0;
-    CHECK(api.input_count(context, &count));
-    *found = nullptr;
-    return index < count ? api.input(context, index, found) : nullptr;
-}
-
 template <class T>
 Status* data_of(const Api& api, const Value* value, T** data) {
     void* found = nullptr;
@@ -53,6 +54,46 @@ Status* data_of(const Api& api, const Value* value, T** data) {
     *data = static_cast<T*>(found);
     return nullptr;
 }
+
+// An input and its data. Tensors without elements may be without data.
+template <class T>
+struct Input {
+    bool given = false;  // or left out
+    Dimensions dimensions{};
+    T* data = nullptr;
+
+    Status* read(const Api& api, const Context* context, size_t index) {
+        size_t count = 0;
+        CHECK(api.input_count(context, &count));
+        const Value* value = nullptr;
+        if (index < count) CHECK(api.input(context, index, &value));
+        if (!value) return nullptr;
+        given = true;
+        CHECK(dimensions_of(api, value, &dimensions));
+        return data_of(api, value, &data);
+    }
+    bool is(std::initializer_list<int64_t> sizes) const {
+        return dimensions.rank == sizes.size() && std::memcmp(dimensions.sizes, sizes.begin(), sizes.size() * sizeof(int64_t)) == 0;
+    }
+};
+
+// The instruction set of a node.
+inline Status* choose(const Api& api, const Kernel** found) {
+    *found = chosen();
+    return *found ? nullptr : api.error(ort::kFail, "LLMASOS_KERNELS names an instruction set that this processor does not have.");
+}
+
+// Keeps a node for the session, until `destroy`.
+template <class Node>
+Status* keep(const Api& api, const Node& node, void** made) {
+    static_assert(std::is_trivially_destructible_v<Node>);
+    void* const memory = std::malloc(sizeof(Node));
+    if (!memory) return api.error(ort::kFail, "No memory for a node.");
+    *made = new (memory) Node(node);
+    return nullptr;
+}
+
+inline void destroy(void* node) { std::free(node); }
 
 // The session's threads, for one call of an operator.
 struct Threads {
@@ -81,7 +122,7 @@ struct Signature {
 
 template <class Inputs, size_t outputs>
 constexpr Operator operator_of(const char* (*name)(const Operator*), Status* (*create)(const Operator*, const Api*, const Info*, void**),
-                               Status* (*compute)(void*, Context*), void (*destroy)(void*)) {
+                               Status* (*compute)(void*, Context*)) {
     constexpr auto no = [](const Operator*) { return 0; };
     Operator made{};
     made.version = ort::kVersion;

@@ -7,16 +7,11 @@
 // A product is that of x, or of the RMS norm of x with gamma and `epsilon`; with an addend that of `sum = x + addend`. With `gated` the first half of
 // the rows are gates, and the result is silu(gate) * value, float32 [..., rows / 2]. `packed` is a constant; the other attributes are the members
 // of `Shape`. Products run on the threads of the session.
-#include <cstdlib>
 #include <mutex>
-#include <new>
 
 #include "onnx_operator.h"
 
 namespace llmasos {
-
-extern const ort::Operator kAttention;
-
 namespace {
 
 struct Node {
@@ -42,8 +37,8 @@ Status* shape_of(const Api& api, const Info* info, Shape* shape) {
 Status* make(const Api& api, const Info* info, size_t packed, void** made) {
     Shape shape;
     CHECK(shape_of(api, info, &shape));
-    const Kernel* const kernel = chosen();
-    if (!kernel) return api.error(ort::kFail, "LLMASOS_KERNELS names an instruction set that this processor does not have.");
+    const Kernel* kernel = nullptr;
+    CHECK(choose(api, &kernel));
     int is_constant = 0;
     const Value* value = nullptr;
     CHECK(api.constant(info, packed, &is_constant, &value));
@@ -54,13 +49,8 @@ Status* make(const Api& api, const Info* info, size_t packed, void** made) {
     if (found.elements != layout.panels * layout.panel_bytes) return api.error(ort::kInvalidArgument, "The packed matrix has not the size of its shape.");
     uint8_t* data = nullptr;
     CHECK(data_of(api, value, &data));
-    void* const memory = std::malloc(sizeof(Node));
-    if (!memory) return api.error(ort::kFail, "No memory for a node.");
-    *made = new (memory) Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F};
-    return nullptr;
+    return keep(api, Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F}, made);
 }
-
-void destroy(void* node) { std::free(node); }
 
 // --- Product
 
@@ -97,54 +87,40 @@ Status* create_product(const Operator*, const Api* api, const Info* info, void**
     return status;
 }
 
-// The data of an optional input of `size` elements, or null.
-Status* floats_of(const Api& api, const Context* context, size_t index, size_t size, const char* wrong, const float** found) {
-    const Value* value = nullptr;
-    *found = nullptr;
-    CHECK(input_of(api, context, index, &value));
-    if (!value) return nullptr;
-    Dimensions dimensions;
-    CHECK(dimensions_of(api, value, &dimensions));
-    if (dimensions.elements != size) return api.error(ort::kInvalidArgument, wrong);
-    float* data = nullptr;
-    CHECK(data_of(api, value, &data));
-    *found = data;
-    return nullptr;
-}
-
 Status* compute_product(void* made, Context* context) {
     const Node& node = *static_cast<Node*>(made);
     const Api& api = node.api;
-    const Value* value = nullptr;
-    CHECK(api.input(context, 0, &value));
-    Dimensions found;
-    CHECK(dimensions_of(api, value, &found));
+    Input<float> x, bias, gamma, addend;
+    CHECK(x.read(api, context, 0));
+    CHECK(bias.read(api, context, kBias));
+    CHECK(gamma.read(api, context, kGamma));
+    CHECK(addend.read(api, context, kAddend));
     Matrix matrix = node.matrix;
     const auto columns = static_cast<size_t>(matrix.shape.columns), rows = static_cast<size_t>(matrix.shape.rows);
+    Dimensions found = x.dimensions;
     int64_t& last = found.sizes[found.rank - 1];
     if (last != matrix.shape.columns) return api.error(ort::kInvalidArgument, "The input has not the columns of the packed matrix.");
-    float* x = nullptr;
-    CHECK(data_of(api, value, &x));
-    Rows input{x, nullptr, nullptr, node.epsilon, nullptr};
-    CHECK(floats_of(api, context, kBias, rows, kWrongBias, &matrix.bias));
-    CHECK(floats_of(api, context, kGamma, columns, "The weights of the norm have not one value a column.", &input.gamma));
-    CHECK(floats_of(api, context, kAddend, found.elements, "The addend has not the shape of the input.", &input.addend));
+    if (bias.given && bias.dimensions.elements != rows) return api.error(ort::kInvalidArgument, kWrongBias);
+    if (gamma.given && gamma.dimensions.elements != columns)
+        return api.error(ort::kInvalidArgument, "The weights of the norm have not one value a column.");
+    if (addend.given && addend.dimensions.elements != found.elements)
+        return api.error(ort::kInvalidArgument, "The addend has not the shape of the input.");
+    matrix.bias = bias.data;
+    Rows input{x.data, addend.data, gamma.data, node.epsilon, nullptr};
     size_t outputs = 0;
     CHECK(api.output_count(context, &outputs));
     if (outputs > 1) {
+        if (!addend.given) return api.error(ort::kInvalidArgument, "Without an addend there is no sum.");
         Value* sum = nullptr;
         CHECK(api.output(context, 1, found.sizes, found.rank, &sum));
         CHECK(data_of(api, sum, &input.sum));
-        const Value* addend = nullptr;
-        CHECK(input_of(api, context, kAddend, &addend));
-        if (!addend) return api.error(ort::kInvalidArgument, "Without an addend there is no sum.");
     }
     last = node.gated ? matrix.shape.rows / 2 : matrix.shape.rows;
     Value* result = nullptr;
     CHECK(api.output(context, 0, found.sizes, found.rank, &result));
     float* output = nullptr;
     CHECK(data_of(api, result, &output));
-    if (found.elements == 0) return nullptr;  // no row: tensors without elements may be without data
+    if (found.elements == 0) return nullptr;  // no row
     Threads threads{api, context};
     if (!multiply(node.kernel, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
         return api.error(ort::kFail, "No memory for the rounded activations.");
@@ -175,9 +151,9 @@ Status* compute_rows(void* made, Context* context) {
 // --- registration
 
 const Operator kProduct = operator_of<Signature<2, ort::kFloat, ort::kUint8, ort::kFloat, ort::kFloat, ort::kFloat>, 2>(
-    [](const Operator*) { return "Product"; }, create_product, compute_product, destroy);
+    [](const Operator*) { return "Product"; }, create_product, compute_product);
 const Operator kRowsOperator = operator_of<Signature<2, ort::kUint8, ort::kInt64>, 1>(
-    [](const Operator*) { return "Rows"; }, create_rows, compute_rows, destroy);
+    [](const Operator*) { return "Rows"; }, create_rows, compute_rows);
 
 }  // namespace
 

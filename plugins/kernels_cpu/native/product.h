@@ -167,7 +167,7 @@ struct Product {
         const float *x = rows.x + index * columns, *addend = rows.addend ? rows.addend + index * columns : nullptr;
         const bool plain = !rows.gamma && !addend;
         const float factor = plain ? 1.0F : norm(rows, index, columns);
-        const Tile tile = tile_of(index, input.rows, Isa::tile_rows);
+        const Tile tile = tile_of(index, input.rows, Isa::most);
         const size_t place = index - tile.first;
         uint8_t* to = input.tiles + tile.first * input.row_bytes;
         float* group_sums = input.sums ? input.sums + tile.first * layout.groups + place : nullptr;
@@ -208,7 +208,6 @@ struct Product {
 // What `kernels.cpp` knows of an instruction set.
 struct Kernel {
     const char* name;
-    size_t tile_rows;  // of the largest tile of activations
     void (*run)(const Matrix&, const Activations&, size_t index, size_t first, size_t last, float* output, size_t stride);
     void (*round)(const Matrix&, const Rows&, size_t index, Activations&);
     void (*gate)(const float*, const float*, float*);
@@ -218,7 +217,7 @@ struct Kernel {
 
 template <class Isa>
 constexpr Kernel kernel_of(const char* name) {
-    return Kernel{name, Isa::tile_rows, Product<Isa>::run, Product<Isa>::round, Product<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
+    return Kernel{name, Product<Isa>::run, Product<Isa>::round, Product<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
 }
 
 }  // namespace llmasos

@@ -14,7 +14,6 @@ struct Scalar {
         float lane[kRows];
     };
     static constexpr int most = 1, least = 1;
-    static constexpr size_t tile_rows = most;
     static constexpr int heads_at_once = 1;
     static constexpr bool sums_lanes = false;
     static constexpr bool is_signed = false;

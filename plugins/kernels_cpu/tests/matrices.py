@@ -1,4 +1,4 @@
-"""Random quantised matrices of every published form, and products of them in plain numpy."""
+"""Random quantised matrices of every published form, packed and as products in plain numpy; and the instruction sets to compare."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llmasos_hookspecs import QuantizedTensor
+from llmasos_kernels_cpu import library
+from llmasos_kernels_cpu.packing import PackedMatrix, pack
 from llmasos_kernels_cpu.shape import Shape
 
 Floats = npt.NDArray[np.float32]
+
+#: The instruction sets of this processor.
+SETS: Final = [name for name in library.names() if library.runs(name)]
 
 
 @attrs.frozen
@@ -66,6 +71,12 @@ FORMS: Final[dict[str, Form]] = {
     "int8 by row": Form(8, 0, scales="single"),
     "int4 by row": Form(4, 0),
 }
+
+
+def packed(*tensors: QuantizedTensor) -> PackedMatrix:
+    found = pack(tensors)
+    assert found is not None
+    return found
 
 
 def rounded(x: Floats, unit: int) -> Floats:

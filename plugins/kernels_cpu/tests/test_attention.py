@@ -1,4 +1,4 @@
-"""Attention by every instruction set of this processor: that of float64, with the same bits in any company."""
+"""Attention by every instruction set of this processor: that of float64, with the same bits in any batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from plugins.kernels_cpu.tests.matrices import SETS
 
 from llmasos_hookspecs import LLMasOSError
-from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.library import Attention, attend
 
-SETS = [name for name in library.names() if library.runs(name)]
 LENGTH = 90
 #: Sequence and position of new tokens: one after fifty others, three in a row, and a prompt that crosses blocks of keys.
 PLACES = [(0, 50), (1, 70), (1, 71), (1, 72), *((2, at) for at in range(40))]
@@ -94,7 +93,7 @@ def test_attention_is_that_of_float64(shape: Any) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_token_has_the_same_bits_in_any_company(shape: Any, name: str) -> None:
+def test_a_token_has_the_same_bits_in_any_batch(shape: Any, name: str) -> None:
     """Alone after the others, in pieces of its prompt, and with a repeated token behind it."""
     given = case(*shape)
     found, keys, values = given.compute(range(len(PLACES)), name)

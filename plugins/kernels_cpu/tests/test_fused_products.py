@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from plugins.kernels_cpu.tests.matrices import FORMS
+from plugins.kernels_cpu.tests.matrices import FORMS, SETS, packed
 
 from llmasos_hookspecs import LLMasOSError
-from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.library import Norm, multiply
-from llmasos_kernels_cpu.packing import PackedMatrix, pack
+from llmasos_kernels_cpu.packing import PackedMatrix
 
-SETS = [name for name in library.names() if library.runs(name)]
 EPSILON = 1e-5
 
 
-def packed(form: str, rows: int, columns: int) -> PackedMatrix:
-    found = pack([FORMS[form].tensor(rows, columns, np.random.default_rng(1))])
-    assert found is not None
-    return found
+def matrix_of(form: str, rows: int, columns: int) -> PackedMatrix:
+    return packed(FORMS[form].tensor(rows, columns, np.random.default_rng(1)))
 
 
 def normed(x: np.ndarray, gamma: np.ndarray) -> np.ndarray:
@@ -29,10 +25,10 @@ def normed(x: np.ndarray, gamma: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("form", ["q4_1", "q6_k", "int8 by row"])
 def test_a_norm_is_that_of_float64(form: str) -> None:
     """Of the input, or of its sum with an addend, up to one step of the rounding of activations here and there; the same bits by every
-    instruction set, in any company."""
+    instruction set, in any batch."""
     random = np.random.default_rng(2)
     for columns in (16, 100, 288):
-        matrix = packed(form, 40, columns)
+        matrix = matrix_of(form, 40, columns)
         x, addend = random.normal(size=(2, 21, columns)).astype(np.float32)
         gamma = random.normal(size=columns).astype(np.float32)
         for added in (None, addend):
@@ -48,7 +44,7 @@ def test_a_norm_is_that_of_float64(form: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_an_addend_without_a_norm_is_only_added(name: str) -> None:
-    matrix = packed("q8_0", 20, 70)
+    matrix = matrix_of("q8_0", 20, 70)
     x, addend = np.random.default_rng(3).normal(size=(2, 9, 70)).astype(np.float32)
     np.testing.assert_array_equal(multiply(matrix, x, addend=addend, name=name), multiply(matrix, x + addend, name=name))
 
@@ -57,7 +53,7 @@ def test_an_addend_without_a_norm_is_only_added(name: str) -> None:
 def test_gates_open_what_stands_against_them(form: str) -> None:
     """The silu of the plain product's first half times its second, within float32, for more rows than are gated at once."""
     random = np.random.default_rng(4)
-    matrix, x = packed(form, 96, 100), random.normal(size=(150, 100)).astype(np.float32)
+    matrix, x = matrix_of(form, 96, 100), random.normal(size=(150, 100)).astype(np.float32)
     bias = random.normal(size=96).astype(np.float32)
     gates, values = np.split(multiply(matrix, x, bias, name="scalar").astype(np.float64), 2, axis=1)
     found = multiply(matrix, x, bias, gated=True, name="scalar")
@@ -70,11 +66,11 @@ def test_gates_open_what_stands_against_them(form: str) -> None:
 
 def test_gates_of_half_a_panel_are_refused() -> None:
     with pytest.raises(LLMasOSError, match="no packed matrix"):
-        multiply(packed("q8_0", 48, 32), np.zeros((1, 32), np.float32), gated=True)
+        multiply(matrix_of("q8_0", 48, 32), np.zeros((1, 32), np.float32), gated=True)
 
 
 def test_wrong_shapes_are_refused() -> None:
-    matrix, x = packed("q8_0", 32, 32), np.zeros((2, 32), np.float32)
+    matrix, x = matrix_of("q8_0", 32, 32), np.zeros((2, 32), np.float32)
     with pytest.raises(ValueError, match=r"addend has the shape \(1, 32\), not \(2, 32\)"):
         multiply(matrix, x, addend=x[:1])
     with pytest.raises(ValueError, match=r"gamma has the shape \(31,\)"):

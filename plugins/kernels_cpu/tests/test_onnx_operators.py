@@ -26,27 +26,33 @@ def linear(form: str, rows: int, columns: int) -> tuple[PackedMatrix, PackedLine
     return matrix, layer
 
 
-def session(layer: PackedLinear, op: str, bias: np.ndarray | None = None, **changed: Any) -> ort.InferenceSession:
-    """A graph of one node; ``changed``: attributes that differ from the layer's."""
-    of_product = op == layer.product
-    given = helper.make_tensor_value_info("given", TensorProto.FLOAT if of_product else TensorProto.INT64, None)
-    constants = {"packed": layer.data} | ({} if bias is None else {"bias": bias})
-    inputs = ["given", *constants] if of_product else ["packed", "given"]
-    node = helper.make_node(op, inputs, ["found"], domain=layer.domain, **{**layer.attributes, **changed})
+def graph_session(
+    node: onnx.NodeProto, inputs: dict[str, int], outputs: list[str], constants: dict[str, np.ndarray]
+) -> ort.InferenceSession:
+    """A graph of one node; ``inputs``: their names and types."""
     graph = helper.make_graph(
         [node],
         "test",
-        [given],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(layer.domain, 1)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(node.domain, 1)], ir_version=10)
     assert isinstance(model, onnx.ModelProto)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 4
     options.register_custom_ops_library(str(CpuOperators().library))
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def session(layer: PackedLinear, op: str, bias: np.ndarray | None = None, **changed: Any) -> ort.InferenceSession:
+    """A product of a layer, or rows of it; ``changed``: attributes that differ from the layer's."""
+    of_product = op == layer.product
+    constants = {"packed": layer.data} | ({} if bias is None else {"bias": bias})
+    inputs = ["given", *constants] if of_product else ["packed", "given"]
+    node = helper.make_node(op, inputs, ["found"], domain=layer.domain, **{**layer.attributes, **changed})
+    return graph_session(node, {"given": TensorProto.FLOAT if of_product else TensorProto.INT64}, ["found"], constants)
 
 
 @pytest.mark.parametrize("form", ["q4_1", "q8_0", "q6_k"])
@@ -94,25 +100,6 @@ def test_wrong_constants_are_refused_when_a_session_is_made(changed: dict[str, i
         session(layer, layer.product, bias, **changed)
 
 
-def graph_session(
-    nodes: list[onnx.NodeProto], inputs: dict[str, int], outputs: list[str], constants: dict[str, np.ndarray]
-) -> ort.InferenceSession:
-    """A graph of some nodes; ``inputs``: their names and types."""
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    domain = CpuOperators.attention.domain
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(domain, 1)], ir_version=10)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(CpuOperators().library))
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
 def test_a_fused_product_has_the_bits_of_the_library() -> None:
     """With the sum as a second output, and with inputs in the middle left out."""
     random = np.random.default_rng(2)
@@ -122,7 +109,7 @@ def test_a_fused_product_has_the_bits_of_the_library() -> None:
     attributes = {**layer.attributes, "gated": 1, "epsilon": 1e-5}
     node = helper.make_node(layer.product, ["x", "packed", "", "gamma", "addend"], ["y", "sum"], domain=layer.domain, **attributes)
     inputs = {"x": TensorProto.FLOAT, "addend": TensorProto.FLOAT}
-    found = graph_session([node], inputs, ["y", "sum"], {"packed": layer.data, "gamma": gamma})
+    found = graph_session(node, inputs, ["y", "sum"], {"packed": layer.data, "gamma": gamma})
     y, total = found.run(None, {"x": x, "addend": addend})
     np.testing.assert_array_equal(total, x + addend)
     np.testing.assert_array_equal(y, library.multiply(matrix, x, addend=addend, norm=library.Norm(gamma, 1e-5), gated=True))
@@ -152,9 +139,8 @@ def test_attention_has_the_bits_of_the_library() -> None:
     domain, op = CpuOperators.attention.domain, CpuOperators.attention.operator
     given = dict(zip(names, (states, *past, packed, queries, lengths), strict=True))
 
-    together = graph_session(
-        [helper.make_node(op, names, outputs, domain=domain, **attributes)], dict(zip(names, kinds, strict=True)), outputs, {}
-    )
+    node = helper.make_node(op, names, outputs, domain=domain, **attributes)
+    together = graph_session(node, dict(zip(names, kinds, strict=True)), outputs, {})
     before = [array.copy() for array in past]
     for mine, theirs in zip(together.run(None, given), (expected, *own), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -162,7 +148,7 @@ def test_attention_has_the_bits_of_the_library() -> None:
 
     parts = dict(zip(("q", "k", "v"), np.split(states, [heads * width, (heads + kv_heads) * width], axis=1), strict=True))
     node = helper.make_node(op, ["q", *names[1:], "", "", "k", "v"], outputs, domain=domain, **attributes)
-    apart = graph_session([node], dict.fromkeys(parts, TensorProto.FLOAT) | dict(zip(names[1:], kinds[1:], strict=True)), outputs, {})
+    apart = graph_session(node, dict.fromkeys(parts, TensorProto.FLOAT) | dict(zip(names[1:], kinds[1:], strict=True)), outputs, {})
     binding = apart.io_binding()
     for name, array in {**{key: np.ascontiguousarray(part) for key, part in parts.items()}, **given}.items():
         if name != "query":

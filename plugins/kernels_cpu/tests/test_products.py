@@ -12,21 +12,14 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
-from plugins.kernels_cpu.tests.matrices import FORMS, Form, product, whole
+from plugins.kernels_cpu.tests.matrices import FORMS, SETS, Form, packed, product, whole
 
 from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError, QuantizedTensor
 from llmasos_kernels_cpu import library
-from llmasos_kernels_cpu.packing import PackedMatrix, pack
+from llmasos_kernels_cpu.packing import PackedMatrix
 
-SETS = [name for name in library.names() if library.runs(name)]
 #: Rows and columns: fewer than a panel and a unit, whole ones, and odd numbers of both.
 SIZES = ((1, 1), (3, 16), (16, 32), (17, 100), (40, 288), (5, 515))
-
-
-def packed(*tensors: QuantizedTensor) -> PackedMatrix:
-    found = pack(tensors)
-    assert found is not None
-    return found
 
 
 def with_whole_factors(tensor: QuantizedTensor, random: np.random.Generator) -> QuantizedTensor:
@@ -80,8 +73,8 @@ def test_every_instruction_set_gives_the_same_bits(form: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("form", ["q4_1", "q8_0", "q6_k", "int4, groups of 128 with zeros"])
-def test_a_row_has_the_same_bits_in_any_company(form: str, name: str) -> None:
-    """Alone, in any batch, with any number of threads."""
+def test_a_row_has_the_same_bits_in_any_batch(form: str, name: str) -> None:
+    """Alone, with other rows, with any number of threads."""
     random = np.random.default_rng(3)
     matrix = packed(FORMS[form].tensor(70, 288, random))
     x = random.normal(size=(67, 288)).astype(np.float32)

@@ -9,22 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from plugins.kernels_cpu.tests.scripts import PACKAGE, load_script
 from tools import arm
-
-PACKAGE = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def sanitize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script ``sanitize.py``, which imports its neighbour ``compile.py``."""
-    for name in ("compile", "sanitize"):
-        found = importlib.util.spec_from_file_location(name, PACKAGE / f"{name}.py")
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        monkeypatch.setitem(sys.modules, name, module)
-        found.loader.exec_module(module)
-    return module
+    monkeypatch.setitem(sys.modules, "compile", load_script("compile"))
+    return load_script("sanitize")
 
 
 @pytest.mark.long

@@ -9,25 +9,14 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-PACKAGE = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def compile_script() -> ModuleType:
-    found = importlib.util.spec_from_file_location("llmasos_kernels_compile", PACKAGE / "compile.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+from plugins.kernels_cpu.tests.scripts import PACKAGE, load_script
 
 
-def test_a_platform_names_its_compiler(compile_script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_names_its_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its glibc and its architecture; platforms that ziglang makes no wheels for are refused by name."""
+    compile_script = load_script("compile")
     monkeypatch.setattr(compile_script.importlib.util, "find_spec", str)
     command, machine = compile_script.cross_compiler("manylinux_2_17_aarch64")
     assert command[-3:] == ["c++", "-target", "aarch64-linux-gnu.2.17"]

@@ -54,12 +54,16 @@ class GraphWriter:
     def node(
         self, op: str, inputs: Sequence[str], outputs: str | Sequence[str], *, domain: str = "", only: str | None = None, **attributes: Any
     ) -> str:
-        """Add a node and return its first output; an empty name stands for an input or output left out.
+        """Add a node and return its first output; an empty name stands for an input or output left out. None is written at the end
+        of the inputs.
 
         ``only``: the one graph that contains it; None: every graph that ``save`` writes and that needs it.
         """
         names = [outputs] if isinstance(outputs, str) else list(outputs)
-        self._nodes.append((helper.make_node(op, list(inputs), names, name=f"{names[0]}:{op}", domain=domain, **attributes), only))
+        given = list(inputs)
+        while given and not given[-1]:
+            given.pop()
+        self._nodes.append((helper.make_node(op, given, names, name=f"{names[0]}:{op}", domain=domain, **attributes), only))
         self._values.update(names)
         return names[0]
 

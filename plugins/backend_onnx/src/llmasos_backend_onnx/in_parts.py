@@ -18,13 +18,10 @@ def packed(place: InMemory, built: Mapping[str, Any]) -> dict[str, npt.NDArray[n
     """Parts that ``unpacked`` makes the same graphs of. Weights over the same bytes, or over the first of them, are one part."""
     whole: dict[int, tuple[str, npt.NDArray[np.uint8]]] = {}
     for name, (_, _, data) in place.weights.items():
-        start = data.__array_interface__["data"][0]
+        start = data.ctypes.data
         if start not in whole or whole[start][1].nbytes < data.nbytes:
             whole[start] = (f"weight {name}", data)
-    weights = {
-        name: (kind, shape, whole[data.__array_interface__["data"][0]][0], data.nbytes)
-        for name, (kind, shape, data) in place.weights.items()
-    }
+    weights = {name: (kind, shape, whole[data.ctypes.data][0], data.nbytes) for name, (kind, shape, data) in place.weights.items()}
     facts = {"built": built, "weights": weights, "graphs": {name: large for name, (_, large) in place.graphs.items()}}
     graphs = {f"graph {name}": np.frombuffer(graph, dtype=np.uint8) for name, (graph, _) in place.graphs.items()}
     return {_FACTS: np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **graphs, **dict(whole.values())}

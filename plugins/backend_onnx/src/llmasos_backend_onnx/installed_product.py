@@ -56,6 +56,4 @@ class InstalledProduct:
             outputs[0] = gated
             attributes["gated"] = 1
             writer.leave_out(gated, graph)
-        while not inputs[-1]:
-            inputs.pop()
         writer.node(packed.product, inputs, outputs, domain=packed.domain, only=graph, **attributes)

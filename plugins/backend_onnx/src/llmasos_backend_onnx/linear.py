@@ -141,8 +141,6 @@ def emit_blocks(
         "",
         "" if bias is None else writer.constant(f"{name}.bias", bias),
     ]
-    while not inputs[-1]:
-        inputs.pop()
     # Accuracy level 4 rounds activations to int8 by block: 4 times as fast for a few rows, at a KL of about 1e-3. Level 1 uses float
     # activations.
     levels = {MODEL: 4, FLOAT_MODEL: 1 if weights.bits == 4 else 4}

@@ -46,10 +46,8 @@ class Norms:
     def alone(self, constant: str, value: str, module: str, output: str) -> str:
         """The norm of a value; ``constant`` names its weights in the graph."""
         inputs = [value, *self._weights(constant, module, output)]
-        op = "LayerNormalization"
-        if self.config.norm == "rms":
-            op = "SimplifiedLayerNormalization"
-            self._note(output, RmsNorm(value, None, inputs[1], None), inputs)
+        op = "SimplifiedLayerNormalization" if self.config.norm == "rms" else "LayerNormalization"
+        self._note(output, RmsNorm(value, None, inputs[1], None))
         return self.writer.node(op, inputs, output, axis=-1, epsilon=self.config.norm_eps)
 
     def of_sum(self, name: str, hidden: str, addend: str, module: str | None, *, last: bool = False) -> tuple[str, str]:
@@ -58,16 +56,16 @@ class Norms:
         if module is None:
             return (self.writer.node("Add", [hidden, addend], total),) * 2
         inputs = [hidden, addend, *self._weights(f"{name}.norm", module, normed)]
-        op = "SkipLayerNormalization"
-        if self.config.norm == "rms":
-            op = "SkipSimplifiedLayerNormalization"
-            self._note(normed, RmsNorm(hidden, addend, inputs[2], None if last else total), inputs[1:])
+        op = "SkipSimplifiedLayerNormalization" if self.config.norm == "rms" else "SkipLayerNormalization"
+        self._note(normed, RmsNorm(hidden, addend, inputs[2], None if last else total))
         outputs = [normed] if last else [normed, "", "", total]
         self.writer.node(op, inputs, outputs, domain=CONTRIB, epsilon=self.config.norm_eps)
         return total, normed
 
-    def _note(self, output: str, norm: RmsNorm, inputs: list[str]) -> None:
-        if len(inputs) == 2 and self.config.block != "parallel":  # without a bias; in parallel blocks two layers read one norm
+    def _note(self, output: str, norm: RmsNorm) -> None:
+        """Note an RMS norm without a bias; but in parallel blocks two layers read one result."""
+        config = self.config
+        if config.norm == "rms" and not config.norm_bias and config.block != "parallel":
             self.rms[output] = norm
 
     def of_heads(self, name: str, value: str, module: str, heads: int, order: HeadOrder) -> str:

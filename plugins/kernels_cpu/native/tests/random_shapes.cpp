@@ -1,6 +1,6 @@
 // Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
-// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding. `random_shapes CASES SEED`; meant to be compiled with
-// sanitizers (`make sanitize`).
+// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding.
+// `random_shapes CASES SEED`; meant to be compiled with sanitizers (`make sanitize`).
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
