@@ -142,7 +142,7 @@ def _statement(signature: Path, key: ec.EllipticCurvePublicKey) -> Mapping[str, 
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(signature) from error
     if named and named != _hint(key):
-        raise CheckpointError(f"{signature} is by another key than the one given; take the public key of who signed the model.")
+        raise CheckpointError(f"{signature} is by another key than the one given; take the public key of the signer.")
     try:
         key.verify(signed, _encoded(payload), ec.ECDSA(_HASHES[key.curve.key_size]))
     except InvalidSignature as error:

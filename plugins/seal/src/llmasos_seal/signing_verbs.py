@@ -45,7 +45,7 @@ def check_signature(context: CommandContext) -> Command:
 
     def run(
         model: Model,
-        key: Annotated[Path, typer.Option("--key", help="The public ECDSA key in PEM of who signed it.")],
+        key: Annotated[Path, typer.Option("--key", help="The public ECDSA key of the signer, in PEM.")],
         signature: Signature = None,
         as_json: JsonOption = False,
         quiet: QuietOption = False,
