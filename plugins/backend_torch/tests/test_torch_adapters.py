@@ -15,6 +15,7 @@ from llmasos_hookspecs import Adapter, ConfigError, Engine, EngineLimits, LowRan
 from llmasos_hookspecs.testing import AdapterConformance, ByteTokenizer
 
 from .newest_first import Newest
+from .random_models import close
 
 #: Model -> ends of the names of layers that the adapters change, and whether the fused forward computes it.
 MODELS = {
@@ -66,10 +67,6 @@ def merged_logits(model: PreTrainedModel, adapter: Adapter | None, tokens: list[
         finally:
             for layer, weight in saved.items():
                 model.get_submodule(layer).weight.data = weight
-
-
-def close(got: Any, expected: Any) -> bool:
-    return got.shape == expected.shape and bool(np.abs(got - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize(("name", "implementation"), [*((name, "auto") for name in MODELS), ("llama", "transformers")])

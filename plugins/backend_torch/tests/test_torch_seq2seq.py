@@ -31,9 +31,10 @@ from llmasos_hookspecs import (
     virtual_tokens,
 )
 from llmasos_hookspecs.testing import ByteTokenizer
-from llmasos_hookspecs.testing.tokenizer import BOS, EOS, tokenizer_files
+from llmasos_hookspecs.testing.tokenizer import BOS, EOS
 
 from .newest_first import Newest
+from .random_models import close, randomize, write_plain_tokenizer
 
 VOCAB = 288
 
@@ -79,19 +80,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
             kind, changes = MODELS[name]
             torch.manual_seed(11)
             model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **changes)).eval()
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.requires_grad:
-                        noise = torch.randn_like(parameter)
-                        parameter.copy_(noise * 0.3) if parameter.dim() > 1 else parameter.add_(noise * 0.1)
-                if hasattr(model, "final_logits_bias"):
-                    model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
+            randomize(parameter for parameter in model.parameters() if parameter.requires_grad)
+            if hasattr(model, "final_logits_bias"):
+                model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
             folder = tmp_path_factory.mktemp(name)
             model.save_pretrained(folder)
-            files = tokenizer_files()
-            files["tokenizer_config.json"].pop("chat_template")
-            for file, contents in files.items():
-                (folder / file).write_text(json.dumps(contents))
+            write_plain_tokenizer(folder)
             known[name] = (model, folder)
         return known[name]
 
@@ -127,10 +121,6 @@ def logits_of(model: PreTrainedModel, source: list[int], target: list[int]) -> n
     with torch.inference_mode():
         found: np.ndarray[Any, Any] = model(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([target])).logits[0].numpy()
     return found
-
-
-def close(got: Any, expected: Any) -> bool:
-    return bool(np.abs(got - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -38,6 +38,7 @@ from llmasos_hookspecs.testing import ByteTokenizer, MediaConformance
 from llmasos_hookspecs.testing.tokenizer import BOS, tokenizer_files
 
 from .newest_first import Newest
+from .random_models import close, randomize
 
 IMAGE_TOKEN = 260
 VOCAB = 288
@@ -73,9 +74,7 @@ def write_vision_model(config: Any, folder: Path, processor: Any, tokens: Mappin
     processor of images."""
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.1)
+    randomize(model.parameters())
     model.save_pretrained(folder)
     files = tokenizer_files()
     first = files["tokenizer.json"]["added_tokens"][0]
@@ -128,10 +127,6 @@ def reference(made: tuple[PreTrainedModel, Path], *parts: str | Any) -> Any:
     inputs = processor(text=text, images=[images], return_tensors="pt", add_special_tokens=False, input_data_format="channels_last")
     with torch.inference_mode():
         return model(**inputs).logits[0].numpy()
-
-
-def close(got: Any, expected: Any) -> bool:
-    return got.shape == expected.shape and bool(np.abs(got - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()))
 
 
 def rows_of(slot: int, tokens: list[int], placed: tuple[PlacedMedia, ...], start: int, end: int) -> list[Row]:

@@ -35,7 +35,8 @@ from llmasos_hookspecs.testing import ByteTokenizer, MediaConformance
 from llmasos_hookspecs.testing.tokenizer import BOS
 
 from .newest_first import Newest
-from .test_torch_vision import VOCAB, close, pixels, prompt_of, request_of, rows_of, write_vision_model
+from .random_models import close
+from .test_torch_vision import VOCAB, pixels, prompt_of, request_of, rows_of, write_vision_model
 
 IMAGE, BEGIN, END = 260, 261, 262
 #: Control tokens, from ``IMAGE`` on.

@@ -26,7 +26,9 @@ from llmasos_hookspecs import (
     TokenPrompt,
     virtual_tokens,
 )
-from llmasos_hookspecs.testing.tokenizer import BOS, EOS, tokenizer_files
+from llmasos_hookspecs.testing.tokenizer import BOS, EOS
+
+from .random_models import close, randomize, write_plain_tokenizer
 
 VOCAB, BINS, FRAMES, WIDTH = 288, 8, 40, 32
 SUPPRESSED = [7, 65]
@@ -43,17 +45,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[WhisperForConditiona
         decoder_start_token_id=BOS, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=EOS, begin_suppress_tokens=None,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn_like(parameter)
-            parameter.copy_(noise * 0.3) if parameter.dim() > 1 else parameter.add_(noise * 0.1)
+    randomize(model.parameters())
     model.generation_config.suppress_tokens = SUPPRESSED
     folder = tmp_path_factory.mktemp("whisper")
     model.save_pretrained(folder)
-    files = tokenizer_files()
-    files["tokenizer_config.json"].pop("chat_template")
-    for file, contents in files.items():
-        (folder / file).write_text(json.dumps(contents))
+    write_plain_tokenizer(folder)
     return model, folder
 
 
@@ -69,10 +65,6 @@ def placed(data: Any, length: int = FRAMES // 2) -> tuple[list[int], tuple[Place
 def logits_of(model: Any, sound: Any, target: list[int]) -> Any:
     with torch.inference_mode():
         return model(input_features=torch.from_numpy(sound)[None], decoder_input_ids=torch.tensor([target])).logits[0].numpy()
-
-
-def close(got: Any, expected: Any) -> bool:
-    return bool(np.abs(got - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max()))
 
 
 def test_logits_of_every_step_equal_those_of_transformers(made: Any, load_engine: Callable[..., Engine]) -> None:

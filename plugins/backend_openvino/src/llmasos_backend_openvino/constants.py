@@ -67,10 +67,10 @@ class Constants:
             codes = self._constant(_packed(matrix.codes), ov.Type.u4, shape)
         else:
             codes = self._constant(np.ascontiguousarray(matrix.codes), ov.Type.u8, shape)
-        zeros = matrix.zeros[:, :, None]
+        scales, zeros = self.vector(matrix.scales[:, :, None]), matrix.zeros[:, :, None]
         if zeros.dtype == np.uint8:
-            return codes, self.vector(matrix.scales[:, :, None]), self._constant(np.ascontiguousarray(zeros), ov.Type.u8, zeros.shape)
-        return codes, self.vector(matrix.scales[:, :, None]), self.vector(zeros)
+            return codes, scales, self._constant(np.ascontiguousarray(zeros), ov.Type.u8, zeros.shape)
+        return codes, scales, self.vector(zeros)
 
     def _constant(self, array: npt.NDArray[Any], kind: Any, shape: Sequence[int]) -> Any:
         self._kept.append(array)

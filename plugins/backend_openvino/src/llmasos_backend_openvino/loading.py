@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,8 +67,8 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     switch = _switch(checkpoint)
     precision = chosen_precision(options)
     source: Path | BuiltDecoder
-    made = functools.partial(_in_memory if is_sealed(checkpoint) else _graph, checkpoint, precision, context)
-    source, built = made(whole_zeros=rounds_activations(options))
+    obtain_graph = _in_memory if is_sealed(checkpoint) else _graph
+    source, built = obtain_graph(checkpoint, precision, context, whole_zeros=rounds_activations(options))
     weight_bytes: int = built["weight_bytes"]
     caches = caches_of(config)
     blocks, length = _room(config.context_length, context.limits, weight_bytes, BLOCK * token_bytes(caches, precision))

@@ -66,9 +66,8 @@ def llmasos_open(path: Path, context: Context) -> Checkpoint | None:
 
 @hookimpl
 def llmasos_export(checkpoint: Checkpoint, output: Path, options: ExportOptions, context: Context) -> Exported:
-    from llmasos_format_gguf.write import export_size, write_gguf
+    from llmasos_format_gguf.write import write_gguf
 
-    with context.progress(f"Writing {output.name}", export_size(checkpoint, options.type), "B") as shown:
-        written = write_gguf(checkpoint, output, options.type, advance=shown.advance)
+    written = write_gguf(checkpoint, output, options.type, progress=lambda total: context.progress(f"Writing {output.name}", total, "B"))
     facts = {"type": written.type, "architecture": written.architecture, "tensors": dict(written.tensors), "tokenizer": written.tokenizer}
     return Exported(facts=facts, notes=written.notes)

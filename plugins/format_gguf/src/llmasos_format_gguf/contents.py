@@ -53,7 +53,8 @@ class Content:
     """What a file says of a model besides its tokenizer.
 
     Attributes:
-        arch, title: the architecture, and what it is told by from others under the same name.
+        arch: the architecture.
+        title: the base name by which readers tell a model from others of its architecture; empty if it needs none.
         metadata: sizes and switches.
         extra: tensors that are made of the config.
         planned: the other tensors.
@@ -85,9 +86,10 @@ def _decoder_content(checkpoint: Checkpoint, kind: GGMLQuantizationType) -> Cont
     sizes = sizes_of(config, family, where)
     described, extra = metadata_of(config, family, sizes, where)
     layouts = layout_config(config, sizes, family)
-    notes = list(_window_note(checkpoint, family, sizes))
+    notes = []
     if family.ahead and _ahead(set(checkpoint.names()), sizes["num_hidden_layers"]):
-        notes.insert(0, "The layers that predict tokens further ahead are left out.")
+        notes.append("The layers that predict tokens further ahead are left out.")
+    notes += _window_note(checkpoint, family, sizes)
     return Content(
         arch=family.arch,
         title=family.title,

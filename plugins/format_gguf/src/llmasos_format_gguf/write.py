@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -19,7 +19,7 @@ from llmasos_format_gguf.file import Entry, GGUFFile
 from llmasos_format_gguf.header import GGUFHeader
 from llmasos_format_gguf.quantize import encode
 from llmasos_format_gguf.split import read_parts
-from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, RequestError, UnsupportedModel
+from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, CheckpointError, Progress, RequestError, UnsupportedModel
 from llmasos_hookspecs.atomic import flush
 
 _F32: Final = GGMLQuantizationType.F32
@@ -66,12 +66,18 @@ class GGUFExport:
 
 
 def write_gguf(
-    checkpoint: Checkpoint, output: Path, kind: str, *, force: bool = False, advance: Callable[[int], None] | None = None
+    checkpoint: Checkpoint,
+    output: Path,
+    kind: str,
+    *,
+    force: bool = False,
+    progress: Callable[[int], AbstractContextManager[Progress]] | None = None,
 ) -> GGUFExport:
     """Write ``checkpoint`` as the GGUF file ``output``, its matrices in the type that ``kind`` names.
 
     Stored codes are kept where the type holds them; norms, biases and routers are float32; a token table in a type of fewer than 8 bits
-    is Q8_0. The file is written beside ``output`` and renamed. ``advance`` is called with the bytes written since.
+    is Q8_0. The file is written beside ``output`` and renamed. ``progress`` shows the bytes that are written, of
+    the total that it is given.
 
     Raises:
         RequestError: ``output`` exists and ``force`` is not set, or the type is unknown.
@@ -89,13 +95,15 @@ def write_gguf(
         *(Entry(name, _F32, array.shape) for name, array in content.extra.items()),
         *(entry for part in content.planned for entry in part.entries),
     ]
-    with _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
+    total = sum(entry.nbytes for part in content.planned for entry in part.entries)
+    display: AbstractContextManager[Progress | None] = nullcontext() if progress is None else progress(total)
+    with display as shown, _appearing(output) as partial, GGUFFile(partial, metadata, entries) as file:
         for name, array in content.extra.items():
             file.put(name, array.view(np.uint8))
         file.flush()
         _check(checkpoint, partial, content)
         for part in content.planned:
-            _fill(checkpoint, file, part, content.layouts, advance or _unseen)
+            _fill(checkpoint, file, part, content.layouts, shown)
         size = file.size
     counts: dict[str, int] = {}
     for entry in entries:
@@ -111,11 +119,6 @@ def check_request(output: Path, kind: str, force: bool) -> None:
         raise RequestError(f"{output} is a folder; name the file to write, such as {output / 'model.gguf'}.")
     if os.path.lexists(output) and not force:
         raise RequestError(f"{output} exists already; name another file, or give --force (force=True) to replace it.")
-
-
-def export_size(checkpoint: Checkpoint, kind: str) -> int:
-    """Bytes of tensors that ``write_gguf`` will write: the total of what ``advance`` is told."""
-    return sum(entry.nbytes for part in content_of(checkpoint, _type(kind)[0]).planned for entry in part.entries)
 
 
 def _type(kind: str) -> tuple[GGMLQuantizationType, LlamaFileType]:
@@ -187,7 +190,7 @@ def _check(checkpoint: Checkpoint, partial: Path, content: Content) -> None:
                 )
 
 
-def _fill(checkpoint: Checkpoint, file: GGUFFile, part: Planned, config: Mapping[str, Any], advance: Callable[[int], None]) -> None:
+def _fill(checkpoint: Checkpoint, file: GGUFFile, part: Planned, config: Mapping[str, Any], shown: Progress | None) -> None:
     offset = 0
     for name in part.names:
         try:
@@ -195,14 +198,11 @@ def _fill(checkpoint: Checkpoint, file: GGUFFile, part: Planned, config: Mapping
             for entry, tensor in zip(part.entries, tensors, strict=True):
                 data = encode(tensor, entry.kind).reshape(-1)
                 file.put(entry.name, data, offset)
-                advance(data.nbytes)
+                if shown is not None:
+                    shown.advance(data.nbytes)
         except ValueError as error:
             raise CheckpointError(f"{checkpoint.path} holds {name}, which cannot be written: {error}.") from error
         offset += data.nbytes
-
-
-def _unseen(done: int) -> None:
-    """Progress that nobody watches."""
 
 
 def _notes(entries: list[Entry], wanted: GGMLQuantizationType) -> list[str]:

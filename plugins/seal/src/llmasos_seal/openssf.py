@@ -7,13 +7,14 @@ What is written here is read by `model_signing verify key`, and what `model_sign
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import (
@@ -25,9 +26,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from llmasos_checkpoint_kit.digests import digest_by
 from llmasos_checkpoint_kit.folder import parse_json, read_small
 from llmasos_hookspecs import CheckpointError, RequestError
 from llmasos_hookspecs.atomic import write_atomically
+from llmasos_seal.signing import read_pem
 
 _MEDIA: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD: Final = "application/vnd.in-toto+json"
@@ -139,7 +142,7 @@ def _statement(signature: Path, key: ec.EllipticCurvePublicKey) -> Mapping[str, 
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(signature) from error
     if named and named != _hint(key):
-        raise CheckpointError(f"{signature} is by another key than the one given; take the public key of who signed the model.")
+        raise CheckpointError(f"{signature} is by another key than the one given; take the public key of the signer.")
     try:
         key.verify(signed, _encoded(payload), ec.ECDSA(_HASHES[key.curve.key_size]))
     except InvalidSignature as error:
@@ -157,6 +160,7 @@ def _statement(signature: Path, key: ec.EllipticCurvePublicKey) -> Mapping[str, 
 def _digests(model: Path, ignored: Iterable[str], kind: str, *, links: bool, advance: Callable[[int], None]) -> dict[str, str]:
     """Name -> digest of each file of a model, in the order of names; that of a model that is one file is ``.``."""
     without = [PurePosixPath(each) for each in ignored]
+    digest_of = functools.partial(_digest, kind=kind, advance=advance)
     found = {}
     for path in sorted(model.rglob("*")) if model.is_dir() else [model]:
         name = PurePosixPath(path.relative_to(model).as_posix())
@@ -165,19 +169,16 @@ def _digests(model: Path, ignored: Iterable[str], kind: str, *, links: bool, adv
         if path.is_symlink() and not links:
             raise RequestError(f"{path} is a symbolic link, and what is signed are files; copy the model to a folder without links.")
         if path.is_file():
-            found[str(name)] = _digest(path, kind, advance)
+            found[str(name)] = digest_by(digest_of, path)
     return found
 
 
 def _digest(path: Path, kind: str, advance: Callable[[int], None]) -> str:
     value = _DIGESTS[kind]()
-    try:
-        with path.open("rb") as file:
-            while data := file.read(_SLICE):
-                value.update(data)
-                advance(len(data))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the file and its permissions.") from error
+    with path.open("rb") as file:
+        while data := file.read(_SLICE):
+            value.update(data)
+            advance(len(data))
     return str(value.hexdigest())
 
 
@@ -206,16 +207,10 @@ def _hint(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def _key(path: Path, kind: str, load: Callable[[bytes], Any], wanted: type[Any]) -> Any:
-    try:
-        key = load(read_small(path, 1 << 20))
-    except CheckpointError as error:
-        raise RequestError(str(error)) from error
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise RequestError(
-            f"{path} holds no {kind} PEM key without a passphrase; llmasos models keygen --openssf FILE makes a pair."
-        ) from error
+    cure = "llmasos models keygen --openssf FILE makes a pair"
+    key = read_pem(path, load, f"{kind} PEM key", cure)
     if not isinstance(key, wanted) or key.curve.key_size not in _HASHES:
-        raise RequestError(f"{path} holds no {kind} ECDSA key of P-256, P-384 or P-521; llmasos models keygen --openssf FILE makes a pair.")
+        raise RequestError(f"{path} holds no {kind} ECDSA key of P-256, P-384 or P-521; {cure}.")
     return key
 
 

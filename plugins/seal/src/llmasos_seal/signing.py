@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from llmasos_checkpoint_kit.folder import read_small
 from llmasos_hookspecs import CheckpointError, RequestError
+
+T = TypeVar("T")
 
 _PREFIX: Final = "ed25519:"
 
@@ -26,15 +29,21 @@ def new_signing_key() -> tuple[str, str]:
 
 def read_signing_key(path: Path) -> Ed25519PrivateKey:
     """The private key in a PEM file. Raises ``RequestError``."""
+    cure = "llmasos models keygen --signing FILE makes one"
+    key = read_pem(path, lambda data: load_pem_private_key(data, None), "PEM key", cure)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise RequestError(f"{path} holds a key of another kind than Ed25519; {cure}.")
+    return key
+
+
+def read_pem(path: Path, load: Callable[[bytes], T], what: str, cure: str) -> T:
+    """What ``load`` makes of a PEM file. Raises ``RequestError``, which says ``what`` the file does not hold, and the ``cure``."""
     try:
-        key = load_pem_private_key(read_small(path, 1 << 20), None)
+        return load(read_small(path, 1 << 20))
     except CheckpointError as error:
         raise RequestError(str(error)) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise RequestError(f"{path} holds no PEM key without a passphrase; llmasos models keygen --signing FILE makes one.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise RequestError(f"{path} holds a key of another kind than Ed25519; llmasos models keygen --signing FILE makes one.")
-    return key
+        raise RequestError(f"{path} holds no {what} without a passphrase; {cure}.") from error
 
 
 def public_text(key: Ed25519PrivateKey) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmasos_checkpoint_kit.folder import inside
+from llmasos_command_kit.options import JsonOption, QuietOption
+from llmasos_command_kit.verb import verb
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
     Checkpoint,
@@ -27,14 +28,13 @@ from llmasos_seal import HEADER
 from llmasos_seal.age import KEYRING, Recipients, keep_in_keyring, new_identity
 from llmasos_seal.layout import CHUNK
 from llmasos_seal.openssf import new_key
+from llmasos_seal.progress import bytes_done
 from llmasos_seal.reading import SealedFiles
 from llmasos_seal.signing import new_signing_key, read_signing_key
 from llmasos_seal.writing import rewrap, seal as seal_files
 
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on standard error.")]
 To = Annotated[
     list[str] | None,
     typer.Option(
@@ -51,9 +51,7 @@ Sealed = Annotated[Path, typer.Argument(help="The folder of a sealed model.")]
 
 def keygen(context: CommandContext) -> Command:
     """``models keygen``."""
-    app = _app()
 
-    @app.command("keygen")
     def run(
         file: Annotated[str, typer.Argument(help="The file to write, readable by you alone; or keyring:NAME.")],
         signing: Annotated[
@@ -62,7 +60,7 @@ def keygen(context: CommandContext) -> Command:
         openssf: Annotated[
             bool, typer.Option("--openssf", help="Make an ECDSA key for models sign, and FILE.pub beside it for models check-signature.")
         ] = False,
-        as_json: Json = False,
+        as_json: JsonOption = False,
     ) -> int:
         """Make an age identity, which opens models that are sealed to its public key; or a key that signs models."""
         if openssf:
@@ -83,21 +81,19 @@ def keygen(context: CommandContext) -> Command:
         context.answer({"file": file, "public_key": public}, public, as_json=as_json)
         return 0
 
-    return typer.main.get_command(app)
+    return verb("keygen", run)
 
 
 def seal(context: CommandContext) -> Command:
     """``models seal``."""
-    app = _app()
 
-    @app.command("seal")
     def run(
         model: Annotated[str, typer.Argument(help="A folder, a file, or any other model reference.")],
         output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
         to: To = None,
         sign: Sign = None,
-        as_json: Json = False,
-        quiet: Quiet = False,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
     ) -> int:
         """Encrypt a model: a new folder, which runs like any other for those who hold a key."""
         recipients = Recipients.of(to or ())
@@ -107,30 +103,28 @@ def seal(context: CommandContext) -> Command:
         else:
             with context.model(model, quiet=quiet) as opened:
                 sources = _sources(opened.checkpoint)
-        with context.new_folder(output) as folder, _progress(context, "Sealing", sources, quiet) as advance:
+        with context.new_folder(output) as folder, bytes_done(context, "Sealing", sources.values(), quiet=quiet) as advance:
             header = seal_files(sources, folder, recipients, signing, advance)
         context.answer({"path": str(output), "files": len(sources), "signer": header.signer}, str(output), as_json=as_json)
         return 0
 
-    return typer.main.get_command(app)
+    return verb("seal", run)
 
 
 def unseal(context: CommandContext) -> Command:
     """``models unseal``."""
-    app = _app()
 
-    @app.command("unseal")
     def run(
         sealed: Sealed,
         output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
         identity: Identity = None,
-        as_json: Json = False,
-        quiet: Quiet = False,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
     ) -> int:
         """Write the files of a sealed model in the clear, each checked."""
         files = _open(sealed, identity)
         sources = _virtual(files)
-        with context.new_folder(output) as folder, _progress(context, "Unsealing", sources, quiet) as advance:
+        with context.new_folder(output) as folder, bytes_done(context, "Unsealing", sources.values(), quiet=quiet) as advance:
             for name, source in sources.items():
                 target = inside(folder, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,22 +135,20 @@ def unseal(context: CommandContext) -> Command:
         context.answer({"path": str(output), "files": len(sources), "signer": files.header.signer}, str(output), as_json=as_json)
         return 0
 
-    return typer.main.get_command(app)
+    return verb("unseal", run)
 
 
 def rekey(context: CommandContext) -> Command:
     """``models rekey``."""
-    app = _app()
 
-    @app.command("rekey")
     def run(
         sealed: Sealed,
         to: To = None,
         identity: Identity = None,
         full: Annotated[bool, typer.Option("--full", help="Encrypt all files anew, against those who kept the old key.")] = False,
         sign: Sign = None,
-        as_json: Json = False,
-        quiet: Quiet = False,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
     ) -> int:
         """Let those whom --to names open a sealed model, and nobody else. Its files stay as they are, unless --full is given."""
         if sign is not None and not full:
@@ -168,7 +160,7 @@ def rekey(context: CommandContext) -> Command:
         if full:
             sources = _virtual(files)
             signing = None if sign is None else read_signing_key(sign)
-            with _progress(context, "Encrypting", sources, quiet) as advance:
+            with bytes_done(context, "Encrypting", sources.values(), quiet=quiet) as advance:
                 header = seal_files(sources, sealed, recipients, signing, advance)
         else:
             header = files.header
@@ -176,11 +168,7 @@ def rekey(context: CommandContext) -> Command:
         context.answer({"path": str(sealed), "full": full, "signer": header.signer}, str(sealed), as_json=as_json)
         return 0
 
-    return typer.main.get_command(app)
-
-
-def _app() -> typer.Typer:
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    return verb("rekey", run)
 
 
 def _open(folder: Path, identity: str | None) -> SealedFiles:
@@ -232,13 +220,3 @@ def _write_secret(path: Path, text: str) -> None:
         raise RequestError(f"{path} exists already, and a key is never replaced; name another file.") from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written ({error.strerror or error}); name another file.") from error
-
-
-@contextmanager
-def _progress(context: CommandContext, label: str, sources: Mapping[str, Path], quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show the bytes that are done, unless the user wants quiet; gives what is told of them."""
-    if quiet:
-        yield lambda _: None
-        return
-    with context.progress(label, sum(path.stat().st_size for path in sources.values()), "B") as shown:
-        yield shown.advance

@@ -12,7 +12,7 @@ from llmasos_backend_torch.linear import Linear, PlainLinear
 from llmasos_backend_torch.loading import engine_info, reading
 from llmasos_backend_torch.options import Options
 from llmasos_backend_torch.precision import Precision
-from llmasos_backend_torch.seq2seq.config import WHISPER, Seq2SeqConfig, Stack, read_config
+from llmasos_backend_torch.seq2seq.config import WHISPER, Seq2SeqConfig, Sound, Stack, read_config
 from llmasos_backend_torch.seq2seq.engine import Seq2SeqEngine
 from llmasos_backend_torch.seq2seq.model import (
     Convolutions,
@@ -73,42 +73,34 @@ class _Reader:
 
     def model(self) -> Seq2SeqModel:
         config = self._config
-        if config.sound is not None:
-            return self._whisper()
         root = "" if config.is_t5 else "model."
         encoder, decoder = f"{root}encoder.", f"{root}decoder."
-        shared = [f"{root}shared.weight", f"{encoder}embed_tokens.weight", f"{decoder}embed_tokens.weight", "lm_head.weight"]
-        source_table = self._table([f"{encoder}embed_tokens.weight", *shared], config.source_vocab_size)
-        apart = config.source_vocab_size != config.vocab_size or f"{root}shared.weight" not in self._names
-        own = f"{decoder}embed_tokens.weight"
-        table = self._table([own, "lm_head.weight"], config.vocab_size) if apart and own in self._names else source_table
+        source_table, table = self._tables(root, encoder, decoder)
         return Seq2SeqModel(
             config,
             self._side(encoder, source_table, both_ways=True),
             [self._encoder_layer(encoder, index) for index in range(config.encoder.layers)],
             self._side(decoder, table, both_ways=False),
             [self._decoder_layer(decoder, index) for index in range(config.decoder.layers)],
-            self._head("lm_head.weight", table),
+            self._head("lm_head.weight" if config.sound is None else "proj_out.weight", table),
             self._vector("final_logits_bias", config.vocab_size, (1, config.vocab_size)) if "final_logits_bias" in self._names else None,
+            None if config.sound is None else self._convolutions(f"{encoder}conv", config.sound),
         )
 
-    def _whisper(self) -> Seq2SeqModel:
-        config, encoder, decoder = self._config, "model.encoder.", "model.decoder."
-        table = self._table([f"{decoder}embed_tokens.weight"], config.vocab_size)
-        return Seq2SeqModel(
-            config,
-            self._side(encoder, table, both_ways=True),
-            [self._encoder_layer(encoder, index) for index in range(config.encoder.layers)],
-            self._side(decoder, table, both_ways=False),
-            [self._decoder_layer(decoder, index) for index in range(config.decoder.layers)],
-            self._head("proj_out.weight", table),
-            None,
-            self._convolutions(f"{encoder}conv"),
-        )
+    def _tables(self, root: str, encoder: str, decoder: str) -> tuple[Tensor, Tensor]:
+        """The embeddings of sources and of targets; where sources are sound, only targets have one."""
+        config, own = self._config, f"{decoder}embed_tokens.weight"
+        if config.sound is not None:
+            table = self._table([own], config.vocab_size)
+            return table, table
+        shared = [f"{root}shared.weight", f"{encoder}embed_tokens.weight", own, "lm_head.weight"]
+        source_table = self._table([f"{encoder}embed_tokens.weight", *shared], config.source_vocab_size)
+        apart = config.source_vocab_size != config.vocab_size or f"{root}shared.weight" not in self._names
+        table = self._table([own, "lm_head.weight"], config.vocab_size) if apart and own in self._names else source_table
+        return source_table, table
 
-    def _convolutions(self, root: str) -> Convolutions:
-        sound, width = self._config.sound, self._config.width
-        assert sound is not None
+    def _convolutions(self, root: str, sound: Sound) -> Convolutions:
+        width = self._config.width
         first, second = (
             as_torch(self._read(f"{root}{number}.weight", (width, inner, 3)), self._precision.compute).to(self._precision.device)
             for number, inner in ((1, sound.bins), (2, width))
