@@ -407,11 +407,7 @@ export default class Chat {
     const messages = shown
       .filter((message) => message.content || message.images.length)
       .map(({ role, content, images }) => ({ role, content, ...(images.length && { images }) }));
-    const body = { model: this.models.value, system: this.#settings.system ?? "", messages };
-    await this.#kept.keep(
-      () => ({ ...body, label: owner.label ?? "" }),
-      (label) => (owner.label = label),
-    );
+    await this.#kept.keep(owner, { model: this.models.value, system: this.#settings.system ?? "", messages });
   }
 }
 
