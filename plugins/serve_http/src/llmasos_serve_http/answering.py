@@ -110,7 +110,7 @@ class Answering:
             finally:
                 leaving.cancel()
         except (Refused, LLMasOSError) as error:
-            measure.failed(_failure(error).code)
+            measure.failed(failure_of(error).code)
             raise
         finally:
             measure.close()
@@ -219,8 +219,8 @@ class Answering:
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
-            measure.failed(_failure(error).code)
-            await call.part(rendering.failed(_failure(error)))
+            measure.failed(failure_of(error).code)
+            await call.part(rendering.failed(failure_of(error)))
             await call.end()
             return
         measure.accepted(answer.model)
@@ -324,10 +324,6 @@ class Answering:
         if not outcome.finishes:
             return _UNENDED
         return STOPPED if self.stopping else _CANCELLED
-
-
-def _failure(error: Refused | LLMasOSError) -> Failure:
-    return error.failure if isinstance(error, Refused) else failure_of(error)
 
 
 async def _comment(call: Call, rendering: Rendering | None) -> None:

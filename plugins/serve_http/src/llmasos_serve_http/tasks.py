@@ -71,7 +71,7 @@ class Tasks:
             except (Refused, LLMasOSError) as error:
                 if not call.started:
                     raise
-                failure = error.failure if isinstance(error, Refused) else failure_of(error)
+                failure = failure_of(error)
                 call.facts.code = failure.code
                 await call.part(sse.event(_DIALECT.error(failure)) + sse.DONE)
                 await call.end()

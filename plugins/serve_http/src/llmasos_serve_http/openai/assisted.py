@@ -47,7 +47,7 @@ class Assisted:
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
-            failure = error.failure if isinstance(error, Refused) else failure_of(error)
+            failure = failure_of(error)
             call.facts.code = failure.code
             await call.part(rendering.failed(failure))
             await call.end()
