@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -165,7 +165,8 @@ class Assist:
         if inputs.action not in ("send", "continue"):
             yield TaskOutput(self.run(model, inputs))
             return
-        answer = yield from shown(self._answer(model, inputs), _event)
+        told: Generator[TaskEvent, None, Answer] = shown(self._answer(model, inputs), _event)
+        answer = yield from told
         for call in answer.pending:
             yield TaskCall(kind="asked", id=call.id, tool=call.tool, arguments=call.arguments)
         yield TaskOutput(_output(answer))
