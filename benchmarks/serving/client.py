@@ -52,18 +52,13 @@ def receive(connect: Callable[[], socket.socket], requests: Sequence[bytes], rat
     idle: list[socket.socket] = []
     began = time.perf_counter()
     with selectors.DefaultSelector() as selector:
-
-        def send(place: int) -> None:
-            connection = idle.pop() if idle else _connected(connect, selector)
-            found.append((time.perf_counter(), []))
-            connection.sendall(requests[place])
-            selector.modify(connection, selectors.EVENT_READ, found[-1][1])
-
-        in_progress = sent = 0
-        while sent < len(requests) or in_progress:
-            while sent < len(requests) and time.perf_counter() - began >= (sent / rate if rate else 0.0):
-                send(sent)
-                sent, in_progress = sent + 1, in_progress + 1
+        while (sent := len(found)) < len(requests) or len(selector.get_map()) > len(idle):
+            if sent < len(requests) and time.perf_counter() - began >= (sent / rate if rate else 0.0):
+                free = idle.pop() if idle else _connected(connect, selector)
+                found.append((time.perf_counter(), []))
+                free.sendall(requests[sent])
+                selector.modify(free, selectors.EVENT_READ, found[-1][1])
+                continue
             until = None if sent == len(requests) else max(0.0, began + sent / rate - time.perf_counter())
             for key, _ in selector.select(until):
                 connection, arrivals = key.fileobj, key.data
@@ -79,9 +74,6 @@ def receive(connect: Callable[[], socket.socket], requests: Sequence[bytes], rat
                 elif _ended(arrivals):
                     selector.modify(connection, selectors.EVENT_READ, None)
                     idle.append(connection)
-                else:
-                    continue
-                in_progress -= arrivals is not None
         for key in list(selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()

@@ -12,18 +12,22 @@ from llmasos_hookspecs.testing import SandboxCommandContext
 
 
 def test_neither_an_error_nor_a_late_interruption_ends_a_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C may come when the reply that it was meant for has just ended. Empty lines do nothing, and True ends it."""
-    typed = iter(["refuse", " ", "strike", "say", "end", "never"])
+    """Ctrl-C may come when the reply that it was meant for has just ended. Empty lines do nothing, and a command
+    that says so ends it."""
+    typed = iter(["refuse", " ", "strike", "say", "/stay", "/end ", "never"])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
     done: list[str] = []
 
-    def do(text: str) -> bool:
+    def say(text: str) -> None:
         done.append(text)
         if text == "refuse":
             raise RequestError("No.")
         if text == "strike":
             raise KeyboardInterrupt
-        return text == "end"
 
-    read_messages(SandboxCommandContext(root=tmp_path), tmp_path / "history", "Welcome.", do)
-    assert done == ["refuse", "strike", "say", "end"]
+    def command(text: str) -> bool:
+        done.append(text)
+        return text == "/end"
+
+    read_messages(SandboxCommandContext(root=tmp_path), tmp_path / "history", "Welcome.", say=say, command=command)
+    assert done == ["refuse", "strike", "say", "/stay", "/end"]

@@ -1,4 +1,4 @@
-"""What the assistant tells as it works, and turns that go on with what whoever asked gives back."""
+"""What the assistant tells as it works, and turns that go on with what the client gives back."""
 
 from __future__ import annotations
 

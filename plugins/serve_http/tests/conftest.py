@@ -16,6 +16,7 @@ from llmasos_serve_http.listening import HttpServer
 from llmasos_serve_http.options import Options
 
 from .in_process import Client
+from .seeing_model import seeing_server
 
 
 @pytest.fixture
@@ -50,6 +51,14 @@ def client(runtime: ScriptedRuntime) -> Iterator[Callable[..., Client]]:
     yield make
     for application in made:
         application.close()
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+    """A tiny random model that reads images, and its server's URL."""
+    module = f"seeing_for_{request.module.__name__.rpartition('.')[2]}"  # a plugin is imported once, so each has a name of its own
+    with seeing_server(tmp_path_factory.mktemp("seeing"), module) as found:
+        yield found
 
 
 @pytest.fixture

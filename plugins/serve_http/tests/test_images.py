@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -13,18 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmasos_hookspecs.testing import image_checkpoint
-
-LOADER = """
-    from llmasos_hookspecs import Component, hookimpl
-    from llmasos_hookspecs.testing import ReferenceImageEngine
-
-    @hookimpl
-    def llmasos_component(): return Component(summary="Images, row by row.")
-
-    @hookimpl
-    def llmasos_load(checkpoint, context): return ReferenceImageEngine(checkpoint, context.limits)
-"""
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 PIXELS = np.random.default_rng(3).integers(0, 256, (9, 12, 3), dtype=np.uint8)
 
@@ -39,31 +26,6 @@ DATA = data_of(PIXELS)
 URL = f"data:image/png;base64,{DATA}"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
-    """A tiny model that reads images, and its server's URL."""
-    llmasos = pytest.importorskip("llmasos")
-    from llmasos.system.discovery import Registry
-
-    site = tmp_path_factory.mktemp("site")
-    (site / "seeing_served.py").write_text(textwrap.dedent(LOADER))
-    info = site / "seeing_served-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: seeing-served\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[llmasos.loaders]\nseeing = seeing_served\n")
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    image_checkpoint(folder)
-    config = {
-        "model": {"source": str(folder)},
-        "loader": {"use": "seeing"},
-        "server": [{"use": "http", "port": 0, "temperature": 0.0}],
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(site))
-        with llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline, llmasos.Servers(pipeline) as servers:
-            yield pipeline.model, servers.endpoints[0].url
-
-
 def openai_body(*parts: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": list(parts)}], "max_tokens": 6, "temperature": 0}
 
@@ -76,10 +38,10 @@ def of_chat(answer: Any) -> str:
     return answer["choices"][0]["message"]["content"]
 
 
-def test_every_dialect_sends_images(served: tuple[Any, str]) -> None:
+def test_every_dialect_sends_images(seeing: tuple[Any, str]) -> None:
     """OpenAI's chats and responses, Anthropic's messages, Ollama's chat and generate: the answer is that of the model in this process, and
     the image's positions are counted."""
-    model, url = served
+    model, url = seeing
     parts = [{"type": "image", "image": PIXELS}, text("What is it?")]
     expected = model.generate([{"role": "user", "content": parts}], max_new_tokens=6)
     assert expected.prompt_tokens > 9 + 11
@@ -117,19 +79,19 @@ def test_every_dialect_sends_images(served: tuple[Any, str]) -> None:
 @pytest.mark.parametrize(
     "address", ["https://example.org/a.png", "http://127.0.0.1:1/a.png", "file:///etc/passwd", "/etc/passwd", "", None, 7]
 )
-def test_nothing_is_fetched_for_a_client(served: tuple[Any, str], address: Any) -> None:
+def test_nothing_is_fetched_for_a_client(seeing: tuple[Any, str], address: Any) -> None:
     """A URL, a file and a path are refused with a sentence that says how to send an image."""
     for path, body in (
         (CHAT, openai_body({"type": "image_url", "image_url": {"url": address}})),
         (CHAT, openai_body({"type": "image_url", "image_url": address})),
         (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": address}]}]}),
     ):
-        answer = httpx.post(f"{served[1]}{path}", json=body, timeout=60)
+        answer = httpx.post(f"{seeing[1]}{path}", json=body, timeout=60)
         assert answer.status_code == 400
         assert "data:image/png;base64," in answer.json()["error"]["message"]
 
 
-def test_what_is_no_image_is_a_clients_error(served: tuple[Any, str]) -> None:
+def test_what_is_no_image_is_a_clients_error(seeing: tuple[Any, str]) -> None:
     """A part that names a path in the form of Python's callers, damaged data, and data that are no image."""
     parts = (
         {"type": "image", "image": "/etc/passwd"},
@@ -138,12 +100,12 @@ def test_what_is_no_image_is_a_clients_error(served: tuple[Any, str]) -> None:
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{DATA[:60]}"}},
     )
     for part in parts:
-        answer = httpx.post(f"{served[1]}{CHAT}", json=openai_body(part), timeout=60)
+        answer = httpx.post(f"{seeing[1]}{CHAT}", json=openai_body(part), timeout=60)
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["message"].startswith("The image of chat message 0")
 
 
-def test_ollamas_clients_see_that_the_model_reads_images(served: tuple[Any, str]) -> None:
+def test_ollamas_clients_see_that_the_model_reads_images(seeing: tuple[Any, str]) -> None:
     """Once it is loaded."""
-    served[0].pipeline.load()
-    assert "vision" in httpx.post(f"{served[1]}/api/show", json={"model": "default"}, timeout=60).json()["capabilities"]
+    seeing[0].pipeline.load()
+    assert "vision" in httpx.post(f"{seeing[1]}/api/show", json={"model": "default"}, timeout=60).json()["capabilities"]

@@ -42,10 +42,23 @@ def read_message(interrupted: Callable[[], None]) -> str | None:
         return ""
 
 
-def read_messages(context: CommandContext, history: Path, greeting: str, do: Callable[[str], bool]) -> None:
-    """Read messages and commands until the user ends, or ``do``, which gets each, returns True; what it refuses is told.
+def read_messages(
+    context: CommandContext,
+    history: Path,
+    greeting: str,
+    *,
+    say: Callable[[str], object],
+    command: Callable[[str], bool],
+    interrupted: str = " [interrupted]",
+) -> None:
+    """Read messages and commands until the user ends; what is refused is told.
 
-    At a terminal ``greeting`` is told first, and ``history`` keeps what was typed.
+    Args:
+        history: keeps what was typed at a terminal.
+        greeting: is told first at a terminal.
+        say: gets each message.
+        command: gets each line that begins with ``/``; True: end.
+        interrupted: is told where Ctrl-C ends one of them.
     """
     with contextlib.ExitStack() as opened:
         if sys.stdin.isatty():
@@ -55,12 +68,14 @@ def read_messages(context: CommandContext, history: Path, greeting: str, do: Cal
             if not text.strip():
                 continue
             try:
-                if do(text):
+                if not text.startswith("/"):
+                    say(text)
+                elif command(text.strip()):
                     break
             except LLMasOSError as error:
                 context.note(f"Error: {error}")
-            except KeyboardInterrupt:  # came when what it was meant for had just ended
-                context.note(" [interrupted]")
+            except KeyboardInterrupt:  # perhaps when what it was meant for had just ended
+                context.note(interrupted)
 
 
 @contextlib.contextmanager

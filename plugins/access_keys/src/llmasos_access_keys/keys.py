@@ -194,9 +194,8 @@ class KeyRing:
     def active(self, identity: str, now: float) -> Key | None:
         """The key with a public part, if it may be used now."""
         with self._database.read() as connection:
-            row = row_of(connection, "SELECT * FROM keys WHERE id = ?", identity)
-        key = None if row is None else _key(row)
-        return key if key is not None and key.state(now) == "active" else None
+            row = _row(connection, identity)
+        return _active(row, now)
 
     def authenticate(self, text: str, now: float) -> Key:
         """The active key that ``text`` is. Raises ``NotAuthenticated`` with one sentence for everything else."""
@@ -204,7 +203,7 @@ class KeyRing:
         if match is None:
             raise NotAuthenticated(_UNKNOWN)
         with self._database.read() as connection:
-            row = row_of(connection, "SELECT * FROM keys WHERE id = ?", match[1])
+            row = _row(connection, match[1])
         if (key := self._shown(row, text, now)) is None:
             raise NotAuthenticated(_UNKNOWN)
         return key
@@ -217,14 +216,13 @@ class KeyRing:
         with self._database.glance() as connection:
             if connection is None:
                 return None
-            row = row_of(connection, "SELECT * FROM keys WHERE id = ?", match[1])
+            row = _row(connection, match[1])
         return self._shown(row, text, now)
 
     def _shown(self, row: sqlite3.Row | None, text: str, now: float) -> Key | None:
         """The active key in ``row``, where ``text`` is it."""
         same = hmac.compare_digest(_NOBODY if row is None else row["digest"], self._digest(text))
-        key = _key(row) if row is not None and same else None
-        return key if key is not None and key.state(now) == "active" else None
+        return _active(row if same else None, now)
 
     def _digest(self, text: str) -> bytes:
         return hashlib.sha256(self._pepper + text.encode("ascii")).digest()
@@ -242,9 +240,19 @@ class KeyRing:
         return text
 
 
+def _row(connection: sqlite3.Connection, identity: str) -> sqlite3.Row | None:
+    return row_of(connection, "SELECT * FROM keys WHERE id = ?", identity)
+
+
+def _active(row: sqlite3.Row | None, now: float) -> Key | None:
+    """The key in ``row``, if it may be used now."""
+    key = None if row is None else _key(row)
+    return key if key is not None and key.state(now) == "active" else None
+
+
 def _known(connection: sqlite3.Connection, identity: str) -> Key:
     match = _PUBLIC.fullmatch(identity)
-    row = None if match is None else row_of(connection, "SELECT * FROM keys WHERE id = ?", match[1])
+    row = None if match is None else _row(connection, match[1])
     if row is None:
         # The text may be a whole key, pasted: it is not repeated.
         raise RequestError("No key has that id; `llmasos keys list` shows the id of each, 12 hexadecimal digits.")

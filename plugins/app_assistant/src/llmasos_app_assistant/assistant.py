@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 from filelock import FileLock, Timeout
@@ -27,6 +27,8 @@ from llmasos_app_assistant.turn_parts import Ended, MadeCall, TurnParts
 from llmasos_conversations.store import Conversation, ConversationStore
 from llmasos_hookspecs import ConfigError, RequestError, TaskModel
 from llmasos_task_kit.prompting import Message, reply_room
+
+T = TypeVar("T")
 
 _NEW_TOKENS: Final = 512
 #: Share of the context that earlier turns may take; the rest is for tools, results and the answer.
@@ -362,6 +364,11 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
 
 def texts(events: Events) -> Generator[str, None, Answer]:
     """What the model says of all that happens. The generator returns the answer."""
+    return shown(events, lambda event: event if isinstance(event, str) else None)
+
+
+def shown(events: Events, show: Callable[[str | CallEvent], T | None]) -> Generator[T, None, Answer]:
+    """What ``show`` makes of each event; None is left out. The generator returns the answer."""
     with contextlib.closing(events):
         while True:
             try:
@@ -369,8 +376,8 @@ def texts(events: Events) -> Generator[str, None, Answer]:
             except StopIteration as end:
                 answer: Answer = end.value
                 return answer
-            if isinstance(event, str):
-                yield event
+            if (made := show(event)) is not None:
+                yield made
 
 
 def drained(events: Events) -> Answer:

@@ -1,4 +1,4 @@
-"""What the assistant did so far in a turn that is not kept here: whoever asked has it, and gives it back for the turn to go on."""
+"""What the assistant did so far in a turn that is not kept here: the client has it, and gives it back for the turn to go on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from llmasos_app_assistant.calling import AskedCall
+from llmasos_app_assistant.calling import AskedCall, Result
 from llmasos_app_assistant.memory.journal import Entry
 from llmasos_app_assistant.turn_parts import Reply
 from llmasos_hookspecs import RequestError
@@ -45,8 +45,8 @@ def _entries(steps: Sequence[DoneStep]) -> Iterator[Entry]:
         yield Entry("reply", Reply(step.text, calls, "stop").body())
         for call in step.calls:
             if call.result is not None:
-                result = {"text": call.result, "error": call.error, "seconds": 0.0}
-                yield Entry("result", {"call": call.id, "arguments": dict(call.arguments), **result})
+                result = Result(text=call.result, error=call.error)
+                yield Entry("result", {"call": call.id, "arguments": dict(call.arguments), **attrs.asdict(result)})
 
 
 def _check(steps: Sequence[DoneStep]) -> None:

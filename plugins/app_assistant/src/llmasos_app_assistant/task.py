@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
-from llmasos_app_assistant.assistant import Answer, Assistant, Events, drained, texts
+from llmasos_app_assistant.assistant import Answer, Assistant, Events, drained, shown, texts
 from llmasos_app_assistant.done import DoneStep
 from llmasos_app_assistant.listeners import CallEvent
 from llmasos_app_assistant.memory.recall import Recalled
@@ -166,7 +165,8 @@ class Assist:
         if inputs.action not in ("send", "continue"):
             yield TaskOutput(self.run(model, inputs))
             return
-        answer = yield from _told(self._answer(model, inputs))
+        told: Generator[TaskEvent, None, Answer] = shown(self._answer(model, inputs), _event)
+        answer = yield from told
         for call in answer.pending:
             yield TaskCall(kind="asked", id=call.id, tool=call.tool, arguments=call.arguments)
         yield TaskOutput(_output(answer))
@@ -185,19 +185,10 @@ class Assist:
         return inputs.conversation
 
 
-def _told(events: Events) -> Generator[TaskEvent, None, Answer]:
-    """Events as tasks tell them. The generator returns the answer."""
-    with contextlib.closing(events):
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
-            yield event if isinstance(event, str) else _call(event)
-
-
-def _call(event: CallEvent) -> TaskCall:
+def _event(event: str | CallEvent) -> TaskEvent:
+    """An event of the assistant as tasks tell it."""
+    if isinstance(event, str):
+        return event
     return TaskCall(kind=event.kind, id=event.id, tool=event.tool, arguments=event.arguments, text=event.text)
 
 

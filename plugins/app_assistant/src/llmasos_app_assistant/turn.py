@@ -277,9 +277,8 @@ class Turn:
         body = {"call": call, "arguments": dict(arguments), **attrs.asdict(result)}
         self._parts.journal.add("result", body)
         self._take(body)
-        outcome = "failed" if result.error else "answered"
-        _log.info("The tool %s %s after %.3g s with %d characters.", tool, outcome, result.seconds, len(result.text))
         kind: Literal["answered", "failed"] = "failed" if result.error else "answered"
+        _log.info("The tool %s %s after %.3g s with %d characters.", tool, kind, result.seconds, len(result.text))
         return self._shown(CallEvent(kind=kind, id=call, tool=tool, arguments=arguments, text=result.text, seconds=result.seconds))
 
     def _shown(self, event: CallEvent) -> CallEvent:

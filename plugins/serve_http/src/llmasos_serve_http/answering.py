@@ -17,14 +17,12 @@ from llmasos_serve_http.call import Call, Left
 from llmasos_serve_http.failures import STOPPED, Failure, Refused, failure_of
 from llmasos_serve_http.handled import Facts
 from llmasos_serve_http.joint import Batched, given_up, joint_answer
-from llmasos_serve_http.keeping import Keeper
+from llmasos_serve_http.keeping import Keeper, begin_stream
 from llmasos_serve_http.metrics import Measure, Metrics
 from llmasos_serve_http.outcome import Outcome
 
 R = TypeVar("R")
 
-#: Headers of a stream: no proxy is to keep it back.
-STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 _CANCELLED: Final = Failure(
     status=503, type="server_error", code="cancelled", message="The answer was cancelled; send the request again.", retry_after=1.0
 )
@@ -112,7 +110,7 @@ class Answering:
             finally:
                 leaving.cancel()
         except (Refused, LLMasOSError) as error:
-            measure.failed(_failure(error).code)
+            measure.failed(failure_of(error).code)
             raise
         finally:
             measure.close()
@@ -221,8 +219,8 @@ class Answering:
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
-            measure.failed(_failure(error).code)
-            await call.part(rendering.failed(_failure(error)))
+            measure.failed(failure_of(error).code)
+            await call.part(rendering.failed(failure_of(error)))
             await call.end()
             return
         measure.accepted(answer.model)
@@ -239,7 +237,7 @@ class Answering:
                     batch = await anext(batches, None)
         if self._ended(outcome, leaving, measure):
             end = rendering.end(outcome.usage, outcome.finishes)
-            await _begin(call, rendering)
+            await begin_stream(call, rendering.media_type)
             await call.part(end if headed else rendering.head(answer.model) + end)
         else:
             reason = self._reason(outcome)
@@ -276,7 +274,7 @@ class Answering:
         measure: Measure,
     ) -> None:
         """Send ``batch``, which has a piece, and those after it, each at once."""
-        await _begin(call, rendering)
+        await begin_stream(call, rendering.media_type)
         keeper = Keeper(call, rendering.comment, self._comment_every)
         parts = [rendering.head(model)]
         measure.piece()
@@ -328,20 +326,10 @@ class Answering:
         return STOPPED if self.stopping else _CANCELLED
 
 
-def _failure(error: Refused | LLMasOSError) -> Failure:
-    return error.failure if isinstance(error, Refused) else failure_of(error)
-
-
-async def _begin(call: Call, rendering: Rendering) -> None:
-    """Begin a stream, where it has not begun."""
-    if not call.started:
-        await call.begin(rendering.media_type, headers=STREAM_HEADERS)
-
-
 async def _comment(call: Call, rendering: Rendering | None) -> None:
     """Keep a stream open, where its protocol knows how."""
     if rendering is not None and rendering.comment:
-        await _begin(call, rendering)
+        await begin_stream(call, rendering.media_type)
         await call.part(rendering.comment)
 
 

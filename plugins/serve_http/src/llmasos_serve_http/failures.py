@@ -80,8 +80,10 @@ STOPPED: Final = Failure(
 )
 
 
-def failure_of(error: LLMasOSError) -> Failure:
+def failure_of(error: LLMasOSError | Refused) -> Failure:
     """What a client is told of ``error``."""
+    if isinstance(error, Refused):
+        return error.failure
     status, kind, code = next((found[1:] for found in _KINDS if isinstance(error, found[0])), (500, "server_error", "server_error"))
     retry_after = None
     if isinstance(error, Rejected):

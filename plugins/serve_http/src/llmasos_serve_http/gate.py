@@ -134,9 +134,7 @@ class Gate:
     @staticmethod
     def _failure(error: Exception, scope: Scope) -> Failure:
         match error:
-            case Refused(failure=failure):
-                return failure
-            case LLMasOSError():
+            case Refused() | LLMasOSError():
                 return failure_of(error)
             case HTTPException(status_code=404):
                 return refused(404, f"There is nothing at {scope['path'][:200]!r}.", "not_found").failure

@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from typing import Final
 
 from llmasos_serve_http.call import Call
+
+#: Headers of a stream: no proxy is to keep it back.
+_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+
+
+async def begin_stream(call: Call, media_type: str) -> None:
+    """Begin a stream, where it has not begun."""
+    if not call.started:
+        await call.begin(media_type, headers=_HEADERS)
+
+
+async def send_parts(call: Call, parts: AsyncGenerator[bytes, None], media_type: str, comment: bytes, every: float) -> None:
+    """Send the parts of a stream as they come, and ``comment`` after ``every`` seconds of silence. The stream begins with the first part or
+    the first comment, so that an error before is a status."""
+    async with contextlib.aclosing(parts):
+        first = asyncio.ensure_future(anext(parts, None))
+        try:
+            while not (await asyncio.wait((first,), timeout=every))[0]:
+                await begin_stream(call, media_type)
+                await call.part(comment)
+            part = await first
+        finally:
+            first.cancel()
+            await asyncio.wait((first,))  # an iterator that still runs could not be closed
+        await begin_stream(call, media_type)
+        keeper = Keeper(call, comment, every)
+        try:
+            while part is not None:
+                if part:
+                    await keeper.send(part)
+                part = await anext(parts, None)
+        finally:
+            keeper.close()
 
 
 class Keeper:

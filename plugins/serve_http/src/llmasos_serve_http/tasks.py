@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
 from llmasos_hookspecs import LLMasOSError, RequestError, TaskFacts
 from llmasos_serve_http import sse
-from llmasos_serve_http.answering import STREAM_HEADERS, Answering
+from llmasos_serve_http.answering import Answering
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.dialect import OpenAIDialect
 from llmasos_serve_http.failures import Refused, failure_of, refused
 from llmasos_serve_http.fields import flag, model_of
-from llmasos_serve_http.keeping import Keeper
+from llmasos_serve_http.keeping import send_parts
 from llmasos_serve_http.operation import Operation
 from llmasos_serve_http.routes import Guarded, Service
 from llmasos_serve_http.schemas import FLAG, OBJECT, TEXT, answer, body, listed
@@ -72,36 +71,15 @@ class Tasks:
             except (Refused, LLMasOSError) as error:
                 if not call.started:
                     raise
-                failure = error.failure if isinstance(error, Refused) else failure_of(error)
+                failure = failure_of(error)
                 call.facts.code = failure.code
                 await call.part(sse.event(_DIALECT.error(failure)) + sse.DONE)
                 await call.end()
 
     async def _stream(self, call: Call, name: str, inputs: Mapping[str, Any], model: str | None) -> None:
-        """Send the pieces of a task's text. It begins with the first piece or the first comment, so that an error before is a status."""
-        events = sse.TextEvents(lambda text: {"object": "task.output.delta", "task": name, "text": text})
-        every = self._service.options.comment_every
-        async with contextlib.aclosing(self._service.runtime.stream_task(call.known, name, inputs, model=model)) as pieces:
-            first = asyncio.ensure_future(anext(pieces, None))
-            try:
-                while not (await asyncio.wait((first,), timeout=every))[0]:
-                    if not call.started:
-                        await call.begin(sse.MEDIA_TYPE, headers=STREAM_HEADERS)
-                    await call.part(sse.COMMENT)
-                piece = await first
-            finally:
-                first.cancel()
-                await asyncio.wait((first,))  # an iterator that still runs could not be closed
-            if not call.started:
-                await call.begin(sse.MEDIA_TYPE, headers=STREAM_HEADERS)
-            keeper = Keeper(call, sse.COMMENT, every)
-            try:
-                while piece is not None:
-                    if piece:
-                        await keeper.send(events.of(piece))
-                    piece = await anext(pieces, None)
-            finally:
-                keeper.close()
+        """Send the pieces of a task's text."""
+        pieces = self._service.runtime.stream_task(call.known, name, inputs, model=model)
+        await send_parts(call, _parts(name, pieces), sse.MEDIA_TYPE, sse.COMMENT, self._service.options.comment_every)
         await call.part(sse.DONE)
         await call.end()
 
@@ -113,6 +91,13 @@ class Tasks:
 
     async def _found(self, call: Call) -> list[TaskFacts]:
         return await self._service.threads.call(lambda: list(self._service.runtime.tasks(call.known)))
+
+
+async def _parts(name: str, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[bytes, None]:
+    events = sse.TextEvents(lambda text: {"object": "task.output.delta", "task": name, "text": text})
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            yield events.of(piece) if piece else b""
 
 
 def _described(facts: TaskFacts) -> dict[str, Any]:

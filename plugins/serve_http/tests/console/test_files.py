@@ -46,6 +46,18 @@ def test_nothing_in_the_page_parses_html_runs_text_or_leads_to_another_server() 
         assert not re.search(r"""["'`]/(?:v1|console|admin|metrics)""", text), f"{name}: an absolute address breaks behind a path prefix"
 
 
+def test_what_the_first_view_needs_is_loaded_at_once() -> None:
+    """Else a browser would ask for the modules that a module imports only once it has read that one."""
+    needed, found = ["main.js", "chat.js"], set[str]()
+    while needed:
+        name = needed.pop()
+        if name not in found:
+            found.add(name)
+            needed += re.findall(r'^import .* from "\./([^"]+)"', SCRIPTS[name], re.MULTILINE)
+    loaded = re.findall(r'<link rel="modulepreload" href="console/([^"]+)">', PAGE["index.html"])
+    assert sorted([*loaded, "main.js"]) == sorted(found)
+
+
 def test_both_languages_say_all_that_the_page_says_and_no_more() -> None:
     tables = re.split(r"const (?:ENGLISH|CHINESE) = \{", PAGE["words.js"])[1:]
     english, chinese = (dict(re.findall(r'^  "([^"]+)": "((?:[^"\\]|\\.)*)",$', table, re.MULTILINE)) for table in tables)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,10 @@ import pytest
 from PIL import Image
 
 from llmasos_hookspecs import ModelFacts, Principal
-from llmasos_hookspecs.testing import ScriptedRuntime, image_checkpoint
+from llmasos_hookspecs.testing import ScriptedRuntime
 
 from .page import Page
 
-LOADER = """
-    from llmasos_hookspecs import Component, hookimpl
-    from llmasos_hookspecs.testing import ReferenceImageEngine
-
-    @hookimpl
-    def llmasos_component(): return Component(summary="Images, row by row.")
-
-    @hookimpl
-    def llmasos_load(checkpoint, context): return ReferenceImageEngine(checkpoint, context.limits)
-"""
 GIVEN = "Whether default reads images is known once it is loaded: ask it something, or load it."
 
 #: Gives files to the page as a paste or a drop does.
@@ -207,25 +196,6 @@ def test_images_are_kept_and_exported_with_their_conversation(page: Callable[...
     importer.send_keys(str(file))
     shown.wait(lambda: "kept.json is no exported conversation." in shown.texts(".trouble"))
     assert json.loads(exported)["answers"][0]["answers"][0]["calls"] == [{"name": "clock", "arguments": "{}", "result": "noon"}]
-
-
-@pytest.fixture
-def seeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
-    """A tiny random model that reads images, and its server's URL."""
-    llmasos = pytest.importorskip("llmasos")
-    from llmasos.system.discovery import Registry
-
-    (tmp_path / "seeing_page.py").write_text(textwrap.dedent(LOADER))
-    info = tmp_path / "seeing_page-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: seeing-page\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[llmasos.loaders]\nseeing = seeing_page\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    image_checkpoint(tmp_path / "tiny")
-    server = {"use": "http", "port": 0, "temperature": 0.0}
-    config = {"model": {"source": str(tmp_path / "tiny")}, "loader": {"use": "seeing"}, "server": [server]}
-    with llmasos.Pipeline.from_config(config, registry=Registry()) as pipeline, llmasos.Servers(pipeline) as servers:
-        yield pipeline.model, servers.endpoints[0].url
 
 
 def test_a_tiny_model_that_sees_is_shown_an_image_from_the_page(seeing: tuple[Any, str], driver: Any) -> None:

@@ -88,18 +88,14 @@ class Conversation:
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
         _ = self._model.context_length  # loads the model: what is wrong with it is told before the first message is typed
-        history = default_folder().with_name("assist_history")
-        read_messages(self._context, history, "Talk with the assistant; /help lists the commands.", self._do)
-
-    def _do(self, text: str) -> bool:
-        """Do what the user typed; True: end."""
-        try:
-            if text.startswith("/"):
-                return self._command(text.strip())
-            self.answer(text)
-        except KeyboardInterrupt:
-            self._context.note(" [interrupted; /continue goes on]")
-        return False
+        read_messages(
+            self._context,
+            default_folder().with_name("assist_history"),
+            "Talk with the assistant; /help lists the commands.",
+            say=self.answer,
+            command=self._command,
+            interrupted=" [interrupted; /continue goes on]",
+        )
 
     def _turn(self, asked: dict[str, Any]) -> str:
         """Run the task, and print its answer; returns the answer."""

@@ -62,29 +62,21 @@ class Conversation:
 
     def answer_once(self, message: str, *, as_json: bool = False) -> None:
         """Answer one message, and be done."""
-        self._say(message)
         if as_json:
+            self._say(message)
             generation = self._model.generate(self._fitting(), **self._sampling)
             self._messages.append({"role": "assistant", "content": generation.text})
             self._update()
             answer = {"reply": generation.text, "finish_reason": generation.finish_reason, "prompt_tokens": generation.prompt_tokens}
             self._context.answer({**answer, "conversation": self._number}, as_json=True)
-        elif self._reply():
+        elif self._answer(message):
             raise KeyboardInterrupt
 
     def talk(self) -> None:
         """Read messages and commands until the user ends."""
         _ = self._model.context_length  # loads the model: what is wrong with it is told before the first message is typed
         greeting = 'Talk with the model; /help lists the commands, """ begins and ends a message of several lines.'
-        read_messages(self._context, default_folder().with_name("chat_history"), greeting, self._do)
-
-    def _do(self, text: str) -> bool:
-        """Do what the user typed; True: end."""
-        if text.startswith("/"):
-            return self._command(text.strip())
-        self._say(text)
-        self._reply()
-        return False
+        read_messages(self._context, default_folder().with_name("chat_history"), greeting, say=self._answer, command=self._command)
 
     def show_image(self, path: Path) -> None:
         """Show the model an image with the next message. Raises ``RequestError`` where it reads none, or the file is no image."""
@@ -140,6 +132,11 @@ class Conversation:
             model = str(self._model.describe().get("source", ""))
             self._number, added = self._store.add(self._number, map(_kept, fresh), name=name, system=system or "", model=model)
             self._stored += added
+
+    def _answer(self, message: str) -> bool:
+        """Answer a message, streaming; True where the user interrupted the reply."""
+        self._say(message)
+        return self._reply()
 
     def _reply(self) -> bool:
         """Answer the last message, streaming; True where the user interrupted it.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 from llmasos_hookspecs import FinishEvent, LLMasOSError, TaskCall, TaskEvent, TaskOutput, TextEvent, UsageEvent
-from llmasos_serve_http.answering import STREAM_HEADERS, Answering
+from llmasos_serve_http.answering import Answering
+from llmasos_serve_http.asked import Collected
 from llmasos_serve_http.call import Call
 from llmasos_serve_http.failures import Refused, failure_of
 from llmasos_serve_http.fields import flag, model_of
-from llmasos_serve_http.keeping import Keeper
+from llmasos_serve_http.keeping import send_parts
 from llmasos_serve_http.openai.approvals import Approvals
 from llmasos_serve_http.openai.assisted_bodies import brings_tools, inputs_of
 from llmasos_serve_http.openai.assisted_rendering import AssistedRendering
@@ -40,43 +40,33 @@ class Assisted:
         events = self._service.runtime.task_events(call.known, self._service.options.assistant, inputs, model=model_of(body))
         if not flag(body, "stream"):
             output = await self._answering.attended(call, _drained(events, rendering))
-            await call.reply(rendering.ended(name, _usage(output), _finish(output)))
+            await call.reply(rendering.whole(name, Collected(pieces=(), usage=_usage(output), finishes=(_finish(output),))))
             return
         try:
             await self._answering.attended(call, self._stream(call, name, rendering, events))
         except (Refused, LLMasOSError) as error:
             if not call.started:
                 raise
-            failure = error.failure if isinstance(error, Refused) else failure_of(error)
+            failure = failure_of(error)
             call.facts.code = failure.code
             await call.part(rendering.failed(failure))
             await call.end()
 
     async def _stream(self, call: Call, name: str, rendering: AssistedRendering, events: AsyncGenerator[TaskEvent, None]) -> None:
-        """Send what happens. The stream begins with the first event or the first comment, so that an error before is a status."""
-        every = self._service.options.comment_every
-        async with contextlib.aclosing(events):
-            first = asyncio.ensure_future(anext(events))
-            try:
-                while not (await asyncio.wait((first,), timeout=every))[0]:
-                    await _begun(call, rendering)
-                    await call.part(rendering.comment)
-                event = await first
-            finally:
-                first.cancel()
-                await asyncio.wait((first,))  # an iterator that still runs could not be closed
-            await _begun(call, rendering)
-            keeper = Keeper(call, rendering.comment, every)
-            try:
-                await keeper.send(rendering.head(name))
-                while not isinstance(event, TaskOutput):
-                    await keeper.send(_part(rendering, event))
-                    event = await anext(events)
-            finally:
-                keeper.close()
-        output = event.output
-        await call.part(rendering.text_of(output) + rendering.end(_usage(output), [_finish(output)]))
+        """Send what happens."""
+        parts = _parts(name, rendering, events)
+        await send_parts(call, parts, rendering.media_type, rendering.comment, self._service.options.comment_every)
         await call.end()
+
+
+async def _parts(name: str, rendering: AssistedRendering, events: AsyncGenerator[TaskEvent, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(events):
+        event = await anext(events)
+        yield rendering.head(name)
+        while not isinstance(event, TaskOutput):
+            yield _part(rendering, event)
+            event = await anext(events)
+    yield rendering.text_of(event.output) + rendering.end(_usage(event.output), [_finish(event.output)])
 
 
 async def _drained(events: AsyncGenerator[TaskEvent, None], rendering: AssistedRendering) -> Mapping[str, Any]:
@@ -91,11 +81,6 @@ async def _drained(events: AsyncGenerator[TaskEvent, None], rendering: AssistedR
 
 def _part(rendering: AssistedRendering, event: str | TaskCall) -> bytes:
     return rendering.piece(TextEvent(text=event)) if isinstance(event, str) else rendering.call(event)
-
-
-async def _begun(call: Call, rendering: AssistedRendering) -> None:
-    if not call.started:
-        await call.begin(rendering.media_type, headers=STREAM_HEADERS)
 
 
 def _usage(output: Mapping[str, Any]) -> UsageEvent:

@@ -132,13 +132,11 @@ def _turn(items: list[Any], approvals: Approvals, owner: Owner) -> tuple[list[An
     """The items up to the last message of the user, and the turn after it where calls were decided about."""
     last = max((place for place, item in enumerate(items) if _is_of_user(item)), default=len(items) - 1)
     head, tail = items[: last + 1], items[last + 1 :]
-    kept = [item for item in head if _type_of(item) not in _PASSED_OVER]
     decided = {item.get("approval_request_id"): item.get("approve") for item in tail if _type_of(item) == _RESPONSE}
-    if not decided:
-        return [*kept, *(item for item in tail if _type_of(item) not in _PASSED_OVER)], Turn()
     if not all(isinstance(each, bool) for each in decided.values()):
         raise RequestError("approve of an mcp_approval_response must be true or false.", "input")
-    return kept, _Reading(approvals, owner, decided).turn(tail)
+    turn = _Reading(approvals, owner, decided).turn(tail) if decided else Turn()
+    return [item for item in (head if decided else items) if _type_of(item) not in _PASSED_OVER], turn
 
 
 class _Reading:

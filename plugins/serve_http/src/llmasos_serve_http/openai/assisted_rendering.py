@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from llmasos_hookspecs import FinishEvent, TaskCall, TextEvent, UsageEvent
+from llmasos_hookspecs import TaskCall, TextEvent
 from llmasos_serve_http.openai.approvals import Approvals, Owner
 from llmasos_serve_http.openai.response_rendering import ResponseRendering
 
@@ -42,12 +42,6 @@ class AssistedRendering(ResponseRendering):
         text = output.get("text") or ""
         waits = any(item["type"] == "mcp_approval_request" for item in self._output)
         return b"" if self._said or waits else self.piece(TextEvent(text=text))
-
-    def ended(self, model: str, usage: UsageEvent, finish: FinishEvent) -> Mapping[str, Any]:
-        """The response once all events were rendered."""
-        self._model = model
-        self.end(usage, [finish])
-        return self._response("completed" if finish.reason == "stop" else "incomplete", usage, finish)
 
     def _called(self, event: TaskCall) -> bytes:
         """A call begins. Its arguments come as one piece: they have passed the guards as a whole by then."""

@@ -1,4 +1,4 @@
-// Answers as they arrive, whoever gives them, in one form: pieces with `content`, `reasoning`, a `call` of a tool, `finish`, and the answer's
+// Answers as they arrive, of the model itself or of the assistant, in one form: pieces with `content`, `reasoning`, a `call` of a tool, `finish`, and the answer's
 // `tokens`. A call has a `key`, the same in all its pieces, a `name` in the first, then more of its `arguments`.
 
 /** The answer of the model itself. */

@@ -36,7 +36,7 @@ export default class Chat {
     this.models = el("select", { "aria-label": t("model"), on: { change: () => this.#choose() } });
     const useTools = () => {
       sessionStorage.setItem(TOOLS, this.tools.checked);
-      this.attached.offer(!this.#room().reason);
+      this.#offerImages();
     };
     this.tools = el("input", { type: "checkbox", prop: { checked: sessionStorage.getItem(TOOLS) === "true" }, on: { change: useTools } });
     this.log = el("div", { class: "log", role: "log", "aria-label": t("chat"), "aria-live": "off" });
@@ -135,7 +135,7 @@ export default class Chat {
     const chosen = this.models.value || sessionStorage.getItem(MODEL);
     fill(this.models, chats.map((model) => el("option", { value: model.name }, name(model))));
     if (chats.some((model) => model.name === chosen)) this.models.value = chosen;
-    this.attached.offer(!this.#room().reason);
+    this.#offerImages();
   }
 
   /** What is loaded changes while the page is open, and whether a model reads images is known once it is loaded. */
@@ -150,7 +150,11 @@ export default class Chat {
 
   #choose() {
     sessionStorage.setItem(MODEL, this.models.value);
-    this.attached.offer(!this.#room().reason);
+    this.#offerImages();
+  }
+
+  #offerImages() {
+    this.attached.offer(!this.#noImages);
   }
 
   /** Whether the server's assistant answers, with its tools. */
@@ -162,13 +166,18 @@ export default class Chat {
     return this.#session.models.find((model) => model.name === this.models.value);
   }
 
-  /** Why the model is shown no images, or nothing, and how much of a request the images of the conversation take. */
-  #room() {
+  /** Why the model is shown no images; empty: it is. */
+  get #noImages() {
+    if (this.#assisted) return t("assistant reads text");
     const { name, state, features } = this.#model ?? { name: "", state: "", features: [] };
-    const sees = features.includes("image") && !this.#assisted;
-    const reason = sees ? "" : this.#assisted ? t("assistant reads text") : t(state === "loaded" ? "reads text" : "not known yet", { name });
+    if (features.includes("image")) return "";
+    return t(state === "loaded" ? "reads text" : "not known yet", { name });
+  }
+
+  /** The same, and how much of a request the images of the conversation take. */
+  #room() {
     const taken = this.#conversation.shown.flatMap((message) => message.images).reduce((sum, url) => sum + url.length, 0);
-    return { reason, taken, room: this.#session.max_body };
+    return { reason: this.#noImages, taken, room: this.#session.max_body };
   }
 
   #set(name, value) {
@@ -308,8 +317,8 @@ export default class Chat {
     event.preventDefault();
     if (this.#answering) {
       this.#answering.abort();
-    } else if (this.attached.urls.length && this.#room().reason) {
-      this.complain(this.#room().reason);
+    } else if (this.attached.urls.length && this.#noImages) {
+      this.complain(this.#noImages);
     } else if (this.input.value.trim() || this.attached.urls.length) {
       const message = new Message("user", this.input.value, this.#conversation.last);
       message.images = this.attached.take();
@@ -407,11 +416,7 @@ export default class Chat {
     const messages = shown
       .filter((message) => message.content || message.images.length)
       .map(({ role, content, images }) => ({ role, content, ...(images.length && { images }) }));
-    const body = { model: this.models.value, system: this.#settings.system ?? "", messages };
-    await this.#kept.keep(
-      () => ({ ...body, label: owner.label ?? "" }),
-      (label) => (owner.label = label),
-    );
+    await this.#kept.keep(owner, { model: this.models.value, system: this.#settings.system ?? "", messages });
   }
 }
 

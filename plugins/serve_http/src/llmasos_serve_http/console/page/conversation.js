@@ -3,8 +3,8 @@
 import { IMAGE } from "./attachments.js";
 
 /**
- * One message; `images`: data: URLs. `parent` is null for the root, which holds nothing. With `owner`, this branch is kept on the server apart from the others, as
- * `label`, a name or number; null: not yet.
+ * One message; `images`: data: URLs. `parent` is null for the root, which holds nothing. With `owner`, this branch is kept on the server apart
+ * from the others, as `label`, a name or number; null: not yet.
  */
 export class Message {
   constructor(role, content, parent) {
@@ -115,7 +115,7 @@ function content(message) {
 }
 
 /** A list of a file, or none. Throws where one of it is not as it must be. */
-function list(given = [], good = () => true) {
+function list(given = [], good) {
   if (!Array.isArray(given) || !given.every(good)) throw new Error("list");
   return given;
 }

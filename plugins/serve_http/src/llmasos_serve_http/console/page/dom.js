@@ -65,6 +65,11 @@ export function table(names, rows) {
   return el("table", {}, el("thead", {}, head), el("tbody", {}, body));
 }
 
+/** What may be wider than the page: it scrolls on its own, by the keyboard too. `more`: further classes. */
+export function wide(label, content = null, more = "") {
+  return el("div", { class: `wide ${more}`.trim(), tabindex: 0, role: "group", "aria-label": label }, content);
+}
+
 let count = 0;
 /** An id that no other element has. */
 export function unique(prefix) {

@@ -18,12 +18,11 @@ export class Kept {
     this.place = el("details", { class: "side", open }, el("summary", {}, t("conversations")), this.query, this.list);
   }
 
-  /** Keep a conversation; gives its label through `labelled`. One after the other: what is kept has its label only once that was answered. */
-  keep(body, labelled) {
+  /** Keep a conversation, whose label is that of `owner`. One after the other: what is kept has its label only once that was answered. */
+  keep(owner, conversation) {
     this.#writing = this.#writing.then(async () => {
       try {
-        const { label } = await this.#api.post("console/conversations", body());
-        labelled(label);
+        owner.label = (await this.#api.post("console/conversations", { ...conversation, label: owner.label ?? "" })).label;
         await this.refresh();
       } catch (error) {
         this.#chat.complain(t("not kept", { reason: error.message }));
@@ -39,7 +38,7 @@ export class Kept {
 
   async refresh() {
     const query = this.query.value.trim();
-    let found = [];
+    let found;
     try {
       found = (await this.#api.post("console/conversations/search", { query })).data;
     } catch (error) {

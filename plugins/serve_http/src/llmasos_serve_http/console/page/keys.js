@@ -1,6 +1,6 @@
 // Keys and the audit log, for administrators.
 
-import { announce, button, el, field, fill, table } from "./dom.js";
+import { announce, button, el, field, fill, table, wide } from "./dom.js";
 import { current, t } from "./words.js";
 
 const ROLES = ["user", "operator", "admin"];
@@ -16,9 +16,9 @@ export class Keys {
     this.#api = api;
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
     this.secret = el("div", { class: "secret card", role: "status", hidden: true });
-    this.keys = el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": t("keys") });
+    this.keys = wide(t("keys"));
     this.verdict = el("p", { class: "note", role: "status" });
-    this.events = el("div", { class: "wide events", tabindex: 0, role: "group", "aria-label": t("audit log") });
+    this.events = wide(t("audit log"), null, "events");
     const verify = button(t("verify"), () => this.#do(() => this.#verify()));
     const again = button(t("look again"), () => this.#do(() => this.#look()));
     place.append(

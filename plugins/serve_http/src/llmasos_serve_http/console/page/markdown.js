@@ -1,7 +1,7 @@
 // Markdown of a model's answer, drawn while it arrives. Text only ever becomes text nodes, links lead to http, https and mailto alone, and
 // images are shown as links, because loading one would tell its server about the reader.
 
-import { button, el } from "./dom.js";
+import { button, el, wide } from "./dom.js";
 import { t } from "./words.js";
 
 /** Milliseconds between two drawings of a stream. */
@@ -195,7 +195,7 @@ function table(lines, at) {
   while (end < lines.length && lines[end].includes("|")) end += 1;
   const body = lines.slice(at + 2, end).map((line) => row(line, "td"));
   const node = el("table", {}, el("thead", {}, row(lines[at], "th")), el("tbody", {}, body));
-  return { node: el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": t("table") }, node), end };
+  return { node: wide(t("table"), node), end };
 }
 
 function cells(line) {

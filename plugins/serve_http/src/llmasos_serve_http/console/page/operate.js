@@ -1,7 +1,7 @@
 // Operate: what runs, how fast, for whom; and what an administrator changes.
 
 import { Chart } from "./charts.js";
-import { announce, button, el, fill, table } from "./dom.js";
+import { announce, button, el, fill, table, wide } from "./dom.js";
 import { bytes, pipeline, report } from "./pipeline.js";
 import { histogram, quantile, samples, total } from "./prometheus.js";
 import { t } from "./words.js";
@@ -30,7 +30,7 @@ export default class Operate {
     this.told = el("p", { class: "note", role: "status" });
     this.models = el("div", { class: "cards" });
     this.requests = el("div", {});
-    this.plugins = el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": t("plugins") });
+    this.plugins = wide(t("plugins"));
     const seconds = (value) => `${value.toPrecision(2)} s`;
     this.charts = {
       speed: new Chart(t("tokens a second"), [""], (value) => value.toFixed(1)),
@@ -199,8 +199,7 @@ export default class Operate {
       queues.set(tenant, counts);
     }
     const rows = [...queues].sort(([one], [other]) => (one < other ? -1 : 1)).map(([tenant, counts]) => [tenant, ...counts.map(String)]);
-    const wide = { class: "wide queues", tabindex: 0, role: "group", "aria-label": t("queues") };
-    return el("div", wide, table([t("tenant"), t("waiting now"), t("running now")], rows));
+    return wide(t("queues"), table([t("tenant"), t("waiting now"), t("running now")], rows), "queues");
   }
 
   #drawRequests(requests) {
@@ -216,8 +215,7 @@ export default class Operate {
       const cells = [each.model, each.principal, `${each.seconds.toFixed(1)} s`, first];
       return this.#administers ? [...cells, cancel(each.id)] : cells;
     });
-    const wide = { class: "wide", tabindex: 0, role: "group", "aria-label": t("requests") };
-    fill(this.requests, this.#queues(requests), el("div", wide, table(columns.map((each) => t(each)), rows)));
+    fill(this.requests, this.#queues(requests), wide(t("requests"), table(columns.map((each) => t(each)), rows)));
     if (focused) document.getElementById(focused)?.focus();
   }
 }

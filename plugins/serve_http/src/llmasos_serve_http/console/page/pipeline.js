@@ -1,6 +1,6 @@
 // A model's way from its source to its answers, and what each stage of its acceleration cost.
 
-import { el, table } from "./dom.js";
+import { el, table, wide } from "./dom.js";
 import { current, t } from "./words.js";
 
 /** Column of the report -> its value in what was measured after a stage. */
@@ -37,8 +37,8 @@ export function report(model) {
   const shown = Object.keys(MEASURED).filter((column) => stages.some((stage) => measured(stage, column)));
   const names = ["stage", "took", ...shown].map((column) => t(column));
   const rows = stages.map((stage) => [name(stage), seconds(stage), ...shown.map((column) => measured(stage, column) || "–")]);
-  const wide = el("div", { class: "wide", tabindex: 0, role: "group", "aria-label": `${t("acceleration")}: ${model.name}` }, table(names, rows));
-  return el("details", {}, el("summary", {}, t("acceleration")), wide);
+  const costs = wide(`${t("acceleration")}: ${model.name}`, table(names, rows));
+  return el("details", {}, el("summary", {}, t("acceleration")), costs);
 }
 
 export function bytes(count) {
