@@ -29,6 +29,7 @@ LOADER = {"use": "onnx", "precision": "fp32", "threads": 1}
 #: Seats of half a node, so that one node that is left holds both.
 PLACEMENT = {"use": "ray", "cpus": 1, "silence": 4, "start_timeout": 60}
 MODEL = {"context_length": 1024}
+SEQUENCES = 4  # that a replica runs at once
 PROMPTS = [f"{number} otters sleep in the river" for number in range(32)]
 SAMPLING: dict[str, Any] = {"max_new_tokens": 12, "ignore_eos": True}
 
@@ -60,7 +61,7 @@ def model(folder: Path, nodes: Nodes) -> Iterator[llmasos.LanguageModel]:
     config = {
         "model": {"source": str(folder), "replicas": 2, **MODEL},
         "loader": LOADER,
-        "scheduler": {"use": "fifo", "max_sequences": 4},
+        "scheduler": {"use": "fifo", "max_sequences": SEQUENCES},
         "placement": PLACEMENT,
     }
     with llmasos.Pipeline.from_config(config) as pipeline:
@@ -128,13 +129,15 @@ def test_nothing_that_a_seat_is_told_or_says_is_a_pickle(model: llmasos.Language
 
 
 def outcomes(model: llmasos.LanguageModel, strike: Callable[[], object]) -> list[str | LLMasOSError]:
-    """Strike once answers are on their way; what 32 requests come to, each of which ends once."""
+    """Strike once more answers are on their way than one replica gives at once, so that each replica is in the midst of some; what 32
+    requests come to, each of which ends once."""
+    begun: set[int] = set()
     ends: Counter[int] = Counter()
     tickets = [model._submit(prompt, SAMPLING | {"max_new_tokens": 200}) for prompt in PROMPTS]
     for number, ticket in enumerate(tickets):
+        ticket.listen(lambda _, number=number: begun.add(number))
         ticket.add_done_callback(lambda number=number: ends.update([number]))
-    pieces = iter(tickets[0])
-    assert next(pieces)
+    until(lambda: len(begun.difference(list(ends))) > SEQUENCES, "the replicas never answered side by side")
     strike()
     found: list[str | LLMasOSError] = []
     for ticket in tickets:
