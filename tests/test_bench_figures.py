@@ -15,6 +15,7 @@ from benchmarks.figures import Figures, ratios, table
 from benchmarks.growth import Curve, exponent
 from benchmarks.intervals import interval, ratio
 from benchmarks.peers import PEERS, peer_settings
+from benchmarks.search import others
 
 ENGINES = PEERS.with_name("engines")
 
@@ -120,6 +121,12 @@ def test_the_settings_of_peers_are_those_that_their_drivers_take() -> None:
         assert peer["found"]
         assert peer_settings(name) == peer["settings"]
     assert peer_settings("llmasos_engine") == {}
+
+
+def test_a_search_tries_what_is_not_set() -> None:
+    """Each value of each setting but the one that the peer runs with; an empty table is what it runs with where nothing is set."""
+    peer = {"settings": {"threads": 2}, "tried": {"threads": [1, 2, 4], "properties": [{}, {"A": 1}]}}
+    assert list(others(peer)) == [("threads", 1), ("threads", 4), ("properties", {"A": 1})]
 
 
 def test_the_drawing_shows_rows_with_a_known_divergence(tmp_path: Path) -> None:
