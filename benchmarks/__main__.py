@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.driver import EngineProcess
 from benchmarks.figures import Figures, ratios, table
 from benchmarks.limits import measure_limits
-from benchmarks.peers import peer_settings
+from benchmarks.peers import peer_settings, peers
 from benchmarks.plot import draw
 from benchmarks.workload import NEW_TOKENS, PROMPT_TOKENS, Workload, prepare
 from llmasos.system.folders import cache_folder
@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=list(BATCHES))
     parser.add_argument("--requests", action=argparse.BooleanOptionalAction, default=True, help="also serve requests of mixed lengths")
     parser.add_argument("--arrivals", action=argparse.BooleanOptionalAction, default=True, help="also requests that arrive over time")
-    parser.add_argument("--search", action="store_true", help="try the settings of peers one by one, and print what each is worth")
+    how = f"try the settings of peers one by one, and print what each is worth; of all, or of some of {', '.join(peers())}"
+    parser.add_argument("--search", nargs="*", choices=peers(), metavar="PEER", help=how)
     parser.add_argument("--growth", action="store_true", help="measure how cost grows with prompts, sequences and weights instead")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "bench.json")
     parser.add_argument("--embed", action="store_true", help="measure embedding models instead: texts a second against their peers")
@@ -91,10 +92,10 @@ def main() -> None:
         grow(arguments.output.with_name("growth.json"))
         return
     workload = prepare(cache_folder() / "bench")
-    if arguments.search:
+    if arguments.search is not None:
         from benchmarks.search import search
 
-        search(workload, arguments.rounds)
+        search(workload, arguments.search, arguments.rounds, arguments.batches)
         return
     limits = measure_limits()
     print(limits.sentence, flush=True)

@@ -3,7 +3,7 @@
 Random models: a small one with a context of 16,384 tokens for prompts and sequences, and three with the sizes of SmolLM2 (135 million,
 360 million and 1.7 billion weights, 8 bits in blocks of 32). Seconds are processor seconds of one thread, which other work on the machine
 hardly changes. An exponent of 1 is growth in proportion: it is the slope of a line through the
-logarithms, over all points and over the last three.
+logarithms, over all points and over the last three. A run that is stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import functools
 import gc
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -24,6 +24,7 @@ from benchmarks.engines.llmasos_engine import Driver
 from llmasos.residency.measurements import private_bytes
 from llmasos.system.folders import cache_folder
 from llmasos_hookspecs import DecoderConfig, QuantizedTensor, Tensor
+from llmasos_hookspecs.atomic import write_atomically
 from llmasos_hookspecs.testing import TinyCheckpoint
 from llmasos_huggingface_folder.writer import CheckpointFolderWriter
 
@@ -34,6 +35,8 @@ SIZES = ("135M", "360M", "1.7B")
 _PROMPT = 128
 _ANSWER = 32
 _ROUNDS = 3
+#: Of each size its figures, as they are found.
+Points = Iterator[tuple[int | str, dict[str, float]]]
 #: Tokens of the last slope.
 _LAST = 3
 
@@ -80,53 +83,85 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def main(output: Path, loader: str = "onnx") -> None:
-    """Measure all curves, print them, and write JSON."""
-    curves = [*by_prompt(loader), *by_sequences(loader), *by_weights(loader)]
+    """Measure all points that the file has not, print the curves, and write both as JSON, also after each point.
+
+    So a run that is stopped goes on where it was; without the file all is measured anew.
+    """
+    points = kept_points(output, loader)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps([attrs.asdict(curve) | {"exponents": curve.exponents} for curve in curves], indent=1), encoding="utf-8")
+    for of, (measure, sizes) in PARTS.items():
+        found = points.setdefault(of, {})
+        missing = [size for size in sizes if str(size) not in found]
+        for size, figures in measure(loader, missing) if missing else ():
+            found[str(size)] = figures
+            write_atomically(output, json.dumps({"loader": loader, "points": points, "curves": []}, indent=1))
+            print(f"{of}, {size}: {', '.join(f'{what} {value:.3g}' for what, value in figures.items())}", flush=True)
+    curves = [curve for of, found in points.items() for curve in curves_of(of, found)]
+    told = [attrs.asdict(curve) | {"exponents": curve.exponents} for curve in curves]
+    write_atomically(output, json.dumps({"loader": loader, "points": points, "curves": told}, indent=1))
     print("\n".join(curve.sentence for curve in curves))
-    print(f"Written to {output}.")
+    print(f"Written to {output}; delete it to measure anew.")
 
 
-def by_prompt(loader: str) -> list[Curve]:
+def kept_points(output: Path, loader: str) -> dict[str, dict[str, dict[str, float]]]:
+    """What a file has of a loader: by what grows and by size, figures by name."""
+    if not output.exists():
+        return {}
+    found = json.loads(output.read_text(encoding="utf-8"))
+    return dict(found["points"]) if found["loader"] == loader else {}
+
+
+def curves_of(of: str, points: Mapping[str, Mapping[str, float]]) -> list[Curve]:
+    """The curve of each figure, by ascending size."""
+    by_size = sorted((_number(size), figures) for size, figures in points.items())
+    sizes = [size for size, _ in by_size]
+    return [Curve(what, of, sizes, [figures[what] for _, figures in by_size]) for what in by_size[0][1]]
+
+
+def by_prompt(loader: str, sizes: Sequence[int]) -> Points:
     """Seconds of a prefill, and of each token behind it."""
     driver = _driver("small", loader, sequences=1, context=PROMPTS[-1] + 2 * _ANSWER)
-    reading = [_best(functools.partial(driver.prefill_steps, _tokens(size))) for size in PROMPTS]
-    answering = [_token_seconds(driver, _tokens(size)) for size in PROMPTS]
+    for size in sizes:
+        reading = _best(functools.partial(driver.prefill_steps, _tokens(size)))
+        yield size, {"prefill s": reading, "decode s a token": _token_seconds(driver, _tokens(size))}
     driver.close()
-    return [Curve("prefill s", "prompt tokens", PROMPTS, reading), Curve("decode s a token", "prompt tokens", PROMPTS, answering)]
 
 
-def by_sequences(loader: str) -> list[Curve]:
+def by_sequences(loader: str, sizes: Sequence[int]) -> Points:
     """Seconds of a step that decodes a token of each sequence, and what the runtime adds to each."""
     driver = _driver("small", loader, sequences=SEQUENCES[-1], context=_PROMPT + 2 * _ANSWER)
-    steps, added = [], []
-    for size in SEQUENCES:
+    for size in sizes:
         prompts = [_tokens(_PROMPT, seed) for seed in range(size)]
         rounds = [driver.decode_steps(prompts, _ANSWER) for _ in range(_ROUNDS)]
-        steps.append(min(engine for _, engine in rounds))
-        added.append(min(whole - engine for whole, engine in rounds))
+        step, added = min(engine for _, engine in rounds), min(whole - engine for whole, engine in rounds)
+        yield size, {"engine s a step": step, "runtime s a step": added}
     driver.close()
-    return [Curve("engine s a step", "sequences", SEQUENCES, steps), Curve("runtime s a step", "sequences", SEQUENCES, added)]
 
 
-def by_weights(loader: str) -> list[Curve]:
+def by_weights(loader: str, sizes: Sequence[str]) -> Points:
     """Seconds of a prefill and of a token, and bytes in memory."""
-    weights, reading, answering, held = [], [], [], []
-    for size in SIZES:
+    for size in sizes:
         gc.collect()
         before = private_bytes()
         driver = _driver(size, loader, sequences=1, context=_PROMPT + 2 * _ANSWER)
-        weights.append(float(sum(np.prod(shape) for shape in _decoder(size).tensor_shapes().values())))
-        reading.append(_best(functools.partial(driver.prefill_steps, _tokens(_PROMPT))))
-        answering.append(_token_seconds(driver, _tokens(_PROMPT)))
-        held.append(float(max(1, private_bytes() - before, driver.weight_bytes())))
+        reading = _best(functools.partial(driver.prefill_steps, _tokens(_PROMPT)))
+        answering = _token_seconds(driver, _tokens(_PROMPT))
+        held = max(1, private_bytes() - before, driver.weight_bytes())
+        yield size, {"prefill s": reading, "decode s a token": answering, "bytes": float(held)}
         driver.close()
-    return [
-        Curve("prefill s", "weights", weights, reading),
-        Curve("decode s a token", "weights", weights, answering),
-        Curve("bytes", "weights", weights, held),
-    ]
+
+
+#: What grows: its measurement and its sizes.
+PARTS: Final[dict[str, tuple[Callable[[str, Sequence[Any]], Points], Sequence[Any]]]] = {
+    "prompt tokens": (by_prompt, PROMPTS),
+    "sequences": (by_sequences, SEQUENCES),
+    "weights": (by_weights, SIZES),
+}
+
+
+def _number(size: str) -> float:
+    """Tokens or sequences, or of a model its weights."""
+    return float(sum(np.prod(shape) for shape in _decoder(size).tensor_shapes().values())) if size in SIZES else float(size)
 
 
 def _best(run: Callable[[], float]) -> float:

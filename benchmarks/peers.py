@@ -9,6 +9,11 @@ from typing import Any
 PEERS = Path(__file__).with_name("peers.toml")
 
 
+def peers() -> list[str]:
+    """The modules of the peers' drivers."""
+    return list(tomllib.loads(PEERS.read_text(encoding="utf-8")))
+
+
 def peer_settings(module: str) -> dict[str, Any]:
     """What the driver of an engine is made with besides its file; nothing for our own."""
     found: dict[str, Any] = tomllib.loads(PEERS.read_text(encoding="utf-8")).get(module, {}).get("settings", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.driver import EngineProcess
@@ -11,28 +12,34 @@ from benchmarks.intervals import ratio
 from benchmarks.peers import PEERS
 from benchmarks.workload import NEW_TOKENS, PROMPT_TOKENS, Workload
 
-_BATCHES = (1, 8, 32)
 Speeds = dict[str, list[float]]
 
 
-def search(workload: Workload, rounds: int) -> None:
-    """Print what each value is worth against the settings as they are, for each peer; the first round warms up."""
-    for module, peer in tomllib.loads(PEERS.read_text(encoding="utf-8")).items():
-        kept = peer["settings"]
+def search(workload: Workload, peers: Sequence[str], rounds: int, batches: Sequence[int]) -> None:
+    """Print what each value is worth against the settings as they are, for the named peers, or for all; the first round warms up."""
+    known = tomllib.loads(PEERS.read_text(encoding="utf-8"))
+    for module in peers or known:
+        kept = known[module]["settings"]
         print(f"{module}, against {json.dumps(kept)}:", flush=True)
-        for key, values in peer["tried"].items():
-            for value in values:
-                if kept.get(key, {}) != value:
-                    print(f"  {key} = {json.dumps(value)}: {_worth(workload, module, kept, {**kept, key: value}, rounds)}", flush=True)
+        for key, value in others(known[module]):
+            worth = _worth(workload, module, (kept, {**kept, key: value}), rounds, batches)
+            print(f"  {key} = {json.dumps(value)}: {worth}", flush=True)
 
 
-def _worth(workload: Workload, module: str, kept: dict[str, Any], tried: dict[str, Any], rounds: int) -> str:
-    processes = [EngineProcess(f"benchmarks.engines.{module}", options, workload) for options in (kept, tried)]
+def others(peer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each setting with each value that is listed for it and is not the one that is set."""
+    for key, values in peer["tried"].items():
+        yield from ((key, value) for value in values if peer["settings"].get(key, {}) != value)
+
+
+def _worth(workload: Workload, module: str, settings: tuple[dict[str, Any], dict[str, Any]], rounds: int, batches: Sequence[int]) -> str:
+    """The second settings' speeds over those of the first."""
+    processes = [EngineProcess(f"benchmarks.engines.{module}", options, workload) for options in settings]
     speeds: tuple[Speeds, Speeds] = ({}, {})
     try:
         for number in range(rounds + 1):
             for place in (0, 1) if number % 2 else (1, 0):
-                for name, speed in _speeds(processes[place], workload, number).items():
+                for name, speed in _speeds(processes[place], workload, number, batches).items():
                     if number:
                         speeds[place].setdefault(name, []).append(speed)
     finally:
@@ -41,8 +48,8 @@ def _worth(workload: Workload, module: str, kept: dict[str, Any], tried: dict[st
     return ", ".join(f"{name} {ratio(speeds[1][name], speeds[0][name]).shown('.2f')} x" for name in speeds[0])
 
 
-def _speeds(process: EngineProcess, workload: Workload, number: int) -> dict[str, float]:
+def _speeds(process: EngineProcess, workload: Workload, number: int, batches: Sequence[int]) -> dict[str, float]:
     found = {"prefill": PROMPT_TOKENS / process.ask("prefill", prompt=workload.prompts[number % len(workload.prompts)])}
-    for batch in _BATCHES:
+    for batch in batches:
         found[f"batch {batch}"] = batch * NEW_TOKENS / process.ask("decode", prompts=workload.prompts[:batch])
     return found

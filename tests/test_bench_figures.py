@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from benchmarks import growth
 from benchmarks.figures import Figures, ratios, table
 from benchmarks.growth import Curve, exponent
 from benchmarks.intervals import interval, ratio
 from benchmarks.peers import PEERS, peer_settings
+from benchmarks.search import others
 
 ENGINES = PEERS.with_name("engines")
 
@@ -82,6 +86,30 @@ def test_an_exponent_is_the_slope_of_the_logarithms() -> None:
     assert curve.sentence.endswith("exponent 1.50, of the last 3 2.00")
 
 
+def test_a_run_of_growth_that_is_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every point is kept once it is found; those of another loader are measured anew."""
+    asked: list[int] = []
+
+    def measure(loader: str, sizes: Sequence[int]) -> growth.Points:
+        for size in sizes:
+            asked.append(size)
+            if size == 4 and asked.count(4) == 1:
+                raise KeyboardInterrupt
+            yield size, {"s": 3.0 * size}
+
+    monkeypatch.setattr(growth, "PARTS", {"tokens": (measure, (1, 2, 4, 16))})
+    output = tmp_path / "results" / "growth.json"
+    with pytest.raises(KeyboardInterrupt):
+        growth.main(output)
+    growth.main(output)
+    growth.main(output)
+    assert asked == [1, 2, 4, 4, 16]
+    (curve,) = json.loads(output.read_text(encoding="utf-8"))["curves"]
+    assert (curve["sizes"], curve["values"]) == ([1, 2, 4, 16], [3, 6, 12, 48])
+    growth.main(output, "torch")
+    assert asked[5:] == [1, 2, 4, 16]
+
+
 def test_the_settings_of_peers_are_those_that_their_drivers_take() -> None:
     """And so is each that the search tries; every peer with settings says how they were found."""
     for name, peer in tomllib.loads(PEERS.read_text(encoding="utf-8")).items():
@@ -93,6 +121,12 @@ def test_the_settings_of_peers_are_those_that_their_drivers_take() -> None:
         assert peer["found"]
         assert peer_settings(name) == peer["settings"]
     assert peer_settings("llmasos_engine") == {}
+
+
+def test_a_search_tries_what_is_not_set() -> None:
+    """Each value of each setting but the one that the peer runs with; an empty table is what it runs with where nothing is set."""
+    peer = {"settings": {"threads": 2}, "tried": {"threads": [1, 2, 4], "properties": [{}, {"A": 1}]}}
+    assert list(others(peer)) == [("threads", 1), ("threads", 4), ("properties", {"A": 1})]
 
 
 def test_the_drawing_shows_rows_with_a_known_divergence(tmp_path: Path) -> None:

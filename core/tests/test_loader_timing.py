@@ -121,6 +121,7 @@ def test_the_first_load_times_the_loaders_and_takes_the_fastest(opened: Any, clo
     assert clock.loads == ["slow", "fast", "broken", "fast"]
     assert clock.running == {"fast"}
     (note,) = [note for note in model.notes if "Timed on this machine" in note]
+    assert model.describe()["loader_choice"] == note
     assert 'fast" (made-fast 1.0)' in note.partition("tokens: ")[2].partition(" s,")[0]
     assert "broken" not in note
 
@@ -132,6 +133,12 @@ def test_later_loads_remember_it(opened: Any, clock: Clock) -> None:
     assert opened(TUNED).describe()["loader"].startswith('loader "fast"')
     assert clock.loads == ["fast"]
     assert opened("auto").describe()["loader"].startswith('loader "slow"')
+
+
+def test_a_model_says_how_its_loader_was_chosen(opened: Any) -> None:
+    """By preference, or because config names it."""
+    assert opened("auto").describe()["loader_choice"] == "Of the installed loaders that take the model it is preferred."
+    assert opened("fast").describe()["loader_choice"] == "The config names it."
 
 
 def test_models_show_says_what_was_timed(opened: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,8 @@ class CommandModel(TaskModel, Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """Facts as plain data, among them ``loader`` and ``dtype``; sizes in bytes, counts in tokens."""
+        """Facts as plain data, among them ``loader``, ``loader_choice`` (how it was chosen, one sentence) and ``dtype``; sizes in bytes,
+        counts in tokens."""
         ...
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:

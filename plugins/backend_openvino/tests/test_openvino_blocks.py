@@ -7,12 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmasos_backend_openvino.attention import BLOCK, insert_attention
-from llmasos_backend_openvino.decoder import build_decoder
-from llmasos_backend_openvino.kv_cache import BlockPool, caches_of
-from llmasos_backend_openvino.runtime import ov
+from llmasos_backend_openvino.attention import BLOCK
 from llmasos_backend_openvino.session import Session
-from llmasos_hookspecs import CapacityExceeded, EngineFailed, ResourceError, Row, UnsupportedModel
+from llmasos_hookspecs import CapacityExceeded, EngineFailed, ResourceError, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.testing import tiny_checkpoint
 
@@ -146,26 +143,11 @@ def test_what_a_block_held_before_reaches_nobody(start: Any) -> None:
     slot = engine.open()
     clean = [fed(engine, slot, TOKENS[:40]), fed(engine, slot, TOKENS[40:41], 40)]
     engine.truncate(slot, 0)
-    for array in engine._pool._arrays:
+    for array in engine._pool.memory.arrays:
         array[:] = 0x7FC00000  # NaN
     assert all(
         np.array_equal(*pair) for pair in zip(clean, [fed(engine, slot, TOKENS[:40]), fed(engine, slot, TOKENS[40:41], 40)], strict=True)
     )
-
-
-def test_another_layout_of_keys_and_values_is_refused() -> None:
-    """A CPU for which OpenVINO compiles another cache than the pool is gets a sentence, not a crash."""
-    core = ov.Core()
-    model = build_decoder(CHECKPOINT, "f32", Quiet()).model
-    insert_attention(model, CHECKPOINT.decoder, "f32")
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
-    with pytest.raises(UnsupportedModel, match=r"as .* of f32, and the loader openvino as .* of bf16"):
-        Session(compiled, BlockPool(caches_of(CHECKPOINT.decoder), 4, "bf16"), [])
-
-
-class Quiet:
-    def advance(self, amount: float = 1) -> None:
-        pass
 
 
 def test_one_call_computes_prompts_and_decoded_tokens_of_all_rows(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from llmasos_backend_openvino.cpu import has_bfloat16
+from llmasos_backend_openvino.precision import has_bfloat16
 from llmasos_hookspecs.testing import LoaderConformance, TinyCheckpoint
 
 from .exporting import export

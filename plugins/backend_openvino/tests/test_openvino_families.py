@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos_backend_openvino.cpu import has_bfloat16
 from llmasos_backend_openvino.hooks import llmasos_component
+from llmasos_backend_openvino.precision import has_bfloat16
 from llmasos_backend_openvino.session import Session
 from llmasos_hookspecs import (
     DECODER_FAMILIES,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmasos_backend_openvino.cpu import has_bfloat16
+from llmasos_backend_openvino.precision import has_bfloat16
 from llmasos_hookspecs import Row
 
 pytestmark = [

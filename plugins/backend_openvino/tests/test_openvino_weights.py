@@ -9,10 +9,10 @@ import attrs
 import numpy as np
 import pytest
 
-from llmasos_backend_openvino import Options, cpu
-from llmasos_backend_openvino.cpu import has_bfloat16, rounds_activations
+from llmasos_backend_openvino import Options, precision
 from llmasos_backend_openvino.matrices import CodeMatrix, FloatMatrix, matrix_of, stacked, with_whole_zeros
 from llmasos_backend_openvino.memory import predict
+from llmasos_backend_openvino.precision import has_bfloat16, rounds_activations
 from llmasos_hookspecs import ConfigError, QuantizedTensor, Row
 from llmasos_hookspecs.reference import ReferenceDecoder
 from llmasos_hookspecs.testing import tiny_checkpoint
@@ -172,7 +172,7 @@ def test_a_table_of_four_bits_is_held_twice(start: Any) -> None:
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would compute in float32 and take the cache for another."""
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(precision, "capabilities", lambda _: frozenset({"FP32"}))
     with pytest.raises(ConfigError, match="set precision to 'auto'"):
         start(tiny_checkpoint("llama"), {"precision": "bf16"})
 
@@ -183,15 +183,15 @@ def test_bfloat16_is_refused_where_the_cpu_has_none(start: Any, monkeypatch: pyt
 )
 def test_auto_is_bfloat16_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch, flags: set[str], able: bool, chosen: str) -> None:
     """Matrix units decide, and OpenVINO's word that it uses them."""
-    monkeypatch.setattr(cpu, "_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda: able)
-    assert cpu.chosen_precision(Options()) == chosen
+    monkeypatch.setattr(precision, "_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision, "capabilities", lambda _: frozenset({"BF16"} if able else {"FP32"}))
+    assert precision.chosen_precision(Options()) == chosen
 
 
 @pytest.mark.parametrize("flags", [{"avx512_vnni"}, {"avx_vnni"}, {"amx_int8"}, {"avx512f"}])
 def test_auto_rounds_activations_where_the_cpu_multiplies_int8(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
     """Unless a precision is asked for, which then is what all is computed in; and always where it is asked for."""
-    monkeypatch.setattr(cpu, "_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision, "_flags", lambda: frozenset(flags))
     assert rounds_activations(Options()) == (flags != {"avx512f"})
     assert not rounds_activations(Options(precision="f32"))
     assert not rounds_activations(Options(activations="float"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import llmasos
 from llmasos_devtools.doctor import self_check
 from llmasos_hookspecs import UnsupportedModel
-from llmasos_hookspecs.testing import tiny_checkpoint
+from llmasos_hookspecs.testing import SandboxCommandContext, ScriptedCommandModel, run_command, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,23 @@ def test_the_verb_says_equal_or_not(folder: Path, capsys: pytest.CaptureFixture[
     from llmasos.cli import invoke
 
     assert invoke(["doctor", str(folder), "--loader", "onnx", "--set", "loader.precision=fp32", "--quiet"]) == 0
-    assert "a prompt of 192 tokens" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "a prompt of 192 tokens" in told
+    assert re.search(r'^The loader "onnx" \(.*\): The config names it\.$', told, re.M)
     assert invoke(["doctor", str(folder), "--loader", "onnx", "--json", "--quiet"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is True
-    assert all(np.isfinite(row["error"]) for row in told["comparisons"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is True
+    assert all(np.isfinite(row["error"]) for row in found["comparisons"])
+
+
+def test_the_figures_by_which_a_loader_was_chosen_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the loader; what else the load says follows."""
+    from llmasos_devtools.doctor.verb import make
+
+    figures = "Timed on this machine: the one 1 s, the other 2 s."
+    found = self_check.SelfCheck(loader='loader "one"', loader_choice=figures, dtype="float32", reference="a reference", comparisons=())
+    monkeypatch.setattr(self_check, "check_model", lambda *_: found)
+    scripted = ScriptedCommandModel(lambda *_: "")
+    scripted.notes = (figures, "The third needs a framework.")
+    done = run_command(make(SandboxCommandContext(root=tmp_path, scripted=scripted)), "smollm2")
+    assert done.output.splitlines()[-2:] == [f'The loader "one": {figures}', "The third needs a framework."]

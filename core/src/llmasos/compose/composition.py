@@ -261,6 +261,7 @@ class Composer(ComponentMaker):
             prompts=opened.prompts,
             sources=sources,
             loader=loader.entry.label,
+            loader_choice=choice.sentence,
             need=need,
             switch=functools.partial(_use_policy, loop),
         )
@@ -343,6 +344,7 @@ class Composer(ComponentMaker):
             prompts=opened.prompts,
             sources=_sources(ready.info, opened),
             loader=ready.loader,
+            loader_choice=self.loader_choice(model, opened.checkpoint).sentence,
             switch=lambda scheduler, _: replicas.use_scheduler(scheduler),
             need=_replicated(ready.need, model.replicas, min(memory or ready.info.fixed_bytes, held)),
         )
@@ -445,7 +447,7 @@ class Composer(ComponentMaker):
             others = [other.entry.name for other in loaders if other.entry != loader.entry and not misfit(other, checkpoint)]
             cure = f'use = "{others[0]}" may take it' if others else f"no other installed loader takes it{taker(loaders, checkpoint)}"
             raise UnsupportedModel(f"{reason}; {cure}.")
-        return LoaderChoice(loader, ())
+        return LoaderChoice(loader, named=True)
 
     def _time_loaders(self, model: ModelConfig, checkpoint: Checkpoint) -> None:
         """Time the loaders that take a checkpoint, unless that was done on this machine."""

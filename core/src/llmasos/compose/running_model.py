@@ -66,6 +66,7 @@ class RunningModel:
         switch: makes it use another scheduler.
         prompts: encodes text and messages to token ids.
         loader: label of the loader, with distribution and version.
+        loader_choice: how it was chosen, one sentence.
         need: the memory that the load really took.
         sources: makes the prompts of an encoder-decoder; None for other models.
     """
@@ -75,6 +76,7 @@ class RunningModel:
     loop: Serving
     prompts: PromptEncoder
     loader: str
+    loader_choice: str
     need: Need
     switch: Switch
     sources: SourcePrompts | None = None
@@ -135,6 +137,7 @@ class RunningModel:
         """What it is, as plain data."""
         info = self.info
         return {
+            "loader_choice": self.loader_choice,
             "device": info.device,
             "dtype": info.dtype,
             "context_length": info.context_length,

@@ -18,17 +18,26 @@ from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, PluginError, Unsuppor
 
 @attrs.frozen
 class LoaderChoice:
-    """The result of ``use = "auto"``.
+    """A loader for a checkpoint: the one that config names, or the result of ``use = "auto"``.
 
     Attributes:
-        loader: the loader of highest preference that takes the checkpoint.
+        loader: the loader; of ``auto`` that of highest preference that takes the checkpoint.
         passed_over: why each loader that is preferred to it was not chosen, one sentence each.
         why: the sentence with the figures by which it was chosen; empty where preference decided.
+        named: whether config names it.
     """
 
     loader: LoadedComponent
-    passed_over: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
     why: str = ""
+    named: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """How it was chosen."""
+        if self.named:
+            return "The config names it."
+        return self.why or "Of the installed loaders that take the model it is preferred."
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class ScriptedCommandModel(ScriptedTaskModel):
         return ReferenceDecoder(self.checkpoint)
 
     def describe(self) -> Mapping[str, Any]:
-        facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "dtype": "float32"}
+        facts = {"source": "scripted", "loader": 'loader "scripted" (scripted 1.0)', "loader_choice": "It is scripted.", "dtype": "float32"}
         return {"name": "default", "state": "loaded", **facts, "media": ["image"], "context_length": self.context_length}
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -18,7 +18,7 @@ from llmasos_backend_openvino.capped_attention import NEW, capped_attention
 from llmasos_backend_openvino.runtime import PagedAttention, ops, ov
 from llmasos_hookspecs import DecoderConfig
 
-#: Tokens in a block: what OpenVINO's CPU kernels take.
+#: Tokens in a block on CPUs.
 BLOCK: Final = 32
 
 #: The tables of a call over s rows, int32. ``past_lens`` [s]: tokens that each row's sequence holds; ``subsequence_begins`` [s + 1]: where
@@ -27,7 +27,7 @@ BLOCK: Final = 32
 TABLES: Final = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins", "max_context_len")
 
 #: OpenVINO's types of what keys and values may be held in.
-_TYPES: Final = {"f32": ov.Type.f32, "bf16": ov.Type.bf16}
+TYPES: Final = {"f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
 
 _STAND_IN: Final = "attention"
 
@@ -54,7 +54,7 @@ def insert_attention(model: Any, config: DecoderConfig, precision: str) -> None:
     for layer in range(config.num_layers):
         node = found[f"{_STAND_IN}.{layer}"]
         # PagedAttention's are set by the compiler.
-        shape, kind = ([-1, config.num_kv_heads, BLOCK, config.head_dim], _TYPES[precision]) if capped else ([-1] * 4, ov.Type.dynamic)
+        shape, kind = ([-1, config.num_kv_heads, BLOCK, config.head_dim], TYPES[precision]) if capped else ([-1] * 4, ov.Type.dynamic)
         caches = [parameter(f"{name}.{layer}", shape, kind) for name in ("key_cache", "value_cache")]
         model.add_parameters(caches)
         qkv, window = node.input_value(0).get_node().input_values(), config.layer(layer).window

@@ -57,7 +57,8 @@ class Constants:
         values = matrix.values
         if values.dtype == np.float32:
             return self._constant(values, ov.Type.f32, values.shape)
-        return self._constant(values.view(np.uint16), ov.Type.bf16, values.shape)
+        kind = ov.Type.f16 if values.dtype == np.float16 else ov.Type.bf16
+        return self._constant(values.view(np.uint16), kind, values.shape)
 
     def _codes(self, matrix: CodeMatrix, bits: int) -> tuple[Any, Any, Any]:
         """Codes [rows, groups, columns of a group] in so many bits, scales and zeros [rows, groups, 1]."""

@@ -76,7 +76,7 @@ class OpenVinoEngine:
     def shutdown(self) -> None:
         if self._session is not None:
             self._session = None
-            self._pool.close()
+            self._pool.memory.close()
 
     def _compute_again(self, session: Session, rows: Sequence[Row], long: frozenset[int]) -> None:
         """Compute what slots hold once more where the sequence becomes longer than the switch, or shorter: all of it is rotated

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @hookimpl
 def llmasos_component() -> Component:
     return Component(
-        summary="OpenVINO: decoders of the Llama family and its relatives on CPUs, prompts and answers in one call; also exported ones.",
+        summary="OpenVINO: decoders of the Llama family and its relatives, and exported ones, on CPUs and Intel GPUs.",
         options=Options,
         frameworks={"openvino": "openvino"},
         examples=('model = llmasos.load_model("smollm2", loader="openvino")', 'llmasos run -m smollm2 "Hello" --set loader.use=openvino'),

@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from llmasos_backend_openvino.attention import BLOCK, insert_attention
-from llmasos_backend_openvino.cpu import chosen_precision, rounds_activations
+from llmasos_backend_openvino.attention import insert_attention
+from llmasos_backend_openvino.cache_memory import DeviceMemory, HostMemory
+from llmasos_backend_openvino.compiling import compile_graph, not_compiled
 from llmasos_backend_openvino.decoder import BuiltDecoder, build_decoder, ropes_of
+from llmasos_backend_openvino.devices import CPU, chosen_device, memory_of
 from llmasos_backend_openvino.engine import OpenVinoEngine
 from llmasos_backend_openvino.exported import read_export
 from llmasos_backend_openvino.exported_trial import try_out
-from llmasos_backend_openvino.kv_cache import BlockPool, Caches, blocks_for, caches_of, token_bytes
+from llmasos_backend_openvino.kv_cache import BlockPool
+from llmasos_backend_openvino.layout import Layout, compiled_layout, layout_on_cpu
 from llmasos_backend_openvino.memory import dtype_of
 from llmasos_backend_openvino.options import Options
+from llmasos_backend_openvino.precision import chosen_precision, rounds_activations
 from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
-from llmasos_backend_openvino.session import Session, compiled_caches
+from llmasos_backend_openvino.session import Session
 from llmasos_backend_openvino.traits import EXPORT, KNOWN_TRAITS
 from llmasos_decoder_kit.artifact import cache_key, obtain
 from llmasos_hookspecs import (
     NEUTRAL_FORMATS,
-    CheckpointError,
     DecoderConfig,
     EngineInfo,
     EngineLimits,
@@ -42,18 +45,16 @@ if TYPE_CHECKING:
 _GRAPH_VERSION: Final = 2
 _MODEL: Final = "decoder.xml"
 
-#: Activations that share a scale: with more, SmolLM2 loses what makes it exact, and OpenVINO takes no more than the weights' groups.
-_ACTIVATION_GROUP: Final = 32
-
 
 def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     """Compile the decoder of a checkpoint of named tensors, find it in the cache, or take the one that was exported; and give it blocks for
     keys and values.
 
     Raises:
-        UnsupportedModel: the format, or the architecture, is not one that this loader takes.
+        UnsupportedModel: the format, or the architecture, is not one that this loader takes, or that the device computes.
         CheckpointError: a tensor is missing or has another shape than the config says.
-        ResourceError: the memory limit is too small.
+        ConfigError: the device is not there, or does not compute in the precision.
+        ResourceError: the memory limit, or the device's memory, is too small.
     """
     if checkpoint.format == EXPORT:
         return _load_export(checkpoint, options, context)
@@ -65,22 +66,31 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     config = require_plain(checkpoint, "The loader openvino", KNOWN_TRAITS)
     check_tensors(checkpoint)
     switch = _switch(checkpoint)
-    precision = chosen_precision(options)
+    device, precision = chosen_device(options), chosen_precision(options)
+    if device != CPU and config.attention_softcap is not None:
+        raise UnsupportedModel(
+            f"{checkpoint.path} caps the scores of attention, which the loader openvino computes on CPUs alone; set loader.device to "
+            f'"{CPU}".'
+        )
     source: Path | BuiltDecoder
     obtain_graph = _in_memory if is_sealed(checkpoint) else _graph
     source, built = obtain_graph(checkpoint, precision, context, whole_zeros=rounds_activations(options))
     weight_bytes: int = built["weight_bytes"]
-    caches = caches_of(config)
-    blocks, length = _room(config.context_length, context.limits, weight_bytes, BLOCK * token_bytes(caches, precision))
-    pool = _pool(caches, blocks, precision)
-    compiled = _compiled(_decoder(source, config, precision), options, context, source)
+    limits = _limits(context.limits, device)
+    if device == CPU:  # whose layout is known, so that too little memory is said before anything is compiled
+        _room(config.context_length, limits, weight_bytes, layout_on_cpu(config, precision))
+    compiled = compile_graph(_decoder(source, config, precision), options, limits.threads, source)
+    layout = compiled_layout(compiled, device)
+    blocks, length = _room(config.context_length, limits, weight_bytes, layout)
+    pool = _pool(layout, blocks, device)
     session = Session(compiled, pool, [RotationTable(rope, config.head_dim) for rope in ropes_of(config)], kept=source)
     info = EngineInfo(
         vocab_size=config.vocab_size,
         context_length=length,
         max_sequences=context.limits.max_sequences,
         weight_bytes=weight_bytes,
-        kv_bytes_per_token=token_bytes(caches, precision),
+        kv_bytes_per_token=layout.token_bytes,
+        device=device.lower(),
         dtype=built["dtype"],
         notes=unread_note(checkpoint),
     )
@@ -90,17 +100,19 @@ def load(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
 def _load_export(checkpoint: Checkpoint, options: Options, context: Context) -> Engine:
     """An engine of a graph that another tool exported, once it has computed two sequences together as it does alone."""
     export = read_export(checkpoint, context)
-    precision = chosen_precision(options)
-    compiled = _compiled(export.model, options, context, checkpoint.path)
-    caches = compiled_caches(compiled)
-    blocks, length = _room(export.context_length, context.limits, export.weight_bytes, BLOCK * token_bytes(caches, precision))
-    pool = _pool(caches, blocks, precision)
+    device = chosen_device(options)
+    limits = _limits(context.limits, device)
+    compiled = compile_graph(export.model, options, limits.threads, checkpoint.path)
+    layout = compiled_layout(compiled, device)
+    blocks, length = _room(export.context_length, limits, export.weight_bytes, layout)
+    pool = _pool(layout, blocks, device)
     info = EngineInfo(
         vocab_size=export.vocab_size,
         context_length=length,
         max_sequences=context.limits.max_sequences,
         weight_bytes=export.weight_bytes,
-        kv_bytes_per_token=token_bytes(caches, precision),
+        kv_bytes_per_token=layout.token_bytes,
+        device=device.lower(),
         dtype=export.dtype,
         notes=export.notes,
     )
@@ -138,33 +150,9 @@ def _decoder(source: Path | BuiltDecoder, config: DecoderConfig, precision: str)
     try:
         model = ov.Core().read_model(source) if isinstance(source, Path) else source.model
     except RuntimeError as error:
-        raise _not_compiled(source, error) from error
+        raise not_compiled(source, error) from error
     insert_attention(model, config, precision)
     return model
-
-
-def _compiled(model: Any, options: Options, context: Context, source: Path | BuiltDecoder) -> Any:
-    precision, threads = chosen_precision(options), options.threads or context.limits.threads
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": precision,
-        # Activations in 8 bits; OpenVINO rounds them where the weights' zeros are whole.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_ACTIVATION_GROUP) if rounds_activations(options) else "0",
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "ENABLE_CPU_PINNING": False,  # two engines would be pinned to the same cores
-        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
-    }
-    try:
-        return ov.Core().compile_model(model, "CPU", settings)
-    except RuntimeError as error:
-        raise _not_compiled(source, error) from error
-
-
-def _not_compiled(source: Path | BuiltDecoder, error: RuntimeError) -> CheckpointError:
-    reason = str(error).strip().splitlines()[-1].rstrip(".")
-    where = source if isinstance(source, Path) else "a sealed model"
-    return CheckpointError(f"OpenVINO {ov.get_version()} cannot compile {where}: {reason}.")
 
 
 def _switch(checkpoint: Checkpoint) -> int | None:
@@ -175,27 +163,32 @@ def _switch(checkpoint: Checkpoint) -> int | None:
     return next(iter(switches), None)
 
 
-def _room(context_length: int, limits: EngineLimits, weight_bytes: int, block_bytes: int) -> tuple[int, int]:
+def _limits(limits: EngineLimits, device: str) -> EngineLimits:
+    """The limits, of memory no more than the device has."""
+    bounds = [bound for bound in (limits.memory, memory_of(device)) if bound is not None]
+    return attrs.evolve(limits, memory=min(bounds, default=None))
+
+
+def _room(context_length: int, limits: EngineLimits, weight_bytes: int, layout: Layout) -> tuple[int, int]:
     """Blocks of the pool, and tokens that one slot may hold."""
     length = min(limits.context_length or context_length, context_length)
-    blocks = limits.max_sequences * blocks_for(length)
+    blocks = limits.max_sequences * layout.blocks_for(length)
     if limits.memory is None:
         return blocks, length
-    blocks = min(blocks, max(0, limits.memory - weight_bytes) // block_bytes)
-    least = max(limits.max_sequences, blocks_for(length) if limits.context_length else 1)
+    blocks = min(blocks, max(0, limits.memory - weight_bytes) // layout.block_bytes)
+    least = max(limits.max_sequences, layout.blocks_for(length) if limits.context_length else 1)
     if blocks < least:
         raise ResourceError(
-            f"The memory limit of {limits.memory:,} bytes is too small for {weight_bytes:,} bytes of weights and {least} blocks of {BLOCK} "
-            f"tokens ({block_bytes:,} bytes each), the least for {limits.max_sequences} sequences; raise it, or lower max_sequences or "
-            "context_length."
+            f"The memory limit of {limits.memory:,} bytes is too small for {weight_bytes:,} bytes of weights and {least} blocks of "
+            f"{layout.block} tokens ({layout.block_bytes:,} bytes each), the least for {limits.max_sequences} sequences; raise it, or "
+            "lower max_sequences or context_length."
         )
-    return blocks, min(length, blocks * BLOCK)
+    return blocks, min(length, blocks * layout.block)
 
 
-def _pool(caches: Caches, blocks: int, precision: str) -> BlockPool:
+def _pool(layout: Layout, blocks: int, device: str) -> BlockPool:
     try:
-        return BlockPool(caches, blocks, precision)
-    except (OSError, MemoryError) as error:
-        raise ResourceError(
-            f"The system gives no address space for {blocks} blocks of {BLOCK} tokens; lower max_sequences or context_length."
-        ) from error
+        return BlockPool(layout, blocks, HostMemory(layout, blocks) if device == CPU else DeviceMemory(layout, blocks, device))
+    except (OSError, MemoryError, RuntimeError) as error:
+        giver = "The system gives no address space" if device == CPU else f"{device} gives no memory"
+        raise ResourceError(f"{giver} for {blocks} blocks of {layout.block} tokens; lower max_sequences or context_length.") from error

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from llmasos_hookspecs import QuantizedTensor, Tensor, as_float32
 
 #: Numpy's type of what is computed in a precision; OpenVINO's name of it is the key.
-FLOAT_TYPES: Final[dict[str, Any]] = {"f32": np.float32, "bf16": ml_dtypes.bfloat16}
+FLOAT_TYPES: Final[dict[str, Any]] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 
 #: The largest code of 8 bits.
@@ -24,7 +24,7 @@ _SHIFT: Final = 0.25
 
 @attrs.frozen(eq=False)
 class FloatMatrix:
-    """[rows, columns] in float32 or bfloat16."""
+    """[rows, columns] in one of ``FLOAT_TYPES``."""
 
     values: npt.NDArray[Any]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llmasos_backend_openvino.cpu import chosen_precision, rounds_activations
 from llmasos_backend_openvino.matrices import code_bits, in_codes
 from llmasos_backend_openvino.options import Options
+from llmasos_backend_openvino.precision import chosen_precision, rounds_activations
 from llmasos_hookspecs import NEUTRAL_FORMATS, Checkpoint, MemoryEstimate, Tensor
 
 
@@ -35,7 +35,7 @@ def dtype_of(checkpoint: Checkpoint, precision: str, *, whole_zeros: bool = Fals
     tensor = checkpoint.tensor(f"{checkpoint.decoder.linears(0)['up'].module}.weight")
     if in_codes(tensor):
         return "int8" if whole_zeros else f"int{code_bits(tensor)}"
-    return {"f32": "float32", "bf16": "bfloat16"}[precision]
+    return {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}[precision]
 
 
 def _matrix_bytes(tensor: Tensor, width: int, *, lookup: bool = False, whole_zeros: bool = False) -> int:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from llmasos_backend_openvino.attention import TABLES
 from llmasos_backend_openvino.capped_attention import NEW
 from llmasos_backend_openvino.forks import never_free_in_children
-from llmasos_backend_openvino.kv_cache import BlockPool, Caches, blocks_for
+from llmasos_backend_openvino.kv_cache import BlockPool
+from llmasos_backend_openvino.layout import cache_name
 from llmasos_backend_openvino.rotation import RotationTable
 from llmasos_backend_openvino.runtime import ov
-from llmasos_hookspecs import CapacityExceeded, EngineFailed, UnsupportedModel
+from llmasos_hookspecs import CapacityExceeded, EngineFailed
 
 
 @attrs.frozen(eq=False)
@@ -36,30 +37,14 @@ class Piece:
     long: bool = False
 
 
-def compiled_caches(compiled: Any) -> Caches:
-    """The caches that a compiled graph writes to."""
-    ports = {port.get_any_name(): port for port in compiled.inputs}
-    found = []
-    while (name := cache_name(len(found))) in ports:
-        shape = ports[name].partial_shape
-        found.append((shape[1].get_length(), shape[3].get_length()))
-    return found
-
-
-def cache_name(at: int) -> str:
-    """The input for the cache at a place of ``Caches``."""
-    return f"{('key_cache', 'value_cache')[at % 2]}.{at // 2}"
-
-
 class Session:
     """Runs pieces of many sequences in one call.
 
     Args:
         compiled: the graph of ``build_decoder`` or of ``read_export``, compiled.
+        pool: blocks in the layout of the graph.
         rotations: a table for each of the graph's ropes.
         kept: what owns memory that the graph reads.
-
-    Raises ``UnsupportedModel`` where the compiled graph keeps keys and values in another layout than the pool.
     """
 
     def __init__(self, compiled: Any, pool: BlockPool, rotations: Sequence[RotationTable], kept: object = None) -> None:
@@ -70,15 +55,9 @@ class Session:
         self._pool = pool
         names = {name for port in compiled.outputs for name in port.get_names()}
         #: Outputs of new keys and values, which the session writes into the blocks; none where the graph does so.
-        self._new = [name for layer in range(len(pool.tensors) // 2) for kind in NEW if (name := f"{kind}.{layer}") in names]
-        for at, tensor in enumerate(pool.tensors):
-            port = self._ports[cache_name(at)]
-            if port.element_type != tensor.element_type or not port.partial_shape.compatible(ov.PartialShape(tensor.shape)):
-                raise UnsupportedModel(
-                    f"On this CPU OpenVINO keeps keys and values as {port.partial_shape} of {port.element_type.get_type_name()}, and the "
-                    f"loader openvino as {tensor.shape} of {tensor.element_type.get_type_name()}; choose another loader."
-                )
-            self._request.set_tensor(port, tensor)
+        self._new = [name for layer in range(len(pool.memory.tensors) // 2) for kind in NEW if (name := f"{kind}.{layer}") in names]
+        for at, tensor in enumerate(pool.memory.tensors):
+            self._request.set_tensor(self._ports[cache_name(at)], tensor)
         never_free_in_children(self)
 
     def run(self, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
@@ -114,7 +93,7 @@ class Session:
         positions = np.concatenate([np.arange(piece.start, piece.start + len(piece.tokens), dtype=np.int32) for piece in pieces])
         # Where nothing is wanted, one token's logits are computed and left out: not all operations take empty arrays.
         wanted = [np.arange(end - piece.wanted, end, dtype=np.int32) for end, piece in zip(ends, pieces, strict=True)]
-        blocks = [piece.blocks[: blocks_for(piece.start + len(piece.tokens))] for piece in pieces]
+        blocks = [piece.blocks[: self._pool.layout.blocks_for(piece.start + len(piece.tokens))] for piece in pieces]
         tables = (
             np.array([piece.start for piece in pieces], np.int32),
             np.concatenate([np.zeros(1, np.int32), ends]),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llmasos_backend_openvino.attention import BLOCK
-from llmasos_backend_openvino.kv_cache import BlockPool, blocks_for
+from llmasos_backend_openvino.kv_cache import BlockPool
 from llmasos_decoder_kit.slots import Slot, SlotTable
 from llmasos_hookspecs import EngineInfo
 
@@ -32,7 +31,7 @@ class BlockSlots(SlotTable[int]):
 
     def trim(self, slot: int) -> None:
         """Give back the blocks behind the slot's tokens."""
-        blocks, keep = self[slot].held, blocks_for(self[slot].length)
+        blocks, keep = self[slot].held, self._pool.layout.blocks_for(self[slot].length)
         self._pool.give_back(blocks[keep:])
         del blocks[keep:]
 
@@ -42,11 +41,11 @@ class BlockSlots(SlotTable[int]):
         Raises ``CapacityExceeded`` where there are not enough; what the slot holds stays as it is.
         """
         blocks = self[slot].held
-        for at in range(start // BLOCK, len(blocks)):
+        for at in range(start // self._pool.layout.block, len(blocks)):
             if self._pool.shared(blocks[at]):
                 mine = self._pool.take()
-                self._pool.copy(blocks[at], mine)
+                self._pool.memory.copy(blocks[at], mine)
                 self._pool.give_back([blocks[at]])
                 blocks[at] = mine
-        while len(blocks) < blocks_for(end):
+        while len(blocks) < self._pool.layout.blocks_for(end):
             blocks.append(self._pool.take())

@@ -1,6 +1,7 @@
 // Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
 // instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding.
-// `random_shapes CASES SEED`; meant to be compiled with sanitizers (`make sanitize`).
+// `random_shapes CASES SEED FIRST` runs so many cases of a seed from the case FIRST on; meant to be compiled with sanitizers (`make sanitize`).
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -22,8 +23,49 @@ struct Random {
     T one_of(std::initializer_list<T> choices) {
         return choices.begin()[below(static_cast<int64_t>(choices.size()))];
     }
-    float normal() { return std::normal_distribution<float>()(engine); }
+    // A sum of four uniform numbers, all of one draw: nearly of the normal distribution, with the variance 1.
+    float normal() {
+        const uint64_t draw = engine();
+        float sum = 0;
+        for (int part = 0; part < 4; ++part) sum += static_cast<float>(draw >> 16 * part & 0xffff) - 32767.5F;
+        return sum * (1 / 37837.2F);
+    }
+    void bytes(uint8_t* to, size_t count) {
+        for (size_t at = 0; at < count; at += sizeof(uint64_t)) {
+            const uint64_t draw = engine();
+            std::memcpy(to + at, &draw, count - at < sizeof draw ? count - at : sizeof draw);
+        }
+    }
 };
+
+void run_forwards(void*, void (*work)(void* data, size_t index), size_t count, void* data) {
+    for (size_t index = 0; index < count; ++index) work(data, index);
+}
+
+void run_backwards(void*, void (*work)(void* data, size_t index), size_t count, void* data) {
+    while (count--) work(data, count);
+}
+
+// The parts of what is expected, one by one.
+constexpr Parallel kForwards{run_forwards, nullptr};
+
+// The parts of what is compared with that: the last one first, since none may count on those before it, and by threads in every eighth case.
+// Threads wait for each other longer than they compute in cases as small as these.
+Parallel otherwise(Random& random, size_t& threads) {
+    threads = static_cast<size_t>(2 + random.below(2));
+    return random.below(8) ? Parallel{run_backwards, nullptr} : pool(threads);
+}
+
+// What is compared with plain C++: the other instruction sets of this processor, or where there is none plain C++ in other parts.
+const std::vector<const Kernel*>& compared() {
+    static const auto found = [] {
+        std::vector<const Kernel*> kernels;
+        for (const char* const* name = kNames; *name; ++name)
+            if (const Kernel* const each = kernel(*name); each && (each != &kScalar || kernels.empty())) kernels.push_back(each);
+        return kernels;
+    }();
+    return found;
+}
 
 template <class T>
 std::unique_ptr<T[]> exactly(size_t count) {
@@ -47,7 +89,7 @@ Shape random_shape(Random& random) {
 // Random bytes for codes, zeros and the lower of two levels; numbers near one for all other factors.
 void fill(Random& random, const Shape& shape, uint8_t* data) {
     const Layout layout(shape);
-    for (size_t at = 0; at < layout.panels * layout.panel_bytes; ++at) data[at] = static_cast<uint8_t>(random.engine());
+    random.bytes(data, layout.panels * layout.panel_bytes);
     const auto near_one = [&] { return 0x3800 | random.below(0x800) | (random.below(2) << 15); };  // a float16 between 0.5 and 2, of either sign
     for (size_t panel = 0; panel < layout.panels; ++panel) {
         uint8_t* const start = data + panel * layout.panel_bytes;
@@ -65,6 +107,24 @@ void fill(Random& random, const Shape& shape, uint8_t* data) {
                 std::memcpy(start + from, &value, 4);
             }
     }
+}
+
+// What a row's products with 1 are sums of at most: the weights where all codes are 0, and what the largest codes add to them. Where these
+// cancel each other a weight is smaller than they are, and the float error of a product is one of the terms.
+std::unique_ptr<float[]> largest_terms(const Matrix& matrix, int64_t row) {
+    const Layout& layout = matrix.layout;
+    const size_t bytes = layout.panels * layout.panel_bytes, columns = static_cast<size_t>(matrix.shape.columns);
+    const auto data = exactly<uint8_t>(bytes);
+    auto lowest = exactly<float>(columns);
+    const auto highest = exactly<float>(columns);
+    for (const auto& [code, weights] : {std::pair{0, lowest.get()}, std::pair{0xff, highest.get()}}) {
+        std::memcpy(data.get(), matrix.data, bytes);
+        for (size_t panel = 0; panel < layout.panels; ++panel)
+            std::memset(data.get() + panel * layout.panel_bytes + layout.codes, code, layout.panel_bytes - layout.codes);
+        take_rows(Matrix{matrix.shape, layout, data.get(), nullptr}, &row, 1, weights);
+    }
+    for (size_t at = 0; at < columns; ++at) lowest[at] = std::fabs(lowest[at]) + std::fabs(highest[at] - lowest[at]);
+    return lowest;
 }
 
 bool same(float a, float b) { return std::memcmp(&a, &b, 4) == 0 || (std::isnan(a) && std::isnan(b)); }
@@ -102,16 +162,15 @@ int run(uint64_t number, uint64_t seed) {
     const bool gated = can_gate(shape) && random.below(2);
     const size_t results = gated ? rows / 2 : rows;
 
-    size_t threads = static_cast<size_t>(1 + random.below(3));
+    size_t threads;
+    const Parallel parts = otherwise(random, threads);
     const auto expected = exactly<float>(count * results), found = exactly<float>(count * results);
-    multiply(*kernel("scalar"), matrix, input, count, expected.get(), gated, pool(threads));
-    for (const char* const* name = kNames; *name; ++name) {
-        const Kernel* const other = kernel(*name);
-        if (!other) continue;
+    multiply(kScalar, matrix, input, count, expected.get(), gated, kForwards);
+    for (const Kernel* const other : compared()) {
         std::memset(found.get(), 0xff, count * results * 4);
-        multiply(*other, matrix, input, count, found.get(), gated, pool(threads));
+        multiply(*other, matrix, input, count, found.get(), gated, parts);
         for (size_t at = 0; at < count * results; ++at)
-            if (!same(expected[at], found[at])) return failed(*name, shape, count, number);
+            if (!same(expected[at], found[at])) return failed(other->name, shape, count, number);
     }
     // One row of the matrix, dequantised, against the results of the first activations.
     const int64_t row = random.below(shape.rows);
@@ -119,15 +178,16 @@ int run(uint64_t number, uint64_t seed) {
     if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
     if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
     if (odd || fused || gated) return 0;
-    double sum = matrix.bias ? matrix.bias[row] : 0, magnitude = std::fabs(sum), most = 0;
+    const auto terms = largest_terms(matrix, row);
+    double sum = matrix.bias ? matrix.bias[row] : 0, magnitude = std::fabs(sum), cancelled = 0, most = 0, rounding = 0;
     for (size_t at = 0; at < columns; ++at) {
         sum += static_cast<double>(weights[at]) * x[at];
         magnitude += std::fabs(static_cast<double>(weights[at]) * x[at]);
+        cancelled += std::fabs(static_cast<double>(terms[at]) * x[at]);
         most = std::fmax(most, std::fabs(static_cast<double>(x[at])));
     }
-    double rounding = 0;
     for (size_t at = 0; at < columns; ++at) rounding += std::fabs(static_cast<double>(weights[at])) * most / 254;
-    if (!(std::fabs(expected[row] - sum) <= 1e-5 * magnitude + 1.01 * rounding)) return failed("the product", shape, count, number);
+    if (!(std::fabs(expected[row] - sum) <= 1e-5 * magnitude + 1e-6 * cancelled + 1.01 * rounding)) return failed("the product", shape, count, number);
     return 0;
 }
 
@@ -161,15 +221,16 @@ int attend_randomly(uint64_t number, uint64_t seed) {
     for (size_t at = 0; at < angles; ++at) cosines[at] = random.normal(), sines[at] = random.normal();
     for (size_t at = 0; at < cache; ++at) keys[at] = random.normal(), values[at] = random.normal();
     const bool rotates = random.below(4) != 0;
-    size_t threads = static_cast<size_t>(1 + random.below(3));
+    size_t threads;
+    const Parallel shared = otherwise(random, threads);
     const float* const own = states.get() + shape.heads * shape.width;
-    const auto compute = [&](const Kernel& kernel, size_t first, size_t some, float* output) {
+    const auto compute = [&](const Kernel& kernel, const Parallel& parts, size_t first, size_t some, float* output) {
         const Attention call{shape, some, places.data() + first, states.get() + first * step, own + first * step, own + first * step + shape.kv_heads * shape.width,
                              step, step, step, rotates ? cosines.get() : nullptr, rotates ? sines.get() : nullptr, keys.get(), values.get(), length,
                              nullptr, output};
-        return attend(kernel, call, pool(threads));
+        return attend(kernel, call, parts);
     };
-    compute(*kernel("scalar"), 0, count, expected.get());
+    compute(kScalar, kForwards, 0, count, expected.get());
     const auto differs = [&](size_t from, size_t size) {
         for (size_t at = 0; at < size; ++at)
             if (!same(expected[from + at], found[from + at])) return true;
@@ -180,25 +241,33 @@ int attend_randomly(uint64_t number, uint64_t seed) {
                     shape.heads, shape.kv_heads, shape.width, shape.window, length, count);
         return 1;
     };
-    for (const char* const* name = kNames; *name; ++name) {
-        const Kernel* const other = kernel(*name);
-        if (!other) continue;
+    // Each has to write the keys and values of the new tokens itself.
+    const auto forget = [&] {
+        for (const Place& place : places)
+            for (size_t head = 0; head < shape.kv_heads; ++head) {
+                const size_t at = ((place.sequence * shape.kv_heads + head) * length + place.position) * shape.width;
+                std::fill_n(&keys[at], shape.width, NAN), std::fill_n(&values[at], shape.width, NAN);
+            }
+    };
+    for (const Kernel* const other : compared()) {
+        forget();
         std::memset(found.get(), 0xff, outputs * sizeof(float));
-        compute(*other, 0, count, found.get());
-        if (differs(0, outputs)) return report(*name);
+        compute(*other, shared, 0, count, found.get());
+        if (differs(0, outputs)) return report(other->name);
     }
     // The last token alone: its keys and those before it are written already.
     const size_t own_outputs = shape.heads * shape.width;
-    compute(*chosen(), count - 1, 1, found.get() + outputs - own_outputs);
+    compute(*chosen(), shared, count - 1, 1, found.get() + outputs - own_outputs);
     return differs(outputs - own_outputs, own_outputs) ? report("the last token alone") : 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    const uint64_t cases = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 1000, seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+    const auto argument = [&](int index, uint64_t otherwise) { return argc > index ? std::strtoull(argv[index], nullptr, 10) : otherwise; };
+    const uint64_t cases = argument(1, 1000), seed = argument(2, 1), first = argument(3, 0);
     int failures = 0;
-    for (uint64_t number = 0; number < cases && failures < 10; ++number) failures += number % 4 ? run(number, seed) : attend_randomly(number, seed);
+    for (uint64_t number = first; number < first + cases && failures < 10; ++number) failures += number % 4 ? run(number, seed) : attend_randomly(number, seed);
     std::printf("%llu cases, instruction sets", static_cast<unsigned long long>(cases));
     for (const char* const* name = kNames; *name; ++name)
         if (kernel(*name)) std::printf(" %s", *name);

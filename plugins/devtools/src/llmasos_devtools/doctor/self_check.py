@@ -67,9 +67,16 @@ class Comparison:
 
 @attrs.frozen(kw_only=True)
 class SelfCheck:
-    """The result of a check. ``passed``: no text is ``different``."""
+    """The result of a check.
+
+    Attributes:
+        loader: what computed the model.
+        loader_choice: how it was chosen, one sentence.
+        passed: no text is ``different``.
+    """
 
     loader: str
+    loader_choice: str
     dtype: str
     reference: str
     comparisons: tuple[Comparison, ...]
@@ -96,7 +103,13 @@ def check_model(model: CommandModel, checkpoint: Checkpoint) -> SelfCheck:
         found.append(_compare(f"a prompt of {length} tokens", model.logits(tokens), reference.logits(tokens)))
     found.append(_compare_decode(model, reference))
     facts = model.describe()
-    return SelfCheck(loader=str(facts["loader"]), dtype=str(facts["dtype"]), reference=reference.name, comparisons=tuple(found))
+    return SelfCheck(
+        loader=str(facts["loader"]),
+        loader_choice=str(facts["loader_choice"]),
+        dtype=str(facts["dtype"]),
+        reference=reference.name,
+        comparisons=tuple(found),
+    )
 
 
 def find_reference(checkpoint: Checkpoint) -> Reference:

@@ -76,6 +76,8 @@ def _model(
             ["text", "error", "KL", "same token", "verdict"],
             [[each.what, f"{each.error:.2g}", f"{each.mean_kl:.2g}", f"{each.top1:.1%}", each.verdict] for each in found.comparisons],
         )
+        context.answer(None, f"The {found.loader}: {found.loader_choice}")
         for note in notes:
-            context.answer(None, note)
+            if note != found.loader_choice:
+                context.answer(None, note)
     return 0 if found.passed else 1
