@@ -1,5 +1,7 @@
 // Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
-// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding.
+// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding. A third of the
+// products have activations in bfloat16, which AMX adds in an order of its own: there its own product is that of the weights, and that of the last
+// row alone has the same bits.
 // `random_shapes CASES SEED`; meant to be compiled with sanitizers (`make sanitize`).
 #include <cmath>
 #include <cstdio>
@@ -67,13 +69,31 @@ void fill(Random& random, const Shape& shape, uint8_t* data) {
     }
 }
 
-bool same(float a, float b) { return std::memcmp(&a, &b, 4) == 0 || (std::isnan(a) && std::isnan(b)); }
+bool same(const float* a, const float* b, size_t count) {
+    for (size_t at = 0; at < count; ++at)
+        if (std::memcmp(a + at, b + at, sizeof(float)) != 0 && !(std::isnan(a[at]) && std::isnan(b[at]))) return false;
+    return true;
+}
 
 int failed(const char* what, const Shape& shape, size_t count, uint64_t number) {
     std::printf("case %llu: %s: rows %lld columns %lld bits %d unit %d group %d zero %d scale %d super %d, %zu rows of activations\n",
                 static_cast<unsigned long long>(number), what, static_cast<long long>(shape.rows), static_cast<long long>(shape.columns), shape.bits,
                 shape.unit, shape.group, static_cast<int>(shape.zero), static_cast<int>(shape.scale), shape.super, count);
     return 1;
+}
+
+// Whether a product is that of a row of weights and the activations, up to their rounding.
+bool near(const Matrix& matrix, Precision precision, const float* weights, int64_t row, const float* x, float product) {
+    const auto columns = static_cast<size_t>(matrix.shape.columns);
+    double sum = matrix.bias ? matrix.bias[row] : 0, products = 0, all_weights = 0, most = 0;
+    for (size_t at = 0; at < columns; ++at) {
+        sum += static_cast<double>(weights[at]) * x[at];
+        products += std::fabs(static_cast<double>(weights[at]) * x[at]);
+        all_weights += std::fabs(static_cast<double>(weights[at]));
+        most = std::fmax(most, std::fabs(static_cast<double>(x[at])));
+    }
+    const double rounding = precision == Precision::bf16 ? products / 256 : all_weights * most / 254, bias = matrix.bias ? std::fabs(matrix.bias[row]) : 0;
+    return std::fabs(product - sum) <= 1e-5 * (products + bias) + 1.01 * rounding;
 }
 
 int run(uint64_t number, uint64_t seed) {
@@ -101,33 +121,35 @@ int run(uint64_t number, uint64_t seed) {
     const Rows input{x.get(), added ? addend.get() : nullptr, fused && random.below(4) ? gamma.get() : nullptr, 1e-5F, added ? totals.get() : nullptr};
     const bool gated = can_gate(shape) && random.below(2);
     const size_t results = gated ? rows / 2 : rows;
+    const Precision precision = random.below(3) ? Precision::int8 : Precision::bf16;
+
+    // One row of the matrix, dequantised, against the results of the first activations.
+    const int64_t row = random.below(shape.rows);
+    const auto weights = exactly<float>(columns);
+    if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
+    if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
+    const auto right = [&](const float* products) { return odd || fused || gated || near(matrix, precision, weights.get(), row, x.get(), products[row]); };
 
     size_t threads = static_cast<size_t>(1 + random.below(3));
     const auto expected = exactly<float>(count * results), found = exactly<float>(count * results);
-    multiply(*kernel("scalar"), matrix, input, count, expected.get(), gated, pool(threads));
+    multiply(*kernel("scalar"), precision, matrix, input, count, expected.get(), gated, pool(threads));
+    if (!right(expected.get())) return failed("the product", shape, count, number);
     for (const char* const* name = kNames; *name; ++name) {
         const Kernel* const other = kernel(*name);
         if (!other) continue;
         std::memset(found.get(), 0xff, count * results * 4);
-        multiply(*other, matrix, input, count, found.get(), gated, pool(threads));
-        for (size_t at = 0; at < count * results; ++at)
-            if (!same(expected[at], found[at])) return failed(*name, shape, count, number);
+        multiply(*other, precision, matrix, input, count, found.get(), gated, pool(threads));
+        if (precision == Precision::int8 || std::strcmp(*name, "amx") != 0) {
+            if (!same(expected.get(), found.get(), count * results)) return failed(*name, shape, count, number);
+            continue;
+        }
+        if (!right(found.get())) return failed("the product by AMX", shape, count, number);
+        const size_t last = (count - 1) * columns;
+        const Rows of_last{input.x + last, added ? input.addend + last : nullptr, input.gamma, input.epsilon, nullptr};
+        const auto alone = exactly<float>(results);
+        multiply(*other, precision, matrix, of_last, 1, alone.get(), gated, pool(threads));
+        if (!same(alone.get(), found.get() + (count - 1) * results, results)) return failed("the last row alone by AMX", shape, count, number);
     }
-    // One row of the matrix, dequantised, against the results of the first activations.
-    const int64_t row = random.below(shape.rows);
-    const auto weights = exactly<float>(columns);
-    if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
-    if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
-    if (odd || fused || gated) return 0;
-    double sum = matrix.bias ? matrix.bias[row] : 0, magnitude = std::fabs(sum), most = 0;
-    for (size_t at = 0; at < columns; ++at) {
-        sum += static_cast<double>(weights[at]) * x[at];
-        magnitude += std::fabs(static_cast<double>(weights[at]) * x[at]);
-        most = std::fmax(most, std::fabs(static_cast<double>(x[at])));
-    }
-    double rounding = 0;
-    for (size_t at = 0; at < columns; ++at) rounding += std::fabs(static_cast<double>(weights[at])) * most / 254;
-    if (!(std::fabs(expected[row] - sum) <= 1e-5 * magnitude + 1.01 * rounding)) return failed("the product", shape, count, number);
     return 0;
 }
 
@@ -170,11 +192,7 @@ int attend_randomly(uint64_t number, uint64_t seed) {
         return attend(kernel, call, pool(threads));
     };
     compute(*kernel("scalar"), 0, count, expected.get());
-    const auto differs = [&](size_t from, size_t size) {
-        for (size_t at = 0; at < size; ++at)
-            if (!same(expected[from + at], found[from + at])) return true;
-        return false;
-    };
+    const auto differs = [&](size_t from, size_t size) { return !same(expected.get() + from, found.get() + from, size); };
     const auto report = [&](const char* what) {
         std::printf("case %llu: attention, %s: heads %zu of %zu, width %zu, window %zu, length %zu, %zu tokens\n", static_cast<unsigned long long>(number), what,
                     shape.heads, shape.kv_heads, shape.width, shape.window, length, count);
