@@ -1,23 +1,29 @@
-"""``make bench-kernels``: the kernels of ``llmasos-kernels-cpu`` alone, against what the memory allows.
+"""``make bench-kernels``: the kernels of ``llmasos-kernels-cpu`` alone, against what the machine allows.
 
-For each format, shape and instruction set: GB/s of packed weights read and GFLOP/s, the fastest of some runs. "of the limit": the share
-of the bandwidth at which the same threads only read a memory that no cache holds, measured just before. The matrices of a shape are many
-copies, together larger than the caches, as the layers of a model are.
+A table for each number of rows of activations, in Markdown: for each format, shape, form of activations and instruction set the GB/s of
+packed weights read and the GFLOP/s computed, the fastest of some runs, each with its share of a limit. The limits are measured just before,
+on the same threads: the bandwidth at which they only read a memory that no cache holds, and the rate of a large product of int8 by ONNX
+Runtime, or of bfloat16 by torch. The matrices of a shape are many copies, together larger than the caches, as the layers of a model are.
+
+It takes about three minutes on two quiet cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import attrs
 import numpy as np
 
+from benchmarks.limits import bfloat16_rate, int8_rate
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import PackedMatrix
-from llmasos_kernels_cpu.shape import Shape
+from llmasos_kernels_cpu.shape import PRECISIONS, Precision, Shape
 
 #: Format -> how it is packed.
 FORMATS: Final[dict[str, dict[str, Any]]] = {
@@ -35,34 +41,75 @@ SHAPES: Final = ((960, 576), (3072, 576), (576, 1536), (4096, 4096))
 _LARGE: Final = 192 << 20
 
 
-def fastest(run: Callable[[], object], times: int) -> float:
-    """Seconds of the fastest of some runs."""
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return min(found)
+@attrs.frozen
+class Limits:
+    """What some threads of the machine do at most: bytes read a second, and operations a second by the form of activations."""
+
+    threads: int
+    bandwidth: float
+    operations: dict[Precision, float]
+
+    @classmethod
+    def measure(cls, threads: int, times: int) -> Limits:
+        memory = np.ones(_LARGE // 8, dtype=np.uint64)
+        bandwidth = memory.nbytes / min(_seconds(lambda: library.read(memory, threads)) for _ in range(times))
+        return cls(threads, bandwidth, {"int8": int8_rate(threads), "bf16": bfloat16_rate(threads)})
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.threads} threads read {self.bandwidth / 1e9:.1f} GB/s, and multiply {self.operations['int8'] / 1e9:.0f} GOP/s in int8 "
+            f"and {self.operations['bf16'] / 1e9:.0f} GFLOP/s in bfloat16."
+        )
 
 
-def bandwidth(threads: int, times: int) -> float:
-    """Bytes a second that the threads read."""
-    memory = np.ones(_LARGE // 8, dtype=np.uint64)
-    return memory.nbytes / fastest(lambda: library.read(memory, threads), times)
+@attrs.frozen
+class Kernels:
+    """The matrices of one shape, one after another."""
+
+    copies: Sequence[PackedMatrix]
+    seconds: float
+
+    @classmethod
+    def of(cls, shape: Shape, large: int, seconds: float) -> Kernels:
+        """Of copies that take ``large`` bytes; each measurement takes about as many ``seconds``."""
+        one = np.full((shape.panels, shape.panel_bytes), 17, dtype=np.uint8)
+        return cls([PackedMatrix(shape, one.copy()) for _ in range(max(1, large // one.nbytes))], seconds)
+
+    def time(self, batch: int, name: str, precision: Precision, threads: int) -> float:
+        """Seconds of a product: of several runs over some copies, all of them if there is time, that of the fastest."""
+        x = np.random.default_rng(0).normal(size=(batch, self.copies[0].shape.columns)).astype(np.float32)
+        products = itertools.cycle([library.prepare(matrix, x, precision=precision, name=name, threads=threads) for matrix in self.copies])
+        next(products)()
+        count = min(len(self.copies), max(1, int(self.seconds / 4 / _seconds(next(products)))))
+        end, found = time.perf_counter() + self.seconds, [_seconds(lambda: _call(products, count))]
+        while time.perf_counter() < end:
+            found.append(_seconds(lambda: _call(products, count)))
+        return min(found) / count
 
 
-def measure(shape: Shape, name: str, batch: int, threads: int, times: int, large: int) -> tuple[float, float]:
-    """Bytes and operations a second of one product after another, of copies of the matrix that take ``large`` bytes."""
-    one = np.full((shape.panels, shape.panel_bytes), 17, dtype=np.uint8)
-    copies = [PackedMatrix(shape, one.copy()) for _ in range(max(1, large // one.nbytes))]
-    x = np.random.default_rng(0).normal(size=(batch, shape.columns)).astype(np.float32)
+def figures(kernels: Kernels, batch: int, name: str, precision: Precision, limits: Limits) -> str:
+    """GB/s and GFLOP/s of a product with ``batch`` rows of activations, with their shares of the limits, as a cell of a table."""
+    seconds, matrix = kernels.time(batch, name, precision, limits.threads), kernels.copies[0]
+    read, computed = matrix.data.nbytes / seconds, 2 * batch * matrix.shape.rows * matrix.shape.columns / seconds
+    return f"{read / 1e9:.1f} ({read / limits.bandwidth:.0%}), {computed / 1e9:.0f} ({computed / limits.operations[precision]:.0%})"
 
-    def run() -> None:
-        for matrix in copies:
-            library.multiply(matrix, x, name=name, threads=threads)
 
-    seconds = fastest(run, times) / len(copies)
-    return one.nbytes / seconds, 2 * batch * shape.rows * shape.columns / seconds
+def ways(names: Sequence[str], precisions: Sequence[Precision]) -> list[tuple[Precision, str]]:
+    """Forms of activations with the instruction sets that compute them in a way of their own."""
+    same = "avx512bf16" if "avx512" in names else None  # the two differ in products of bfloat16 alone
+    return [(precision, name) for precision in precisions for name in names if precision == "bf16" or name != same]
+
+
+def _call(products: itertools.cycle[Callable[[], object]], count: int) -> None:
+    for product in itertools.islice(products, count):
+        product()
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,21 +119,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     here = [name for name in library.names() if library.runs(name)]
     parser.add_argument("--formats", nargs="*", default=list(FORMATS), choices=list(FORMATS), metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--sets", nargs="*", default=here[:-1] or here, choices=here, help="instruction sets; by default all but plain C++")
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 32, 128])
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--precisions", nargs="*", default=PRECISIONS, choices=PRECISIONS, help="forms of activations")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 128], help="rows of activations")
+    parser.add_argument("--threads", type=int, nargs="*", default=[os.cpu_count() or 1])
+    parser.add_argument("--times", type=int, default=5, help="how often the bandwidth is measured")
+    parser.add_argument("--seconds", type=float, default=0.25, help="of each measurement")
     parser.add_argument("--megabytes", type=int, default=_LARGE >> 20, help="of the copies of a matrix")
     given = parser.parse_args(arguments)
+    columns = ways(given.sets, given.precisions)
     for threads in given.threads:
-        limit = bandwidth(threads, given.times)
-        print(f"\n{threads} threads read {limit / 1e9:.1f} GB/s.\n")
-        print("| format | rows x columns | instructions | batch | GB/s | of the limit | GFLOP/s |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        for form, (rows, columns), name, batch in itertools.product(given.formats, SHAPES, given.sets, given.batches):
-            shape = Shape(rows=rows, columns=columns, **FORMATS[form])
-            read, computed = measure(shape, name, batch, threads, given.times, given.megabytes << 20)
-            figures = f"{read / 1e9:.1f} | {read / limit:.0%} | {computed / 1e9:.0f}"
-            print(f"| {form} | {rows} x {columns} | {name} | {batch} | {figures} |", flush=True)
+        limits = Limits.measure(threads, given.times)
+        print(f"\n{limits.sentence} GB/s and GFLOP/s, with their shares of these:")
+        tables: dict[int, list[str]] = {batch: [] for batch in given.batches}
+        for form, (rows, width) in itertools.product(given.formats, SHAPES):
+            kernels = Kernels.of(Shape(rows=rows, columns=width, **FORMATS[form]), given.megabytes << 20, given.seconds)
+            for batch, lines in tables.items():
+                cells = [figures(kernels, batch, name, precision, limits) for precision, name in columns]
+                lines.append(f"| {form} | {rows} x {width} | {' | '.join(cells)} |")
+        for batch, lines in tables.items():
+            heads = [f"{batch} rows" if batch > 1 else "1 row", "rows x columns", *(f"{precision}, {name}" for precision, name in columns)]
+            print("", f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *lines, sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -51,12 +51,30 @@ def measure_limits() -> Limits:
     """Takes about three seconds."""
     return Limits(
         bandwidth=measure_bandwidth(2, available=4 << 30).read,
-        float32=_rate(_product(np.float32)),
-        int8=_rate(_product(np.uint8)),
+        float32=_rate(_product(np.float32, 2)),
+        int8=int8_rate(2),
     )
 
 
-def _product(kind: type) -> Callable[[], object]:
+def int8_rate(threads: int) -> float:
+    """Operations a second of a large product of bytes by ONNX Runtime."""
+    return _rate(_product(np.uint8, threads))
+
+
+def bfloat16_rate(threads: int) -> float:
+    """Operations a second of a large product of bfloat16 by torch."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    one, two = (torch.ones(_SIDE, _SIDE, dtype=torch.bfloat16) for _ in range(2))
+    try:
+        return _rate(lambda: one @ two)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _product(kind: type, threads: int) -> Callable[[], object]:
     """Multiplies two square matrices with ONNX Runtime."""
     whole = kind is np.uint8
     stored = TensorProto.UINT8 if whole else TensorProto.FLOAT
@@ -72,7 +90,7 @@ def _product(kind: type) -> Callable[[], object]:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": one})
 

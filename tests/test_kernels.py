@@ -125,9 +125,19 @@ def test_norms_gates_and_attention_are_theirs_too(tmp_path: Path) -> None:
 
 
 @needs_kernels
-def test_a_token_has_the_same_logits_alone_in_a_batch_and_as_a_draft(tmp_path: Path) -> None:
+def test_activations_in_bfloat16_round_less(tmp_path: Path) -> None:
+    """Where they are asked for by name."""
+    checkpoint = tiny_checkpoint("llama-q4-minimums")
+    expected = logits(checkpoint, tmp_path, precision="fp32")
+    int8, bf16 = (np.linalg.norm(logits(checkpoint, tmp_path, kernels=kernels) - expected) for kernels in ("cpu", "cpu_bf16"))
+    assert 0 < bf16 < int8 / 2
+
+
+@needs_kernels
+@pytest.mark.parametrize("kernels", ["cpu", "cpu_bf16"])
+def test_a_token_has_the_same_logits_alone_in_a_batch_and_as_a_draft(kernels: str, tmp_path: Path) -> None:
     """And a prompt in chunks of any size: nothing is padded for it."""
-    engine = load(tiny_checkpoint("llama-q4-minimums"), Options(kernels="cpu"), SandboxContext(root=tmp_path))
+    engine = load(tiny_checkpoint("llama-q4-minimums"), Options(kernels=kernels), SandboxContext(root=tmp_path))
     try:
         expected = []
         alone = engine.open()
@@ -210,10 +220,19 @@ def test_the_real_model_is_as_exact_as_before(smollm2_gguf: Path) -> None:
     assert (np.exp(reference) * (reference - found)).sum(axis=1).mean() < 0.01
 
 
-def test_the_benchmark_has_a_row_for_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of formats, shapes, instruction sets and batches, each beside what the memory allows."""
-    asked = {"formats": ["Q4_K", "Q6_K"], "sets": ["scalar"], "batches": ["1"], "threads": ["1"], "times": ["1"], "megabytes": ["0"]}
-    benchmark.main([word for name, values in asked.items() for word in (f"--{name}", *values)])
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| Q")]
-    assert len(rows) == 2 * len(benchmark.SHAPES)
-    assert all(re.fullmatch(r"\| Q._K \| \d+ x \d+ \| scalar \| 1 \| [\d.]+ \| \d+% \| \d+ \|", row) for row in rows)
+def test_the_benchmark_has_a_row_for_each_format_and_shape(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table for each number of activations, with a column for each form of them and instruction set: GB/s and GFLOP/s, with their
+    shares of what the machine does."""
+    monkeypatch.setattr(benchmark, "int8_rate", lambda _: 1e9)
+    monkeypatch.setattr(benchmark, "bfloat16_rate", lambda _: 5e8)
+    name = library.chosen()
+    asked = {"formats": ["Q4_K", "Q6_K"], "sets": [name], "batches": ["1", "2"], "threads": ["1"], "times": ["1"], "megabytes": ["0"]}
+    benchmark.main([word for key, values in {**asked, "seconds": ["0"]}.items() for word in (f"--{key}", *values)])
+    limits, *lines = capsys.readouterr().out.strip().splitlines()
+    assert re.match(r"1 threads read [\d.]+ GB/s, and multiply 1 GOP/s in int8 and 0 GFLOP/s in bfloat16\.", limits)
+    heads = [line for line in lines if "rows x columns" in line]
+    assert heads == [f"| {rows} | rows x columns | int8, {name} | bf16, {name} |" for rows in ("1 row", "2 rows")]
+    rows = [line for line in lines if line.startswith("| Q")]
+    assert len(rows) == 2 * 2 * len(benchmark.SHAPES)
+    cell = r" [\d.]+ \(\d+%\), \d+ \(\d+%\) "
+    assert all(re.fullmatch(rf"\| Q._K \| \d+ x \d+ \|{cell}\|{cell}\|", row) for row in rows)

@@ -30,7 +30,8 @@ INSTRUCTION_SETS: Final = {
     "x86_64": {
         "avx2": ("-O3", "-mavx2", "-mfma", "-mf16c"),
         "avx512": _AVX512,
-        "amx": (*_AVX512, "-mamx-tile", "-mamx-int8"),
+        "avx512bf16": (*_AVX512, "-mavx512bf16"),
+        "amx": (*_AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
     },
     "aarch64": {
         "dotprod": ("-O3", "-mcpu=generic+dotprod"),

@@ -10,7 +10,7 @@ using namespace llmasos;
 
 namespace {
 
-enum Error { kFine = 0, kBadShape = 1, kBadKernel = 2, kNoMemory = 3, kBadIndex = 4, kBadSize = 5, kBadPlace = 6 };
+enum Error { kFine = 0, kBadShape = 1, kBadKernel = 2, kNoMemory = 3, kBadIndex = 4, kBadSize = 5, kBadPlace = 6, kBadPrecision = 7 };
 
 // Fills the matrix from what a caller passes, with the size of its data checked.
 int matrix_of(const Shape* shape, const uint8_t* data, int64_t size, const float* bias, Matrix* matrix) {
@@ -56,20 +56,22 @@ EXPORT int64_t llmasos_kernels_bytes(const Shape* shape) {
     return static_cast<int64_t>(layout.panels * layout.panel_bytes);
 }
 
-// output [count, rows] = x [count, columns] @ matrix.T + bias. `name` null: the instruction set that is chosen. `addend` [count, columns] is added
+// output [count, rows] = x [count, columns] @ matrix.T + bias. `name` null: the instruction set that is chosen. `precision`: the number of a
+// `Precision`, to which x is rounded. `addend` [count, columns] is added
 // to x first, and kept in `sum` unless that is null; then the RMS norm with `gamma` [columns] is taken, if that is not null. With `gated` the
 // first half of the rows are gates of the other: output [count, rows / 2].
-EXPORT int llmasos_kernels_multiply(const char* name, const Shape* shape, const uint8_t* data, int64_t size, const float* bias, const float* x,
-                                    const float* addend, const float* gamma, float epsilon, float* sum, int gated, int64_t count, int64_t threads,
-                                    float* output) {
+EXPORT int llmasos_kernels_multiply(const char* name, int64_t precision, const Shape* shape, const uint8_t* data, int64_t size, const float* bias,
+                                    const float* x, const float* addend, const float* gamma, float epsilon, float* sum, int gated, int64_t count,
+                                    int64_t threads, float* output) {
     Matrix matrix;
     if (const int error = matrix_of(shape, data, size, bias, &matrix)) return error;
     const Kernel* const found = named(name);
     if (!found) return kBadKernel;
+    if (precision < 0 || precision >= static_cast<int64_t>(kPrecisions)) return kBadPrecision;
     if (gated && !can_gate(*shape)) return kBadShape;
     size_t most = at_least(1, threads);
     const Rows rows{x, addend, gamma, epsilon, sum};
-    return multiply(*found, matrix, rows, at_least(0, count), output, gated, pool(most)) ? kFine : kNoMemory;
+    return multiply(*found, static_cast<Precision>(precision), matrix, rows, at_least(0, count), output, gated, pool(most)) ? kFine : kNoMemory;
 }
 
 // Attention of `count` tokens whose queries, keys and values lie side by side: `states` [count, (heads + 2 * kv_heads) * width]. Their keys and values

@@ -96,6 +96,30 @@ struct Avx2 {
         }
     }
 
+    // A column of a step's codes as floats.
+    static Floats column(const Ints& line, size_t column) {
+        const __m256i byte = _mm256_set1_epi32(255);
+        const int shift = static_cast<int>(8 * column);
+        return to_float({_mm256_and_si256(_mm256_srli_epi32(line.low, shift), byte), _mm256_and_si256(_mm256_srli_epi32(line.high, shift), byte)});
+    }
+
+    // Calls use(step, the codes of the step as bytes) for each step of a unit.
+    template <int bits, int unit, class Use>
+    static void unpacked(const uint8_t* codes, Use use) {
+        for (int step = 0; step < unit / static_cast<int>(kStep); step += 2) {
+            Ints even, odd;
+            if constexpr (bits == 8) {
+                even = {line(codes + step * kLine), line(codes + step * kLine + 32)};
+                odd = {line(codes + (step + 1) * kLine), line(codes + (step + 1) * kLine + 32)};
+            } else {
+                two_steps<bits, unit>(codes, step, 0, even.low, odd.low);
+                two_steps<bits, unit>(codes, step, 1, even.high, odd.high);
+            }
+            use(step, even);
+            use(step + 1, odd);
+        }
+    }
+
     template <int bits, int unit, int M>
     static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         for (int half = 0; half < 2; ++half) {

@@ -68,6 +68,12 @@ struct Avx512 {
         });
     }
 
+    // A column of a step's codes as floats.
+    static Floats column(__m512i line, size_t column) {
+        const __m512i codes = _mm512_and_si512(_mm512_srli_epi32(line, static_cast<unsigned>(8 * column)), _mm512_set1_epi32(255));
+        return _mm512_cvtepi32_ps(codes);
+    }
+
     // Calls use(step, the 64 codes of the step as bytes) for each step of a unit.
     template <int bits, int unit, class Use>
     static void unpacked(const uint8_t* codes, Use use) {

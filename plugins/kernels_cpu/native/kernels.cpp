@@ -38,14 +38,16 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
 bool has_amx() {
 #ifdef LLMASOS_EMULATED_TILES
     return has_avx512();
 #endif
     uint32_t a = 7, b, c = 0, d;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    constexpr uint32_t kTile = 1U << 24, kInt8 = 1U << 25;
-    static const bool granted = has_avx512() && (d & kTile) && (d & kInt8) && tiles_granted();
+    constexpr uint32_t kBf16 = 1U << 22, kTile = 1U << 24, kInt8 = 1U << 25, kAll = kBf16 | kTile | kInt8;
+    static const bool granted = has_avx512() && (d & kAll) == kAll && tiles_granted();
     return granted;
 }
 
@@ -54,7 +56,7 @@ struct Candidate {
     bool (*runs)();
 };
 
-const Candidate kCandidates[] = {{&kAmx, has_amx}, {&kAvx512, has_avx512}, {&kAvx2, has_avx2}, {&kScalar, [] { return true; }}};
+const Candidate kCandidates[] = {{&kAmx, has_amx}, {&kAvx512Bf16, has_avx512_bf16}, {&kAvx512, has_avx512}, {&kAvx2, has_avx2}, {&kScalar, [] { return true; }}};
 
 #elif defined(__aarch64__)
 
@@ -110,6 +112,7 @@ constexpr size_t kGated = 64;
 
 struct Work {
     const Kernel& kernel;
+    const Products& products;
     const Matrix& matrix;
     const Rows& rows;
     float* output;
@@ -118,13 +121,13 @@ struct Work {
 
 void round_row(void* data, size_t index) {
     auto& work = *static_cast<Work*>(data);
-    work.kernel.round(work.matrix, work.rows, index, work.activations);
+    work.products.round(work.matrix, work.rows, index, work.activations);
 }
 
 void run_panel(void* data, size_t index) {
     auto& work = *static_cast<Work*>(data);
     const size_t rows = work.matrix.shape.rows;
-    work.kernel.run(work.matrix, work.activations, index, 0, work.activations.rows, work.output + index * kRows, rows);
+    work.products.run(work.matrix, work.activations, index, 0, work.activations.rows, work.output + index * kRows, rows);
 }
 
 void run_gated_panel(void* data, size_t index) {
@@ -133,8 +136,8 @@ void run_gated_panel(void* data, size_t index) {
     alignas(64) float gates[kGated * kRows], ups[kGated * kRows];
     for (size_t first = 0; first < rows; first += kGated) {
         const size_t last = rows - first < kGated ? rows : first + kGated;
-        work.kernel.run(work.matrix, work.activations, index, first, last, gates, kRows);
-        work.kernel.run(work.matrix, work.activations, index + half / kRows, first, last, ups, kRows);
+        work.products.run(work.matrix, work.activations, index, first, last, gates, kRows);
+        work.products.run(work.matrix, work.activations, index + half / kRows, first, last, ups, kRows);
         for (size_t row = first; row < last; ++row)
             work.kernel.gate(gates + (row - first) * kRows, ups + (row - first) * kRows, work.output + row * half + index * kRows);
     }
@@ -175,7 +178,7 @@ float factor_at(const Shape& shape, const uint8_t* part, const uint8_t* upper, s
 
 const char* const kNames[] = {
 #if defined(__x86_64__)
-    "amx", "avx512", "avx2",
+    "amx", "avx512bf16", "avx512", "avx2",
 #elif defined(__aarch64__)
     "i8mm", "dotprod",
 #endif
@@ -194,14 +197,16 @@ const Kernel* chosen() {
     return best;
 }
 
-bool multiply(const Kernel& kernel, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated, const Parallel& parallel) {
+bool multiply(const Kernel& kernel, Precision precision, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated,
+              const Parallel& parallel) {
     if (!count) return true;
     const Layout& layout = matrix.layout;
-    const size_t of_row = row_bytes(layout.units, matrix.shape.unit), tiles = count * of_row;
+    const size_t of_row = layout.units * unit_share(precision, matrix.shape.unit), tiles = count * of_row;
     const size_t sums = varies(matrix.shape) ? count * layout.groups : 0;
     const Memory memory = allocate(tiles + sums * sizeof(float));
     if (!memory) return false;
-    Work work{kernel, matrix, rows, output, {count, layout.units, layout.groups, of_row, memory.get(), nullptr}};
+    const Products& products = *kernel.products[static_cast<size_t>(precision)];
+    Work work{kernel, products, matrix, rows, output, {count, layout.units, layout.groups, of_row, memory.get(), nullptr}};
     if (sums) work.activations.sums = reinterpret_cast<float*>(memory.get() + tiles);
     if (tiles >= kManyValues) {
         parallel.run(parallel.context, round_row, count, &work);

@@ -7,7 +7,8 @@ namespace llmasos {
 
 extern const Kernel kScalar;
 #if defined(__x86_64__)
-extern const Kernel kAvx2, kAvx512, kAmx;
+extern const Kernel kAvx2, kAvx512, kAvx512Bf16, kAmx;
+extern const Products kBf16Pairs;  // by the instruction of AVX512-BF16
 #elif defined(__aarch64__)
 extern const Kernel kDotprod, kI8mm;
 #endif
@@ -27,9 +28,10 @@ struct Parallel {
     void* context;
 };
 
-// output [count, matrix.rows] = rows @ matrix.T + bias. With `gated` the upper half of the matrix' rows are gates of the lower one's:
+// output [count, matrix.rows] = rows @ matrix.T + bias, with the rows rounded to `precision`. With `gated` the upper half of the matrix' rows are gates of the lower one's:
 // output [count, matrix.rows / 2] = silu(rows @ upper.T) * (rows @ lower.T); see `can_gate`. False where there is no memory.
-bool multiply(const Kernel& kernel, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated, const Parallel& parallel);
+bool multiply(const Kernel& kernel, Precision precision, const Matrix& matrix, const Rows& rows, size_t count, float* output, bool gated,
+              const Parallel& parallel);
 
 // Whether panels of gates stand against whole panels of what they gate.
 constexpr bool can_gate(const Shape& shape) { return shape.rows % (2 * kRows) == 0; }

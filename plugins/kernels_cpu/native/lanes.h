@@ -34,6 +34,11 @@ struct Lanes {
         return Isa::divide(Isa::multiply(x, Isa::where_below(x, Isa::zero(), small, one)), Isa::add(one, small));
     }
 
+    // to = silu(gate) * up
+    static void gate(const float* gates, const float* ups, float* to) {
+        Isa::store(to, Isa::multiply(silu(Isa::some(gates, kRows)), Isa::some(ups, kRows)), kRows);
+    }
+
     static Floats tanh(Floats x) {
         const Floats size = magnitude(x), small = exp(Isa::multiply(size, Isa::all(-2.0F))), one = Isa::all(1.0F);
         const Floats found = Isa::divide(Isa::subtract(one, small), Isa::add(one, small));

@@ -76,11 +76,15 @@ struct Matrix {
     const float* bias;    // [rows], or null
 };
 
-// Rows of activations, rounded to int8 with a scale for every unit.
+// What activations are rounded to: int8 with a scale for every unit, or bfloat16.
+enum class Precision : int32_t { int8 = 0, bf16 = 1 };
+
+constexpr size_t kPrecisions = 2;
+
+// Rows of rounded activations.
 //
 // Rows that are multiplied at once are a tile: of a number of rows that is a power of two, the largest of the instruction set first (`tile_of`).
-// What a product reads of a tile's rows lies side by side: for each unit the codes of each row, between -127 and 127; the scale of each row;
-// and what the sum of each begins with, minus the fixed zero times the sum of its codes.
+// What a product reads of a tile's rows lies side by side, for each unit what `forms.h` says.
 struct Activations {
     size_t rows;
     size_t units;
@@ -90,8 +94,10 @@ struct Activations {
     float* sums;       // [rows * groups], of each tile [groups, rows]: sums of rounded activations; null where no code's zero varies
 };
 
-// The bytes of a row of activations in a tile.
-LLMASOS_INLINE size_t row_bytes(size_t units, size_t unit) { return units * (unit + sizeof(float) + sizeof(int32_t)); }
+// The bytes of a unit of a row of activations in a tile.
+constexpr size_t unit_share(Precision precision, size_t unit) {
+    return precision == Precision::bf16 ? unit * sizeof(uint16_t) : unit + sizeof(float) + sizeof(int32_t);
+}
 
 struct Tile {
     size_t first, rows;

@@ -135,6 +135,35 @@ struct Neon {
         }
     }
 
+    // The 64 codes of a step.
+    struct Line {
+        uint8x16_t quarter[4];
+    };
+    // A column of them as floats.
+    static Floats column(const Line& line, size_t column) {
+        const int32x4_t shift = vdupq_n_s32(-8 * static_cast<int32_t>(column));
+        return each([&](int part) {
+            return vcvtq_f32_u32(vandq_u32(vshlq_u32(vreinterpretq_u32_u8(line.quarter[part]), shift), vdupq_n_u32(255)));
+        });
+    }
+
+    // Calls use(step, the codes of the step) for each step of a unit.
+    template <int bits, int unit, class Use>
+    static void unpacked(const uint8_t* codes, Use use) {
+        const uint8x16_t middle = vdupq_n_u8(bits == 8 ? 128 : 0);  // what `two_steps` has taken from codes of 8 bits
+        for (int step = 0; step < unit / static_cast<int>(kStep); step += 2) {
+            Line first, second;
+            for (int quarter = 0; quarter < 4; ++quarter) {
+                int8x16_t even, odd;
+                two_steps<bits, unit>(codes, step, quarter, even, odd);
+                first.quarter[quarter] = veorq_u8(vreinterpretq_u8_s8(even), middle);
+                second.quarter[quarter] = veorq_u8(vreinterpretq_u8_s8(odd), middle);
+            }
+            use(step, first);
+            use(step + 1, second);
+        }
+    }
+
     static int8x16_t step_of(const int8_t* values) {
         int32_t four;
         __builtin_memcpy(&four, values, 4);

@@ -5,8 +5,8 @@
 //     Rows(packed uint8 [panels, bytes], indices int64 [...]) -> float32 [..., columns]
 //
 // A product is that of x, or of the RMS norm of x with gamma and `epsilon`; with an addend that of `sum = x + addend`. With `gated` the first half of
-// the rows are gates, and the result is silu(gate) * value, float32 [..., rows / 2]. `packed` is a constant; the other attributes are the members
-// of `Shape`. Products run on the threads of the session.
+// the rows are gates, and the result is silu(gate) * value, float32 [..., rows / 2]. `precision` is the number of a `Precision`, to which x is rounded.
+// `packed` is a constant; the other attributes are the members of `Shape`. Products run on the threads of the session.
 #include <mutex>
 
 #include "onnx_operator.h"
@@ -20,6 +20,7 @@ struct Node {
     Matrix matrix;
     bool gated;
     float epsilon;
+    Precision precision;
 };
 
 Status* shape_of(const Api& api, const Info* info, Shape* shape) {
@@ -49,7 +50,7 @@ Status* make(const Api& api, const Info* info, size_t packed, void** made) {
     if (found.elements != layout.panels * layout.panel_bytes) return api.error(ort::kInvalidArgument, "The packed matrix has not the size of its shape.");
     uint8_t* data = nullptr;
     CHECK(data_of(api, value, &data));
-    return keep(api, Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F}, made);
+    return keep(api, Node{api, *kernel, Matrix{shape, layout, data, nullptr}, false, 0.0F, Precision::int8}, made);
 }
 
 // --- Product
@@ -73,14 +74,18 @@ Status* check_bias(const Api& api, const Info* info, const Matrix& matrix) {
 }
 
 Status* create_product(const Operator*, const Api* api, const Info* info, void** made) {
-    int64_t gated = 0;
+    int64_t gated = 0, precision = 0;
     float epsilon = 0;
     CHECK(api->attribute(info, "gated", &gated));
+    CHECK(api->attribute(info, "precision", &precision));
+    if (precision < 0 || precision >= static_cast<int64_t>(kPrecisions))
+        return api->error(ort::kInvalidArgument, "The attribute precision names no form of activations of this version of llmasos-kernels-cpu.");
     CHECK(api->attribute(info, "epsilon", &epsilon));
     CHECK(make(*api, info, 1, made));
     Node& node = *static_cast<Node*>(*made);
     node.gated = gated != 0;
     node.epsilon = epsilon;
+    node.precision = static_cast<Precision>(precision);
     Status* status = check_bias(*api, info, node.matrix);
     if (!status && gated && !can_gate(node.matrix.shape)) status = api->error(ort::kInvalidArgument, "Gates need a multiple of 32 rows.");
     if (status) destroy(*made);
@@ -122,7 +127,7 @@ Status* compute_product(void* made, Context* context) {
     CHECK(data_of(api, result, &output));
     if (found.elements == 0) return nullptr;  // no row
     Threads threads{api, context};
-    if (!multiply(node.kernel, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
+    if (!multiply(node.kernel, node.precision, matrix, input, found.elements / columns, output, node.gated, threads.parallel()))
         return api.error(ort::kFail, "No memory for the rounded activations.");
     return threads.status;
 }

@@ -1,10 +1,11 @@
 // The product of a packed matrix and rows of activations, for one instruction set.
 //
-// Each instruction set is a type `Isa` with sixteen lanes of integers and floats. Integer sums are exact; the float operations of a row are
-// these, in this order, whatever the instruction set, the number of activations or the threads, so that every way gives the same bits:
+// Each instruction set is a type `Isa` with sixteen lanes of integers and floats. The float operations of a row are these, in this order,
+// whatever the number of activations or the threads, so that every way gives the same bits. The sum of a unit's products is the form's of the
+// activations (`forms.h`): in int8 it is the same by every instruction set.
 //
 //     for each group:  sum = 0
-//         for each unit:  sum = fma(float(offset + products), activation scale, sum)
+//         for each unit:  the unit's products are added to sum
 //         result = fma(scale, sum, result)
 //         zeros vary:  result = fma(minimum, activation sum, result), with the minimum -scale * zero where zeros are stored
 //     result + bias
@@ -14,6 +15,7 @@
 #pragma once
 
 #include "attention.h"
+#include "forms.h"
 
 namespace llmasos {
 
@@ -29,9 +31,9 @@ struct Rows {
     float* sum;           // where `row + addend` is kept; null: nowhere
 };
 
-template <class Isa>
+template <class Form>
 struct Product {
-    using Ints = typename Isa::Ints;
+    using Isa = typename Form::Isa;
     using Floats = typename Isa::Floats;
 
     // Groups whose factors are unpacked at once, so that the loop over units has neither conversions nor branches on their form.
@@ -75,6 +77,7 @@ struct Product {
         const uint8_t* tile = input.tiles + first * input.row_bytes;
         const float* group_sums = input.sums ? input.sums + first * groups : nullptr;
         alignas(64) float weight_scales[kChunk * kRows], weight_shifts[kChunk * kRows];
+        const typename Form::template Ready<bits, unit, M> form(matrix.shape.zero == Zero::fixed);
         Floats results[M];
         for (int m = 0; m < M; ++m) results[m] = Isa::zero();
         size_t at = 0;
@@ -88,15 +91,9 @@ struct Product {
                 const size_t end = one ? at + 1 : units - at < in_group ? units : at + in_group;
                 do {
                     Isa::template prefetch<unit_bytes>(codes);
-                    const auto* const values = reinterpret_cast<const int8_t*>(tile);
-                    const auto* const scales = reinterpret_cast<const float*>(tile + M * unit);
-                    const auto* const offsets = reinterpret_cast<const int32_t*>(tile + M * (unit + sizeof(float)));
-                    Ints products[M];
-                    for (int m = 0; m < M; ++m) products[m] = Isa::all(offsets[m]);
-                    Isa::template dot<bits, unit, M>(codes, values, products);
-                    for (int m = 0; m < M; ++m) sums[m] = Isa::fma(Isa::to_float(products[m]), Isa::all(scales[m]), sums[m]);
+                    form.add(codes, tile, sums);
                     codes += unit_bytes;
-                    tile += M * (unit + sizeof(float) + sizeof(int32_t));
+                    tile += M * unit_share(Form::precision, unit);
                 } while (++at < end);
                 const Floats scale = Isa::some(weight_scales + group * kRows, kRows);
                 for (int m = 0; m < M; ++m) results[m] = Isa::fma(scale, sums[m], results[m]);
@@ -115,10 +112,10 @@ struct Product {
     }
 
     // Results of one panel for the tiles of M rows that begin at `first`, and then for smaller ones.
-    template <int bits, int unit, bool one, int M = Isa::most>
+    template <int bits, int unit, bool one, int M = Form::most>
     static void tiles(const Matrix& matrix, const Activations& input, size_t index, size_t first, size_t last, float* output, size_t stride) {
         for (; first + M <= last; first += M, output += M * stride) panel<bits, unit, M, one>(matrix, input, first, index, output, stride);
-        if constexpr (M > Isa::least) tiles<bits, unit, one, M / 2>(matrix, input, index, first, last, output, stride);
+        if constexpr (M > Form::least) tiles<bits, unit, one, M / 2>(matrix, input, index, first, last, output, stride);
     }
 
     template <int bits, int unit>
@@ -156,23 +153,19 @@ struct Product {
         return 1.0F / __builtin_sqrtf(Lanes<Isa>::total(squares) / static_cast<float>(columns) + rows.epsilon);
     }
 
-    // Round one row of activations. A unit with a value that is no finite number gets the scale NaN; one whose values are all below 1e-30
-    // counts as zero.
+    // Round one row of activations.
     static void round(const Matrix& matrix, const Rows& rows, size_t index, Activations& input) {
         const Layout& layout = matrix.layout;
         const size_t unit = matrix.shape.unit, columns = matrix.shape.columns;
-        const int32_t fixed = matrix.shape.zero == Zero::fixed ? 1 << (matrix.shape.bits - 1) : 0;
-        // An instruction set without products of unsigned by signed bytes multiplies 8-bit codes less 128.
-        const int32_t zero = fixed - (matrix.shape.bits == 8 && Isa::is_signed ? 128 : 0);
         const float *x = rows.x + index * columns, *addend = rows.addend ? rows.addend + index * columns : nullptr;
         const bool plain = !rows.gamma && !addend;
         const float factor = plain ? 1.0F : norm(rows, index, columns);
-        const Tile tile = tile_of(index, input.rows, Isa::most);
+        const Tile tile = tile_of(index, input.rows, Form::most);
         const size_t place = index - tile.first;
         uint8_t* to = input.tiles + tile.first * input.row_bytes;
         float* group_sums = input.sums ? input.sums + tile.first * layout.groups + place : nullptr;
         float group_sum = 0;
-        for (size_t at = 0; at < layout.units; ++at, to += tile.rows * (unit + sizeof(float) + sizeof(int32_t))) {
+        for (size_t at = 0; at < layout.units; ++at, to += tile.rows * unit_share(Form::precision, unit)) {
             const size_t first = at * unit, left = columns - first, count = left < unit ? left : unit;
             alignas(64) float changed[32];
             if (!plain)
@@ -183,13 +176,8 @@ struct Product {
                     if (rows.gamma) values = Isa::multiply(Isa::multiply(values, Isa::all(factor)), Isa::some(rows.gamma + first + part, lanes));
                     Isa::store(changed + part, values, lanes);
                 }
-            float scale;
-            const int32_t sum = Isa::round(plain ? x + first : changed, count, unit, reinterpret_cast<int8_t*>(to + place * unit), &scale);
-            const int32_t offset = -zero * sum;
-            __builtin_memcpy(to + tile.rows * unit + place * sizeof scale, &scale, sizeof scale);
-            __builtin_memcpy(to + tile.rows * (unit + sizeof scale) + place * sizeof offset, &offset, sizeof offset);
+            group_sum = Form::put(matrix.shape, plain ? x + first : changed, count, to, tile.rows, place, group_sum);
             if (group_sums) {
-                group_sum = __builtin_fmaf(static_cast<float>(sum), scale, group_sum);
                 if ((at + 1) % matrix.shape.group == 0 || at + 1 == layout.units) {
                     *group_sums = group_sum;
                     group_sums += tile.rows;
@@ -199,25 +187,29 @@ struct Product {
         }
     }
 
-    // to = silu(gate) * up, sixteen at a time.
-    static void gate(const float* gates, const float* ups, float* to) {
-        Isa::store(to, Isa::multiply(Lanes<Isa>::silu(Isa::some(gates, kRows)), Isa::some(ups, kRows)), kRows);
-    }
 };
+
+// The products of one form of activations.
+struct Products {
+    void (*run)(const Matrix&, const Activations&, size_t index, size_t first, size_t last, float* output, size_t stride);
+    void (*round)(const Matrix&, const Rows&, size_t index, Activations&);
+};
+
+template <class Form>
+constexpr Products products_of = {Product<Form>::run, Product<Form>::round};
 
 // What `kernels.cpp` knows of an instruction set.
 struct Kernel {
     const char* name;
-    void (*run)(const Matrix&, const Activations&, size_t index, size_t first, size_t last, float* output, size_t stride);
-    void (*round)(const Matrix&, const Rows&, size_t index, Activations&);
+    const Products* products[kPrecisions];  // by `Precision`
     void (*gate)(const float*, const float*, float*);
     void (*prepare)(const Attention&, size_t token, bool keeps);
     void (*attend)(const Attention&, size_t first, size_t count, size_t kv_head, float* memory);
 };
 
 template <class Isa>
-constexpr Kernel kernel_of(const char* name) {
-    return Kernel{name, Product<Isa>::run, Product<Isa>::round, Product<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
+constexpr Kernel kernel_of(const char* name, const Products* int8 = &products_of<Int8<Isa>>, const Products* bf16 = &products_of<Bf16<Isa>>) {
+    return Kernel{name, {int8, bf16}, Lanes<Isa>::gate, Attend<Isa>::prepare, Attend<Isa>::run};
 }
 
 }  // namespace llmasos

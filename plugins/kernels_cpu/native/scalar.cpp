@@ -91,6 +91,24 @@ struct Scalar {
         }
     }
 
+    // The 64 codes of a step.
+    struct Line {
+        uint8_t code[kLine];
+    };
+    static Floats column(const Line& line, size_t column) {
+        return each([&](size_t lane) { return static_cast<float>(line.code[lane * kStep + column]); });
+    }
+
+    // Calls use(step, the codes of the step) for each step of a unit.
+    template <int bits, int unit, class Use>
+    static void unpacked(const uint8_t* codes, Use use) {
+        for (int step = 0; step < unit / static_cast<int>(kStep); ++step) {
+            Line line;
+            for (size_t place = 0; place < kLine; ++place) line.code[place] = static_cast<uint8_t>(code<bits, unit>(codes, step, place));
+            use(step, line);
+        }
+    }
+
     template <int bits, int unit, int M>
     static void dot(const uint8_t* codes, const int8_t* values, Ints (&sums)[M]) {
         for (size_t step = 0; step < unit / kStep; ++step) {

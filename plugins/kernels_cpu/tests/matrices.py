@@ -11,7 +11,7 @@ import numpy.typing as npt
 from llmasos_hookspecs import QuantizedTensor
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import PackedMatrix, pack
-from llmasos_kernels_cpu.shape import Shape
+from llmasos_kernels_cpu.shape import PRECISIONS, Precision, Shape
 
 Floats = npt.NDArray[np.float32]
 
@@ -53,6 +53,15 @@ class Form:
         return found
 
 
+#: What rows of activations may be rounded to, with each instruction set.
+WAYS: Final[list[tuple[str, Precision]]] = [(name, precision) for name in SETS for precision in PRECISIONS]
+
+
+def alike(precision: Precision) -> list[str]:
+    """The instruction sets that give the same bits: AMX adds products of bfloat16 in an order of its own."""
+    return [name for name in SETS if precision == "int8" or name != "amx"]
+
+
 #: The formats of GGUF, and of compressed-tensors by group and by row.
 FORMS: Final[dict[str, Form]] = {
     "q4_0": Form(4, 32),
@@ -77,6 +86,20 @@ def packed(*tensors: QuantizedTensor) -> PackedMatrix:
     found = pack(tensors)
     assert found is not None
     return found
+
+
+def largest_shift(tensor: QuantizedTensor) -> float:
+    """The largest magnitude of what is added to a code times its scale, by groups."""
+    if tensor.minimums is not None:
+        return float(np.abs(tensor.minimums).max())
+    return 0.0 if tensor.zeros is None else float(np.abs(tensor.scales * tensor.zeros).max())
+
+
+def rounded_to_bf16(x: Floats) -> Floats:
+    """To the nearest number with seven bits of fraction, and to the even one of two; below 2 ** -100 to zero."""
+    bits = x.view(np.uint32)
+    halves = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    return np.where(np.abs(x) < 2.0**-100, np.float32(0), (halves << 16).view(np.float32))
 
 
 def rounded(x: Floats, unit: int) -> Floats:

@@ -14,13 +14,13 @@ from plugins.kernels_cpu.tests.matrices import FORMS
 from llmasos_decoder_kit.onnx_operators import PackedLinear, find_operators
 from llmasos_hookspecs import ConfigError, PluginError
 from llmasos_kernels_cpu import library
-from llmasos_kernels_cpu.operators import CpuOperators
+from llmasos_kernels_cpu.operators import BFloat16Operators, CpuOperators
 from llmasos_kernels_cpu.packing import PackedMatrix, pack
 
 
-def linear(form: str, rows: int, columns: int) -> tuple[PackedMatrix, PackedLinear]:
+def linear(form: str, rows: int, columns: int, operators: CpuOperators | None = None) -> tuple[PackedMatrix, PackedLinear]:
     tensor = FORMS[form].tensor(rows, columns, np.random.default_rng(0))
-    matrix, layer = pack([tensor]), CpuOperators().linear([tensor])
+    matrix, layer = pack([tensor]), (operators or CpuOperators()).linear([tensor])
     assert matrix is not None
     assert layer is not None
     return matrix, layer
@@ -70,6 +70,13 @@ def test_a_product_has_the_bits_of_the_library(form: str, with_bias: bool) -> No
         np.testing.assert_array_equal(result.reshape(-1, 100), library.multiply(matrix, x.reshape(-1, 256), bias))
 
 
+def test_products_in_bfloat16_have_the_bits_of_the_library() -> None:
+    matrix, layer = linear("q4_k", 100, 512, BFloat16Operators())
+    x = np.random.default_rng(4).normal(size=(9, 512)).astype(np.float32)
+    found = session(layer, layer.product).run(None, {"given": x})[0]
+    np.testing.assert_array_equal(found, library.multiply(matrix, x, precision="bf16"))
+
+
 def test_rows_are_those_of_the_matrix() -> None:
     matrix, layer = linear("q8_0", 40, 96)
     indices = np.array([[3, 0, 39], [7, 7, 1]], dtype=np.int64)
@@ -91,6 +98,7 @@ def test_wrong_inputs_are_refused_when_a_session_runs() -> None:
         ({"rows": 57}, None, "has not the size of its shape"),
         ({"bits": 5}, None, "describe no packed matrix"),
         ({"super": -3}, None, "describe no packed matrix"),
+        ({"precision": 2}, None, "precision names no form of activations"),
         ({}, np.zeros(39, np.float32), "has not one value a row"),
     ],
 )
@@ -172,13 +180,14 @@ def test_attention_has_the_bits_of_the_library() -> None:
 
 def test_loaders_find_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """By their name, and automatically where this processor has faster instructions than plain C++."""
-    assert isinstance(find_operators("cpu"), CpuOperators)
+    assert type(find_operators("cpu")) is CpuOperators
+    assert type(find_operators("cpu_bf16")) is BFloat16Operators
     monkeypatch.setenv(library.VARIABLE, "scalar")
     assert find_operators("auto") is None
     assert "none of the instruction sets" in str(CpuOperators().refusal())
     monkeypatch.delenv(library.VARIABLE)
-    assert isinstance(find_operators("auto"), CpuOperators if library.chosen() != "scalar" else type(None))
-    with pytest.raises(ConfigError, match=r'kernels is "gpu".*installed: cpu.*pip install llmasos-kernels-gpu'):
+    assert type(find_operators("auto")) is (CpuOperators if library.chosen() != "scalar" else type(None))
+    with pytest.raises(ConfigError, match=r'kernels is "gpu".*installed: cpu, cpu_bf16.*pip install llmasos-kernels-gpu'):
         find_operators("gpu")
     monkeypatch.setattr(CpuOperators, "__init__", lambda _: 1 / 0)
     with pytest.raises(PluginError, match=r'"cpu".*cannot be loaded: division by zero; install it again'):

@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import attrs
 import numpy as np
 import pytest
-from plugins.kernels_cpu.tests.matrices import FORMS, SETS, Form, packed, product, whole
+from plugins.kernels_cpu.tests.matrices import FORMS, SETS, WAYS, Form, alike, largest_shift, packed, product, rounded_to_bf16, whole
 
 from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError, QuantizedTensor
 from llmasos_kernels_cpu import library
 from llmasos_kernels_cpu.packing import PackedMatrix
+from llmasos_kernels_cpu.shape import Precision
 
 #: Rows and columns: fewer than a panel and a unit, whole ones, and odd numbers of both.
 SIZES = ((1, 1), (3, 16), (16, 32), (17, 100), (40, 288), (5, 515))
@@ -29,9 +31,9 @@ def with_whole_factors(tensor: QuantizedTensor, random: np.random.Generator) -> 
     return attrs.evolve(tensor, scales=scales, minimums=minimums)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(("name", "precision"), WAYS)
 @pytest.mark.parametrize("form", list(FORMS))
-def test_a_product_is_that_of_integers(form: str, name: str) -> None:
+def test_a_product_is_that_of_integers(form: str, name: str, precision: Precision) -> None:
     """Where weights and activations are integers nothing is rounded, and the result is theirs exactly."""
     random = np.random.default_rng(1)
     for rows, columns in SIZES:
@@ -39,7 +41,7 @@ def test_a_product_is_that_of_integers(form: str, name: str) -> None:
         x, bias = whole(random, 9, columns), random.integers(-99, 99, rows).astype(np.float32)
         expected = x.astype(np.int64) @ tensor.dequantize().astype(np.int64).T + bias.astype(np.int64)
         assert np.abs(expected).max() < 1 << 24
-        np.testing.assert_array_equal(library.multiply(packed(tensor), x, bias, name=name, threads=2), expected)
+        np.testing.assert_array_equal(library.multiply(packed(tensor), x, bias, precision=precision, name=name, threads=2), expected)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -71,29 +73,69 @@ def test_every_instruction_set_gives_the_same_bits(form: str) -> None:
             np.testing.assert_array_equal(library.multiply(matrix, x, name=name), expected)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("form", list(FORMS))
+def test_activations_in_bfloat16_are_multiplied_as_by_float32(form: str) -> None:
+    """The product of the rounded activations with the weights as they are, up to the rounding of sums in float32: as many as a unit has
+    columns, and a row units and groups. The same bits by every instruction set but AMX."""
+    random = np.random.default_rng(10)
+    for rows, columns in SIZES:
+        tensor = FORMS[form].tensor(rows, columns, random)
+        matrix = packed(tensor)
+        x = (random.normal(size=(13, columns)) * random.lognormal(sigma=2, size=(13, 1))).astype(np.float32)
+        weights, values = tensor.dequantize().astype(np.float64), rounded_to_bf16(x).astype(np.float64)
+        sums = matrix.shape.unit + matrix.shape.units + matrix.shape.groups
+        bound = sums * 2.0**-24 * (np.abs(values) @ (np.abs(weights) + 2 * largest_shift(tensor)).T)
+        expected = library.multiply(matrix, x, precision="bf16", name="scalar")
+        for name in SETS:
+            found = library.multiply(matrix, x, precision="bf16", name=name)
+            assert (np.abs(found - values @ weights.T) <= bound).all()
+            if name in alike("bf16"):
+                np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("bits", "rounded"),
+    [
+        (0x3F808000, 0x3F800000),
+        (0x3F818000, 0x3F820000),
+        (0xBF808001, 0xBF810000),
+        (0x7F7FFFFF, 0x7F800000),
+        (0x0D000000, 0),
+    ],
+)
+def test_activations_are_rounded_to_the_nearest_of_bfloat16(bits: int, rounded: int) -> None:
+    """And to the even one of two; the largest become infinite, and the smallest zero. A matrix of ones leaves them so."""
+    matrix = packed(QuantizedTensor(codes=np.full((1, 16), 9, np.uint8), scales=np.ones((1, 1), np.float32), bits=4, group=16))
+    x = np.zeros((1, 16), np.float32)
+    x.view(np.uint32)[0, 0] = bits
+    for name in SETS:
+        assert library.multiply(matrix, x, precision="bf16", name=name).view(np.uint32)[0, 0] == rounded
+
+
+@pytest.mark.parametrize(("name", "precision"), WAYS)
 @pytest.mark.parametrize("form", ["q4_1", "q8_0", "q6_k", "int4, groups of 128 with zeros"])
-def test_a_row_has_the_same_bits_in_any_batch(form: str, name: str) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(form: str, name: str, precision: Precision) -> None:
     """Alone, with other rows, with any number of threads."""
     random = np.random.default_rng(3)
     matrix = packed(FORMS[form].tensor(70, 288, random))
     x = random.normal(size=(67, 288)).astype(np.float32)
-    expected = np.concatenate([library.multiply(matrix, x[at : at + 1], name=name) for at in range(len(x))])
+    multiply = partial(library.multiply, matrix, precision=precision, name=name)
+    expected = np.concatenate([multiply(x[at : at + 1]) for at in range(len(x))])
     for count in (2, 3, 7, 8, 15, 16, 17, 32, 67):
         for threads in (1, 3):
-            np.testing.assert_array_equal(library.multiply(matrix, x[:count], name=name, threads=threads), expected[:count])
+            np.testing.assert_array_equal(multiply(x[:count], threads=threads), expected[:count])
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_what_is_no_number_stays_none(name: str) -> None:
-    """A row with NaN or infinity gives NaN, beside rows that are not touched by it; tiny values count as zero."""
+@pytest.mark.parametrize(("name", "precision"), WAYS)
+def test_what_is_no_number_stays_none(name: str, precision: Precision) -> None:
+    """A row with NaN or infinity gives no finite number, beside rows that are not touched by it; tiny values count as zero."""
     matrix = packed(FORMS["q4_1"].tensor(20, 70, np.random.default_rng(4)))
     x = np.random.default_rng(5).normal(size=(6, 70)).astype(np.float32)
-    plain = library.multiply(matrix, x, name=name)
+    plain = library.multiply(matrix, x, precision=precision, name=name)
     x[1, 69], x[2, 3], x[3, 40] = np.nan, np.inf, -np.inf
     x[4] = 1e-38
-    found = library.multiply(matrix, x, name=name)
-    assert np.isnan(found[1:4]).all()
+    found = library.multiply(matrix, x, precision=precision, name=name)
+    assert not np.isfinite(found[1:4]).any()
     assert not found[4].any()
     np.testing.assert_array_equal(found[[0, 5]], plain[[0, 5]])
 

@@ -1,8 +1,9 @@
 """Operators that a package adds to ONNX Runtime for linear layers, found by their entry points.
 
 A package offers them in the group ``llmasos.onnx_operators``: an entry point names a class without arguments that is an ``OnnxOperators``.
-A loader that builds ONNX graphs asks for those that are installed, and puts them in the place of ONNX Runtime's own where they take a
-layer's weights. So neither knows the other.
+Its name is that of the package llmasos-kernels-NAME, or NAME_VARIANT for operators that are only asked for by name. A loader that builds
+ONNX graphs asks for those that are installed, and puts them in the place of ONNX Runtime's own where they take a layer's weights. So
+neither knows the other.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def find_operators(wanted: str) -> OnnxOperators | None:
             known = ", ".join(sorted(points)) or "none are"
             raise ConfigError(
                 f'kernels is "{wanted}", and no installed package offers operators of that name (installed: {known}); '
-                f"pip install llmasos-kernels-{wanted}, or leave it at 'auto'.",
+                f"pip install llmasos-kernels-{wanted.partition('_')[0]}, or leave it at 'auto'.",
                 "loader.kernels",
             )
         return _made(points[wanted])

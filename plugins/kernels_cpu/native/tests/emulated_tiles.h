@@ -1,6 +1,7 @@
 // The tiles of AMX in plain C++, so that the code for them runs where there are none: `amx.cpp` is compiled with this file before it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -48,6 +49,28 @@ inline void product(int sum, int a, int b) {
             }
 }
 
+inline float element(const uint8_t* at) {
+    uint16_t half;
+    std::memcpy(&half, at, 2);
+    return __builtin_bit_cast(float, static_cast<uint32_t>(half) << 16);
+}
+
+// As the manual defines TDPBF16PS: the products of even elements and of odd ones each in a sum, both of which are added to the lane.
+inline void bf16_product(int sum, int a, int b) {
+    for (size_t row = 0; row < tiles.rows[sum]; ++row)
+        for (size_t lane = 0; lane < tiles.row_bytes[sum] / 4U; ++lane) {
+            float sums[2] = {}, total;
+            for (size_t pair = 0; pair < tiles.row_bytes[a] / 4U; ++pair)
+                for (size_t each = 0; each < 2; ++each) {
+                    const size_t at = 2 * each;
+                    sums[each] = std::fmaf(element(tiles.data[a][row] + 4 * pair + at), element(tiles.data[b][pair] + 4 * lane + at), sums[each]);
+                }
+            std::memcpy(&total, tiles.data[sum][row] + 4 * lane, 4);
+            total += sums[0] + sums[1];
+            std::memcpy(tiles.data[sum][row] + 4 * lane, &total, 4);
+        }
+}
+
 }  // namespace llmasos::emulated
 
 #define LLMASOS_TILES_LOAD_CONFIG(config) llmasos::emulated::load_config(config)
@@ -55,4 +78,5 @@ inline void product(int sum, int a, int b) {
 #define LLMASOS_TILE_ZERO(tile) llmasos::emulated::zero(tile)
 #define LLMASOS_TILE_LOAD(tile, from, stride) llmasos::emulated::load(tile, from, stride)
 #define LLMASOS_TILE_PRODUCT(sum, a, b) llmasos::emulated::product(sum, a, b)
+#define LLMASOS_TILE_BF16_PRODUCT(sum, a, b) llmasos::emulated::bf16_product(sum, a, b)
 #define LLMASOS_TILE_STORE(tile, to, stride) llmasos::emulated::store(tile, to, stride)

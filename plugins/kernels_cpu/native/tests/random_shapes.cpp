@@ -1,5 +1,7 @@
 // Random matrices, activations and indices of random shapes, and in every fourth case attention, in memory of exactly their size: every
-// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding.
+// instruction set of this processor gives the bits of plain C++, which gives the product of the dequantised weights up to rounding. A third of the
+// products have activations in bfloat16, which AMX adds in an order of its own: there its own product is that of the weights, and that of the last
+// row alone has the same bits.
 // `random_shapes CASES SEED FIRST` runs so many cases of a seed from the case FIRST on; meant to be compiled with sanitizers (`make sanitize`).
 #include <algorithm>
 #include <cmath>
@@ -127,13 +129,33 @@ std::unique_ptr<float[]> largest_terms(const Matrix& matrix, int64_t row) {
     return lowest;
 }
 
-bool same(float a, float b) { return std::memcmp(&a, &b, 4) == 0 || (std::isnan(a) && std::isnan(b)); }
+bool same(const float* a, const float* b, size_t count) {
+    for (size_t at = 0; at < count; ++at)
+        if (std::memcmp(a + at, b + at, sizeof(float)) != 0 && !(std::isnan(a[at]) && std::isnan(b[at]))) return false;
+    return true;
+}
 
 int failed(const char* what, const Shape& shape, size_t count, uint64_t number) {
     std::printf("case %llu: %s: rows %lld columns %lld bits %d unit %d group %d zero %d scale %d super %d, %zu rows of activations\n",
                 static_cast<unsigned long long>(number), what, static_cast<long long>(shape.rows), static_cast<long long>(shape.columns), shape.bits,
                 shape.unit, shape.group, static_cast<int>(shape.zero), static_cast<int>(shape.scale), shape.super, count);
     return 1;
+}
+
+// Whether a product is that of a row of weights and the activations, up to their rounding.
+bool near(const Matrix& matrix, Precision precision, const float* weights, int64_t row, const float* x, float product) {
+    const auto columns = static_cast<size_t>(matrix.shape.columns);
+    const auto terms = largest_terms(matrix, row);
+    double sum = matrix.bias ? matrix.bias[row] : 0, products = 0, cancelled = 0, all_weights = 0, most = 0;
+    for (size_t at = 0; at < columns; ++at) {
+        sum += static_cast<double>(weights[at]) * x[at];
+        products += std::fabs(static_cast<double>(weights[at]) * x[at]);
+        cancelled += std::fabs(static_cast<double>(terms[at]) * x[at]);
+        all_weights += std::fabs(static_cast<double>(weights[at]));
+        most = std::fmax(most, std::fabs(static_cast<double>(x[at])));
+    }
+    const double rounding = precision == Precision::bf16 ? products / 256 : all_weights * most / 254, bias = matrix.bias ? std::fabs(matrix.bias[row]) : 0;
+    return std::fabs(product - sum) <= 1e-5 * (products + bias) + 1e-6 * cancelled + 1.01 * rounding;
 }
 
 int run(uint64_t number, uint64_t seed) {
@@ -161,33 +183,34 @@ int run(uint64_t number, uint64_t seed) {
     const Rows input{x.get(), added ? addend.get() : nullptr, fused && random.below(4) ? gamma.get() : nullptr, 1e-5F, added ? totals.get() : nullptr};
     const bool gated = can_gate(shape) && random.below(2);
     const size_t results = gated ? rows / 2 : rows;
+    const Precision precision = random.below(3) ? Precision::int8 : Precision::bf16;
+
+    // One row of the matrix, dequantised, against the results of the first activations.
+    const int64_t row = random.below(shape.rows);
+    const auto weights = exactly<float>(columns);
+    if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
+    if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
+    const auto right = [&](const float* products) { return odd || fused || gated || near(matrix, precision, weights.get(), row, x.get(), products[row]); };
 
     size_t threads;
     const Parallel parts = otherwise(random, threads);
     const auto expected = exactly<float>(count * results), found = exactly<float>(count * results);
-    multiply(kScalar, matrix, input, count, expected.get(), gated, kForwards);
+    multiply(kScalar, precision, matrix, input, count, expected.get(), gated, kForwards);
+    if (!right(expected.get())) return failed("the product", shape, count, number);
     for (const Kernel* const other : compared()) {
         std::memset(found.get(), 0xff, count * results * 4);
-        multiply(*other, matrix, input, count, found.get(), gated, parts);
-        for (size_t at = 0; at < count * results; ++at)
-            if (!same(expected[at], found[at])) return failed(other->name, shape, count, number);
+        multiply(*other, precision, matrix, input, count, found.get(), gated, parts);
+        if (precision == Precision::int8 || std::strcmp(other->name, "amx") != 0) {
+            if (!same(expected.get(), found.get(), count * results)) return failed(other->name, shape, count, number);
+            continue;
+        }
+        if (!right(found.get())) return failed("the product by AMX", shape, count, number);
+        const size_t last = (count - 1) * columns;
+        const Rows of_last{input.x + last, added ? input.addend + last : nullptr, input.gamma, input.epsilon, nullptr};
+        const auto alone = exactly<float>(results);
+        multiply(*other, precision, matrix, of_last, 1, alone.get(), gated, parts);
+        if (!same(alone.get(), found.get() + (count - 1) * results, results)) return failed("the last row alone by AMX", shape, count, number);
     }
-    // One row of the matrix, dequantised, against the results of the first activations.
-    const int64_t row = random.below(shape.rows);
-    const auto weights = exactly<float>(columns);
-    if (!take_rows(matrix, &row, 1, weights.get())) return failed("take_rows", shape, count, number);
-    if (take_rows(matrix, &shape.rows, 1, weights.get())) return failed("take_rows beyond the last", shape, count, number);
-    if (odd || fused || gated) return 0;
-    const auto terms = largest_terms(matrix, row);
-    double sum = matrix.bias ? matrix.bias[row] : 0, magnitude = std::fabs(sum), cancelled = 0, most = 0, rounding = 0;
-    for (size_t at = 0; at < columns; ++at) {
-        sum += static_cast<double>(weights[at]) * x[at];
-        magnitude += std::fabs(static_cast<double>(weights[at]) * x[at]);
-        cancelled += std::fabs(static_cast<double>(terms[at]) * x[at]);
-        most = std::fmax(most, std::fabs(static_cast<double>(x[at])));
-    }
-    for (size_t at = 0; at < columns; ++at) rounding += std::fabs(static_cast<double>(weights[at])) * most / 254;
-    if (!(std::fabs(expected[row] - sum) <= 1e-5 * magnitude + 1e-6 * cancelled + 1.01 * rounding)) return failed("the product", shape, count, number);
     return 0;
 }
 
@@ -231,11 +254,7 @@ int attend_randomly(uint64_t number, uint64_t seed) {
         return attend(kernel, call, parts);
     };
     compute(kScalar, kForwards, 0, count, expected.get());
-    const auto differs = [&](size_t from, size_t size) {
-        for (size_t at = 0; at < size; ++at)
-            if (!same(expected[from + at], found[from + at])) return true;
-        return false;
-    };
+    const auto differs = [&](size_t from, size_t size) { return !same(expected.get() + from, found.get() + from, size); };
     const auto report = [&](const char* what) {
         std::printf("case %llu: attention, %s: heads %zu of %zu, width %zu, window %zu, length %zu, %zu tokens\n", static_cast<unsigned long long>(number), what,
                     shape.heads, shape.kv_heads, shape.width, shape.window, length, count);

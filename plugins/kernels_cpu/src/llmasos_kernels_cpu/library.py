@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from llmasos_hookspecs import ConfigError, LLMasOSError, PluginError
 from llmasos_kernels_cpu.packing import PackedMatrix
-from llmasos_kernels_cpu.shape import NativeShape, Shape
+from llmasos_kernels_cpu.shape import PRECISIONS, NativeShape, Precision, Shape
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -32,6 +33,7 @@ _ERRORS: Final = {
     4: "An index is no row of the matrix",
     5: "The packed matrix has not the size of its shape",
     6: "The place of a token is beyond the memory of keys, or its sequence is not in order",
+    7: "Activations are rounded to int8 or to bfloat16 only",
 }
 
 
@@ -48,7 +50,7 @@ def _library() -> ctypes.CDLL:
         ("runs", flag, [text]),
         ("chosen", text, []),
         ("bytes", number, [shape]),
-        ("multiply", flag, [text, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
+        ("multiply", flag, [text, number, shape, pointer, number, *[pointer] * 4, real, pointer, flag, number, number, pointer]),
         ("attend", flag, [text, *[number] * 4, real, real, pointer, pointer, number, *[pointer] * 4, number, number, pointer]),
         ("take_rows", flag, [shape, pointer, number, pointer, number, pointer]),
         ("read", ctypes.c_uint64, [pointer, number, number]),
@@ -106,14 +108,31 @@ def multiply(
     addend: Floats | None = None,
     norm: Norm | None = None,
     gated: bool = False,
+    precision: Precision = "int8",
     name: str | None = None,
     threads: int = 1,
 ) -> Floats:
-    """``x @ matrix.T + bias``, float32 [n, rows], with ``x`` [n, columns] rounded to int8 by units.
+    """``x @ matrix.T + bias``, float32 [n, rows], with ``x`` [n, columns] rounded to int8 by units, or to bfloat16.
 
     ``addend``, of the shape of ``x``, is added to it first, and then its ``norm`` is taken. ``gated``: the first half of the rows gate the
     other, and the result is ``silu(gate) * value``, float32 [n, rows / 2]. ``name``: the instruction set; None: the one that is ``chosen``.
     """
+    return prepare(matrix, x, bias, addend=addend, norm=norm, gated=gated, precision=precision, name=name, threads=threads)()
+
+
+def prepare(
+    matrix: PackedMatrix,
+    x: Floats,
+    bias: Floats | None = None,
+    *,
+    addend: Floats | None = None,
+    norm: Norm | None = None,
+    gated: bool = False,
+    precision: Precision = "int8",
+    name: str | None = None,
+    threads: int = 1,
+) -> Callable[[], Floats]:
+    """What computes ``multiply`` of these arguments at each call, into the same memory."""
     shape = matrix.shape
     x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != shape.columns:
@@ -122,25 +141,30 @@ def multiply(
     addend = _floats("addend", addend, x.shape)
     gamma = _floats("gamma", None if norm is None else norm.gamma, (shape.columns,))
     output = np.empty((len(x), shape.rows // 2 if gated else shape.rows), dtype=np.float32)
-    _checked(
-        _library().llmasos_kernels_multiply(
-            _named(name),
-            NativeShape.of(shape),
-            matrix.data.ctypes.data,
-            matrix.data.nbytes,
-            _address(bias),
-            x.ctypes.data,
-            _address(addend),
-            _address(gamma),
-            0.0 if norm is None else norm.epsilon,
-            None,
-            gated,
-            len(x),
-            threads,
-            output.ctypes.data,
-        )
+    arguments = (
+        _named(name),
+        PRECISIONS.index(precision),
+        NativeShape.of(shape),
+        matrix.data.ctypes.data,
+        matrix.data.nbytes,
+        _address(bias),
+        x.ctypes.data,
+        _address(addend),
+        _address(gamma),
+        0.0 if norm is None else norm.epsilon,
+        None,
+        gated,
+        len(x),
+        threads,
+        output.ctypes.data,
     )
-    return output
+    function, alive = _library().llmasos_kernels_multiply, (matrix, bias, x, addend, gamma)
+
+    def compute(_alive: object = alive) -> Floats:
+        _checked(function(*arguments))
+        return output
+
+    return compute
 
 
 @attrs.frozen(eq=False, kw_only=True)

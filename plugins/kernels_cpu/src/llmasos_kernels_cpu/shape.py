@@ -14,8 +14,11 @@ _LINE: Final = ROWS * STEP
 
 Zero = Literal["fixed", "stored", "minimum"]
 Scale = Literal["half", "single", "two_level"]
+#: What activations are rounded to.
+Precision = Literal["int8", "bf16"]
 _ZEROS: Final[tuple[Zero, ...]] = ("fixed", "stored", "minimum")
 _SCALES: Final[tuple[Scale, ...]] = ("half", "single", "two_level")
+PRECISIONS: Final[tuple[Precision, ...]] = ("int8", "bf16")
 #: Bytes of a scale; of two levels those of the lower one.
 _WIDTHS: Final = {"half": 2, "single": 4, "two_level": 1}
 
