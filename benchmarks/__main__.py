@@ -24,6 +24,7 @@ import attrs
 import numpy as np
 
 from benchmarks.driver import EngineProcess
+from benchmarks.embedding import ENGINES as EMBEDDERS, compare
 from benchmarks.figures import Figures, ratios, table
 from benchmarks.limits import measure_limits
 from benchmarks.peers import peer_settings, peers
@@ -79,12 +80,16 @@ def main() -> None:
     parser.add_argument("--search", nargs="*", choices=peers(), metavar="PEER", help=how)
     parser.add_argument("--growth", action="store_true", help="measure how cost grows with prompts, sequences and weights instead")
     parser.add_argument("--output", type=Path, default=Path("bench-results") / "bench.json")
-    parser.add_argument("--embed", action="store_true", help="measure embedding models instead: texts a second against their peers")
+    parser.add_argument(
+        "--embed",
+        nargs="*",
+        choices=EMBEDDERS,
+        metavar="ENGINE",
+        help=f"measure an embedding model instead: texts a second of these engines, by default all of: {'; '.join(EMBEDDERS)}",
+    )
     arguments = parser.parse_args()
-    if arguments.embed:
-        from benchmarks.embedding import compare
-
-        compare(arguments.rounds, arguments.output.with_name("embed.json"))
+    if arguments.embed is not None:
+        compare(arguments.embed or EMBEDDERS, arguments.rounds, arguments.output.with_name("embed.json"))
         return
     if arguments.growth:
         from benchmarks.growth import main as grow

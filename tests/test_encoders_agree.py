@@ -241,6 +241,29 @@ def test_long_lists_are_encoded_in_windows_and_keep_their_order(bert: LanguageMo
     assert far(found, np.tile(bert.embed(TEXTS), (417, 1))[:2500]) < 1e-6
 
 
+def test_torch_computes_a_large_batch_some_texts_at_a_time(written: tuple[Folders, Hidden], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes over 110 tokens at most give each of 40 texts what it has alone, in their order."""
+    from llmasos_backend_torch.encoder import engine
+    from llmasos_backend_torch.encoder.layers import PackedEncoder
+
+    passes: list[int] = []
+    forward = PackedEncoder.forward
+
+    def counted(self: PackedEncoder, tokens: Any, types: Any, runs: Any) -> Any:
+        passes.append(len(tokens))
+        return forward(self, tokens, types, runs)
+
+    monkeypatch.setattr(PackedEncoder, "forward", counted)
+    with llmasos.load_model(str(written[0]["bert"]), loader="torch") as model:
+        alone = np.concatenate([model.embed([text]) for text in TEXTS])
+        passes.clear()
+        monkeypatch.setattr(engine, "_CPU_TOKENS", 110)
+        found = model.embed([TEXTS[place % len(TEXTS)] for place in range(40)])
+    assert far(found, np.tile(alone, (7, 1))[:40]) < 1e-5
+    assert max(passes) <= 110 < sum(passes)
+    assert len(passes) < 40
+
+
 def test_token_ids_are_taken_as_they_are(bert: LanguageModel) -> None:
     tokens = bert.encode(TEXTS[0])
     assert far(bert.embed([TokenPrompt(tuple(tokens)), TEXTS[1]]), bert.embed(TEXTS[:2])) < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from llmasos_encoder_kit.config import EncoderLayer, read_config
 from llmasos_encoder_kit.fitting import batch_tokens
 from llmasos_encoder_kit.options import EncoderOptions
 from llmasos_encoder_kit.pooling import Step, activated, pool
-from llmasos_encoder_kit.runs import check_rows, runs_of
+from llmasos_encoder_kit.runs import check_rows, groups_of, runs_of
 from llmasos_encoder_kit.sentence import surroundings
 from llmasos_hookspecs import CheckpointError, EncoderInfo, EncoderRow, EngineLimits, ResourceError, UnsupportedModel
 
@@ -71,6 +72,17 @@ def test_runs_hold_every_row_once_and_never_too_much(lengths: list[int], most: i
         sizes = [lengths[place] for place in run]
         assert max(sizes) * len(sizes) <= most
         assert not alike or len(set(sizes)) == 1
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 400))
+def test_groups_hold_every_run_once_in_order_and_no_two_neighbours_fit_into_one(lengths: list[int], most: int) -> None:
+    rows = [EncoderRow([1] * length) for length in lengths]
+    runs = runs_of(rows, most, alike=True)
+    groups = groups_of(rows, runs, most)
+    assert [run for group in groups for run in group] == runs
+    sizes = [[sum(lengths[place] for place in run) for run in group] for group in groups]
+    assert all(sum(size) <= most or len(size) == 1 for size in sizes)
+    assert all(sum(size) + following[0] > most for size, following in itertools.pairwise(sizes))
 
 
 def test_rows_that_the_contract_forbids_are_refused() -> None:

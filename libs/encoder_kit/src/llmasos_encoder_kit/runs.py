@@ -9,7 +9,7 @@ from llmasos_hookspecs import EncoderInfo, EncoderRow
 
 #: Largest share of a run that may be padding, and the tokens up to which a run grows whatever its padding: a run of few tokens costs about
 #: as much as one of some more.
-_PADDING: Final = 0.1
+_PADDING: Final = 0.05
 _FEW: Final = 256
 
 
@@ -40,3 +40,17 @@ def runs_of(rows: Sequence[EncoderRow], most: int, *, alike: bool = False) -> li
         run.append(place)
         tokens += size
     return runs
+
+
+def groups_of(rows: Sequence[EncoderRow], runs: Sequence[list[int]], most: int) -> list[list[list[int]]]:
+    """Neighbours of ``runs_of(rows, most, alike=True)`` together, in groups of at most ``most`` tokens."""
+    groups: list[list[list[int]]] = []
+    tokens = 0
+    for run in runs:
+        size = len(run) * len(rows[run[0]].tokens)
+        if not groups or tokens + size > most:
+            groups.append([])
+            tokens = 0
+        groups[-1].append(run)
+        tokens += size
+    return groups

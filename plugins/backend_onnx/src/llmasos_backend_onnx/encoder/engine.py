@@ -17,7 +17,7 @@ from llmasos_encoder_kit.sentence import Surroundings
 from llmasos_hookspecs import EncoderInfo, EncoderRow, ModelClosed
 
 #: Tokens of one run at most, unless one text has more: activations of so many stay near the cores, and cost little memory.
-_RUN_TOKENS: Final = 4096
+_RUN_TOKENS: Final = 2048
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

@@ -128,21 +128,22 @@ class PackedEncoder:
     def _after(self, block: EncoderBlock, x: Tensor, runs: Sequence[_Attention]) -> Tensor:
         """A layer with its norms after each half."""
         assert block.attention_norm is not None
-        x = block.attention_norm(x + block.out(self._attended(block, block.qkv(x), runs)))
-        return block.mlp_norm(x + self._mlp(block, x))
+        x = block.attention_norm(block.out.add(self._attended(block, block.qkv(x), runs), x))
+        return block.mlp_norm(block.down.add(self._inner(block, x), x))
 
     def _before(self, block: EncoderBlock, x: Tensor, runs: Sequence[_Attention]) -> Tensor:
         """A layer with its norms before each half."""
         first = x if block.attention_norm is None else block.attention_norm(x)
-        x = x + block.out(self._attended(block, block.qkv(first), runs))
-        return x + self._mlp(block, block.mlp_norm(x))
+        x = block.out.add(self._attended(block, block.qkv(first), runs), x)
+        return block.down.add(self._inner(block, block.mlp_norm(x)), x)
 
-    def _mlp(self, block: EncoderBlock, x: Tensor) -> Tensor:
+    def _inner(self, block: EncoderBlock, x: Tensor) -> Tensor:
+        """The inner states of the MLP, activated."""
         inner = block.up(x)
         if not self._config.family.gated:
-            return block.down(self._activation(inner))
+            return self._activation(inner)
         gate, other = inner.chunk(2, dim=-1)
-        return block.down(self._activation(gate) * other)
+        return self._activation(gate) * other
 
     def _attended(self, block: EncoderBlock, qkv: Tensor, runs: Sequence[_Attention]) -> Tensor:
         heads, dim = self._config.num_heads, self._config.head_dim
