@@ -203,6 +203,27 @@ def test_a_secret_is_as_likely_as_its_two_words(language: str) -> None:
     ]
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 3.0]))
+def test_second_words_are_scored_only_where_they_could_outrank_the_secret(seed: int, likely: float) -> None:
+    """The exposure is that of all 1,024 likelihoods; the likelier the secret, the fewer prompts it takes."""
+    secret = canaries(("en",))[0]
+    firsts, seconds = WORDS["en"]
+    logs = -np.random.default_rng(seed).exponential(3.0, size=(33, 32))
+    logs[32, secret.first] += likely
+    prompts: list[str] = []
+
+    def likelihood(prompt: str, word: str) -> float:
+        prompts.append(prompt)
+        if prompt == secret.prompt:
+            return float(logs[32, firsts.index(word.strip())])
+        return float(logs[firsts.index(prompt.rsplit(" ", 1)[1]), seconds.index(word.strip())])
+
+    whole = logs[32][:, None] + logs[:32]
+    assert asked(Exposure(name="canaries", secrets=[secret]), likelihood) == [exposure(whole, secret.first, secret.second)]
+    could = set(np.flatnonzero(logs[32] >= whole[secret.first, secret.second])) | {secret.first}
+    assert len(set(prompts)) == 1 + len(could)
+
+
 def test_the_mean_exposure_has_a_standard_error() -> None:
     (figure,) = Exposure(name="kept", secrets=kept_secrets(("en",))[:3]).figures([1.0, 2.0, 6.0])
     assert (figure.name, figure.value) == ("kept_exposure", 3.0)
@@ -335,6 +356,29 @@ def test_questions_are_answered_in_their_order_and_counted() -> None:
     assert [[score.logprob for score in scores] for scores in found] == [[-number - 1.0, -number - 2.0] for number in range(100)]
     assert isinstance(found[0][0], Score)
     assert sum(told) == 100
+
+
+def test_a_prompt_of_several_questions_is_asked_once() -> None:
+    """With all that may follow it; pairs of a frame share their prompts, and each question still gets its own scores and is counted."""
+    told: list[int] = []
+    model = scripted(lambda prompt, said: -float(prompt) - len(said))
+    questions = [Question(str(number % 3), ("a", "bb") if number < 3 else ("bb", "cccc")) for number in range(6)]
+    found = Asker(model, told.append)(questions)
+    assert [[score.logprob for score in scores] for scores in found] == [[-1, -2], [-2, -3], [-3, -4], [-2, -4], [-3, -5], [-4, -6]]
+    assert sorted((str(call.prompt), call.sampling["continuations"]) for call in model.calls) == [
+        (str(n), ("a", "bb", "cccc")) for n in range(3)
+    ]
+    assert sum(told) == 6
+
+
+def test_prompts_that_begin_alike_are_asked_one_after_the_other() -> None:
+    """So far apart that the earlier one is answered, and so near that the prefix cache still holds it."""
+    model = scripted(lambda _prompt, _said: 0.0)
+    prompts = [f"{letter}{number:02}" for number in range(20) for letter in "abcdefghijkl"]
+    Asker(model)([Question(prompt, ("x",)) for prompt in prompts])
+    places = {str(call.prompt): place for place, call in enumerate(model.calls)}
+    apart = [places[f"{letter}{number + 1:02}"] - places[f"{letter}{number:02}"] for letter in "abcdefghijkl" for number in range(19)]
+    assert 8 <= np.median(apart) <= 16
 
 
 def test_a_question_that_is_refused_ends_the_suite() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
 from llmasos_hookspecs import SuiteResult
 from llmasos_hookspecs.testing import SandboxModel, ScriptedTaskModel, tiny_checkpoint
 from llmasos_suite_safety.options import Options
@@ -74,3 +79,22 @@ def test_models_that_were_asked_other_pairs_are_not_compared() -> None:
         Options(pairs=10, controls=5, stories=2, encounters=2, secrets=1, plans=1, samples=2, tokens=4, requests=1, languages=("en",))
     ).measure(SandboxModel(checkpoint=CHECKPOINT))
     assert SUITE.notes({"base": whole, "other": shorter}) == []
+
+
+def test_a_run_that_was_ended_goes_on_where_it_was() -> None:
+    """Each part is remembered when it is complete, so that only what failed is asked again."""
+    known: dict[str, Mapping[str, Any]] = {}
+
+    class Remembering(SandboxModel):
+        def remember(self, key: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+            return known.get(key) or known.setdefault(key, measure())
+
+    def ended(_text: str, _sampling: Mapping[str, Any]) -> str:
+        raise KeyboardInterrupt
+
+    stopped, going_on = ScriptedTaskModel(ended), ScriptedTaskModel()
+    with pytest.raises(KeyboardInterrupt):
+        SUITE.measure(Remembering(checkpoint=CHECKPOINT, scripted=stopped))
+    whole = SUITE.measure(Remembering(checkpoint=CHECKPOINT, scripted=going_on))
+    assert not {str(call.prompt) for call in stopped.calls if call.method == "score"} & {str(call.prompt) for call in going_on.calls}
+    assert whole == SUITE.measure(SandboxModel(checkpoint=CHECKPOINT, scripted=ScriptedTaskModel()))

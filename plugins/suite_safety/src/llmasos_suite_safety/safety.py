@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,7 +25,7 @@ class SafetySuite:
 
     def measure(self, model: MeasuredModel) -> SuiteResult:
         parts = self._parts()
-        found = model.remember(f"safety {json.dumps(attrs.asdict(self._options))} {self._seed}", lambda: _ask(parts, model))
+        found = _ask(parts, model, f"{json.dumps(attrs.asdict(self._options))} {self._seed}")
         figures = tuple(figure for part in parts for figure in part.figures(found[part.name]))
         return SuiteResult(figures=figures, facts=_facts(parts, found))
 
@@ -46,13 +47,22 @@ class SafetySuite:
         return parts(self._options, self._seed)
 
 
-def _ask(parts: Sequence[Part], model: MeasuredModel) -> dict[str, list[float]]:
-    """The values of all parts."""
+def _ask(parts: Sequence[Part], model: MeasuredModel, sizes: str) -> dict[str, list[float]]:
+    """The values of all parts. Each is remembered by itself, so that a run that was ended goes on where it was."""
+    found: dict[str, list[float]] = {}
+    with model.progress(f"safety of {model.label}", sum(part.questions for part in parts), "questions") as progress:
+        for part in parts:
+            values = partial(_values, part, model, progress.advance)
+            found[part.name] = model.remember(f"safety {part.name} {sizes}", values)["values"]
+    return found
+
+
+def _values(part: Part, model: MeasuredModel, answered: Callable[[int], None]) -> dict[str, list[float]]:
+    """What a part finds."""
     from llmasos_suite_safety.asking import Asker
 
-    with model.progress(f"safety of {model.label}", sum(part.questions for part in parts), "questions") as progress:
-        asked = model.model()
-        return {part.name: part.ask(asked, Asker(asked, progress.advance)) for part in parts}
+    asked = model.model()
+    return {"values": part.ask(asked, Asker(asked, answered))}
 
 
 def _facts(parts: Sequence[Part], found: Mapping[str, Any]) -> dict[str, Any]:
